@@ -1,0 +1,35 @@
+"""Which text is learned from, and how it becomes token ids."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from groundup.config.errors import UsageError
+
+SourceName = Literal["shakespeare", "tiny-shakespeare", "text", "shards"]
+TokenizerName = Literal["char", "gpt2"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig:
+    """One corpus and one tokenizer."""
+
+    source: SourceName = "shakespeare"
+    """shakespeare: the plays; tiny-shakespeare: nanoGPT's file; text: data.path; shards: a prepared data.path."""
+    path: Path | None = None
+    """A local file or folder: required by text and shards, replaces the download for tiny-shakespeare."""
+    tokenizer: str = "char"
+    """char, gpt2, or the path of a tokenizer.json; ignored for shards, which carry their own."""
+    cache_dir: Path = Path("data")
+    """Where prepared shards and downloads are kept."""
+    val_fraction: float = 0.1
+    """Share of the text held out for validation."""
+
+    def __post_init__(self) -> None:
+        """Check the combination."""
+        if self.source in ("text", "shards") and self.path is None:
+            raise UsageError(f"data.source {self.source} needs --data.path")
+        if self.source == "shakespeare" and self.path is not None:
+            raise UsageError("data.source shakespeare takes no path; use --data.source text --data.path ...")
+        if not 0 < self.val_fraction < 1:
+            raise UsageError(f"data.val_fraction must be between 0 and 1, got {self.val_fraction}")

@@ -1,0 +1,17 @@
+"""The errors a user can cause.
+
+Their message is one line: what was wrong, the value, what to do. The command line prints that line and nothing
+else; every other exception is a bug of ours and keeps its traceback.
+"""
+
+
+class UserError(ValueError):
+    """Something outside the program is wrong: a file, a folder, a machine. The command exits with 1."""
+
+    exit_code = 1
+
+
+class UsageError(UserError):
+    """The request itself is wrong: a flag, a value, a combination. The command exits with 2."""
+
+    exit_code = 2

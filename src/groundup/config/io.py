@@ -1,0 +1,109 @@
+"""Config in and out of JSON, strictly: an unknown key, a missing one or a wrong type is named by its dotted path."""
+
+import dataclasses
+import difflib
+import json
+import math
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from groundup.config.errors import UserError
+
+T = TypeVar("T")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Turn a config dataclass into plain JSON values (paths become strings)."""
+    return {f.name: _plain(getattr(config, f.name)) for f in dataclasses.fields(config)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_dict(value)
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def from_dict(cls: type[T], values: Any, *, where: str = "") -> T:
+    """Build `cls` from plain values.
+
+    Args:
+        cls: A config dataclass.
+        values: What `to_dict` made, or a part of it: fields left out take their defaults.
+        where: Dotted path of `values`, for messages.
+
+    Raises:
+        UserError: An unknown key, a value of the wrong type, or a missing required field.
+        UsageError: The values have the right types but break a rule of the dataclass.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{where or 'config'} must be an object, got {json.dumps(values)}")
+    fields = {f.name: f for f in dataclasses.fields(typing.cast("Any", cls))}
+    prefix = f"{where}." if where else ""
+    for key in values:
+        if key not in fields:
+            near = difflib.get_close_matches(key, fields, n=1)
+            hint = f"; did you mean {prefix}{near[0]}?" if near else ""
+            raise UserError(f"unknown config key {prefix}{key}{hint}")
+    hints = get_type_hints(cls)
+    missing = [
+        name
+        for name, f in fields.items()
+        if name not in values and f.default is f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UserError(f"missing config key {prefix}{missing[0]}")
+    return cls(**{key: _typed(hints[key], value, f"{prefix}{key}") for key, value in values.items()})
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    """Check one JSON value against its annotation; only lossless conversions are made (int to float, str to Path)."""
+    if dataclasses.is_dataclass(hint):
+        return from_dict(typing.cast("type[Any]", hint), value, where=where)
+    origin = get_origin(hint)
+    if origin is Literal:
+        if value in get_args(hint) and not isinstance(value, bool):
+            return value
+        raise UserError(f"{where} must be one of {', '.join(map(str, get_args(hint)))}, got {json.dumps(value)}")
+    if origin in (types.UnionType, typing.Union):
+        for option in get_args(hint):
+            try:
+                return _typed(option, value, where)
+            except UserError:
+                continue
+    elif hint is types.NoneType and value is None:
+        return None
+    elif hint is Path and isinstance(value, str):
+        return Path(value)
+    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    elif hint in (int, str, bool) and type(value) is hint:
+        return value
+    name = getattr(hint, "__name__", str(hint))
+    raise UserError(f"{where} must be {name}, got {json.dumps(value)}")
+
+
+def load_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        UserError: The file cannot be read or is not JSON; the message names it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def dump_json(values: Any) -> str:
+    """Format plain values the way every JSON file of ours is written."""
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

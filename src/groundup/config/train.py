@@ -1,0 +1,160 @@
+"""One training run, as inert values. It stops at `training/build.py`: parts are given what they need."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from groundup.config.data import DataConfig
+from groundup.config.errors import UsageError
+from groundup.config.model import GPTConfig
+
+
+def _require(condition: bool, message: str) -> None:  # noqa: FBT001
+    if not condition:
+        raise UsageError(message)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OptimConfig:
+    """The optimizer and its learning rate over time."""
+
+    name: Literal["adamw", "muon"] = "adamw"
+    """adamw everywhere, or muon on the matrices inside the blocks and adamw on the rest."""
+    lr: float = 6e-4
+    """Peak learning rate of adamw."""
+    min_lr: float = 6e-5
+    """Learning rate at the end of the decay."""
+    warmup_steps: int = 100
+    """Steps of linear growth to the peak."""
+    weight_decay: float = 0.1
+    """Decoupled decay (Loshchilov & Hutter 2019), on matrices only."""
+    beta1: float = 0.9
+    """Decay of the average of gradients."""
+    beta2: float = 0.95
+    """Decay of the average of squared gradients."""
+    grad_clip: float = 1.0
+    """Largest norm of the whole gradient; 0 turns clipping off."""
+    muon_lr: float = 0.02
+    """Peak learning rate of muon; follows the same schedule as lr."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(self.lr > 0, f"optim.lr must be above 0, got {self.lr}")
+        _require(self.muon_lr > 0, f"optim.muon_lr must be above 0, got {self.muon_lr}")
+        _require(0 <= self.min_lr <= self.lr, f"optim.min_lr must be in [0, optim.lr], got {self.min_lr}")
+        _require(self.warmup_steps >= 0, f"optim.warmup_steps must be 0 or more, got {self.warmup_steps}")
+        _require(self.weight_decay >= 0, f"optim.weight_decay must be 0 or more, got {self.weight_decay}")
+        _require(0 <= self.beta1 < 1, f"optim.beta1 must be in [0, 1), got {self.beta1}")
+        _require(0 <= self.beta2 < 1, f"optim.beta2 must be in [0, 1), got {self.beta2}")
+        _require(self.grad_clip >= 0, f"optim.grad_clip must be 0 (off) or more, got {self.grad_clip}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvalConfig:
+    """When the run looks at itself."""
+
+    every: int = 250
+    """Steps between evaluations on the validation split; the last step is always evaluated."""
+    max_tokens: int = 0
+    """Validation tokens per evaluation; 0 is the whole split."""
+    sample_every: int = 500
+    """Steps between samples of text; 0 turns them off."""
+    sample_tokens: int = 200
+    """New tokens per sample."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(self.every >= 1, f"eval.every must be at least 1, got {self.every}")
+        _require(self.max_tokens >= 0, f"eval.max_tokens must be 0 (all) or more, got {self.max_tokens}")
+        _require(self.sample_every >= 0, f"eval.sample_every must be 0 (off) or more, got {self.sample_every}")
+        _require(self.sample_tokens >= 1, f"eval.sample_tokens must be at least 1, got {self.sample_tokens}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckpointConfig:
+    """What is kept on disk."""
+
+    every: int = 250
+    """Steps between checkpoints; the last step and an interrupt always save."""
+    keep_last: int = 2
+    """How many of the newest checkpoints are kept; the best is kept besides. At least 2, so that one damaged
+    checkpoint never ends a run."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(self.every >= 1, f"checkpoint.every must be at least 1, got {self.every}")
+        _require(self.keep_last >= 2, f"checkpoint.keep_last must be at least 2, got {self.keep_last}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RuntimeConfig:
+    """How the machine is used. `auto` is resolved once, and the resolved value is what is logged."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute: auto takes cuda, then mps, then cpu."""
+    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the matrix products: auto takes what the hardware does well."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile: auto measures both and keeps the faster, when the run is long enough to pay for it."""
+    micro_batch_size: int = 12
+    """Sequences per forward pass; accumulation makes up the rest of tokens_per_step."""
+    threads: int = 0
+    """CPU threads; 0 takes PyTorch's choice."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(
+            self.micro_batch_size >= 1,
+            f"runtime.micro_batch_size must be at least 1, got {self.micro_batch_size}",
+        )
+        _require(self.threads >= 0, f"runtime.threads must be 0 (automatic) or more, got {self.threads}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainConfig:
+    """Everything that decides a run."""
+
+    name: str = "run"
+    """Name of the run: the folder below out_dir."""
+    out_dir: Path = Path("runs")
+    """Where run folders are made."""
+    seed: int = 1337
+    """Seed of initialization, data order and dropout."""
+    max_steps: int = 2000
+    """Optimizer steps."""
+    tokens_per_step: int = 12 * 64
+    """Tokens in one optimizer step, over all devices; accumulation is derived from it."""
+    log_every: int = 10
+    """Steps between lines of metrics."""
+    model: GPTConfig = field(default_factory=GPTConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+    def __post_init__(self) -> None:
+        """Check what no single section can see."""
+        _require(
+            bool(self.name) and self.name not in (".", "..") and "/" not in self.name,
+            f"name must be a plain folder name, got {self.name!r}",
+        )
+        _require(self.max_steps >= 1, f"max_steps must be at least 1, got {self.max_steps}")
+        _require(self.log_every >= 1, f"log_every must be at least 1, got {self.log_every}")
+        _require(0 <= self.seed < 2**63, f"seed must be in [0, 2**63), got {self.seed}")
+        tokens = self.model.block_size * self.runtime.micro_batch_size
+        _require(
+            self.tokens_per_step >= tokens and self.tokens_per_step % tokens == 0,
+            f"tokens_per_step must be a multiple of micro_batch_size * block_size = "
+            f"{self.runtime.micro_batch_size} * {self.model.block_size} = {tokens}, got {self.tokens_per_step}",
+        )
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of this run."""
+        return self.out_dir / self.name
+
+    @property
+    def grad_accum_steps(self) -> int:
+        """Micro-steps per optimizer step on one process."""
+        return self.tokens_per_step // (self.model.block_size * self.runtime.micro_batch_size)

@@ -1,0 +1,41 @@
+"""What training, evaluation and generation need from a model, and nothing more."""
+
+from typing import Any, Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from groundup.config.model import ModelConfig
+from groundup.model.kv_cache import KVCache
+
+
+class LanguageModel(Protocol):
+    """Logits of the next token at every position. GPT and Bigram are such modules."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """The shape of the model."""
+
+    def __call__(self, idx: Int[Tensor, "B T"], *, cache: KVCache | None = None) -> Float[Tensor, "B T V"]:
+        """Logits; with a cache, idx continues the tokens the cache holds and the cache advances by T."""
+
+    def new_cache(self, batch_size: int, max_tokens: int) -> KVCache:
+        """An empty cache in the model's dtype and on its device."""
+
+    def parameters(self) -> Any:
+        """As in torch.nn.Module."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """As in torch.nn.Module."""
+
+    def eval(self) -> Any:
+        """As in torch.nn.Module."""
+
+    def train(self, mode: bool = True) -> Any:
+        """As in torch.nn.Module."""
+
+
+def device_of(model: LanguageModel) -> torch.device:
+    """The device a model lives on."""
+    return next(model.parameters()).device
