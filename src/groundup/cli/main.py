@@ -1,0 +1,74 @@
+"""The command table. Every command is a module with `main(argv) -> int`, imported only when it is called."""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from groundup import __version__
+from groundup.config.errors import UsageError, UserError
+
+COMMANDS = {
+    "train": "train a model: groundup train shakespeare",
+    "generate": "draw text from a trained model",
+    "tokenizer": "train tokenizers, encode text, look at tokens",
+    "prepare": "turn text into token shards",
+    "data": "inspect and verify prepared shards",
+    "bench": "measure speed, with peers side by side",
+    "doctor": "show what this machine can do",
+}
+
+
+def usage() -> str:
+    """The help of the whole program."""
+    width = max(map(len, COMMANDS)) + 2
+    rows = [f"  {name:<{width}}{what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            f"groundup {__version__}: GPT-2 from the ground up",
+            "",
+            "usage: groundup COMMAND [options]",
+            "",
+            *rows,
+            "",
+            "groundup COMMAND --help explains a command.",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if words[0] in ("-V", "--version"):
+        print(f"groundup {__version__}")
+        return 0
+    try:
+        return run(words[0], words[1:])
+    except UserError as error:
+        print(f"groundup: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("groundup: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of our output is gone (`| head`): say nothing, and keep Python from saying it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def run(command: str, argv: list[str]) -> int:
+    """Import and call one command.
+
+    Raises:
+        UsageError: There is no such command.
+    """
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
+        raise UsageError(f"unknown command {command!r}; {hint}")
+    module = importlib.import_module(f"groundup.cli.{command}")
+    return int(module.main(argv))
