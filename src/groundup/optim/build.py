@@ -1,0 +1,40 @@
+"""Optimizers for a model."""
+
+import torch
+from torch import nn
+from torch.optim import AdamW, Optimizer
+
+from groundup.config.train import OptimConfig
+from groundup.optim.groups import assert_covers, decay_groups, split_matrices
+from groundup.optim.muon import Muon
+
+
+def build_optimizers(model: nn.Module, config: OptimConfig, device: torch.device) -> list[Optimizer]:
+    """AdamW for everything, or Muon for the matrices inside the blocks and AdamW for the rest.
+
+    Every group keeps its peak rate under `initial_lr`; `set_lr` scales from it. The fused kernel is used where
+    PyTorch has one (CPU and CUDA): one pass over the state instead of a dozen.
+    """
+    matrices, others = split_matrices(model) if config.name == "muon" else ([], list(model.parameters()))
+    optimizers: list[Optimizer] = [
+        AdamW(
+            decay_groups(others, config.weight_decay),
+            lr=config.lr,
+            betas=(config.beta1, config.beta2),
+            fused=device.type in ("cpu", "cuda"),
+        )
+    ]
+    if matrices:
+        optimizers.append(Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay))
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    assert_covers(model, groups)
+    for group in groups:
+        group["initial_lr"] = group["lr"]
+    return optimizers
+
+
+def set_lr(optimizers: list[Optimizer], scale: float) -> None:
+    """Set every group's rate to `scale` times its peak."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = scale * group["initial_lr"]

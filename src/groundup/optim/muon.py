@@ -1,0 +1,103 @@
+"""Muon: momentum whose direction is made orthogonal before it is applied (Jordan et al. 2024).
+
+A gradient matrix is dominated by a few directions. Replacing its singular values by ones gives the rare
+directions the same say, which on small transformers saves a third of the steps AdamW needs. The replacement is
+five Newton-Schulz iterations, all matrix products; matrices of one shape are stacked so that a whole model needs
+two or three batched calls.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Quintic of Jordan et al.: steepest at zero among those that keep singular values in about [0.7, 1.2]."""
+
+
+def orthogonalize(
+    matrices: Float[Tensor, "N R S"], *, steps: int = 5, eps: float = 1e-7
+) -> Float[Tensor, "N R S"]:
+    """Move the singular values of each matrix to about 1, keeping its singular vectors.
+
+    Args:
+        matrices: A stack of N matrices, R <= S for the least work.
+        steps: Newton-Schulz iterations.
+        eps: Added to the norm, so that a zero matrix stays zero.
+    """
+    a, b, c = _COEFFICIENTS
+    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + eps)
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x
+
+
+class Muon(Optimizer):
+    """Orthogonalized Nesterov momentum with decoupled weight decay, for two-dimensional parameters.
+
+    Args:
+        params: Matrices. A fused QKV projection (3C, C) is treated as its three maps.
+        lr: Step length; an update has root mean square lr * sqrt(max(1, rows / columns)) / sqrt(columns).
+        weight_decay: Decoupled decay per unit of lr.
+        momentum: Decay of the momentum.
+
+    Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
+    """
+
+    def __init__(
+        self,
+        params: Iterable[nn.Parameter],
+        lr: float = 0.02,
+        weight_decay: float = 0.0,
+        momentum: float = 0.95,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.dim() != 2:
+                    raise ValueError(f"muon takes matrices, got a parameter of shape {tuple(p.shape)}")
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
+        """Apply one update to every parameter that has a gradient."""
+        assert closure is None, "muon needs no closure"
+        for group in self.param_groups:
+            stacks: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
+            for p in group["params"]:
+                if p.grad is not None:
+                    update = self._momentum(p, group["momentum"])
+                    stacks[(min(p.shape), max(p.shape))].append((p, update))
+            for members in stacks.values():
+                self._apply(members, group["lr"], group["weight_decay"])
+
+    def _momentum(self, p: nn.Parameter, momentum: float) -> Tensor:
+        """Advance the running average and return Nesterov's look ahead."""
+        assert p.grad is not None
+        state = self.state[p]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(p)
+        average = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
+        return p.grad.lerp(average, momentum)
+
+    def _apply(self, members: list[tuple[nn.Parameter, Tensor]], lr: float, weight_decay: float) -> None:
+        """Orthogonalize the updates of parameters of one shape together, and take the step."""
+        pieces = [_maps(update) for _, update in members]
+        flat = [m.mT if m.shape[1] > m.shape[2] else m for m in pieces]
+        directions = orthogonalize(torch.cat(flat)).split([len(m) for m in flat])
+        for (p, _), piece, direction in zip(members, pieces, directions, strict=True):
+            rows, columns = piece.shape[1:]
+            if rows > columns:
+                direction = direction.mT
+            p.mul_(1 - lr * weight_decay)
+            p.add_(direction.reshape(p.shape), alpha=-lr * max(1, rows / columns) ** 0.5)
+
+
+def _maps(matrix: Float[Tensor, "R S"]) -> Float[Tensor, "N R2 S"]:
+    """A (3C, C) QKV projection is three maps that share an input; any other matrix is one."""
+    rows, columns = matrix.shape
+    return matrix.view(3, columns, columns) if rows == 3 * columns else matrix.unsqueeze(0)

@@ -1,0 +1,22 @@
+"""The learning rate over time, as a pure function of the step."""
+
+import math
+
+
+def cosine_scale(step: int, *, warmup_steps: int, max_steps: int, final: float) -> float:
+    """Share of the peak learning rate at a step: linear warmup, then half a cosine down to `final`.
+
+    Args:
+        step: The optimizer step about to be made, counted from 0.
+        warmup_steps: Steps of linear growth; step 0 already moves (1 / warmup_steps of the peak).
+        max_steps: The step at which `final` is reached and kept.
+        final: min_lr / lr, in [0, 1].
+
+    Source: Loshchilov & Hutter 2017 (SGDR), without restarts; warmup as in GPT-3 (Brown et al. 2020, app. B).
+    """
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    if step >= max_steps:
+        return final
+    progress = (step - warmup_steps) / (max_steps - warmup_steps)
+    return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
