@@ -6,17 +6,28 @@ tyro's parser and help, and turns what the box says into a `UsageError`.
 
 import contextlib
 import io
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
-from unittest import mock
 
 from groundup.config.errors import UsageError
 
 T = TypeVar("T")
 
-_WIDE = {"COLUMNS": "10000", "NO_COLOR": "1"}
-"""tyro wraps its box to the terminal; unwrapped, a line of the box is a whole sentence."""
+
+@contextlib.contextmanager
+def _unwrapped() -> Iterator[None]:
+    """Tell tyro of a very wide terminal: in a box that never wraps, a line is a whole sentence."""
+    before = os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "10000"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["COLUMNS"]
+        else:
+            os.environ["COLUMNS"] = before
 
 
 def parse(spec: Callable[..., T], argv: Sequence[str], *, prog: str, default: Any = None) -> T:
@@ -41,7 +52,7 @@ def parse(spec: Callable[..., T], argv: Sequence[str], *, prog: str, default: An
         return tyro.cli(spec, **options)  # type: ignore[call-overload]
     errors = io.StringIO()
     try:
-        with contextlib.redirect_stderr(errors), mock.patch.dict("os.environ", _WIDE):
+        with contextlib.redirect_stderr(errors), _unwrapped():
             return tyro.cli(spec, **options)  # type: ignore[call-overload]
     except SystemExit as stop:
         if not stop.code:

@@ -86,6 +86,18 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
     raise UserError(f"{where} must be {name}, got {json.dumps(value)}")
 
 
+def differing_keys(old: Any, new: Any) -> list[str]:
+    """Dotted paths of the fields in which two configs of one class differ."""
+    keys = []
+    for f in dataclasses.fields(old):
+        before, after = getattr(old, f.name), getattr(new, f.name)
+        if dataclasses.is_dataclass(before):
+            keys += [f"{f.name}.{key}" for key in differing_keys(before, after)]
+        elif before != after:
+            keys.append(f.name)
+    return keys
+
+
 def load_json(path: Path) -> Any:
     """Read a JSON file.
 

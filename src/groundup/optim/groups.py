@@ -27,7 +27,8 @@ def split_matrices(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parame
     Embeddings are tables of vectors, not maps between vectors, so orthogonalizing them has no meaning; the tied
     head goes with them.
     """
-    inside, others = [], []
+    inside: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (inside if parameter.dim() == 2 and name.startswith("h.") else others).append(parameter)

@@ -1,0 +1,58 @@
+# One environment, pinned by constraints.txt; a stamp per set of extras, so that nothing is installed twice.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+TESTS ?= tests
+
+.PHONY: demo test check fix test-slow test-gpu clean help
+
+help:
+	@echo "make demo       train a GPT on the plays of Shakespeare and let it speak (minutes, no GPU)"
+	@echo "make test       check and test everything"
+	@echo "make check      style, types, architecture"
+	@echo "make fix        format the code and mend what ruff can mend"
+	@echo "make test-slow  the long tests"
+	@echo "make test-gpu   the tests that need a CUDA machine"
+	@echo "make clean      remove the environment and caches (never runs/ or data/)"
+
+demo: $(VENV)/.demo
+	$(BIN)/groundup train shakespeare
+
+test: check
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check --quiet src tests
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m pytest tests/architecture
+
+fix: $(VENV)/.dev
+	$(BIN)/ruff check --fix src tests
+	$(BIN)/ruff format src tests
+
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow --timeout 3600 $(TESTS)
+
+# Uses the python3 of the GPU machine as it is: its PyTorch is the one built for its driver.
+test-gpu:
+	PYTHONPATH=src $(PYTHON) -m pytest -m gpu -p no:randomly tests/gpu
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build src/*.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "groundup needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing into $(VENV) (PyTorch is large; the first time takes a minute or more)"
+	$(PIP) torch
+	$(PIP) --editable '.[shakespeare]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	$(PIP) --editable '.[bench,data,dev,fast,offline,ray,shakespeare,train-bpe]'
+	@touch $@

@@ -1,0 +1,159 @@
+"""groundup train PRESET | --config FILE | --resume [DIR], then flags that change single values."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from groundup.cli.parse import parse
+from groundup.config.errors import UsageError
+from groundup.config.io import differing_keys, from_dict, load_json
+from groundup.config.presets import RECIPES
+from groundup.config.train import TrainConfig
+
+RESUMABLE = ("max_steps", "log_every", "eval.", "checkpoint.", "data.path", "data.cache_dir")
+"""What may change between the sessions of one run. Anything else would make it another run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the command line asked for."""
+
+    config: TrainConfig
+    resume: bool
+    dry_run: bool
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train, or with --dry-run only show what would be trained."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    request = read_request(list(argv))
+    from rich.console import Console
+
+    console = Console(soft_wrap=True)
+    if request.dry_run:
+        from groundup.training.describe import print_plan
+
+        print_plan(request.config, console)
+        return 0
+    from groundup.training.run import train
+
+    command = "groundup train " + " ".join(argv)
+    return train(request.config, resume=request.resume, command=command, console=console)
+
+
+def _usage() -> str:
+    width = max(map(len, RECIPES)) + 2
+    return "\n".join(
+        [
+            "usage: groundup train PRESET [flags]         start a run in runs/PRESET",
+            "       groundup train --config FILE [flags]  start a run from a saved config.json",
+            "       groundup train --resume DIR [flags]   continue a run where it stopped",
+            "",
+            "  --dry-run  show parameters, tokens, memory and FLOPs, and train nothing",
+            "",
+            "presets:",
+            *[f"  {name:<{width}}{_summary(recipe)}" for name, recipe in RECIPES.items()],
+            "",
+            "groundup train PRESET --help lists every flag with the preset's value.",
+        ]
+    )
+
+
+def _summary(recipe: TrainConfig) -> str:
+    m = recipe.model
+    return (
+        f"{m.n_layer} layers, {m.n_embd} wide, context {m.block_size}, on {recipe.data.source},"
+        f" {recipe.max_steps:,} steps"
+    )
+
+
+def read_request(words: list[str]) -> Request:
+    """Turn the words after `groundup train` into a request.
+
+    Raises:
+        UsageError: Unknown preset or flag, a bad value, or a change that a resumed run cannot take.
+        UserError: A config file that cannot be read.
+    """
+    dry_run = _take_switch(words, "--dry-run")
+    preset = words.pop(0) if not words[:1] or not words[0].startswith("-") else None
+    config_file = _take_value(words, "--config")
+    resume = "--resume" in words
+    resume_dir = _take_value(words, "--resume", optional=preset is not None)
+    named = [name for name in (preset, config_file, resume_dir) if name is not None]
+    if len(named) != 1:
+        raise UsageError("name one of: a preset, --config FILE, --resume DIR (see groundup train --help)")
+
+    prog = f"groundup train {preset or '--config' if not resume_dir else '--resume'}"
+    if preset is not None:
+        base = find_preset(preset)
+        if resume:
+            # Where the run lies may be said with flags; what it is was written down when it started.
+            base = parse(TrainConfig, words, prog=prog, default=base)
+            base = _saved_config(base.run_dir)
+    elif config_file is not None:
+        base = from_dict(TrainConfig, load_json(Path(config_file)))
+    else:
+        base = _saved_config(Path(str(resume_dir)))
+    config = parse(TrainConfig, words, prog=prog, default=base)
+    if resume:
+        _refuse_changes(base, config)
+    return Request(config=config, resume=resume, dry_run=dry_run)
+
+
+def find_preset(name: str) -> TrainConfig:
+    """The recipe of this name.
+
+    Raises:
+        UsageError: There is none; the message names the nearest.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    near = difflib.get_close_matches(name, RECIPES, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"the presets are {', '.join(RECIPES)}"
+    raise UsageError(f"unknown preset {name!r}; {hint}")
+
+
+def _saved_config(run_dir: Path) -> TrainConfig:
+    """The config of a run folder; the folder may have been moved since."""
+    import dataclasses
+
+    path = run_dir / "config.json"
+    if not path.is_file():
+        raise UsageError(f"{run_dir} holds no run to resume: there is no {path.name} in it")
+    saved = from_dict(TrainConfig, load_json(path))
+    absolute = run_dir.absolute()
+    if saved.run_dir.absolute() == absolute:
+        return saved
+    return dataclasses.replace(saved, name=absolute.name, out_dir=run_dir.parent)
+
+
+def _refuse_changes(saved: TrainConfig, asked: TrainConfig) -> None:
+    changed = [key for key in differing_keys(saved, asked) if not key.startswith(RESUMABLE)]
+    if changed:
+        raise UsageError(
+            f"a resumed run keeps its settings: {', '.join(changed)} cannot change; start a new run with"
+            f" --config {saved.run_dir / 'config.json'} --name NEW"
+        )
+
+
+def _take_switch(words: list[str], flag: str) -> bool:
+    if flag not in words:
+        return False
+    words.remove(flag)
+    return True
+
+
+def _take_value(words: list[str], flag: str, *, optional: bool = False) -> str | None:
+    """Remove `flag VALUE` from words and return VALUE."""
+    if flag not in words:
+        return None
+    at = words.index(flag)
+    words.pop(at)
+    if at < len(words) and not words[at].startswith("-"):
+        return words.pop(at)
+    if optional:
+        return None
+    raise UsageError(f"{flag} needs a value")

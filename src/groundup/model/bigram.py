@@ -1,0 +1,44 @@
+"""The baseline: a table that knows which token follows which, and nothing else."""
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from groundup.config.model import BigramConfig
+from groundup.model.kv_cache import KVCache
+
+
+class Bigram(nn.Module):
+    """Logits of the next token, looked up by the current one."""
+
+    def __init__(self, config: BigramConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.table = nn.Embedding(config.vocab_size, config.vocab_size)
+        nn.init.zeros_(self.table.weight)
+
+    def forward(self, idx: Int[Tensor, "B T"], *, cache: KVCache | None = None) -> Float[Tensor, "B T V"]:
+        """Logits; the past in a cache does not matter."""
+        return self.table(idx)
+
+    def new_cache(self, batch_size: int, max_tokens: int) -> KVCache:
+        """A cache without layers: the past does not matter."""
+        return KVCache(n_layer=0, batch_size=batch_size, n_head=1, max_tokens=max_tokens, head_dim=1)
+
+
+def fit_bigram(ids: NDArray[np.integer], vocab_size: int, *, smoothing: float = 1.0) -> Bigram:
+    """The table of least loss on a stream of ids, by counting: logit = ln(count + smoothing).
+
+    Args:
+        ids: The training stream.
+        vocab_size: Number of ids.
+        smoothing: Added to every count, so that an unseen pair is unlikely and not impossible.
+    """
+    pairs = ids[:-1].astype(np.int64) * vocab_size + ids[1:]
+    counts = np.bincount(pairs, minlength=vocab_size**2).reshape(vocab_size, vocab_size)
+    model = Bigram(BigramConfig(vocab_size=vocab_size))
+    with torch.no_grad():
+        model.table.weight.copy_(torch.from_numpy(counts + smoothing).log())
+    return model

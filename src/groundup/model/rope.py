@@ -1,0 +1,31 @@
+"""Rotary position embedding (Su et al. 2021, section 3.4), in the half-split layout of GPT-NeoX and Llama.
+
+Each pair of coordinates (i, i + D/2) of a query or key is turned by an angle that grows with the position, fast for
+the first pairs and slowly for the last. The product of a query and a key then depends on how far apart they
+are, and on nothing else about where they stand.
+"""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def rope_angles(
+    positions: Int[Tensor, " T"], head_dim: int, base: float
+) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"]]:
+    """Cosines and sines of the angle of every coordinate at every position, in float32.
+
+    Both halves carry the same angles, so that `rotate` is two products and a sum.
+    """
+    exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
+    angles = torch.outer(positions.float(), base**-exponents)  # (T, D/2)
+    angles = torch.cat((angles, angles), dim=-1)  # (T, D)
+    return angles.cos(), angles.sin()
+
+
+def rotate(
+    x: Float[Tensor, "B H T D"], cos: Float[Tensor, "T D"], sin: Float[Tensor, "T D"]
+) -> Float[Tensor, "B H T D"]:
+    """Turn queries or keys by their angles."""
+    first, second = x.chunk(2, dim=-1)
+    return x * cos + torch.cat((-second, first), dim=-1) * sin

@@ -1,0 +1,221 @@
+"""Looking on at a run: logging, evaluating, sampling, saving.
+
+The order matters and `build` keeps it: the log before the evaluation (so that lines come in the order of steps),
+the evaluation before the checkpoint (which asks whether this step is the best).
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from groundup.checkpoint.state import CheckpointStore
+from groundup.config.train import CheckpointConfig
+from groundup.evaluation.loss import LossResult
+from groundup.generation.text import TextGenerator
+from groundup.training.display import Display
+from groundup.training.metrics import MetricsLog
+from groundup.training.trainer import StepMetrics, Trainer
+
+
+class LogMetrics:
+    """Write and show the numbers of every `every`-th step.
+
+    Args:
+        log: Where lines go.
+        display: What the person sees.
+        every: Steps between lines; the first and the last are always written.
+        lr: Peak learning rate.
+        flops_per_token: For MFU.
+        peak_flops: FLOP/s the machine can do at best; None leaves MFU out.
+    """
+
+    def __init__(
+        self,
+        *,
+        log: MetricsLog,
+        display: Display,
+        every: int,
+        lr: float,
+        flops_per_token: float,
+        peak_flops: float | None,
+    ) -> None:
+        self.log, self.display, self.every, self.lr = log, display, every, lr
+        self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
+        self._seconds = 0.0
+        self._steps = 0
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """Nothing to log yet."""
+
+    def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
+        """Average the speed since the last line, and write one."""
+        self._seconds += metrics.seconds
+        self._steps += 1
+        state = trainer.state
+        if state.step % self.every and state.step != 1 and not trainer.finished:
+            return
+        speed = self._steps * trainer.tokens_per_step / self._seconds
+        mfu = speed * self.flops_per_token / self.peak_flops if self.peak_flops else None
+        left = (trainer.max_steps - state.step) * self._seconds / self._steps
+        self._seconds, self._steps = 0.0, 0
+        loss = metrics.loss.item()
+        values: dict[str, Any] = {
+            "step": state.step,
+            "tokens": state.tokens_seen,
+            "seconds": round(state.seconds, 3),
+            "train/loss": loss,
+            "optim/lr": metrics.lr_scale * self.lr,
+            "optim/grad_norm": metrics.grad_norm.item(),
+            "perf/tokens_per_sec": round(speed, 1),
+        }
+        if mfu is not None:
+            values["perf/mfu"] = round(mfu, 4)
+        self.log.write(**values)
+        self.display.update(step=state.step, loss=loss, tokens_per_sec=speed, mfu=mfu, left=left)
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """The last step has been written already."""
+
+
+class Evaluate:
+    """Measure the validation loss every `every` steps and after the last, and remember the best.
+
+    Args:
+        measure: Returns the loss over the validation split.
+        every: Steps between evaluations.
+        log: Where results go.
+        display: What the person sees.
+    """
+
+    def __init__(
+        self, *, measure: Callable[[], LossResult], every: int, log: MetricsLog, display: Display
+    ) -> None:
+        self.measure, self.every, self.log, self.display = measure, every, log, display
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """The loss before the first step: ln(vocab_size), when the model starts right."""
+        if trainer.state.step == 0:
+            self._evaluate(trainer)
+
+    def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
+        """Evaluate when it is time."""
+        if trainer.state.step % self.every == 0 or trainer.state.step >= trainer.max_steps:
+            self._evaluate(trainer)
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """The last step has been evaluated already."""
+
+    def _evaluate(self, trainer: Trainer) -> None:
+        state = trainer.state
+        start = time.perf_counter()
+        result = self.measure()
+        if result.loss < state.best_loss:
+            state.best_loss, state.best_step = result.loss, state.step
+        self.log.write(
+            step=state.step,
+            tokens=state.tokens_seen,
+            seconds=round(state.seconds, 3),
+            **{
+                "val/loss": result.loss,
+                "val/perplexity": result.perplexity,
+                "val/bpb": result.bits_per_byte,
+                "perf/eval_seconds": round(time.perf_counter() - start, 3),
+            },
+        )
+        self.display.say(
+            f"step {state.step}: validation loss {result.loss:.4f} · {result.bits_per_byte:.3f} bits per byte"
+        )
+
+
+class Sample:
+    """Let the model speak every `every` steps.
+
+    Args:
+        generator: The model with its tokenizer.
+        prompt: What it continues.
+        every: Steps between samples.
+        max_new_tokens: Length of a sample.
+        seed: The same for every sample, so that only the model differs.
+        log: Where samples go.
+        display: What the person sees.
+    """
+
+    def __init__(
+        self,
+        *,
+        generator: TextGenerator,
+        prompt: str,
+        every: int,
+        max_new_tokens: int,
+        seed: int,
+        log: MetricsLog,
+        display: Display,
+    ) -> None:
+        self.generator, self.prompt, self.every = generator, prompt, every
+        self.max_new_tokens, self.seed, self.log, self.display = max_new_tokens, seed, log, display
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """An untrained model has nothing to say."""
+
+    def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
+        """Sample when it is time."""
+        if trainer.state.step % self.every == 0 and not trainer.finished:
+            self.sample(trainer)
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """The scene at the end is `report`'s."""
+
+    def sample(self, trainer: Trainer) -> None:
+        """Draw one sample, log it and show it."""
+        text = self.generator.generate(self.prompt, max_new_tokens=self.max_new_tokens, seed=self.seed)[0]
+        self.log.write(step=trainer.state.step, sample=self.prompt + text)
+        self.display.quote(self.prompt + text)
+
+
+class Checkpoint:
+    """Save every `every` steps, at every new best, and at the end of the run or of the session.
+
+    Args:
+        store: Where checkpoints go.
+        config: When to save.
+        snapshot: Returns what `CheckpointStore.save` stores of the run: tensors by part, and JSON values.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: CheckpointStore,
+        config: CheckpointConfig,
+        snapshot: Callable[[Trainer], tuple[dict[str, dict[str, Tensor]], dict[str, Any]]],
+    ) -> None:
+        self.store, self.config, self.snapshot = store, config, snapshot
+        self._saved_step = -1
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """Remember where the run stands: resumed and stopped again at once, nothing needs saving."""
+        self._saved_step = trainer.state.step
+
+    def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
+        """Save when it is time."""
+        best = trainer.state.best_step == trainer.state.step
+        if best or trainer.state.step % self.config.every == 0:
+            self._save(trainer)
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """Save what the last save does not hold."""
+        if self._saved_step != trainer.state.step:
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        tensors, state = self.snapshot(trainer)
+        step = trainer.state.step
+        self.store.save(
+            step=step,
+            model=trainer.model.state_dict(),
+            tensors=tensors,
+            state=state,
+            is_best=trainer.state.best_step == step,
+        )
+        self._saved_step = step

@@ -1,0 +1,81 @@
+"""What a person sees while a run goes: a live line in a terminal, plain lines in a log file."""
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+PLAIN_EVERY = 10.0
+"""Seconds between lines where there is no terminal."""
+
+
+def clock(seconds: float) -> str:
+    """12 s, 3:05 or 2:03:00: as short as the number allows."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def quantity(number: float) -> str:
+    """1234567 as 1.23M: three digits are all that anyone reads."""
+    for unit, name in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= unit:
+            return f"{number / unit:.3g}{name}"
+    return f"{number:.3g}"
+
+
+class Display:
+    """Progress of one run.
+
+    Args:
+        max_steps: Steps of the whole run.
+        console: Where to write.
+    """
+
+    def __init__(self, *, max_steps: int, console: Console) -> None:
+        self.console = console
+        self._max_steps = max_steps
+        self._last_plain = time.monotonic()
+        self._progress = Progress(
+            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.description}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> "Display":
+        self._progress.start()
+        self._task = self._progress.add_task("", total=self._max_steps)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def update(self, *, step: int, loss: float, tokens_per_sec: float, mfu: float | None, left: float) -> None:
+        """Show the numbers of the last logged step."""
+        speed = f"{quantity(tokens_per_sec)} tokens/s" + (f" · MFU {mfu:.0%}" if mfu is not None else "")
+        text = f"loss {loss:.3f} · {speed} · {clock(left)} left"
+        if self._task is not None:
+            self._progress.update(self._task, completed=step, description=text)
+        now = time.monotonic()
+        if not self.console.is_terminal and (now - self._last_plain >= PLAIN_EVERY or step == self._max_steps):
+            self._last_plain = now
+            self.say(f"step {step}/{self._max_steps} · {text}")
+
+    def say(self, text: str) -> None:
+        """Print a line above the progress."""
+        self.console.print(text, markup=False, highlight=False)
+
+    def quote(self, text: str) -> None:
+        """Print text of the model, set off from ours."""
+        for line in text.splitlines() or [""]:
+            self.console.print(f"  │ {line}", markup=False, highlight=False, style="cyan")

@@ -1,0 +1,52 @@
+"""Everything a run needs to go on as if it had never stopped, bit for bit.
+
+Tensors: optimizer state and random generators (dropout draws from them). Numbers: the counters, the place in the
+data, the fp16 loss scale, and how the machine was used. The weights are saved beside it, by the checkpoint.
+"""
+
+from typing import Any
+
+from torch import Tensor
+
+from groundup.checkpoint.optimizer_state import flatten_optimizer, load_flat_optimizer
+from groundup.checkpoint.state import Checkpoint
+from groundup.data.loader import TrainBatches
+from groundup.runtime.seed import capture_rng, restore_rng
+from groundup.training.state import TrainState
+from groundup.training.trainer import Trainer
+
+
+def capture(
+    trainer: Trainer, batches: TrainBatches, resolved: dict[str, Any]
+) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
+    """Tensors by part, and JSON values, for `CheckpointStore.save`."""
+    tensors: dict[str, dict[str, Tensor]] = {"rng": capture_rng()}
+    optimizers = []
+    for i, optimizer in enumerate(trainer.optimizers):
+        tensors[f"optimizer{i}"], values = flatten_optimizer(optimizer)
+        optimizers.append(values)
+    state = {
+        "train": trainer.state.to_dict(),
+        "data": batches.state_dict(),
+        "optimizers": optimizers,
+        "scaler": trainer.scaler.state_dict(),
+        "resolved": resolved,
+    }
+    return tensors, state
+
+
+def restore(trainer: Trainer, batches: TrainBatches, checkpoint: Checkpoint) -> None:
+    """Put a freshly built trainer where `capture` stood. The weights and the random generators come last, so that
+    nothing in between can draw from them.
+
+    Raises:
+        UserError: The data is not what the run was trained on.
+    """
+    trainer.state = TrainState.from_dict(checkpoint.state["train"])
+    batches.load_state_dict(checkpoint.state["data"])
+    for i, optimizer in enumerate(trainer.optimizers):
+        load_flat_optimizer(optimizer, checkpoint.tensors[f"optimizer{i}"], checkpoint.state["optimizers"][i])
+    if checkpoint.state["scaler"]:
+        trainer.scaler.load_state_dict(checkpoint.state["scaler"])
+    trainer.model.load_state_dict(checkpoint.model)
+    restore_rng(checkpoint.tensors["rng"])

@@ -1,0 +1,34 @@
+"""Where a run stands: the few numbers that a checkpoint carries beside tensors."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(slots=True)
+class TrainState:
+    """Counters of a run. A checkpoint stores them, a resumed run goes on from them."""
+
+    step: int = 0
+    """Optimizer steps made."""
+    tokens_seen: int = 0
+    """Tokens learned from, over all devices."""
+    seconds: float = 0.0
+    """Time spent in training steps, over all sessions of the run; evaluation and saving are not counted."""
+    best_loss: float = math.inf
+    """Lowest validation loss so far."""
+    best_step: int = -1
+    """The step that reached it."""
+    skipped_steps: int = 0
+    """Steps that fp16 loss scaling threw away."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; an infinite best loss is null."""
+        values = asdict(self)
+        values["best_loss"] = None if math.isinf(self.best_loss) else self.best_loss
+        return values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "TrainState":
+        """The inverse of `to_dict`."""
+        return cls(**{**values, "best_loss": math.inf if values["best_loss"] is None else values["best_loss"]})

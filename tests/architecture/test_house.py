@@ -1,0 +1,102 @@
+"""The rules of the house that no linter knows."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
+FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
+
+
+def relative(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_file_is_short_enough_to_read_in_one_sitting(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_functions_are_short(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.body[-1].end_lineno - node.lineno < 60, f"{node.name} is too long"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_nothing_is_pickled_or_evaluated(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            assert not {alias.name.split(".")[0] for alias in node.names} & FORBIDDEN_MODULES
+        if isinstance(node, ast.ImportFrom):
+            assert (node.module or "").split(".")[0] not in FORBIDDEN_MODULES
+        if isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name):
+                assert node.func.id not in FORBIDDEN_CALLS, f"line {node.lineno}"
+            if isinstance(node.func, ast.Attribute) and ast.unparse(node.func) == "torch.load":
+                safe = {k.arg: k.value for k in node.keywords}.get("weights_only")
+                assert isinstance(safe, ast.Constant), f"line {node.lineno}: torch.load"
+                assert safe.value is True, f"line {node.lineno}: torch.load"
+            if isinstance(node.func, ast.Attribute) and ast.unparse(node.func) in ("np.load", "numpy.load"):
+                allowed = {k.arg: k.value for k in node.keywords}.get("allow_pickle")
+                assert allowed is None, f"line {node.lineno}"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_no_global_state_is_rebound(path):
+    assert not [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Global)]
+
+
+def test_no_drawer():
+    assert not [relative(p) for p in SOURCES if p.stem in ("utils", "util", "helpers", "common", "misc")]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["train", "--help"]])
+def test_help_imports_no_torch(words):
+    code = (
+        "import sys\nfrom groundup.cli.main import main\n"
+        f"status = main({words!r})\n"
+        "heavy = {'torch', 'numpy', 'tyro', 'rich', 'matplotlib', 'transformers'} & set(sys.modules)\n"
+        "assert not heavy, heavy\nsys.exit(status)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "usage" in result.stdout or "groundup" in result.stdout
+
+
+def test_every_module_imports_alone_and_silently():
+    """Nothing happens at import: no output, no thread, no changed default, whatever the order."""
+    names = [
+        relative(p).removeprefix("src/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for p in SOURCES
+        if p.stem != "__main__"
+    ]
+    code = (
+        "import importlib, threading, torch\n"
+        "before = (torch.get_default_dtype(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())\n"
+        f"for name in {names!r}: importlib.import_module(name)\n"
+        "after = (torch.get_default_dtype(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())\n"
+        "assert before == after, (before, after)\n"
+        "assert threading.active_count() == 1\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_every_public_name_is_documented():
+    missing = []
+    for path in SOURCES:
+        tree = ast.parse(path.read_text())
+        if path.stem != "__init__" and not ast.get_docstring(tree):
+            missing.append(relative(path))
+        for node in tree.body:
+            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
+            if public and not ast.get_docstring(node):
+                missing.append(f"{relative(path)}: {node.name}")
+    assert not missing
