@@ -24,6 +24,8 @@ def _plain(value: Any) -> Any:
         return to_dict(value)
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
     return value
 
 
@@ -74,6 +76,10 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
                 return _typed(option, value, where)
             except UserError:
                 continue
+    elif origin is tuple and isinstance(value, list):
+        return tuple(_typed(get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    elif origin is dict and isinstance(value, dict):
+        return {key: _typed(get_args(hint)[1], item, f"{where}.{key}") for key, item in value.items()}
     elif hint is types.NoneType and value is None:
         return None
     elif hint is Path and isinstance(value, str):

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from groundup.checkpoint.files import write_file
+from groundup.runtime.files import write_file
 
 
 class MetricsLog:

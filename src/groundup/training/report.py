@@ -9,7 +9,7 @@ import html
 from pathlib import Path
 from typing import Any
 
-from groundup.checkpoint.files import write_file
+from groundup.runtime.files import write_file
 from groundup.config.io import dump_json, load_json
 from groundup.training.display import clock, quantity
 from groundup.training.metrics import read_metrics

@@ -1,0 +1,50 @@
+"""One writer a run folder."""
+
+import os
+import socket
+from pathlib import Path
+from types import TracebackType
+
+from filelock import FileLock, Timeout
+
+from groundup.config.errors import UserError
+
+
+class RunLock:
+    """Held while a run writes to its folder; the kernel frees it when the process dies, however it dies.
+
+    Args:
+        run_dir: The folder to guard. The lock lies beside it, so that the folder itself may be renamed.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self._lock = FileLock(run_dir.with_name(f".{run_dir.name}.lock"))
+        self._holder = run_dir.with_name(f".{run_dir.name}.lock.holder")
+
+    def __enter__(self) -> "RunLock":
+        """Take the lock.
+
+        Raises:
+            UserError: Another process holds it; the message says which.
+        """
+        try:
+            self._lock.acquire(timeout=0.2)
+        except Timeout:
+            raise UserError(f"{self.run_dir} is in use by another run ({self._who()})") from None
+        except OSError as error:
+            raise UserError(f"cannot lock {self.run_dir}: {error.strerror or error}") from error
+        self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._holder.unlink(missing_ok=True)
+        self._lock.release()
+
+    def _who(self) -> str:
+        try:
+            return self._holder.read_text(encoding="utf-8")
+        except OSError:
+            return "an unknown process"

@@ -1,0 +1,215 @@
+"""Writing so that a crash at any moment leaves the old or the new, never half of either.
+
+Every open, write, fsync, rename and unlink of a checkpoint goes through the functions of this file. A folder is made
+under a temporary name, each of its files is fsynced, a manifest with their SHA-256 is written last, and only then does
+the folder get its name. Removal goes the other way round: first the name, then the contents.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from groundup.config.errors import UserError
+from groundup.config.io import dump_json
+
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def fault_point(operation: str, path: Path) -> None:
+    """Called before every operation on the disk; tests replace it to fail or to crash there."""
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Replace a whole file at once.
+
+    Raises:
+        UserError: The disk refuses; the old file is as it was.
+    """
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        with _explained(path):
+            _write_synced(temporary, data)
+            _rename(temporary, path)
+            _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_stream(path: Path) -> Iterator[BinaryIO]:
+    """A file to write piece by piece; it gets its name, fsynced, when the `with` block ends well.
+
+    Raises:
+        UserError: The disk refuses; nothing has the name that had it not before.
+    """
+    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    try:
+        with _explained(path):
+            fault_point("open", temporary)
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                fault_point("fsync", temporary)
+                os.fsync(file.fileno())
+            _rename(temporary, path)
+            _sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Fill a temporary folder in the `with` block; it becomes `path`, with a manifest, when the block ends well.
+
+    A folder that already has the name is replaced; between the two renames its old contents lie under
+    `.old-NAME`, where `recover` finds them.
+
+    Raises:
+        UserError: The disk refuses; what was there before is still there.
+    """
+    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    old = path.with_name(f".old-{path.name}")
+    with _explained(path):
+        recover(path)
+        shutil.rmtree(temporary, ignore_errors=True)
+        try:
+            fault_point("mkdir", temporary)
+            temporary.mkdir(parents=True)
+            yield temporary
+            _seal(temporary)
+            if path.exists():
+                _rename(path, old)
+            _rename(temporary, path)
+            _sync_folder(path.parent)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            recover(path)
+            raise
+        remove_folder(old)
+
+
+def recover(path: Path) -> None:
+    """Undo a replacement that a crash cut between its two renames."""
+    old = path.with_name(f".old-{path.name}")
+    if old.exists() and not path.exists():
+        old.rename(path)
+
+
+def _seal(folder: Path) -> None:
+    """fsync every file and write the manifest that vouches for them."""
+    files = {}
+    for file in sorted(folder.iterdir()):
+        _sync_file(file)
+        files[file.name] = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
+    _write_synced(folder / MANIFEST, dump_json({"format": 1, "files": files}).encode())
+    _sync_folder(folder)
+
+
+def verify_folder(folder: Path) -> None:
+    """Check every file of a folder against its manifest.
+
+    Raises:
+        UserError: A file is missing, has another size or another SHA-256, or there is no manifest; it is named.
+    """
+    files = read_manifest(folder)
+    for name, facts in files.items():
+        file = folder / name
+        if not file.is_file() or file.is_symlink():
+            raise UserError(f"{file} is missing")
+        if (size := file.stat().st_size) != facts["bytes"]:
+            raise UserError(f"{file} is damaged: {size} bytes instead of {facts['bytes']}")
+        if sha256_file(file) != facts["sha256"]:
+            raise UserError(f"{file} is damaged: its SHA-256 is not the one in {MANIFEST}")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Names, sizes and hashes of the files of a folder.
+
+    Raises:
+        UserError: There is no readable manifest, or it names files elsewhere.
+    """
+    path = folder / MANIFEST
+    try:
+        files = json.loads(path.read_bytes())["files"]
+        sound = all(
+            _NAME.fullmatch(name) and set(facts) == {"bytes", "sha256"} for name, facts in files.items()
+        )
+    except OSError as error:
+        raise UserError(f"{folder} has no readable {MANIFEST}: {error.strerror}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise UserError(f"{path} is damaged: it is not a manifest") from error
+    if not sound:
+        raise UserError(f"{path} is damaged: it is not a manifest")
+    return files
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder: its name goes first, so that no crash leaves half of it under that name."""
+    if not path.exists():
+        return
+    trash = path.with_name(f".trash-{path.name}-{os.getpid()}")
+    with _explained(path):
+        _rename(path, trash)
+        fault_point("rmtree", trash)
+        shutil.rmtree(trash)
+
+
+def sweep(parent: Path) -> None:
+    """Remove what crashed writers left in a folder. Only the holder of the run's lock may call this."""
+    for leftover in [*parent.glob(".tmp-*"), *parent.glob(".trash-*")]:
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    fault_point("open", path)
+    with path.open("wb") as file:
+        fault_point("write", path)
+        file.write(data)
+        file.flush()
+        fault_point("fsync", path)
+        os.fsync(file.fileno())
+
+
+def _sync_file(path: Path) -> None:
+    fault_point("fsync", path)
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _rename(old: Path, new: Path) -> None:
+    fault_point("rename", new)
+    old.replace(new)
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a rename durable. Windows cannot open folders, and needs it not."""
+    if os.name != "posix":
+        return
+    fault_point("fsync", path)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn the disk's refusal into one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,171 @@
+"""The life of a run: its folder, its lock, its start, its end.
+
+A run folder holds config.json (what was asked), run.json (what it became, on which machine), metrics.jsonl,
+checkpoints/, model/ (the best weights, portable), loss.png and report.html.
+"""
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from groundup.checkpoint.artifact import save_model
+from groundup.runtime.files import write_file
+from groundup.checkpoint.lock import RunLock
+from groundup.checkpoint.state import Checkpoint, CheckpointStore
+from groundup.config.errors import UserError
+from groundup.config.io import dump_json, load_json, to_dict
+from groundup.config.train import TrainConfig
+from groundup.model.bigram import fit_bigram
+from groundup.model.loss import LossModule
+from groundup.planner.params import count_parameters
+from groundup.training.build import Run, build_callbacks, build_run
+from groundup.training.describe import machine, print_start
+from groundup.training.display import Display, clock
+from groundup.training.earlier import set_aside
+from groundup.training.metrics import MetricsLog
+from groundup.training.report import write_report
+from groundup.training.signals import StopRequest
+
+BIGRAM_LIMIT = 8192
+"""Above this many ids the bigram's table outgrows the model it is meant to be a baseline for."""
+
+
+def train(config: TrainConfig, *, resume: bool, command: str, console: Console) -> int:
+    """Train a model from its first step or from its last checkpoint to the end.
+
+    Returns:
+        0, or 130 / 143 when a signal stopped the run (whose state is saved).
+
+    Raises:
+        UserError: The run cannot start, or the loss is no longer finite.
+    """
+    config.out_dir.mkdir(parents=True, exist_ok=True)
+    with RunLock(config.run_dir):
+        checkpoint = _newest_checkpoint(config.run_dir, console) if resume else None
+        if not resume and (moved := set_aside(config.run_dir)):
+            console.print(f"an earlier run was here; it is in {moved} now", highlight=False)
+        config.run_dir.mkdir(parents=True, exist_ok=True)
+        with StopRequest() as stop:
+            return _train(config, checkpoint, stop, command, console)
+
+
+def _newest_checkpoint(run_dir: Path, console: Console) -> Checkpoint:
+    """The newest checkpoint that is whole.
+
+    Raises:
+        UserError: There is none.
+    """
+    found = CheckpointStore(run_dir / "checkpoints").latest_verified()
+    for note in found.notes:
+        console.print(note, highlight=False)
+    if found.checkpoint is None:
+        raise UserError(f"{run_dir} has no usable checkpoint; start it again without --resume")
+    return found.checkpoint
+
+
+def _train(
+    config: TrainConfig, checkpoint: Checkpoint | None, stop: StopRequest, command: str, console: Console
+) -> int:
+    run = build_run(config, resume_from=checkpoint, console=console, stop=stop)
+    trainer, model = run.trainer, run.trainer.model
+    split = run.dataset.split("train")
+    parameters = count_parameters(model.config)
+    print_start(config, parameters=parameters, resolved=run.resolved, tokens=split.n_tokens, console=console)
+    if checkpoint:
+        console.print(f"resumed at step {trainer.state.step} from {checkpoint.path}", highlight=False)
+        facts = load_json(config.run_dir / "run.json")
+    else:
+        facts = {
+            **machine_facts(run, command),
+            "parameters": parameters,
+            "bigram_loss": _bigram_loss(run),
+            "config": to_dict(config),
+        }
+    write_file(config.run_dir / "config.json", dump_json(to_dict(config)).encode())
+    write_file(config.run_dir / "run.json", dump_json(facts).encode())
+
+    log = MetricsLog(config.run_dir / "metrics.jsonl", step=trainer.state.step)
+    prompt = opening(run)
+    with Display(max_steps=config.max_steps, console=console) as display:
+        trainer.callbacks = build_callbacks(run, config, log=log, display=display, prompt=prompt)
+        trainer.fit()
+    if trainer.state.step < config.max_steps:
+        console.print(
+            f"stopped at step {trainer.state.step} of {config.max_steps}, saved;"
+            f" continue with: groundup train --resume {config.run_dir}",
+            highlight=False,
+        )
+        return stop.exit_code
+    _finish(run, config, facts, log, prompt, console)
+    return 0
+
+
+def machine_facts(run: Run, command: str) -> dict[str, Any]:
+    """What run.json says of how a run came to be."""
+    facts = machine(run.trainer.device)
+    return {
+        "groundup": facts.pop("groundup"),
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": command,
+        "machine": facts,
+        "resolved": run.resolved,
+        "data_fingerprint": run.dataset.index.fingerprint,
+    }
+
+
+def _bigram_loss(run: Run) -> float | None:
+    """Validation loss of the bigram baseline, fitted by counting; None where its table would be too large."""
+    if run.tokenizer.vocab_size > BIGRAM_LIMIT:
+        return None
+    bigram = fit_bigram(run.dataset.split("train").read_all(), run.tokenizer.vocab_size)
+    return run.measure(LossModule(bigram.to(run.trainer.device))).loss
+
+
+def opening(run: Run) -> str:
+    """A prompt this tokenizer can express: the opening of a speech, or the first words of the validation text."""
+    for prompt in ("ROMEO:\n", "\n"):
+        try:
+            run.tokenizer.encode(prompt)
+        except UserError:
+            continue
+        return prompt
+    return run.tokenizer.decode(run.dataset.split("val").read(0, 0, 1))
+
+
+def _finish(
+    run: Run, config: TrainConfig, facts: dict[str, Any], log: MetricsLog, prompt: str, console: Console
+) -> None:
+    """The end of a whole run: best weights to model/, the table of losses, a scene, the report, what to do next."""
+    state, run_dir = run.trainer.state, config.run_dir
+    best = run.store.load_best()
+    run.trainer.model.load_state_dict(best.model)
+    info = {"step": state.best_step, "val_loss": state.best_loss, "data": config.data.source}
+    save_model(run_dir / "model", run.trainer.model, run.tokenizer, info)
+
+    table = Table(title="validation loss, nats per token (the whole split)", title_justify="left")
+    table.add_column("model")
+    table.add_column("parameters", justify="right")
+    table.add_column("loss", justify="right")
+    if facts["bigram_loss"] is not None:
+        table.add_row("bigram", f"{run.tokenizer.vocab_size**2:,}", f"{facts['bigram_loss']:.4f}")
+    table.add_row(f"GPT, step {state.best_step}", f"{facts['parameters']:,}", f"{state.best_loss:.4f}")
+    console.print(table)
+
+    scene = run.generator.generate(prompt, max_new_tokens=400, seed=config.seed)[0]
+    log.write(step=state.step, sample=prompt + scene)
+    console.print(prompt + scene, markup=False, highlight=False, style="cyan")
+    write_report(run_dir)
+    console.print(
+        f"\ntrained {state.step} steps in {clock(state.seconds)}; what to try next:\n"
+        f"  open {run_dir / 'report.html'} in a browser\n"
+        f'  groundup generate {run_dir} --prompt "JULIET:" --temperature 0.8 --stream\n'
+        f"  groundup generate {run_dir} --interactive\n"
+        f"  groundup train {config.name if config.name in ('shakespeare',) else 'shakespeare'}"
+        " --model.n-layer 6 --max-steps 2000\n"
+        "  groundup doctor",
+        markup=False,
+        highlight=False,
+    )
