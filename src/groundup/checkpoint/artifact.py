@@ -13,13 +13,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from groundup.runtime.files import new_folder, recover, verify_folder
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, from_dict, load_json, to_dict
 from groundup.config.model import BigramConfig, GPTConfig, ModelConfig
 from groundup.model.bigram import Bigram
 from groundup.model.build import build_model
 from groundup.model.gpt import GPT
+from groundup.runtime.files import new_folder, recover, verify_folder
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import load_tokenizer, save_tokenizer
 
@@ -63,9 +63,7 @@ def write_model_files(
     save_tokenizer(tokenizer, folder / TOKENIZER)
 
 
-def load_model(
-    path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> LoadedModel:
+def load_model(path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> LoadedModel:
     """Open a model folder, a checkpoint or a run (its `model/`, else its newest whole checkpoint).
 
     Every file is checked against its SHA-256 before it is used.

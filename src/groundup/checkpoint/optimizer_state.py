@@ -28,9 +28,7 @@ def flatten_optimizer(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str
                 numbers[key] = value
             else:
                 raise TypeError(f"cannot store optimizer state {key} of type {type(value).__name__}")
-    groups = [
-        {k: list(v) if isinstance(v, tuple) else v for k, v in group.items()} for group in whole["param_groups"]
-    ]
+    groups = [{k: list(v) if isinstance(v, tuple) else v for k, v in group.items()} for group in whole["param_groups"]]
     return tensors, {"numbers": numbers, "param_groups": groups}
 
 

@@ -12,10 +12,10 @@ from typing import Any
 from torch import Tensor
 
 from groundup.checkpoint.artifact import load_tensors, save_tensors, write_model_files
-from groundup.runtime.files import new_folder, remove_folder, sweep, verify_folder
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
 from groundup.config.model import ModelConfig
+from groundup.runtime.files import new_folder, remove_folder, sweep, verify_folder
 from groundup.tokenizer.base import Tokenizer
 
 TENSORS, STATE = "training.safetensors", "training.json"
@@ -80,7 +80,10 @@ class CheckpointStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         sweep(self.folder)
         path = self.folder / f"step-{step:07d}"
-        info = {"step": step, **({"val_loss": state["train"]["best_loss"]} if is_best and "train" in state else {})}
+        info = {
+            "step": step,
+            **({"val_loss": state["train"]["best_loss"]} if is_best and "train" in state else {}),
+        }
         with new_folder(path) as folder:
             write_model_files(folder, config, model, tokenizer, info)
             flat = {f"{part}/{name}": t for part, entries in tensors.items() for name, t in entries.items()}

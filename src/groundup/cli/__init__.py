@@ -1,0 +1,1 @@
+"""Floor 9: one thin file a command."""

@@ -71,22 +71,33 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
             return value
         raise UserError(f"{where} must be one of {', '.join(map(str, get_args(hint)))}, got {json.dumps(value)}")
     if origin in (types.UnionType, typing.Union):
-        for option in get_args(hint):
-            try:
-                return _typed(option, value, where)
-            except UserError:
-                continue
-    elif origin is tuple and isinstance(value, list):
+        return _one_of(hint, value, where)
+    if origin is tuple and isinstance(value, list):
         return tuple(_typed(get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    elif origin is dict and isinstance(value, dict):
+    if origin is dict and isinstance(value, dict):
         return {key: _typed(get_args(hint)[1], item, f"{where}.{key}") for key, item in value.items()}
-    elif hint is types.NoneType and value is None:
+    return _plain_typed(hint, value, where)
+
+
+def _one_of(hint: Any, value: Any, where: str) -> Any:
+    """The first alternative of a union that fits."""
+    for option in get_args(hint):
+        try:
+            return _typed(option, value, where)
+        except UserError:
+            continue
+    raise UserError(f"{where} must be {hint}, got {json.dumps(value)}")
+
+
+def _plain_typed(hint: Any, value: Any, where: str) -> Any:
+    """A number, a string, a boolean, a path or null."""
+    if hint is types.NoneType and value is None:
         return None
-    elif hint is Path and isinstance(value, str):
+    if hint is Path and isinstance(value, str):
         return Path(value)
-    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
-    elif hint in (int, str, bool) and type(value) is hint:
+    if hint in (int, str, bool) and type(value) is hint:
         return value
     name = getattr(hint, "__name__", str(hint))
     raise UserError(f"{where} must be {name}, got {json.dumps(value)}")

@@ -37,9 +37,7 @@ class GPTConfig:
         if self.vocab_size < 0:
             raise UsageError(f"model.vocab_size must be 0 (the tokenizer's) or more, got {self.vocab_size}")
         if self.n_embd % self.n_head:
-            raise UsageError(
-                f"model.n_embd must be a multiple of model.n_head, got {self.n_embd} and {self.n_head}"
-            )
+            raise UsageError(f"model.n_embd must be a multiple of model.n_head, got {self.n_embd} and {self.n_head}")
         if self.position == "rope" and self.head_dim % 2:
             raise UsageError(f"rope rotates pairs: n_embd / n_head must be even, got {self.head_dim}")
         if self.rope_base <= 1:

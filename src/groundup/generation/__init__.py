@@ -1,0 +1,1 @@
+"""Floor 5: sampling, decoding, text."""

@@ -22,7 +22,7 @@ class KVCache:
         device: Where to allocate.
     """
 
-    def __init__(  # noqa: PLR0913
+    def __init__(
         self,
         *,
         n_layer: int,

@@ -32,7 +32,7 @@ class LanguageModel(Protocol):
     def eval(self) -> Any:
         """As in torch.nn.Module."""
 
-    def train(self, mode: bool = True) -> Any:
+    def train(self, mode: bool = True) -> Any:  # noqa: FBT001, FBT002
         """As in torch.nn.Module."""
 
 

@@ -1,0 +1,1 @@
+"""Floor 4: parameter groups, optimizers, learning rate."""

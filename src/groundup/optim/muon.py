@@ -19,9 +19,7 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Quintic of Jordan et al.: steepest at zero among those that keep singular values in about [0.7, 1.2]."""
 
 
-def orthogonalize(
-    matrices: Float[Tensor, "N R S"], *, steps: int = 5, eps: float = 1e-7
-) -> Float[Tensor, "N R S"]:
+def orthogonalize(matrices: Float[Tensor, "N R S"], *, steps: int = 5, eps: float = 1e-7) -> Float[Tensor, "N R S"]:
     """Move the singular values of each matrix to about 1, keeping its singular vectors.
 
     Args:
@@ -88,7 +86,7 @@ class Muon(Optimizer):
         """Orthogonalize the updates of parameters of one shape together, and take the step."""
         pieces = [_maps(update) for _, update in members]
         flat = [m.mT if m.shape[1] > m.shape[2] else m for m in pieces]
-        directions = orthogonalize(torch.cat(flat)).split([len(m) for m in flat])
+        directions = torch.split(orthogonalize(torch.cat(flat)), [len(m) for m in flat])
         for (p, _), piece, direction in zip(members, pieces, directions, strict=True):
             rows, columns = piece.shape[1:]
             if rows > columns:

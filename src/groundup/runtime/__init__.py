@@ -1,0 +1,1 @@
+"""Floor 3: device, precision, seeds, measurement, files."""

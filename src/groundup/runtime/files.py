@@ -103,7 +103,7 @@ def recover(path: Path) -> None:
 
 
 def _seal(folder: Path) -> None:
-    """fsync every file and write the manifest that vouches for them."""
+    """Fsync every file and write the manifest that vouches for them."""
     files = {}
     for file in sorted(folder.iterdir()):
         _sync_file(file)
@@ -138,9 +138,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         files = json.loads(path.read_bytes())["files"]
-        sound = all(
-            _NAME.fullmatch(name) and set(facts) == {"bytes", "sha256"} for name, facts in files.items()
-        )
+        sound = all(_NAME.fullmatch(name) and set(facts) == {"bytes", "sha256"} for name, facts in files.items())
     except OSError as error:
         raise UserError(f"{folder} has no readable {MANIFEST}: {error.strerror}") from error
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:

@@ -106,7 +106,7 @@ def build_run(
             final=config.optim.min_lr / config.optim.lr,
         ),
         precision=precision,
-        scaler=torch.amp.GradScaler(device.type, enabled=precision.name == "fp16"),
+        scaler=torch.amp.GradScaler(device.type, enabled=precision.needs_scaler),
         device=device,
         max_steps=config.max_steps,
         grad_accum_steps=config.grad_accum_steps,
@@ -159,13 +159,10 @@ def resolve_model(config: GPTConfig, tokenizer: Tokenizer) -> GPTConfig:
     return replace(config, vocab_size=tokenizer.vocab_size)
 
 
-def build_callbacks(
-    run: Run, config: TrainConfig, *, log: MetricsLog, display: Display, prompt: str
-) -> list[Any]:
+def build_callbacks(run: Run, config: TrainConfig, *, log: MetricsLog, display: Display, prompt: str) -> list[Any]:
     """Who looks on at a run, in the order that `training.callbacks` explains."""
     trainer = run.trainer
     shape = trainer.model.config
-    assert isinstance(shape, GPTConfig)
     precision = trainer.precision
     looking_on: list[Any] = [
         callbacks.LogMetrics(
@@ -177,7 +174,10 @@ def build_callbacks(
             peak_flops=peak_flops(trainer.device, precision.name),
         ),
         callbacks.Evaluate(
-            measure=lambda: run.measure(trainer.loss_module), every=config.eval.every, log=log, display=display
+            measure=lambda: run.measure(trainer.loss_module),
+            every=config.eval.every,
+            log=log,
+            display=display,
         ),
     ]
     if config.eval.sample_every:
@@ -197,7 +197,8 @@ def build_callbacks(
     looking_on.append(
         callbacks.Checkpoint(
             store=run.store,
-            config=config.checkpoint,
+            every=config.checkpoint.every,
+            tokenizer=run.tokenizer,
             snapshot=lambda t: capture(t, batches, run.resolved),
         )
     )

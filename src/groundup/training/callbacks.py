@@ -11,9 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from groundup.checkpoint.state import CheckpointStore
-from groundup.config.train import CheckpointConfig
 from groundup.evaluation.loss import LossResult
 from groundup.generation.text import TextGenerator
+from groundup.tokenizer.base import Tokenizer
 from groundup.training.display import Display
 from groundup.training.metrics import MetricsLog
 from groundup.training.trainer import StepMetrics, Trainer
@@ -89,9 +89,7 @@ class Evaluate:
         display: What the person sees.
     """
 
-    def __init__(
-        self, *, measure: Callable[[], LossResult], every: int, log: MetricsLog, display: Display
-    ) -> None:
+    def __init__(self, *, measure: Callable[[], LossResult], every: int, log: MetricsLog, display: Display) -> None:
         self.measure, self.every, self.log, self.display = measure, every, log, display
 
     def on_fit_start(self, trainer: Trainer) -> None:
@@ -179,18 +177,20 @@ class Checkpoint:
 
     Args:
         store: Where checkpoints go.
-        config: When to save.
-        snapshot: Returns what `CheckpointStore.save` stores of the run: tensors by part, and JSON values.
+        every: Steps between checkpoints.
+        tokenizer: Saved with the weights, so that every checkpoint is a whole model.
+        snapshot: Returns what else the run needs to go on: tensors by part, and JSON values.
     """
 
     def __init__(
         self,
         *,
         store: CheckpointStore,
-        config: CheckpointConfig,
+        every: int,
+        tokenizer: Tokenizer,
         snapshot: Callable[[Trainer], tuple[dict[str, dict[str, Tensor]], dict[str, Any]]],
     ) -> None:
-        self.store, self.config, self.snapshot = store, config, snapshot
+        self.store, self.every, self.tokenizer, self.snapshot = store, every, tokenizer, snapshot
         self._saved_step = -1
 
     def on_fit_start(self, trainer: Trainer) -> None:
@@ -200,7 +200,7 @@ class Checkpoint:
     def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
         """Save when it is time."""
         best = trainer.state.best_step == trainer.state.step
-        if best or trainer.state.step % self.config.every == 0:
+        if best or trainer.state.step % self.every == 0:
             self._save(trainer)
 
     def on_fit_end(self, trainer: Trainer) -> None:
@@ -213,7 +213,9 @@ class Checkpoint:
         step = trainer.state.step
         self.store.save(
             step=step,
+            config=trainer.model.config,
             model=trainer.model.state_dict(),
+            tokenizer=self.tokenizer,
             tensors=tensors,
             state=state,
             is_best=trainer.state.best_step == step,

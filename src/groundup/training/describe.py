@@ -12,9 +12,12 @@ from rich.table import Table
 
 from groundup import __version__
 from groundup.config.train import TrainConfig
-from groundup.planner.plan import Plan, plan
+from groundup.planner.plan import plan
 from groundup.runtime.device import device_name
 from groundup.training.display import quantity
+
+GUESSED_VOCAB = 65
+"""A character vocabulary is known when the text has been read; a plan on paper takes Tiny Shakespeare's."""
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -47,9 +50,8 @@ def _commit() -> str | None:
 
 def print_plan(config: TrainConfig, console: Console) -> None:
     """Print what a run would be, without touching data or device."""
-    p: Plan = plan(config)
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in p.rows():
+    for name, value in plan(config, vocab_size=GUESSED_VOCAB).rows():
         table.add_row(name, value)
     console.print(table)
 

@@ -9,8 +9,8 @@ import html
 from pathlib import Path
 from typing import Any
 
-from groundup.runtime.files import write_file
 from groundup.config.io import dump_json, load_json
+from groundup.runtime.files import write_file
 from groundup.training.display import clock, quantity
 from groundup.training.metrics import read_metrics
 
@@ -50,7 +50,14 @@ def plot_loss(rows: list[dict[str, Any]], path: Path, *, baseline: float | None,
     if train:
         axes.plot(*zip(*train, strict=True), color="#8fb8de", linewidth=1, label="training")
     if val:
-        axes.plot(*zip(*val, strict=True), color="#0b4f8a", linewidth=2, marker="o", markersize=4, label="validation")
+        axes.plot(
+            *zip(*val, strict=True),
+            color="#0b4f8a",
+            linewidth=2,
+            marker="o",
+            markersize=4,
+            label="validation",
+        )
         axes.annotate(
             f"{val[-1][1]:.3f}",
             val[-1],

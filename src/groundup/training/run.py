@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 
 from groundup.checkpoint.artifact import save_model
-from groundup.runtime.files import write_file
 from groundup.checkpoint.lock import RunLock
 from groundup.checkpoint.state import Checkpoint, CheckpointStore
 from groundup.config.errors import UserError
@@ -21,6 +20,7 @@ from groundup.config.train import TrainConfig
 from groundup.model.bigram import fit_bigram
 from groundup.model.loss import LossModule
 from groundup.planner.params import count_parameters
+from groundup.runtime.files import write_file
 from groundup.training.build import Run, build_callbacks, build_run
 from groundup.training.describe import machine, print_start
 from groundup.training.display import Display, clock

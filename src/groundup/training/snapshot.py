@@ -36,8 +36,9 @@ def capture(
 
 
 def restore(trainer: Trainer, batches: TrainBatches, checkpoint: Checkpoint) -> None:
-    """Put a freshly built trainer where `capture` stood. The weights and the random generators come last, so that
-    nothing in between can draw from them.
+    """Put a freshly built trainer where `capture` stood.
+
+    The random generators come last, so that nothing in between can draw from them.
 
     Raises:
         UserError: The data is not what the run was trained on.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from groundup.config.errors import UserError
+from groundup.model.gpt import GPT
 from groundup.optim.build import set_lr
 from groundup.runtime.precision import Precision
 from groundup.training.signals import StopRequest
@@ -60,7 +61,7 @@ class Callback(Protocol):
 class Trainer:
     """A model, what to teach it with, and how. Built by `training.build`."""
 
-    model: nn.Module
+    model: GPT
     """The bare model, for evaluation, sampling and saving."""
     loss_module: nn.Module
     """Maps (idx, targets) to the summed loss; the compiled or wrapped form of the same model."""

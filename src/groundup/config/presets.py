@@ -1,0 +1,84 @@
+"""Models and whole runs, as values. A new one is derived from another by `dataclasses.replace`."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from groundup.config.data import DataConfig
+from groundup.config.model import GPTConfig
+from groundup.config.train import CheckpointConfig, EvalConfig, OptimConfig, RuntimeConfig, TrainConfig
+
+GPT2_VOCAB = 50257
+
+MODELS: dict[str, GPTConfig] = {
+    "nano": GPTConfig(n_layer=4, n_head=4, n_embd=128, block_size=128, position="rope"),
+    "nano-wide": GPTConfig(n_layer=6, n_head=6, n_embd=384, block_size=256, position="rope", dropout=0.2),
+    "gpt2": GPTConfig(n_layer=12, n_head=12, n_embd=768, vocab_size=GPT2_VOCAB),
+    "gpt2-medium": GPTConfig(n_layer=24, n_head=16, n_embd=1024, vocab_size=GPT2_VOCAB),
+    "gpt2-large": GPTConfig(n_layer=36, n_head=20, n_embd=1280, vocab_size=GPT2_VOCAB),
+    "gpt2-xl": GPTConfig(n_layer=48, n_head=25, n_embd=1600, vocab_size=GPT2_VOCAB),
+}
+"""Sizes for a laptop, and the four published ones (124M, 350M, 774M, 1.5B parameters)."""
+
+_SHAKESPEARE = TrainConfig(
+    name="shakespeare",
+    model=MODELS["nano"],
+    data=DataConfig(source="shakespeare"),
+    max_steps=1000,
+    tokens_per_step=32 * 128,
+    optim=OptimConfig(name="muon", lr=3e-3, min_lr=3e-4, warmup_steps=50),
+    eval=EvalConfig(every=200, sample_every=200),
+    checkpoint=CheckpointConfig(every=200),
+    runtime=RuntimeConfig(micro_batch_size=32),
+)
+
+_TINY_SHAKESPEARE = TrainConfig(
+    name="tiny-shakespeare",
+    model=GPTConfig(n_layer=4, n_head=4, n_embd=128, block_size=64, bias=False),
+    data=DataConfig(source="tiny-shakespeare"),
+    max_steps=2000,
+    tokens_per_step=12 * 64,
+    optim=OptimConfig(lr=1e-3, min_lr=1e-4, warmup_steps=100, beta2=0.99),
+    runtime=RuntimeConfig(micro_batch_size=12),
+)
+
+_GPT2_FINEWEB = TrainConfig(
+    name="gpt2-fineweb",
+    model=MODELS["gpt2"],
+    data=DataConfig(source="shards", path=Path("data/fineweb-edu"), tokenizer="gpt2"),
+    max_steps=19_073,
+    tokens_per_step=524_288,
+    optim=OptimConfig(lr=6e-4, min_lr=6e-5, warmup_steps=715),
+    eval=EvalConfig(every=250, max_tokens=10_485_760, sample_every=1000),
+    checkpoint=CheckpointConfig(every=1000),
+    runtime=RuntimeConfig(micro_batch_size=16),
+)
+
+RECIPES: dict[str, TrainConfig] = {
+    "shakespeare": _SHAKESPEARE,
+    "tiny-shakespeare": _TINY_SHAKESPEARE,
+    "gpt2-fineweb": _GPT2_FINEWEB,
+    # Learning rates of GPT-3's models of these sizes (Brown et al. 2020, table 2.1).
+    "gpt2-medium-fineweb": replace(
+        _GPT2_FINEWEB,
+        name="gpt2-medium-fineweb",
+        model=MODELS["gpt2-medium"],
+        optim=replace(_GPT2_FINEWEB.optim, lr=3e-4, min_lr=3e-5),
+        runtime=RuntimeConfig(micro_batch_size=8),
+    ),
+    "gpt2-large-fineweb": replace(
+        _GPT2_FINEWEB,
+        name="gpt2-large-fineweb",
+        model=MODELS["gpt2-large"],
+        optim=replace(_GPT2_FINEWEB.optim, lr=2.5e-4, min_lr=2.5e-5),
+        runtime=RuntimeConfig(micro_batch_size=4),
+    ),
+    "gpt2-xl-fineweb": replace(
+        _GPT2_FINEWEB,
+        name="gpt2-xl-fineweb",
+        model=MODELS["gpt2-xl"],
+        optim=replace(_GPT2_FINEWEB.optim, lr=2e-4, min_lr=2e-5),
+        runtime=RuntimeConfig(micro_batch_size=4),
+    ),
+}
+"""shakespeare is the demo; tiny-shakespeare is nanoGPT's published CPU setting, value for value; the others are GPT-2
+on FineWeb-Edu with build-nanogpt's schedule."""

@@ -1,0 +1,22 @@
+"""Floating-point operations, counted the way the field counts them.
+
+A matrix product of a parameter with one token's vector is one multiplication and one addition; the backward pass is
+twice the forward. So training costs 6 FLOPs per parameter and token, plus 12 L C T for the two products inside
+attention (PaLM, Chowdhery et al. 2022, appendix B; the convention of nanoGPT's MFU). Position embeddings are looked
+up, not multiplied, and do not count; the tied token embedding counts once, as the head.
+"""
+
+from groundup.config.model import GPTConfig
+from groundup.planner.params import parameter_table
+
+
+def flops_per_token(config: GPTConfig, context: int) -> float:
+    """Training FLOPs per token at a context length T: forward and backward."""
+    return 3 * forward_flops_per_token(config, context)
+
+
+def forward_flops_per_token(config: GPTConfig, context: int) -> float:
+    """Forward FLOPs per token when every token attends over a context of T (not halved for causality)."""
+    table = parameter_table(config)
+    multiplied = sum(table.values()) - table["position embedding"]
+    return 2 * multiplied + 4 * config.n_layer * config.n_embd * context

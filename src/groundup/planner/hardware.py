@@ -1,0 +1,34 @@
+"""What hardware can do at best, from the vendors' data sheets. What is not in the table is unknown, not guessed."""
+
+PEAK_TFLOPS: dict[str, dict[str, float]] = {
+    # dense rates of the matrix units, without sparsity; fp32 is that of plain multiply-adds
+    "T4": {"fp32": 8.1, "fp16": 65},
+    "P100": {"fp32": 9.3, "fp16": 18.7},
+    "V100": {"fp32": 15.7, "fp16": 125},
+    "A10G": {"fp32": 31.2, "tf32": 35, "bf16": 70, "fp16": 70},
+    "L4": {"fp32": 30.3, "tf32": 60, "bf16": 121, "fp16": 121},
+    "A100": {"fp32": 19.5, "tf32": 156, "bf16": 312, "fp16": 312},
+    "RTX 3090": {"fp32": 35.6, "tf32": 35.6, "bf16": 71, "fp16": 71},
+    "RTX 4090": {"fp32": 82.6, "tf32": 82.6, "bf16": 165.2, "fp16": 165.2},
+    "H100 PCIe": {"fp32": 51, "tf32": 378, "bf16": 756, "fp16": 756},
+    "H100": {"fp32": 67, "tf32": 494.7, "bf16": 989.4, "fp16": 989.4},
+    "H200": {"fp32": 67, "tf32": 494.7, "bf16": 989.4, "fp16": 989.4},
+    "B200": {"fp32": 75, "tf32": 1100, "bf16": 2250, "fp16": 2250},
+}
+
+
+def peak_flops_of(device_name: str, precision: str) -> float | None:
+    """FLOP/s of a GPU by the name its driver gives it; None where the table does not know.
+
+    Args:
+        device_name: Such as "NVIDIA A100-SXM4-80GB".
+        precision: fp32, tf32, bf16 or fp16.
+    """
+    name = device_name.replace("GeForce ", "")
+    # Longer names first: "H100 PCIe" is not "H100".
+    for key in sorted(PEAK_TFLOPS, key=len, reverse=True):
+        words = key.split()
+        if all(any(part == word for part in name.replace("-", " ").split()) for word in words):
+            rate = PEAK_TFLOPS[key].get(precision)
+            return rate * 1e12 if rate else None
+    return None

@@ -1,0 +1,72 @@
+"""A run on paper: what it learns, what it costs, whether it fits."""
+
+from dataclasses import dataclass
+
+from groundup.config.train import TrainConfig
+from groundup.planner.flops import flops_per_token
+from groundup.planner.memory import Memory, training_memory
+from groundup.planner.params import count_parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The arithmetic of one run."""
+
+    config: TrainConfig
+    parameters: int
+    tokens: int
+    flops_per_step: float
+    memory: Memory
+
+    def rows(self) -> list[tuple[str, str]]:
+        """What a person wants to know, as (name, value)."""
+        c, m = self.config, self.config.model
+        return [
+            (
+                "model",
+                f"{m.n_layer} layers, {m.n_head} heads, {m.n_embd} wide, context {m.block_size},"
+                f" {m.position} positions",
+            ),
+            ("parameters", f"{self.parameters:,}"),
+            ("data", f"{c.data.source}, tokenizer {c.data.tokenizer}"),
+            ("steps", f"{c.max_steps:,}"),
+            (
+                "tokens per step",
+                f"{c.tokens_per_step:,} = {c.grad_accum_steps} x {c.runtime.micro_batch_size} x {m.block_size}",
+            ),
+            ("tokens", f"{self.tokens:,} ({self.tokens / self.parameters:.1f} per parameter)"),
+            ("FLOPs per step", f"{self.flops_per_step:.3g}"),
+            ("FLOPs in all", f"{self.flops_per_step * c.max_steps:.3g}"),
+            ("memory, fp32", _gigabytes(self.memory)),
+            ("optimizer", f"{c.optim.name}, lr {c.optim.lr:g}, {c.optim.warmup_steps} warmup steps"),
+            ("run folder", str(c.run_dir)),
+        ]
+
+
+def plan(config: TrainConfig, *, vocab_size: int) -> Plan:
+    """Compute a plan.
+
+    Args:
+        config: The run, its model's vocabulary known.
+        vocab_size: Ids of the tokenizer, where the model's config leaves it open.
+    """
+    import dataclasses
+
+    shape = dataclasses.replace(config.model, vocab_size=config.model.vocab_size or vocab_size)
+    return Plan(
+        config=config,
+        parameters=count_parameters(shape),
+        tokens=config.max_steps * config.tokens_per_step,
+        flops_per_step=flops_per_token(shape, shape.block_size) * config.tokens_per_step,
+        memory=training_memory(shape, micro_batch_size=config.runtime.micro_batch_size),
+    )
+
+
+def _gigabytes(memory: Memory) -> str:
+    def show(n: int) -> str:
+        return f"{n / 1e9:.2f} GB" if n >= 1e8 else f"{n / 1e6:.1f} MB"
+
+    return (
+        f"{show(memory.total)}: weights {show(memory.weights)}, gradients {show(memory.gradients)},"
+        f" optimizer {show(memory.optimizer)}, activations {show(memory.activations)}, logits {show(memory.logits)}"
+    )

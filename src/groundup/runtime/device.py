@@ -1,0 +1,45 @@
+"""Where to compute."""
+
+import platform
+from pathlib import Path
+
+import torch
+
+from groundup.config.errors import UserError
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of this name; `auto` takes cuda, then mps, then cpu.
+
+    Raises:
+        UserError: The machine does not have it.
+    """
+    available = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if name == "auto":
+        name = next(device for device, there in available.items() if there)
+    if not available[name]:
+        others = ", ".join(device for device, there in available.items() if there)
+        raise UserError(f"this machine has no {name} device that PyTorch can use; it has {others}")
+    return torch.device(name)
+
+
+def device_name(device: torch.device) -> str:
+    """What the maker calls it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return cpu_name() if device.type == "cpu" else f"Apple {platform.processor()} GPU"
+
+
+def cpu_name() -> str:
+    """The processor, as the system names it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

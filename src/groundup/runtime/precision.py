@@ -1,0 +1,101 @@
+"""The arithmetic of the matrix products: chosen by what the hardware does well, not by habit.
+
+| hardware | auto takes | why |
+|---|---|---|
+| NVIDIA from Ampere on | bf16 | the matrix units do it 16 times as fast as fp32, and its range needs no loss scaling |
+| NVIDIA before (T4, V100, P100) | fp16 | their matrix units know no bf16; small gradients need loss scaling |
+| Apple | fp32 | 16-bit autocast is not faster there |
+| CPU whose bf16 products measure twice as fast, wide models | bf16 | narrow ones lose to the casts what they win |
+| other CPUs | fp32 | bf16 is emulated, several times slower |
+
+Weights, gradients, optimizer state and the loss stay in float32 in every mode (mixed precision, Micikevicius et
+al. 2018): only the inputs of products are narrowed.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from groundup.runtime.measure import gemm_rate
+
+PrecisionName = Literal["fp32", "tf32", "bf16", "fp16"]
+_NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+CPU_SPEEDUP = 2.0
+"""bf16 products must be measured this much faster than fp32 before a CPU uses them."""
+CPU_MIN_WIDTH = 256
+"""Below this n_embd the casts of autocast cost more than the products save (docs/log.md has the measurement)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """How matrix products are computed on one device."""
+
+    name: PrecisionName
+    device: torch.device
+    why: str
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """A context in which products run in this precision."""
+        if self.name in _NARROW:
+            return torch.autocast(self.device.type, dtype=_NARROW[self.name])
+        if self.name == "tf32":
+            return _tf32()
+        return contextlib.nullcontext()
+
+    @property
+    def needs_scaler(self) -> bool:
+        """Whether the loss must be scaled so that small gradients survive: fp16 only."""
+        return self.name == "fp16"
+
+
+@contextlib.contextmanager
+def _tf32() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def pick_precision(requested: str, device: torch.device, *, n_embd: int) -> Precision:
+    """The precision of a run.
+
+    Args:
+        requested: A name, or auto.
+        device: Where products are computed.
+        n_embd: Width of the model: narrow ones gain nothing from 16 bits on a CPU.
+    """
+    best = _best(device, n_embd)
+    if requested in ("auto", best.name):
+        return best
+    name: PrecisionName = requested  # type: ignore[assignment]
+    return Precision(name, device, f"asked for; this machine would take {best.name}: {best.why}")
+
+
+def _best(device: torch.device, n_embd: int) -> Precision:
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        if major >= 8:
+            return Precision("bf16", device, f"compute capability {major}.{minor} has bf16 matrix units")
+        return Precision("fp16", device, f"compute capability {major}.{minor} has fp16 matrix units but no bf16")
+    if device.type == "mps":
+        return Precision("fp32", device, "16-bit autocast is not faster on Apple GPUs")
+    if n_embd < CPU_MIN_WIDTH:
+        return Precision("fp32", device, f"below a width of {CPU_MIN_WIDTH} 16 bits gain nothing on a CPU")
+    if not _cpu_has_bf16():
+        return Precision("fp32", device, "this CPU has no bf16 products")
+    gain = gemm_rate(device, "bf16") / gemm_rate(device, "fp32")
+    if gain >= CPU_SPEEDUP:
+        return Precision("bf16", device, f"bf16 products measured {gain:.1f} times as fast as fp32")
+    return Precision("fp32", device, f"bf16 products measured only {gain:.1f} times as fast as fp32")
+
+
+def _cpu_has_bf16() -> bool:
+    known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16") or known.get("bf16"))
