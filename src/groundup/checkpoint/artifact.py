@@ -131,6 +131,7 @@ def read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors as safetensors, from any device."""
     save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, path)
+    path.chmod(0o644)  # safetensors makes it readable by its owner alone
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -65,7 +65,7 @@ def one_line(box: str, prog: str) -> str:
     rows = [row.strip(" │") for row in box.splitlines() if row.startswith("│")]
     rule = next((i for i, row in enumerate(rows) if row and set(row) == {"─"}), len(rows))
     message = " ".join(row for row in rows[:rule] if row).rstrip(".")
-    message = re.sub(r"^Error parsing [\w.\-]+: (?=[\w.]+ must )", "", message) or box.strip()
+    message = re.sub(r"^Error parsing [\w.\-]+: (?=[\w.\-]+ must )", "", message) or box.strip()
     flags = [row.split()[0].rstrip(",") for row in rows[rule:] if row.startswith("--")]
     if message.startswith("Unrecognized") and flags:
         return f"{message[0].lower()}{message[1:]}; did you mean {flags[0]}?"

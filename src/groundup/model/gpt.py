@@ -57,8 +57,7 @@ class GPT(nn.Module):
         if self.wpe is not None:
             x = x + self.wpe(positions)
         else:
-            cos, sin = rope_angles(positions, self.config.head_dim, self.config.rope_base)
-            rotation = (cos.to(x.dtype), sin.to(x.dtype))
+            rotation = rope_angles(positions, self.config.head_dim, self.config.rope_base, x.dtype)
         x = F.dropout(x, self.config.dropout, self.training)
         for block in self.h:
             x = block(x, rotation, cache)

@@ -11,16 +11,17 @@ from torch import Tensor
 
 
 def rope_angles(
-    positions: Int[Tensor, " T"], head_dim: int, base: float
+    positions: Int[Tensor, " T"], head_dim: int, base: float, dtype: torch.dtype = torch.float32
 ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"]]:
-    """Cosines and sines of the angle of every coordinate at every position, in float32.
+    """Cosines and sines of the angle of every coordinate at every position.
 
-    Both halves carry the same angles, so that `rotate` is two products and a sum.
+    They are computed in float32 at least: 16 bits cannot tell position 1,000 from 1,001. Both halves carry the same angles, so that `rotate` is two products and a sum.
     """
-    exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
-    angles = torch.outer(positions.float(), base**-exponents)  # (T, D/2)
+    wide = torch.promote_types(dtype, torch.float32)
+    exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=wide) / head_dim
+    angles = torch.outer(positions.to(wide), base**-exponents)  # (T, D/2)
     angles = torch.cat((angles, angles), dim=-1)  # (T, D)
-    return angles.cos(), angles.sin()
+    return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 def rotate(

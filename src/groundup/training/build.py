@@ -230,9 +230,9 @@ def _loss_module(
     idx = torch.zeros(batch, dtype=torch.long, device=device)
 
     def micro_step(module: torch.nn.Module) -> None:
-        with precision.autocast():
-            loss = module(idx, idx)
-        loss.backward()
+        # Trying must not move the generators that dropout draws from.
+        with torch.random.fork_rng(), precision.autocast():
+            module(idx, idx).backward()
         model.zero_grad(set_to_none=True)
 
     choice = maybe_compile(

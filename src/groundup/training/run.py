@@ -48,8 +48,7 @@ def train(config: TrainConfig, *, resume: bool, command: str, console: Console) 
         if not resume and (moved := set_aside(config.run_dir)):
             console.print(f"an earlier run was here; it is in {moved} now", highlight=False)
         config.run_dir.mkdir(parents=True, exist_ok=True)
-        with StopRequest() as stop:
-            return _train(config, checkpoint, stop, command, console)
+        return _train(config, checkpoint, command, console)
 
 
 def _newest_checkpoint(run_dir: Path, console: Console) -> Checkpoint:
@@ -66,9 +65,8 @@ def _newest_checkpoint(run_dir: Path, console: Console) -> Checkpoint:
     return found.checkpoint
 
 
-def _train(
-    config: TrainConfig, checkpoint: Checkpoint | None, stop: StopRequest, command: str, console: Console
-) -> int:
+def _train(config: TrainConfig, checkpoint: Checkpoint | None, command: str, console: Console) -> int:
+    stop = StopRequest()
     run = build_run(config, resume_from=checkpoint, console=console, stop=stop)
     trainer, model = run.trainer, run.trainer.model
     split = run.dataset.split("train")
@@ -91,7 +89,9 @@ def _train(
     prompt = opening(run)
     with Display(max_steps=config.max_steps, console=console) as display:
         trainer.callbacks = build_callbacks(run, config, log=log, display=display, prompt=prompt)
-        trainer.fit()
+        # Until here Ctrl-C ends the program at once: there is nothing to save yet.
+        with stop:
+            trainer.fit()
     if trainer.state.step < config.max_steps:
         console.print(
             f"stopped at step {trainer.state.step} of {config.max_steps}, saved;"

@@ -1,0 +1,48 @@
+"""Small things that many tests need."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from groundup.config.model import GPTConfig
+from groundup.model.gpt import GPT
+from groundup.model.init import init_weights
+from groundup.tokenizer.char import CharTokenizer
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_and_same_defaults():
+    """Tests are small: threads only get in each other's way. What a test changes globally is put back."""
+    threads, dtype = torch.get_num_threads(), torch.get_default_dtype()
+    state = torch.get_rng_state()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    torch.set_default_dtype(dtype)
+    torch.set_rng_state(state)
+
+
+@pytest.fixture
+def tiny_config():
+    return GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=27)
+
+
+@pytest.fixture
+def tiny_model(tiny_config) -> GPT:
+    return init_weights(GPT(tiny_config), seed=1)
+
+
+@pytest.fixture
+def alphabet() -> CharTokenizer:
+    return CharTokenizer("\n abcdefghijklmnopqrstuvwxy")
+
+
+@pytest.fixture
+def tiny_shakespeare() -> Path:
+    path = SHARED / "data" / "tinyshakespeare.txt"
+    if not path.exists():
+        pytest.skip("needs a copy of Tiny Shakespeare beside the checkout")
+    return path

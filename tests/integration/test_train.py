@@ -1,0 +1,211 @@
+"""The whole way, as a user walks it: train, stop, resume, refuse, generate, all through the command line."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from groundup.cli.main import main
+
+FLAGS = [
+    "--data.source=text", "--model.n-layer=2", "--model.n-head=2", "--model.n-embd=32", "--model.block-size=16",
+    "--model.dropout=0.1", "--tokens-per-step=128", "--runtime.micro-batch-size=4", "--runtime.threads=1", "--runtime.compile=off",
+    "--eval.every=10", "--eval.sample-every=10", "--eval.sample-tokens=10", "--checkpoint.every=10", "--log-every=5",
+]  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    text = "".join(f"SPEAKER {i % 7}:\nthe {i} quick brown foxes jump over {i * i} lazy dogs\n\n" for i in range(200))
+    (tmp_path / "text.txt").write_text(text)
+    return tmp_path
+
+
+def train(*words: str) -> int:
+    return main(["train", *words])
+
+
+def start(name: str, *words: str) -> int:
+    return train("shakespeare", "--data.path=text.txt", *FLAGS, f"--name={name}", *words)
+
+
+def in_new_process(*words: str, wait: bool = True):
+    command = [sys.executable, "-m", "groundup", "train", *words]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if not wait:
+        return process
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    return output
+
+
+def last_checkpoint(name: str) -> Path:
+    return sorted(Path(f"runs/{name}/checkpoints").glob("step-*"))[-1]
+
+
+def rows(name: str):
+    return [json.loads(line) for line in Path(f"runs/{name}/metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_resume_is_bitwise(place, optimizer):
+    """20 steps in one go, against 10, a new process, and 10: weights, moments, generators and losses are the same."""
+    options = [f"--optim.name={optimizer}", "--optim.warmup-steps=3"]
+    assert start("whole", *options, "--max-steps=20") == 0
+    assert start("split", *options, "--max-steps=20", "--checkpoint.every=10") == 0
+    # Take the second run back to step 10 by removing what came after.
+    for path in Path("runs/split/checkpoints").glob("step-*20"):
+        subprocess.run(["rm", "-r", path], check=True)
+    output = in_new_process("--resume", "runs/split")
+    assert "resumed at step 10" in output
+
+    whole, split = last_checkpoint("whole"), last_checkpoint("split")
+    assert whole.name == split.name == "step-0000020"
+    for name in ("model.safetensors", "training.safetensors"):
+        assert (whole / name).read_bytes() == (split / name).read_bytes(), name
+    losses = [[r["train/loss"] for r in rows(name) if "train/loss" in r] for name in ("whole", "split")]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 5
+    vals = [[r["val/loss"] for r in rows(name) if "val/loss" in r] for name in ("whole", "split")]
+    assert vals[0] == vals[1]
+    assert len(vals[0]) == 3
+
+
+def test_a_run_leaves_all_that_is_promised(place, capsys):
+    assert start("all", "--max-steps=20") == 0
+    printed = capsys.readouterr().out
+    run = Path("runs/all")
+    for name in ("config.json", "run.json", "metrics.jsonl", "loss.png", "report.html"):
+        assert (run / name).stat().st_size > 0
+    assert {p.name for p in (run / "model").iterdir()} == {
+        "config.json", "manifest.json", "model.safetensors", "tokenizer.json",
+    }  # fmt: skip
+    assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
+    page = (run / "report.html").read_text()
+    assert "data:image/png;base64," in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert "groundup train shakespeare" in page
+    assert "bigram" in printed
+    assert "what to try next" in printed
+    first = rows("all")[0]
+    assert first["step"] == 0
+    assert first["val/loss"] == pytest.approx(3.5, abs=0.5)  # ln of about 35 symbols
+    assert main(["generate", "runs/all", "--prompt=SPEAKER", "--max-new-tokens=8", "--seed=1"]) == 0
+    spoken = capsys.readouterr().out
+    assert spoken.startswith("SPEAKER")
+    assert len(spoken) == len("SPEAKER") + 8 + 1
+
+
+def test_learns_more_than_a_bigram(place):
+    assert start("learns", "--max-steps=120", "--optim.name=muon", "--optim.lr=0.01", "--eval.every=120",
+                 "--model.dropout=0", "--eval.sample-every=0") == 0  # fmt: skip
+    run = json.loads(Path("runs/learns/run.json").read_text())
+    best = min(r["val/loss"] for r in rows("learns") if "val/loss" in r)
+    assert best < run["bigram_loss"] - 0.2
+
+
+def test_an_earlier_run_is_set_aside(place, capsys):
+    assert start("twice", "--max-steps=10") == 0
+    marker = Path("runs/twice/marker")
+    marker.write_text("kept")
+    assert start("twice", "--max-steps=10") == 0
+    assert "an earlier run was here; it is in runs/twice.1 now" in capsys.readouterr().out
+    assert Path("runs/twice.1/marker").read_text() == "kept"
+    assert not marker.exists()
+
+
+def test_saved_config_starts_the_same_run_again(place):
+    assert start("first", "--max-steps=10") == 0
+    assert train("--config", "runs/first/config.json", "--name=second") == 0
+    assert (last_checkpoint("first") / "model.safetensors").read_bytes() == (
+        last_checkpoint("second") / "model.safetensors"
+    ).read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_run_goes_on(place, number):
+    arguments = ["shakespeare", "--data.path=text.txt", *FLAGS, "--name=stopped", "--max-steps=100000"]
+    process = in_new_process(*arguments, wait=False)
+    wait_for(lambda: len(rows("stopped")) > 3 if Path("runs/stopped/metrics.jsonl").exists() else False)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, output
+    assert "continue with: groundup train --resume runs/stopped" in output
+    step = int(last_checkpoint("stopped").name.removeprefix("step-"))
+    assert step > 0
+    assert train("--resume", "runs/stopped", f"--max-steps={step + 3}") == 0
+    assert last_checkpoint("stopped").name == f"step-{step + 3:07d}"
+
+
+def test_a_second_run_in_the_folder_is_refused(place, capsys):
+    arguments = ["shakespeare", "--data.path=text.txt", *FLAGS, "--name=busy", "--max-steps=100000"]
+    process = in_new_process(*arguments, wait=False)
+    try:
+        wait_for(lambda: Path("runs/busy/run.json").exists())
+        assert start("busy", "--max-steps=10") == 1
+        assert f"runs/busy is in use by another run (process {process.pid} on" in capsys.readouterr().err
+        assert train("--resume", "runs/busy") == 1
+    finally:
+        process.kill()
+        process.communicate()
+    # The lock of a killed process is free at once.
+    assert start("busy", "--max-steps=10") == 0
+
+
+def test_a_killed_run_resumes_from_its_last_checkpoint(place):
+    arguments = ["shakespeare", "--data.path=text.txt", *FLAGS, "--name=killed", "--max-steps=100000"]
+    process = in_new_process(*arguments, wait=False)
+    wait_for(lambda: len(list(Path("runs/killed/checkpoints").glob("step-*"))) >= 2)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    step = int(last_checkpoint("killed").name.removeprefix("step-"))
+    assert train("--resume", "runs/killed", f"--max-steps={step + 5}") == 0
+    steps = [r["step"] for r in rows("killed") if "train/loss" in r]
+    assert steps == sorted(set(steps))
+
+
+def test_nan_stops_before_the_weights(place, capsys):
+    assert start("nan", "--max-steps=50", "--optim.lr=1e30", "--optim.grad-clip=0", "--optim.warmup-steps=0") == 1
+    error = capsys.readouterr().err
+    assert error.startswith("groundup: step ")
+    assert "Lower optim.lr" in error
+    assert error.count("\n") == 1
+
+
+def test_resume_refuses_another_run(place, capsys):
+    assert start("kept", "--max-steps=10") == 0
+    assert train("--resume", "runs/kept", "--optim.lr=0.5") == 2
+    assert "optim.lr cannot change" in capsys.readouterr().err
+    assert train("--resume", "runs/none") == 2
+    assert "holds no run to resume" in capsys.readouterr().err
+    (place / "text.txt").write_text("other words entirely, again and again\n" * 300)
+    assert train("--resume", "runs/kept", "--max-steps=12") == 1
+    assert "the data is not what this run was trained on" in capsys.readouterr().err
+
+
+def test_a_damaged_newest_checkpoint_is_skipped_by_name(place, capsys):
+    assert start("hurt", "--max-steps=20") == 0
+    newest = last_checkpoint("hurt") / "training.safetensors"
+    data = bytearray(newest.read_bytes())
+    data[len(data) // 2] ^= 1
+    newest.write_bytes(data)
+    assert train("--resume", "runs/hurt", "--max-steps=25") == 0
+    printed = capsys.readouterr().out
+    assert "skipped step-0000020" in printed
+    assert "resumed at step 10" in printed
+
+
+def wait_for(condition, seconds=60.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
