@@ -1,0 +1,80 @@
+"""A prepared folder, opened: index.json, tokenizer.json and shards."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup.config.errors import UserError
+from groundup.data.documents import SplitName
+from groundup.data.index import DatasetIndex, ShardInfo, load_index
+from groundup.data.shards import ShardReader
+from groundup.tokenizer.base import Tokenizer
+from groundup.tokenizer.io import load_tokenizer
+
+
+class Split:
+    """The shards of one split, read by position.
+
+    Args:
+        folder: Where they lie.
+        infos: What the index says of them.
+        fingerprint: Of the whole dataset.
+    """
+
+    def __init__(self, folder: Path, infos: tuple[ShardInfo, ...], fingerprint: str) -> None:
+        self.fingerprint = fingerprint
+        self.shards = [ShardReader(folder / info.file) for info in infos]
+        self.n_tokens = sum(info.n_tokens for info in infos)
+        self.n_bytes = sum(info.n_bytes for info in infos)
+
+    def read(self, shard: int, start: int, count: int) -> NDArray[np.unsignedinteger]:
+        """Ids [start, start + count) of one shard."""
+        return self.shards[shard].read(start, count)
+
+    def read_all(self) -> NDArray[np.unsignedinteger]:
+        """All ids of the split, shard after shard."""
+        return np.concatenate([shard.read(0, len(shard)) for shard in self.shards])
+
+
+class TokenDataset:
+    """A dataset on disk whose headers agree with its index. The contents are hashed by `groundup data verify`.
+
+    Args:
+        folder: What `prepare` made.
+
+    Raises:
+        UserError: A file is missing, cut, or of another dataset; it is named.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.dir = folder
+        self.index: DatasetIndex = load_index(folder)
+        for info in self.index.shards:
+            header = ShardReader(folder / info.file).header
+            said = (info.n_tokens, info.max_id, self.index.vocab_size, self.index.tokenizer_fingerprint)
+            found = (header.n_tokens, header.max_id, header.vocab_size, header.fingerprint)
+            if said != found:
+                raise UserError(f"{folder / info.file} is not the shard that {folder / 'index.json'} describes")
+
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that made the ids.
+
+        Raises:
+            UserError: It is missing, or another one.
+        """
+        tokenizer = load_tokenizer(self.dir)
+        if tokenizer.fingerprint != self.index.tokenizer_fingerprint:
+            raise UserError(f"{self.dir / 'tokenizer.json'} is not the tokenizer that these shards were made with")
+        return tokenizer
+
+    def split(self, name: SplitName) -> Split:
+        """One split.
+
+        Raises:
+            UserError: The dataset has no such split.
+        """
+        infos = tuple(info for info in self.index.shards if info.split == name)
+        if not infos:
+            raise UserError(f"{self.dir} has no {name} split")
+        return Split(self.dir, infos, self.index.fingerprint)

@@ -1,0 +1,68 @@
+"""index.json: the shards of a dataset, what is in them, and their hashes."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from groundup.config.errors import UserError
+from groundup.config.io import dump_json, from_dict, load_json, to_dict
+from groundup.data.documents import SplitName
+from groundup.runtime.files import write_file
+
+INDEX = "index.json"
+VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardInfo:
+    """One shard."""
+
+    file: str
+    """Name in the dataset's folder."""
+    split: SplitName
+    n_tokens: int
+    n_bytes: int
+    """UTF-8 bytes that the tokens spell; separators spell none."""
+    n_documents: int
+    """Separators in the shard; 0 where the tokenizer has none."""
+    max_id: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DatasetIndex:
+    """Everything that is known of a dataset without opening a shard."""
+
+    version: int = VERSION
+    source: str
+    settings: str
+    """SHA-256 of all that decided the bytes: source, tokenizer, shard size, split rule."""
+    tokenizer_fingerprint: str
+    vocab_size: int
+    shards: tuple[ShardInfo, ...]
+    skipped: dict[str, int]
+    """Why records of the source were left out, and how many."""
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the hashes of all shards: equal fingerprints mean equal tokens in equal order."""
+        return hashlib.sha256("".join(info.sha256 for info in self.shards).encode()).hexdigest()
+
+    def save(self, folder: Path) -> None:
+        """Write index.json at once."""
+        write_file(folder / INDEX, dump_json(to_dict(self)).encode())
+
+
+def load_index(folder: Path) -> DatasetIndex:
+    """Read the index of a prepared folder.
+
+    Raises:
+        UserError: There is none, it is damaged, or it is of a newer version.
+    """
+    path = folder / INDEX
+    if not path.is_file():
+        raise UserError(f"{folder} holds no prepared data: there is no {INDEX} in it (see groundup prepare --help)")
+    values = load_json(path)
+    if isinstance(values, dict) and values.get("version") != VERSION:
+        raise UserError(f"{path} has version {values.get('version')}; this groundup reads version {VERSION}")
+    return from_dict(DatasetIndex, values, where=str(path))

@@ -1,0 +1,160 @@
+"""A shard: a header that says what is in it, then token ids, little-endian.
+
+| bytes | content |
+|---|---|
+| 0-7 | magic `GRUPSHRD` |
+| 8-11 | format version, 1 |
+| 12-15 | bytes per id: 2, or 4 where the vocabulary passes 65,536 |
+| 16-23 | number of ids |
+| 24-31 | vocabulary size |
+| 32-39 | largest id |
+| 40-71 | fingerprint of the tokenizer |
+| 72-255 | zero |
+"""
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup.config.errors import UserError
+from groundup.runtime.files import write_file
+
+MAGIC = b"GRUPSHRD"
+VERSION = 1
+HEADER_BYTES = 256
+_LAYOUT = struct.Struct("<8sIIQQQ32s")
+
+
+def id_dtype(vocab_size: int) -> np.dtype[np.unsignedinteger]:
+    """The smallest type that holds every id: uint16 up to 65,536 ids, else uint32."""
+    return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardHeader:
+    """What a shard says of itself."""
+
+    n_tokens: int
+    vocab_size: int
+    max_id: int
+    fingerprint: str
+    """SHA-256 of the tokenizer, in hex."""
+
+    @property
+    def dtype(self) -> np.dtype[np.unsignedinteger]:
+        """Type of the ids on disk."""
+        return id_dtype(self.vocab_size)
+
+    @property
+    def file_bytes(self) -> int:
+        """Size that the whole file must have."""
+        return HEADER_BYTES + self.n_tokens * self.dtype.itemsize
+
+    def pack(self) -> bytes:
+        """The header as bytes."""
+        fingerprint = bytes.fromhex(self.fingerprint)
+        fields = (MAGIC, VERSION, self.dtype.itemsize, self.n_tokens, self.vocab_size, self.max_id, fingerprint)
+        return _LAYOUT.pack(*fields).ljust(HEADER_BYTES, b"\0")
+
+
+def read_header(path: Path) -> ShardHeader:
+    """Read and check the header of a shard against the file's size.
+
+    Raises:
+        UserError: Not readable, not a shard, of a newer version, or cut.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEADER_BYTES)
+            size = os.fstat(file.fileno()).st_size
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    if len(head) < HEADER_BYTES or not head.startswith(MAGIC):
+        raise UserError(f"{path} is not a token shard: it does not begin with a groundup header")
+    _, version, width, n_tokens, vocab_size, max_id, fingerprint = _LAYOUT.unpack_from(head)
+    if version != VERSION:
+        raise UserError(f"{path} has shard version {version}; this groundup reads version {VERSION}")
+    header = ShardHeader(n_tokens, vocab_size, max_id, fingerprint.hex())
+    if width != header.dtype.itemsize or any(head[_LAYOUT.size :]):
+        raise UserError(f"{path} is damaged: its header does not agree with itself")
+    if size != header.file_bytes:
+        raise UserError(f"{path} is damaged: {size:,} bytes instead of {header.file_bytes:,}")
+    if n_tokens and max_id >= vocab_size:
+        raise UserError(f"{path} is damaged: its largest id {max_id} is outside the vocabulary of {vocab_size}")
+    return header
+
+
+def write_shard(path: Path, ids: NDArray[np.integer], *, vocab_size: int, fingerprint: str) -> ShardHeader:
+    """Write a shard that fits in memory.
+
+    Raises:
+        UserError: The disk refuses.
+        ValueError: An id is outside the vocabulary.
+    """
+    largest = int(ids.max(initial=0))
+    if len(ids) and not 0 <= ids.min() <= largest < vocab_size:
+        raise ValueError(f"ids from {ids.min()} to {largest} do not fit a vocabulary of {vocab_size}")
+    header = ShardHeader(len(ids), vocab_size, largest, fingerprint)
+    write_file(path, header.pack() + ids.astype(header.dtype).tobytes())
+    return header
+
+
+class ShardReader:
+    """Reads ranges of one shard, the file opened at the first read.
+
+    It reads into memory instead of mapping the file: a mapped file that shrinks kills the process with SIGBUS, a
+    short read is an error that can be told.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.header = read_header(path)
+        self._file: int | None = None
+
+    def __len__(self) -> int:
+        return self.header.n_tokens
+
+    def read(self, start: int, count: int) -> NDArray[np.unsignedinteger]:
+        """Ids [start, start + count).
+
+        Raises:
+            UserError: The file can no longer be read, or has shrunk.
+        """
+        if not 0 <= start <= start + count <= len(self):
+            raise IndexError(f"tokens {start} to {start + count} of {len(self)}")
+        dtype = self.header.dtype
+        try:
+            if self._file is None:
+                self._file = os.open(self.path, os.O_RDONLY)
+            data = _read_exactly(self._file, count * dtype.itemsize, HEADER_BYTES + start * dtype.itemsize)
+        except OSError as error:
+            raise UserError(f"cannot read {self.path}: {error.strerror}") from error
+        if len(data) != count * dtype.itemsize:
+            raise UserError(f"{self.path} shrank while it was in use; prepare the data again")
+        return np.frombuffer(data, dtype=dtype)
+
+    def close(self) -> None:
+        """Close the file; the next read opens it again."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def _read_exactly(file: int, count: int, offset: int) -> bytes:
+    """One system call may return less than asked for (2 GiB is its limit): go on until the end of the file."""
+    pieces = []
+    while count:
+        piece = os.pread(file, count, offset)
+        if not piece:
+            break
+        pieces.append(piece)
+        count -= len(piece)
+        offset += len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
