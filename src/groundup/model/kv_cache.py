@@ -5,7 +5,7 @@ caches. It is allocated once, at its full length; decoding writes in place and r
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 
@@ -89,3 +89,7 @@ class KVCache:
         cache.values[:, :, :, : self.length] = self.values[:, :, :, : self.length]
         cache.length = self.length
         return cache
+
+    def keep(self, rows: Int[Tensor, " R"]) -> None:
+        """Hold only these sequences, in this order: what has ended needs no room."""
+        self.keys, self.values = self.keys[:, rows], self.values[:, rows]

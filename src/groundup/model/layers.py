@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from groundup.config.model import GPTConfig
 from groundup.model.attention import CausalSelfAttention, Rotation
+from groundup.model.gelu import gelu
 from groundup.model.kv_cache import KVCache
 
 
@@ -33,8 +34,8 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """GELU in its tanh form: the one GPT-2 was trained with."""
-        x = self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))
+        """Same shape as the input."""
+        x = self.c_proj(gelu(self.c_fc(x)))
         return F.dropout(x, self.dropout, self.training)
 
 

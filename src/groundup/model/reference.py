@@ -49,7 +49,7 @@ def rope(x: Float[Tensor, "B H T D"], base: float) -> Float[Tensor, "B H T D"]:
 def attention(x: Float[Tensor, "B T C"], w: Weights, name: str, config: GPTConfig) -> Float[Tensor, "B T C"]:
     """Every token takes a mean of the values before it, weighted by how well its query fits their keys."""
     B, T, C = x.shape
-    qkv = linear(x, w, f"{name}.c_attn").split(C, dim=-1)  # 3 x (B, T, C)
+    qkv = linear(x, w, f"{name}.c_attn").chunk(3, dim=-1)  # 3 x (B, T, C)
     q, k, v = (part.view(B, T, config.n_head, -1).transpose(1, 2) for part in qkv)  # (B, H, T, D)
     if config.position == "rope":
         q, k = rope(q, config.rope_base), rope(k, config.rope_base)

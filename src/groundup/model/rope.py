@@ -15,7 +15,8 @@ def rope_angles(
 ) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"]]:
     """Cosines and sines of the angle of every coordinate at every position.
 
-    They are computed in float32 at least: 16 bits cannot tell position 1,000 from 1,001. Both halves carry the same angles, so that `rotate` is two products and a sum.
+    They are computed in float32 at least: 16 bits cannot tell position 1,000 from 1,001. Both halves carry the same
+    angles, so that `rotate` is two products and a sum.
     """
     wide = torch.promote_types(dtype, torch.float32)
     exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=wide) / head_dim

@@ -1,6 +1,6 @@
 """What training, evaluation and generation need from a model, and nothing more."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -10,6 +10,7 @@ from groundup.config.model import ModelConfig
 from groundup.model.kv_cache import KVCache
 
 
+@runtime_checkable
 class LanguageModel(Protocol):
     """Logits of the next token at every position. GPT and Bigram are such modules."""
 

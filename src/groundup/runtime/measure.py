@@ -1,9 +1,11 @@
 """What this machine does, measured: matrix products, memory bandwidth, memory used."""
 
 import functools
+import math
 import statistics
 import sys
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -13,21 +15,34 @@ from groundup.runtime.device import device_name
 _DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def gemm_rate(
-    device: torch.device, precision: str, *, rows: int = 2048, inner: int = 768, columns: int = 3072
-) -> float:
-    """FLOP/s of a matrix product, by default one of GPT-2's own: (B T, C) x (C, 4C). The median of seven."""
+GEMM_SHAPE = (2048, 768, 3072)
+"""Rows, inner and columns of one of GPT-2's own products: (B T, C) x (C, 4 C)."""
+
+
+def gemm(device: torch.device, precision: str) -> Callable[[], None]:
+    """A function that makes one product of GEMM_SHAPE, and returns when it is done."""
+    rows, inner, columns = GEMM_SHAPE
     # A generator of its own: measuring must not move the one that dropout draws from.
     generator = torch.Generator(device).manual_seed(0)
     a = torch.randn(rows, inner, device=device, generator=generator).to(_DTYPES[precision])
     b = torch.randn(inner, columns, device=device, generator=generator).to(_DTYPES[precision])
+
+    def multiply() -> None:
+        torch.mm(a, b)
+        synchronize(device)
+
+    return multiply
+
+
+def gemm_rate(device: torch.device, precision: str) -> float:
+    """FLOP/s of a matrix product: the median of seven."""
+    multiply = gemm(device, precision)
     times = []
     for _ in range(9):
         start = time.perf_counter()
-        torch.mm(a, b)
-        synchronize(device)
+        multiply()
         times.append(time.perf_counter() - start)
-    return 2 * rows * inner * columns / statistics.median(times[2:])
+    return 2 * math.prod(GEMM_SHAPE) / statistics.median(times[2:])
 
 
 def copy_bandwidth(device: torch.device, *, megabytes: int = 256) -> float:
@@ -46,8 +61,12 @@ def copy_bandwidth(device: torch.device, *, megabytes: int = 256) -> float:
 @functools.cache
 def peak_flops(device: torch.device, precision: str) -> float:
     """The ceiling that MFU is a share of: the data sheet's for known GPUs, else the measured rate of a product."""
-    known = peak_flops_of(device_name(device), precision) if device.type == "cuda" else None
-    return known or gemm_rate(device, precision)
+    return known_peak_flops(device, precision) or gemm_rate(device, precision)
+
+
+def known_peak_flops(device: torch.device, precision: str) -> float | None:
+    """The data sheet's FLOP/s, for known GPUs."""
+    return peak_flops_of(device_name(device), precision) if device.type == "cuda" else None
 
 
 def synchronize(device: torch.device) -> None:

@@ -29,6 +29,7 @@ from groundup.model.loss import LossModule
 from groundup.optim.build import build_optimizers
 from groundup.optim.schedule import cosine_scale
 from groundup.planner.flops import flops_per_token
+from groundup.runtime.allocator import keep_freed_memory
 from groundup.runtime.compile import maybe_compile
 from groundup.runtime.device import pick_device
 from groundup.runtime.measure import peak_flops
@@ -77,6 +78,9 @@ def build_run(
     if threads := saved.get("threads", config.runtime.threads):
         torch.set_num_threads(threads)
     precision = pick_precision(saved.get("precision", config.runtime.precision), device, n_embd=shape.n_embd)
+
+    if device.type == "cpu":
+        keep_freed_memory()
 
     torch.manual_seed(config.seed)
     model = init_weights(_gpt(shape), seed=config.seed).to(device)

@@ -35,13 +35,17 @@ def position(request):
 def test_equals_the_page_of_pure_functions(shape, bias, position):
     n_layer, n_head, n_embd, block_size = shape
     config = GPTConfig(
-        n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, vocab_size=19, bias=bias, position=position
+        n_layer=n_layer,
+        n_head=n_head,
+        n_embd=n_embd,
+        block_size=block_size,
+        vocab_size=19,
+        bias=bias,
+        position=position,
     )
     model = awake(init_weights(GPT(config), seed=3)).double()
     idx = torch.randint(19, (3, block_size))
-    torch.testing.assert_close(
-        model(idx), reference.gpt(idx, dict(model.state_dict()), config), atol=1e-11, rtol=1e-11
-    )
+    torch.testing.assert_close(model(idx), reference.gpt(idx, dict(model.state_dict()), config), atol=1e-11, rtol=1e-11)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -52,8 +56,14 @@ def test_logits_and_gradients_equal_transformers(shape):
     ours = awake(init_weights(GPT(config), seed=5)).double()
     theirs = transformers.GPT2LMHeadModel(
         transformers.GPT2Config(
-            n_layer=n_layer, n_head=n_head, n_embd=n_embd, n_positions=block_size, vocab_size=23,
-            resid_pdrop=0, embd_pdrop=0, attn_pdrop=0,
+            n_layer=n_layer,
+            n_head=n_head,
+            n_embd=n_embd,
+            n_positions=block_size,
+            vocab_size=23,
+            resid_pdrop=0,
+            embd_pdrop=0,
+            attn_pdrop=0,
         )
     ).double()
     convolutions = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")

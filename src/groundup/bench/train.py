@@ -1,0 +1,277 @@
+"""Training throughput: whole steps (data, forward, backward, clipping, optimizer), peers alternating with us."""
+
+import importlib.util
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from groundup.bench.contest import Factory, median_ratio, race
+from groundup.config.errors import UserError
+from groundup.config.model import GPTConfig
+from groundup.config.train import OptimConfig
+from groundup.data.dataset import Split
+from groundup.data.index import ShardInfo
+from groundup.data.loader import TrainBatches
+from groundup.data.shards import write_shard
+from groundup.model.gpt import GPT
+from groundup.model.init import init_weights
+from groundup.model.loss import LossModule
+from groundup.optim.build import build_optimizers
+from groundup.planner.flops import flops_per_token
+from groundup.planner.params import count_parameters
+from groundup.runtime.allocator import keep_freed_memory
+from groundup.runtime.compile import maybe_compile
+from groundup.runtime.device import device_name, pick_device
+from groundup.runtime.measure import GEMM_SHAPE, gemm, known_peak_flops, peak_memory, synchronize
+from groundup.runtime.precision import Precision, pick_precision
+from groundup.training.signals import StopRequest
+from groundup.training.state import TrainState
+from groundup.training.trainer import Trainer
+
+TOKENS = 1_000_000
+"""Random tokens to train on: throughput does not depend on what they say."""
+Work = tuple[Callable[[], None], Callable[[], int]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Measure training throughput. The defaults are nanoGPT's published CPU setting."""
+
+    model: GPTConfig = field(
+        default_factory=lambda: GPTConfig(n_layer=4, n_head=4, n_embd=128, block_size=64, vocab_size=65, bias=False)
+    )
+    micro_batch_size: int = 12
+    """Sequences per step."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    precision: str = "auto"
+    """auto, fp32, tf32, bf16 or fp16; the same for everybody."""
+    compile: bool = False
+    """Compile everybody's model."""
+    threads: int = 0
+    """CPU threads of each contestant; 0 takes PyTorch's choice."""
+    rounds: int = 9
+    """Turns of each contestant; medians are taken over them."""
+    steps: int = 20
+    """Steps per turn."""
+    nanogpt: Path | None = None
+    """A checkout of nanoGPT, to run beside us. Its model.py is imported: only name a folder you trust."""
+    transformers: bool = True
+    """Run Hugging Face transformers beside us, where it is installed."""
+
+
+def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
+    """Race whole training steps.
+
+    Args:
+        options: What to measure.
+        say: Told a line per contestant.
+
+    Returns:
+        Tokens per second, MFU, ratios to us, peak memory, and what it was measured on.
+
+    Raises:
+        UserError: A peer is not where it was said to be.
+    """
+    if options.nanogpt is not None and not (options.nanogpt / "model.py").is_file():
+        raise UserError(f"{options.nanogpt} is not a checkout of nanoGPT: it has no model.py")
+    device = pick_device(options.device)
+    precision = pick_precision(options.precision, device, n_embd=options.model.n_embd)
+    contestants: dict[str, Factory] = {"groundup": _ours}
+    if options.nanogpt is not None:
+        contestants["nanoGPT"] = _nanogpt
+    if options.transformers and importlib.util.find_spec("transformers"):
+        contestants["transformers"] = _transformers
+    known = known_peak_flops(device, precision.name)
+    if known is None:
+        contestants["matrix products alone"] = _products
+    timings = race(contestants, options, rounds=options.rounds, runs=options.steps)
+    flops = flops_per_token(options.model, options.model.block_size)
+    tokens = options.micro_batch_size * options.model.block_size
+    products = timings.pop("matrix products alone", None)
+    peak = 2 * math.prod(GEMM_SHAPE) / products.median if products else known
+    assert peak is not None
+    result: dict[str, Any] = {
+        "bench": "train",
+        "device": device_name(device),
+        "threads": options.threads or torch.get_num_threads(),
+        "torch": torch.__version__,
+        "precision": precision.name,
+        "compile": options.compile,
+        "parameters": count_parameters(options.model),
+        "micro_batch_size": options.micro_batch_size,
+        "block_size": options.model.block_size,
+        "peak_flops": peak,
+        "peak_flops_from": "data sheet" if known else "a product of 2048 x 768 x 3072 in the same run",
+        "contestants": {},
+    }
+    for name, timing in timings.items():
+        speed = tokens / timing.median
+        result["contestants"][name] = {
+            "tokens_per_sec": round(speed),
+            "ms_per_step": round(1e3 * timing.median, 3),
+            "mfu": round(speed * flops / peak, 4),
+            "peak_memory_mb": round(timing.peak_memory / 1e6),
+            "times_our_time": round(median_ratio(timings["groundup"], timing), 3),
+        }
+        row = result["contestants"][name]
+        say(
+            f"{name:<14}{speed:>10,.0f} tokens/s  MFU {row['mfu']:5.1%}  {row['peak_memory_mb']:>6,} MB"
+            f"  {row['times_our_time']:.2f} times our time"
+        )
+    return result
+
+
+def _split(ids: NDArray[np.integer], vocab_size: int, folder: Path) -> Split:
+    """Tokens on disk, as training reads them."""
+    fingerprint = "00" * 32
+    header = write_shard(folder / "train.bin", ids, vocab_size=vocab_size, fingerprint=fingerprint)
+    info = ShardInfo(
+        file="train.bin",
+        split="train",
+        n_tokens=len(ids),
+        n_bytes=len(ids),
+        n_documents=0,
+        max_id=header.max_id,
+        sha256=fingerprint,
+    )
+    return Split(folder, (info,), fingerprint)
+
+
+def _start(options: Options) -> tuple[torch.device, Precision]:
+    """What every contestant computes on, and how."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = pick_device(options.device)
+    return device, pick_precision(options.precision, device, n_embd=options.model.n_embd)
+
+
+def _random_ids(options: Options) -> NDArray[np.integer]:
+    return np.random.default_rng(0).integers(options.model.vocab_size, size=TOKENS)
+
+
+def _products(options: Options) -> Work:
+    """The ceiling: nothing but one of GPT-2's products."""
+    device, precision = _start(options)
+    return gemm(device, precision.name), lambda: 0
+
+
+def _ours(options: Options) -> Work:
+    device, precision = _start(options)
+    keep_freed_memory()  # as every training run does
+    with tempfile.TemporaryDirectory() as folder:
+        split = _split(_random_ids(options), options.model.vocab_size, Path(folder))
+        batches = TrainBatches(
+            split, block_size=options.model.block_size, micro_batch_size=options.micro_batch_size, seed=0
+        )
+    model = init_weights(GPT(options.model), seed=0).to(device)
+    idx = torch.zeros((options.micro_batch_size, options.model.block_size), dtype=torch.long, device=device)
+    loss_module = maybe_compile(
+        LossModule(model),
+        mode="on" if options.compile else "off",
+        run=lambda m: torch.autograd.backward(m(idx, idx)),
+        n_runs=1,
+        device=device,
+    ).module
+    trainer = Trainer(
+        model=model,
+        loss_module=loss_module,
+        optimizers=build_optimizers(model, OptimConfig(), device),
+        batches=batches,
+        lr_scale=lambda step: 1.0,
+        precision=precision,
+        scaler=torch.amp.GradScaler(device.type, enabled=precision.needs_scaler),
+        device=device,
+        max_steps=1 << 30,
+        grad_accum_steps=1,
+        tokens_per_step=idx.numel(),
+        grad_clip=1.0,
+        state=TrainState(),
+        stop=StopRequest(),
+    )
+
+    def run() -> None:
+        trainer.train_step()
+        synchronize(device)
+
+    return run, lambda: peak_memory(device)
+
+
+def _peer(
+    options: Options,
+    device: torch.device,
+    precision: Precision,
+    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+) -> Work:
+    """A step as nanoGPT's script makes it: batch by stacking slices at random offsets, clip, step, zero."""
+    data = _random_ids(options).astype(np.uint16)
+    T, B = options.model.block_size, options.micro_batch_size  # noqa: N806
+    scaler = torch.amp.GradScaler(device.type, enabled=precision.needs_scaler)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+
+    def run() -> None:
+        offsets = torch.randint(len(data) - T, (B,)).tolist()
+        x = torch.stack([torch.from_numpy(data[i : i + T].astype(np.int64)) for i in offsets]).to(device)
+        y = torch.stack([torch.from_numpy(data[i + 1 : i + 1 + T].astype(np.int64)) for i in offsets]).to(device)
+        with precision.autocast():
+            loss = loss_of(x, y)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        synchronize(device)
+
+    return run, lambda: peak_memory(device)
+
+
+def _nanogpt(options: Options) -> Work:
+    device, precision = _start(options)
+    spec = importlib.util.spec_from_file_location("nanogpt_model", Path(str(options.nanogpt)) / "model.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    m = options.model
+    sizes = {"n_layer": m.n_layer, "n_head": m.n_head, "n_embd": m.n_embd, "block_size": m.block_size}
+    config = module.GPTConfig(**sizes, vocab_size=m.vocab_size, dropout=m.dropout, bias=m.bias)
+    model = module.GPT(config).to(device)
+    optimizer = model.configure_optimizers(0.1, 6e-4, (0.9, 0.95), device.type)
+    forward = torch.compile(model) if options.compile else model
+    return _peer(options, device, precision, lambda x, y: forward(x, y)[1], optimizer)
+
+
+def _transformers(options: Options) -> Work:
+    device, precision = _start(options)
+    import transformers
+
+    m = options.model
+    config = transformers.GPT2Config(
+        n_layer=m.n_layer,
+        n_head=m.n_head,
+        n_embd=m.n_embd,
+        n_positions=m.block_size,
+        vocab_size=m.vocab_size,
+        resid_pdrop=m.dropout,
+        embd_pdrop=m.dropout,
+        attn_pdrop=m.dropout,
+        use_cache=False,
+    )
+    model = transformers.GPT2LMHeadModel(config).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=6e-4, betas=(0.9, 0.95), weight_decay=0.1)
+    forward = torch.compile(model) if options.compile else model
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        # Its own labels are the inputs, shifted inside; the work is the same as with the true next tokens.
+        return forward(input_ids=x, labels=x).loss
+
+    return _peer(options, device, precision, loss_of, optimizer)

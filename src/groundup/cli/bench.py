@@ -1,0 +1,29 @@
+"""groundup bench WHAT: measure speed, with peers side by side. The last line of output is one JSON object."""
+
+import importlib
+import json
+from collections.abc import Sequence
+
+from groundup.cli.parse import parse
+from groundup.config.errors import UsageError
+
+BENCHES = {
+    "train": "training throughput, MFU and memory, against nanoGPT and transformers",
+    "generate": "decoding throughput, against transformers and nanoGPT",
+    "data": "the loader, against a training step and the memory's limit",
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one benchmark: each is a module of `groundup.bench` with `Options` and `bench(options, say)`."""
+    if not argv or argv[0] in ("-h", "--help"):
+        rows = [f"  {name:<10}{what}" for name, what in BENCHES.items()]
+        print("\n".join(["usage: groundup bench WHAT [options]", "", *rows]))
+        return 0
+    if argv[0] not in BENCHES:
+        raise UsageError(f"unknown benchmark {argv[0]!r}; there are {', '.join(BENCHES)}")
+    module = importlib.import_module(f"groundup.bench.{argv[0]}")
+    options = parse(module.Options, argv[1:], prog=f"groundup bench {argv[0]}")
+    result = module.bench(options, lambda line: print(line, flush=True))
+    print(json.dumps(result, ensure_ascii=False))
+    return 0
