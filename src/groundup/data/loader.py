@@ -1,0 +1,189 @@
+"""Batches by position.
+
+The samples of a run are one endless stream, epoch after epoch. Micro-step m takes the next micro_batch_size x
+world_size of them and rank r the r-th slice, so what a step learns from does not depend on how many ranks share it,
+and where a run stands is one integer.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from numpy.typing import NDArray
+from torch import Tensor
+
+from groundup.config.errors import UserError
+from groundup.data.dataset import Split
+from groundup.data.order import Epoch, Order
+
+IGNORE = -100
+"""Targets of this value do not count: the convention of PyTorch's cross-entropy."""
+IN_MEMORY_BYTES = 256 << 20
+"""Splits up to this size are held in memory, and a batch is one gather."""
+AHEAD = 1 << 10
+"""Samples whose places are computed at a time."""
+
+
+class TrainBatches:
+    """An endless stream of training batches.
+
+    Args:
+        split: Where tokens come from.
+        block_size: Tokens per sequence (T).
+        micro_batch_size: Sequences per batch on one rank (B).
+        seed: Of the order.
+        rank: Of this process.
+        world_size: Processes that share the stream.
+
+    Raises:
+        UserError: The split is too short for one sample.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        *,
+        block_size: int,
+        micro_batch_size: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        longest = max(len(shard) for shard in split.shards)
+        if longest <= block_size:
+            raise UserError(
+                f"the training split has {longest:,} tokens, too few for one block of {block_size} and the token after"
+                " it; use more text or a smaller model.block_size"
+            )
+        self.split, self.block_size, self.micro_batch_size = split, block_size, micro_batch_size
+        self.rank, self.world_size = rank, world_size
+        self.consumed = 0
+        """Samples taken from the stream, over all ranks."""
+        usable = tuple(len(shard) for shard in split.shards)
+        self._order = Order(usable, block_size, seed)
+        self._epoch: Epoch = self._order.epoch(0)
+        self._epoch_start = 0
+        self._tokens = _Tokens(split)
+        self._window = np.arange(block_size + 1)
+        self._ahead: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
+
+    def next_batch(self) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
+        """The next B sequences of this rank, and what follows each of their tokens."""
+        first = self.consumed + self.rank * self.micro_batch_size
+        shards, starts = self._locate(first, self.micro_batch_size)
+        rows = torch.from_numpy(self._tokens.gather(shards, starts, self._window))
+        self.consumed += self.micro_batch_size * self.world_size
+        return rows[:, :-1], rows[:, 1:]
+
+    @property
+    def epoch(self) -> float:
+        """Passes over the data so far."""
+        return self._epoch.number + (self.consumed - self._epoch_start) / len(self._epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the stream stands: integers, and which data it is."""
+        return {
+            "consumed": self.consumed,
+            "block_size": self.block_size,
+            "seed": self._order.seed,
+            "fingerprint": self.split.fingerprint,
+        }
+
+    def load_state_dict(self, state: dict[str, Any], *, allow_data_change: bool = False) -> None:
+        """Go to where a stream stood.
+
+        Raises:
+            UserError: It was a stream of other data.
+        """
+        if state["fingerprint"] != self.split.fingerprint and not allow_data_change:
+            raise UserError(
+                "the data is not what this run was trained on: its fingerprint is"
+                f" {self.split.fingerprint[:12]} instead of {state['fingerprint'][:12]}"
+            )
+        self._order = Order(self._order.shard_tokens, self.block_size, state["seed"])
+        self._epoch, self._epoch_start, self._ahead = self._order.epoch(0), 0, None
+        self.consumed = state["consumed"]
+
+    def _locate(self, first: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places of `count` samples of the stream, computed many at a time and served from there."""
+        if self._ahead is None or not self._ahead[0] <= first <= first + count <= self._ahead[0] + len(self._ahead[1]):
+            # Reach back to the samples of the ranks before this one: epochs are only walked forwards.
+            base = first - self.rank * self.micro_batch_size
+            self._ahead = (base, *self._stream(base, max(AHEAD, self.world_size * self.micro_batch_size)))
+        base, shards, starts = self._ahead
+        return shards[first - base : first - base + count], starts[first - base : first - base + count]
+
+    def _stream(self, first: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places of samples [first, first + count) of the stream, across epochs."""
+        while first >= self._epoch_start + len(self._epoch):
+            self._epoch_start += len(self._epoch)
+            self._epoch = self._order.epoch(self._epoch.number + 1)
+        pieces = []
+        epoch, epoch_start = self._epoch, self._epoch_start
+        while count:
+            take = min(count, epoch_start + len(epoch) - first)
+            pieces.append(epoch.locate(first - epoch_start, take))
+            first, count = first + take, count - take
+            if count:
+                epoch_start += len(epoch)
+                epoch = self._order.epoch(epoch.number + 1)
+        return np.concatenate([p[0] for p in pieces]), np.concatenate([p[1] for p in pieces])
+
+
+class _Tokens:
+    """Tokens by shard and position: from memory where the split is small, else from the disk."""
+
+    def __init__(self, split: Split) -> None:
+        self._split = split
+        sizes = [len(shard) for shard in split.shards]
+        width = split.shards[0].header.dtype.itemsize
+        self._all = split.read_all() if sum(sizes) * width <= IN_MEMORY_BYTES else None
+        self._base = np.concatenate(([0], np.cumsum(sizes)))[:-1]
+
+    def gather(
+        self, shards: NDArray[np.int64], starts: NDArray[np.int64], window: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Rows of consecutive tokens, one a sample, as int64."""
+        if self._all is not None:
+            return self._all[(self._base[shards] + starts)[:, None] + window].astype(np.int64)
+        rows = np.empty((len(starts), len(window)), dtype=np.int64)
+        for row, shard, start in zip(rows, shards, starts, strict=True):
+            row[:] = self._split.read(int(shard), int(start), len(window))
+        return rows
+
+
+def eval_batches(
+    split: Split, *, block_size: int, batch_size: int, max_tokens: int = 0, rank: int = 0, world_size: int = 1
+) -> Iterator[tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]]:
+    """A split from its beginning in blocks without overlap: every token after a shard's first is predicted once.
+
+    Args:
+        split: Where tokens come from.
+        block_size: Tokens per sequence (T); the end of a shard is padded, with targets that do not count.
+        batch_size: Sequences per batch (B); the last batch may have fewer.
+        max_tokens: Stop after the block in which this many were predicted; 0 goes on to the end.
+        rank: This process takes every world_size-th block from `rank` on.
+        world_size: Processes that share the work.
+    """
+    idx: list[NDArray[np.int64]] = []
+    targets: list[NDArray[np.int64]] = []
+    predicted = number = 0
+    for shard, reader in enumerate(split.shards):
+        for start in range(0, len(reader) - 1, block_size):
+            if max_tokens and predicted >= max_tokens:
+                break
+            count = min(block_size, len(reader) - 1 - start)
+            predicted += count
+            number += 1
+            if (number - 1) % world_size != rank:
+                continue
+            row = split.read(shard, start, count + 1).astype(np.int64)
+            idx.append(np.pad(row[:-1], (0, block_size - count)))
+            targets.append(np.pad(row[1:], (0, block_size - count), constant_values=IGNORE))
+            if len(idx) == batch_size:
+                yield torch.from_numpy(np.stack(idx)), torch.from_numpy(np.stack(targets))
+                idx, targets = [], []
+    if idx:
+        yield torch.from_numpy(np.stack(idx)), torch.from_numpy(np.stack(targets))
