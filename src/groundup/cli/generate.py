@@ -2,107 +2,155 @@
 
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
+
+import tyro
 
 from groundup.cli.parse import parse
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
 
+SEPARATOR = "\n---------------\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    r"""Draw text from a trained model.
+
+    In prompts and stop strings, \n stands for a new line, \t for a tab and \\ for one backslash.
+    """
+
+    path: Annotated[Path, tyro.conf.Positional]
+    """A run, checkpoint or model folder."""
+    prompt: str = ""
+    """What to continue. Empty starts a new document, or a new line where the model knows no documents."""
+    max_new_tokens: int = 500
+    """The most tokens to draw for a sample; it also ends where the model ends a document."""
+    num_samples: int = 1
+    """How many continuations to draw, side by side."""
+    seed: int = 1337
+    """The same seed draws the same text. A sample depends on the seed and its place, not on num-samples."""
+    stop: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """End a sample before this string; give the flag again for more strings."""
+    stream: bool = False
+    """Show the text while it is drawn."""
+    interactive: bool = False
+    """Ask for prompts, one a line, until Ctrl-D. Ctrl-C ends a text."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+    sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning before a model is loaded."""
+        for flag, value in (("max-new-tokens", self.max_new_tokens), ("num-samples", self.num_samples)):
+            if value < 1:
+                raise UsageError(f"{flag} must be at least 1, got {value}")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed must be in [0, 2^63), got {self.seed}")
+        if "" in self.stop:
+            raise UsageError("stop must have at least one character, got an empty string")
+        if self.num_samples > 1 and (self.stream or self.interactive):
+            raise UsageError(
+                f"--stream and --interactive show one sample at a time, got num-samples {self.num_samples}"
+            )
+
 
 def main(argv: Sequence[str]) -> int:
     """Draw text from the model in a run, checkpoint or model folder."""
-    import tyro
-
-    @dataclass(frozen=True, kw_only=True)
-    class Options:
-        """Draw text from a trained model."""
-
-        path: Annotated[Path, tyro.conf.Positional]
-        """A run, checkpoint or model folder."""
-        prompt: str = ""
-        """What to continue; empty starts a new text."""
-        max_new_tokens: int = 500
-        """Tokens to draw for each sample."""
-        num_samples: int = 1
-        """How many continuations."""
-        seed: int = 1337
-        """Sample i is drawn with seed + i: the same seed gives the same text."""
-        stop: tuple[str, ...] = ()
-        """A sample ends before the first of these strings."""
-        stream: bool = False
-        """Show the text as it is drawn."""
-        interactive: bool = False
-        """Ask for prompts until end of input (Ctrl-D); Ctrl-C ends a text."""
-        sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
-
-        def __post_init__(self) -> None:
-            for name in ("max_new_tokens", "num_samples"):
-                if getattr(self, name) < 1:
-                    raise UsageError(f"{name.replace('_', '-')} must be at least 1, got {getattr(self, name)}")
-            if self.num_samples > 1 and (self.stream or self.interactive):
-                raise UsageError("--stream and --interactive show one sample; leave --num-samples at 1")
-
     options = parse(Options, argv, prog="groundup generate")
+    prompt, stop = _unescape(options.prompt), [_unescape(text) for text in options.stop]
+
     from groundup.checkpoint.artifact import load_model
     from groundup.generation.text import TextGenerator
+    from groundup.runtime.device import pick_device
 
-    loaded = load_model(options.path)
+    loaded = load_model(options.path, device=pick_device(options.device))
     generator = TextGenerator(loaded.model, loaded.tokenizer)
 
-    def speak(prompt: str, seed: int) -> None:
-        pieces = generator.stream(
-            prompt,
-            max_new_tokens=options.max_new_tokens,
-            sampling=options.sampling,
-            seed=seed,
-            stop=options.stop,
+    def stream(prompt: str, seed: int) -> Iterator[str]:
+        return generator.stream(
+            prompt, max_new_tokens=options.max_new_tokens, sampling=options.sampling, seed=seed, stop=stop
         )
-        for (piece,) in pieces:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-        sys.stdout.write("\n")
 
     if options.interactive:
-        return _converse(speak, options.seed)
+        return _converse(stream, options.seed, first=[prompt] if prompt else [])
     if options.stream:
-        loaded.tokenizer.encode(options.prompt)
-        sys.stdout.write(options.prompt)
-        speak(options.prompt, options.seed)
+        pieces = stream(prompt, options.seed)
+        _show([prompt])
+        _show(pieces)
+        _show("\n")
         return 0
     texts = generator.generate(
-        options.prompt,
+        prompt,
         max_new_tokens=options.max_new_tokens,
         sampling=options.sampling,
         num_samples=options.num_samples,
         seed=options.seed,
-        stop=options.stop,
+        stop=stop,
     )
-    print("\n---------------\n".join(options.prompt + text for text in texts))
+    _show([SEPARATOR.join(prompt + text for text in texts), "\n"])
     return 0
 
 
-def _converse(speak: Callable[[str, int], None], seed: int) -> int:
-    """Prompt after prompt, with the arrow keys' history where the terminal has one."""
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  # input() uses it when it is loaded
-    terminal = sys.stdin.isatty()
+def _converse(stream: Callable[[str, int], Iterator[str]], seed: int, *, first: Iterable[str]) -> int:
+    """Continue prompt after prompt; each has a seed of its own, counted up from the given one.
+
+    Returns:
+        1 if prompts came from a pipe and one of them could not be continued, else 0.
+    """
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    failed = False
+    for turn, prompt in enumerate(_prompts(first, terminal=terminal)):
+        try:
+            _show(stream(prompt, seed + turn))
+            _show("\n")
+        except UserError as error:
+            print(f"groundup: {error}", file=sys.stderr, flush=True)
+            failed = True
+        except KeyboardInterrupt:
+            _show("\n")
+    return int(failed and not terminal)
+
+
+def _prompts(first: Iterable[str], *, terminal: bool) -> Iterator[str]:
+    """The prompts given already, then one a line until the end of input."""
+    yield from first
     if terminal:
-        print("Type the beginning of a text; \\n stands for a new line. Ctrl-C ends a text, Ctrl-D the session.")
+        with contextlib.suppress(ImportError):  # Windows has none
+            import readline  # noqa: F401  # loaded, it gives input() a history and the arrow keys
+        _show("Type the beginning of a text; \\n stands for a new line. Ctrl-C ends a text, Ctrl-D the session.\n")
     while True:
         try:
-            prompt = input("> " if terminal else "").replace("\\n", "\n")
+            yield _unescape(input("> " if terminal else ""))
         except EOFError:
-            return 0
+            if terminal:
+                _show("\n")
+            return
         except KeyboardInterrupt:
-            print()
-            continue
-        try:
-            speak(prompt, seed)
-        except KeyboardInterrupt:
-            print()
-        except UserError as error:
-            print(f"groundup: {error}", file=sys.stderr)
-        seed += 1
+            if not terminal:
+                raise
+            _show("\n")
+
+
+def _show(pieces: Iterable[str]) -> None:
+    """Write pieces as they come. A character the terminal cannot show becomes a question mark."""
+    encoding = sys.stdout.encoding or "utf-8"
+    for piece in pieces:
+        sys.stdout.write(piece.encode(encoding, errors="replace").decode(encoding))
+        sys.stdout.flush()
+
+
+def _unescape(text: str) -> str:
+    r"""Turn \n, \t and \\ into what they stand for: a shell makes it hard to type a new line.
+
+    Raises:
+        UsageError: The text is not valid UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"the text must be valid UTF-8, got {text!r}") from None
+    return "\\".join(part.replace("\\n", "\n").replace("\\t", "\t") for part in text.split("\\\\"))

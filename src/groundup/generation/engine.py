@@ -1,24 +1,120 @@
 """Decoding: ids in, ids out. The engine knows nothing of text.
 
-The prompt is read once (prefill) and its keys and values shared by all samples; then each step feeds one new token
-per sample. When the context is full, the last half of it is read again as a new prompt: positions start over, for
-learned and rotary ones alike, and decoding goes on.
+The prompt is read once (prefill), for all samples together. Then every step reads one token a sample and finds the
+tokens before it in a preallocated KV cache. When the context is full, the engine reads the last half of
+`block_size` tokens again as a new prompt, at positions 0, 1, ...: half a context of new tokens for one more
+prefill. It does the same for learned and rotary positions, because keys of deeper layers depend on tokens that
+have left the context; no shift of positions could make them what the model would compute.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
-from jaxtyping import Int
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from groundup.config.errors import UsageError
 from groundup.config.generate import SamplingConfig
 from groundup.generation.sampling import sample
+from groundup.model.gpt import GPT
 from groundup.model.kv_cache import KVCache
 from groundup.model.types import LanguageModel, device_of
 
 
-@torch.inference_mode()
+class Decoder:
+    """Continues one prompt several times, side by side, a token of each per step.
+
+    A sample draws from a random generator of its own: it is the same however many samples there are and whichever
+    of them end early (up to rounding: products of differently sized batches differ in their last bits).
+
+    Args:
+        model: In evaluation mode.
+        prompt: At least one id. A model that sees one token (block_size 1) reads the last of any prompt; other
+            prompts must fit into the context, because dropping their beginning would answer another question.
+        max_new_tokens: The most steps that will be taken.
+        sampling: How tokens are chosen.
+        num_samples: Continuations (B).
+        generator: Decides the random generators of all samples; sample i gets the i-th number drawn from it.
+
+    Raises:
+        UsageError: The prompt is empty or does not fit into the context.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        prompt: Int[Tensor, " T"],
+        *,
+        max_new_tokens: int,
+        sampling: SamplingConfig,
+        num_samples: int = 1,
+        generator: torch.Generator,
+    ) -> None:
+        if num_samples < 1 or max_new_tokens < 1:
+            raise ValueError(f"nothing to do: {num_samples} samples of {max_new_tokens} tokens")
+        block_size = model.config.block_size
+        if not len(prompt):
+            raise UsageError("the prompt is empty: give at least one token")
+        if len(prompt) > block_size > 1:
+            raise UsageError(f"the prompt has {len(prompt)} tokens, the model's context is {block_size}: shorten it")
+        self.model, self.sampling = model, sampling
+        seeds = torch.randint(2**63 - 1, (num_samples,), generator=generator, device=generator.device)
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
+        self._tokens = prompt.to(device_of(model)).expand(num_samples, -1)
+        self._n_tokens = len(prompt)
+        # The last token drawn is never read, so the cache needs no room for it.
+        self._room = min(block_size, len(prompt) + max_new_tokens - 1)
+        self._window = max(1, block_size // 2)
+        self._cache: KVCache | None = None
+
+    @property
+    def tokens(self) -> Int[Tensor, "B S"]:
+        """Prompt and continuation of every sample so far."""
+        return self._tokens[:, : self._n_tokens]
+
+    @torch.inference_mode()
+    def step(self) -> Int[Tensor, " B"]:
+        """Draw the next token of every sample."""
+        ids = sample(self._next_logits(), self.sampling, self._generators, self.tokens)
+        if self._n_tokens == self._tokens.shape[1]:  # full: double it, so that n steps copy O(n) ids
+            self._tokens = torch.cat((self._tokens, torch.empty_like(self._tokens)), dim=1)
+        self._tokens[:, self._n_tokens] = ids
+        self._n_tokens += 1
+        return ids
+
+    @torch.inference_mode()
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these samples only (indices into the present ones): ended ones cost nothing any more."""
+        index = torch.tensor(rows, device=self._tokens.device)
+        self._tokens = self._tokens[index]
+        self._generators = [self._generators[row] for row in rows]
+        if self._cache is not None:
+            self._cache.keep(index)
+
+    def _next_logits(self) -> Float[Tensor, "B V"]:
+        """Read what the cache does not hold yet."""
+        cache = self._cache
+        if cache is None:
+            cache = self.model.new_cache(1, self._room)
+            logits = _last_logits(self.model, self.tokens[:1, -self.model.config.block_size :], cache)
+            n_samples = len(self._tokens)
+            self._cache = cache if n_samples == 1 else cache.expand(n_samples)
+            return logits.expand(n_samples, -1)
+        n_unread = 1
+        if cache.length == cache.max_tokens:
+            cache.truncate(0)
+            n_unread = self._window
+        return _last_logits(self.model, self.tokens[:, -n_unread:], cache)
+
+
+def _last_logits(model: LanguageModel, idx: Int[Tensor, "B T"], cache: KVCache) -> Float[Tensor, "B V"]:
+    """Logits after the last token. A GPT is spared its head for all others: a third of the work of GPT-2's prefill."""
+    if isinstance(model, GPT):
+        return F.linear(model.hidden(idx, cache=cache)[:, -1], model.head_weight)
+    return model(idx, cache=cache)[:, -1]
+
+
 def generate_ids(
     model: LanguageModel,
     prompt: Int[Tensor, " T"],
@@ -26,50 +122,19 @@ def generate_ids(
     max_new_tokens: int,
     sampling: SamplingConfig,
     num_samples: int = 1,
-    seed: int = 0,
+    generator: torch.Generator,
 ) -> Iterator[Int[Tensor, " B"]]:
-    """Continue a prompt, one token of every sample at a time.
-
-    Args:
-        model: In evaluation mode.
-        prompt: At least one id.
-        max_new_tokens: How many to draw.
-        sampling: How to draw them.
-        num_samples: Continuations side by side (B).
-        seed: Sample i is drawn with seed + i, so it is the same however many there are.
+    """Continue a prompt by max_new_tokens tokens; arguments and errors are `Decoder`'s.
 
     Yields:
-        The next id of every sample, on the CPU.
-
-    Raises:
-        UsageError: The prompt is empty or longer than the model's context.
+        The next id of every sample.
     """
-    block_size = getattr(model.config, "block_size", 1)
-    if not len(prompt):
-        raise UsageError("the prompt is empty: give at least one token")
-    if len(prompt) > block_size > 1:
-        raise UsageError(f"the prompt has {len(prompt)} tokens, the model's context is {block_size}; shorten it")
-    device = device_of(model)
-    generators = [torch.Generator().manual_seed(seed + i) for i in range(num_samples)]
-    history = prompt.to(device).expand(num_samples, -1)
-
-    room = max(block_size, len(prompt) + max_new_tokens) if block_size == 1 else block_size
-    logits, cache = _prefill(model, history[:1], room)
-    cache = cache.expand(num_samples)
-    logits = logits.expand(num_samples, -1)
-    for n in range(max_new_tokens):
-        ids = sample(logits, sampling, history, generators)
-        yield ids.cpu()
-        if n + 1 == max_new_tokens:
-            return
-        history = torch.cat((history, ids[:, None]), dim=1)
-        if cache.length < cache.max_tokens:
-            logits = model(ids[:, None], cache=cache)[:, -1]
-        else:
-            logits, cache = _prefill(model, history[:, -max(1, block_size // 2) :], room)
-
-
-def _prefill(model: LanguageModel, idx: Int[Tensor, "B T"], room: int) -> tuple[Tensor, KVCache]:
-    """Read tokens into a new cache; returns the logits after the last of them."""
-    cache = model.new_cache(len(idx), room)
-    return model(idx, cache=cache)[:, -1], cache
+    decoder = Decoder(
+        model,
+        prompt,
+        max_new_tokens=max_new_tokens,
+        sampling=sampling,
+        num_samples=num_samples,
+        generator=generator,
+    )
+    return (decoder.step() for _ in range(max_new_tokens))

@@ -1,84 +1,123 @@
-"""From logits to the next token, as pure functions applied in the order of `SamplingConfig`'s fields.
+"""From logits to the next token: pure functions, applied in the order of `SamplingConfig`'s fields.
 
-Penalty and temperature come before the filters, so that top-p sees the distribution that is drawn from.
+1. repetition penalty, on the model's own logits, the only ones whose sign means something;
+2. temperature, so that top-p measures the distribution that is drawn from;
+3. top-k, then 4. top-p among what top-k left;
+5. one draw a row.
+
+Both filters keep every token whose logit reaches a threshold. Equal logits therefore stay or go together: what is
+kept never depends on the order in which a sort happens to put them.
 """
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from groundup.config.errors import UserError
 from groundup.config.generate import SamplingConfig
 
-Logits = Float[Tensor, "B V"]
+COLDEST = 1e-30
+"""Temperatures below this are 0. Dividing by them would overflow float32, and only exact ties could tell."""
+
+FIRST_GUESSES = (64, 1024)
+"""How many of the likeliest tokens top-p sorts before it sorts them all: 50,257 logits take 3.6 ms to sort on one
+CPU core, the largest 64 take 0.06 ms."""
 
 
-def apply_repetition_penalty(logits: Logits, seen: Int[Tensor, "B S"], penalty: float) -> Logits:
-    """Make tokens that were seen less likely: positive logits are divided, negative ones multiplied.
+def apply_repetition_penalty(
+    logits: Float[Tensor, "B V"], seen: Int[Tensor, "B S"], penalty: float
+) -> Float[Tensor, "B V"]:
+    """Make tokens that were seen less likely (more likely, if penalty < 1).
 
-    Source: Keskar et al. 2019 (CTRL), section 4.1; the case of negative logits as in Hugging Face.
+    Keskar et al. 2019 (CTRL, section 4.1) divide the logits of seen tokens. A negative logit would grow by that, so
+    negative ones are multiplied. A token counts once, however often it was seen.
     """
-    values = logits.gather(1, seen)
-    return logits.scatter(1, seen, torch.where(values > 0, values / penalty, values * penalty))
+    scores = logits.gather(1, seen)
+    return logits.scatter(1, seen, torch.where(scores > 0, scores / penalty, scores * penalty))
 
 
-def apply_temperature(logits: Logits, temperature: float) -> Logits:
-    """Sharpen (below 1) or flatten (above 1) the distribution."""
+def apply_temperature(logits: Float[Tensor, "B V"], temperature: float) -> Float[Tensor, "B V"]:
+    """Sharpen (temperature < 1) or flatten (> 1) the distribution; temperature is above 0."""
     return logits / temperature
 
 
-def apply_top_k(logits: Logits, k: int) -> Logits:
-    """Keep the k largest logits of a row, and those that equal the k-th; the others become -inf."""
+def apply_top_k(logits: Float[Tensor, "B V"], k: int) -> Float[Tensor, "B V"]:
+    """Keep the k largest logits of a row and those equal to the k-th; the others become -inf. 0 keeps all."""
     if not 0 < k < logits.shape[-1]:
         return logits
-    smallest = logits.topk(k).values[:, -1:]
-    return logits.masked_fill(logits < smallest, -torch.inf)
+    threshold = logits.topk(k).values[:, -1:]
+    return logits.masked_fill(logits < threshold, -torch.inf)
 
 
-def apply_top_p(logits: Logits, p: float) -> Logits:
-    """Keep the smallest set of likeliest tokens with at least probability p; always at least one.
+def apply_top_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
+    """Keep the smallest set of likeliest tokens with at least probability p, always one or more.
 
-    Source: Holtzman et al. 2020, section 3.1.
+    Holtzman et al. 2020, section 3.1. Tokens as likely as the last one of the set are kept with it; the others
+    become -inf. 1 keeps all.
     """
     if p >= 1:
         return logits
-    ordered, index = logits.sort(descending=True, stable=True)
-    probabilities = ordered.softmax(-1)
-    before = probabilities.cumsum(-1) - probabilities
-    dropped = before >= p
-    dropped[:, 0] = False
-    return logits.masked_fill(torch.zeros_like(dropped).scatter(1, index, dropped), -torch.inf)
+    vocab_size = logits.shape[-1]
+    log_total = logits.logsumexp(-1, keepdim=True)
+    for k in (*FIRST_GUESSES, vocab_size):
+        largest = logits.topk(min(k, vocab_size)).values
+        mass = (largest - log_total).exp().cumsum(-1)
+        if k >= vocab_size or bool((mass[:, -1] >= p).all()):
+            break
+    # The first place where the sum reaches p; the last one, should rounding keep the whole sum below p.
+    last = (mass < p).sum(-1, keepdim=True).clamp(max=mass.shape[-1] - 1)
+    return logits.masked_fill(logits < largest.gather(1, last), -torch.inf)
 
 
 def sample(
-    logits: Logits, config: SamplingConfig, seen: Int[Tensor, "B S"], generators: list[torch.Generator]
+    logits: Float[Tensor, "B V"],
+    config: SamplingConfig,
+    generators: Sequence[torch.Generator],
+    seen: Int[Tensor, "B S"],
 ) -> Int[Tensor, " B"]:
-    """Draw one token a row.
+    """Choose the next token of every row.
 
     Args:
-        logits: Unnormalized log-probabilities.
-        config: What is done to them; temperature 0 takes the largest (the first of equals).
-        seen: Tokens so far, for the repetition penalty.
-        generators: One a row, so that a row's text does not depend on how many rows there are.
+        logits: As the model gives them.
+        config: What is done to them; temperature 0 takes the largest, of equals the one with the lowest id.
+        generators: One a row, on the CPU, so that a row's tokens depend neither on the other rows nor on the device.
+        seen: The tokens of every row so far, for the repetition penalty.
+
+    Raises:
+        UserError: The logits are not numbers.
     """
     logits = logits.float()
     if config.repetition_penalty != 1:
         logits = apply_repetition_penalty(logits, seen, config.repetition_penalty)
-    if config.temperature == 0:
-        return logits.argmax(-1)
+    if config.temperature < COLDEST:
+        largest, ids = logits.max(-1)
+        _check_numbers(largest)
+        return ids
     logits = apply_temperature(logits, config.temperature)
-    if 0 < config.top_k < logits.shape[-1]:
-        # Sorting and drawing among k candidates instead of the whole vocabulary.
-        candidates, ids = logits.topk(config.top_k)
-    else:
-        candidates, ids = logits, None
-    chosen = _draw(apply_top_p(candidates, config.top_p).softmax(-1), generators)
-    return chosen if ids is None else ids.gather(1, chosen[:, None])[:, 0]
+    logits = apply_top_k(logits, config.top_k)
+    logits = apply_top_p(logits, config.top_p)
+    return _draw(logits.softmax(-1), generators)
 
 
-def _draw(probabilities: Float[Tensor, "B K"], generators: list[torch.Generator]) -> Int[Tensor, " B"]:
-    """One index a row: where a uniform number falls in the running sum of the probabilities."""
-    edges = probabilities.double().cumsum(-1)
-    uniform = torch.stack([torch.rand(1, generator=g, dtype=torch.float64, device=g.device) for g in generators])
-    wanted = uniform.to(edges.device) * edges[:, -1:]
-    # The first edge above the number, so that a token of probability zero is never drawn.
-    return torch.searchsorted(edges, wanted, right=True).clamp(max=probabilities.shape[-1] - 1)[:, 0]
+def _draw(probabilities: Float[Tensor, "B V"], generators: Sequence[torch.Generator]) -> Int[Tensor, " B"]:
+    """One index a row: where a uniform number falls in the running sum of the probabilities.
+
+    One random number a row where torch.multinomial takes one per token of the vocabulary: a tenth of its time.
+    """
+    device = probabilities.device
+    if device.type == "mps":  # no float64 there
+        probabilities = probabilities.cpu()
+    edges = probabilities.cumsum(-1, dtype=torch.float64)
+    total = edges[:, -1:]
+    _check_numbers(total)
+    uniform = torch.stack([torch.rand(1, generator=g, dtype=torch.float64) for g in generators]).to(edges.device)
+    # The first edge strictly above the number belongs to a token of probability above zero.
+    ids = torch.searchsorted(edges, uniform * total, right=True)[:, 0]
+    return ids.clamp(max=edges.shape[-1] - 1).to(device)
+
+
+def _check_numbers(values: Tensor) -> None:
+    if bool(values.isnan().any()):
+        raise UserError("the model's logits are not numbers (NaN): its weights are damaged, or its training diverged")

@@ -1,0 +1,270 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from groundup.config.errors import UserError
+from groundup.config.generate import SamplingConfig
+from groundup.generation import sampling
+from groundup.generation.sampling import (
+    apply_repetition_penalty,
+    apply_temperature,
+    apply_top_k,
+    apply_top_p,
+    sample,
+)
+
+INF = math.inf
+# Quarters: exact in float32, with many ties.
+logit_arrays = npst.arrays(
+    np.float32, st.tuples(st.integers(1, 4), st.integers(1, 30)), elements=st.integers(-40, 40).map(lambda n: n / 4)
+)
+
+
+def tensor(*rows):
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+def generators(n, seed=0):
+    """n names for one generator: consecutive numbers of one stream."""
+    return [torch.Generator().manual_seed(seed)] * n
+
+
+def nothing_seen(rows):
+    return torch.empty(rows, 0, dtype=torch.long)
+
+
+def random_logits(rows=5, vocab=200, scale=3.0):
+    return torch.randn(rows, vocab, generator=torch.Generator().manual_seed(3)) * scale
+
+
+# What each function is, on numbers one can check by hand.
+
+
+def test_repetition_penalty_divides_positive_and_multiplies_negative_logits_of_seen_tokens():
+    out = apply_repetition_penalty(tensor([4.0, -4.0, 0.0, 3.0]), torch.tensor([[0, 1, 2, 1, 0]]), 2.0)
+    assert out.tolist() == [[2.0, -8.0, 0.0, 3.0]]
+
+
+def test_repetition_penalty_sees_each_row_alone():
+    out = apply_repetition_penalty(tensor([2.0, 2.0], [2.0, 2.0]), torch.tensor([[0], [1]]), 4.0)
+    assert out.tolist() == [[0.5, 2.0], [2.0, 0.5]]
+
+
+def test_top_k_keeps_equals_of_the_kth():
+    assert apply_top_k(tensor([1.0, 3.0, 2.0, 2.0, 0.0]), 2).tolist() == [[-INF, 3.0, 2.0, 2.0, -INF]]
+
+
+@pytest.mark.parametrize("k", [0, 3, 4])
+def test_top_k_of_nothing_or_everything_keeps_everything(k):
+    assert apply_top_k(tensor([1.0, 3.0, 2.0]), k).tolist() == [[1.0, 3.0, 2.0]]
+
+
+@pytest.mark.parametrize(
+    ("p", "kept"),
+    [(0.01, {1}), (0.49, {1}), (0.51, {1, 3}), (0.74, {1, 3}), (0.76, {0, 1, 2, 3}), (0.99, {0, 1, 2, 3}), (1.0, None)],
+)
+def test_top_p_keeps_the_smallest_set_with_at_least_p(p, kept):
+    logits = tensor([0.125, 0.5, 0.125, 0.25, 0.0]).log()
+    kept = {0, 1, 2, 3} if kept is None else kept
+    assert set((apply_top_p(logits, p) > -INF)[0].nonzero()[:, 0].tolist()) == kept
+
+
+def test_top_p_of_nearly_everything():
+    """More than the probabilities, rounded, may sum to."""
+    logits = random_logits(20, 3000)
+    kept = apply_top_p(logits, 1 - 2**-53) > -INF
+    assert ((logits.softmax(-1) * kept).sum(-1) > 1 - 1e-5).all()
+
+
+def test_top_p_keeps_at_least_one():
+    assert (apply_top_p(tensor([0.0, 9.0, 1.0]), 1e-9) > -INF).tolist() == [[False, True, False]]
+
+
+# The filters against transformers' own.
+
+
+def test_penalty_and_temperature_equal_transformers():
+    oracle = pytest.importorskip("transformers").generation.logits_process
+    logits, seen = random_logits(), torch.randint(200, (5, 40), generator=torch.Generator().manual_seed(1))
+    for value in (0.3, 1.0, 1.7):
+        theirs = oracle.RepetitionPenaltyLogitsProcessor(value)(seen, logits)
+        assert torch.equal(apply_repetition_penalty(logits, seen, value), theirs)
+        assert torch.equal(apply_temperature(logits, value), oracle.TemperatureLogitsWarper(value)(seen, logits))
+
+
+@pytest.mark.parametrize("k", [1, 2, 50, 199, 200, 500])
+def test_top_k_equals_transformers(k):
+    oracle = pytest.importorskip("transformers").generation.logits_process
+    for logits in (random_logits(), random_logits().round()):  # rounded: ties
+        assert torch.equal(apply_top_k(logits, k), oracle.TopKLogitsWarper(k)(None, logits))
+
+
+@pytest.mark.parametrize("p", [0.001, 0.1, 0.5, 0.9, 0.95, 0.999])
+@pytest.mark.parametrize(("vocab", "scale"), [(20, 1.0), (200, 3.0), (3000, 3.0), (3000, 0.1)])
+def test_top_p_equals_transformers(p, vocab, scale):
+    """Sharp and flat: the set fits the first guess, needs the second, needs the whole vocabulary."""
+    oracle = pytest.importorskip("transformers").generation.logits_process
+    logits = random_logits(3, vocab, scale)
+    assert torch.equal(apply_top_p(logits, p), oracle.TopPLogitsWarper(p)(None, logits))
+
+
+# For any logits.
+
+
+@given(logit_arrays, st.integers(1, 40))
+def test_top_k_keeps_k_or_more_only_for_ties(array, k):
+    logits = torch.from_numpy(array)
+    kept = apply_top_k(logits, k) > -INF
+    for row, keep in zip(logits, kept, strict=True):
+        in_, out = row[keep], row[~keep]
+        assert len(in_) >= min(k, len(row))
+        assert (in_ > in_.min()).sum() < k
+        assert not len(out) or out.max() < in_.min()
+
+
+@given(logit_arrays, st.floats(1e-6, 1))
+def test_top_p_keeps_enough_and_not_more(array, p):
+    logits = torch.from_numpy(array)
+    kept = apply_top_p(logits, p) > -INF
+    probabilities = logits.double().softmax(-1)
+    for row, keep in zip(probabilities, kept, strict=True):
+        in_, out = row[keep], row[~keep]
+        assert len(in_) >= 1
+        assert in_.sum() >= p - 1e-5
+        assert in_[in_ > in_.min()].sum() < p + 1e-5  # without the least likely ones it is not enough
+        assert not len(out) or out.max() < in_.min()
+
+
+@given(logit_arrays, st.floats(0.01, 1), st.integers(0, 30))
+def test_filters_do_not_depend_on_the_order_of_the_vocabulary(array, p, k):
+    logits = torch.from_numpy(array)
+    mass = logits.double().softmax(-1).sort(descending=True).values.cumsum(-1)
+    assume((mass - p).abs().min() > 1e-5)  # where rounding decides, it may decide either way
+    order = torch.randperm(logits.shape[1], generator=torch.Generator().manual_seed(0))
+    for filter_ in (lambda x: apply_top_k(x, k), lambda x: apply_top_p(x, p)):
+        assert torch.equal(filter_(logits)[:, order], filter_(logits[:, order]))
+
+
+@given(logit_arrays, st.integers(1, 3))
+def test_first_guess_changes_nothing(array, guess):
+    """Top-p by the largest few equals top-p by all."""
+    logits = torch.from_numpy(array)
+    for p in (0.2, 0.7, 0.95):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sampling, "FIRST_GUESSES", (guess,))
+            few = apply_top_p(logits, p)
+            patch.setattr(sampling, "FIRST_GUESSES", ())
+            assert torch.equal(few, apply_top_p(logits, p))
+
+
+# Drawing.
+
+
+def draw(config, logits, n, seed=0):
+    """Frequencies of n draws from one row of logits."""
+    rows = tensor(logits).expand(n, -1)
+    ids = sample(rows, config, generators(n, seed), nothing_seen(n))
+    return torch.bincount(ids, minlength=len(logits)).double()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        SamplingConfig(),
+        SamplingConfig(temperature=0.5),
+        SamplingConfig(temperature=3.0, top_k=4),
+        SamplingConfig(top_p=0.8),
+        SamplingConfig(temperature=1.5, top_k=5, top_p=0.9),
+    ],
+    ids=str,
+)
+def test_frequencies_are_the_probabilities(config):
+    """Pearson's chi-square, with the seed fixed: a biased draw fails, the same draw never does."""
+    logits = [0.3, 2.0, -1.0, 1.2, 0.0, 0.7, -3.0]
+    n = 20_000
+    expected = tensor(logits).double() / config.temperature
+    expected = apply_top_p(apply_top_k(expected, config.top_k), config.top_p).softmax(-1)[0]
+    observed = draw(config, logits, n)
+    possible = expected > 0
+    assert observed[~possible].sum() == 0
+    chi2 = ((observed - n * expected)[possible] ** 2 / (n * expected)[possible]).sum()
+    assert chi2 < 22.5  # 99.9 % quantile for 6 degrees of freedom
+
+
+def test_neighboring_seeds_draw_independently():
+    """The first numbers of generators seeded 0, 1, 2, ... are as good as those of one generator."""
+    n = 5_000
+    ids = sample(
+        torch.zeros(n, 10),
+        SamplingConfig(),
+        [torch.Generator().manual_seed(i) for i in range(n)],
+        nothing_seen(n),
+    )
+    observed = torch.bincount(ids, minlength=10).double()
+    assert ((observed - n / 10) ** 2 / (n / 10)).sum() < 27.9  # 99.9 % for 9 degrees of freedom
+
+
+def test_impossible_tokens_are_never_drawn(monkeypatch):
+    """Not even by the smallest and the largest number a generator can give."""
+    logits = tensor([-INF, 1.0, -INF, 0.0, -INF])
+    for number, expected in ((0.0, 1), (1 - 2**-53, 3)):
+        monkeypatch.setattr(torch, "rand", lambda *_, n=number, **__: torch.tensor([n], dtype=torch.float64))
+        assert sample(logits, SamplingConfig(), generators(1), nothing_seen(1)).tolist() == [expected]
+
+
+def test_largest_number_falls_on_a_possible_token_however_probabilities_round(monkeypatch):
+    logits = random_logits(200, 300)
+    logits[:, -1] = -INF
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.tensor([1 - 2**-53], dtype=torch.float64))
+    assert (logits.softmax(-1).double().sum(-1) < 1 - 1e-8).any()
+    assert (sample(logits, SamplingConfig(), generators(200), nothing_seen(200)) < 299).all()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 5e-324, 1e-40, 1e-30])
+def test_temperature_towards_zero_takes_the_largest(temperature):
+    logits = random_logits(50, 300, 30.0)
+    ids = sample(logits, SamplingConfig(temperature=temperature), generators(50), nothing_seen(50))
+    assert torch.equal(ids, logits.argmax(-1))
+
+
+def test_greedy_takes_the_first_of_equals_and_draws_nothing():
+    generator = torch.Generator().manual_seed(5)
+    before = generator.get_state()
+    assert sample(tensor([1.0, 3.0, 3.0]), SamplingConfig(temperature=0.0), [generator], nothing_seen(1)).tolist() == [
+        1
+    ]
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_greedy_obeys_the_penalty():
+    config = SamplingConfig(temperature=0.0, repetition_penalty=2.0)
+    assert sample(tensor([1.0, 3.0, 2.0]), config, generators(1), torch.tensor([[1]])).tolist() == [2]
+
+
+def test_rows_draw_from_their_own_generators():
+    logits = random_logits(4, 50)
+    together = sample(logits, SamplingConfig(), [torch.Generator().manual_seed(i) for i in range(4)], nothing_seen(4))
+    alone = [
+        sample(logits[i : i + 1], SamplingConfig(), [torch.Generator().manual_seed(i)], nothing_seen(1)).item()
+        for i in range(4)
+    ]
+    assert together.tolist() == alone
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_logits_are_sampled_in_single_precision(dtype):
+    logits = random_logits(500, 300).to(dtype)
+    config = SamplingConfig(temperature=0.7, top_p=0.9)
+    draws = [sample(x, config, generators(500), nothing_seen(500)) for x in (logits, logits.float())]
+    assert torch.equal(*draws)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_nan_is_an_error_and_not_a_token(temperature):
+    with pytest.raises(UserError, match="not numbers"):
+        sample(tensor([1.0, math.nan]), SamplingConfig(temperature=temperature), generators(1), nothing_seen(1))
