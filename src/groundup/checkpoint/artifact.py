@@ -19,9 +19,9 @@ from groundup.config.model import BigramConfig, GPTConfig, ModelConfig
 from groundup.model.bigram import Bigram
 from groundup.model.build import build_model
 from groundup.model.gpt import GPT
-from groundup.runtime.files import new_folder, recover, verify_folder
+from groundup.runtime.files import fault_point, new_folder, recover, verify_folder, write_synced
 from groundup.tokenizer.base import Tokenizer
-from groundup.tokenizer.io import load_tokenizer, save_tokenizer
+from groundup.tokenizer.io import load_tokenizer, tokenizer_json
 
 FORMAT, VERSION = "groundup-model", 1
 CONFIG, WEIGHTS, TOKENIZER = "config.json", "model.safetensors", "tokenizer.json"
@@ -58,9 +58,9 @@ def write_model_files(
     """The three files of a model, into a folder that `new_folder` made."""
     kind = next(name for name, cls in _KINDS.items() if isinstance(config, cls))
     values = {"format": FORMAT, "version": VERSION, "kind": kind, "model": to_dict(config), "info": info}
-    (folder / CONFIG).write_text(dump_json(values), encoding="utf-8")
+    write_synced(folder / CONFIG, dump_json(values).encode())
     save_tensors(folder / WEIGHTS, state)
-    save_tokenizer(tokenizer, folder / TOKENIZER)
+    write_synced(folder / TOKENIZER, tokenizer_json(tokenizer).encode())
 
 
 def load_model(path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> LoadedModel:
@@ -130,6 +130,7 @@ def read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     """Write tensors as safetensors, from any device."""
+    fault_point("write", path)
     save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, path)
     path.chmod(0o644)  # safetensors makes it readable by its owner alone
 

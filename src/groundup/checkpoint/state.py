@@ -15,7 +15,7 @@ from groundup.checkpoint.artifact import load_tensors, save_tensors, write_model
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
 from groundup.config.model import ModelConfig
-from groundup.runtime.files import new_folder, remove_folder, sweep, verify_folder
+from groundup.runtime.files import new_folder, remove_folder, sweep, verify_folder, write_synced
 from groundup.tokenizer.base import Tokenizer
 
 TENSORS, STATE = "training.safetensors", "training.json"
@@ -89,7 +89,7 @@ class CheckpointStore:
             flat = {f"{part}/{name}": t for part, entries in tensors.items() for name, t in entries.items()}
             save_tensors(folder / TENSORS, flat)
             values = {"step": step, "is_best": is_best, "parts": list(tensors), "state": state}
-            (folder / STATE).write_text(dump_json(values), encoding="utf-8")
+            write_synced(folder / STATE, dump_json(values).encode())
         self._purge()
         return path
 

@@ -35,7 +35,7 @@ def write_file(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
     try:
         with _explained(path):
-            _write_synced(temporary, data)
+            write_synced(temporary, data)
             _rename(temporary, path)
             _sync_folder(path.parent)
     finally:
@@ -78,6 +78,7 @@ def new_folder(path: Path) -> Iterator[Path]:
     old = path.with_name(f".old-{path.name}")
     with _explained(path):
         recover(path)
+        remove_folder(old)  # a crash came after the second rename
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             fault_point("mkdir", temporary)
@@ -108,7 +109,7 @@ def _seal(folder: Path) -> None:
     for file in sorted(folder.iterdir()):
         _sync_file(file)
         files[file.name] = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
-    _write_synced(folder / MANIFEST, dump_json({"format": 1, "files": files}).encode())
+    write_synced(folder / MANIFEST, dump_json({"format": 1, "files": files}).encode())
     _sync_folder(folder)
 
 
@@ -171,7 +172,8 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a new file and make it durable; only for files in a folder that has no name yet."""
     fault_point("open", path)
     with path.open("wb") as file:
         fault_point("write", path)

@@ -11,9 +11,14 @@ VERSION = 1
 FILE = "tokenizer.json"
 
 
+def tokenizer_json(tokenizer: Tokenizer) -> str:
+    """The text of a tokenizer.json."""
+    return dump_json({"format": "groundup-tokenizer", "version": VERSION, **tokenizer.to_dict()})
+
+
 def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
     """Write tokenizer.json."""
-    path.write_text(dump_json({"format": "groundup-tokenizer", "version": VERSION, **tokenizer.to_dict()}), "utf-8")
+    path.write_text(tokenizer_json(tokenizer), "utf-8")
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

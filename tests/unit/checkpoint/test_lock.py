@@ -1,0 +1,34 @@
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from groundup.checkpoint.lock import RunLock
+from groundup.config.errors import UserError
+
+
+def test_the_second_is_refused_at_once_and_told_who(tmp_path):
+    with RunLock(tmp_path / "run"):
+        start = time.monotonic()
+        with pytest.raises(UserError, match=f"process {os.getpid()} on"), RunLock(tmp_path / "run"):
+            pass
+        assert time.monotonic() - start < 1
+    with RunLock(tmp_path / "run"):
+        pass
+
+
+def test_a_killed_holder_frees_it(tmp_path):
+    code = (
+        "import sys, time, pathlib; from groundup.checkpoint.lock import RunLock\n"
+        "with RunLock(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UserError), RunLock(tmp_path / "run"):
+        pass
+    holder.kill()
+    holder.communicate()
+    with RunLock(tmp_path / "run"):
+        pass
