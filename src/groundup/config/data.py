@@ -7,7 +7,7 @@ from typing import Literal
 from groundup.config.errors import UsageError
 
 SourceName = Literal["shakespeare", "tiny-shakespeare", "text", "shards"]
-TokenizerName = Literal["char", "gpt2"]
+ValRule = Literal["head", "hash"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,3 +33,23 @@ class DataConfig:
             raise UsageError("data.source shakespeare takes no path; use --data.source text --data.path ...")
         if not 0 < self.val_fraction < 1:
             raise UsageError(f"data.val_fraction must be between 0 and 1, got {self.val_fraction}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShardConfig:
+    """How documents are laid out in shards. Every value decides bytes on the disk."""
+
+    shard_tokens: int = 100_000_000
+    """Ids per shard."""
+    val_rule: ValRule = "head"
+    """For documents that their source puts into no split. head: the first ids of all are validation, one shard or
+    val_fraction, whichever is less; hash: val_fraction of the documents, chosen by their hash."""
+    val_fraction: float = 0.01
+    """Share of validation."""
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if self.shard_tokens < 1:
+            raise UsageError(f"shard_tokens must be at least 1, got {self.shard_tokens}")
+        if not 0 < self.val_fraction < 1:
+            raise UsageError(f"val_fraction must be between 0 and 1, got {self.val_fraction}")

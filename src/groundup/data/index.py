@@ -1,6 +1,7 @@
 """index.json: the shards of a dataset, what is in them, and their hashes."""
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from groundup.runtime.files import write_file
 
 INDEX = "index.json"
 VERSION = 1
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,8 +37,8 @@ class DatasetIndex:
 
     version: int = VERSION
     source: str
-    settings: str
-    """SHA-256 of all that decided the bytes: source, tokenizer, shard size, split rule."""
+    settings: dict[str, str | int | float]
+    """All that decided the bytes: source, tokenizer, shard size, split rule."""
     tokenizer_fingerprint: str
     vocab_size: int
     shards: tuple[ShardInfo, ...]
@@ -65,4 +67,8 @@ def load_index(folder: Path) -> DatasetIndex:
     values = load_json(path)
     if isinstance(values, dict) and values.get("version") != VERSION:
         raise UserError(f"{path} has version {values.get('version')}; this groundup reads version {VERSION}")
-    return from_dict(DatasetIndex, values, where=str(path))
+    index = from_dict(DatasetIndex, values, where=str(path))
+    for info in index.shards:
+        if not _NAME.fullmatch(info.file):
+            raise UserError(f"{path} is damaged: {info.file!r} is not the name of a shard")
+    return index

@@ -64,7 +64,7 @@ class TextFiles:
 
 
 def read_text(path: Path) -> str:
-    """A file of UTF-8 text, line ends as `\\n`, without a byte order mark.
+    r"""A file of UTF-8 text, line ends as `\n`, without a byte order mark.
 
     Raises:
         UserError: Not readable, binary, or not UTF-8; the message says where.
