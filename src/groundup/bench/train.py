@@ -223,7 +223,7 @@ def _peer(
         y = torch.stack([torch.from_numpy(data[i + 1 : i + 1 + T].astype(np.int64)) for i in offsets]).to(device)
         with precision.autocast():
             loss = loss_of(x, y)
-        scaler.scale(loss).backward()
+        torch.autograd.backward(scaler.scale(loss))
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         scaler.step(optimizer)

@@ -58,13 +58,7 @@ class Run:
     """Loss of any model over the validation split."""
 
 
-def build_run(
-    config: TrainConfig,
-    *,
-    resume_from: SavedCheckpoint | None,
-    console: Console,
-    stop: StopRequest,
-) -> Run:
+def build_run(config: TrainConfig, *, resume_from: SavedCheckpoint | None, console: Console, stop: StopRequest) -> Run:
     """Build everything a run consists of, at its first step or where a checkpoint left it.
 
     Raises:
@@ -74,13 +68,7 @@ def build_run(
     dataset = open_corpus(config.data)
     tokenizer = dataset.tokenizer()
     shape = resolve_model(config.model, tokenizer)
-    device = pick_device(config.runtime.device)
-    if threads := saved.get("threads", config.runtime.threads):
-        torch.set_num_threads(threads)
-    precision = pick_precision(saved.get("precision", config.runtime.precision), device, n_embd=shape.n_embd)
-
-    if device.type == "cpu":
-        keep_freed_memory()
+    device, precision = _machine(config, saved, shape)
 
     torch.manual_seed(config.seed)
     model = init_weights(_gpt(shape), seed=config.seed).to(device)
@@ -103,12 +91,7 @@ def build_run(
         loss_module=loss_module,
         optimizers=build_optimizers(model, config.optim, device),
         batches=batches,
-        lr_scale=partial(
-            cosine_scale,
-            warmup_steps=config.optim.warmup_steps,
-            max_steps=config.max_steps,
-            final=config.optim.min_lr / config.optim.lr,
-        ),
+        lr_scale=_lr_scale(config),
         precision=precision,
         scaler=torch.amp.GradScaler(device.type, enabled=precision.needs_scaler),
         device=device,
@@ -121,31 +104,14 @@ def build_run(
     )
     if resume_from:
         restore(trainer, batches, resume_from)
-    store = CheckpointStore(config.run_dir / "checkpoints", keep_last=config.checkpoint.keep_last)
-
-    def measure(module: torch.nn.Module) -> LossResult:
-        split = dataset.split("val")
-        return evaluate_loss(
-            module,
-            eval_batches(
-                split,
-                block_size=shape.block_size,
-                batch_size=_eval_batch(config),
-                max_tokens=config.eval.max_tokens,
-            ),
-            device=device,
-            bytes_per_token=split.n_bytes / split.n_tokens,
-            autocast=precision.autocast(),
-        )
-
     return Run(
         trainer=trainer,
         dataset=dataset,
         tokenizer=tokenizer,
         generator=TextGenerator(model, tokenizer),
-        store=store,
+        store=CheckpointStore(config.run_dir / "checkpoints", keep_last=config.checkpoint.keep_last),
         resolved=resolved,
-        measure=measure,
+        measure=partial(_val_loss, trainer=trainer, dataset=dataset, config=config),
     )
 
 
@@ -209,15 +175,46 @@ def build_callbacks(run: Run, config: TrainConfig, *, log: MetricsLog, display: 
     return looking_on
 
 
+def _machine(config: TrainConfig, saved: dict[str, Any], shape: GPTConfig) -> tuple[torch.device, Precision]:
+    """Pick device, threads and precision: those the run began with, where it is resumed."""
+    device = pick_device(config.runtime.device)
+    if threads := saved.get("threads", config.runtime.threads):
+        torch.set_num_threads(threads)
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device, pick_precision(saved.get("precision", config.runtime.precision), device, n_embd=shape.n_embd)
+
+
+def _lr_scale(config: TrainConfig) -> Callable[[int], float]:
+    return partial(
+        cosine_scale,
+        warmup_steps=config.optim.warmup_steps,
+        max_steps=config.max_steps,
+        final=config.optim.min_lr / config.optim.lr,
+    )
+
+
 def _gpt(shape: GPTConfig) -> GPT:
     model = build_model(shape)
     assert isinstance(model, GPT)
     return model
 
 
-def _eval_batch(config: TrainConfig) -> int:
-    """Sequences per evaluation batch: no gradients are kept, so twice the training size fits."""
-    return 2 * config.runtime.micro_batch_size
+def _val_loss(module: torch.nn.Module, *, trainer: Trainer, dataset: TokenDataset, config: TrainConfig) -> LossResult:
+    split = dataset.split("val")
+    batches = eval_batches(
+        split,
+        block_size=trainer.model.config.block_size,
+        batch_size=2 * config.runtime.micro_batch_size,  # no gradients are kept: twice the training size fits
+        max_tokens=config.eval.max_tokens,
+    )
+    return evaluate_loss(
+        module,
+        batches,
+        device=trainer.device,
+        bytes_per_token=split.n_bytes / split.n_tokens,
+        autocast=trainer.precision.autocast(),
+    )
 
 
 def _loss_module(
