@@ -1,5 +1,6 @@
 """A prepared folder, opened: index.json, tokenizer.json and shards."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,12 @@ from groundup.config.errors import UserError
 from groundup.data.documents import SplitName
 from groundup.data.index import DatasetIndex, ShardInfo, load_index
 from groundup.data.shards import ShardReader
+from groundup.runtime.files import sha256_file
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import load_tokenizer
+
+OPEN_SHARDS = 32
+"""Files held open: a window of the training order lies in a few shards, a corpus may have thousands."""
 
 
 class Split:
@@ -27,18 +32,24 @@ class Split:
         self.shards = [ShardReader(folder / info.file) for info in infos]
         self.n_tokens = sum(info.n_tokens for info in infos)
         self.n_bytes = sum(info.n_bytes for info in infos)
+        self._open: dict[int, ShardReader] = {}
+        """Shards with an open file, the one used last at the end."""
 
     def read(self, shard: int, start: int, count: int) -> NDArray[np.unsignedinteger]:
         """Ids [start, start + count) of one shard."""
-        return self.shards[shard].read(start, count)
+        reader = self._open.pop(shard, None) or self.shards[shard]
+        if len(self._open) >= OPEN_SHARDS:
+            self._open.pop(next(iter(self._open))).close()
+        self._open[shard] = reader
+        return reader.read(start, count)
 
     def read_all(self) -> NDArray[np.unsignedinteger]:
         """All ids of the split, shard after shard."""
-        return np.concatenate([shard.read(0, len(shard)) for shard in self.shards])
+        return np.concatenate([self.read(k, 0, len(shard)) for k, shard in enumerate(self.shards)])
 
 
 class TokenDataset:
-    """A dataset on disk whose headers agree with its index. The contents are hashed by `groundup data verify`.
+    """A dataset on disk whose headers agree with its index. Contents are hashed by `verify` alone.
 
     Args:
         folder: What `prepare` made.
@@ -67,6 +78,21 @@ class TokenDataset:
         if tokenizer.fingerprint != self.index.tokenizer_fingerprint:
             raise UserError(f"{self.dir / 'tokenizer.json'} is not the tokenizer that these shards were made with")
         return tokenizer
+
+    def verify(self) -> Iterator[tuple[ShardInfo, str]]:
+        """Hash every shard: each with what is wrong with it, "" where it is sound.
+
+        Raises:
+            UserError: The tokenizer is not the one that the shards were made with.
+        """
+        self.tokenizer()
+        for info in self.index.shards:
+            path = self.dir / info.file
+            try:
+                sound = sha256_file(path) == info.sha256
+                yield info, "" if sound else f"{path} is damaged: its SHA-256 is not the one in the index"
+            except OSError as error:
+                yield info, f"cannot read {path}: {error.strerror}"
 
     def split(self, name: SplitName) -> Split:
         """One split.

@@ -1,9 +1,12 @@
 """Fetch a file once: resumed where it was cut, checked by size and SHA-256, then kept."""
 
 import http.client
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+
+from filelock import FileLock
 
 from groundup.config.errors import UserError
 from groundup.runtime.files import sha256_file
@@ -12,6 +15,8 @@ TIMEOUT = 30.0
 """Seconds without a byte after which a connection counts as cut."""
 TRIES = 5
 """Connections in a row that may bring nothing new before we give up."""
+WAIT = 1.0
+"""Seconds of rest before a connection that follows one without anything new; doubled from one to the next."""
 CHUNK = 1 << 20
 
 
@@ -27,19 +32,26 @@ def download(url: str, path: Path, *, size: int, sha256: str) -> Path:
     Raises:
         UserError: It cannot be had, or is not the expected file.
     """
-    if path.exists() and path.stat().st_size == size and sha256_file(path) == sha256:
+    if _whole(path, size, sha256):
         return path
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _fetch(url, part, size)
-        if sha256_file(part) != sha256:
-            part.unlink()
-            raise UserError(f"{url} is not the expected file: its SHA-256 differs; nothing was kept")
-        part.replace(path)
+        with FileLock(path.with_name(path.name + ".lock")):  # two at once would mix their bytes
+            if _whole(path, size, sha256):
+                return path
+            _fetch(url, part, size)
+            if sha256_file(part) != sha256:
+                part.unlink()
+                raise UserError(f"{url} is not the expected file: its SHA-256 differs; nothing was kept")
+            part.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
     return path
+
+
+def _whole(path: Path, size: int, sha256: str) -> bool:
+    return path.exists() and path.stat().st_size == size and sha256_file(path) == sha256
 
 
 def _fetch(url: str, part: Path, size: int) -> None:
@@ -66,9 +78,11 @@ def _fetch(url: str, part: Path, size: int) -> None:
         else:
             reason = "the connection ended early"
         now = part.stat().st_size if part.exists() else 0
-        idle = idle + 1 if now <= have else 0
         if now == size:
             return
+        idle = idle + 1 if now <= have else 0
+        if 0 < idle < TRIES:
+            time.sleep(WAIT * 2 ** (idle - 1))
     raise UserError(f"cannot download {url}: {reason}; offline, give a local copy with --data.path")
 
 

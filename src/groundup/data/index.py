@@ -4,6 +4,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, from_dict, load_json, to_dict
@@ -52,7 +53,13 @@ class DatasetIndex:
 
     def save(self, folder: Path) -> None:
         """Write index.json at once."""
-        write_file(folder / INDEX, dump_json(to_dict(self)).encode())
+        values = to_dict(self)
+        write_file(folder / INDEX, dump_json({**values, "checksum": _checksum(values)}).encode())
+
+
+def _checksum(values: dict[str, Any]) -> str:
+    """SHA-256 of everything else in index.json: counts vouch for nothing that hashes of shards vouch for."""
+    return hashlib.sha256(dump_json(values).encode()).hexdigest()
 
 
 def load_index(folder: Path) -> DatasetIndex:
@@ -65,8 +72,12 @@ def load_index(folder: Path) -> DatasetIndex:
     if not path.is_file():
         raise UserError(f"{folder} holds no prepared data: there is no {INDEX} in it (see groundup prepare --help)")
     values = load_json(path)
-    if isinstance(values, dict) and values.get("version") != VERSION:
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is not the index of a dataset")
+    if values.get("version") != VERSION:
         raise UserError(f"{path} has version {values.get('version')}; this groundup reads version {VERSION}")
+    if values.pop("checksum", None) != _checksum(values):
+        raise UserError(f"{path} is damaged: its checksum is not that of its contents")
     index = from_dict(DatasetIndex, values, where=str(path))
     for info in index.shards:
         if not _NAME.fullmatch(info.file):

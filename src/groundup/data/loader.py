@@ -92,15 +92,24 @@ class TrainBatches:
         }
 
     def load_state_dict(self, state: dict[str, Any], *, allow_data_change: bool = False) -> None:
-        """Go to where a stream stood.
+        """Go to where a stream stood, whatever ranks it was for.
+
+        Args:
+            state: What `state_dict` returned.
+            allow_data_change: Take the same number of samples as read when the data is not the same.
 
         Raises:
-            UserError: It was a stream of other data.
+            UserError: It was a stream of other data, or of blocks of another size.
         """
+        if state["block_size"] != self.block_size:
+            raise UserError(
+                f"the place in the data was counted in blocks of {state['block_size']} tokens, not of {self.block_size}"
+            )
         if state["fingerprint"] != self.split.fingerprint and not allow_data_change:
             raise UserError(
                 "the data is not what this run was trained on: its fingerprint is"
-                f" {self.split.fingerprint[:12]} instead of {state['fingerprint'][:12]}"
+                f" {self.split.fingerprint[:12]} instead of {state['fingerprint'][:12]};"
+                " --allow-data-change goes on with it at the same number of samples"
             )
         self._order = Order(self._order.shard_tokens, self.block_size, state["seed"])
         self._epoch, self._epoch_start, self._ahead = self._order.epoch(0), 0, None
@@ -166,7 +175,15 @@ def eval_batches(
         max_tokens: Stop after the block in which this many were predicted; 0 goes on to the end.
         rank: This process takes every world_size-th block from `rank` on.
         world_size: Processes that share the work.
+
+    Raises:
+        UserError: There is no token to predict.
     """
+    if all(len(reader) < 2 for reader in split.shards):
+        raise UserError(
+            f"the validation split has {split.n_tokens} token, too few to predict one from another; use more text"
+            " or a larger share of validation"
+        )
     idx: list[NDArray[np.int64]] = []
     targets: list[NDArray[np.int64]] = []
     predicted = number = 0

@@ -1,7 +1,8 @@
 """In which order the blocks of a dataset are learned from: by formula, from a seed and an epoch.
 
 A sample is block_size + 1 consecutive tokens of one shard. In every epoch the samples tile each shard from another
-offset, so that no token is predicted twice in an epoch and block borders still move between epochs. An epoch visits
+offset, so that no token is predicted twice in an epoch and block borders still move between epochs; what does not fill
+a block at the two ends of a shard, fewer than two blocks, waits for another epoch. An epoch visits
 windows of neighboring samples in random order, and the samples of a window in random order: nearly as random as a
 full permutation, while reads stay close together on the disk.
 """
@@ -34,13 +35,14 @@ class Order:
     def epoch(self, number: int) -> "Epoch":
         """One pass over the data."""
         rng = np.random.default_rng((self.seed, number))
-        # The shortest shard must still hold one sample behind the offset.
-        slack = min(self.block_size, min(self.shard_tokens) - self.block_size)
-        offset = int(rng.integers(slack)) if slack > 0 else 0
-        counts = [max(0, (n - 1 - offset) // self.block_size) for n in self.shard_tokens]
-        ends = np.cumsum(counts)
-        n_windows = -(-int(ends[-1]) // self.window)
-        return Epoch(self, number, offset, ends, rng.permutation(n_windows))
+        tokens = np.array(self.shard_tokens)
+        # A shard that can hold a sample must still hold one behind its offset.
+        offsets = rng.integers(np.clip(tokens - self.block_size, 1, self.block_size))
+        ends = np.cumsum(np.maximum(0, (tokens - 1 - offsets) // self.block_size))
+        n_samples = int(ends[-1])
+        windows = rng.permutation(-(-n_samples // self.window))
+        sizes = np.minimum(self.window, n_samples - windows * self.window)
+        return Epoch(self, number, offsets, ends, windows, np.cumsum(sizes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,31 +51,33 @@ class Epoch:
 
     order: Order
     number: int
-    offset: int
+    offsets: NDArray[np.int64]
+    """Where the first sample of each shard begins."""
     ends: NDArray[np.int64]
     """Samples up to the end of each shard."""
     windows: NDArray[np.int64]
     """Windows in the order they are visited."""
+    window_ends: NDArray[np.int64]
+    """Places up to the end of each of them."""
 
     def __len__(self) -> int:
         return int(self.ends[-1])
 
     def locate(self, start: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Shard and first token of the samples at places [start, start + count) of the epoch."""
+        end = start + count
         pieces = []
-        at = 0
-        for window in self.windows:
-            size = min(self.order.window, len(self) - int(window) * self.order.window)
-            low, high = max(start, at), min(start + count, at + size)
-            if low < high:
-                pieces.append(self._permuted(int(window), size)[low - at : high - at])
-            at += size
-            if at >= start + count:
-                break
+        k = int(np.searchsorted(self.window_ends, start, side="right"))
+        while start < end:
+            window, stop = int(self.windows[k]), int(self.window_ends[k])
+            size = min(self.order.window, len(self) - window * self.order.window)
+            first = start - (stop - size)
+            pieces.append(self._permuted(window, size)[first : first + end - start])
+            start, k = stop, k + 1
         samples = np.concatenate(pieces)
         shards = np.searchsorted(self.ends, samples, side="right")
         first_of_shard = np.concatenate(([0], self.ends))[shards]
-        return shards, self.offset + (samples - first_of_shard) * self.order.block_size
+        return shards, self.offsets[shards] + (samples - first_of_shard) * self.order.block_size
 
     def _permuted(self, window: int, size: int) -> NDArray[np.int64]:
         rng = np.random.default_rng((self.order.seed, self.number, window))

@@ -32,7 +32,7 @@ from groundup.data.work import PartFailed, PartResult, ShardPlan, Work, assemble
 from groundup.runtime.files import write_file
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import FILE as TOKENIZER_FILE
-from groundup.tokenizer.io import save_tokenizer
+from groundup.tokenizer.io import tokenizer_json
 
 Settings = dict[str, str | int | float]
 
@@ -97,8 +97,9 @@ def prepare(
     _claim(work.folder, settings, tokenizer)
     with _locked(work.folder / f"task-{index}-of-{count}.lock"):
         if (folder / INDEX).exists():  # another call finished it while this one began
-            shutil.rmtree(work.folder, ignore_errors=True)
             return _finished(folder, settings)
+        if count == 1:
+            _remove_leftovers(work.folder)
         results = _tokenize(work, (index, count), executor, progress)
         if results is None:
             return None
@@ -131,7 +132,14 @@ def _refuse_other(found: object, asked: Settings, what: str) -> None:
 def _finished(folder: Path, settings: Settings) -> DatasetIndex:
     found = load_index(folder)
     _refuse_other(found.settings, settings, f"the dataset in {folder}")
+    shutil.rmtree(folder / ".work", ignore_errors=True)  # where a call was killed right after the index
     return found
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Delete the half-made files of calls that were killed. Only where no other task can be making them."""
+    for leftover in folder.glob(".*.tmp-*"):
+        leftover.unlink(missing_ok=True)
 
 
 def _claim(work_folder: Path, settings: Settings, tokenizer: Tokenizer) -> None:
@@ -142,9 +150,9 @@ def _claim(work_folder: Path, settings: Settings, tokenizer: Tokenizer) -> None:
         return
     try:
         work_folder.mkdir(parents=True, exist_ok=True)
-        save_tokenizer(tokenizer, work_folder / TOKENIZER_FILE)
     except OSError as error:
         raise UserError(f"cannot write {work_folder}: {error.strerror}") from error
+    write_file(work_folder / TOKENIZER_FILE, tokenizer_json(tokenizer).encode())
     write_file(mark, dump_json(settings).encode())
 
 
@@ -208,16 +216,21 @@ def _assemble(
     executor: Executor,
     progress: Callable[[Progress], None],
 ) -> DatasetIndex | None:
+    folder = work.folder.parent
     index, count = only
     first = len(plans) * index // count  # tasks begin at different shards, and meet few that others are making
     missing = [(plan,) for plan in [*plans[first:], *plans[:first]] if find_shard(work, plan) is None]
     make = functools.partial(assemble_shard, work, bytes_per_id(tokenizer))
     tokens = 0
-    for done, info in enumerate(executor(make, missing), start=len(plans) - len(missing) + 1):
-        tokens += info.n_tokens if info else 0
-        progress(Progress(phase="assemble", done=done, total=len(plans), tokens=tokens, n_bytes=0))
+    try:
+        for done, info in enumerate(executor(make, missing), start=len(plans) - len(missing) + 1):
+            tokens += info.n_tokens if info else 0
+            progress(Progress(phase="assemble", done=done, total=len(plans), tokens=tokens, n_bytes=0))
+    except UserError:
+        if not (folder / INDEX).exists():
+            raise
+        # Another task found all shards made, finished, and took the parts away: there is nothing left to do.
     with _locked(work.folder / "finish.lock"):
-        folder = work.folder.parent
         if (folder / INDEX).exists():
             return _finished(folder, settings)
         infos = [find_shard(work, plan) for plan in plans]
@@ -242,15 +255,14 @@ def _finish(work: Work, infos: Sequence[ShardInfo], results: Sequence[PartResult
         skipped=dict(sorted(skipped.items())),
     )
     try:
-        for leftover in folder.glob(".*.tmp-*"):  # of a call that was killed right here
-            leftover.unlink()
+        _remove_leftovers(folder)  # of a call that was killed right here
         for info in infos:
             if (made := work.folder / info.file).exists():
                 made.replace(folder / info.file)
-        tokenizer_json = (work.folder / TOKENIZER_FILE).read_bytes()
+        saved_tokenizer = (work.folder / TOKENIZER_FILE).read_bytes()
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}") from error
-    write_file(folder / TOKENIZER_FILE, tokenizer_json)
+    write_file(folder / TOKENIZER_FILE, saved_tokenizer)
     index.save(folder)
     shutil.rmtree(work.folder, ignore_errors=True)
     return index

@@ -111,9 +111,9 @@ class ShardReader:
     """
 
     def __init__(self, path: Path) -> None:
+        self._file: int | None = None
         self.path = path
         self.header = read_header(path)
-        self._file: int | None = None
 
     def __len__(self) -> int:
         return self.header.n_tokens
