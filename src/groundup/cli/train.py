@@ -11,7 +11,7 @@ from groundup.config.io import differing_keys, from_dict, load_json
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
 
-RESUMABLE = ("max_steps", "log_every", "eval.", "checkpoint.", "data.path", "data.cache_dir")
+RESUMABLE = ("max_steps", "log_every", "eval.", "checkpoint.", "data.path", "data.cache_dir", "data.tokenizer")
 """What may change between the sessions of one run. Anything else would make it another run."""
 
 
@@ -22,6 +22,7 @@ class Request:
     config: TrainConfig
     resume: bool
     dry_run: bool
+    allow_data_change: bool
 
 
 def main(argv: Sequence[str]) -> int:
@@ -41,7 +42,13 @@ def main(argv: Sequence[str]) -> int:
     from groundup.training.run import train
 
     command = "groundup train " + " ".join(argv)
-    return train(request.config, resume=request.resume, command=command, console=console)
+    return train(
+        request.config,
+        resume=request.resume,
+        allow_data_change=request.allow_data_change,
+        command=command,
+        console=console,
+    )
 
 
 def _usage() -> str:
@@ -52,7 +59,8 @@ def _usage() -> str:
             "       groundup train --config FILE [flags]  start a run from a saved config.json",
             "       groundup train --resume DIR [flags]   continue a run where it stopped",
             "",
-            "  --dry-run  show parameters, tokens, memory and FLOPs, and train nothing",
+            "  --dry-run            show parameters, tokens, memory and FLOPs, and train nothing",
+            "  --allow-data-change  with --resume: go on although the data is not what the run began with",
             "",
             "presets:",
             *[f"  {name:<{width}}{_summary(recipe)}" for name, recipe in RECIPES.items()],
@@ -78,6 +86,7 @@ def read_request(words: list[str]) -> Request:
         UserError: A config file that cannot be read.
     """
     dry_run = _take_switch(words, "--dry-run")
+    allow_data_change = _take_switch(words, "--allow-data-change")
     preset = words.pop(0) if not words[:1] or not words[0].startswith("-") else None
     config_file = _take_value(words, "--config")
     resume = "--resume" in words
@@ -100,7 +109,9 @@ def read_request(words: list[str]) -> Request:
     config = parse(TrainConfig, words, prog=prog, default=base)
     if resume:
         _refuse_changes(base, config)
-    return Request(config=config, resume=resume, dry_run=dry_run)
+    if allow_data_change and not resume:
+        raise UsageError("--allow-data-change only means something with --resume")
+    return Request(config=config, resume=resume, dry_run=dry_run, allow_data_change=allow_data_change)
 
 
 def find_preset(name: str) -> TrainConfig:

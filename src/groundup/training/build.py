@@ -58,7 +58,14 @@ class Run:
     """Loss of any model over the validation split."""
 
 
-def build_run(config: TrainConfig, *, resume_from: SavedCheckpoint | None, console: Console, stop: StopRequest) -> Run:
+def build_run(
+    config: TrainConfig,
+    *,
+    resume_from: SavedCheckpoint | None,
+    console: Console,
+    stop: StopRequest,
+    allow_data_change: bool = False,
+) -> Run:
     """Build everything a run consists of, at its first step or where a checkpoint left it.
 
     Raises:
@@ -103,7 +110,7 @@ def build_run(config: TrainConfig, *, resume_from: SavedCheckpoint | None, conso
         stop=stop,
     )
     if resume_from:
-        restore(trainer, batches, resume_from)
+        restore(trainer, batches, resume_from, tokenizer, allow_data_change=allow_data_change)
     return Run(
         trainer=trainer,
         dataset=dataset,

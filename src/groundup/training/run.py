@@ -33,8 +33,15 @@ BIGRAM_LIMIT = 8192
 """Above this many ids the bigram's table outgrows the model it is meant to be a baseline for."""
 
 
-def train(config: TrainConfig, *, resume: bool, command: str, console: Console) -> int:
+def train(config: TrainConfig, *, resume: bool, command: str, console: Console, allow_data_change: bool = False) -> int:
     """Train a model from its first step or from its last checkpoint to the end.
+
+    Args:
+        config: The run.
+        resume: Begin at the last checkpoint.
+        command: What run.json says was typed.
+        console: Where to print.
+        allow_data_change: Resume although the data is not what the run began with.
 
     Returns:
         0, or 130 / 143 when a signal stopped the run (whose state is saved).
@@ -48,7 +55,10 @@ def train(config: TrainConfig, *, resume: bool, command: str, console: Console) 
         if not resume and (moved := set_aside(config.run_dir)):
             console.print(f"an earlier run was here; it is in {moved} now", highlight=False)
         config.run_dir.mkdir(parents=True, exist_ok=True)
-        return _train(config, checkpoint, command, console)
+        run = build_run(
+            config, resume_from=checkpoint, allow_data_change=allow_data_change, console=console, stop=StopRequest()
+        )
+        return _train(run, config, checkpoint, command, console)
 
 
 def _newest_checkpoint(run_dir: Path, console: Console) -> Checkpoint:
@@ -65,10 +75,8 @@ def _newest_checkpoint(run_dir: Path, console: Console) -> Checkpoint:
     return found.checkpoint
 
 
-def _train(config: TrainConfig, checkpoint: Checkpoint | None, command: str, console: Console) -> int:
-    stop = StopRequest()
-    run = build_run(config, resume_from=checkpoint, console=console, stop=stop)
-    trainer, model = run.trainer, run.trainer.model
+def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command: str, console: Console) -> int:
+    trainer, model, stop = run.trainer, run.trainer.model, run.trainer.stop
     split = run.dataset.split("train")
     parameters = count_parameters(model.config)
     print_start(config, parameters=parameters, resolved=run.resolved, tokens=split.n_tokens, console=console)
