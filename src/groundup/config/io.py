@@ -3,7 +3,7 @@
 import dataclasses
 import difflib
 import json
-import math
+import sys
 import types
 import typing
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from groundup.config.errors import UserError
 
 T = TypeVar("T")
+_MAX_FLOAT = sys.float_info.max
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -86,7 +87,8 @@ def _one_of(hint: Any, value: Any, where: str) -> Any:
             return _typed(option, value, where)
         except UserError:
             continue
-    raise UserError(f"{where} must be {hint}, got {json.dumps(value)}")
+    names = " or ".join(_json_name(option) for option in get_args(hint))
+    raise UserError(f"{where} must be {names}, got {json.dumps(value)}")
 
 
 def _plain_typed(hint: Any, value: Any, where: str) -> Any:
@@ -95,12 +97,15 @@ def _plain_typed(hint: Any, value: Any, where: str) -> Any:
         return None
     if hint is Path and isinstance(value, str):
         return Path(value)
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MAX_FLOAT:
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:
         return value
-    name = getattr(hint, "__name__", str(hint))
-    raise UserError(f"{where} must be {name}, got {json.dumps(value)}")
+    raise UserError(f"{where} must be {_json_name(hint)}, got {json.dumps(value)}")
+
+
+def _json_name(hint: Any) -> str:
+    return "null" if hint is types.NoneType else getattr(hint, "__name__", str(hint))
 
 
 def differing_keys(old: Any, new: Any) -> list[str]:
@@ -119,14 +124,24 @@ def load_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        UserError: The file cannot be read or is not JSON; the message names it.
+        UserError: The file cannot be read, is not JSON or gives a key twice; the message names it.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
+
+
+def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Two values for one key are a slip of the hand; which of them was meant, nobody can know."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is given twice")
+    return values
 
 
 def _refuse_constant(name: str) -> float:

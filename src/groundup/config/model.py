@@ -40,8 +40,8 @@ class GPTConfig:
             raise UsageError(f"model.n_embd must be a multiple of model.n_head, got {self.n_embd} and {self.n_head}")
         if self.position == "rope" and self.head_dim % 2:
             raise UsageError(f"rope rotates pairs: n_embd / n_head must be even, got {self.head_dim}")
-        if self.rope_base <= 1:
-            raise UsageError(f"model.rope_base must be above 1, got {self.rope_base}")
+        if not 1 < self.rope_base < float("inf"):
+            raise UsageError(f"model.rope_base must be a number above 1, got {self.rope_base}")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"model.dropout must be in [0, 1), got {self.dropout}")
 

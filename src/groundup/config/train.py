@@ -1,5 +1,6 @@
 """One training run, as inert values. It stops at `training/build.py`: parts are given what they need."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -39,6 +40,8 @@ class OptimConfig:
 
     def __post_init__(self) -> None:
         """Check ranges."""
+        for name in ("lr", "muon_lr", "weight_decay", "grad_clip"):
+            _require(math.isfinite(getattr(self, name)), f"optim.{name} must be a number, got {getattr(self, name)}")
         _require(self.lr > 0, f"optim.lr must be above 0, got {self.lr}")
         _require(self.muon_lr > 0, f"optim.muon_lr must be above 0, got {self.muon_lr}")
         _require(0 <= self.min_lr <= self.lr, f"optim.min_lr must be in [0, optim.lr], got {self.min_lr}")
@@ -136,7 +139,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Check what no single section can see."""
         _require(
-            bool(self.name) and self.name not in (".", "..") and "/" not in self.name,
+            self.name not in ("", ".", "..") and self.name.isprintable() and not {"/", "\\"} & set(self.name),
             f"name must be a plain folder name, got {self.name!r}",
         )
         _require(self.max_steps >= 1, f"max_steps must be at least 1, got {self.max_steps}")

@@ -15,6 +15,8 @@ PEAK_TFLOPS: dict[str, dict[str, float]] = {
     "H200": {"fp32": 67, "tf32": 494.7, "bf16": 989.4, "fp16": 989.4},
     "B200": {"fp32": 75, "tf32": 1100, "bf16": 2250, "fp16": 2250},
 }
+VARIANTS = {"Laptop", "Max", "Ti", "SUPER", "D", "NVL"}
+"""Words that make another chip, or another clock, of a known name."""
 
 
 def peak_flops_of(device_name: str, precision: str) -> float | None:
@@ -24,11 +26,12 @@ def peak_flops_of(device_name: str, precision: str) -> float | None:
         device_name: Such as "NVIDIA A100-SXM4-80GB".
         precision: fp32, tf32, bf16 or fp16.
     """
-    name = device_name.replace("GeForce ", "")
+    parts = device_name.replace("-", " ").split()
+    if VARIANTS.intersection(parts):
+        return None
     # Longer names first: "H100 PCIe" is not "H100".
     for key in sorted(PEAK_TFLOPS, key=len, reverse=True):
-        words = key.split()
-        if all(any(part == word for part in name.replace("-", " ").split()) for word in words):
+        if set(key.split()) <= set(parts):
             rate = PEAK_TFLOPS[key].get(precision)
             return rate * 1e12 if rate else None
     return None

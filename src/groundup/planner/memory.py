@@ -1,9 +1,13 @@
 """Bytes a training step needs, by formula.
 
-Activations are those that PyTorch's layers keep for the backward pass of a pre-norm block with fused attention, in
-units of one (B, T, C) tensor: the two norm inputs and outputs (4), q, k, v and the attention output (4), the input of
-the output projection is that output, the residual sums (2), and the MLP's hidden layer before and after GELU (8);
-plus the attention's log-sum-exp, which is small. Dropout keeps a mask more for each of its three places.
+For the backward pass PyTorch keeps, of each pre-norm block, in units of one (B, T, C) tensor: the inputs of the two
+norms (2, always float32: they are the residual stream), the norms' outputs (2), q, k, v and the attention's output
+(4), and the MLP's hidden layer before and after GELU (8). Fused attention keeps a number per head and token besides,
+which is small. Rotary positions keep the rotated q and k beside the projection that v still needs (2), dropout the
+masks of two places.
+
+CPUs keep more: our GELU there keeps a sigmoid (4), and PyTorch has no fused attention with dropout for them, so the
+matrices of scores, weights and masks (B, H, T, T) stay.
 """
 
 from dataclasses import dataclass
@@ -11,8 +15,8 @@ from dataclasses import dataclass
 from groundup.config.model import GPTConfig
 from groundup.planner.params import count_parameters
 
-BLOCK_TENSORS = 18
-DROPOUT_TENSORS = 3
+RESIDUAL_TENSORS = 2
+NARROW_TENSORS = 2 + 4 + 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +35,7 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations + self.logits
 
 
-def training_memory(config: GPTConfig, *, micro_batch_size: int, half: bool = False) -> Memory:
+def training_memory(config: GPTConfig, *, micro_batch_size: int, half: bool = False, cpu: bool = False) -> Memory:
     """Peak memory of a training step.
 
     Args:
@@ -39,12 +43,25 @@ def training_memory(config: GPTConfig, *, micro_batch_size: int, half: bool = Fa
         micro_batch_size: Sequences per forward pass (B).
         half: Activations in 16 bits (bf16 or fp16 autocast); weights, gradients and optimizer stay float32, and the
             16-bit copies of the weights that autocast makes are counted with the activations.
+        cpu: Computed on a CPU without torch.compile.
     """
     n = count_parameters(config)
     width = 2 if half else 4
     tokens = micro_batch_size * config.block_size
-    tensors = BLOCK_TENSORS + (DROPOUT_TENSORS if config.dropout else 0)
-    activations = config.n_layer * tensors * tokens * config.n_embd * width + (2 * n if half else 0)
+    stream = tokens * config.n_embd
+    block = stream * (4 * RESIDUAL_TENSORS + width * NARROW_TENSORS)
+    ends = stream * (4 + width)  # the last norm's input and output
+    if config.position == "rope" and not (cpu and config.dropout):
+        block += 2 * width * stream
+    if cpu and not half:
+        block += 4 * 4 * stream
+    if config.dropout:
+        mask = width if cpu else 1
+        block += 2 * mask * stream
+        ends += (4 if cpu else 1) * stream
+        if cpu:  # scores, weights and masks, and copies of q, k and v
+            block += 4 * (3 * tokens * config.n_head * config.block_size + 3 * stream) - 3 * width * stream
+    activations = config.n_layer * block + ends + (2 * n if half else 0)
     # Logits and their gradient; under autocast the float32 copy that cross-entropy works on besides.
     logits = tokens * config.vocab_size * (2 * 4 + (2 if half else 0))
     return Memory(weights=4 * n, gradients=4 * n, optimizer=8 * n, activations=activations, logits=logits)

@@ -58,7 +58,9 @@ def plan(config: TrainConfig, *, vocab_size: int) -> Plan:
         parameters=count_parameters(shape),
         tokens=config.max_steps * config.tokens_per_step,
         flops_per_step=flops_per_token(shape, shape.block_size) * config.tokens_per_step,
-        memory=training_memory(shape, micro_batch_size=config.runtime.micro_batch_size),
+        memory=training_memory(
+            shape, micro_batch_size=config.runtime.micro_batch_size, cpu=config.runtime.device == "cpu"
+        ),
     )
 
 

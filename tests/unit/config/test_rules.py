@@ -1,0 +1,98 @@
+"""The rules every config checks when it is made."""
+
+import dataclasses
+import math
+
+import pytest
+
+from groundup.config.data import DataConfig, ShardConfig
+from groundup.config.errors import UsageError, UserError
+from groundup.config.generate import SamplingConfig
+from groundup.config.model import GPTConfig
+from groundup.config.train import CheckpointConfig, EvalConfig, OptimConfig, RuntimeConfig, TrainConfig
+
+CONFIGS = [DataConfig, ShardConfig, SamplingConfig, GPTConfig, OptimConfig, EvalConfig, CheckpointConfig, RuntimeConfig]
+FLOATS = [(cls, f.name) for cls in CONFIGS for f in dataclasses.fields(cls) if f.type is float]
+
+
+def test_the_exit_codes_are_the_shells():
+    assert (UserError.exit_code, UsageError.exit_code) == (1, 2)
+    assert issubclass(UsageError, UserError)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(("cls", "name"), FLOATS)
+def test_no_config_takes_what_json_cannot_hold(cls, name, value):
+    """It could be neither saved nor resumed."""
+    with pytest.raises(UsageError):
+        cls(**{name: value})
+
+
+@pytest.mark.parametrize("cls", [*CONFIGS, TrainConfig])
+def test_configs_are_frozen(cls):
+    config = TrainConfig(model=GPTConfig(block_size=64)) if cls is TrainConfig else cls()
+    for f in dataclasses.fields(cls):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(config, f.name, None)
+
+
+def broken_rules():
+    yield from ((GPTConfig, {name: 0}) for name in ("n_layer", "n_head", "n_embd", "block_size"))
+    yield GPTConfig, {"vocab_size": -1}
+    yield GPTConfig, {"n_embd": 770}
+    yield GPTConfig, {"n_embd": 36, "n_head": 12, "position": "rope"}
+    yield GPTConfig, {"rope_base": 1.0}
+    yield GPTConfig, {"dropout": 1.0}
+    yield GPTConfig, {"dropout": -0.1}
+    yield from ((OptimConfig, {name: 0.0}) for name in ("lr", "muon_lr"))
+    yield OptimConfig, {"lr": 1e-5, "min_lr": 1e-4}
+    yield from ((OptimConfig, {name: 1.0}) for name in ("beta1", "beta2"))
+    yield from ((OptimConfig, {name: -1}) for name in ("min_lr", "warmup_steps", "weight_decay", "grad_clip"))
+    yield EvalConfig, {"every": 0}
+    yield from ((EvalConfig, {name: -1}) for name in ("max_tokens", "sample_every"))
+    yield EvalConfig, {"sample_tokens": 0}
+    yield CheckpointConfig, {"every": 0}
+    yield CheckpointConfig, {"keep_last": 1}
+    yield RuntimeConfig, {"micro_batch_size": 0}
+    yield RuntimeConfig, {"threads": -1}
+    yield from ((DataConfig, {"source": source}) for source in ("text", "shards"))
+    yield from ((DataConfig, {"val_fraction": value}) for value in (0.0, 1.0))
+    yield from ((ShardConfig, {"val_fraction": value}) for value in (0.0, 1.0))
+    yield ShardConfig, {"shard_tokens": 0}
+    yield from ((SamplingConfig, {name: -1}) for name in ("temperature", "top_k", "top_p", "repetition_penalty"))
+    yield from ((SamplingConfig, {name: 0}) for name in ("top_p", "repetition_penalty"))
+    yield SamplingConfig, {"top_p": 1.5}
+
+
+@pytest.mark.parametrize(("cls", "values"), list(broken_rules()))
+def test_a_broken_rule_is_one_line_with_the_value(cls, values):
+    with pytest.raises(UsageError) as caught:
+        cls(**values)
+    line = str(caught.value)
+    assert "\n" not in line
+    rope = values.get("position") == "rope"
+    assert any(str(value) in line for value in values.values()) or rope
+    assert any(name in line or name.replace("_", "-") in line for name in values)
+
+
+@pytest.mark.parametrize("values", [
+    {"max_steps": 0}, {"log_every": 0}, {"seed": -1}, {"seed": 2**63}, {"tokens_per_step": 0}, {"tokens_per_step": 769},
+    {"name": ""}, {"name": ".."}, {"name": "a/b"}, {"name": "a\\b"}, {"name": "a\nb"}, {"name": "a\0b"},
+    {"name": "\udcff"},
+])  # fmt: skip
+def test_a_run_is_checked_as_a_whole(values):
+    with pytest.raises(UsageError, match=next(iter(values))) as caught:
+        TrainConfig(model=GPTConfig(block_size=64), **values)
+    assert "\n" not in str(caught.value)
+
+
+def test_accumulation_is_derived():
+    model, runtime = GPTConfig(block_size=64), RuntimeConfig(micro_batch_size=3)
+    assert TrainConfig(model=model, runtime=runtime, tokens_per_step=64 * 3 * 5).grad_accum_steps == 5
+
+
+def test_shakespeare_takes_no_path_and_text_needs_one(tmp_path):
+    with pytest.raises(UsageError, match="shakespeare takes no path"):
+        DataConfig(path=tmp_path)
+    with pytest.raises(UsageError, match=r"data\.source text needs --data\.path"):
+        DataConfig(source="text")

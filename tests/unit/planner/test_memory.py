@@ -1,0 +1,77 @@
+import contextlib
+from itertools import product
+
+import pytest
+import torch
+
+from groundup.config.model import GPTConfig
+from groundup.model.gpt import GPT
+from groundup.model.loss import LossModule
+from groundup.planner.memory import Memory, kv_cache_bytes, training_memory
+
+B = 4
+
+
+def shape(**options):
+    return GPTConfig(n_layer=3, n_head=4, n_embd=128, block_size=64, vocab_size=151, **options)
+
+
+def kept_for_backward(config, *, half):
+    """Bytes of all storages that autograd keeps, except the weights themselves."""
+    model = GPT(config).train()
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor  # the tensor too, so that no address is used twice
+        return tensor
+
+    idx = torch.zeros(B, config.block_size, dtype=torch.long)
+    autocast = torch.autocast("cpu", dtype=torch.bfloat16) if half else contextlib.nullcontext()
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast:
+        LossModule(model)(idx, idx)
+    return sum(t.untyped_storage().nbytes() for address, t in kept.items() if address not in weights)
+
+
+@pytest.mark.parametrize(("half", "dropout", "position"), list(product([False, True], [0.0, 0.1], ["learned", "rope"])))
+def test_activations_are_what_autograd_keeps(half, dropout, position):
+    config = shape(dropout=dropout, position=position)
+    memory = training_memory(config, micro_batch_size=B, half=half, cpu=True)
+    log_probabilities = B * config.block_size * config.vocab_size * 4
+    predicted = memory.activations + log_probabilities
+    assert predicted == pytest.approx(kept_for_backward(config, half=half), rel=0.03)
+
+
+def test_state_is_what_adamw_keeps():
+    config = shape()
+    model = GPT(config)
+    optimizer = torch.optim.AdamW(model.parameters())
+    LossModule(model)(*[torch.zeros(1, 8, dtype=torch.long)] * 2).backward()
+    optimizer.step()
+    memory = training_memory(config, micro_batch_size=1)
+    assert memory.weights == sum(p.nbytes for p in model.parameters())
+    assert memory.gradients == sum(p.grad.nbytes for p in model.parameters())
+    moments = [t for state in optimizer.state.values() for name, t in state.items() if name != "step"]
+    assert memory.optimizer == sum(t.nbytes for t in moments)
+
+
+def test_gpus_keep_less_than_cpus():
+    plain, dropped = shape(), shape(dropout=0.1)
+    for config in (plain, dropped):
+        on_cpu = training_memory(config, micro_batch_size=B, cpu=True)
+        assert training_memory(config, micro_batch_size=B).activations < on_cpu.activations
+    masks = [training_memory(c, micro_batch_size=B).activations for c in (plain, dropped)]
+    # One byte an element: twice in each block, once after the embeddings.
+    assert masks[1] - masks[0] == (2 * plain.n_layer + 1) * B * plain.block_size * plain.n_embd
+
+
+def test_the_total_is_the_sum_of_its_parts():
+    assert Memory(weights=1, gradients=2, optimizer=4, activations=8, logits=16).total == 31
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_kv_cache_is_what_the_model_allocates(dtype):
+    config = shape()
+    cache = GPT(config).to(dtype).new_cache(3, 20)
+    expected = cache.keys.nbytes + cache.values.nbytes
+    assert kv_cache_bytes(config, batch_size=3, tokens=20, width=dtype.itemsize) == expected

@@ -1,0 +1,45 @@
+import dataclasses
+
+import pytest
+
+from groundup.config.presets import RECIPES
+from groundup.planner.flops import flops_per_token
+from groundup.planner.memory import training_memory
+from groundup.planner.params import count_parameters
+from groundup.planner.plan import plan
+
+
+def test_the_numbers_are_the_formulas():
+    recipe = RECIPES["gpt2-fineweb"]
+    result = plan(recipe, vocab_size=65)  # the recipe knows its vocabulary: 65 is not asked for
+    assert result.parameters == 124_439_808
+    assert result.tokens == 19_073 * 2**19
+    assert result.flops_per_step == flops_per_token(recipe.model, 1024) * 2**19
+    assert result.memory == training_memory(recipe.model, micro_batch_size=16)
+
+
+def test_an_open_vocabulary_is_filled_in():
+    recipe = RECIPES["tiny-shakespeare"]
+    shape = dataclasses.replace(recipe.model, vocab_size=65)
+    assert plan(recipe, vocab_size=65).parameters == count_parameters(shape)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_rows_say_what_the_numbers_are(name):
+    recipe = RECIPES[name]
+    result = plan(recipe, vocab_size=65)
+    rows = dict(result.rows())
+    assert rows["parameters"] == f"{result.parameters:,}"
+    assert rows["steps"] == f"{recipe.max_steps:,}"
+    assert rows["tokens per step"].startswith(f"{recipe.tokens_per_step:,} = {recipe.grad_accum_steps} x ")
+    assert rows["tokens"].startswith(f"{recipe.max_steps * recipe.tokens_per_step:,} (")
+    assert float(rows["FLOPs per step"]) == pytest.approx(result.flops_per_step, rel=0.005)
+    assert float(rows["FLOPs in all"]) == pytest.approx(result.flops_per_step * recipe.max_steps, rel=0.005)
+    amount, unit = rows["memory, fp32"].split(":")[0].split()
+    assert float(amount) * {"GB": 1e9, "MB": 1e6}[unit] == pytest.approx(result.memory.total, rel=0.01)
+
+
+def test_a_run_on_a_cpu_is_planned_for_a_cpu():
+    recipe = RECIPES["shakespeare"]
+    there = dataclasses.replace(recipe, runtime=dataclasses.replace(recipe.runtime, device="cpu"))
+    assert plan(there, vocab_size=65).memory.total > plan(recipe, vocab_size=65).memory.total
