@@ -37,11 +37,18 @@ class Split:
 
     def read(self, shard: int, start: int, count: int) -> NDArray[np.unsignedinteger]:
         """Ids [start, start + count) of one shard."""
-        reader = self._open.pop(shard, None) or self.shards[shard]
-        if len(self._open) >= OPEN_SHARDS:
+        return self._use(shard).read(start, count)
+
+    def announce(self, shard: int, start: int, count: int) -> None:
+        """Say that ids [start, start + count) of one shard will be read soon."""
+        self._use(shard).announce(start, count)
+
+    def _use(self, shard: int) -> ShardReader:
+        """The reader of a shard; that of another one is closed where too many are open."""
+        if shard not in self._open and len(self._open) >= OPEN_SHARDS:
             self._open.pop(next(iter(self._open))).close()
-        self._open[shard] = reader
-        return reader.read(start, count)
+        reader = self._open[shard] = self._open.pop(shard, self.shards[shard])
+        return reader
 
     def read_all(self) -> NDArray[np.unsignedinteger]:
         """All ids of the split, shard after shard."""

@@ -65,21 +65,21 @@ class TrainBatches:
         self._order = Order(usable, block_size, seed)
         self._epoch: Epoch = self._order.epoch(0)
         self._epoch_start = 0
-        self._tokens = _Tokens(split)
-        self._window = np.arange(block_size + 1)
+        self._tokens = _Tokens(split, block_size + 1)
         self._ahead: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
 
     def next_batch(self) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
         """The next B sequences of this rank, and what follows each of their tokens."""
         first = self.consumed + self.rank * self.micro_batch_size
         shards, starts = self._locate(first, self.micro_batch_size)
-        rows = torch.from_numpy(self._tokens.gather(shards, starts, self._window))
+        rows = torch.from_numpy(self._tokens.gather(shards, starts))
         self.consumed += self.micro_batch_size * self.world_size
         return rows[:, :-1], rows[:, 1:]
 
     @property
     def epoch(self) -> float:
         """Passes over the data so far."""
+        self._walk_to(self.consumed)
         return self._epoch.number + (self.consumed - self._epoch_start) / len(self._epoch)
 
     def state_dict(self) -> dict[str, Any]:
@@ -121,14 +121,26 @@ class TrainBatches:
             # Reach back to the samples of the ranks before this one: epochs are only walked forwards.
             base = first - self.rank * self.micro_batch_size
             self._ahead = (base, *self._stream(base, max(AHEAD, self.world_size * self.micro_batch_size)))
+            self._tokens.announce(*self._mine())
         base, shards, starts = self._ahead
         return shards[first - base : first - base + count], starts[first - base : first - base + count]
 
-    def _stream(self, first: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Places of samples [first, first + count) of the stream, across epochs."""
-        while first >= self._epoch_start + len(self._epoch):
+    def _mine(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Those of the places ahead that are this rank's."""
+        assert self._ahead is not None
+        _, shards, starts = self._ahead
+        mine = np.arange(len(shards)) // self.micro_batch_size % self.world_size == self.rank
+        return shards[mine], starts[mine]
+
+    def _walk_to(self, place: int) -> None:
+        """Make the epoch of this sample of the stream the current one; only forwards."""
+        while place >= self._epoch_start + len(self._epoch):
             self._epoch_start += len(self._epoch)
             self._epoch = self._order.epoch(self._epoch.number + 1)
+
+    def _stream(self, first: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Places of samples [first, first + count) of the stream, across epochs."""
+        self._walk_to(first)
         pieces = []
         epoch, epoch_start = self._epoch, self._epoch_start
         while count:
@@ -142,24 +154,29 @@ class TrainBatches:
 
 
 class _Tokens:
-    """Tokens by shard and position: from memory where the split is small, else from the disk."""
+    """Samples by shard and first token: from memory where the split is small, else from the disk."""
 
-    def __init__(self, split: Split) -> None:
+    def __init__(self, split: Split, sample_tokens: int) -> None:
         self._split = split
+        self._sample = np.arange(sample_tokens)
         sizes = [len(shard) for shard in split.shards]
         width = split.shards[0].header.dtype.itemsize
         self._all = split.read_all() if sum(sizes) * width <= IN_MEMORY_BYTES else None
         self._base = np.concatenate(([0], np.cumsum(sizes)))[:-1]
 
-    def gather(
-        self, shards: NDArray[np.int64], starts: NDArray[np.int64], window: NDArray[np.int64]
-    ) -> NDArray[np.int64]:
+    def announce(self, shards: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
+        """Say which samples will be gathered: the system reads them from the disk while others are learned from."""
+        if self._all is None:
+            for shard, start in zip(shards.tolist(), starts.tolist(), strict=True):
+                self._split.announce(shard, start, len(self._sample))
+
+    def gather(self, shards: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows of consecutive tokens, one a sample, as int64."""
         if self._all is not None:
-            return self._all[(self._base[shards] + starts)[:, None] + window].astype(np.int64)
-        rows = np.empty((len(starts), len(window)), dtype=np.int64)
-        for row, shard, start in zip(rows, shards, starts, strict=True):
-            row[:] = self._split.read(int(shard), int(start), len(window))
+            return self._all[(self._base[shards] + starts)[:, None] + self._sample].astype(np.int64)
+        rows = np.empty((len(starts), len(self._sample)), dtype=np.int64)
+        for row, shard, start in zip(rows, shards.tolist(), starts.tolist(), strict=True):
+            row[:] = self._split.read(shard, start, len(self._sample))
         return rows
 
 

@@ -12,6 +12,7 @@
 | 72-255 | zero |
 """
 
+import contextlib
 import os
 import struct
 from dataclasses import dataclass
@@ -128,14 +129,24 @@ class ShardReader:
             raise IndexError(f"tokens {start} to {start + count} of {len(self)}")
         dtype = self.header.dtype
         try:
-            if self._file is None:
-                self._file = os.open(self.path, os.O_RDONLY)
-            data = _read_exactly(self._file, count * dtype.itemsize, HEADER_BYTES + start * dtype.itemsize)
+            data = _read_exactly(self._opened(), count * dtype.itemsize, HEADER_BYTES + start * dtype.itemsize)
         except OSError as error:
             raise UserError(f"cannot read {self.path}: {error.strerror}") from error
         if len(data) != count * dtype.itemsize:
             raise UserError(f"{self.path} shrank while it was in use; prepare the data again")
         return np.frombuffer(data, dtype=dtype)
+
+    def announce(self, start: int, count: int) -> None:
+        """Let the system fetch ids [start, start + count) from the disk in the background, where it can do that."""
+        width = self.header.dtype.itemsize
+        if hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):  # the read that follows has something to say, too
+                os.posix_fadvise(self._opened(), HEADER_BYTES + start * width, count * width, os.POSIX_FADV_WILLNEED)
+
+    def _opened(self) -> int:
+        if self._file is None:
+            self._file = os.open(self.path, os.O_RDONLY)
+        return self._file
 
     def close(self) -> None:
         """Close the file; the next read opens it again."""
