@@ -23,12 +23,12 @@ _SHAKESPEARE = TrainConfig(
     name="shakespeare",
     model=MODELS["nano"],
     data=DataConfig(source="shakespeare"),
-    max_steps=1000,
-    tokens_per_step=32 * 128,
+    max_steps=1400,
+    tokens_per_step=16 * 128,
     optim=OptimConfig(name="muon", lr=3e-3, min_lr=3e-4, warmup_steps=50),
-    eval=EvalConfig(every=200, sample_every=200),
-    checkpoint=CheckpointConfig(every=200),
-    runtime=RuntimeConfig(micro_batch_size=32),
+    eval=EvalConfig(every=350, sample_every=200),
+    checkpoint=CheckpointConfig(every=350),
+    runtime=RuntimeConfig(micro_batch_size=16),
 )
 
 _TINY_SHAKESPEARE = TrainConfig(
