@@ -1,10 +1,17 @@
 """What every tokenizer does. Rooms above know only this protocol, never a concrete class."""
 
-from collections.abc import Iterable
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from groundup.config.errors import UserError
+
+END_OF_TEXT = "<|endoftext|>"
+"""The special token that separates documents in GPT-2's vocabulary, and by default in ours."""
 
 
 @runtime_checkable
@@ -45,3 +52,43 @@ class Tokenizer(Protocol):
 
     def to_dict(self) -> dict[str, Any]:
         """Everything needed to build this tokenizer again, as JSON values; `kind` names the class."""
+
+
+def utf8(text: str) -> bytes:
+    """The UTF-8 bytes of a text.
+
+    Raises:
+        UserError: The text holds half a surrogate pair, which is no character and has no UTF-8; the position is named.
+    """
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        code = ord(text[error.start])
+        raise UserError(
+            f"the text is not valid Unicode: lone surrogate U+{code:04X} at position {error.start};"
+            ' replace it first, for example with text.encode(errors="replace").decode()'
+        ) from None
+
+
+def join_tokens(tokens: Sequence[bytes], ids: Iterable[int]) -> bytes:
+    """The bytes that ids stand for.
+
+    Args:
+        tokens: The bytes of every id.
+        ids: What to join.
+
+    Raises:
+        UserError: An id is outside the vocabulary.
+    """
+    n = len(tokens)
+    parts = []
+    for i in ids:
+        if not 0 <= i < n:
+            raise UserError(f"id {i} is outside the vocabulary of {n}")
+        parts.append(tokens[i])
+    return b"".join(parts)
+
+
+def fingerprint(values: dict[str, Any]) -> str:
+    """SHA-256 (hex) of what `to_dict` gives."""
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()

@@ -1,7 +1,5 @@
 """One id a character: the smallest tokenizer that works, and the right one for a first model."""
 
-import hashlib
-import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.config.errors import UserError
+from groundup.tokenizer.base import fingerprint, utf8
 
 
 class CharTokenizer:
@@ -18,7 +17,7 @@ class CharTokenizer:
         symbols: The alphabet, in the order of the ids.
 
     Raises:
-        UserError: A symbol is not a single character, or stands twice.
+        UserError: A symbol is not a single character, is half a surrogate pair, or stands twice.
     """
 
     eot_id = None
@@ -27,6 +26,7 @@ class CharTokenizer:
     def __init__(self, symbols: Sequence[str]) -> None:
         if not symbols or any(len(s) != 1 for s in symbols) or len(set(symbols)) != len(symbols):
             raise UserError("a character tokenizer needs distinct symbols of one character each")
+        utf8("".join(symbols))
         self.symbols = list(symbols)
         codes = np.array([ord(s) for s in symbols], dtype=np.int64)
         # A table over all code points up to the largest turns encoding into one indexing operation.
@@ -51,7 +51,7 @@ class CharTokenizer:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the alphabet."""
-        return hashlib.sha256(json.dumps(self.to_dict()).encode()).hexdigest()
+        return fingerprint(self.to_dict())
 
     def encode(self, text: str) -> list[int]:
         """Ids of the characters of a text."""
@@ -92,3 +92,15 @@ class CharTokenizer:
     def to_dict(self) -> dict[str, Any]:
         """The alphabet."""
         return {"kind": "char", "symbols": self.symbols}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "CharTokenizer":
+        """Undo `to_dict`.
+
+        Raises:
+            UserError: The symbols are missing, or no alphabet.
+        """
+        symbols = values.get("symbols")
+        if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
+            raise UserError("a character tokenizer needs a list of symbols")
+        return cls(symbols)

@@ -1,0 +1,246 @@
+"""groundup tokenizer train|encode|show: learn a tokenizer, use it, look at it."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from groundup.cli.parse import parse
+from groundup.config.errors import UsageError, UserError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+    from groundup.tokenizer.base import Tokenizer
+
+SHOWN_TOKENS = 200
+"""Tokens that `show` lists one by one."""
+STYLES = ("black on bright_cyan", "black on bright_yellow", "black on bright_green", "black on bright_magenta")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """Learn a byte pair encoding from text files or from a corpus."""
+
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    """UTF-8 text; each file is one text."""
+    source: Literal["shakespeare", "tiny-shakespeare"] | None = None
+    """A corpus in place of files. Its validation part is left out."""
+    vocab_size: int = 4096
+    """Ids wanted: 256 bytes, the special tokens, and the rest merges."""
+    out: Path = Path("tokenizer.json")
+    """Where the tokenizer goes. A file that is there is replaced."""
+    trainer: Literal["own", "library"] = "own"
+    """own, or library for the package tokenizers, which is faster on very large corpora. The result is the same."""
+    special: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """A special token; give the flag again for more. Without it, <|endoftext|> is the only one."""
+    pattern: str | None = None
+    """Regular expression of a word, in the syntax of the package regex; GPT-2's unless given."""
+
+    def __post_init__(self) -> None:
+        """One of files and source."""
+        if bool(self.files) == bool(self.source):
+            raise UsageError("name text files or a --source, one of the two")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeOptions:
+    """Print the ids of a text."""
+
+    text: Annotated[str | None, tyro.conf.Positional] = None
+    """What to encode; standard input unless given."""
+    tokenizer: str = "gpt2"
+    """gpt2, or the path of a tokenizer.json or of a folder with one, such as a model's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions:
+    """Show where a text is cut into tokens; with several tokenizers, compare them."""
+
+    text: Annotated[str | None, tyro.conf.Positional] = None
+    """What to show; standard input unless given."""
+    tokenizer: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """gpt2, or the path of a tokenizer.json or of a folder with one; give the flag again to compare."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one of the three."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_usage())
+        return 0
+    actions: dict[str, Callable[[Sequence[str]], int]] = {"train": _train, "encode": _encode, "show": _show}
+    if argv[0] not in actions:
+        raise UsageError(f"unknown command {argv[0]!r}; groundup tokenizer knows {', '.join(actions)}")
+    return actions[argv[0]](argv[1:])
+
+
+def _usage() -> str:
+    return "\n".join(
+        [
+            "usage: groundup tokenizer train FILE... [flags]   learn a byte pair encoding",
+            "       groundup tokenizer encode [TEXT] [flags]   print the ids of a text",
+            "       groundup tokenizer show [TEXT] [flags]     show tokens, compare tokenizers",
+            "",
+            "Without TEXT, standard input is read. A command followed by --help lists its flags.",
+        ]
+    )
+
+
+def _train(argv: Sequence[str]) -> int:
+    options = parse(TrainOptions, argv, prog="groundup tokenizer train")
+
+    from groundup.runtime.files import write_file
+    from groundup.tokenizer.base import END_OF_TEXT
+    from groundup.tokenizer.bpe import GPT2_PATTERN
+    from groundup.tokenizer.bpe_train import train_bpe
+    from groundup.tokenizer.io import tokenizer_json
+
+    if not options.out.parent.is_dir():
+        raise UserError(f"cannot write {options.out}: there is no folder {options.out.parent}")
+    if options.out.is_dir():
+        raise UserError(f"cannot write {options.out}: it is a folder; name a file in it")
+    began = time.perf_counter()
+    tokenizer = train_bpe(
+        _texts(options),
+        options.vocab_size,
+        specials=options.special or (END_OF_TEXT,),
+        pattern=GPT2_PATTERN if options.pattern is None else options.pattern,
+        trainer=options.trainer,
+    )
+    write_file(options.out, tokenizer_json(tokenizer).encode())
+    print(f"{options.out}: {tokenizer.vocab_size:,} ids, learned in {time.perf_counter() - began:.1f} s")
+    if tokenizer.vocab_size < options.vocab_size:
+        print(f"The text holds no more pairs to merge, so there are fewer than the {options.vocab_size:,} asked for.")
+    return 0
+
+
+def _texts(options: TrainOptions) -> Iterator[str]:
+    """What to learn from."""
+    from groundup.config.data import DataConfig
+    from groundup.data.corpus import make_source
+    from groundup.data.text_files import read_text
+
+    for file in options.files:
+        yield read_text(file)
+    if options.source is not None:
+        source = make_source(DataConfig(source=options.source))
+        for part in source.parts():
+            yield from (document.text for document in source.read(part, {}) if document.split != "val")
+
+
+def _encode(argv: Sequence[str]) -> int:
+    options = parse(EncodeOptions, argv, prog="groundup tokenizer encode")
+    from groundup.tokenizer.io import resolve_tokenizer
+
+    tokenizer = resolve_tokenizer(options.tokenizer)
+    print(*tokenizer.encode(_given(options.text)))
+    return 0
+
+
+def _show(argv: Sequence[str]) -> int:
+    options = parse(ShowOptions, argv, prog="groundup tokenizer show")
+    from rich.console import Console
+
+    from groundup.tokenizer.io import resolve_tokenizer
+
+    names = options.tokenizer or ("gpt2",)
+    tokenizers = [resolve_tokenizer(name) for name in names]
+    text = _given(options.text)
+    console = Console(highlight=False)
+    blocks: list[RenderableType] = []
+    rows = []
+    for name, tokenizer in zip(names, tokenizers, strict=True):
+        ids = tokenizer.encode(text)
+        tokens = [tokenizer.decode_bytes([i]) for i in ids]
+        if len(names) > 1:
+            blocks.append(f"\n{name}")
+        blocks.append(_colored(tokens, colors=console.color_system is not None))
+        if len(names) == 1:
+            blocks += ["", *_listed(ids, tokens)]
+        rows.append((name, tokenizer, len(ids)))
+    blocks += ["", _compared(rows, len(text.encode()))]
+    with console.capture() as output:
+        for block in blocks:
+            console.print(block, markup=False)
+    # A character that the terminal cannot show becomes a question mark.
+    encoding = sys.stdout.encoding or "utf-8"
+    sys.stdout.write(output.get().encode(encoding, errors="replace").decode(encoding))
+    return 0
+
+
+def _given(text: str | None) -> str:
+    """The text of the command line, or of standard input.
+
+    Raises:
+        UserError: Standard input is not UTF-8.
+    """
+    if text is not None:
+        return text
+    data = sys.stdin.buffer.read()
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"standard input is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from None
+
+
+def _visible(token: bytes) -> str:
+    """A token to look at: what is no whole character or cannot be seen is written as an escape."""
+    try:
+        text = token.decode()
+    except UnicodeDecodeError:
+        return "".join(f"\\x{byte:02x}" for byte in token)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _colored(tokens: Sequence[bytes], *, colors: bool) -> "Text":
+    """The text in tokens of alternating colors; without colors, bars stand between them."""
+    from rich.text import Text
+
+    text = Text()
+    for i, token in enumerate(tokens):
+        if not colors and i > 0:
+            text.append("|")
+        text.append(_visible(token), style=STYLES[i % len(STYLES)] if colors else "")
+        text.append("\n" * token.count(b"\n"))
+    return text
+
+
+def _listed(ids: Sequence[int], tokens: Sequence[bytes]) -> Iterator["RenderableType"]:
+    """A row for each token."""
+    from rich.text import Text
+
+    table = _table("id", "bytes")
+    table.add_column("token", justify="left", overflow="fold")
+    for i, token in zip(ids[:SHOWN_TOKENS], tokens, strict=False):
+        table.add_row(str(i), str(len(token)), Text(repr(_visible(token)).replace("\\\\", "\\")))
+    yield table
+    if len(ids) > SHOWN_TOKENS:
+        yield f"and {len(ids) - SHOWN_TOKENS:,} more"
+
+
+def _compared(rows: Sequence[tuple[str, "Tokenizer", int]], n_bytes: int) -> "Table":
+    """A row for each tokenizer."""
+    from rich.text import Text
+
+    table = _table("ids", "tokens", "bytes per token", first="tokenizer")
+    for name, tokenizer, n_tokens in rows:
+        ratio = f"{n_bytes / n_tokens:.2f}" if n_tokens else "-"
+        table.add_row(Text(name), f"{tokenizer.vocab_size:,}", f"{n_tokens:,}", ratio)
+    return table
+
+
+def _table(*numbers: str, first: str | None = None) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    if first is not None:
+        table.add_column(first, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table

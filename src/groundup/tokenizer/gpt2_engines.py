@@ -1,0 +1,118 @@
+"""Who turns text into GPT-2's ids: tiktoken always, gigatoken where it proved that it gives the same ids faster."""
+
+import base64
+import importlib.util
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import regex
+from numpy.typing import NDArray
+
+from groundup.config.errors import UserError
+
+EngineName = Literal["auto", "tiktoken", "gigatoken"]
+Vocabulary = dict[bytes, int]
+
+PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
+r"""GPT-2's pattern as tiktoken writes it: it never backtracks over a word, and `$` is the end of the text."""
+
+PROBE = (
+    "The quick brown fox's 'LL don't we'll I'd  2 spaces\n\n\n\ttabs\r\n trailing   \u00a0\u3000x <|endoftext|> "
+    "1234½²٣ naïve e\u0301 ß ﬁ 東京の天気 서울 مرحبا नमस्ते שלום ไทย 👩‍👩‍👧 🇪🇺 \u200b\u2028\x1c\x85 {}()[];:=>!! "
+    "aaaaaaaaaaaaaaaa =========== \U0001fae0 \U00031350 \U00010d4e \ufeff  "
+)
+"""A little of everything. Which fast engine is used is decided by this text, on every start."""
+
+
+class Engine(Protocol):
+    """Text to ids."""
+
+    name: str
+
+    def encode(self, text: str, data: bytes) -> NDArray[np.uint32]:
+        """The ids of a text; `data` is the same as UTF-8."""
+
+
+def make_engine(name: EngineName, vocabulary: Vocabulary) -> Engine:
+    """The engine of this name.
+
+    Raises:
+        UserError: gigatoken is asked for, but not installed or not equal to tiktoken.
+    """
+    tiktoken = Tiktoken(vocabulary)
+    if name == "tiktoken" or (name == "auto" and importlib.util.find_spec("gigatoken") is None):
+        return tiktoken
+    gigatoken = Gigatoken(vocabulary)
+    truth, ids = (engine.encode(PROBE, PROBE.encode()) for engine in (tiktoken, gigatoken))
+    if np.array_equal(truth, ids):
+        return gigatoken
+    if name == "gigatoken":
+        raise UserError("the installed gigatoken gives other ids than tiktoken; choose the engine tiktoken")
+    return tiktoken
+
+
+class Tiktoken:
+    """OpenAI's library."""
+
+    name = "tiktoken"
+
+    LONG_SPACE = 100_000
+    """White space from this length on is cut out: its engine gives up on a million characters of it."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        import tiktoken
+
+        self._encoding = tiktoken.Encoding(
+            "gpt2", pat_str=PATTERN, mergeable_ranks=vocabulary, special_tokens={"<|endoftext|>": len(vocabulary)}
+        )
+        self._long_space = regex.compile(rf"\s{{{self.LONG_SPACE},}}(?=\S)")
+
+    def encode(self, text: str, data: bytes) -> NDArray[np.uint32]:
+        """The ids of a text."""
+        pieces = [text] if len(text) <= self.LONG_SPACE else self._pieces(text)
+        ids = [self._encoding.encode_to_numpy(piece, disallowed_special=()) for piece in pieces]
+        return ids[0] if len(ids) == 1 else np.concatenate(ids)
+
+    def _pieces(self, text: str) -> Iterator[str]:
+        """Cut before a long run of white space and before its last character, where words end anyway."""
+        start = 0
+        for run in self._long_space.finditer(text):
+            yield text[start : run.start()]
+            yield text[run.start() : run.end() - 1]
+            start = run.end() - 1
+        yield text[start:]
+
+
+class Gigatoken:
+    """A library with vector instructions. It is given no special tokens, for it would see them in any text."""
+
+    name = "gigatoken"
+
+    FRESH_BYTES = 1 << 28
+    """It remembers every word for ever, some 100 bytes each; after this much text it starts anew."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._start()
+
+    def _start(self) -> None:
+        try:
+            import gigatoken
+        except ImportError:
+            raise UserError("the engine gigatoken is not installed: pip install 'groundup[fast]'") from None
+
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "ranks"
+            file.write_bytes(b"".join(b"%b %d\n" % (base64.b64encode(t), i) for t, i in self._vocabulary.items()))
+            self._tokenizer = gigatoken.Tokenizer.from_tiktoken(file, pretokenizer="gpt2", special_tokens={})
+        self._seen = 0
+
+    def encode(self, text: str, data: bytes) -> NDArray[np.uint32]:
+        """The ids of a text."""
+        self._seen += len(data)
+        if self._seen > self.FRESH_BYTES:
+            self._start()
+        return self._tokenizer.encode(data)
