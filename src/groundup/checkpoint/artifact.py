@@ -63,10 +63,13 @@ def write_model_files(
     write_synced(folder / TOKENIZER, tokenizer_json(tokenizer).encode())
 
 
-def load_model(path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> LoadedModel:
+def load_model(
+    path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = torch.float32
+) -> LoadedModel:
     """Open a model folder, a checkpoint or a run (its `model/`, else its newest whole checkpoint).
 
-    Every file is checked against its SHA-256 before it is used.
+    Every file is checked against its SHA-256 before it is used. With `dtype` None the weights keep the type they are
+    stored in.
 
     Raises:
         UserError: There is no model there, a file is damaged, or the files do not fit together.
@@ -84,7 +87,7 @@ def load_model(path: Path, *, device: torch.device | str = "cpu", dtype: torch.d
         model = build_model(config)
     state = load_tensors(folder / WEIGHTS)
     check_state(model, state, folder / WEIGHTS)
-    model.load_state_dict({k: v.to(device, dtype) for k, v in state.items()}, assign=True)
+    model.load_state_dict({k: v.to(device=device, dtype=dtype) for k, v in state.items()}, assign=True)
     return LoadedModel(model.eval(), tokenizer, config, info, folder)
 
 

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from groundup.config.errors import UsageError, UserError
 COMMANDS = {
     "train": "train a model: groundup train shakespeare",
     "generate": "draw text from a trained model",
+    "import": "make a model folder of a GPT-2 of Hugging Face, nanoGPT or llm.c",
+    "export": "write a model for transformers, llama.cpp, onnxruntime or CTranslate2",
     "tokenizer": "train tokenizers, encode text, look at tokens",
     "prepare": "turn text into token shards",
     "data": "inspect and verify prepared shards",
@@ -70,5 +73,6 @@ def run(command: str, argv: list[str]) -> int:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
         raise UsageError(f"unknown command {command!r}; {hint}")
-    module = importlib.import_module(f"groundup.cli.{command}")
+    file = f"{command}_" if keyword.iskeyword(command) else command
+    module = importlib.import_module(f"groundup.cli.{file}")
     return int(module.main(argv))

@@ -1,0 +1,46 @@
+"""groundup export DIR OUT: write a model for another program."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from groundup.cli.parse import parse
+from groundup.config.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Write a trained model in the format of another program, with a model card."""
+
+    path: Annotated[Path, tyro.conf.Positional]
+    """A run, checkpoint or model folder."""
+    out: Annotated[Path, tyro.conf.Positional]
+    """The folder to make."""
+    format: Literal["hf", "gguf", "onnx", "ct2"] = "hf"
+    """hf: transformers; gguf: llama.cpp; onnx: onnxruntime; ct2: CTranslate2."""
+    push_to_hub: str | None = None
+    """Upload the folder to this model repository, OWNER/NAME, of the Hugging Face hub; it is made if need be."""
+
+    def __post_init__(self) -> None:
+        """Refuse a wrong name before there is anything to upload."""
+        if self.push_to_hub is not None and self.push_to_hub.count("/") != 1:
+            raise UsageError(f"push-to-hub must be OWNER/NAME, got {self.push_to_hub!r}")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Export, and upload where that is asked for."""
+    options = parse(Options, argv, prog="groundup export")
+
+    from groundup.interop.export import export_model
+
+    export_model(options.path, options.out, options.format)
+    for file in sorted(options.out.iterdir()):
+        print(f"{file}  {file.stat().st_size:,} bytes")
+    if options.push_to_hub is not None:
+        from groundup.interop.hub import push
+
+        print(push(options.out, options.push_to_hub))
+    return 0

@@ -1,0 +1,44 @@
+"""groundup import SOURCE [OUT]: make a model folder of somebody else's model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from groundup.cli.parse import parse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Turn a GPT-2 of another program into a model folder, which generate, train --init-from and export take."""
+
+    source: Annotated[str, tyro.conf.Positional]
+    """hf:gpt2, hf:gpt2-medium, hf:gpt2-large, hf:gpt2-xl, hf:distilgpt2, hf:OWNER/NAME, a Hugging Face folder,
+    nanoGPT's ckpt.pt or llm.c's .bin."""
+    out: Annotated[Path | None, tyro.conf.Positional] = None
+    """The folder to make; models/NAME if not given."""
+    tokenizer: str | None = None
+    """gpt2 or the path of a tokenizer.json, where the model comes without one."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Import, and say what came."""
+    options = parse(Options, argv, prog="groundup import")
+    name = Path(options.source.removeprefix("hf:")).resolve().stem
+    out = options.out or Path("models", name)
+
+    from groundup.interop.import_model import import_model
+    from groundup.planner.params import count_parameters
+
+    foreign = import_model(options.source, out, tokenizer=options.tokenizer)
+    config = foreign.config
+    print(
+        f"{out}: {config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide, context {config.block_size},"
+        f" {config.vocab_size} ids: {count_parameters(config):,} parameters"
+    )
+    if foreign.note:
+        print(foreign.note)
+    print(f'try: groundup generate {out} --prompt "..."')
+    return 0

@@ -1,0 +1,1 @@
+"""Models of other programs in, ours out: one table of names serves both directions."""

@@ -1,0 +1,98 @@
+"""The README.md of an exported folder: what the model is, what it learned from, how well, how to run it."""
+
+from typing import Any
+
+from groundup.checkpoint.artifact import LoadedModel
+from groundup.config.model import GPTConfig
+from groundup.planner.params import count_parameters
+
+_RUN = {
+    "hf": """```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("FOLDER")
+model = AutoModelForCausalLM.from_pretrained("FOLDER")
+ids = tokenizer("PROMPT", return_tensors="pt").input_ids
+print(tokenizer.decode(model.generate(ids, max_new_tokens=50, do_sample=True)[0]))
+```""",
+    "gguf": """```
+llama-cli --model model.gguf --prompt "PROMPT" --predict 50
+```""",
+    "onnx": """```python
+import numpy
+import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+ids = numpy.array([[0, 1, 2]])  # of tokenizer.json
+(logits,) = session.run(None, {"input_ids": ids})  # (batch, tokens, vocabulary)
+```""",
+    "ct2": """```python
+import ctranslate2
+
+generator = ctranslate2.Generator("FOLDER")
+tokens = ["PROMPT"]  # of vocabulary.json
+print(generator.generate_batch([tokens], max_length=50, sampling_topk=50)[0].sequences[0])
+```""",
+}
+
+
+def model_card(loaded: LoadedModel, config: GPTConfig, *, name: str, kind: str) -> str:
+    """The text of README.md.
+
+    Args:
+        loaded: The model and what training noted of it.
+        config: Its shape.
+        name: The title.
+        kind: The format of the folder, which decides how it is run.
+    """
+    rows = [f"| {what} | {value} |" for what, value in _facts(loaded.info, config)]
+    return "\n".join(
+        [
+            "---",
+            "license: unknown",
+            *(["library_name: transformers"] if kind == "hf" else []),
+            "pipeline_tag: text-generation",
+            "tags: [gpt2, groundup]",
+            "---",
+            "",
+            f"# {name}",
+            "",
+            f"A GPT-2 of {count_parameters(config):,} parameters, exported by groundup.",
+            "",
+            "| | |",
+            "|---|---|",
+            *rows,
+            "",
+            "## License",
+            "",
+            "None has been chosen. Name it here and in the first lines of this file before you share the model; the",
+            "license of the data it learned from may bind you.",
+            "",
+            "## How to run it",
+            "",
+            _RUN[kind],
+            "",
+        ]
+    )
+
+
+def _facts(info: dict[str, Any], config: GPTConfig) -> list[tuple[str, str]]:
+    facts = []
+    if (data := info.get("data")) is not None:
+        facts.append(("data", f"{data}"))
+    if (source := info.get("source")) is not None:
+        facts.append(("imported from", f"{source}"))
+    if (step := info.get("step")) is not None:
+        facts.append(("trained steps", f"{step:,}"))
+    loss = info.get("val_loss")
+    facts.append(("validation loss", "not measured" if loss is None else f"{loss:.4f} nats per token"))
+    facts += [
+        ("layers", f"{config.n_layer}"),
+        ("heads", f"{config.n_head}"),
+        ("width", f"{config.n_embd}"),
+        ("context", f"{config.block_size} tokens"),
+        ("vocabulary", f"{config.vocab_size} ids"),
+        ("positions", config.position),
+        ("biases", "yes" if config.bias else "no"),
+    ]
+    return facts

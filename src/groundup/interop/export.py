@@ -1,0 +1,82 @@
+"""A model folder of ours in the formats of other programs."""
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Literal, get_args
+
+from groundup.checkpoint.artifact import LoadedModel, load_model
+from groundup.config.errors import UserError
+from groundup.config.io import dump_json, load_json
+from groundup.config.model import GPTConfig
+from groundup.interop.card import model_card
+from groundup.interop.hf_config import refuse_variants
+from groundup.interop.new import refuse_existing
+from groundup.interop.onnx_graph import write_onnx
+from groundup.interop.write_gguf import write_gguf
+from groundup.interop.write_hf import write_hf
+from groundup.runtime.files import new_folder, write_synced
+from groundup.tokenizer.io import tokenizer_json
+
+Format = Literal["hf", "gguf", "onnx", "ct2"]
+FORMATS: tuple[Format, ...] = get_args(Format)
+
+
+def export_model(path: Path, out: Path, kind: Format) -> None:
+    """Write a model in another format into a new folder, with a model card.
+
+    Args:
+        path: A run, checkpoint or model folder.
+        out: The folder to make.
+        kind: hf for transformers, gguf for llama.cpp, onnx for onnxruntime, ct2 for CTranslate2.
+
+    Raises:
+        UsageError: `out` is there already.
+        UserError: The model has no form in this format, a package is missing, or the disk refuses.
+    """
+    refuse_existing(out)
+    loaded = load_model(path, dtype=None)
+    config = loaded.config
+    if not isinstance(config, GPTConfig):
+        raise UserError(f"{path} is a bigram: only GPTs have a form in other programs")
+    with new_folder(out) as folder:
+        _write(kind, folder, loaded, config, out.name)
+        card = model_card(loaded, config, name=out.name, kind=kind)
+        write_synced(folder / "README.md", card.encode())
+
+
+def _write(kind: Format, folder: Path, loaded: LoadedModel, config: GPTConfig, name: str) -> None:
+    match kind:
+        case "hf":
+            write_hf(folder, loaded, config)
+        case "gguf":
+            write_gguf(folder / "model.gguf", loaded, config, name)
+        case "onnx":
+            write_onnx(folder / "model.onnx", config, loaded.model.state_dict())
+            write_synced(folder / "tokenizer.json", tokenizer_json(loaded.tokenizer).encode())
+        case "ct2":
+            _write_ct2(folder, loaded, config)
+
+
+def _write_ct2(folder: Path, loaded: LoadedModel, config: GPTConfig) -> None:
+    """CTranslate2's own converter reads a Hugging Face folder; it gets one and makes its own from it.
+
+    Raises:
+        UserError: The model is not a plain GPT-2, or a package is missing.
+    """
+    refuse_variants(config, "the GPT-2 of CTranslate2")
+    try:
+        from ctranslate2.converters import TransformersConverter
+    except ImportError:
+        raise UserError("--format ct2 needs ctranslate2 and transformers: pip install 'groundup[export]'") from None
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tmp-ct2-") as temporary:
+        source, made = Path(temporary, "hf"), Path(temporary, "ct2")
+        source.mkdir()
+        write_hf(source, loaded, config)
+        TransformersConverter(str(source)).convert(str(made))
+        # A character model has no special tokens; CTranslate2 wants names for them all the same, and never draws them.
+        values = load_json(made / "config.json")
+        values |= {key: "<unk>" for key in ("bos_token", "eos_token", "unk_token") if values.get(key) is None}
+        (made / "config.json").write_text(dump_json(values), "utf-8")
+        for file in made.iterdir():
+            shutil.move(file, folder / file.name)

@@ -1,0 +1,115 @@
+"""Hugging Face's config.json for GPT-2, both directions.
+
+`GPT2Config` describes a family of models. Ours is the published one; whatever would make another function of the same
+weights is refused by name.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from groundup.config.errors import UserError
+from groundup.config.model import GPTConfig
+
+NORM_EPS = 1e-5
+"""Of every layer norm of ours; see `model.layers`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """Values of one key under which a config describes our model."""
+
+    key: str
+    default: Any
+    """What Hugging Face takes where the key is not given."""
+    allowed: tuple[Any, ...]
+
+    def fault(self, values: dict[str, Any]) -> str | None:
+        value = values.get(self.key, self.default)
+        if value in self.allowed:
+            return None
+        return f"{self.key} is {value!r}, only {' or '.join(map(repr, self.allowed))} is supported"
+
+
+_RULES = (
+    _Rule("model_type", "gpt2", ("gpt2",)),
+    _Rule("activation_function", "gelu_new", ("gelu_new", "gelu_pytorch_tanh")),
+    _Rule("layer_norm_epsilon", NORM_EPS, (NORM_EPS,)),
+    _Rule("scale_attn_weights", True, (True,)),  # noqa: FBT003
+    _Rule("scale_attn_by_inverse_layer_idx", False, (False,)),  # noqa: FBT003
+    _Rule("add_cross_attention", False, (False,)),  # noqa: FBT003
+    _Rule("quantization_config", None, (None,)),
+)
+"""`reorder_and_upcast_attn` is not here: it changes the rounding, not the function."""
+
+
+def read_hf_config(values: Any, where: str) -> GPTConfig:
+    """Our config of what a Hugging Face config.json describes, without dropout.
+
+    Args:
+        values: The parsed JSON.
+        where: Its path, for the message.
+
+    Raises:
+        UserError: It is not a GPT-2 as we build it; one message lists everything.
+    """
+    if not isinstance(values, dict):
+        raise UserError(f"{where} is not a model's config: it must be an object")
+    faults = [fault for rule in _RULES if (fault := rule.fault(values))]
+    shape = {
+        "n_layer": values.get("n_layer", 12),
+        "n_head": values.get("n_head", 12),
+        "n_embd": values.get("n_embd", 768),
+        "block_size": values.get("n_positions", values.get("n_ctx", 1024)),
+        "vocab_size": values.get("vocab_size", 50257),
+    }
+    faults += [f"{key} is {value!r}, not a number" for key, value in shape.items() if type(value) is not int]
+    inner = values.get("n_inner")
+    if type(shape["n_embd"]) is int and inner not in (None, 4 * shape["n_embd"]):
+        faults.append(f"n_inner is {inner}, only 4 * n_embd = {4 * shape['n_embd']} is supported")
+    if faults:
+        raise UserError(f"{where} is not a GPT-2 that groundup can build: {'; '.join(faults)}")
+    if shape["vocab_size"] < 1:
+        raise UserError(f"{where}: vocab_size must be at least 1, got {shape['vocab_size']}")
+    return GPTConfig(**shape)
+
+
+def hf_config(config: GPTConfig, *, dtype: str, eot_id: int | None) -> dict[str, Any]:
+    """The config.json that makes transformers build our model.
+
+    Args:
+        config: A plain GPT-2: see `refuse_variants`.
+        dtype: Of the weights, as PyTorch spells it: float32.
+        eot_id: The id between documents, for both ends of a text; None where the vocabulary has none.
+    """
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "n_layer": config.n_layer,
+        "n_head": config.n_head,
+        "n_embd": config.n_embd,
+        "n_positions": config.block_size,
+        "n_ctx": config.block_size,
+        "vocab_size": config.vocab_size,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": NORM_EPS,
+        "resid_pdrop": config.dropout,
+        "embd_pdrop": config.dropout,
+        "attn_pdrop": config.dropout,
+        "tie_word_embeddings": True,
+        "bos_token_id": eot_id,
+        "eos_token_id": eot_id,
+        "torch_dtype": dtype,
+    }
+
+
+def refuse_variants(config: GPTConfig, target: str) -> None:
+    """Refuse what the published GPT-2 has no place for.
+
+    Raises:
+        UserError: The model has rotary positions.
+    """
+    if config.position != "learned":
+        raise UserError(
+            f"{target} knows GPT-2 with learned positions only, this model has model.position {config.position};"
+            " --format onnx takes it, or train one with --model.position learned"
+        )

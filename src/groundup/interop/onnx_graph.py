@@ -1,0 +1,155 @@
+"""A GPT as an ONNX graph, written node by node: input_ids (B, T) to logits (B, T, V), both of free size.
+
+The graph is the model's forward in ONNX's operators (opset 20), not a trace of it: it has no cache and no dropout. The
+weights are stored once; the head reads the embedding, transposed on the fly.
+"""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from groundup.config.errors import UserError
+from groundup.config.model import GPTConfig
+from groundup.interop.hf_config import NORM_EPS
+from groundup.model.rope import rope_angles
+
+OPSET, IR_VERSION = 20, 9
+"""The first opset with a tanh GELU, and the file version that came with it: onnxruntime 1.17 reads both."""
+ONE_FILE_BYTES = 1_500_000_000
+"""Larger weights go to a file of their own: protobuf ends at 2 GiB."""
+
+
+def write_onnx(path: Path, config: GPTConfig, state: dict[str, Tensor]) -> None:
+    """Write a model's graph and float32 weights.
+
+    Raises:
+        UserError: The onnx package is missing.
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise UserError("--format onnx needs the onnx package: pip install 'groundup[export]'") from None
+    graph = _Graph(config, {name: tensor.float().numpy() for name, tensor in state.items()})
+    graph.build()
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            graph.nodes,
+            "gpt",
+            [onnx.helper.make_tensor_value_info("input_ids", onnx.TensorProto.INT64, ["batch", "tokens"])],
+            [
+                onnx.helper.make_tensor_value_info(
+                    "logits", onnx.TensorProto.FLOAT, ["batch", "tokens", config.vocab_size]
+                )
+            ],
+            [onnx.numpy_helper.from_array(array, name) for name, array in graph.weights.items()],
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="groundup",
+    )
+    apart = sum(array.nbytes for array in graph.weights.values()) > ONE_FILE_BYTES
+    onnx.save_model(model, path, save_as_external_data=apart, location=f"{path.name}.data" if apart else None)
+
+
+class _Graph:
+    """Collects nodes and weights; every method adds one layer and returns the name of its result."""
+
+    def __init__(self, config: GPTConfig, state: dict[str, NDArray[Any]]) -> None:
+        self.config = config
+        self.state = state
+        self.weights: dict[str, NDArray[Any]] = {}
+        self.nodes: list[Any] = []
+
+    def build(self) -> None:
+        """The whole model, from input_ids to logits."""
+        head_dim = self.config.head_dim
+        tokens = self.op("Squeeze", self.op("Shape", "input_ids", start=1, end=2), self.ints([0]))
+        positions = self.op("Range", self.scalar(0), tokens, self.scalar(1))
+        # Added to the scores: 0 where a token may look, -inf above the diagonal.
+        side = self.op("Unsqueeze", tokens, self.ints([0]))
+        square = self.op("Expand", self.floats([-math.inf]), self.op("Concat", side, side, axis=0))
+        mask = self.op("Trilu", square, self.scalar(1), upper=1)
+        x = self.op("Gather", self.weight("wte.weight"), "input_ids")
+        rotation = None
+        if self.config.position == "learned":
+            x = self.op("Add", x, self.op("Gather", self.weight("wpe.weight"), positions))
+        else:
+            angles = rope_angles(torch.arange(self.config.block_size), head_dim, self.config.rope_base)
+            tables = [self.constant(name, table.numpy()) for name, table in zip(("cos", "sin"), angles, strict=True)]
+            rotation = [self.op("Gather", table, positions) for table in tables]
+        for i in range(self.config.n_layer):
+            x = self.op("Add", x, self.attention(f"h.{i}.attn", self.norm(f"h.{i}.ln_1", x), mask, rotation))
+            x = self.op("Add", x, self.mlp(f"h.{i}.mlp", self.norm(f"h.{i}.ln_2", x)))
+        head = self.op("Transpose", self.weight("wte.weight"), perm=[1, 0])
+        self.op("MatMul", self.norm("ln_f", x), head, output="logits")
+
+    def attention(self, name: str, x: str, mask: str, rotation: list[str] | None) -> str:
+        """Causal self-attention, as `model.attention` writes it."""
+        n_head, head_dim = self.config.n_head, self.config.head_dim
+        qkv = self.op("Reshape", self.linear(f"{name}.c_attn", x), self.ints([0, 0, 3, n_head, head_dim]))
+        parts = self.op("Transpose", qkv, perm=[2, 0, 3, 1, 4])  # (3, B, H, T, D)
+        q, k, v = (self.op("Gather", parts, self.scalar(i), axis=0) for i in range(3))
+        if rotation is not None:
+            q, k = self.rotate(q, rotation), self.rotate(k, rotation)
+        scale = self.floats(1 / math.sqrt(head_dim))
+        scores = self.op("Mul", self.op("MatMul", q, self.op("Transpose", k, perm=[0, 1, 3, 2])), scale)
+        weights = self.op("Softmax", self.op("Add", scores, mask), axis=-1)
+        y = self.op("Transpose", self.op("MatMul", weights, v), perm=[0, 2, 1, 3])
+        return self.linear(f"{name}.c_proj", self.op("Reshape", y, self.ints([0, 0, n_head * head_dim])))
+
+    def rotate(self, x: str, rotation: list[str]) -> str:
+        """Turn queries or keys by their positions' angles, as `model.rope` does."""
+        half, end = self.config.head_dim // 2, self.config.head_dim
+        first = self.op("Slice", x, self.ints([0]), self.ints([half]), self.ints([-1]))
+        second = self.op("Slice", x, self.ints([half]), self.ints([end]), self.ints([-1]))
+        turned = self.op("Concat", self.op("Neg", second), first, axis=-1)
+        return self.op("Add", self.op("Mul", x, rotation[0]), self.op("Mul", turned, rotation[1]))
+
+    def mlp(self, name: str, x: str) -> str:
+        """Two linear layers around a GELU in its tanh form."""
+        return self.linear(f"{name}.c_proj", self.op("Gelu", self.linear(f"{name}.c_fc", x), approximate="tanh"))
+
+    def linear(self, name: str, x: str) -> str:
+        """A matrix, stored as ONNX's product takes it, and a bias where the model has one."""
+        matrix = self.constant(f"{name}.weight", np.ascontiguousarray(self.state[f"{name}.weight"].T))
+        product = self.op("MatMul", x, matrix)
+        return self.op("Add", product, self.weight(f"{name}.bias")) if self.config.bias else product
+
+    def norm(self, name: str, x: str) -> str:
+        """A layer norm over the last axis."""
+        bias = [self.weight(f"{name}.bias")] if self.config.bias else []
+        return self.op("LayerNormalization", x, self.weight(f"{name}.weight"), *bias, axis=-1, epsilon=NORM_EPS)
+
+    def op(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
+        """Add one node."""
+        from onnx import helper
+
+        output = output or f"{kind}_{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [output], name=output, **attributes))
+        return output
+
+    def weight(self, name: str) -> str:
+        """A parameter as it is."""
+        return self.constant(name, self.state[name])
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        """A stored array; the same name stands for the same array."""
+        self.weights.setdefault(name, value)
+        return name
+
+    def ints(self, values: list[int]) -> str:
+        """A list of integers, such as a shape."""
+        return self.constant("ints_" + "_".join(map(str, values)), np.array(values, dtype=np.int64))
+
+    def scalar(self, value: int) -> str:
+        """One integer."""
+        return self.constant(f"int_{value}", np.array(value, dtype=np.int64))
+
+    def floats(self, value: float | list[float]) -> str:
+        """Numbers in float32."""
+        return self.constant(f"float_{value}", np.array(value, dtype=np.float32))

@@ -1,0 +1,64 @@
+"""A Hugging Face folder: config.json with safetensors, sharded safetensors or pytorch_model.bin."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from groundup.checkpoint.artifact import load_tensors
+from groundup.config.errors import UserError
+from groundup.config.io import load_json
+from groundup.interop.foreign import Foreign, load_pickled_tensors
+from groundup.interop.hf_config import read_hf_config
+from groundup.interop.names import from_hf
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+INDEX, PICKLED, PICKLED_INDEX = "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
+
+
+def read_hf_folder(folder: Path) -> Foreign:
+    """Read config and weights of a GPT-2.
+
+    Raises:
+        UserError: A file is missing or damaged, or the model is not a GPT-2 as we build it.
+    """
+    path = folder / CONFIG
+    config = read_hf_config(load_json(path), str(path))
+    return Foreign(config, from_hf(_read_weights(folder), config.n_layer), {})
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    """The tensors of the first of the known files that is there."""
+    if (folder / WEIGHTS).is_file():
+        return load_tensors(folder / WEIGHTS)
+    if (folder / INDEX).is_file():
+        return _read_shards(folder, INDEX)
+    if (folder / PICKLED).is_file():
+        return _read_pickled(folder / PICKLED)
+    if (folder / PICKLED_INDEX).is_file():
+        return _read_shards(folder, PICKLED_INDEX)
+    raise UserError(f"{folder} holds no weights: neither {WEIGHTS} nor {INDEX} nor {PICKLED} is in it")
+
+
+def _read_shards(folder: Path, index: str) -> dict[str, Tensor]:
+    """The tensors an index spreads over files, each from the file it names."""
+    values = load_json(folder / index)
+    places = values.get("weight_map") if isinstance(values, dict) else None
+    if not isinstance(places, dict) or not all(isinstance(f, str) and Path(f).name == f for f in places.values()):
+        raise UserError(f"{folder / index} is not an index: its weight_map must name files of its folder")
+    state: dict[str, Tensor] = {}
+    for file in sorted(set(places.values())):
+        shard = (_read_pickled if index == PICKLED_INDEX else load_tensors)(folder / file)
+        wanted = [name for name, place in places.items() if place == file]
+        if missing := [name for name in wanted if name not in shard]:
+            raise UserError(f"{folder / file} lacks {', '.join(missing)}, which {index} says is in it")
+        state.update({name: shard[name] for name in wanted})
+    return state
+
+
+def _read_pickled(path: Path) -> dict[str, Tensor]:
+    values = load_pickled_tensors(path)
+    if not isinstance(values, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in values.items()
+    ):
+        raise UserError(f"{path} is not a model's weights: it must hold tensors by name")
+    return dict(values)

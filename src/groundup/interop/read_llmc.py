@@ -1,0 +1,61 @@
+"""llm.c's model file: 256 int32, then every parameter in the order of `interop.names`, all of one type."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from groundup.config.errors import UserError
+from groundup.config.model import GPTConfig
+from groundup.interop.foreign import Foreign
+from groundup.interop.names import names
+from groundup.model.gpt import GPT
+from groundup.planner.params import count_parameters
+
+MAGIC = 20240326
+HEADER_BYTES = 256 * 4
+DTYPES = {3: torch.float32, 5: torch.bfloat16}
+"""By version: both have a padded vocabulary."""
+
+
+def read_llmc(path: Path) -> Foreign:
+    """Read a model that llm.c's train_gpt2.py or train_gpt2.cu wrote.
+
+    Raises:
+        UserError: It is not such a file, of another version, or not as long as its header says.
+    """
+    try:
+        data = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    header = data[:HEADER_BYTES].view("<i4") if len(data) >= HEADER_BYTES else np.zeros(256, np.int32)
+    magic, version, block_size, vocab_size, n_layer, n_head, n_embd, padded = map(int, header[:8])
+    if magic != MAGIC:
+        raise UserError(f"{path} is not a model of llm.c: it does not begin with {MAGIC}")
+    if version not in DTYPES:
+        raise UserError(f"{path} has version {version} of llm.c's format; 3 (float32) and 5 (bfloat16) are known")
+    if not 0 < vocab_size <= padded:
+        raise UserError(f"{path} is damaged: {vocab_size} ids in {padded} rows")
+    config = GPTConfig(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, vocab_size=padded)
+    state = _split(data[HEADER_BYTES:], config, DTYPES[version], path)
+    state["wte.weight"] = state["wte.weight"][:vocab_size]
+    return Foreign(dataclasses.replace(config, vocab_size=vocab_size), state, {})
+
+
+def _split(data: NDArray[np.uint8], config: GPTConfig, dtype: torch.dtype, path: Path) -> dict[str, Tensor]:
+    """Cut the bytes after the header into named tensors."""
+    # Before anything is built: a damaged header can ask for a model of any size.
+    wanted = count_parameters(config) * dtype.itemsize
+    if len(data) != wanted:
+        raise UserError(f"{path} is damaged: {len(data):,} bytes of weights, its header describes {wanted:,}")
+    with torch.device("meta"):
+        shapes = {name: tensor.shape for name, tensor in GPT(config).state_dict().items()}
+    state, start = {}, 0
+    for name in (n.ours for n in names(config.n_layer)):
+        end = start + shapes[name].numel() * dtype.itemsize
+        state[name] = torch.from_numpy(data[start:end]).view(dtype).view(shapes[name])
+        start = end
+    return state

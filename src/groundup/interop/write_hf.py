@@ -1,0 +1,37 @@
+"""A folder that transformers' Auto classes open as the same model with the same tokenizer."""
+
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from groundup.checkpoint.artifact import LoadedModel
+from groundup.config.io import dump_json
+from groundup.config.model import GPTConfig
+from groundup.interop.hf_config import hf_config, refuse_variants
+from groundup.interop.hf_tokenizer import tokenizer_files
+from groundup.interop.names import to_hf, with_biases
+from groundup.runtime.files import write_synced
+
+METADATA = {"format": "pt"}
+"""Some versions of transformers refuse safetensors that do not say which library laid the tensors out."""
+
+
+def write_hf(folder: Path, loaded: LoadedModel, config: GPTConfig) -> None:
+    """Write config.json, model.safetensors, generation_config.json and the tokenizer's files.
+
+    Raises:
+        UserError: The model is not a plain GPT-2.
+    """
+    refuse_variants(config, "the GPT-2 of transformers")
+    state = with_biases(loaded.model.state_dict(), config)
+    dtype = str(state["wte.weight"].dtype).removeprefix("torch.")
+    eot_id = loaded.tokenizer.eot_id
+    values = hf_config(config, dtype=dtype, eot_id=eot_id)
+    write_synced(folder / "config.json", dump_json(values).encode())
+    ends = {"bos_token_id": eot_id, "eos_token_id": eot_id}
+    write_synced(folder / "generation_config.json", dump_json(ends).encode())
+    weights = folder / "model.safetensors"
+    save_file(to_hf(state, config.n_layer), weights, metadata=METADATA)
+    weights.chmod(0o644)  # safetensors makes it readable by its owner alone
+    for name, text in tokenizer_files(loaded.tokenizer, config.block_size).items():
+        write_synced(folder / name, text.encode())
