@@ -1,0 +1,181 @@
+"""Preparations in processes of their own: several workers, killed anywhere, side by side, on a full disk."""
+
+import contextlib
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+DRIVER = Path(__file__).with_name("prepare_driver.py")
+N_PARTS = 24
+
+
+@pytest.fixture
+def texts(tmp_path):
+    return write_texts(tmp_path / "texts", n_parts=N_PARTS, n_lines=60)
+
+
+def write_texts(folder, *, n_parts, n_lines):
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for part in range(n_parts):
+        lines = ["".join(map(chr, rng.integers(32, 127, size=rng.integers(1, 100)))) for _ in range(n_lines)]
+        (folder / f"{part:03d}.txt").write_text("\n".join(lines))
+    return folder
+
+
+def start(texts, out, *words, **options):
+    command = [sys.executable, str(DRIVER), str(texts), str(out), str(out.with_suffix(".diary")), *map(str, words)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, **options)
+
+
+def finish(process):
+    _, errors = process.communicate(timeout=120)
+    return process.returncode, errors
+
+
+def run(texts, out, *words, **options):
+    code, errors = finish(start(texts, out, *words, **options))
+    assert code == 0, errors
+
+
+def contents(folder):
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+def diary(out, word):
+    path = out.with_suffix(".diary")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [line.split(" ", 1)[1] for line in lines if line.startswith(word)]
+
+
+def wait_for(condition, process):
+    while not condition():
+        assert process.poll() is None, finish(process)
+        time.sleep(0.005)
+
+
+def test_bytes_are_the_same_for_1_3_and_8_workers(tmp_path, texts):
+    for workers in (1, 3, 8):
+        run(texts, tmp_path / f"by-{workers}", "--workers", workers)
+    one = contents(tmp_path / "by-1")
+    assert len(one) > 10
+    assert contents(tmp_path / "by-3") == one
+    assert contents(tmp_path / "by-8") == one
+    assert sorted(diary(tmp_path / "by-8", "begin")) == sorted(diary(tmp_path / "by-1", "begin"))
+
+
+@pytest.mark.parametrize("n", [5, pytest.param(100, marks=pytest.mark.slow)])
+def test_killed_anywhere_it_goes_on(tmp_path, texts, n):
+    """The parent, one of its workers, or all of them, at random times: at most one part a worker is done again."""
+    rng = random.Random(n)
+    run(texts, tmp_path / "whole")
+    out, workers = tmp_path / "killed", 2
+    hit = lost = 0
+    while hit < n:
+        if (out / "index.json").exists():  # start over: a kill shall hit something
+            assert contents(out) == contents(tmp_path / "whole")
+            subprocess.run(["rm", "-r", out, out.with_suffix(".diary")], check=True)
+            lost = 0
+        process = start(texts, out, "--workers", workers, "--nap", 0.02)
+        target = len(diary(out, "begin")) + rng.randrange(9)
+        while len(diary(out, "begin")) < target and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(rng.random() * 0.1)
+        if process.poll() is not None:
+            continue
+        hit += 1
+        lost += 1
+        victims = [process.pid, *(child.pid for child in psutil.Process(process.pid).children())]
+        whom = rng.choice(["parent", "worker", "all"])
+        for pid in {"parent": victims[:1], "worker": victims[-1:], "all": victims}[whom]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        finish(process)
+        if not (out / "index.json").exists():
+            done = len(list((out / ".work").glob("part-*.json")))
+            assert len(diary(out, "begin")) - done <= workers * lost
+    run(texts, out, "--workers", workers)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_a_dead_worker_is_named_and_the_rest_is_kept(tmp_path, texts):
+    deadly = tmp_path / "deadly"
+    deadly.touch()
+    out = tmp_path / "out"
+    code, errors = finish(start(texts, out, "--workers", 2, "--deadly", deadly))
+    assert code == 1
+    assert errors.startswith("a worker process was killed by SIGKILL (out of memory?) at ")
+    assert errors.strip().endswith("run the command again to go on")
+    assert not (out / "index.json").exists()
+    run(texts, out, "--workers", 2)
+    run(texts, tmp_path / "whole")
+    assert contents(out) == contents(tmp_path / "whole")
+    assert len(diary(out, "begin")) <= N_PARTS + 2
+
+
+def test_workers_end_with_their_parent(tmp_path, texts):
+    process = start(texts, tmp_path / "out", "--workers", 3, "--nap", 0.5)
+    wait_for(lambda: len(diary(tmp_path / "out", "begin")) >= 3, process)
+    children = psutil.Process(process.pid).children()
+    assert len(children) >= 3
+    process.kill()
+    finish(process)
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
+
+
+def test_a_second_preparation_of_the_folder_is_refused(tmp_path, texts):
+    out = tmp_path / "out"
+    first = start(texts, out, "--nap", 0.3)
+    wait_for(lambda: diary(out, "begin"), first)
+    code, errors = finish(start(texts, out))
+    assert first.poll() is None  # the first is far from done: the second did not wait for it
+    assert code == 1
+    assert errors == f"another process is preparing {out}; wait for it, or choose another folder\n"
+    first.kill()
+    finish(first)
+    run(texts, out)
+
+
+def test_a_full_disk_is_told_and_nothing_half_written_is_taken_for_whole(tmp_path, texts):
+    def small_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
+
+    run(texts, tmp_path / "whole")
+    out = tmp_path / "out"
+    for workers in (1, 2):
+        code, errors = finish(start(texts, out, "--workers", workers, preexec_fn=small_files))
+        assert code == 1
+        assert "cannot write" in errors
+        assert "File too large" in errors
+        assert errors.count("\n") == 1
+        assert not (out / "index.json").exists()
+        assert all(p.stat().st_size < 9000 for p in out.rglob("*") if p.is_file())
+    run(texts, out)
+    assert contents(out) == contents(tmp_path / "whole")
+    assert len(diary(out, "begin")) == N_PARTS  # all parts fitted, only shards did not
+
+
+def test_memory_is_flat(tmp_path):
+    """Four times the parts, the same memory in every worker."""
+    peaks = []
+    for n_parts in (2, 8):
+        texts = tmp_path / f"texts-{n_parts}"
+        texts.mkdir()
+        line = "all the world is a stage and all the men and women merely players " * 150
+        for part in range(n_parts):
+            (texts / f"{part}.txt").write_text("".join(f"{k} {line}\n" for k in range(400)))  # 4 MB
+        out = tmp_path / f"out-{n_parts}"
+        run(texts, out, "--workers", 2, "--shard-tokens", 10_000_000)
+        peaks.append(max(map(int, diary(out, "memory"))))
+    assert peaks[1] < 600e6
+    assert peaks[1] < 1.2 * peaks[0]
