@@ -1,19 +1,27 @@
 """The one call that training makes: from a DataConfig to tokens on disk, prepared if they are not there yet."""
 
+import difflib
+import glob
 import hashlib
 import json
 from pathlib import Path
 
 from groundup.config.data import DataConfig
+from groundup.config.errors import UsageError
 from groundup.data.dataset import TokenDataset
 from groundup.data.documents import Source
+from groundup.data.hub import FINEWEB_EDU, HubDataset
+from groundup.data.local_files import LocalFiles
 from groundup.data.prepare import prepare
 from groundup.data.shakespeare import Shakespeare
 from groundup.data.text_files import TextFiles
 from groundup.data.tiny_shakespeare import TinyShakespeare
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.char import CharTokenizer
-from groundup.tokenizer.io import load_tokenizer
+from groundup.tokenizer.io import resolve_tokenizer
+
+HUB = "hf:"
+NAMES = ("shakespeare", "tiny-shakespeare", "fineweb-edu")
 
 
 def open_corpus(config: DataConfig) -> TokenDataset:
@@ -44,8 +52,48 @@ def make_source(config: DataConfig) -> Source:
     return TextFiles(config.path, config.val_fraction)
 
 
+def find_source(
+    name: str,
+    *,
+    cache_dir: Path,
+    text_column: str = "text",
+    subset: str | None = None,
+    split: str = "train",
+    stream: bool = False,
+) -> Source:
+    """The corpus that a word of the command line means.
+
+    Args:
+        name: One of NAMES, `hf:OWNER/NAME[@REVISION]`, a file, a folder, or a glob.
+        cache_dir: Where downloads are kept.
+        text_column: Key or column of the text.
+        subset: Of a dataset of the Hub; None is its default, and sample-10BT for fineweb-edu.
+        split: Of a dataset of the Hub.
+        stream: Read a dataset of the Hub over the network.
+
+    Raises:
+        UsageError: It means nothing.
+    """
+    if name == "fineweb-edu" or name.startswith(HUB):
+        dataset, usual = FINEWEB_EDU if name == "fineweb-edu" else (name.removeprefix(HUB), None)
+        return HubDataset(
+            dataset, subset=subset or usual, split=split, text_column=text_column, cache=cache_dir, stream=stream
+        )
+    if subset is not None or split != "train" or stream:
+        raise UsageError(f"--subset, --split and --stream are for fineweb-edu and {HUB}OWNER/NAME, not for {name}")
+    if name == "shakespeare":
+        return Shakespeare()
+    if name == "tiny-shakespeare":
+        return TinyShakespeare(None, cache_dir)
+    if not Path(name).exists() and not glob.has_magic(name):
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"name {', '.join(NAMES)} or {HUB}OWNER/NAME instead"
+        raise UsageError(f"{name!r} is no file, folder or glob; {hint}")
+    return LocalFiles(name, text_column)
+
+
 def make_tokenizer(name: str, source: Source) -> Tokenizer:
     """The tokenizer of this name; a character tokenizer takes its alphabet from the source."""
     if name == "char":
         return CharTokenizer.from_text(d.text for part in source.parts() for d in source.read(part, {}))
-    return load_tokenizer(Path(name))
+    return resolve_tokenizer(name)

@@ -73,13 +73,27 @@ def read_text(path: Path) -> str:
         data = path.read_bytes()
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
+    return decode_text(data, str(path))
+
+
+def decode_text(data: bytes, name: str, at: int = 0) -> str:
+    r"""UTF-8 bytes as text, line ends as `\n`, without a byte order mark.
+
+    Args:
+        data: The bytes.
+        name: Of the file, for messages.
+        at: Where in the file they begin.
+
+    Raises:
+        UserError: Binary, or not UTF-8; the message says where.
+    """
     if b"\0" in data:
-        raise UserError(f"{path} is not text: byte {data.index(0)} is zero")
+        raise UserError(f"{name} is not text: byte {at + data.index(0)} is zero")
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-8" if at else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path} is not UTF-8: byte {error.start} is 0x{data[error.start]:02x};"
+            f"{name} is not UTF-8: byte {at + error.start} is 0x{data[error.start]:02x};"
             f" convert it first, for example with iconv -f latin1 -t utf-8"
         ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")

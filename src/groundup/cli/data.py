@@ -1,0 +1,104 @@
+"""groundup data info|verify|sample DIR: look at a prepared dataset."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from groundup.cli.parse import parse
+from groundup.config.errors import UsageError
+
+ACTIONS = {
+    "info": "counts, bytes per token, settings and fingerprint",
+    "verify": "read every shard, and name each damaged file",
+    "sample": "show random documents",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Look at a prepared dataset."""
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """What `groundup prepare` made."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions(Options):
+    """Show random documents, each as likely as any other."""
+
+    num: int = 3
+    """How many."""
+    split: Literal["train", "val"] = "train"
+    """Out of which split."""
+    max_tokens: int = 200
+    """How much of each."""
+    seed: int = 1337
+    """The same seed shows the same documents."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for flag, value in (("num", self.num), ("max-tokens", self.max_tokens)):
+            if value < 1:
+                raise UsageError(f"{flag} must be at least 1, got {value}")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one of the actions."""
+    if not argv or argv[0] in ("-h", "--help"):
+        rows = [f"  {name:<8}{what}" for name, what in ACTIONS.items()]
+        print("\n".join([f"usage: groundup data {'|'.join(ACTIONS)} DIR [options]", "", *rows]))
+        return 0
+    if argv[0] not in ACTIONS:
+        raise UsageError(f"unknown action {argv[0]!r}; there are {', '.join(ACTIONS)}")
+    prog = f"groundup data {argv[0]}"
+    if argv[0] == "sample":
+        return _sample(parse(SampleOptions, argv[1:], prog=prog))
+    options = parse(Options, argv[1:], prog=prog)
+    return _info(options.folder) if argv[0] == "info" else _verify(options.folder)
+
+
+def _info(folder: Path) -> int:
+    from groundup.cli.prepare import summary
+    from groundup.data.dataset import TokenDataset
+
+    index = TokenDataset(folder).index
+    print(summary(index, folder))
+    print("  settings")
+    for name, value in index.settings.items():
+        print(f"    {name} = {value}")
+    print(f"  fingerprint {index.fingerprint}")
+    return 0
+
+
+def _verify(folder: Path) -> int:
+    from groundup.data.verify import verify
+
+    sound = bad = 0
+    for _, fault in verify(folder):
+        if fault:
+            bad += 1
+            print(f"groundup: {fault}", file=sys.stderr, flush=True)
+        else:
+            sound += 1
+    print(f"{folder}: {sound} of {sound + bad} files are sound")
+    return 1 if bad else 0
+
+
+def _sample(options: SampleOptions) -> int:
+    from groundup.data.dataset import TokenDataset
+    from groundup.data.sample import sample_documents
+
+    dataset = TokenDataset(options.folder)
+    passages = sample_documents(
+        dataset, options.split, count=options.num, max_tokens=options.max_tokens, seed=options.seed
+    )
+    for passage in passages:
+        more = " ..." if passage.n_tokens > options.max_tokens else ""
+        print(f"--- {passage.file}, token {passage.start:,}: {passage.n_tokens:,} tokens")
+        # A document may hold what a terminal takes for commands.
+        print("".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in passage.text) + more)
+    return 0

@@ -1,0 +1,137 @@
+"""groundup prepare SOURCE OUT: turn text into token shards."""
+
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from groundup.cli.parse import parse
+from groundup.config.data import ShardConfig
+from groundup.config.errors import UsageError
+
+if TYPE_CHECKING:
+    from groundup.data.executors import Executor
+    from groundup.data.index import DatasetIndex
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Turn text into token shards. Stopped or killed at any time, the same command goes on."""
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """fineweb-edu, hf:OWNER/NAME[@REVISION], shakespeare, tiny-shakespeare, or a file, a folder or a quoted glob of
+    .txt, .md, .jsonl, .jsonl.gz, .jsonl.zst and .parquet."""
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
+    """The folder of the dataset."""
+    tokenizer: str = "gpt2"
+    """gpt2, char, or the path of a tokenizer.json."""
+    layout: Annotated[ShardConfig, tyro.conf.arg(name="")] = field(default_factory=ShardConfig)
+    text_column: str = "text"
+    """Key or column of the text in JSON lines and parquet."""
+    subset: str | None = None
+    """Subset (configuration) of a dataset of the Hub; sample-10BT for fineweb-edu."""
+    split: str = "train"
+    """Split of a dataset of the Hub."""
+    stream: bool = False
+    """Read a dataset of the Hub over the network, part by part, instead of downloading its files first."""
+    cache_dir: Path = Path("data")
+    """Where downloads are kept."""
+    workers: int = 0
+    """Processes on this machine; 0 is one per core."""
+    executor: Literal["processes", "ray"] = "processes"
+    """Who does the work: processes of this machine, or the Ray cluster at RAY_ADDRESS."""
+    task_index: int | None = None
+    """This is task number task-index (from 0) of task-count that share the work in one folder."""
+    task_count: int | None = None
+    """How many tasks share the work, on machines that share the folder."""
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning before anything is read."""
+        if self.workers < 0:
+            raise UsageError(f"workers must be 0 (one per core) or more, got {self.workers}")
+        if self.workers and self.executor == "ray":
+            raise UsageError("--workers is for --executor processes; Ray uses the cores of its cluster")
+        if (self.task_index is None) != (self.task_count is None):
+            raise UsageError("--task-index and --task-count go together")
+        if self.task_index is not None and self.task_count is not None and not 0 <= self.task_index < self.task_count:
+            raise UsageError(f"task {self.task_index} of {self.task_count} does not exist: tasks count from 0")
+
+    @property
+    def only(self) -> tuple[int, int] | None:
+        """The share of this task; None is all."""
+        return None if self.task_index is None or self.task_count is None else (self.task_index, self.task_count)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Prepare a dataset; progress goes to stderr, the summary to stdout."""
+    options = parse(Options, argv, prog="groundup prepare")
+    from rich.console import Console
+
+    from groundup.cli.progress import PrepareProgress
+    from groundup.data.corpus import find_source, make_tokenizer
+    from groundup.data.prepare import prepare
+
+    source = find_source(
+        options.source,
+        cache_dir=options.cache_dir,
+        text_column=options.text_column,
+        subset=options.subset,
+        split=options.split,
+        stream=options.stream,
+    )
+    display = PrepareProgress(Console(stderr=True, soft_wrap=True))
+    start = time.monotonic()
+    try:
+        with display:
+            index = prepare(
+                source,
+                make_tokenizer(options.tokenizer, source),
+                options.out,
+                options.layout,
+                executor=display.timed(_executor(options)),
+                only=options.only,
+                progress=display.update,
+            )
+    except KeyboardInterrupt:
+        print("groundup: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    if index is None:
+        print(f"the share of task {options.task_index} is done; {options.out} is complete when all tasks are")
+        return 0
+    print(summary(index, options.out))
+    if display.tokens:
+        print(f"  {display.rate()}, {time.monotonic() - start:.1f} s in all")
+    return 0
+
+
+def _executor(options: Options) -> "Executor":
+    from groundup.data.executors import run_here, run_processes
+
+    if options.executor == "ray":
+        from groundup.data.executors_ray import run_ray
+
+        return run_ray()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    workers = options.workers or cores or 1
+    return run_here if workers == 1 else run_processes(workers)
+
+
+def summary(index: "DatasetIndex", folder: Path) -> str:
+    """A finished dataset in a few lines."""
+    lines = [f"{folder}: {index.source}, vocabulary {index.vocab_size:,}"]
+    for split in ("train", "val"):
+        infos = [info for info in index.shards if info.split == split]
+        tokens = sum(info.n_tokens for info in infos)
+        documents = sum(info.n_documents for info in infos)
+        per_token = sum(info.n_bytes for info in infos) / max(1, tokens)
+        many = f"{documents:,} documents, " if documents else ""
+        lines.append(f"  {split:<6}{tokens:,} tokens, {many}{len(infos)} shards, {per_token:.2f} bytes per token")
+    lines += [f"  skipped {count:,}: {reason}" for reason, count in sorted(index.skipped.items())[:20]]
+    if len(index.skipped) > 20:
+        lines.append(f"  and {len(index.skipped) - 20} more reasons: see index.json")
+    return "\n".join(lines)

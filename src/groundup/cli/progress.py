@@ -1,0 +1,85 @@
+"""What a person sees while data is prepared: a bar in a terminal, plain lines in a log file."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from groundup.training.display import PLAIN_EVERY, clock, quantity
+
+if TYPE_CHECKING:
+    from groundup.data.executors import Call, Executor
+    from groundup.data.prepare import Progress as Report
+
+DOING = {"tokenize": "tokenizing", "assemble": "writing shards"}
+
+
+class PrepareProgress:
+    """Progress of one preparation, with the rates of this call.
+
+    Args:
+        console: Where to write.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self.tokens = self._bytes = 0
+        self._seconds = 0.0
+        self._phase = ""
+        self._begun = self._last_plain = time.monotonic()
+        self._before = 0
+        """Parts or shards that earlier calls had done."""
+        self._bar = Progress(
+            TextColumn("{task.fields[doing]} {task.completed:.0f}/{task.total:.0f}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.description}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None, visible=False, doing="")
+
+    def __enter__(self) -> "PrepareProgress":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def timed(self, executor: "Executor") -> "Executor":
+        """The same executor, with the clock set when work begins: downloads and plans are not tokenizing."""
+
+        def run(function: Callable[..., Any], calls: "Sequence[Call]") -> Iterator[Any]:
+            self._begun = time.monotonic()
+            yield from executor(function, calls)
+
+        return run
+
+    def update(self, report: "Report") -> None:
+        """Show how far the work is."""
+        self._bar.start()  # not before: downloads show bars of their own
+        now = time.monotonic()
+        if report.phase != self._phase:
+            self._phase, self._before = report.phase, report.done - 1
+        seconds = max(now - self._begun, 1e-9)
+        if report.phase == "tokenize":
+            self.tokens, self._bytes, self._seconds = report.tokens, report.n_bytes, seconds
+        left = seconds / max(1, report.done - self._before) * (report.total - report.done)
+        speed = self.rate() if report.phase == "tokenize" else f"{quantity(report.tokens / seconds)} tokens/s"
+        text = f"{speed} · {clock(left)} left"
+        doing = DOING[report.phase]
+        self._bar.update(
+            self._task, completed=report.done, total=report.total, description=text, doing=doing, visible=True
+        )
+        if not self._console.is_terminal and (now - self._last_plain >= PLAIN_EVERY or report.done == report.total):
+            self._last_plain = now
+            self._console.print(f"{doing} {report.done}/{report.total} · {text}", markup=False, highlight=False)
+
+    def rate(self) -> str:
+        """Speed of tokenizing so far."""
+        seconds = max(self._seconds, 1e-9)
+        return f"{quantity(self.tokens / seconds)} tokens/s · {quantity(self._bytes / seconds)}B/s of text"
