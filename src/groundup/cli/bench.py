@@ -1,5 +1,6 @@
 """groundup bench WHAT: measure speed, with peers side by side. The last line of output is one JSON object."""
 
+import difflib
 import importlib
 import json
 from collections.abc import Sequence
@@ -21,7 +22,9 @@ def main(argv: Sequence[str]) -> int:
         print("\n".join(["usage: groundup bench WHAT [options]", "", *rows]))
         return 0
     if argv[0] not in BENCHES:
-        raise UsageError(f"unknown benchmark {argv[0]!r}; there are {', '.join(BENCHES)}")
+        near = difflib.get_close_matches(argv[0], BENCHES, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"the benchmarks are {', '.join(BENCHES)}"
+        raise UsageError(f"unknown benchmark {argv[0]!r}; {hint}")
     module = importlib.import_module(f"groundup.bench.{argv[0]}")
     options = parse(module.Options, argv[1:], prog=f"groundup bench {argv[0]}")
     result = module.bench(options, lambda line: print(line, flush=True))

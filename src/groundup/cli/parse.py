@@ -5,10 +5,11 @@ tyro's parser and help, and turns what the box says into a `UsageError`.
 """
 
 import contextlib
+import difflib
 import io
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from groundup.config.errors import UsageError
@@ -17,12 +18,18 @@ T = TypeVar("T")
 
 
 @contextlib.contextmanager
-def _unwrapped() -> Iterator[None]:
-    """Tell tyro of a very wide terminal: in a box that never wraps, a line is a whole sentence."""
+def _plain_boxes() -> Iterator[tuple[io.TextIOWrapper, io.StringIO]]:
+    """Catch what tyro writes, in one form: no colors, lines drawn in Unicode, and a width in which nothing wraps.
+
+    How it writes depends on sys.stdout (a terminal? which encoding?) even for what goes to stderr, so both are
+    replaced. Yields them.
+    """
     before = os.environ.get("COLUMNS")
     os.environ["COLUMNS"] = "10000"
+    output, errors = io.TextIOWrapper(io.BytesIO(), encoding="utf-8"), io.StringIO()
     try:
-        yield
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+            yield output, errors
     finally:
         if before is None:
             del os.environ["COLUMNS"]
@@ -30,14 +37,15 @@ def _unwrapped() -> Iterator[None]:
             os.environ["COLUMNS"] = before
 
 
-def parse(spec: Callable[..., T], argv: Sequence[str], *, prog: str, default: Any = None) -> T:
-    """Read flags into a dataclass, or call a function with them.
+def parse(spec: type[T], argv: Sequence[str], *, prog: str, default: Any = None, also: Sequence[str] = ()) -> T:
+    """Read flags into a dataclass.
 
     Args:
-        spec: A dataclass or an annotated function; its docstrings are the help.
+        spec: A dataclass; its docstrings are the help.
         argv: The words after the command.
         prog: The command, as the user typed it.
         default: An instance whose values stand where no flag is given.
+        also: Flags that the command takes out of argv by itself, for typos.
 
     Raises:
         UsageError: A flag or value is wrong; the message is one line and names the nearest flag.
@@ -45,28 +53,42 @@ def parse(spec: Callable[..., T], argv: Sequence[str], *, prog: str, default: An
     """
     import tyro
 
-    options = {"args": list(argv), "prog": prog}
+    options: dict[str, Any] = {"prog": prog}
     if default is not None:
         options["default"] = default
     if {"-h", "--help"} & set(argv):
-        return tyro.cli(spec, **options)  # type: ignore[call-overload]
-    errors = io.StringIO()
+        return tyro.cli(spec, args=list(argv), **options)
     try:
-        with contextlib.redirect_stderr(errors), _unwrapped():
-            return tyro.cli(spec, **options)  # type: ignore[call-overload]
+        with _plain_boxes() as (output, errors):
+            return tyro.cli(spec, args=list(argv), **options)
     except SystemExit as stop:
         if not stop.code:
+            output.seek(0)
+            print(output.read(), end="")  # a completion script, for which tyro has flags of its own
             raise
-        raise UsageError(one_line(errors.getvalue(), prog)) from None
+    message = one_line(errors.getvalue())
+    if unknown := re.match(r"unrecognized options: (--[\w.\-]+)", message):
+        with _plain_boxes() as (output, _), contextlib.suppress(SystemExit):
+            tyro.cli(spec, args=["--help"], **options)
+        output.seek(0)
+        if near := nearest(unknown[1], [*also, *re.findall(r"--\w[\w.\-]*", output.read())]):
+            raise UsageError(f"{message}; did you mean {near}?")
+    raise UsageError(f"{message} (see {prog} --help)")
 
 
-def one_line(box: str, prog: str) -> str:
-    """Condense tyro's error box: its first paragraph, then the nearest flag or the way to the help."""
+def one_line(box: str) -> str:
+    """Condense tyro's error box to its first paragraph."""
     rows = [row.strip(" │") for row in box.splitlines() if row.startswith("│")]
     rule = next((i for i, row in enumerate(rows) if row and set(row) == {"─"}), len(rows))
     message = " ".join(row for row in rows[:rule] if row).rstrip(".")
-    message = re.sub(r"^Error parsing [\w.\-]+: (?=[\w.\-]+ must )", "", message) or box.strip()
-    flags = [row.split()[0].rstrip(",") for row in rows[rule:] if row.startswith("--")]
-    if message.startswith("Unrecognized") and flags:
-        return f"{message[0].lower()}{message[1:]}; did you mean {flags[0]}?"
-    return f"{message[0].lower()}{message[1:]} (see {prog} --help)"
+    message = re.sub(r"^Error parsing (?!--)[\w.\-]+: ", "", message)  # a class of ours says the whole sentence
+    if message.startswith("Missing from"):  # what is missing stands deeper than the sentences about it
+        message = "missing " + ", ".join(re.findall(r"^│ {5}(\S.*?) *│$", box.split("│ ──")[0], re.MULTILINE))
+    message = message or " ".join(box.split()) or "wrong usage"
+    return f"{message[0].lower()}{message[1:]}"
+
+
+def nearest(flag: str, flags: Sequence[str]) -> str | None:
+    """The flag that was probably meant: one that only lacks its section (--lr, --optim.lr), else the most similar."""
+    ends = [known for known in flags if known.rpartition(".")[2] == flag.removeprefix("--")]
+    return next(iter(ends or difflib.get_close_matches(flag, flags, n=1)), None)

@@ -1,6 +1,7 @@
 """groundup train PRESET | --config FILE | --resume [DIR], then flags that change single values."""
 
 import difflib
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from groundup.config.train import TrainConfig
 
 RESUMABLE = ("max_steps", "log_every", "eval.", "checkpoint.", "data.path", "data.cache_dir", "data.tokenizer")
 """What may change between the sessions of one run. Anything else would make it another run."""
+
+OWN_FLAGS = ("--config", "--resume", "--dry-run", "--allow-data-change")
+"""What decides where the config comes from, and so cannot be a part of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     from groundup.training.run import train
 
-    command = "groundup train " + " ".join(argv)
+    command = "groundup train " + shlex.join(argv)
     return train(
         request.config,
         resume=request.resume,
@@ -87,7 +91,8 @@ def read_request(words: list[str]) -> Request:
     """
     dry_run = _take_switch(words, "--dry-run")
     allow_data_change = _take_switch(words, "--allow-data-change")
-    preset = words.pop(0) if not words[:1] or not words[0].startswith("-") else None
+    preset = words.pop(0) if words and not words[0].startswith("-") else None
+    words = _split_equals(words, "--config", "--resume")
     config_file = _take_value(words, "--config")
     resume = "--resume" in words
     resume_dir = _take_value(words, "--resume", optional=preset is not None)
@@ -100,13 +105,13 @@ def read_request(words: list[str]) -> Request:
         base = find_preset(preset)
         if resume:
             # Where the run lies may be said with flags; what it is was written down when it started.
-            base = parse(TrainConfig, words, prog=prog, default=base)
+            base = parse(TrainConfig, words, prog=prog, default=base, also=OWN_FLAGS)
             base = _saved_config(base.run_dir)
     elif config_file is not None:
         base = from_dict(TrainConfig, load_json(Path(config_file)))
     else:
         base = _saved_config(Path(str(resume_dir)))
-    config = parse(TrainConfig, words, prog=prog, default=base)
+    config = parse(TrainConfig, words, prog=prog, default=base, also=OWN_FLAGS)
     if resume:
         _refuse_changes(base, config)
     if allow_data_change and not resume:
@@ -135,10 +140,11 @@ def _saved_config(run_dir: Path) -> TrainConfig:
     if not path.is_file():
         raise UsageError(f"{run_dir} holds no run to resume: there is no {path.name} in it")
     saved = from_dict(TrainConfig, load_json(path))
-    absolute = run_dir.absolute()
-    if saved.run_dir.absolute() == absolute:
+    absolute = run_dir.resolve()
+    if saved.run_dir.resolve() == absolute:
         return saved
-    return dataclasses.replace(saved, name=absolute.name, out_dir=run_dir.parent)
+    out_dir = run_dir.parent if run_dir.name == absolute.name else absolute.parent  # "." and ".." name no folder
+    return dataclasses.replace(saved, name=absolute.name, out_dir=out_dir)
 
 
 def _refuse_changes(saved: TrainConfig, asked: TrainConfig) -> None:
@@ -148,6 +154,11 @@ def _refuse_changes(saved: TrainConfig, asked: TrainConfig) -> None:
             f"a resumed run keeps its settings: {', '.join(changed)} cannot change; start a new run with"
             f" --config {saved.run_dir / 'config.json'} --name NEW"
         )
+
+
+def _split_equals(words: list[str], *flags: str) -> list[str]:
+    """Turn `flag=VALUE` into `flag VALUE`, as tyro does for the flags it knows."""
+    return [part for word in words for part in (word.split("=", 1) if word.split("=", 1)[0] in flags else [word])]
 
 
 def _take_switch(words: list[str], flag: str) -> bool:

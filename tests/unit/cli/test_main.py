@@ -1,0 +1,133 @@
+import importlib
+import os
+import subprocess
+import sys
+import types
+
+import pytest
+
+from groundup import __version__
+from groundup.cli import main as cli
+from groundup.cli.main import COMMANDS, main
+from groundup.config.errors import UsageError, UserError
+
+OTHERS = {"tokenizer", "prepare", "data", "import", "export"}
+"""Commands whose tests are in files of their own."""
+
+
+def error_of(capsys, words, code):
+    assert main(words) == code
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("groundup: ")
+    assert printed.err.count("\n") == 1
+    return printed.err.removeprefix("groundup: ").rstrip("\n")
+
+
+@pytest.mark.parametrize("words", [[], ["-h"], ["--help"], ["help"]])
+def test_help_lists_every_command(words, capsys):
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    for name, what in COMMANDS.items():
+        assert f"  {name} " in printed
+        assert what in printed
+
+
+@pytest.mark.parametrize("flag", ["-V", "--version"])
+def test_version(flag, capsys):
+    assert main([flag]) == 0
+    assert capsys.readouterr().out == f"groundup {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("word", "answer"),
+    [
+        ("trian", "unknown command 'trian'; did you mean train?"),
+        ("Generate", "unknown command 'Generate'; did you mean generate?"),
+        ("doktor", "unknown command 'doktor'; did you mean doctor?"),
+        ("zzz", f"unknown command 'zzz'; the commands are {', '.join(COMMANDS)}"),
+        ("", f"unknown command ''; the commands are {', '.join(COMMANDS)}"),
+        ("main", None),  # a module beside the commands is none
+        ("a\nb", None),
+    ],
+)
+def test_an_unknown_command_is_answered_with_the_nearest(word, answer, capsys):
+    line = error_of(capsys, [word], 2)
+    assert line.startswith("unknown command")
+    assert answer in (None, line)
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - OTHERS))
+def test_every_listed_command_can_be_imported_and_explains_itself(command, capsys):
+    module = importlib.import_module(f"groundup.cli.{command}")
+    assert callable(module.main)
+    status = 0
+    try:
+        status = main([command, "--help"])
+    except SystemExit as stop:  # tyro's way to end after its help
+        status = stop.code or 0
+    assert status == 0
+    printed = capsys.readouterr()
+    assert f"groundup {command}" in printed.out
+    assert printed.err == ""
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Make `groundup doctor` do what a test wants."""
+
+    def install(action):
+        module = types.SimpleNamespace(main=action)
+        monkeypatch.setattr(cli.importlib, "import_module", lambda name: module)
+
+    return install
+
+
+@pytest.mark.parametrize(("error", "code"), [(UserError("the disk is full"), 1), (UsageError("no such flag"), 2)])
+def test_the_users_errors_are_one_line_and_a_code(error, code, command, capsys):
+    def fail(argv):
+        raise error
+
+    command(fail)
+    assert error_of(capsys, ["doctor"], code) == str(error)
+
+
+def test_our_errors_keep_their_traceback(command):
+    command(lambda argv: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["doctor"])
+
+
+def test_ctrl_c_is_130(command, capsys):
+    def interrupt(argv):
+        raise KeyboardInterrupt
+
+    command(interrupt)
+    assert error_of(capsys, ["doctor"], 130) == "interrupted"
+
+
+def test_the_command_gets_its_words_and_its_code_is_returned(command):
+    seen = []
+    command(lambda argv: seen.append(argv) or 7)
+    assert main(["doctor", "--json", "x"]) == 7
+    assert seen == [["--json", "x"]]
+
+
+def test_words_come_from_the_command_line(command, monkeypatch):
+    command(lambda argv: len(argv))
+    monkeypatch.setattr(sys, "argv", ["groundup", "doctor", "a", "b"])
+    assert main() == 2
+
+
+def test_a_reader_that_leaves_is_no_error():
+    """`groundup --help | head -0`: the pipe is closed before anything is written."""
+    code = (
+        "import sys\nfrom groundup.cli import main as m\n"
+        "class Module:\n  main = staticmethod(lambda argv: print('x' * 100_000, flush=True) or 0)\n"
+        "m.importlib.import_module = lambda name: Module\nsys.exit(m.main(['doctor']))"
+    )
+    read, write = os.pipe()
+    os.close(read)
+    result = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(write)
+    assert (result.returncode, result.stderr) == (1, "")

@@ -1,0 +1,203 @@
+import dataclasses
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from groundup.cli.main import main
+from groundup.cli.train import find_preset, read_request
+from groundup.config.errors import UsageError
+from groundup.config.io import dump_json, to_dict
+from groundup.config.presets import RECIPES
+from groundup.planner.plan import plan
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    """Training replaced by a note of what it was asked."""
+    calls = []
+
+    def train(config, *, resume, command, **_):
+        calls.append((config, resume, command))
+        return 0
+
+    monkeypatch.setattr("groundup.training.run.train", train)
+    return calls
+
+
+def saved(path: Path, config) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(dump_json(to_dict(config)))
+    return path
+
+
+def error_of(capsys, *words):
+    code = main(["train", *words])
+    printed = capsys.readouterr()
+    assert code in (1, 2)
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    return code, printed.err.removeprefix("groundup: ").rstrip("\n")
+
+
+@pytest.mark.parametrize("words", [[], ["-h"], ["--help"]])
+def test_help_lists_every_preset(words, capsys):
+    assert main(["train", *words]) == 0
+    printed = capsys.readouterr().out
+    for name, recipe in RECIPES.items():
+        assert f"  {name} " in printed
+        assert f"{recipe.max_steps:,} steps" in printed
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_preset_is_the_recipe_and_flags_change_single_values(name):
+    assert read_request([name]).config == RECIPES[name]
+    request = read_request([name, "--optim.lr", "0.01", "--name=mine"])
+    recipe = RECIPES[name]
+    changed = dataclasses.replace(recipe, name="mine", optim=dataclasses.replace(recipe.optim, lr=0.01))
+    assert request.config == changed
+    assert (request.resume, request.dry_run) == (False, False)
+
+
+@pytest.mark.parametrize("words", [["--config", "c.json"], ["--config=c.json"]])
+def test_a_config_file_is_the_run_and_flags_change_single_values(words):
+    recipe = RECIPES["tiny-shakespeare"]
+    saved(Path("c.json"), recipe)
+    assert read_request(list(words)).config == recipe
+    request = read_request([*words, "--seed=7"])
+    assert request.config == dataclasses.replace(recipe, seed=7)
+    assert not request.resume
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 3])
+def test_dry_run_may_stand_anywhere(at):
+    words = ["shakespeare", "--seed", "3"]
+    words.insert(at, "--dry-run")
+    request = read_request(words)
+    assert request.dry_run
+    assert request.config == dataclasses.replace(RECIPES["shakespeare"], seed=3)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_dry_run_prints_the_whole_plan_and_touches_nothing(name, capsys, place, no_training):
+    assert main(["train", name, "--dry-run"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    for row in plan(RECIPES[name], vocab_size=65).rows():
+        assert " ".join(" ".join(row).split()) in printed
+    assert list(place.iterdir()) == []
+    assert no_training == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["shakespear"], "unknown preset 'shakespear'; did you mean shakespeare?"),
+        (["zzz"], f"unknown preset 'zzz'; the presets are {', '.join(RECIPES)}"),
+        ([""], "unknown preset ''; the presets are"),
+        (["--dry-run"], "name one of: a preset, --config FILE, --resume DIR"),
+        (["--seed=3"], "name one of: a preset, --config FILE, --resume DIR"),
+        (["shakespeare", "--config", "c.json"], "name one of: a preset, --config FILE, --resume DIR"),
+        (["shakespeare", "--optm.lr", "1"], "unrecognized options: --optm.lr, 1; did you mean --optim.lr?"),
+        (["shakespeare", "--optim.lr", "x"], "error parsing --optim.lr: could not convert string to float: 'x'"),
+        (["shakespeare", "--dryrun"], "unrecognized options: --dryrun; did you mean --dry-run?"),
+        (["shakespeare", "--resum"], "unrecognized options: --resum; did you mean --resume?"),
+        (["shakespeare", "--lr=1"], "unrecognized options: --lr=1; did you mean --optim.lr?"),
+        (["shakespeare", "--optim.lr=nan"], "optim.lr must be a number, got nan (see groundup train shakespeare "),
+        (["shakespeare", "--optim.name", "sgd"], "invalid choice 'sgd' for argument '--optim.name'"),
+        (["shakespeare", "--tokens-per-step=100"], "tokens_per_step must be a multiple of"),
+        (["shakespeare", "stray"], "unrecognized options: stray"),
+        (["--config"], "--config needs a value"),
+        (["--resume"], "--resume needs a value"),
+        (["--resume", "nowhere"], "nowhere holds no run to resume: there is no config.json in it"),
+        (["shakespeare", "--resume"], "runs/shakespeare holds no run to resume: there is no config.json in it"),
+    ],
+)  # fmt: skip
+def test_every_mistake_is_one_line_and_2(words, message, capsys):
+    code, line = error_of(capsys, *words)
+    assert code == 2
+    assert line.startswith(message)
+
+
+def test_a_config_file_that_cannot_be_used_is_named(capsys):
+    assert error_of(capsys, "--config", "gone.json") == (1, "cannot read gone.json: No such file or directory")
+    Path("bad.json").write_text('{"model": {"n_layr": 3}}')
+    assert error_of(capsys, "--config", "bad.json") == (
+        1, "unknown config key model.n_layr; did you mean model.n_layer?",
+    )  # fmt: skip
+    Path("worse.json").write_text('{"model": {"n_layer": 0}}')
+    assert error_of(capsys, "--config", "worse.json") == (2, "model.n_layer must be at least 1, got 0")
+
+
+def test_find_preset():
+    assert find_preset("shakespeare") is RECIPES["shakespeare"]
+    with pytest.raises(UsageError, match="did you mean gpt2-fineweb"):
+        find_preset("gpt-fineweb")
+
+
+class TestResume:
+    config = dataclasses.replace(RECIPES["shakespeare"], seed=9)
+
+    def test_the_saved_config_goes_on_with_what_may_change(self):
+        saved(Path("runs/shakespeare/config.json"), self.config)
+        request = read_request(["--resume", "runs/shakespeare", "--max-steps=5000", "--eval.every=7"])
+        assert request.resume
+        assert request.config == dataclasses.replace(
+            self.config, max_steps=5000, eval=dataclasses.replace(self.config.eval, every=7)
+        )
+
+    @pytest.mark.parametrize("words", [["shakespeare", "--resume"], ["--resume=runs/shakespeare"]])
+    def test_the_folder_may_be_named_in_other_ways(self, words):
+        saved(Path("runs/shakespeare/config.json"), self.config)
+        request = read_request(words)
+        assert request.resume
+        assert request.config == self.config  # the saved one, seed 9, and not the preset
+
+    @pytest.mark.parametrize(
+        "flag",
+        ["--seed=1", "--optim.lr=0.5", "--model.n-layer=9", "--tokens-per-step=8192", "--runtime.precision=bf16"],
+    )
+    def test_anything_else_makes_another_run(self, flag):
+        saved(Path("runs/shakespeare/config.json"), self.config)
+        key = flag.split("=")[0].removeprefix("--").replace("-", "_")
+        with pytest.raises(UsageError, match=rf"{key} cannot change; start a new run with --config"):
+            read_request(["--resume", "runs/shakespeare", flag])
+
+    @pytest.mark.parametrize("moved", ["elsewhere/renamed", "deep/er/shakespeare"])
+    def test_a_folder_that_was_moved_stays_where_it_is(self, moved):
+        saved(Path(moved) / "config.json", self.config)
+        request = read_request(["--resume", moved])
+        assert request.config.run_dir == Path(moved)
+
+    @pytest.mark.parametrize("word", [".", "../shakespeare", "./"])
+    def test_from_inside_the_folder(self, word, place, monkeypatch):
+        saved(place / "runs/shakespeare/config.json", self.config)
+        monkeypatch.chdir(place / "runs/shakespeare")
+        request = read_request(["--resume", word])
+        assert request.config.run_dir.resolve() == place / "runs/shakespeare"
+
+    def test_from_two_folders_up(self, place, monkeypatch):
+        saved(place / "runs/shakespeare/config.json", self.config)
+        (place / "runs/shakespeare/model").mkdir()
+        monkeypatch.chdir(place / "runs/shakespeare/model")
+        assert read_request(["--resume", ".."]).config.run_dir.resolve() == place / "runs/shakespeare"
+
+
+def test_training_is_told_the_command_as_it_could_be_typed_again(no_training):
+    words = ["shakespeare", "--data.source=text", "--data.path", "my texts/a 'quoted' one.txt"]
+    assert main(["train", *words]) == 0
+    ((config, resume, command),) = no_training
+    assert not resume
+    assert config.data.path == Path("my texts/a 'quoted' one.txt")
+    assert shlex.split(command) == ["groundup", "train", *words]
+
+
+def test_a_saved_config_is_plain_json(place):
+    path = saved(place / "c.json", RECIPES["shakespeare"])
+    assert json.loads(path.read_text())["model"]["n_layer"] == 4
