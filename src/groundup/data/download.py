@@ -57,7 +57,7 @@ def _whole(path: Path, size: int, sha256: str) -> bool:
 def _fetch(url: str, part: Path, size: int) -> None:
     """Append to `part` until it has `size` bytes."""
     reason = ""
-    idle = 0
+    idle = most = 0
     while idle < TRIES:
         have = part.stat().st_size if part.exists() else 0
         if have == size:
@@ -80,7 +80,9 @@ def _fetch(url: str, part: Path, size: int) -> None:
         now = part.stat().st_size if part.exists() else 0
         if now == size:
             return
-        idle = idle + 1 if now <= have else 0
+        # Progress is to have more than ever: a server that cuts a file short could keep us busy for good.
+        idle = 0 if now > max(most, have) else idle + 1
+        most = max(most, now)
         if 0 < idle < TRIES:
             time.sleep(WAIT * 2 ** (idle - 1))
     raise UserError(f"cannot download {url}: {reason}; offline, give a local copy with --data.path")

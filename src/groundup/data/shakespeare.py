@@ -25,7 +25,7 @@ from groundup.config.errors import UserError
 from groundup.data.documents import Document
 from groundup.data.text_files import read_text
 
-FORMAT = 2
+FORMAT = 3
 """Version of the rules below: prepared data of another version is made again."""
 
 _ERRATA: dict[str, tuple[tuple[str, str], ...]] = {
@@ -92,6 +92,7 @@ _EDITS = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
         (r"\nEPILOGUE *\n", "\n**EPILOGUE**\n"),
+        (r"\n(?=SCENE [IVX]+:)", "\n### "),
         (r"\n(?:THE SONG|SONG|DUMB SHOW)\. *(?=\n)", ""),
         # Marks of a verse line that two speakers share, and of lines left out.
         (r"(?<=[ \n])\.\.\.(?=[ \n])", ""),
