@@ -75,7 +75,7 @@ def test_the_last_tenth_of_every_play_is_validation(plays):
 
 
 def test_no_speech_is_on_both_sides(plays):
-    """Between two speeches is where each play is cut; short cries ("Exit.", "Ay, my lord.") repeat, long speeches do not."""
+    """Each play is cut between two speeches; short ones ("Ay, my lord.") come again, long ones do not."""
     for play, (train, val) in plays.items():
         first_of_val = speeches(val)[0]
         assert re.match(r"[A-Z][A-Z ,'.:-]*:\n", first_of_val), play
@@ -103,9 +103,9 @@ def test_any_share_leaves_text_on_both_sides(share):
 
 def test_how_a_play_is_parsed():
     markdown = (
-        "# THE PLAY\n\n### SCENE I. A heath.\n\n_Enter two WITCHES_\n\n**First Witch**  \nWhen shall we _[aside]_ meet  \n"
-        'In thunder — or in "rain"?\n\n_\\[Thunder\\]_\n\nAgain &c.\n\n**Second Witch**  \n\n### SCENE II\n\nnobody says this\n'
-        "\n**All**  \nFair is foul\n"
+        "# THE PLAY\n\n### SCENE I. A heath.\n\n_Enter two WITCHES_\n\n**First Witch**  \n"
+        'When shall we _[aside]_ meet  \nIn thunder — or in "rain"?\n\n_\\[Thunder\\]_\n\nAgain &c.\n\n'
+        "**Second Witch**  \n\n### SCENE II\n\nnobody says this\n\nSCENE III: A room.\n\n**All**  \nFair is foul\n"
     )
     assert list(parse_play(markdown)) == [
         "FIRST WITCH:\nWhen shall we meet\nIn thunder--or in 'rain'?\nAgain etc.\n\n",
