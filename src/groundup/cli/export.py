@@ -15,9 +15,9 @@ from groundup.config.errors import UsageError
 class Options:
     """Write a trained model in the format of another program, with a model card."""
 
-    path: Annotated[Path, tyro.conf.Positional]
+    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """A run, checkpoint or model folder."""
-    out: Annotated[Path, tyro.conf.Positional]
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """The folder to make."""
     format: Literal["hf", "gguf", "onnx", "ct2"] = "hf"
     """hf: transformers; gguf: llama.cpp; onnx: onnxruntime; ct2: CTranslate2."""

@@ -14,10 +14,10 @@ from groundup.cli.parse import parse
 class Options:
     """Turn a GPT-2 of another program into a model folder, which generate, train --init-from and export take."""
 
-    source: Annotated[str, tyro.conf.Positional]
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """hf:gpt2, hf:gpt2-medium, hf:gpt2-large, hf:gpt2-xl, hf:distilgpt2, hf:OWNER/NAME, a Hugging Face folder,
     nanoGPT's ckpt.pt or llm.c's .bin."""
-    out: Annotated[Path | None, tyro.conf.Positional] = None
+    out: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")] = None
     """The folder to make; models/NAME if not given."""
     tokenizer: str | None = None
     """gpt2 or the path of a tokenizer.json, where the model comes without one."""

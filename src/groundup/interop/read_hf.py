@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from groundup.checkpoint.artifact import load_tensors
+from groundup.checkpoint.artifact import FORMAT, load_tensors
 from groundup.config.errors import UserError
 from groundup.config.io import load_json
 from groundup.interop.foreign import Foreign, load_pickled_tensors
@@ -22,7 +22,10 @@ def read_hf_folder(folder: Path) -> Foreign:
         UserError: A file is missing or damaged, or the model is not a GPT-2 as we build it.
     """
     path = folder / CONFIG
-    config = read_hf_config(load_json(path), str(path))
+    values = load_json(path)
+    if isinstance(values, dict) and values.get("format") == FORMAT:
+        raise UserError(f"{folder} is a model of groundup already; there is nothing to import")
+    config = read_hf_config(values, str(path))
     return Foreign(config, from_hf(_read_weights(folder), config.n_layer), {})
 
 

@@ -1,0 +1,87 @@
+"""groundup import and groundup export, from the command line."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from groundup.checkpoint.artifact import load_model, save_model
+from groundup.cli.main import main
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, tiny_model, alphabet):
+    monkeypatch.chdir(tmp_path)
+    save_model(tmp_path / "poet", tiny_model, alphabet, {"step": 7})
+    return tmp_path
+
+
+def test_out_and_in_again(place, capsys, tiny_model):
+    assert main(["export", "poet", "shared/poet"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("README.md", "config.json", "model.safetensors", "tokenizer.json"):
+        assert f"shared/poet/{name}  " in printed
+    assert main(["import", "shared/poet"]) == 0
+    assert capsys.readouterr().out.startswith("models/poet: 2 layers, 2 heads, 32 wide, context 16, 27 ids: 26,")
+    for name, p in load_model(Path("models/poet")).model.state_dict().items():
+        assert torch.equal(p, tiny_model.state_dict()[name])
+
+
+def test_what_is_imported_speaks(place, capsys):
+    assert main(["export", "poet", "out"]) == 0
+    assert main(["import", "out", "ours"]) == 0
+    assert main(["generate", "ours", "--prompt=abc", "--max-new-tokens=5"]) == 0
+    assert "abc" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["gguf", "onnx"])
+def test_formats(place, kind):
+    pytest.importorskip(kind)
+    assert main(["export", "poet", "out", "--format", kind]) == 0
+    assert Path(f"out/model.{kind}").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["import", "nowhere"], 2, "nowhere does not exist; name a folder, a file or hf:NAME"),
+        (["import", "hf:gpt3"], 2, "hf:gpt3 is not known; the names are gpt2, gpt2-medium"),
+        (["import", "poet", "poet"], 2, "poet is there already"),
+        (["export", "nowhere", "out"], 1, "nowhere does not exist"),
+        (["export", "poet", "poet"], 2, "poet is there already"),
+        (["export", "poet", "out", "--format=exe"], 2, "invalid choice"),
+        (["export", "poet", "out", "--push-to-hub=poet"], 2, "push-to-hub must be OWNER/NAME, got 'poet'"),
+        (["export", "poet"], 2, "missing OUT"),
+        (["import"], 2, "missing SOURCE"),
+    ],
+)
+def test_mistakes_are_one_line(place, capsys, words, code, message):
+    assert main(words) == code
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+def test_our_own_folder_is_not_a_foreign_one(place, capsys):
+    assert main(["import", "poet", "again"]) == 1
+    assert "poet is a model of groundup already" in capsys.readouterr().err
+
+
+def test_offline_is_one_line(place):
+    """In a process of its own: the address of the hub is read when its package is imported."""
+    pytest.importorskip("huggingface_hub")
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9"}
+    for words in (["import", "hf:gpt2"], ["export", "poet", "out", "--push-to-hub=o/m"]):
+        result = subprocess.run(
+            [sys.executable, "-m", "groundup", *words], env=environment, capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 1
+        assert result.stderr.count("\n") == 1, result.stderr
+        assert result.stderr.startswith(
+            ("groundup: cannot fetch openai-community/gpt2", "groundup: cannot push to o/m")
+        )
+    assert json.loads(Path("out/config.json").read_text())["model_type"] == "gpt2"

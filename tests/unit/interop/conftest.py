@@ -1,0 +1,194 @@
+"""Random models of the four published proportions, and a small hub on this machine."""
+
+import base64
+import hashlib
+import http.server
+import json
+import threading
+from types import SimpleNamespace
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import torch
+
+from groundup.checkpoint.artifact import save_model
+from groundup.config.model import GPTConfig
+from groundup.model.gpt import GPT
+from groundup.model.init import init_weights
+from groundup.tokenizer.char import CharTokenizer
+
+PROPORTIONS = {
+    # A quarter of the layers, all heads, four coordinates a head.
+    "gpt2": (3, 12, 48),
+    "gpt2-medium": (6, 16, 64),
+    "gpt2-large": (9, 20, 80),
+    "gpt2-xl": (12, 25, 100),
+}
+
+
+def awake(model, scale=0.1):
+    """Random weights large enough that every bias and gain matters."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn(p.shape, generator=generator) * scale)
+    return model.eval()
+
+
+@pytest.fixture
+def letters():
+    """27 symbols, one of them of two bytes in UTF-8."""
+    return CharTokenizer("\n abcdefghijklmnopqrstuvwxé")
+
+
+@pytest.fixture
+def make_model():
+    def make(*, n_layer=2, n_head=2, n_embd=16, block_size=32, vocab_size=27, **options) -> GPT:
+        config = GPTConfig(
+            n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, vocab_size=vocab_size, **options
+        )
+        return awake(init_weights(GPT(config), seed=3))
+
+    return make
+
+
+@pytest.fixture(params=PROPORTIONS)
+def shape(request):
+    return dict(zip(("n_layer", "n_head", "n_embd"), PROPORTIONS[request.param], strict=True))
+
+
+@pytest.fixture
+def make_hf():
+    """A random GPT-2 of transformers."""
+    transformers = pytest.importorskip("transformers")
+
+    def make(*, n_layer=2, n_head=2, n_embd=16, n_positions=32, vocab_size=27, **options):
+        config = transformers.GPT2Config(
+            n_layer=n_layer, n_head=n_head, n_embd=n_embd, n_positions=n_positions, vocab_size=vocab_size, **options
+        )
+        return awake(transformers.GPT2LMHeadModel(config))
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path, make_model, letters):
+    """A model folder of ours."""
+    save_model(tmp_path / "model", make_model(), letters, {"step": 7, "val_loss": 1.5, "data": "shakespeare"})
+    return tmp_path / "model"
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    """The few answers of the Hugging Face hub that downloads and uploads ask for."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+        pass
+
+    @property
+    def hub(self):
+        return self.server.hub
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        path = unquote(urlsplit(self.path).path)
+        self.hub.seen.append((self.command, path, self.headers.get("Range")))
+        if path.startswith("/api/models/"):
+            if not self.hub.files:
+                return self.answer({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
+            listed = [
+                {"rfilename": name, "size": len(data), "blobId": blob(data), **lfs(name, data)}
+                for name, data in self.hub.files.items()
+            ]
+            return self.answer({"id": "o/m", "modelId": "o/m", "sha": self.hub.sha, "siblings": listed})
+        return self.file(path.rpartition("/")[2])
+
+    def file(self, name):
+        data = self.hub.served.get(name, self.hub.files[name])
+        tag = hashlib.sha256(data).hexdigest() if lfs(name, data) else blob(data)
+        start = int((self.headers.get("Range") or "bytes=0-")[6:].split("-")[0])
+        self.send_response(206 if start else 200)
+        if start:
+            self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        for key, value in {"ETag": f'"{tag}"', "X-Repo-Commit": self.hub.sha, "Accept-Ranges": "bytes"}.items():
+            self.send_header(key, value)
+        self.send_header("Content-Length", str(len(data) - start))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if name in self.hub.cut:
+            # Once: half of the file, and the line goes dead.
+            self.hub.cut.remove(name)
+            self.wfile.write(data[: len(data) // 2])
+            self.wfile.flush()
+            self.close_connection = True
+            self.connection.shutdown(2)
+            return
+        self.wfile.write(data[start:])
+
+    def do_POST(self):
+        path = unquote(urlsplit(self.path).path)
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.hub.seen.append(("POST", path, self.headers.get("Authorization")))
+        if self.hub.refuse:
+            return self.answer({"error": "Invalid username or password."}, 401)
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            return self.answer({"url": f"{self.hub.url}/{asked['organization']}/{asked['name']}"})
+        if "/preupload/" in path:
+            files = [
+                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]
+            ]
+            return self.answer({"files": files})
+        if "/commit/" in path:
+            for row in map(json.loads, body.splitlines()):
+                if row["key"] == "file":
+                    self.hub.pushed[row["value"]["path"]] = base64.b64decode(row["value"]["content"])
+            return self.answer(
+                {"success": True, "commitOid": self.hub.sha, "commitUrl": f"{self.hub.url}/o/m/commit/1"}
+            )
+        return self.answer({"warnings": [], "errors": []})  # /api/validate-yaml
+
+    def answer(self, values, status=200, headers=()):
+        data = json.dumps(values).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        for key, value in dict(headers).items():
+            self.send_header(key, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+
+def blob(data):
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def lfs(name, data):
+    if not name.endswith((".safetensors", ".bin")):
+        return {}
+    return {"lfs": {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "pointerSize": 134}}
+
+
+@pytest.fixture
+def fake_hub(monkeypatch, tmp_path):
+    """A hub of one repository. `files` is what it lists, `served` what it sends instead, `cut` what breaks off once."""
+    pytest.importorskip("huggingface_hub")
+    monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    hub = SimpleNamespace(
+        files={}, served={}, cut=set(), seen=[], pushed={}, refuse=False, sha="0123456789abcdef0123456789abcdef01234567"
+    )
+    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
+    hub.cache = tmp_path / "hub-cache"
+    server.hub = hub
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield hub
+    server.shutdown()
+    server.server_close()
+    thread.join()

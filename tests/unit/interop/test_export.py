@@ -1,0 +1,302 @@
+"""What we write, read by the programs it is for: equal logits, equal tensors, equal ids."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.checkpoint.artifact import load_model, save_model
+from groundup.config.errors import UsageError, UserError
+from groundup.interop.byte_bpe import published
+from groundup.interop.export import FORMATS, export_model
+from groundup.interop.hf_tokenizer import tokenizer_files
+from groundup.interop.import_model import import_model
+from groundup.model.bigram import fit_bigram
+from groundup.tokenizer.bpe import ByteBPE
+from groundup.tokenizer.gpt2 import load_gpt2
+from groundup.tokenizer.gpt2_vocab import SHA256, VOCAB_BPE
+
+TEXTS = [
+    "hello world", "  two  spaces\n\n\tand tabs \n", "don't we'll I'D", "naïve café 東京 🇪🇺", "1234 x=1;", " ", "",
+    "aaaa bbbb abab", "x" * 300,
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    try:
+        return load_gpt2()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def hf_gpt2(gpt2, tmp_path_factory):
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("gpt2")
+    files = tokenizer_files(gpt2, 1024)
+    for name, text in files.items():
+        (folder / name).write_text(text, "utf-8")
+    (folder / "config.json").write_text('{"model_type": "gpt2"}')
+    return files, transformers.AutoTokenizer.from_pretrained(folder)
+
+
+def expected(path, idx):
+    with torch.no_grad():
+        return load_model(path).model(idx)
+
+
+def saved(tmp_path, model, tokenizer, info=None):
+    save_model(tmp_path / "model", model, tokenizer, info or {})
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_transformers_opens_the_folder(tmp_path, make_model, letters, shape, bias):
+    transformers = pytest.importorskip("transformers")
+    folder = saved(tmp_path, make_model(**shape, bias=bias), letters)
+    export_model(folder, tmp_path / "out", "hf")
+    theirs, loading = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert isinstance(theirs, transformers.GPT2LMHeadModel)
+    assert not any(loading.values())
+    idx = torch.randint(27, (2, 32))
+    with torch.no_grad():
+        logits = theirs(idx).logits
+    assert logits.std() > 0.1
+    torch.testing.assert_close(logits, expected(folder, idx), atol=1e-5, rtol=1e-5)
+
+
+def test_out_and_in_again_is_bitwise(tmp_path, make_model, letters):
+    folder = saved(tmp_path, make_model(), letters, {"step": 7})
+    export_model(folder, tmp_path / "out", "hf")
+    import_model(str(tmp_path / "out"), tmp_path / "again")
+    before, after = load_model(folder), load_model(tmp_path / "again")
+    assert after.config == before.config
+    assert after.tokenizer.fingerprint == before.tokenizer.fingerprint
+    for name, p in before.model.state_dict().items():
+        assert torch.equal(after.model.state_dict()[name], p)
+
+
+def test_half_precision_stays(tmp_path, make_model, letters):
+    transformers = pytest.importorskip("transformers")
+    folder = saved(tmp_path, make_model().to(torch.bfloat16), letters)
+    export_model(folder, tmp_path / "out", "hf")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
+    assert theirs.dtype == torch.bfloat16
+
+
+def test_characters_have_the_same_ids_in_transformers(folder, tmp_path, letters):
+    transformers = pytest.importorskip("transformers")
+    export_model(folder, tmp_path / "out", "hf")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    for text in ("a bé\n\n  c\n", "\n", " ", letters.decode(range(27))):
+        assert theirs(text).input_ids == letters.encode(text)
+        assert theirs.decode(theirs(text).input_ids) == text
+    assert len(theirs) == 27
+    with pytest.raises(Exception, match="WordLevel error"):
+        theirs("Z")
+
+
+def test_gpt2s_files_are_openais(hf_gpt2):
+    files, _ = hf_gpt2
+    assert hashlib.sha256(files["merges.txt"].encode()).hexdigest() == SHA256[VOCAB_BPE]
+    assert len(json.loads(files["vocab.json"])) == 50257
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_gpt2_has_the_same_ids_in_transformers(hf_gpt2, gpt2, text):
+    _, theirs = hf_gpt2
+    assert theirs(text).input_ids == gpt2.encode(text)
+    assert theirs.decode(gpt2.encode(text), clean_up_tokenization_spaces=False) == text
+
+
+@settings(deadline=None, max_examples=60)
+@given(text=st.text(st.characters(max_codepoint=0x2FFF, exclude_categories=["Cs", "Cn"])))
+def test_gpt2_has_the_same_ids_for_any_text(hf_gpt2, gpt2, text):
+    assert hf_gpt2[1](text).input_ids == gpt2.encode(text)
+
+
+def test_gpt2s_end_of_text(hf_gpt2):
+    assert (hf_gpt2[1].eos_token_id, hf_gpt2[1].bos_token_id) == (50256, 50256)
+
+
+@pytest.mark.parametrize("pattern", [None, r"\d|[a-z]+| ?[^\sa-z\d]+|\s"])
+def test_a_tokenizer_of_our_own_in_transformers(tmp_path, make_model, pattern):
+    transformers = pytest.importorskip("transformers")
+    options = {} if pattern is None else {"pattern": pattern}
+    # l+l, h+e, o+space, he+ll, a+a, aa+aa
+    tokenizer = ByteBPE([(108, 108), (104, 101), (111, 32), (257, 256), (97, 97), (260, 260)], **options)
+    folder = saved(tmp_path, make_model(vocab_size=tokenizer.vocab_size), tokenizer)
+    export_model(folder, tmp_path / "out", "hf")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    for text in TEXTS:
+        assert theirs(text).input_ids == tokenizer.encode(text)
+        assert theirs.decode(tokenizer.encode(text), clean_up_tokenization_spaces=False) == text
+    assert theirs.eos_token_id == tokenizer.eot_id
+
+
+def test_two_ids_for_the_same_bytes_are_refused():
+    with pytest.raises(UserError, match="two ids of the tokenizer stand for the same bytes"):
+        published(ByteBPE([(97, 98), (98, 99), (256, 99), (97, 257)]))
+
+
+def test_gguf_holds_the_same_tensors(tmp_path, make_model, letters, shape):
+    gguf = pytest.importorskip("gguf")
+    model = make_model(**shape)
+    export_model(saved(tmp_path, model, letters), tmp_path / "out", "gguf")
+    reader = gguf.GGUFReader(tmp_path / "out" / "model.gguf")
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT2, shape["n_layer"])
+    theirs = {tensor.name: tensor.data for tensor in reader.tensors}
+    assert len(theirs) == len(model.state_dict())
+    for name, p in model.state_dict().items():
+        data = theirs[names.get_name(f"transformer.{name}", try_suffixes=(".weight", ".bias"))]
+        assert data.dtype == np.float32
+        assert np.array_equal(data, p.numpy()), name
+    value = {name: field.contents() for name, field in reader.fields.items()}
+    assert value["general.architecture"] == "gpt2"
+    assert value["gpt2.block_count"] == shape["n_layer"]
+    assert value["gpt2.attention.head_count"] == shape["n_head"]
+    assert value["gpt2.embedding_length"] == shape["n_embd"]
+    assert value["gpt2.feed_forward_length"] == 4 * shape["n_embd"]
+    assert value["gpt2.context_length"] == 32
+    assert value["gpt2.attention.layer_norm_epsilon"] == pytest.approx(1e-5)
+    assert (value["tokenizer.ggml.model"], value["gpt2.vocab_size"]) == ("none", 27)
+
+
+def test_gguf_carries_a_byte_level_bpe(tmp_path, make_model):
+    gguf = pytest.importorskip("gguf")
+    tokenizer = ByteBPE([(108, 108), (104, 101), (257, 256)])
+    folder = saved(tmp_path, make_model(vocab_size=260), tokenizer)
+    export_model(folder, tmp_path / "out", "gguf")
+    fields = gguf.GGUFReader(tmp_path / "out" / "model.gguf").fields
+    assert fields["tokenizer.ggml.model"].contents() == "gpt2"
+    tokens = fields["tokenizer.ggml.tokens"].contents()
+    assert tokens[256:] == ["ll", "he", "hell", "<|endoftext|>"]
+    assert (tokens[ord("a")], tokens[ord(" ")]) == ("a", "Ġ")
+    assert fields["tokenizer.ggml.merges"].contents() == ["l l", "h e", "he ll"]
+    assert fields["tokenizer.ggml.eos_token_id"].contents() == 259
+
+
+@pytest.mark.slow
+def test_gguf_carries_gpt2s_tokenizer(tmp_path, make_model, gpt2, hf_gpt2):
+    gguf = pytest.importorskip("gguf")
+    folder = saved(tmp_path, make_model(n_layer=1, n_embd=2, vocab_size=50257), gpt2)
+    export_model(folder, tmp_path / "out", "gguf")
+    fields = gguf.GGUFReader(tmp_path / "out" / "model.gguf").fields
+    assert fields["tokenizer.ggml.model"].contents() == "gpt2"
+    assert fields["tokenizer.ggml.pre"].contents() == "gpt-2"
+    tokens = fields["tokenizer.ggml.tokens"].contents()
+    assert {token: i for i, token in enumerate(tokens)} == json.loads(hf_gpt2[0]["vocab.json"])
+    assert fields["tokenizer.ggml.merges"].contents() == hf_gpt2[0]["merges.txt"].splitlines()[1:]
+    kinds = fields["tokenizer.ggml.token_type"].contents()
+    assert [i for i, kind in enumerate(kinds) if kind != gguf.TokenType.NORMAL] == [50256]
+    assert fields["tokenizer.ggml.eos_token_id"].contents() == 50256
+
+
+@pytest.mark.parametrize("position", ["learned", "rope"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_onnxruntime_gives_the_same_logits(tmp_path, make_model, letters, position, bias):
+    runtime, onnx = pytest.importorskip("onnxruntime"), pytest.importorskip("onnx")
+    folder = saved(tmp_path, make_model(position=position, bias=bias, n_layer=3, n_head=4), letters)
+    export_model(folder, tmp_path / "out", "onnx")
+    onnx.checker.check_model(tmp_path / "out" / "model.onnx", full_check=True)
+    session = runtime.InferenceSession(tmp_path / "out" / "model.onnx")
+    for size in ((1, 1), (2, 32), (3, 7)):
+        idx = torch.randint(27, size)
+        (logits,) = session.run(None, {"input_ids": idx.numpy()})
+        torch.testing.assert_close(torch.from_numpy(logits), expected(folder, idx), atol=2e-5, rtol=1e-4)
+
+
+def test_onnx_of_the_published_proportions(tmp_path, make_model, letters, shape):
+    runtime = pytest.importorskip("onnxruntime")
+    folder = saved(tmp_path, make_model(**shape), letters)
+    export_model(folder, tmp_path / "out", "onnx")
+    idx = torch.randint(27, (2, 32))
+    (logits,) = runtime.InferenceSession(tmp_path / "out" / "model.onnx").run(None, {"input_ids": idx.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), expected(folder, idx), atol=2e-5, rtol=1e-4)
+
+
+def test_large_onnx_weights_lie_beside_the_graph(folder, tmp_path, monkeypatch):
+    runtime = pytest.importorskip("onnxruntime")
+    monkeypatch.setattr("groundup.interop.onnx_graph.ONE_FILE_BYTES", 1000)
+    export_model(folder, tmp_path / "out", "onnx")
+    assert (tmp_path / "out" / "model.onnx.data").stat().st_size > 10_000
+    idx = torch.randint(27, (1, 9))
+    (logits,) = runtime.InferenceSession(tmp_path / "out" / "model.onnx").run(None, {"input_ids": idx.numpy()})
+    torch.testing.assert_close(torch.from_numpy(logits), expected(folder, idx), atol=2e-5, rtol=1e-4)
+
+
+def test_ctranslate2_gives_the_same_logits(tmp_path, make_model, letters):
+    ctranslate2 = pytest.importorskip("ctranslate2")
+    folder = saved(tmp_path, make_model(n_layer=3, n_head=4), letters)
+    export_model(folder, tmp_path / "out", "ct2")
+    generator = ctranslate2.Generator(str(tmp_path / "out"), compute_type="float32")
+    idx = torch.randint(27, (2, 32))
+    logits = generator.forward_batch([[letters.symbols[i] for i in row] for row in idx.tolist()])
+    torch.testing.assert_close(torch.from_numpy(np.array(logits)), expected(folder, idx), atol=2e-5, rtol=1e-4)
+    assert {p.name for p in tmp_path.iterdir()} == {"model", "out"}  # nothing is left of the folder in between
+
+
+@pytest.mark.parametrize("kind", ["hf", "gguf", "ct2"])
+def test_rotary_models_are_refused_with_the_reason(tmp_path, make_model, letters, kind):
+    folder = saved(tmp_path, make_model(position="rope"), letters)
+    with pytest.raises(UserError, match=r"learned positions only, this model has model.position rope") as error:
+        export_model(folder, tmp_path / "out", kind)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_bigram_is_refused(tmp_path, letters, kind):
+    folder = saved(tmp_path, fit_bigram(torch.randint(27, (500,)).numpy(), 27), letters)
+    with pytest.raises(UserError, match="is a bigram: only GPTs"):
+        export_model(folder, tmp_path / "out", kind)
+
+
+@pytest.mark.parametrize(("kind", "module"), [("gguf", "gguf"), ("onnx", "onnx"), ("ct2", "ctranslate2.converters")])
+def test_a_missing_package_is_named(folder, tmp_path, monkeypatch, kind, module):
+    monkeypatch.setitem(__import__("sys").modules, module, None)
+    with pytest.raises(UserError, match=r"pip install 'groundup\[export\]'"):
+        export_model(folder, tmp_path / "out", kind)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_overwritten(folder, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="out is there already"):
+        export_model(folder, tmp_path / "out", "hf")
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.parametrize("kind", ["hf", "gguf", "onnx"])
+def test_the_card_says_what_the_model_is(folder, tmp_path, kind):
+    pytest.importorskip("gguf")
+    pytest.importorskip("onnx")
+    export_model(folder, tmp_path / "poet", kind)
+    card = (tmp_path / "poet" / "README.md").read_text()
+    assert card.startswith("---\nlicense: unknown\n")
+    for words in ("# poet", "shakespeare", "1.5000 nats per token", "| layers | 2 |", "## License"):
+        assert words in card, words
+    assert f"{sum(p.numel() for p in load_model(folder).model.parameters()):,} parameters" in card
+    assert pytest.importorskip("huggingface_hub").ModelCard(card).data.license == "unknown"
+
+
+def test_the_cards_program_runs(folder, tmp_path, monkeypatch, capsys):
+    """The code for transformers in the card, with the blanks filled in."""
+    pytest.importorskip("transformers")
+    export_model(folder, tmp_path / "poet", "hf")
+    card = (tmp_path / "poet" / "README.md").read_text()
+    code = card.split("```python\n")[1].split("```")[0]
+    code = code.replace("FOLDER", str(tmp_path / "poet")).replace("PROMPT", "abc").replace("=50", "=5")
+    exec(compile(code, "card", "exec"), {})
+    assert capsys.readouterr().out.startswith("abc")
+
+
+def test_a_run_folder_is_exported_by_its_model(folder, tmp_path):
+    export_model(tmp_path, tmp_path / "out", "hf")
+    assert (tmp_path / "out" / "config.json").is_file()

@@ -1,0 +1,82 @@
+import pytest
+
+from groundup.config.errors import UsageError, UserError
+from groundup.config.model import GPTConfig
+from groundup.config.presets import MODELS
+from groundup.interop.hf_config import hf_config, read_hf_config, refuse_variants
+
+transformers = pytest.importorskip("transformers")
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl"])
+def test_published_shapes_are_our_presets(name):
+    preset = MODELS[name]
+    theirs = transformers.GPT2Config(n_layer=preset.n_layer, n_head=preset.n_head, n_embd=preset.n_embd)
+    assert read_hf_config(theirs.to_dict(), "config.json") == preset
+
+
+def test_there_and_back():
+    config = GPTConfig(n_layer=3, n_head=5, n_embd=40, block_size=77, vocab_size=99)
+    assert read_hf_config(hf_config(config, dtype="float32", eot_id=None), "config.json") == config
+
+
+def test_transformers_reads_what_we_write():
+    config = GPTConfig(n_layer=3, n_head=5, n_embd=40, block_size=77, vocab_size=99, dropout=0.25)
+    values = hf_config(config, dtype="bfloat16", eot_id=7)
+    theirs = transformers.GPT2Config(**values)
+    assert (theirs.n_layer, theirs.n_head, theirs.n_embd, theirs.n_positions, theirs.vocab_size) == (3, 5, 40, 77, 99)
+    assert (theirs.resid_pdrop, theirs.embd_pdrop, theirs.attn_pdrop) == (0.25, 0.25, 0.25)
+    assert (theirs.bos_token_id, theirs.eos_token_id) == (7, 7)
+    # Everything else is what transformers takes by itself.
+    default = transformers.GPT2Config()
+    for key in ("activation_function", "layer_norm_epsilon", "scale_attn_weights", "n_inner", "tie_word_embeddings"):
+        assert getattr(theirs, key) == getattr(default, key)
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"model_type": "llama"}, "model_type is 'llama', only 'gpt2' is supported"),
+        ({"activation_function": "relu"}, "activation_function is 'relu', only 'gelu_new' or"),
+        ({"n_inner": 64}, r"n_inner is 64, only 4 \* n_embd = 3072 is supported"),
+        ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon is 1e-06"),
+        ({"scale_attn_weights": False}, "scale_attn_weights is False, only True"),
+        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True, only False"),
+        ({"add_cross_attention": True}, "add_cross_attention is True"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config is"),
+        ({"n_layer": "12"}, "n_layer is '12', not a number"),
+        ({"vocab_size": 0}, "vocab_size must be at least 1, got 0"),
+    ],
+)
+def test_what_makes_another_function_is_refused_by_name(change, fault):
+    with pytest.raises(UserError, match=fault):
+        read_hf_config({"model_type": "gpt2", **change}, "config.json")
+
+
+def test_all_faults_in_one_line():
+    values = {"model_type": "opt", "activation_function": "silu", "n_inner": 1}
+    with pytest.raises(UserError, match=r"config.json is not a GPT-2 that groundup can build: ") as error:
+        read_hf_config(values, "config.json")
+    assert str(error.value).count(";") == 2
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("values", [[], None, "gpt2"])
+def test_not_a_config(values):
+    with pytest.raises(UserError, match="it must be an object"):
+        read_hf_config(values, "config.json")
+
+
+def test_a_shape_that_cannot_be():
+    with pytest.raises(UsageError, match="n_embd must be a multiple"):
+        read_hf_config({"n_embd": 10, "n_head": 3}, "config.json")
+
+
+def test_n_inner_written_out_and_old_names():
+    config = read_hf_config({"n_inner": 3072, "n_ctx": 512}, "config.json")
+    assert config.block_size == 512
+
+
+def test_rotary_positions_are_refused_with_the_reason():
+    with pytest.raises(UserError, match=r"knows GPT-2 with learned positions only, this model has model.position rope"):
+        refuse_variants(GPTConfig(position="rope", vocab_size=5), "it")

@@ -1,0 +1,344 @@
+"""Models of transformers, nanoGPT and llm.c, made here with random weights, against what they compute themselves."""
+
+import json
+import pickle
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from groundup.checkpoint.artifact import load_model
+from groundup.config.errors import UsageError, UserError
+from groundup.interop.import_model import import_model
+from groundup.tokenizer.gpt2 import load_gpt2
+from groundup.tokenizer.io import save_tokenizer
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, letters):
+    monkeypatch.chdir(tmp_path)
+    save_tokenizer(letters, tmp_path / "letters.json")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def gpt2():
+    try:
+        return load_gpt2()
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+def bring(source, out="ours", tokenizer="letters.json"):
+    import_model(str(source), Path(out), tokenizer=tokenizer)
+    return load_model(Path(out))
+
+
+def assert_same_function(ours, theirs, *, atol=1e-5, vocab_size=27):
+    idx = torch.randint(vocab_size, (2, 32))
+    with torch.no_grad():
+        mine, others = ours(idx), theirs(idx)
+    others = getattr(others, "logits", others)[..., :vocab_size]
+    assert others.std() > 0.1
+    torch.testing.assert_close(mine, others, atol=atol, rtol=1e-4)
+
+
+def test_a_folder_of_transformers(place, make_hf, shape):
+    theirs = make_hf(**shape)
+    theirs.save_pretrained("theirs")
+    loaded = bring("theirs")
+    assert_same_function(loaded.model, theirs)
+    assert loaded.info == {"source": "theirs"}
+    assert sum(p.numel() for p in loaded.model.parameters()) == sum(p.numel() for p in theirs.parameters())
+
+
+def test_shards(place, make_hf):
+    theirs = make_hf()
+    theirs.save_pretrained("theirs", max_shard_size="8KB")
+    assert len(list(Path("theirs").glob("model-*-of-*.safetensors"))) > 1
+    assert_same_function(bring("theirs").model, theirs)
+
+
+def test_an_index_that_lies(place, make_hf):
+    make_hf().save_pretrained("theirs", max_shard_size="8KB")
+    path = Path("theirs/model.safetensors.index.json")
+    index = json.loads(path.read_text())
+    shard = sorted(set(index["weight_map"].values()))[-1]
+    index["weight_map"]["transformer.ln_f.extra"] = shard
+    path.write_text(json.dumps(index))
+    with pytest.raises(UserError, match=rf"{shard} lacks transformer.ln_f.extra"):
+        bring("theirs")
+    index["weight_map"]["transformer.ln_f.extra"] = "../secret"
+    path.write_text(json.dumps(index))
+    with pytest.raises(UserError, match="must name files of its folder"):
+        bring("theirs")
+
+
+@pytest.mark.parametrize("prefix", ["transformer.", ""])
+def test_pytorch_bin(place, make_hf, prefix):
+    theirs = make_hf()
+    theirs.config.save_pretrained("theirs")
+    state = {prefix + name.removeprefix("transformer."): p for name, p in theirs.state_dict().items()}
+    if not prefix:
+        del state["lm_head.weight"]
+    torch.save(state, "theirs/pytorch_model.bin")
+    assert_same_function(bring("theirs").model, theirs)
+
+
+def test_half_precision_stays_as_it_is(place, make_hf):
+    theirs = make_hf().to(torch.bfloat16)
+    theirs.save_pretrained("theirs")
+    import_model("theirs", Path("ours"), tokenizer="letters.json")
+    stored = load_model(Path("ours"), dtype=None).model.state_dict()
+    assert torch.equal(stored["wte.weight"], theirs.state_dict()["transformer.wte.weight"])
+
+
+class Canary:
+    def __reduce__(self):
+        return (open, ("canary", "w"))
+
+
+@pytest.mark.parametrize("name", ["theirs/pytorch_model.bin", "evil.pt"])
+def test_code_in_a_file_never_runs(place, make_hf, name):
+    make_hf().config.save_pretrained("theirs")
+    torch.save({"model": Canary(), "model_args": {}, "transformer.wte.weight": Canary()}, name)
+    with pytest.raises(UserError, match="is not a plain PyTorch file of tensors, and nothing else is read") as error:
+        bring("theirs" if name.startswith("theirs") else name)
+    assert "\n" not in str(error.value)
+    # A bare pickle is refused as well; that it would have worked shows that the canary is alive.
+    Path(name).write_bytes(pickle.dumps(Canary(), protocol=2))
+    with pytest.raises(UserError):
+        bring("theirs" if name.startswith("theirs") else name)
+    assert not Path("canary").exists()
+    subprocess.run([sys.executable, "-c", f"import pickle; pickle.load(open({name!r}, 'rb'))"], check=True)
+    assert Path("canary").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "text"])
+def test_damaged_files_are_one_line(place, make_hf, damage):
+    make_hf().save_pretrained("theirs")
+    path = Path("theirs/model.safetensors")
+    data = {"cut": path.read_bytes()[:-100], "empty": b"", "text": b"hello" * 100}[damage]
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"cannot read theirs/model.safetensors") as error:
+        bring("theirs")
+    assert "\n" not in str(error.value)
+    path.unlink()
+    Path("theirs/pytorch_model.bin").write_bytes(data)
+    with pytest.raises(UserError, match="is not a plain PyTorch file") as error:
+        bring("theirs")
+    assert "\n" not in str(error.value)
+
+
+def test_every_mismatch_in_one_line(place, make_hf):
+    theirs = make_hf()
+    theirs.save_pretrained("theirs")
+    config = json.loads(Path("theirs/config.json").read_text())
+    Path("theirs/config.json").write_text(json.dumps({**config, "n_layer": 3, "n_positions": 64}))
+    with pytest.raises(UserError) as error:
+        bring("theirs")
+    assert "h.2.ln_1.weight is missing" in str(error.value)
+    assert "wpe.weight is (32, 16) instead of (64, 16)" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not Path("ours").exists()
+
+
+def nanogpt_checkpoint(model, *, rows=None, **changes):
+    """The dictionary that nanoGPT's train.py saves after torch.compile, made of a model of ours."""
+    state = {f"_orig_mod.transformer.{name}": p.clone() for name, p in model.state_dict().items()}
+    c = model.config
+    if rows is not None:
+        wte = "_orig_mod.transformer.wte.weight"
+        state[wte] = torch.cat([state[wte], torch.randn(rows - c.vocab_size, c.n_embd)])
+    state["_orig_mod.lm_head.weight"] = state["_orig_mod.transformer.wte.weight"]
+    arguments = {"n_layer": c.n_layer, "n_head": c.n_head, "n_embd": c.n_embd, "block_size": c.block_size}
+    arguments |= {"bias": c.bias, "vocab_size": rows or c.vocab_size, "dropout": 0.0, **changes}
+    return {
+        "model": state,
+        "optimizer": {"state": {0: {"step": torch.tensor(3.0), "exp_avg": torch.zeros(4)}}, "param_groups": []},
+        "model_args": arguments,
+        "iter_num": 12,
+        "best_val_loss": torch.tensor(3.25),
+        "config": {"out_dir": "out", "wandb_log": False, "learning_rate": 6e-4},
+    }
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_nanogpt(place, make_model, bias):
+    theirs = make_model(bias=bias)
+    torch.save(nanogpt_checkpoint(theirs), "ckpt.pt")
+    loaded = bring("ckpt.pt")
+    for name, p in theirs.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], p)
+    assert loaded.config == theirs.config
+    assert loaded.info == {"source": "ckpt.pt", "step": 12, "val_loss": 3.25}
+
+
+def test_nanogpt_says_that_its_gelu_is_another(place, make_model):
+    torch.save(nanogpt_checkpoint(make_model()), "ckpt.pt")
+    assert "GELU" in import_model("ckpt.pt", Path("ours"), tokenizer="letters.json").note
+
+
+def test_the_padded_vocabulary_of_nanogpt(place, make_model, gpt2):
+    theirs = make_model(n_layer=1, n_embd=2, vocab_size=50257)
+    torch.save(nanogpt_checkpoint(theirs, rows=50304), "ckpt.pt")
+    loaded = bring("ckpt.pt", tokenizer=None)
+    assert loaded.config.vocab_size == loaded.tokenizer.vocab_size == 50257
+    assert loaded.tokenizer.fingerprint == gpt2.fingerprint
+    assert_same_function(loaded.model, theirs, vocab_size=50257)
+
+
+def test_a_character_model_of_nanogpt_needs_its_tokenizer(place, make_model):
+    torch.save(nanogpt_checkpoint(make_model()), "ckpt.pt")
+    with pytest.raises(UserError, match=r"nothing says which tokenizer the 27 ids of ckpt.pt are of"):
+        bring("ckpt.pt", tokenizer=None)
+    with pytest.raises(UserError, match="the weights have 27 ids and the tokenizer 50257"):
+        bring("ckpt.pt", tokenizer="gpt2")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_kv_head": 2}, "model_args has n_kv_head"),
+        ({"n_layer": 2.5}, "model_args.n_layer must be int, got 2.5"),
+        ({"n_layer": torch.tensor(2)}, "model_args must hold numbers by name"),
+        ({"n_layer": 3}, "h.2.ln_1.weight is missing"),
+    ],
+)
+def test_what_is_not_nanogpts_shape(place, make_model, change, message):
+    torch.save(nanogpt_checkpoint(make_model(), **change), "ckpt.pt")
+    with pytest.raises(UserError, match=message):
+        bring("ckpt.pt")
+
+
+def test_other_dictionaries(place):
+    torch.save({"state_dict": {}}, "ckpt.pt")
+    with pytest.raises(UserError, match="it has no model and model_args"):
+        bring("ckpt.pt")
+
+
+def write_llmc(path, hf, version, **header):
+    """As llm.c's train_gpt2.py lays it out, from a model of transformers: by kind, all layers of a kind together."""
+    state, c = hf.state_dict(), hf.config
+    padded = -(-c.vocab_size // 128) * 128
+    values = {0: 20240326, 1: version, 2: c.n_positions, 3: c.vocab_size, 4: c.n_layer, 5: c.n_head, 6: c.n_embd}
+    values |= {7: padded} | {int(k[1:]): v for k, v in header.items()}
+    kinds = ["ln_1.weight", "ln_1.bias", "attn.c_attn.weight", "attn.c_attn.bias", "attn.c_proj.weight"]
+    kinds += ["attn.c_proj.bias", "ln_2.weight", "ln_2.bias", "mlp.c_fc.weight", "mlp.c_fc.bias", "mlp.c_proj.weight"]
+    kinds += ["mlp.c_proj.bias"]
+    wte = torch.cat([state["transformer.wte.weight"], torch.zeros(padded - c.vocab_size, c.n_embd)])
+    tensors = [wte, state["transformer.wpe.weight"]]
+    for kind in kinds:
+        for i in range(c.n_layer):
+            p = state[f"transformer.h.{i}.{kind}"]
+            tensors.append(p.T if p.dim() == 2 else p)
+    tensors += [state["transformer.ln_f.weight"], state["transformer.ln_f.bias"]]
+    with Path(path).open("wb") as file:
+        file.write(struct.pack("<256i", *[values.get(i, 0) for i in range(256)]))
+        for p in tensors:
+            if version == 5:
+                file.write(p.to(torch.bfloat16).contiguous().view(torch.int16).numpy().tobytes())
+            else:
+                file.write(p.contiguous().numpy().astype("<f4").tobytes())
+
+
+@pytest.mark.parametrize("version", [3, 5])
+def test_llmc(place, make_hf, shape, version):
+    theirs = make_hf(**shape)
+    if version == 5:
+        theirs = theirs.to(torch.bfloat16).float()
+    write_llmc("model.bin", theirs, version)
+    loaded = bring("model.bin")
+    assert loaded.config.vocab_size == 27
+    assert_same_function(loaded.model, theirs)
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ({"_1": 1}, "has version 1 of llm.c's format; 3"),
+        ({"_4": 2**31 - 1}, "is damaged: .* bytes of weights, its header describes"),
+        ({"_4": -1}, "n_layer must be at least 1"),
+        ({"_3": 300}, "is damaged: 300 ids in 128 rows"),
+        ({"_2": 31}, "is damaged"),
+    ],
+)
+def test_a_damaged_header_of_llmc(place, make_hf, header, message):
+    write_llmc("model.bin", make_hf(), 3, **header)
+    with pytest.raises(UserError, match=message):
+        bring("model.bin")
+
+
+def test_a_cut_file_of_llmc(place, make_hf):
+    write_llmc("model.bin", make_hf(), 3)
+    data = Path("model.bin").read_bytes()
+    for length in (4, 1000, 1024, len(data) - 1):
+        Path("model.bin").write_bytes(data[:length])
+        with pytest.raises(UserError):
+            bring("model.bin")
+
+
+def test_the_tokenizer_beside_the_model(place, make_hf, gpt2):
+    theirs = make_hf(vocab_size=50257, n_layer=1, n_embd=2)
+    theirs.save_pretrained("theirs")
+    assert bring("theirs", tokenizer=None).tokenizer.fingerprint == gpt2.fingerprint
+    Path("theirs/vocab.json").write_text(json.dumps({f"word {i}": i for i in range(50257)}))
+    with pytest.raises(UserError, match="has a tokenizer that is not GPT-2's"):
+        bring("theirs", out="more", tokenizer=None)
+
+
+def test_nothing_there_and_nothing_known(place):
+    with pytest.raises(UsageError, match="nowhere does not exist"):
+        bring("nowhere")
+    Path("notes.txt").write_text("hello")
+    with pytest.raises(UsageError, match=r"notes.txt is no model file that groundup knows"):
+        bring("notes.txt")
+    Path("empty").mkdir()
+    with pytest.raises(UserError, match=r"cannot read empty/config.json"):
+        bring("empty")
+    Path("empty/config.json").write_text('{"model_type": "gpt2"}')
+    with pytest.raises(UserError, match="empty holds no weights"):
+        bring("empty")
+
+
+def test_nothing_is_overwritten(place, make_model):
+    torch.save(nanogpt_checkpoint(make_model()), "ckpt.pt")
+    Path("ours").mkdir()
+    Path("ours/thesis.txt").write_text("years of work")
+    with pytest.raises(UsageError, match="ours is there already"):
+        bring("ckpt.pt")
+    assert Path("ours/thesis.txt").read_text() == "years of work"
+
+
+def test_from_the_hub(place, fake_hub, make_hf, monkeypatch):
+    theirs = make_hf()
+    theirs.save_pretrained("theirs")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(fake_hub.cache))
+    fake_hub.files = {name: Path("theirs", name).read_bytes() for name in ("config.json", "model.safetensors")}
+    import_model("hf:o/m", Path("ours"), tokenizer="letters.json", endpoint=fake_hub.url)
+    loaded = load_model(Path("ours"))
+    assert_same_function(loaded.model, theirs)
+    assert loaded.info == {"source": "hf:o/m", "revision": fake_hub.sha}
+
+
+PUBLISHED = {
+    "gpt2": 124_439_808,
+    "gpt2-medium": 354_823_168,
+    "gpt2-large": 774_030_080,
+    "gpt2-xl": 1_557_611_200,
+    "distilgpt2": 81_912_576,
+}
+
+
+@pytest.mark.network
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_published_models(place, gpt2, name):
+    loaded = bring(f"hf:{name}", tokenizer=None)
+    assert sum(p.numel() for p in loaded.model.parameters()) == PUBLISHED[name]
+    ids = torch.tensor(gpt2.encode("It was the best of times, it was the worst of times, it was the age of wisdom"))
+    with torch.no_grad():
+        loss = torch.nn.functional.cross_entropy(loaded.model(ids[None, :-1])[0], ids[1:])
+    assert loss < 4  # a model that knows nothing: 10.8

@@ -1,0 +1,110 @@
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.config.errors import UserError
+from groundup.config.model import GPTConfig
+from groundup.interop.names import from_hf, from_nanogpt, names, to_gguf, to_hf, with_biases, without_padding
+from groundup.model.gpt import GPT
+
+
+def same(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].dtype == b[name].dtype
+        assert torch.equal(a[name].view(torch.uint8), b[name].view(torch.uint8)), name
+
+
+def hf_state(model):
+    """What transformers saves: everything but the tied copy of the embedding."""
+    return {name: p.clone() for name, p in model.state_dict().items() if name != "lm_head.weight"}
+
+
+def test_there_and_back_is_bitwise(make_hf, shape):
+    state = hf_state(make_hf(**shape))
+    same(to_hf(from_hf(state, shape["n_layer"]), shape["n_layer"]), state)
+
+
+@settings(deadline=None, max_examples=25)
+@given(n_layer=st.integers(1, 3), dtype=st.sampled_from([torch.float32, torch.float16, torch.bfloat16]), data=st.data())
+def test_back_and_there_is_bitwise_for_any_bits(n_layer, dtype, data):
+    """NaNs, infinities and signed zeros included."""
+    seed = data.draw(st.integers(0, 2**32))
+    generator = torch.Generator().manual_seed(seed)
+    with torch.device("meta"):
+        shapes = GPT(GPTConfig(n_layer=n_layer, n_head=1, n_embd=4, block_size=3, vocab_size=5)).state_dict()
+    state = {
+        name: torch.randint(256, (t.numel() * dtype.itemsize,), generator=generator, dtype=torch.uint8)
+        .view(dtype)
+        .view(t.shape)
+        for name, t in shapes.items()
+    }
+    same(from_hf(to_hf(state, n_layer), n_layer), state)
+
+
+def test_the_table_has_every_parameter_once(make_model):
+    table = [name.ours for name in names(2)]
+    assert sorted(table) == sorted(make_model(n_layer=2).state_dict())
+    assert len({name.gguf for name in names(2)}) == len(table)
+
+
+def test_gguf_names_are_the_packages_own():
+    gguf = pytest.importorskip("gguf")
+    theirs = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT2, 3)
+    for name in names(3):
+        assert theirs.get_name(name.hf, try_suffixes=(".weight", ".bias")) == name.gguf
+
+
+def test_gguf_keeps_our_layout(make_model):
+    state = make_model(n_layer=1).state_dict()
+    assert torch.equal(to_gguf(state, 1)["blk.0.ffn_up.weight"], state["h.0.mlp.c_fc.weight"])
+
+
+def test_old_files_without_prefix_and_with_masks(make_hf):
+    state = hf_state(make_hf(n_layer=2))
+    old = {name.removeprefix("transformer."): p for name, p in state.items()}
+    old |= {f"h.{i}.attn.bias": torch.ones(1, 1, 32, 32).tril() for i in range(2)}
+    old |= {f"h.{i}.attn.masked_bias": torch.tensor(-1e4) for i in range(2)}
+    old["lm_head.weight"] = state["transformer.wte.weight"].clone()
+    same(from_hf(old, 2), from_hf(state, 2))
+
+
+def test_a_head_of_its_own_is_refused(make_hf):
+    state = make_hf().state_dict()
+    state["lm_head.weight"] = state["lm_head.weight"] + 1
+    with pytest.raises(UserError, match=re.escape("lm_head.weight is not wte.weight")):
+        from_hf(state, 2)
+
+
+def test_prefixes_of_compiled_and_parallel_models(make_model):
+    state = dict(make_model().state_dict())
+    for prefix in ("transformer.", "_orig_mod.transformer.", "module._orig_mod.transformer."):
+        same(from_nanogpt({f"{prefix}{name}": p for name, p in state.items()}), state)
+
+
+def test_unknown_names_are_passed_on_to_be_reported():
+    assert from_nanogpt({"transformer.score.weight": torch.ones(1)}).keys() == {"score.weight"}
+
+
+def test_zero_biases_are_the_same_function(make_model):
+    plain = make_model(bias=False)
+    full = GPT(GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=32, vocab_size=27)).eval()
+    full.load_state_dict(with_biases(plain.state_dict(), plain.config))
+    idx = torch.randint(27, (2, 32))
+    with torch.no_grad():
+        assert torch.equal(full(idx), plain(idx))
+
+
+def test_padding_is_cut():
+    state = {"wte.weight": torch.randn(128, 4)}
+    assert torch.equal(without_padding(state, 65)["wte.weight"], state["wte.weight"][:65])
+    assert without_padding(state, 128) is state
+
+
+@pytest.mark.parametrize(("rows", "vocab_size"), [(128, 129), (192, 64), (100, 90)])
+def test_what_padding_does_not_explain(rows, vocab_size):
+    with pytest.raises(UserError, match=f"the weights have {rows} ids and the tokenizer {vocab_size}"):
+        without_padding({"wte.weight": torch.randn(rows, 4)}, vocab_size)
