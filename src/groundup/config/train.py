@@ -121,6 +121,8 @@ class TrainConfig:
     """Name of the run: the folder below out_dir."""
     out_dir: Path = Path("runs")
     """Where run folders are made."""
+    init_from: Path | None = None
+    """A run, checkpoint or model folder whose weights to begin with, in place of random ones."""
     seed: int = 1337
     """Seed of initialization, data order and dropout."""
     max_steps: int = 2000

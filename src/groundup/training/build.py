@@ -37,6 +37,7 @@ from groundup.runtime.precision import Precision, pick_precision
 from groundup.tokenizer.base import Tokenizer
 from groundup.training import callbacks
 from groundup.training.display import Display
+from groundup.training.init_from import init_from
 from groundup.training.metrics import MetricsLog
 from groundup.training.signals import StopRequest
 from groundup.training.snapshot import capture, restore
@@ -79,6 +80,8 @@ def build_run(
 
     torch.manual_seed(config.seed)
     model = init_weights(_gpt(shape), seed=config.seed).to(device)
+    if config.init_from is not None and resume_from is None:
+        init_from(model, tokenizer, config.init_from)
     loss_module, compiled = _loss_module(model, config, saved, precision, device, console)
     resolved = {
         "device": device.type,

@@ -1,0 +1,54 @@
+"""--init-from: begin with the weights of a model folder in place of random ones (fine-tuning)."""
+
+from pathlib import Path
+
+from groundup.checkpoint.artifact import LoadedModel, load_model
+from groundup.config.errors import UsageError
+from groundup.config.model import GPTConfig
+from groundup.model.gpt import GPT
+from groundup.tokenizer.base import Tokenizer
+from groundup.tokenizer.io import FILE
+
+_SHAPE = ("n_layer", "n_head", "n_embd", "block_size", "position", "rope_base", "bias")
+"""What decides the function of the weights. Dropout does not: fine-tuning may want more of it."""
+_BIAS = {True: "--model.bias", False: "--model.no-bias"}
+
+
+def init_from(model: GPT, tokenizer: Tokenizer, path: Path) -> None:
+    """Copy the weights of a model folder into a model.
+
+    Args:
+        model: Of the shape that the run asks for.
+        tokenizer: Of the run's data.
+        path: A run, checkpoint or model folder.
+
+    Raises:
+        UserError: There is no model there, or it is damaged.
+        UsageError: It has another shape or another vocabulary; one message lists everything, with the flags that help.
+    """
+    loaded = load_model(path)
+    if not isinstance(loaded.config, GPTConfig):
+        raise UsageError(f"cannot start from {path}: it is a bigram")
+    faults, flags = _mismatches(model.config, loaded.config, tokenizer, loaded)
+    if faults:
+        raise UsageError(f"cannot start from {path}: {'; '.join(faults)}; give {' '.join(flags)}")
+    model.load_state_dict(loaded.model.state_dict())
+
+
+def _mismatches(
+    asked: GPTConfig, there: GPTConfig, tokenizer: Tokenizer, loaded: LoadedModel
+) -> tuple[list[str], list[str]]:
+    """What differs, and the flags that would make it the same."""
+    faults, flags = [], []
+    for name in _SHAPE:
+        mine, its = getattr(asked, name), getattr(there, name)
+        if mine == its or (name == "rope_base" and there.position != "rope"):
+            continue
+        faults.append(f"model.{name} is {mine} and its {its}")
+        flags.append(f"--model.{name.replace('_', '-')} {its}" if name != "bias" else _BIAS[its])
+    if tokenizer.fingerprint != loaded.tokenizer.fingerprint:
+        faults.append(
+            f"the data's tokenizer ({tokenizer.vocab_size} ids) is not the one it learned with ({there.vocab_size} ids)"
+        )
+        flags.append(f"--data.tokenizer {loaded.path / FILE}")
+    return faults, flags

@@ -1,0 +1,96 @@
+"""groundup train --init-from: fine-tuning starts where the weights are, and refuses what does not fit."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from groundup.checkpoint.artifact import load_model, save_model
+from groundup.cli.main import main
+from groundup.config.model import GPTConfig
+from groundup.model.bigram import fit_bigram
+from groundup.model.gpt import GPT
+from groundup.model.init import init_weights
+from groundup.tokenizer.char import CharTokenizer
+
+FLAGS = [
+    "--data.source=text", "--data.path=text.txt", "--model.n-layer=2", "--model.n-head=2", "--model.n-embd=32",
+    "--model.block-size=16", "--model.dropout=0", "--tokens-per-step=128", "--runtime.micro-batch-size=4",
+    "--runtime.threads=1", "--runtime.compile=off", "--runtime.precision=fp32", "--eval.every=20",
+    "--eval.sample-every=0", "--checkpoint.every=20", "--log-every=5", "--optim.name=adamw", "--optim.warmup-steps=0",
+]  # fmt: skip
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    text = "".join(f"SPEAKER {i % 7}:\nthe {i} quick brown foxes jump over {i * i} lazy dogs\n\n" for i in range(200))
+    (tmp_path / "text.txt").write_text(text)
+    return tmp_path
+
+
+def start(name: str, *words: str) -> int:
+    return main(["train", "shakespeare", *FLAGS, f"--name={name}", *words])
+
+
+def first_loss(name: str) -> float:
+    rows = [json.loads(line) for line in Path(f"runs/{name}/metrics.jsonl").read_text().splitlines()]
+    return next(row["val/loss"] for row in rows if "val/loss" in row)
+
+
+def test_starts_where_the_weights_are(place):
+    """The first loss is the one that the earlier run ended with; resuming does not read the weights again."""
+    assert start("first", "--max-steps=20", "--optim.lr=0.01", "--optim.min-lr=0.001") == 0
+    best = load_model(Path("runs/first")).info["val_loss"]
+    assert start("second", "--init-from=runs/first", "--max-steps=20", "--optim.lr=1e-9", "--optim.min-lr=1e-10") == 0
+    assert first_loss("second") == pytest.approx(best, abs=1e-5)
+    assert first_loss("first") > best + 0.1
+
+    shutil.rmtree("runs/first")
+    assert main(["train", "--resume", "runs/second", "--max-steps=25"]) == 0
+    weights = load_file(next(Path("runs/second/checkpoints").glob("*25")) / "model.safetensors")
+    torch.testing.assert_close(weights["wte.weight"], load_model(Path("runs/second")).model.state_dict()["wte.weight"])
+
+
+def test_dropout_may_differ(place):
+    assert start("first", "--max-steps=1") == 0
+    assert start("second", "--init-from=runs/first", "--max-steps=1", "--model.dropout=0.2") == 0
+
+
+def test_every_mismatch_in_one_line(place, capsys):
+    config = GPTConfig(n_layer=3, n_head=4, n_embd=32, block_size=8, vocab_size=4, bias=False)
+    save_model(place / "other", init_weights(GPT(config), seed=1), CharTokenizer("abcd"), {})
+    assert start("run", "--init-from=other", "--max-steps=1", "--model.position=rope") == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    for fault in (
+        "model.n_layer is 2 and its 3",
+        "model.n_head is 2 and its 4",
+        "model.block_size is 16 and its 8",
+        "model.position is rope and its learned",
+        "model.bias is True and its False",
+        "is not the one it learned with (4 ids)",
+        "give --model.n-layer 3 --model.n-head 4 --model.block-size 8 --model.position learned --model.no-bias",
+        "--data.tokenizer other/tokenizer.json",
+    ):
+        assert fault in error
+
+
+def test_the_flags_of_the_message_help(place, capsys):
+    assert start("first", "--max-steps=1", "--model.n-layer=3", "--model.no-bias") == 0
+    Path("text.txt").write_text("over and over and over\n" * 300)
+    capsys.readouterr()
+    assert start("second", "--init-from=runs/first", "--max-steps=1") == 2
+    flags = capsys.readouterr().err.strip().split("; give ")[1].split()
+    assert start("second", "--init-from=runs/first", "--max-steps=1", *flags) == 0
+
+
+def test_no_model_there(place, capsys):
+    assert start("run", "--init-from=nowhere", "--max-steps=1") == 1
+    assert "nowhere does not exist" in capsys.readouterr().err
+    save_model(place / "bigram", fit_bigram(torch.randint(4, (50,)).numpy(), 4), CharTokenizer("abcd"), {})
+    assert start("run", "--init-from=bigram", "--max-steps=1") == 2
+    assert "cannot start from bigram: it is a bigram" in capsys.readouterr().err
