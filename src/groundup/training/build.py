@@ -79,9 +79,7 @@ def build_run(
     device, precision = _machine(config, saved, shape)
 
     torch.manual_seed(config.seed)
-    model = init_weights(_gpt(shape), seed=config.seed).to(device)
-    if config.init_from is not None and resume_from is None:
-        init_from(model, tokenizer, config.init_from)
+    model = _new_model(shape, config, tokenizer, resumed=resume_from is not None).to(device)
     loss_module, compiled = _loss_module(model, config, saved, precision, device, console)
     resolved = {
         "device": device.type,
@@ -204,9 +202,13 @@ def _lr_scale(config: TrainConfig) -> Callable[[int], float]:
     )
 
 
-def _gpt(shape: GPTConfig) -> GPT:
+def _new_model(shape: GPTConfig, config: TrainConfig, tokenizer: Tokenizer, *, resumed: bool) -> GPT:
+    """A model with random weights, or those that config.init_from names; a resumed run will bring its own."""
     model = build_model(shape)
     assert isinstance(model, GPT)
+    init_weights(model, seed=config.seed)
+    if config.init_from is not None and not resumed:
+        init_from(model, tokenizer, config.init_from)
     return model
 
 
