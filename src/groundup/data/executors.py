@@ -3,6 +3,7 @@
 An executor takes a function and the arguments of its calls, and yields the results as they come, in any order.
 """
 
+import contextlib
 import functools
 import multiprocessing
 import os
@@ -67,7 +68,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self._process: SpawnProcess = context.Process(target=_serve, args=(function, theirs), daemon=True)
-        self._process.start()
+        with _no_interrupt():
+            self._process.start()
         theirs.close()
         self._call: Call = ()
 
@@ -106,6 +108,19 @@ class _Worker:
         self._process.kill()
         self._process.join()
         self.connection.close()
+
+
+@contextlib.contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Hold Ctrl-C back. A process that is started meanwhile never gets it: its first moments would be a traceback."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _serve(function: Callable[..., Any], connection: Connection) -> None:
