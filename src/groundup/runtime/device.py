@@ -5,13 +5,14 @@ from pathlib import Path
 
 import torch
 
-from groundup.config.errors import UserError
+from groundup.config.errors import UsageError, UserError
 
 
 def pick_device(name: str) -> torch.device:
     """The device of this name; `auto` takes cuda, then mps, then cpu.
 
     Raises:
+        UsageError: There is no such device.
         UserError: The machine does not have it.
     """
     available = {
@@ -21,6 +22,8 @@ def pick_device(name: str) -> torch.device:
     }
     if name == "auto":
         name = next(device for device, there in available.items() if there)
+    if name not in available:
+        raise UsageError(f"device must be one of auto, {', '.join(available)}, got {name!r}")
     if not available[name]:
         others = ", ".join(device for device, there in available.items() if there)
         raise UserError(f"this machine has no {name} device that PyTorch can use; it has {others}")

@@ -16,10 +16,11 @@ import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
+from groundup.config.errors import UsageError
 from groundup.runtime.measure import gemm_rate
 
 PrecisionName = Literal["fp32", "tf32", "bf16", "fp16"]
@@ -70,7 +71,12 @@ def pick_precision(requested: str, device: torch.device, *, n_embd: int) -> Prec
         requested: A name, or auto.
         device: Where products are computed.
         n_embd: Width of the model: narrow ones gain nothing from 16 bits on a CPU.
+
+    Raises:
+        UsageError: There is no such precision.
     """
+    if requested not in ("auto", *get_args(PrecisionName)):
+        raise UsageError(f"precision must be one of auto, {', '.join(get_args(PrecisionName))}, got {requested!r}")
     best = _best(device, n_embd)
     if requested in ("auto", best.name):
         return best

@@ -1,0 +1,62 @@
+import subprocess
+import sys
+
+import pytest
+
+from groundup.runtime import allocator
+from groundup.runtime.allocator import keep_freed_memory
+
+FAULTS = """
+import resource, sys, torch
+from groundup.runtime.allocator import keep_freed_memory
+if sys.argv[1] == "keep":
+    assert keep_freed_memory()
+def use():
+    torch.ones(16 << 20)  # 64 MB, every page touched
+for _ in range(20):  # until a hole of the right size is there
+    use()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+use()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is glibc that gives memory back")
+def test_memory_that_was_freed_faults_no_page_in_again():
+    """In processes of their own: the setting lasts as long as the process."""
+
+    def faults(mode):
+        command = [sys.executable, "-c", FAULTS, mode]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert faults("keep") < 100
+    assert faults("as it is") >= 16384  # 4 KB each
+
+
+def test_elsewhere_nothing_happens(monkeypatch):
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: 1 / 0)
+    for platform in ("darwin", "win32"):
+        monkeypatch.setattr(allocator.sys, "platform", platform)
+        assert keep_freed_memory() is False
+
+
+def test_another_c_library_has_no_such_setting(monkeypatch):
+    monkeypatch.setattr(allocator.sys, "platform", "linux")
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
+    assert keep_freed_memory() is False
+
+
+@pytest.mark.parametrize(("answer", "changed"), [(1, True), (0, False)])
+def test_says_whether_it_worked(monkeypatch, answer, changed):
+    asked = {}
+
+    class Library:
+        @staticmethod
+        def mallopt(name, value):
+            asked[name] = value
+            return answer
+
+    monkeypatch.setattr(allocator.sys, "platform", "linux")
+    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: Library)
+    assert keep_freed_memory() is changed
+    assert all(0 < value < 2**31 for value in asked.values())  # mallopt takes a C int

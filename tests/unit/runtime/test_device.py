@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from groundup.config.errors import UsageError, UserError
+from groundup.runtime import device as module
+from groundup.runtime.device import cpu_name, device_name, pick_device
+
+
+@pytest.fixture
+def has(monkeypatch):
+    def install(*, cuda=False, mps=False):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("machine", "best"),
+    [({}, "cpu"), ({"mps": True}, "mps"), ({"cuda": True}, "cuda"), ({"cuda": True, "mps": True}, "cuda")],
+)
+def test_auto_takes_the_fastest_there_is(machine, best, has):
+    has(**machine)
+    assert pick_device("auto").type == best
+    assert pick_device("cpu").type == "cpu"
+
+
+def test_what_the_machine_has_not_is_an_error_that_says_what_it_has(has):
+    has(mps=True)
+    with pytest.raises(UserError, match=r"^this machine has no cuda device that PyTorch can use; it has mps, cpu$"):
+        pick_device("cuda")
+    has()
+    with pytest.raises(UserError, match=r"^this machine has no mps device that PyTorch can use; it has cpu$"):
+        pick_device("mps")
+
+
+def test_what_nobody_has_is_wrong_usage():
+    with pytest.raises(UsageError, match=r"^device must be one of auto, cuda, mps, cpu, got 'tpu'$"):
+        pick_device("tpu")
+
+
+def test_the_cpu_is_named_as_the_system_names_it(monkeypatch, tmp_path):
+    info = tmp_path / "cpuinfo"
+    info.write_text("processor\t: 0\nmodel name\t: Intel(R) Xeon(R): Gold\nmodel name\t: second\n")
+    monkeypatch.setattr(module, "Path", lambda name: info)
+    assert cpu_name() == "Intel(R) Xeon(R): Gold"
+    assert device_name(torch.device("cpu")) == "Intel(R) Xeon(R): Gold"
+
+
+def test_a_system_without_proc_still_has_a_name(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "Path", lambda name: tmp_path / "none")
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    assert cpu_name() == "arm64"
