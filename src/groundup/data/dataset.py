@@ -1,6 +1,5 @@
 """A prepared folder, opened: index.json, tokenizer.json and shards."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,6 @@ from groundup.config.errors import UserError
 from groundup.data.documents import SplitName
 from groundup.data.index import DatasetIndex, ShardInfo, load_index
 from groundup.data.shards import ShardReader
-from groundup.runtime.files import sha256_file
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import load_tokenizer
 
@@ -56,7 +54,7 @@ class Split:
 
 
 class TokenDataset:
-    """A dataset on disk whose headers agree with its index. Contents are hashed by `verify` alone.
+    """A dataset on disk whose headers agree with its index. The contents are hashed by `data.verify` alone.
 
     Args:
         folder: What `prepare` made.
@@ -85,21 +83,6 @@ class TokenDataset:
         if tokenizer.fingerprint != self.index.tokenizer_fingerprint:
             raise UserError(f"{self.dir / 'tokenizer.json'} is not the tokenizer that these shards were made with")
         return tokenizer
-
-    def verify(self) -> Iterator[tuple[ShardInfo, str]]:
-        """Hash every shard: each with what is wrong with it, "" where it is sound.
-
-        Raises:
-            UserError: The tokenizer is not the one that the shards were made with.
-        """
-        self.tokenizer()
-        for info in self.index.shards:
-            path = self.dir / info.file
-            try:
-                sound = sha256_file(path) == info.sha256
-                yield info, "" if sound else f"{path} is damaged: its SHA-256 is not the one in the index"
-            except OSError as error:
-                yield info, f"cannot read {path}: {error.strerror}"
 
     def split(self, name: SplitName) -> Split:
         """One split.

@@ -8,6 +8,7 @@ from groundup.config.data import ShardConfig
 from groundup.config.errors import UserError
 from groundup.data.dataset import OPEN_SHARDS, TokenDataset
 from groundup.data.prepare import prepare
+from groundup.data.verify import verify
 from groundup.tokenizer.char import CharTokenizer
 
 TEXT = "".join(f"the {i} quick foxes\n" for i in range(300))
@@ -22,10 +23,10 @@ def folder(tmp_path, corpus):
 
 def check(folder):
     """All that a careful user does before a long run."""
-    dataset = TokenDataset(folder)
-    problems = [problem for _, problem in dataset.verify() if problem]
-    if problems:
-        raise UserError(problems[0])
+    TokenDataset(folder).tokenizer()
+    faults = [fault for _, fault in verify(folder) if fault]
+    if faults:
+        raise UserError(faults[0])
 
 
 def test_the_splits_are_the_text(folder):
@@ -96,7 +97,7 @@ def test_another_tokenizer_is_refused(folder):
     with pytest.raises(UserError, match="not the tokenizer that these shards were made with"):
         TokenDataset(folder).tokenizer()
     with pytest.raises(UserError, match=r"tokenizer\.json"):
-        list(TokenDataset(folder).verify())
+        check(folder)
 
 
 def test_a_split_that_is_not_there(folder):

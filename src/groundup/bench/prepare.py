@@ -1,0 +1,214 @@
+"""Preparation: our processes against the usual way, a pool to which a parent feeds documents and which sends ids back.
+
+The usual way is that of build-nanogpt's fineweb.py, written anew: `Pool.imap` with chunks of 16 documents, one array of
+ids per document, collected by the parent in a shard and written by it. Both read the same files, use the same tiktoken
+and the same number of processes, and end with ids on the disk.
+"""
+
+import functools
+import json
+import multiprocessing
+import os
+import random
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup.config.data import ShardConfig
+from groundup.config.errors import UserError
+from groundup.data import work
+from groundup.data.executors import Call, run_processes
+from groundup.data.local_files import LocalFiles
+from groundup.data.prepare import prepare
+from groundup.data.shakespeare import Shakespeare
+from groundup.tokenizer.gpt2 import GPT2Tokenizer, load_gpt2
+from groundup.tokenizer.gpt2_engines import EngineName
+
+FILES = 16
+"""Files of a made-up corpus."""
+CHUNK = 16
+"""Documents that a pool's worker is sent at a time."""
+SHARD_TOKENS = 100_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Measure preparation with GPT-2's tokenizer."""
+
+    path: Path | None = None
+    """A folder of plain .jsonl files with a key "text"; without it documents are made of speeches of the plays. Their
+    words are few: an engine that remembers words is flattered."""
+    megabytes: int = 64
+    """Size of the made-up corpus."""
+    workers: int = os.cpu_count() or 1
+    """Processes that tokenize, for everybody."""
+    rounds: int = 3
+    """Turns of each contestant; medians are taken over them."""
+    gigatoken: bool = True
+    """Run us with gigatoken, too, where it is installed."""
+
+
+def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
+    """Prepare a corpus in turns.
+
+    Args:
+        options: What to measure.
+        say: Told a line per contestant.
+
+    Returns:
+        Bytes and tokens per second, time of the usual way over ours, and the memory of the largest worker.
+
+    Raises:
+        UserError: There is no corpus, or a contestant fails.
+    """
+    contestants: dict[str, Callable[[Path, Options], int]] = {"groundup": _ours, "pool.imap": _pool}
+    if options.gigatoken and load_gpt2().engine == "gigatoken":
+        contestants["groundup, gigatoken"] = functools.partial(_ours, engine="gigatoken")
+    with tempfile.TemporaryDirectory() as folder:
+        texts = options.path or _made_up(Path(folder), options.megabytes)
+        n_bytes = sum(len(text.encode()) for text in _texts(texts))
+        runs: dict[str, list[_Run]] = {name: [] for name in contestants}
+        names = list(contestants)
+        for number in range(options.rounds):
+            first = number % len(names)
+            for name in names[first:] + names[:first]:
+                runs[name].append(_alone(contestants[name], texts, options))
+    counts = {run.tokens for turns in runs.values() for run in turns}
+    if len(counts) != 1:
+        raise UserError(f"the contestants made different numbers of tokens: {', '.join(map(str, sorted(counts)))}")
+    result: dict[str, Any] = {
+        "bench": "prepare",
+        "corpus": str(options.path or "made of the plays"),
+        "bytes": n_bytes,
+        "tokens": counts.pop(),
+        "workers": options.workers,
+        "cpus": os.cpu_count(),
+        "contestants": {},
+    }
+    for name, turns in runs.items():
+        seconds = statistics.median(run.seconds for run in turns)
+        ratio = statistics.median(b.seconds / a.seconds for a, b in zip(turns, runs["pool.imap"], strict=True))
+        row = {
+            "seconds": round(seconds, 3),
+            "mb_per_sec": round(n_bytes / seconds / 1e6, 3),
+            "tokens_per_sec": round(result["tokens"] / seconds),
+            "times_the_pool": round(ratio, 3),
+            "largest_worker_mb": round(max(run.largest_worker for run in turns) / 1e6),
+        }
+        result["contestants"][name] = row
+        say(
+            f"{name:<20}{row['mb_per_sec']:>8.2f} MB/s{row['tokens_per_sec']:>12,} tokens/s"
+            f"{row['largest_worker_mb']:>6,} MB a worker  {row['times_the_pool']:.2f} times the pool's speed"
+        )
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    seconds: float
+    tokens: int
+    largest_worker: int
+    """Bytes of memory."""
+
+
+def _made_up(folder: Path, megabytes: int) -> Path:
+    """Documents of the length of web pages, as JSON Lines."""
+    source = Shakespeare()
+    texts = [document.text for part in source.parts() for document in source.read(part, {})]
+    speeches = "".join(texts).split("\n\n")
+    rng = random.Random(0)
+    for number in range(FILES):
+        left = megabytes * 1_000_000 // FILES
+        with (folder / f"{number:03d}.jsonl").open("w", encoding="utf-8") as file:
+            while left > 0:
+                text = "\n\n".join(rng.choices(speeches, k=min(400, int(rng.lognormvariate(2.6, 1.0)) + 1)))
+                file.write(json.dumps({"text": text}) + "\n")
+                left -= len(text)
+    return folder
+
+
+def _texts(folder: Path) -> Iterator[str]:
+    """The documents, one after the other, as a parent of a pool reads them."""
+    for path in sorted(folder.glob("*.jsonl")):
+        with path.open("rb") as file:
+            for line in file:
+                yield json.loads(line)["text"]
+
+
+def _alone(contestant: Callable[[Path, Options], int], texts: Path, options: Options) -> _Run:
+    """Let one contestant run in a process of its own, which may have workers."""
+    context = multiprocessing.get_context("spawn")
+    pipe, theirs = context.Pipe()
+    process = context.Process(target=_timed, args=(theirs, contestant, texts, options))
+    process.start()
+    theirs.close()
+    try:
+        return pipe.recv()
+    except EOFError:
+        raise UserError("a contestant died; its error is above") from None
+    finally:
+        process.join()
+
+
+def _timed(pipe: Connection, contestant: Callable[[Path, Options], int], texts: Path, options: Options) -> None:
+    start = time.perf_counter()
+    tokens = contestant(texts, options)
+    seconds = time.perf_counter() - start
+    unit = 1 if sys.platform == "darwin" else 1024
+    pipe.send(_Run(seconds, tokens, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit))
+
+
+def _ours(texts: Path, options: Options, engine: EngineName = "tiktoken") -> int:
+    def execute(function: Callable[..., Any], calls: Any) -> Iterator[Any]:
+        return run_processes(options.workers)(functools.partial(_with_engine, engine, function), calls)
+
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer = load_gpt2(engine="tiktoken")
+        layout = ShardConfig(shard_tokens=SHARD_TOKENS)
+        index = prepare(LocalFiles(str(texts)), tokenizer, Path(folder), layout, executor=execute)
+    assert index is not None
+    return sum(info.n_tokens for info in index.shards)
+
+
+def _with_engine(engine: EngineName, function: Callable[..., Any], *arguments: Call) -> Any:
+    """Make a call with this engine: a saved tokenizer names none, for its ids are the same with all."""
+    work._load_once = lambda path, fingerprint: _tokenizer(engine)  # type: ignore[assignment]
+    return function(*arguments)
+
+
+@functools.cache
+def _tokenizer(engine: EngineName) -> GPT2Tokenizer:
+    return load_gpt2(engine=engine)
+
+
+def _encode(text: str) -> NDArray[np.uint16]:
+    """What a pool's worker does: the separator first, then the ids, in a Python list on the way."""
+    tokenizer = _tokenizer("tiktoken")
+    return np.array([tokenizer.eot_id, *tokenizer.encode(text)]).astype(np.uint16)
+
+
+def _pool(texts: Path, options: Options) -> int:
+    _tokenizer("tiktoken")  # loaded before the fork, as the script does
+    shard = np.empty(SHARD_TOKENS, dtype=np.uint16)
+    held = written = 0
+    with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("fork").Pool(options.workers) as pool:
+        for ids in pool.imap(_encode, _texts(texts), chunksize=CHUNK):
+            if held + len(ids) > len(shard):
+                np.save(Path(folder) / f"{written}.npy", shard[:held])
+                written, held = written + held, 0
+            shard[held : held + len(ids)] = ids
+            held += len(ids)
+        np.save(Path(folder) / f"{written}.npy", shard[:held])
+        pool.close()
+        pool.join()
+    return written + held
