@@ -6,7 +6,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from groundup.cli.main import main
 from groundup.config.errors import UsageError, UserError
+from groundup.data.corpus import find_source
+from groundup.data.dataset import TokenDataset
 from groundup.data.hub import HubDataset, choose_files
 
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -183,6 +186,24 @@ def test_a_file_that_is_not_parquet_is_named(hub, tmp_path):
     hub.files["sample/10BT/001.parquet"] = b"PAR1 nonsense" * 100
     with pytest.raises(UserError, match=r"001\.parquet is not a whole parquet file"):
         HubDataset("org/set", subset="sample-10BT", cache=tmp_path).parts()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_processes_read_the_hub_too(hub, tmp_path, monkeypatch, capsys, stream):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("groundup.data.pieces.PART_BYTES", 30_000)
+    words = ["prepare", "hf:org/set", "out", "--subset=sample-10BT", "--tokenizer=char", "--workers=2"]
+    assert main([*words, *(["--stream"] if stream else [])]) == 0, capsys.readouterr().err
+    dataset = TokenDataset(tmp_path / "out")
+    ids = [*dataset.split("val").read_all().tolist(), *dataset.split("train").read_all().tolist()]
+    assert dataset.tokenizer().decode(ids) == "".join(TEXTS)
+    assert dataset.index.settings["hub.revision"] == COMMIT
+
+
+def test_fineweb_edu_is_a_name(tmp_path):
+    source = find_source("fineweb-edu", cache_dir=tmp_path)
+    assert isinstance(source, HubDataset)
+    assert (source.dataset, source.subset, source.split) == ("HuggingFaceFW/fineweb-edu", "sample-10BT", "train")
 
 
 NAMES = ["data/train-0.parquet", "data/train-1.parquet", "data/test-0.parquet", "en/a.jsonl", "en/b/c.jsonl"]
