@@ -1,0 +1,85 @@
+import copy
+
+import pytest
+import torch
+
+from groundup.config.model import GPTConfig
+from groundup.config.train import OptimConfig
+from groundup.model.gpt import GPT
+from groundup.model.init import init_weights
+from groundup.model.loss import LossModule
+from groundup.optim.build import build_optimizers, set_lr
+from groundup.optim.muon import Muon
+
+CPU = torch.device("cpu")
+CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, vocab_size=11)
+OPTIONS = OptimConfig(lr=3e-3, min_lr=0, weight_decay=0.3, beta1=0.8, beta2=0.97)
+
+
+@pytest.fixture
+def model():
+    return init_weights(GPT(CONFIG), seed=0)
+
+
+def step(model, optimizers, seed):
+    generator = torch.Generator().manual_seed(seed)
+    idx = torch.randint(11, (2, 9), generator=generator)
+    LossModule(model)(idx[:, :-1], idx[:, 1:]).backward()
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def test_adamw_is_torchs_with_decay_written_out(model):
+    """The oracle is the plain algorithm, one parameter at a time, unfused, without groups of ours.
+
+    In double precision: the gradient of a key's bias is zero but for rounding, and Adam would divide noise by noise.
+    """
+    model.double()
+    other = copy.deepcopy(model)
+    ours = build_optimizers(model, OPTIONS, CPU)
+    theirs = [
+        torch.optim.AdamW([p], lr=3e-3, betas=(0.8, 0.97), eps=1e-8, weight_decay=0.3 if p.dim() > 1 else 0.0,
+                          fused=False, foreach=False)
+        for p in other.parameters()
+    ]  # fmt: skip
+    start = [p.detach().clone() for p in model.parameters()]
+    for seed in range(5):
+        step(model, ours, seed)
+        step(other, theirs, seed)
+    for p, q, before in zip(model.parameters(), other.parameters(), start, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12)
+        assert not torch.equal(p, before)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_every_parameter_is_in_exactly_one_group(model, name):
+    optimizers = build_optimizers(model, OptimConfig(name=name), CPU)
+    given = [p for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    assert len(given) == len(set(given)) == len(list(model.parameters()))
+    assert set(given) == set(model.parameters())
+
+
+def test_muon_takes_its_own_rate_and_shares_the_decay(model):
+    adamw, muon = build_optimizers(model, OptimConfig(name="muon", lr=1e-3, muon_lr=0.05, weight_decay=0.2), CPU)
+    assert isinstance(adamw, torch.optim.AdamW)
+    assert isinstance(muon, Muon)
+    assert {group["lr"] for group in adamw.param_groups} == {1e-3}
+    assert {group["lr"] for group in muon.param_groups} == {0.05}
+    assert {group["weight_decay"] for group in muon.param_groups} == {0.2}
+    inside = [p for group in muon.param_groups for p in group["params"]]
+    assert len(inside) == 4 * CONFIG.n_layer
+
+
+@pytest.mark.parametrize(("device", "fused"), [("cpu", True), ("cuda", True), ("mps", False)])
+def test_the_fused_kernel_is_used_where_there_is_one(model, device, fused):
+    (optimizer,) = build_optimizers(model, OPTIONS, torch.device(device))
+    assert all(group["fused"] is fused for group in optimizer.param_groups)
+
+
+def test_set_lr_scales_from_the_peak_and_not_from_the_last_rate(model):
+    optimizers = build_optimizers(model, OptimConfig(name="muon", lr=1e-3, muon_lr=0.05), CPU)
+    for scale in (0.5, 0.25, 1.0):
+        set_lr(optimizers, scale)
+        rates = [{group["lr"] for group in optimizer.param_groups} for optimizer in optimizers]
+        assert rates == [{scale * 1e-3}, {scale * 0.05}]
