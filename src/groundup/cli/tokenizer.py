@@ -46,7 +46,7 @@ class TrainOptions:
     def __post_init__(self) -> None:
         """One of files and source."""
         if bool(self.files) == bool(self.source):
-            raise UsageError("name text files or a --source, one of the two")
+            raise UsageError("files must be named, or a --source, and not both")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +146,7 @@ def _encode(argv: Sequence[str]) -> int:
 def _show(argv: Sequence[str]) -> int:
     options = parse(ShowOptions, argv, prog="groundup tokenizer show")
     from rich.console import Console
+    from rich.table import Table
 
     from groundup.tokenizer.io import resolve_tokenizer
 
@@ -167,7 +168,8 @@ def _show(argv: Sequence[str]) -> int:
     blocks += ["", _compared(rows, len(text.encode()))]
     with console.capture() as output:
         for block in blocks:
-            console.print(block, markup=False)
+            # Rich swallows spaces where it breaks lines; a terminal breaks them as well.
+            console.print(block, markup=False, soft_wrap=not isinstance(block, Table))
     # A character that the terminal cannot show becomes a question mark.
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(output.get().encode(encoding, errors="replace").decode(encoding))
@@ -191,10 +193,7 @@ def _given(text: str | None) -> str:
 
 def _visible(token: bytes) -> str:
     """A token to look at: what is no whole character or cannot be seen is written as an escape."""
-    try:
-        text = token.decode()
-    except UnicodeDecodeError:
-        return "".join(f"\\x{byte:02x}" for byte in token)
+    text = token.decode(errors="backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -50,8 +50,7 @@ def train_bpe(
     n_merges = vocab_size - 256 - len(specials)
     if n_merges < 0:
         raise UserError(
-            f"vocab_size must be at least {256 + len(specials)}, for 256 bytes and {len(specials)} special tokens;"
-            f" got {vocab_size}"
+            f"vocab_size must be at least {256 + len(specials)}, for bytes and special tokens; got {vocab_size}"
         )
     words = count_words(texts, pattern)
     learn = learn_merges if trainer == "own" else learn_merges_with_library

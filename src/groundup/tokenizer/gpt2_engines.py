@@ -68,18 +68,26 @@ class Tiktoken:
         self._encoding = tiktoken.Encoding(
             "gpt2", pat_str=PATTERN, mergeable_ranks=vocabulary, special_tokens={"<|endoftext|>": len(vocabulary)}
         )
-        self._long_space = regex.compile(rf"\s{{{self.LONG_SPACE},}}(?=\S)")
+        # Each run is looked at once: only where it begins, and never again when it proves too short.
+        self._long_space = regex.compile(rf"(?<!\s)\s{{{self.LONG_SPACE},}}+")
 
     def encode(self, text: str, data: bytes) -> NDArray[np.uint32]:
         """The ids of a text."""
-        pieces = [text] if len(text) <= self.LONG_SPACE else self._pieces(text)
+        pieces = self._pieces(text) if self._may_have_long_space(text) else [text]
         ids = [self._encoding.encode_to_numpy(piece, disallowed_special=()) for piece in pieces]
         return ids[0] if len(ids) == 1 else np.concatenate(ids)
+
+    def _may_have_long_space(self, text: str) -> bool:
+        """A run of this length covers all of some window of half of it, and most windows end the search at once."""
+        window = self.LONG_SPACE // 2
+        return any(text[i : i + window].isspace() for i in range(0, len(text) - window + 1, window))
 
     def _pieces(self, text: str) -> Iterator[str]:
         """Cut before a long run of white space and before its last character, where words end anyway."""
         start = 0
         for run in self._long_space.finditer(text):
+            if run.end() == len(text):
+                break  # at the end of the text, a run is one word
             yield text[start : run.start()]
             yield text[run.start() : run.end() - 1]
             start = run.end() - 1
