@@ -39,5 +39,5 @@ def _cut(file: BinaryIO, at: int) -> int:
     if end := window.find(b"\n") + 1:
         return at - 1 + end
     # Bytes 10xxxxxx go on with a character; no character has more than three of them.
-    inside = next((k for k, byte in enumerate(window[1:5]) if byte & 0xC0 != 0x80), 0)
-    return at + inside
+    rest = window[1:5]
+    return at + next((k for k, byte in enumerate(rest) if byte & 0xC0 != 0x80), len(rest))
