@@ -1,11 +1,27 @@
-"""The loss beside the model: cross-entropy of the next token, summed."""
+"""The loss beside the model: cross-entropy of the next token, summed.
 
+At GPT-2's vocabulary the logits are the largest tensor of a step by far: 823 MB for 4 sequences of 1024 in float32, and
+plain autograd holds them three times (logits, log-probabilities, gradient). `head_loss_sum` goes through the head in
+chunks of rows instead and keeps none of them. The gradient of a sum of cross-entropies is known as soon as the logits
+are, p - onehot(target), so it is computed in the same visit: no chunk is ever computed twice (the idea of Liger
+Kernel's fused linear cross-entropy, Hsu et al. 2024, without a kernel).
+"""
+
+from typing import Any
+
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from groundup.model.gpt import GPT
+
 IGNORE = -100
 """Targets of this value do not count."""
+CHUNK_BYTES = {"cpu": 1 << 27, "cuda": 1 << 29}
+"""Size of a chunk's logits in float32, by device: large enough for full-speed products (docs/log.md)."""
+CUDA_MULTIPLE = 64
+"""Rows of the head are padded to a multiple of this on CUDA: 50,257 columns would keep tensor cores waiting."""
 
 
 def lm_loss_sum(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
@@ -18,6 +34,90 @@ def lm_loss_sum(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> 
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
 
 
+def head_loss_sum(
+    hidden: Float[Tensor, "B T C"],
+    weight: Float[Tensor, "V C"],
+    targets: Int[Tensor, "B T"],
+    *,
+    chunk_rows: int | None = None,
+    multiple: int | None = None,
+) -> Float[Tensor, ""]:
+    """`lm_loss_sum(hidden @ weight.T, targets)` without ever holding the logits of all tokens.
+
+    Args:
+        hidden: What the head reads.
+        weight: The head.
+        targets: Ids, or IGNORE.
+        chunk_rows: Tokens whose logits are in memory together; None takes CHUNK_BYTES' worth.
+        multiple: The vocabulary is padded to a multiple of this inside the products; None takes what the device likes.
+    """
+    device = hidden.device.type
+    if chunk_rows is None:
+        chunk_rows = max(1, CHUNK_BYTES.get(device, 1 << 27) // (4 * len(weight)))
+    if multiple is None:
+        multiple = CUDA_MULTIPLE if device == "cuda" else 1
+    if targets.numel() <= chunk_rows and len(weight) % multiple == 0:
+        return lm_loss_sum(F.linear(hidden, weight), targets)
+    dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+    return _HeadLoss.apply(  # type: ignore[no-untyped-call]
+        hidden.flatten(0, 1), weight, targets.flatten(), dtype, chunk_rows, multiple, torch.is_grad_enabled()
+    )
+
+
+class _HeadLoss(torch.autograd.Function):
+    """Forward computes both gradients of the sum; backward scales them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Float[Tensor, "N C"],
+        weight: Float[Tensor, "V C"],
+        targets: Int[Tensor, " N"],
+        dtype: torch.dtype,
+        chunk_rows: int,
+        multiple: int,
+        with_gradients: bool,  # noqa: FBT001  # apply takes no keywords
+    ) -> Float[Tensor, ""]:
+        with torch.autocast(hidden.device.type, enabled=False):
+            vocab_size = len(weight)
+            head = _pad(weight.to(dtype), -vocab_size % multiple)
+            wide = torch.promote_types(dtype, torch.float32)
+            loss = torch.zeros((), dtype=wide, device=hidden.device)
+            grad_hidden = torch.empty_like(hidden)
+            grad_head = torch.zeros(head.shape if with_gradients else (0,), dtype=wide, device=head.device)
+            for start in range(0, len(targets), chunk_rows):
+                rows = slice(start, start + chunk_rows)
+                counts = (targets[rows] != IGNORE)[:, None]
+                picked = targets[rows, None].where(counts, 0)
+                x = hidden[rows].to(dtype)
+                logp = (x @ head.T)[:, :vocab_size].log_softmax(-1, dtype=wide)
+                loss = loss - (logp.gather(1, picked) * counts).sum()
+                if with_gradients:
+                    grad = logp.exp_()  # p - onehot; rows that do not count are dropped where there is less to multiply
+                    grad.scatter_add_(1, picked, grad.new_full((1, 1), -1).expand_as(picked))
+                    grad = _pad(grad.to(dtype).T, len(head) - vocab_size).T
+                    grad_hidden[rows] = (grad @ head) * counts
+                    grad_head = _add_product(grad_head, grad.T, x * counts)
+            if with_gradients:
+                ctx.save_for_backward(grad_hidden, grad_head[:vocab_size].to(weight.dtype))
+            return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad: Float[Tensor, ""]) -> tuple[Tensor | None, ...]:
+        grad_hidden, grad_head = ctx.saved_tensors
+        return grad_hidden * grad.to(grad_hidden.dtype), grad_head * grad.to(grad_head.dtype), *[None] * 5
+
+
+def _pad(x: Float[Tensor, "V C"], rows: int) -> Float[Tensor, "W C"]:
+    """Rows of zeros below; `F.pad` would copy even where there are none to add."""
+    return F.pad(x, (0, 0, 0, rows)) if rows else x
+
+
+def _add_product(total: Float[Tensor, "V C"], a: Float[Tensor, "V N"], b: Float[Tensor, "N C"]) -> Float[Tensor, "V C"]:
+    """Add a @ b to a total; the sum over chunks stays in float32 where the products are narrower."""
+    return total.addmm_(a, b) if total.dtype == a.dtype else total.add_(a @ b)
+
+
 class LossModule(nn.Module):
     """A model and its loss as one module, so that torch.compile and data parallelism see one forward."""
 
@@ -27,4 +127,6 @@ class LossModule(nn.Module):
 
     def forward(self, idx: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
         """The summed loss."""
+        if isinstance(self.model, GPT):
+            return head_loss_sum(self.model.hidden(idx), self.model.head_weight, targets)
         return lm_loss_sum(self.model(idx), targets)

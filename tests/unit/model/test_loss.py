@@ -1,0 +1,148 @@
+"""The chunked head against autograd on whole logits."""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.config.model import GPTConfig
+from groundup.model import loss as loss_room
+from groundup.model.gpt import GPT
+from groundup.model.init import init_weights
+from groundup.model.loss import IGNORE, LossModule, head_loss_sum, lm_loss_sum
+
+
+def both(hidden, weight, targets, upstream=1.0, **chunks):
+    """(loss, gradients) of whole logits and of chunks."""
+    results = []
+    for function in (
+        lambda h, w: lm_loss_sum(F.linear(h, w), targets),
+        lambda h, w: head_loss_sum(h, w, targets, **chunks),
+    ):
+        h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        loss = function(h, w)
+        (loss * upstream).backward()
+        results.append((loss.detach(), h.grad, w.grad))
+    return results
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    T=st.integers(1, 9),
+    C=st.integers(1, 6),
+    V=st.integers(2, 20),
+    chunk_rows=st.integers(1, 30),
+    multiple=st.sampled_from([1, 4, 16]),
+    ignored=st.floats(0, 1),
+    spread=st.sampled_from([1.0, 100.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_equals_whole_logits(batch, T, C, V, chunk_rows, multiple, ignored, spread, seed):
+    g = torch.Generator().manual_seed(seed)
+    hidden = spread * torch.randn(batch, T, C, generator=g, dtype=torch.float64)
+    weight = torch.randn(V, C, generator=g, dtype=torch.float64)
+    targets = torch.randint(V, (batch, T), generator=g)
+    targets[torch.rand(batch, T, generator=g) < ignored] = IGNORE
+    whole, chunked = both(hidden, weight, targets, upstream=0.37, chunk_rows=chunk_rows, multiple=multiple)
+    for a, b in zip(whole, chunked, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-10)
+
+
+def test_the_model_uses_it_and_keeps_its_gradients(monkeypatch):
+    config = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=12, vocab_size=33)
+    model = init_weights(GPT(config), seed=0).double()
+    idx = torch.randint(33, (3, 12), generator=torch.Generator().manual_seed(1))
+    targets = idx.roll(-1, dims=1)
+    grads = []
+    for chunk_bytes in (1 << 30, 7 * 4 * 33):  # all in one piece; 7 tokens at a time
+        monkeypatch.setitem(loss_room.CHUNK_BYTES, "cpu", chunk_bytes)
+        model.zero_grad()
+        LossModule(model)(idx, targets).backward()
+        grads.append({name: p.grad.clone() for name, p in model.named_parameters()})
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grads[1][name], grad, rtol=1e-11, atol=1e-11)
+
+
+def test_autocast_is_as_close_as_whole_logits_are():
+    g = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(2, 20, 32, generator=g), torch.randn(50, 32, generator=g) / 6
+    targets = torch.randint(50, (2, 20), generator=g)
+    exact, _ = both(hidden, weight, targets, chunk_rows=7)
+    with torch.autocast("cpu", torch.bfloat16):
+        whole, chunked = both(hidden, weight, targets, chunk_rows=7)
+    assert chunked[0].dtype == torch.float32
+    for truth, a, b in zip(exact, whole, chunked, strict=True):
+        assert b.dtype == truth.dtype
+        assert (b - truth).norm() <= 1.5 * (a - truth).norm() + 1e-6
+        assert (b - truth).norm() > 0  # it did compute in 16 bits
+
+
+def test_works_without_gradients_and_for_one_of_two():
+    hidden, weight = torch.randn(1, 10, 4), torch.randn(30, 4)
+    targets = torch.randint(30, (1, 10))
+    expected = lm_loss_sum(F.linear(hidden, weight), targets)
+    with torch.no_grad():
+        torch.testing.assert_close(head_loss_sum(hidden, weight, targets, chunk_rows=3), expected)
+    h = hidden.requires_grad_()
+    head_loss_sum(h, weight, targets, chunk_rows=3).backward()
+    assert weight.grad is None
+    assert h.grad.abs().sum() > 0
+
+
+def test_nothing_counts():
+    hidden = torch.randn(1, 10, 4, requires_grad=True)
+    loss = head_loss_sum(hidden, torch.randn(30, 4), torch.full((1, 10), IGNORE), chunk_rows=3)
+    loss.backward()
+    assert loss.item() == 0
+    assert not hidden.grad.any()
+
+
+def test_an_overflow_is_not_hidden():
+    hidden = torch.full((1, 10, 4), torch.inf)
+    assert not head_loss_sum(hidden, torch.randn(30, 4), torch.zeros(1, 10, dtype=torch.long), chunk_rows=3).isfinite()
+
+
+def test_compiles():
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(2, 10, 4), torch.randn(30, 4)
+    targets = torch.randint(30, (2, 10))
+
+    def loss_of(h, w):
+        return head_loss_sum(h, w, targets, chunk_rows=6, multiple=8)
+
+    grads = []
+    for function in (loss_of, torch.compile(loss_of, backend="aot_eager", fullgraph=True)):
+        h, w = hidden.clone().requires_grad_(), weight.clone().requires_grad_()
+        function(h, w).backward()
+        grads.append((h.grad, w.grad))
+    torch.testing.assert_close(grads[0], grads[1])
+
+
+@pytest.mark.parametrize("rows", [None, 1 << 20])
+def test_memory_of_gpt2s_head(rows):
+    """4 x 1024 tokens of GPT-2's vocabulary: whole logits take 1.5 GB more than ours, at the least."""
+    code = f"""
+        import resource, torch
+        import torch.nn.functional as F
+        from groundup.model.loss import head_loss_sum
+        torch.set_num_threads(2)
+        hidden, weight = torch.randn(4, 1024, 32, requires_grad=True), torch.randn(50257, 32, requires_grad=True)
+        targets = torch.randint(50257, (4, 1024))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        head_loss_sum(hidden, weight, targets, chunk_rows={rows}).backward()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True, timeout=120
+    )
+    grown = int(done.stdout) * 1024
+    if rows is None:
+        assert grown < 0.6e9
+    else:
+        assert grown > 0.6e9 + 1.5e9
