@@ -37,7 +37,7 @@ class TrainOptions:
     out: Path = Path("tokenizer.json")
     """Where the tokenizer goes. A file that is there is replaced."""
     trainer: Literal["own", "library"] = "own"
-    """own, or library for the package tokenizers, which is faster on very large corpora. The result is the same."""
+    """own, or library for the package tokenizers; the result is the same."""
     special: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """A special token; give the flag again for more. Without it, <|endoftext|> is the only one."""
     pattern: str | None = None

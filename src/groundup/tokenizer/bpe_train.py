@@ -9,7 +9,7 @@ Training ends early when no pairs are left. Merges are the same on every machine
 
 Counting anew for every merge would take the time of corpus times vocabulary. `learn_merges` looks at each distinct word
 once, and then only at the places that a merge changes. `learn_merges_with_library` leaves that to the `tokenizers`
-package, for corpora with millions of distinct words.
+package: another's code with the same result. It uses every core, but has to be given each word as often as it occurs.
 """
 
 import heapq
@@ -157,7 +157,7 @@ WORDS_AT_ONCE = 10_000
 
 
 def learn_merges_with_library(words: Mapping[bytes, int], n_merges: int) -> list[Pair]:
-    """Choose merges with the `tokenizers` package: the same as `learn_merges`, faster.
+    """Choose merges with the `tokenizers` package: the same as `learn_merges`.
 
     The library breaks ties by its own ids, which follow the code points of an alphabet; given bytes as characters in
     the order of bytes, its rule is ours.
