@@ -1,0 +1,188 @@
+import math
+import types
+
+import pytest
+import torch
+
+from groundup.evaluation.loss import LossResult
+from groundup.training.callbacks import Checkpoint, Evaluate, LogMetrics, Sample
+from groundup.training.state import TrainState
+from groundup.training.trainer import StepMetrics
+
+
+class Notes:
+    """Stands for a log and a display: remembers what it is told."""
+
+    def __init__(self):
+        self.rows, self.updates, self.lines, self.quotes = [], [], [], []
+
+    def write(self, **values):
+        self.rows.append(values)
+
+    def update(self, **values):
+        self.updates.append(values)
+
+    def say(self, text):
+        self.lines.append(text)
+
+    def quote(self, text):
+        self.quotes.append(text)
+
+
+class FakeTrainer:
+    """Counts steps as the trainer does, and tells callbacks."""
+
+    def __init__(self, max_steps, *, start=0):
+        self.state = TrainState(step=start, tokens_seen=100 * start)
+        self.max_steps, self.tokens_per_step, self.stopped = max_steps, 100, False
+        self.model = types.SimpleNamespace(config="config", state_dict=lambda: {"w": torch.tensor(self.state.step)})
+
+    @property
+    def finished(self):
+        return self.state.step >= self.max_steps or self.stopped
+
+    def run(self, callback, *, stop_at=None, seconds=0.5):
+        callback.on_fit_start(self)
+        while not self.finished:
+            self.state.step += 1
+            self.state.tokens_seen += 100
+            self.state.seconds += seconds
+            self.stopped = self.state.step == stop_at
+            step = float(self.state.step)
+            callback.on_step_end(self, StepMetrics(torch.tensor(step), torch.tensor(10 * step), 0.5, seconds))
+        callback.on_fit_end(self)
+
+
+@pytest.fixture
+def notes():
+    return Notes()
+
+
+def log_metrics(notes, **changes):
+    values = {"every": 4, "lr": 0.01, "flops_per_token": 6.0, "peak_flops": 2400.0}
+    return LogMetrics(log=notes, display=notes, **{**values, **changes})
+
+
+def test_metrics_are_logged_at_the_first_every_nth_and_the_last_step(notes):
+    FakeTrainer(10).run(log_metrics(notes))
+    assert [row["step"] for row in notes.rows] == [1, 4, 8, 10]
+    row = notes.rows[1]
+    assert row == {
+        "step": 4, "tokens": 400, "seconds": 2.0, "train/loss": 4.0, "optim/lr": 0.005, "optim/grad_norm": 40.0,
+        "perf/tokens_per_sec": 200.0, "perf/mfu": 0.5,
+    }  # fmt: skip
+    assert notes.updates[1] == {"step": 4, "loss": 4.0, "tokens_per_sec": 200.0, "mfu": 0.5, "left": 3.0}
+
+
+def test_a_stopped_run_logs_its_last_step(notes):
+    FakeTrainer(100).run(log_metrics(notes), stop_at=6)
+    assert [row["step"] for row in notes.rows] == [1, 4, 6]
+
+
+def test_speed_is_that_since_the_last_line(notes):
+    trainer, callback = FakeTrainer(8), log_metrics(notes)
+    slow = StepMetrics(torch.tensor(1.0), torch.tensor(1.0), 1.0, 2.0)
+    fast = StepMetrics(torch.tensor(1.0), torch.tensor(1.0), 1.0, 0.25)
+    for step in range(1, 9):
+        trainer.state.step = step
+        callback.on_step_end(trainer, slow if step <= 4 else fast)
+    assert [row["perf/tokens_per_sec"] for row in notes.rows] == [50.0, 50.0, 400.0]
+
+
+def test_without_a_known_peak_there_is_no_mfu(notes):
+    FakeTrainer(1).run(log_metrics(notes, peak_flops=None))
+    assert "perf/mfu" not in notes.rows[0]
+    assert notes.updates[0]["mfu"] is None
+
+
+def evaluate(notes, losses, *, every=4):
+    values = iter(losses)
+    return Evaluate(measure=lambda: LossResult(next(values), 1, 2.0), every=every, log=notes, display=notes)
+
+
+def test_evaluates_before_the_first_step_every_nth_and_after_the_last_once(notes):
+    trainer = FakeTrainer(8)
+    trainer.run(evaluate(notes, [5.0, 3.0, 4.0]))
+    assert [row["step"] for row in notes.rows] == [0, 4, 8]
+    row = notes.rows[1]
+    assert row["val/loss"] == 3.0
+    assert row["val/perplexity"] == pytest.approx(math.exp(3))
+    assert row["val/bpb"] == pytest.approx(3 / math.log(2) / 2)
+    assert (trainer.state.best_loss, trainer.state.best_step) == (3.0, 4)
+    assert notes.lines[1].startswith("step 4: validation loss 3.0000")
+
+
+def test_the_last_step_is_evaluated_even_between_two(notes):
+    FakeTrainer(6).run(evaluate(notes, [5.0, 3.0, 4.0]))
+    assert [row["step"] for row in notes.rows] == [0, 4, 6]
+
+
+def test_a_resumed_run_does_not_evaluate_where_it_stopped(notes):
+    FakeTrainer(8, start=4).run(evaluate(notes, [3.0]))
+    assert [row["step"] for row in notes.rows] == [8]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, 5.0])
+def test_no_better_loss_is_not_the_best(notes, loss):
+    trainer = FakeTrainer(4)
+    trainer.run(evaluate(notes, [5.0, loss]))
+    assert (trainer.state.best_loss, trainer.state.best_step) == (5.0, 0)
+
+
+def test_samples_between_but_not_at_the_end(notes):
+    asked = []
+
+    class Generator:
+        def generate(self, prompt, **options):
+            asked.append((prompt, options))
+            return [" and so on"]
+
+    sample = Sample(generator=Generator(), prompt="O", every=3, max_new_tokens=7, seed=9, log=notes, display=notes)
+    FakeTrainer(9).run(sample)
+    assert notes.rows == [{"step": step, "sample": "O and so on"} for step in (3, 6)]
+    assert notes.quotes == ["O and so on"] * 2
+    assert asked == [("O", {"max_new_tokens": 7, "seed": 9})] * 2
+
+
+class Store:
+    def __init__(self):
+        self.saved = []
+
+    def save(self, *, step, config, model, tokenizer, tensors, state, is_best):
+        assert (config, tokenizer, tensors, state) == ("config", "tokenizer", {"t": step}, {"s": step})
+        assert model["w"].item() == step
+        self.saved.append((step, is_best))
+
+
+def checkpoint(store, every=4):
+    return Checkpoint(store=store, every=every, tokenizer="tokenizer",
+                      snapshot=lambda trainer: ({"t": trainer.state.step}, {"s": trainer.state.step}))  # fmt: skip
+
+
+def test_saves_every_nth_step_and_the_last_once():
+    store = Store()
+    FakeTrainer(8).run(checkpoint(store))
+    assert store.saved == [(4, False), (8, False)]
+    store = Store()
+    FakeTrainer(6).run(checkpoint(store))
+    assert store.saved == [(4, False), (6, False)]
+
+
+def test_a_stopped_run_is_saved_where_it_stopped():
+    store = Store()
+    FakeTrainer(100).run(checkpoint(store), stop_at=3)
+    assert store.saved == [(3, False)]
+
+
+def test_stopped_before_its_first_step_a_resumed_run_saves_nothing():
+    store, trainer = Store(), FakeTrainer(100, start=7)
+    trainer.stopped = True
+    trainer.run(checkpoint(store))
+    assert store.saved == []
+
+
+def test_a_new_best_is_saved_at_once_and_marked():
+    store, trainer = Store(), FakeTrainer(4)
+    trainer.state.best_step = 3
+    trainer.run(checkpoint(store))
+    assert store.saved == [(3, True), (4, False)]

@@ -1,0 +1,49 @@
+import signal
+
+import pytest
+
+from groundup.training.signals import StopRequest
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_is_a_request(number):
+    with StopRequest() as stop:
+        assert not stop.requested
+        signal.raise_signal(number)
+        assert stop.requested
+        assert stop.signum == number
+    assert stop.exit_code == 128 + number
+
+
+def test_the_second_ctrl_c_acts_at_once():
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert stop.exit_code == 130
+
+
+def test_after_a_request_the_other_signal_acts_at_once_too():
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        with StopRequest():
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGTERM)
+        assert seen == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("error", [None, RuntimeError])
+def test_handlers_are_put_back(error):
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(number) for number in numbers]
+    try:
+        with StopRequest():
+            assert [signal.getsignal(number) for number in numbers] != before
+            if error:
+                raise error
+    except RuntimeError:
+        pass
+    assert [signal.getsignal(number) for number in numbers] == before
