@@ -91,7 +91,7 @@ def _contestant(pipe: Connection, factory: Factory, options: object, warmup: int
         for _ in range(warmup):
             work()
     except Exception as error:
-        pipe.send(f"{type(error).__name__}: {error}")
+        pipe.send(" ".join(f"{type(error).__name__}: {error}".split()))  # one line, whatever the library says
         return
     pipe.send(0.0)
     while runs := pipe.recv():
