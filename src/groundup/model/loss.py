@@ -56,7 +56,7 @@ def head_loss_sum(
         chunk_rows = max(1, CHUNK_BYTES.get(device, 1 << 27) // (4 * len(weight)))
     if multiple is None:
         multiple = CUDA_MULTIPLE if device == "cuda" else 1
-    if targets.numel() <= chunk_rows and len(weight) % multiple == 0:
+    if device == "meta" or (targets.numel() <= chunk_rows and len(weight) % multiple == 0):
         return lm_loss_sum(F.linear(hidden, weight), targets)
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     return _HeadLoss.apply(  # type: ignore[no-untyped-call]

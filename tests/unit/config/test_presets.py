@@ -27,12 +27,12 @@ def test_every_recipe_runs_under_its_own_name_and_learns_at_every_step(name):
 
 
 def test_tiny_shakespeare_is_nanogpts_cpu_setting():
-    """config/train_shakespeare_char.py with the flags of nanoGPT's README for a CPU."""
+    """config/train_shakespeare_char.py with the flags of nanoGPT's README for a CPU, and three times its rate."""
     recipe = RECIPES["tiny-shakespeare"]
     m, o = recipe.model, recipe.optim
     assert (m.n_layer, m.n_head, m.n_embd, m.block_size, m.dropout, m.bias) == (4, 4, 128, 64, 0.0, False)
     assert (recipe.max_steps, recipe.runtime.micro_batch_size, recipe.grad_accum_steps) == (2000, 12, 1)
-    assert (o.name, o.lr, o.min_lr, o.warmup_steps, o.beta1, o.beta2) == ("adamw", 1e-3, 1e-4, 100, 0.9, 0.99)
+    assert (o.name, o.lr, o.min_lr, o.warmup_steps, o.beta1, o.beta2) == ("adamw", 3e-3, 1e-4, 100, 0.9, 0.99)
     assert (o.weight_decay, o.grad_clip) == (0.1, 1.0)
     assert recipe.seed == 1337
 
