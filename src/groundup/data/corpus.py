@@ -34,7 +34,9 @@ def open_corpus(config: DataConfig) -> TokenDataset:
         assert config.path is not None
         return TokenDataset(config.path)
     source = make_source(config)
-    described = json.dumps([source.name, source.describe(), config.tokenizer], sort_keys=True)
+    # A character tokenizer follows from the text; others may change under their name.
+    tokenizer = config.tokenizer if config.tokenizer == "char" else resolve_tokenizer(config.tokenizer).fingerprint
+    described = json.dumps([source.name, source.describe(), tokenizer], sort_keys=True)
     key = hashlib.sha256(described.encode()).hexdigest()[:8]
     folder = config.cache_dir / f"{source.name}-{Path(config.tokenizer).stem}-{key}"
     if not (folder / "index.json").exists():

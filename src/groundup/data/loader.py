@@ -36,6 +36,7 @@ class TrainBatches:
         seed: Of the order.
         rank: Of this process.
         world_size: Processes that share the stream.
+        pin_memory: Put batches where a CUDA device can fetch them while the CPU goes on.
 
     Raises:
         UserError: The split is too short for one sample.
@@ -50,6 +51,7 @@ class TrainBatches:
         seed: int,
         rank: int = 0,
         world_size: int = 1,
+        pin_memory: bool = False,
     ) -> None:
         longest = max(len(shard) for shard in split.shards)
         if longest <= block_size:
@@ -58,7 +60,7 @@ class TrainBatches:
                 " it; use more text or a smaller model.block_size"
             )
         self.split, self.block_size, self.micro_batch_size = split, block_size, micro_batch_size
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self._pin_memory = rank, world_size, pin_memory
         self.consumed = 0
         """Samples taken from the stream, over all ranks."""
         usable = tuple(len(shard) for shard in split.shards)
@@ -74,7 +76,10 @@ class TrainBatches:
         shards, starts = self._locate(first, self.micro_batch_size)
         rows = torch.from_numpy(self._tokens.gather(shards, starts))
         self.consumed += self.micro_batch_size * self.world_size
-        return rows[:, :-1], rows[:, 1:]
+        idx, targets = rows[:, :-1], rows[:, 1:]
+        if self._pin_memory:  # only what is contiguous is copied without waiting
+            return idx.contiguous().pin_memory(), targets.contiguous().pin_memory()
+        return idx, targets
 
     @property
     def epoch(self) -> float:

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from groundup.config.errors import UserError
 from groundup.tokenizer.base import fingerprint, utf8
 
+SLICE = 1 << 20
+"""Characters that are encoded at a time."""
+
 
 class CharTokenizer:
     """Maps each character of an alphabet to its position in it.
@@ -63,6 +66,12 @@ class CharTokenizer:
         Raises:
             UserError: A character is not in the alphabet.
         """
+        # In slices: the steps in between take 20 bytes a character.
+        slices = [self._encode(text, start) for start in range(0, len(text), SLICE)]
+        return np.concatenate([np.empty(0, dtype=np.uint32), *slices])
+
+    def _encode(self, text: str, start: int) -> NDArray[np.uint32]:
+        text = text[start : start + SLICE]
         codes = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), dtype=np.uint32)
         known = codes < len(self._ids)
         ids = self._ids[np.where(known, codes, 0)]
@@ -70,7 +79,7 @@ class CharTokenizer:
         if unknown.any():
             at = int(unknown.argmax())
             raise UserError(
-                f"character {text[at]!r} at position {at} is not among the {self.vocab_size} symbols"
+                f"character {text[at]!r} at position {start + at} is not among the {self.vocab_size} symbols"
                 f" this model knows: {''.join(s for s in self.symbols if s.isprintable())}"
             )
         return ids.astype(np.uint32)

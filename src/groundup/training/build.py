@@ -88,9 +88,12 @@ def build_run(
         "threads": torch.get_num_threads(),
         "vocab_size": shape.vocab_size,
     }
-    micro_batch_size = config.runtime.micro_batch_size
     batches = TrainBatches(
-        dataset.split("train"), block_size=shape.block_size, micro_batch_size=micro_batch_size, seed=config.seed
+        dataset.split("train"),
+        block_size=shape.block_size,
+        micro_batch_size=config.runtime.micro_batch_size,
+        seed=config.seed,
+        pin_memory=device.type == "cuda",
     )
     trainer = Trainer(
         model=model,

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundup.config.errors import UserError
+from groundup.tokenizer import char
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.char import CharTokenizer
 
@@ -46,3 +47,12 @@ def test_an_unknown_id_is_refused(wrong):
 
 def test_the_fingerprint_depends_on_symbols_and_their_order():
     assert len({CharTokenizer(symbols).fingerprint for symbols in ("abc", "acb", "ab", "abcd")}) == 4
+
+
+def test_long_text_is_encoded_in_slices(monkeypatch):
+    whole = CharTokenizer("abc").encode("abccba" * 5)
+    monkeypatch.setattr(char, "SLICE", 7)
+    assert CharTokenizer("abc").encode("abccba" * 5) == whole
+    with pytest.raises(UserError, match="'x' at position 15 "):
+        CharTokenizer("abc").encode("a" * 15 + "x")
+    assert CharTokenizer("abc").encode("") == []

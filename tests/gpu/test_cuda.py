@@ -1,0 +1,69 @@
+"""What only a CUDA machine can show."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from groundup.bench.train import _split
+from groundup.config.model import GPTConfig
+from groundup.data.loader import TrainBatches
+from groundup.model.gpt import GPT
+from groundup.model.init import init_weights
+from groundup.model.loss import LossModule, head_loss_sum, lm_loss_sum
+from groundup.runtime.precision import pick_precision
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+
+
+def test_batches_are_pinned(tmp_path):
+    split = _split(np.arange(10_000) % 50, 50, tmp_path)
+    plain = TrainBatches(split, block_size=16, micro_batch_size=4, seed=0)
+    pinned = TrainBatches(split, block_size=16, micro_batch_size=4, seed=0, pin_memory=True)
+    for a, b in zip(plain.next_batch(), pinned.next_batch(), strict=True):
+        assert b.is_pinned()
+        assert torch.equal(a, b)
+
+
+def test_logits_equal_the_cpus():
+    config = GPTConfig(n_layer=3, n_head=4, n_embd=64, block_size=64, vocab_size=101)
+    model = init_weights(GPT(config), seed=0).double()
+    idx = torch.randint(101, (2, 64))
+    expected = model(idx)
+    torch.testing.assert_close(model.cuda()(idx.cuda()).cpu(), expected, rtol=1e-10, atol=1e-10)
+
+
+def test_padded_chunked_head():
+    hidden = torch.randn(2, 600, 64, device="cuda", dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(50257, 64, device="cuda", dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(50257, (2, 600), device="cuda")
+    lm_loss_sum(hidden @ weight.T, targets).backward()
+    expected = (hidden.grad.clone(), weight.grad.clone())
+    hidden.grad = weight.grad = None
+    head_loss_sum(hidden, weight, targets, chunk_rows=256).backward()
+    torch.testing.assert_close((hidden.grad, weight.grad), expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_learns_in_every_precision(precision, compiled):
+    device = torch.device("cuda")
+    config = GPTConfig(n_layer=2, n_head=2, n_embd=128, block_size=64, vocab_size=50257)
+    model = init_weights(GPT(config), seed=0).to(device)
+    module = torch.compile(LossModule(model)) if compiled else LossModule(model)
+    chosen = pick_precision(precision, device, n_embd=config.n_embd)
+    scaler = torch.amp.GradScaler("cuda", enabled=chosen.needs_scaler)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+    idx = torch.randint(50257, (8, 64), device=device, generator=torch.Generator(device).manual_seed(0))
+    losses = []
+    for _ in range(30):
+        with chosen.autocast():
+            loss = module(idx, idx.roll(-1, 1)) / idx.numel()
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+    assert abs(losses[0] - math.log(50257)) < 0.2
+    assert losses[-1] < 4
