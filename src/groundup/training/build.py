@@ -88,13 +88,7 @@ def build_run(
         "threads": torch.get_num_threads(),
         "vocab_size": shape.vocab_size,
     }
-    batches = TrainBatches(
-        dataset.split("train"),
-        block_size=shape.block_size,
-        micro_batch_size=config.runtime.micro_batch_size,
-        seed=config.seed,
-        pin_memory=device.type == "cuda",
-    )
+    batches = _batches(dataset, config, device, shape.block_size)
     trainer = Trainer(
         model=model,
         loss_module=loss_module,
@@ -192,6 +186,16 @@ def _machine(config: TrainConfig, saved: dict[str, Any], shape: GPTConfig) -> tu
     if device.type == "cpu":
         keep_freed_memory()
     return device, pick_precision(saved.get("precision", config.runtime.precision), device, n_embd=shape.n_embd)
+
+
+def _batches(dataset: TokenDataset, config: TrainConfig, device: torch.device, block_size: int) -> TrainBatches:
+    return TrainBatches(
+        dataset.split("train"),
+        block_size=block_size,
+        micro_batch_size=config.runtime.micro_batch_size,
+        seed=config.seed,
+        pin_memory=device.type == "cuda",
+    )
 
 
 def _lr_scale(config: TrainConfig) -> Callable[[int], float]:
