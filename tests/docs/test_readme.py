@@ -17,6 +17,9 @@ from groundup.config.presets import RECIPES
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
+PLACEHOLDERS = {"COMMAND", "PRESET", "FILE", "DIR", "NAME", "WHAT", "...", "…"}
+"""What stands for the reader's own words."""
+
 
 def commands():
     """Every `groundup ...` in backticks and every line of a code block that is one, with the document's name."""
@@ -78,8 +81,8 @@ def test_every_command_line_is_understood(line, place, monkeypatch, capsys):
     words = shlex.split(line)[1:]
     if words[0].startswith("-"):
         return
-    assert words[0] in COMMANDS or words[0].isupper(), f"{COMMAND_LINES[line]}: there is no groundup {words[0]}"
-    if not any(word.isupper() or word in ("...", "…") for word in words):  # what stands for the reader's own words
+    assert {words[0]} & {*COMMANDS, *PLACEHOLDERS}, f"{COMMAND_LINES[line]}: there is no groundup {words[0]}"
+    if not set(words) & PLACEHOLDERS:
         read(words, monkeypatch)
 
 
