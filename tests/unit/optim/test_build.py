@@ -13,7 +13,7 @@ from groundup.optim.muon import Muon
 
 CPU = torch.device("cpu")
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, vocab_size=11)
-OPTIONS = OptimConfig(lr=3e-3, min_lr=0, weight_decay=0.3, beta1=0.8, beta2=0.97)
+OPTIONS = OptimConfig(lr=3e-3, min_lr=0.0, weight_decay=0.3, beta1=0.8, beta2=0.97)
 
 
 @pytest.fixture
