@@ -54,5 +54,5 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) --editable '.[bench,data,dev,export,fast,hub,offline,ray,shakespeare,train-bpe]'
+	$(PIP) --editable '.[bench,data,dev,export,fast,hub,offline,ray,shakespeare,tensorboard,train-bpe,wandb]'
 	@touch $@

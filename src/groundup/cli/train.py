@@ -12,7 +12,17 @@ from groundup.config.io import differing_keys, from_dict, load_json
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
 
-RESUMABLE = ("max_steps", "log_every", "eval.", "checkpoint.", "data.path", "data.cache_dir", "data.tokenizer")
+RESUMABLE = (
+    "max_steps",
+    "log_every",
+    "log.",
+    "profile",
+    "eval.",
+    "checkpoint.",
+    "data.path",
+    "data.cache_dir",
+    "data.tokenizer",
+)
 """What may change between the sessions of one run. Anything else would make it another run."""
 
 OWN_FLAGS = ("--config", "--resume", "--dry-run", "--allow-data-change")

@@ -90,6 +90,25 @@ class CheckpointConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LogConfig:
+    """Where metrics go besides metrics.jsonl, which is always written."""
+
+    tensorboard: bool = False
+    """Write event files to RUN/tensorboard (extra: tensorboard)."""
+    wandb: Literal["off", "offline", "online"] = "off"
+    """Weights & Biases (extra: wandb): offline writes to RUN/wandb, for `wandb sync`; online also sends it."""
+    wandb_project: str = "groundup"
+    """Project of Weights & Biases that the run is listed in."""
+
+    def __post_init__(self) -> None:
+        """Check what the service would only refuse later."""
+        _require(
+            0 < len(self.wandb_project) <= 128 and not set("/\\#?%:") & set(self.wandb_project),
+            f"log.wandb_project must be 1 to 128 characters, none of / \\ # ? % :, got {self.wandb_project!r}",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RuntimeConfig:
     """How the machine is used. `auto` is resolved once, and the resolved value is what is logged."""
 
@@ -131,11 +150,14 @@ class TrainConfig:
     """Tokens in one optimizer step, over all devices; accumulation is derived from it."""
     log_every: int = 10
     """Steps between lines of metrics."""
+    profile: bool = False
+    """Watch a few steps with PyTorch's profiler, and write RUN/profile."""
     model: GPTConfig = field(default_factory=GPTConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    log: LogConfig = field(default_factory=LogConfig)
     runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
 
     def __post_init__(self) -> None:

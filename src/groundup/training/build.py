@@ -38,7 +38,7 @@ from groundup.tokenizer.base import Tokenizer
 from groundup.training import callbacks
 from groundup.training.display import Display
 from groundup.training.init_from import init_from
-from groundup.training.metrics import MetricsLog
+from groundup.training.loggers import Logger
 from groundup.training.signals import StopRequest
 from groundup.training.snapshot import capture, restore
 from groundup.training.state import TrainState
@@ -132,7 +132,7 @@ def resolve_model(config: GPTConfig, tokenizer: Tokenizer) -> GPTConfig:
     return replace(config, vocab_size=tokenizer.vocab_size)
 
 
-def build_callbacks(run: Run, config: TrainConfig, *, log: MetricsLog, display: Display, prompt: str) -> list[Any]:
+def build_callbacks(run: Run, config: TrainConfig, *, log: Logger, display: Display, prompt: str) -> list[Any]:
     """Who looks on at a run, in the order that `training.callbacks` explains."""
     trainer = run.trainer
     shape = trainer.model.config

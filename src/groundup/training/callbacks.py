@@ -15,7 +15,7 @@ from groundup.evaluation.loss import LossResult
 from groundup.generation.text import TextGenerator
 from groundup.tokenizer.base import Tokenizer
 from groundup.training.display import Display
-from groundup.training.metrics import MetricsLog
+from groundup.training.loggers import Logger
 from groundup.training.trainer import StepMetrics, Trainer
 
 
@@ -34,7 +34,7 @@ class LogMetrics:
     def __init__(
         self,
         *,
-        log: MetricsLog,
+        log: Logger,
         display: Display,
         every: int,
         lr: float,
@@ -45,6 +45,7 @@ class LogMetrics:
         self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
         self._seconds = 0.0
         self._steps = 0
+        self._parts: dict[str, float] = {}
 
     def on_fit_start(self, trainer: Trainer) -> None:
         """Nothing to log yet."""
@@ -53,13 +54,16 @@ class LogMetrics:
         """Average the speed since the last line, and write one."""
         self._seconds += metrics.seconds
         self._steps += 1
+        for part, seconds in metrics.parts.items():
+            self._parts[part] = self._parts.get(part, 0.0) + seconds
         state = trainer.state
         if state.step % self.every and state.step != 1 and not trainer.finished:
             return
         speed = self._steps * trainer.tokens_per_step / self._seconds
         mfu = speed * self.flops_per_token / self.peak_flops if self.peak_flops else None
         left = (trainer.max_steps - state.step) * self._seconds / self._steps
-        self._seconds, self._steps = 0.0, 0
+        parts = {f"perf/{part}_ms": round(1e3 * s / self._steps, 3) for part, s in self._parts.items()}
+        self._seconds, self._steps, self._parts = 0.0, 0, {}
         loss = metrics.loss.item()
         values: dict[str, Any] = {
             "step": state.step,
@@ -72,7 +76,7 @@ class LogMetrics:
         }
         if mfu is not None:
             values["perf/mfu"] = round(mfu, 4)
-        self.log.write(**values)
+        self.log.write(**values, **parts)
         self.display.update(step=state.step, loss=loss, tokens_per_sec=speed, mfu=mfu, left=left)
 
     def on_fit_end(self, trainer: Trainer) -> None:
@@ -89,7 +93,7 @@ class Evaluate:
         display: What the person sees.
     """
 
-    def __init__(self, *, measure: Callable[[], LossResult], every: int, log: MetricsLog, display: Display) -> None:
+    def __init__(self, *, measure: Callable[[], LossResult], every: int, log: Logger, display: Display) -> None:
         self.measure, self.every, self.log, self.display = measure, every, log, display
 
     def on_fit_start(self, trainer: Trainer) -> None:
@@ -148,7 +152,7 @@ class Sample:
         every: int,
         max_new_tokens: int,
         seed: int,
-        log: MetricsLog,
+        log: Logger,
         display: Display,
     ) -> None:
         self.generator, self.prompt, self.every = generator, prompt, every

@@ -25,7 +25,8 @@ from groundup.training.build import Run, build_callbacks, build_run
 from groundup.training.describe import machine, print_start
 from groundup.training.display import Display, clock
 from groundup.training.earlier import set_aside
-from groundup.training.metrics import MetricsLog
+from groundup.training.loggers import Logger, open_loggers, require_extras
+from groundup.training.metrics import STOPPED, MetricsLog
 from groundup.training.report import write_report
 from groundup.training.signals import StopRequest
 
@@ -49,6 +50,7 @@ def train(config: TrainConfig, *, resume: bool, command: str, console: Console, 
     Raises:
         UserError: The run cannot start, or the loss is no longer finite.
     """
+    require_extras(config.log)
     config.out_dir.mkdir(parents=True, exist_ok=True)
     with RunLock(config.run_dir):
         checkpoint = _newest_checkpoint(config.run_dir, console) if resume else None
@@ -76,7 +78,7 @@ def _newest_checkpoint(run_dir: Path, console: Console) -> Checkpoint:
 
 
 def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command: str, console: Console) -> int:
-    trainer, model, stop = run.trainer, run.trainer.model, run.trainer.stop
+    trainer, model = run.trainer, run.trainer.model
     split = run.dataset.split("train")
     parameters = count_parameters(model.config)
     print_start(config, parameters=parameters, resolved=run.resolved, tokens=split.n_tokens, console=console)
@@ -93,7 +95,15 @@ def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command
     write_file(config.run_dir / "config.json", dump_json(to_dict(config)).encode())
     write_file(config.run_dir / "run.json", dump_json(facts).encode())
 
-    log = MetricsLog(config.run_dir / "metrics.jsonl", step=trainer.state.step)
+    record = MetricsLog(config.run_dir / "metrics.jsonl", step=trainer.state.step)
+    with open_loggers(
+        config.log, config.run_dir, record, step=trainer.state.step, facts=facts, say=console.print
+    ) as log:
+        return _fit(run, config, facts, log, console)
+
+
+def _fit(run: Run, config: TrainConfig, facts: dict[str, Any], log: Logger, console: Console) -> int:
+    trainer, stop = run.trainer, run.trainer.stop
     prompt = opening(run)
     with Display(max_steps=config.max_steps, console=console) as display:
         trainer.callbacks = build_callbacks(run, config, log=log, display=display, prompt=prompt)
@@ -101,6 +111,7 @@ def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command
         with stop:
             trainer.fit()
     if trainer.state.step < config.max_steps:
+        log.write(step=trainer.state.step, event=STOPPED)
         console.print(
             f"stopped at step {trainer.state.step} of {config.max_steps}, saved;"
             f" continue with: groundup train --resume {config.run_dir}",
@@ -143,9 +154,7 @@ def opening(run: Run) -> str:
     return run.tokenizer.decode(run.dataset.split("val").read(0, 0, 1))
 
 
-def _finish(
-    run: Run, config: TrainConfig, facts: dict[str, Any], log: MetricsLog, prompt: str, console: Console
-) -> None:
+def _finish(run: Run, config: TrainConfig, facts: dict[str, Any], log: Logger, prompt: str, console: Console) -> None:
     """The end of a whole run: best weights to model/, the table of losses, a scene, the report, what to do next."""
     state, run_dir = run.trainer.state, config.run_dir
     best = run.store.load_best()

@@ -7,7 +7,7 @@ is the mean over all of its tokens, whatever the number of micro-steps, so accum
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -21,6 +21,7 @@ from groundup.optim.build import set_lr
 from groundup.runtime.precision import Precision
 from groundup.training.signals import StopRequest
 from groundup.training.state import TrainState
+from groundup.training.timing import DATA, FORWARD_BACKWARD, OPTIMIZER, StepClock
 
 
 class Batches(Protocol):
@@ -42,6 +43,8 @@ class StepMetrics:
     """Share of the peak learning rate."""
     seconds: float
     """Wall time of the step."""
+    parts: dict[str, float] = field(default_factory=dict)
+    """Seconds by part (`training.timing`); on a GPU those that have become known during this step."""
 
 
 class Callback(Protocol):
@@ -79,6 +82,11 @@ class Trainer:
     state: TrainState
     stop: StopRequest
     callbacks: Sequence[Callback] = ()
+    clock: StepClock = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Measure on the device that computes."""
+        self.clock = StepClock(self.device)
 
     def fit(self) -> None:
         """Train until max_steps, or until a signal asks to stop."""
@@ -104,6 +112,7 @@ class Trainer:
             UserError: The loss or the gradient is not finite; no weight has changed.
         """
         start = time.perf_counter()
+        self.clock.start()
         lr_scale = self.lr_scale(self.state.step)
         set_lr(self.optimizers, lr_scale)
 
@@ -111,10 +120,12 @@ class Trainer:
         for _ in range(self.grad_accum_steps):
             idx, targets = self.batches.next_batch()
             idx, targets = idx.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
+            self.clock.lap(DATA)
             with self.precision.autocast():
                 micro_loss = self.loss_module(idx, targets) / self.tokens_per_step
             self.scaler.scale(micro_loss).backward()
             loss += micro_loss.detach()
+            self.clock.lap(FORWARD_BACKWARD)
 
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
@@ -125,12 +136,13 @@ class Trainer:
         self._update_scale()
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
+        self.clock.lap(OPTIMIZER)
 
         seconds = time.perf_counter() - start
         self.state.step += 1
         self.state.tokens_seen += self.tokens_per_step
         self.state.seconds += seconds
-        return StepMetrics(loss, grad_norm, lr_scale, seconds)
+        return StepMetrics(loss, grad_norm, lr_scale, seconds, self.clock.take())
 
     def _clip(self) -> Tensor:
         """Scale the gradient down to grad_clip; returns its norm before."""

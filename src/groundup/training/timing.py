@@ -1,0 +1,64 @@
+"""Where the time of a step goes, measured without making anybody wait.
+
+On a CPU the host's clock tells. On a GPU the host only hands out work, so its clock says nothing about the device, and
+asking the device to finish before each reading would slow down what is measured. There, CUDA events are put into the
+stream between the parts; the device stamps them as it passes, and the stamps are read one step later, when the step's
+own check for NaN has waited for the device anyway. Two things follow. The numbers of a GPU run are one step late.
+And "data" stays the host's time, also there: with several micro-steps it passes while the device computes, so that
+the parts can add up to more than the step; only when they do not, data is what the device waits for.
+"""
+
+import time
+from collections import deque
+
+import torch
+
+DATA, FORWARD_BACKWARD, OPTIMIZER = "data", "forward_backward", "optimizer"
+"""Fetching a batch and handing it to the device; the micro-steps' computing; clipping, the check and the update."""
+
+
+class StepClock:
+    """Sums the seconds of each part of a step. Call `start`, then `lap` with the name of the part that has ended.
+
+    Args:
+        device: That computes.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._events = device.type == "cuda"
+        self._host = 0.0
+        self._before: torch.cuda.Event | None = None
+        self._pending: deque[tuple[str, torch.cuda.Event, torch.cuda.Event]] = deque()
+        self._seconds: dict[str, float] = {}
+
+    def start(self) -> None:
+        """A step begins."""
+        self._host = time.perf_counter()
+
+    def lap(self, part: str) -> None:
+        """The named part has ended, and the next begins."""
+        now = time.perf_counter()
+        event = self._stamp()
+        if part == DATA or event is None or self._before is None:
+            self._add(part, now - self._host)
+        else:
+            self._pending.append((part, self._before, event))
+        self._host, self._before = now, event
+
+    def take(self) -> dict[str, float]:
+        """Seconds by part since the last call, as far as the device has got; what it has not done comes later."""
+        while self._pending and self._pending[0][2].query():  # type: ignore[no-untyped-call]
+            part, before, after = self._pending.popleft()
+            self._add(part, before.elapsed_time(after) / 1e3)
+        seconds, self._seconds = self._seconds, {}
+        return seconds
+
+    def _add(self, part: str, seconds: float) -> None:
+        self._seconds[part] = self._seconds.get(part, 0.0) + seconds
+
+    def _stamp(self) -> torch.cuda.Event | None:
+        if not self._events:
+            return None
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
