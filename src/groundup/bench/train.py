@@ -6,11 +6,12 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from groundup.bench.contest import Factory, median_ratio, race
 from groundup.config.errors import UserError
@@ -27,10 +28,10 @@ from groundup.optim.build import build_optimizers
 from groundup.planner.flops import flops_per_token
 from groundup.planner.params import count_parameters
 from groundup.runtime.allocator import keep_freed_memory
-from groundup.runtime.compile import maybe_compile
 from groundup.runtime.device import device_name, pick_device
 from groundup.runtime.measure import GEMM_SHAPE, gemm, known_peak_flops, peak_memory, synchronize
 from groundup.runtime.precision import Precision, pick_precision
+from groundup.runtime.products import WithOneDNN, pick_products
 from groundup.training.signals import StopRequest
 from groundup.training.state import TrainState
 from groundup.training.trainer import Trainer
@@ -173,13 +174,11 @@ def _ours(options: Options) -> Work:
         )
     model = init_weights(GPT(options.model), seed=0).to(device)
     idx = torch.zeros((options.micro_batch_size, options.model.block_size), dtype=torch.long, device=device)
-    loss_module = maybe_compile(
-        LossModule(model),
-        mode="on" if options.compile else "off",
-        run=lambda m: torch.autograd.backward(m(idx, idx)),
-        n_runs=1,
-        device=device,
-    ).module
+    loss_module: nn.Module = LossModule(model)
+    if options.compile:
+        loss_module = cast("nn.Module", torch.compile(loss_module, dynamic=False))
+    elif pick_products("auto", device, rows=idx.numel(), n_embd=options.model.n_embd) == "onednn":
+        loss_module = WithOneDNN(loss_module)
     trainer = Trainer(
         model=model,
         loss_module=loss_module,

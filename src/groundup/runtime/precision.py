@@ -5,7 +5,7 @@
 | NVIDIA from Ampere on | bf16 | the matrix units do it 16 times as fast as fp32, and its range needs no loss scaling |
 | NVIDIA before (T4, V100, P100) | fp16 | their matrix units know no bf16; small gradients need loss scaling |
 | Apple | fp32 | 16-bit autocast is not faster there |
-| CPU whose bf16 products measure twice as fast, wide models | bf16 | narrow ones lose to the casts what they win |
+| CPU whose bf16 products measure 1.5 times as fast, wide models | bf16 | narrow ones lose to the casts what they win |
 | other CPUs | fp32 | bf16 is emulated, several times slower |
 
 Weights, gradients, optimizer state and the loss stay in float32 in every mode (mixed precision, Micikevicius et
@@ -26,10 +26,10 @@ from groundup.runtime.measure import gemm_rate
 PrecisionName = Literal["fp32", "tf32", "bf16", "fp16"]
 _NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-CPU_SPEEDUP = 2.0
+CPU_SPEEDUP = 1.5
 """bf16 products must be measured this much faster than fp32 before a CPU uses them."""
 CPU_MIN_WIDTH = 256
-"""Below this n_embd the casts of autocast cost more than the products save (docs/log.md has the measurement)."""
+"""Below this n_embd casts eat most of what the products save (docs/log.md has the measurement)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def _best(device: torch.device, n_embd: int) -> Precision:
     if device.type == "mps":
         return Precision("fp32", device, "16-bit autocast is not faster on Apple GPUs")
     if n_embd < CPU_MIN_WIDTH:
-        return Precision("fp32", device, f"below a width of {CPU_MIN_WIDTH} 16 bits gain nothing on a CPU")
+        return Precision("fp32", device, f"below a width of {CPU_MIN_WIDTH} 16 bits gain little on a CPU")
     if not _cpu_has_bf16():
         return Precision("fp32", device, "this CPU has no bf16 products")
     gain = gemm_rate(device, "bf16") / gemm_rate(device, "fp32")
