@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from groundup.bench.contest import Factory, median_ratio, race
+from groundup.bench.peers import nanogpt_model, transformers_model
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.config.train import OptimConfig
@@ -235,15 +236,7 @@ def _peer(
 
 def _nanogpt(options: Options) -> Work:
     device, precision = _start(options)
-    spec = importlib.util.spec_from_file_location("nanogpt_model", Path(str(options.nanogpt)) / "model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    m = options.model
-    sizes = {"n_layer": m.n_layer, "n_head": m.n_head, "n_embd": m.n_embd, "block_size": m.block_size}
-    config = module.GPTConfig(**sizes, vocab_size=m.vocab_size, dropout=m.dropout, bias=m.bias)
-    model = module.GPT(config).to(device)
+    model = nanogpt_model(Path(str(options.nanogpt)), options.model).to(device)
     optimizer = model.configure_optimizers(0.1, 6e-4, (0.9, 0.95), device.type)
     forward = torch.compile(model) if options.compile else model
     return _peer(options, device, precision, lambda x, y: forward(x, y)[1], optimizer)
@@ -251,26 +244,12 @@ def _nanogpt(options: Options) -> Work:
 
 def _transformers(options: Options) -> Work:
     device, precision = _start(options)
-    import transformers
-
-    m = options.model
-    config = transformers.GPT2Config(
-        n_layer=m.n_layer,
-        n_head=m.n_head,
-        n_embd=m.n_embd,
-        n_positions=m.block_size,
-        vocab_size=m.vocab_size,
-        resid_pdrop=m.dropout,
-        embd_pdrop=m.dropout,
-        attn_pdrop=m.dropout,
-        use_cache=False,
-    )
-    model = transformers.GPT2LMHeadModel(config).to(device).train()
+    model = transformers_model(options.model).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=6e-4, betas=(0.9, 0.95), weight_decay=0.1)
     forward = torch.compile(model) if options.compile else model
 
     def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         # Its own labels are the inputs, shifted inside; the work is the same as with the true next tokens.
-        return forward(input_ids=x, labels=x).loss
+        return forward(input_ids=x, labels=x, use_cache=False).loss
 
     return _peer(options, device, precision, loss_of, optimizer)

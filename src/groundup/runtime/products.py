@@ -49,9 +49,8 @@ def pick_products(requested: str, device: torch.device, *, rows: int, n_embd: in
 
 def onednn_is_there(device: torch.device) -> bool:
     """Whether this build of PyTorch can be asked for oneDNN's products on this device."""
-    return (
-        device.type == "cpu" and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
-    )
+    built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return device.type == "cpu" and built and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def onednn_product(
