@@ -10,6 +10,23 @@ from filelock import FileLock, Timeout
 from groundup.config.errors import UserError
 
 
+def is_held(run_dir: Path) -> bool:
+    """Whether a process holds the lock of a run folder."""
+    if not _lock_file(run_dir).exists():
+        return False
+    try:
+        with FileLock(_lock_file(run_dir)).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # somebody else's folder, where we may not lock
+        return False
+
+
+def _lock_file(run_dir: Path) -> Path:
+    return run_dir.with_name(f".{run_dir.name}.lock")
+
+
 class RunLock:
     """Held while a run writes to its folder; the kernel frees it when the process dies, however it dies.
 
@@ -19,7 +36,7 @@ class RunLock:
 
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
-        self._lock = FileLock(run_dir.with_name(f".{run_dir.name}.lock"))
+        self._lock = FileLock(_lock_file(run_dir))
         self._holder = run_dir.with_name(f".{run_dir.name}.lock.holder")
 
     def __enter__(self) -> "RunLock":

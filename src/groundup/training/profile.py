@@ -1,0 +1,147 @@
+"""--profile: PyTorch's profiler over a few steps, as a trace to look at and a table to read.
+
+`profile/trace.json` opens in chrome://tracing or ui.perfetto.dev; `profile/summary.txt` names the operators that took
+the time. The steps before the window are left alone: allocators, caches and compiled code are warm only after some.
+"""
+
+import os
+import platform
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity
+
+from groundup.runtime.device import device_name
+from groundup.runtime.files import write_file
+from groundup.training.trainer import StepMetrics, Trainer
+
+WARMUP_STEPS, STEPS = 10, 5
+"""Steps left alone, and steps watched."""
+TOP = 20
+"""Lines of a table."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What the window spent in one operator or kernel itself, without what it called."""
+
+    name: str
+    seconds: float
+    calls: int
+
+
+class Profile:
+    """Watch STEPS steps after the first WARMUP_STEPS of this session, then let the run go on.
+
+    It is the first of the callbacks, so that the window ends before the others act after its last step. What they do
+    between two of its steps is in the trace.
+
+    Args:
+        folder: Where trace.json and summary.txt go.
+        say: Told when it is done.
+    """
+
+    def __init__(self, *, folder: Path, say: Callable[[str], None]) -> None:
+        self.folder, self.say = folder, say
+        self._steps = 0
+        self._seconds = 0.0
+        self._profiler: torch.profiler.profile | None = None
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """Set the window; until it comes, nothing is recorded and nothing slowed down."""
+        # What it prints when it starts and stops would tear the live line.
+        os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+        activities = [ProfilerActivity.CPU]
+        if trainer.device.type == "cuda":
+            activities.append(ProfilerActivity.CUDA)
+        self._profiler = torch.profiler.profile(
+            activities=activities,
+            schedule=torch.profiler.schedule(wait=WARMUP_STEPS - 1, warmup=1, active=STEPS, repeat=1),
+            on_trace_ready=lambda profiler: self._write(profiler, trainer),
+            acc_events=True,  # else it warns that events of other windows would be lost; there is one window
+        )
+        self._profiler.start()
+
+    def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
+        """One step further; after the last of the window both files are written."""
+        if self._profiler is None:
+            return
+        self._steps += 1
+        if self._steps > WARMUP_STEPS:
+            self._seconds += metrics.seconds
+        self._profiler.step()
+        if self._steps == WARMUP_STEPS + STEPS:
+            self._profiler = None
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """Keep what a run that ends early has shown."""
+        if self._profiler is None:
+            return
+        if self._steps > WARMUP_STEPS:
+            self._profiler.stop()
+        else:
+            self.say(f"no profile: the window opens after {WARMUP_STEPS} steps, and there were {self._steps}")
+
+    def _write(self, profiler: torch.profiler.profile, trainer: Trainer) -> None:
+        """Write both files. A disk that refuses them does not end the run."""
+        steps = min(self._steps - WARMUP_STEPS, STEPS)
+        try:
+            self.folder.mkdir(exist_ok=True)
+            profiler.export_chrome_trace(str(self.folder / "trace.json"))
+            text = summary(profiler, device=trainer.device, steps=steps, step_seconds=self._seconds / steps)
+            write_file(self.folder / "summary.txt", text.encode())
+        except (OSError, RuntimeError, ValueError) as error:
+            self.say(f"no profile: {error}")
+            return
+        self.say(f"profiled {steps} steps: read {self.folder / 'summary.txt'}, open {self.folder / 'trace.json'}")
+
+
+def summary(profiler: torch.profiler.profile, *, device: torch.device, steps: int, step_seconds: float) -> str:
+    """The tables of summary.txt.
+
+    Args:
+        profiler: After its window.
+        device: That computed.
+        steps: In the window.
+        step_seconds: Wall time of one, on average, as the profiler lets it run.
+    """
+    events = [e for e in profiler.key_averages() if not str(e.key).startswith("ProfilerStep")]
+    parts = [
+        f"{steps} steps of {1e3 * step_seconds:.2f} ms on {device_name(device)},"
+        f" PyTorch {torch.__version__}, Python {platform.python_version()}",
+        "The profiler slows small steps down: shares mean more than times. An operator's time is its own, without"
+        " what it\ncalls; times are per step.",
+    ]
+    hosts = [e for e in events if e.device_type.name == "CPU"]
+    if device.type == "cuda":
+        kernels = [e for e in events if e.device_type.name == "CUDA" and not e.is_user_annotation]
+        parts += [
+            _table("kernels on the GPU", _spent(kernels, "self_device_time_total"), steps, step_seconds),
+            _table("operators, by GPU time", _spent(hosts, "self_device_time_total"), steps, step_seconds),
+        ]
+    parts.append(_table("operators, by CPU time", _spent(hosts, "self_cpu_time_total"), steps, step_seconds))
+    return "\n\n".join(parts) + "\n"
+
+
+def _spent(events: Iterable[torch.autograd.profiler_util.FunctionEventAvg], attribute: str) -> list[Spent]:
+    """Profiler events, the dearest first; its times are in microseconds."""
+    rows = [Spent(str(e.key), getattr(e, attribute) / 1e6, e.count) for e in events]
+    return sorted((row for row in rows if row.seconds > 0), key=lambda row: -row.seconds)
+
+
+def _table(title: str, rows: list[Spent], steps: int, step_seconds: float) -> str:
+    total = sum(row.seconds for row in rows)
+    lines = [
+        f"{title}: {1e3 * total / steps:.2f} ms, {total / steps / step_seconds:.0%} of the step",
+        f"{'ms':>10}{'share':>8}{'calls':>9}  name",
+    ]
+    if len(rows) > TOP:
+        others = rows[TOP:]
+        others_row = Spent(f"({len(others)} others)", sum(r.seconds for r in others), sum(r.calls for r in others))
+        rows = [*rows[:TOP], others_row]
+    for row in rows:
+        name = row.name if len(row.name) <= 80 else row.name[:77] + "..."
+        lines.append(f"{1e3 * row.seconds / steps:>10.3f}{row.seconds / total:>8.1%}{row.calls / steps:>9.4g}  {name}")
+    return "\n".join(lines)
