@@ -178,7 +178,7 @@ def _ours(options: Options) -> Work:
     loss_module: nn.Module = LossModule(model)
     if options.compile:
         loss_module = cast("nn.Module", torch.compile(loss_module, dynamic=False))
-    elif pick_products("auto", device, rows=idx.numel(), n_embd=options.model.n_embd) == "onednn":
+    elif pick_products(device, rows=idx.numel(), n_embd=options.model.n_embd, training=True) == "onednn":
         loss_module = WithOneDNN(loss_module)
     trainer = Trainer(
         model=model,

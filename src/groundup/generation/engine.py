@@ -20,6 +20,7 @@ from groundup.generation.sampling import sample
 from groundup.model.gpt import GPT
 from groundup.model.kv_cache import KVCache
 from groundup.model.types import LanguageModel, device_of
+from groundup.runtime.products import linear_by, pick_products
 
 
 class Decoder:
@@ -67,6 +68,8 @@ class Decoder:
         self._room = min(block_size, len(prompt) + max_new_tokens - 1)
         self._window = max(1, block_size // 2)
         self._cache: KVCache | None = None
+        n_embd = getattr(model.config, "n_embd", 0)  # a bigram has no width
+        self._products = pick_products(device_of(model), rows=num_samples, n_embd=n_embd, training=False)
 
     @property
     def tokens(self) -> Int[Tensor, "B S"]:
@@ -76,7 +79,9 @@ class Decoder:
     @torch.inference_mode()
     def step(self) -> Int[Tensor, " B"]:
         """Draw the next token of every sample."""
-        ids = sample(self._next_logits(), self.sampling, self._generators, self.tokens)
+        with linear_by(self._products):
+            logits = self._next_logits()
+        ids = sample(logits, self.sampling, self._generators, self.tokens)
         if self._n_tokens == self._tokens.shape[1]:  # full: double it, so that n steps copy O(n) ids
             self._tokens = torch.cat((self._tokens, torch.empty_like(self._tokens)), dim=1)
         self._tokens[:, self._n_tokens] = ids

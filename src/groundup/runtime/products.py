@@ -5,9 +5,12 @@ fp32 products twice as fast (docs/log.md). PyTorch uses it for 16 bits and compi
 name here. Both compute in float32: results differ by rounding, as between any two libraries.
 """
 
+import contextlib
+import functools
 import time
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -16,34 +19,40 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
-MIN_ROWS = 16
-"""Products of fewer rows (decoding) are bound by reading the weights, whoever multiplies."""
+Products = Literal["default", "onednn"]
+
 MIN_SPEEDUP = 1.15
 """oneDNN must be measured this much faster before it is used."""
+MIN_WIDTH_OF_DECODING = 256
+"""Narrower models decode one token faster than the detour to oneDNN takes."""
 
 
-def pick_products(requested: str, device: torch.device, *, rows: int, n_embd: int) -> str:
-    """Who multiplies in a run: "default" or "onednn".
+@functools.cache
+def pick_products(device: torch.device, *, rows: int, n_embd: int, training: bool) -> Products:
+    """Who multiplies, measured once a process.
 
     Args:
-        requested: One of them, or auto, which measures both.
-        device: Where the run computes; there is a choice on CPUs only.
-        rows: Tokens of a micro-batch.
+        device: Where it is computed; there is a choice on CPUs only.
+        rows: Tokens at a time.
         n_embd: Width of the model.
+        training: Forward and backward, or forward alone.
     """
-    if requested != "auto":
-        return requested
-    if not onednn_is_there(device):
+    if not onednn_is_there(device) or (not training and n_embd < MIN_WIDTH_OF_DECODING):
         return "default"
-    weight = torch.randn(4 * n_embd, n_embd)
-    x = torch.randn(min(rows, 2048), n_embd, requires_grad=True)
-    grad = torch.randn(len(x), len(weight))
+    generator = torch.Generator().manual_seed(0)  # measuring must not move the one that dropout draws from
+    weight = torch.randn(4 * n_embd, n_embd, generator=generator)
+    x = torch.randn(min(rows, 2048), n_embd, generator=generator)
+    grad = torch.randn(len(x), len(weight), generator=generator)
 
     def step(linear: Callable[..., Tensor]) -> None:
-        torch.autograd.backward(linear(x, weight.requires_grad_(), None), grad)
+        if training:
+            torch.autograd.backward(linear(x.requires_grad_(), weight.requires_grad_(), None), grad)
+        else:
+            linear(x, weight, None)
 
-    usual = min(_seconds(step, F.linear) for _ in range(5))
-    ours = min(_seconds(step, _Linear.apply) for _ in range(5))
+    with torch.set_grad_enabled(training):
+        usual = min(_seconds(step, F.linear) for _ in range(5))
+        ours = min(_seconds(step, _linear) for _ in range(5))
     return "onednn" if usual > MIN_SPEEDUP * ours else "default"
 
 
@@ -69,8 +78,13 @@ class WithOneDNN(nn.Module):
 
     def forward(self, *args: Any) -> Any:
         """What the module returns."""
-        with _OneDNN():
+        with linear_by("onednn"):
             return self.module(*args)
+
+
+def linear_by(products: Products) -> AbstractContextManager[object]:
+    """A context in which `F.linear` is computed by this library."""
+    return _OneDNN() if products == "onednn" else contextlib.nullcontext()
 
 
 class _OneDNN(TorchFunctionMode):
@@ -78,17 +92,18 @@ class _OneDNN(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is F.linear and not kwargs and _suits(*args):
-            return _Linear.apply(*args, *[None] * (3 - len(args)))  # type: ignore[no-untyped-call]
+            return _linear(*args)
         return func(*args, **(kwargs or {}))
 
 
 def _suits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
-    return (
-        x.dtype == weight.dtype == torch.float32
-        and x.device.type == "cpu"
-        and x.numel() >= MIN_ROWS * x.shape[-1]
-        and not torch.is_autocast_enabled("cpu")
-    )
+    return x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if torch.is_grad_enabled():
+        return _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+    return onednn_product(x.flatten(0, -2), weight, bias).view(*x.shape[:-1], len(weight))
 
 
 class _Linear(torch.autograd.Function):

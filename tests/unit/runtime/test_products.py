@@ -3,7 +3,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from groundup.config.generate import SamplingConfig
 from groundup.config.model import GPTConfig
+from groundup.generation.engine import generate_ids
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
@@ -72,7 +74,6 @@ def test_only_what_it_can_do_is_taken(monkeypatch):
     linear = WithOneDNN(nn.Linear(8, 5))
     linear(wide)
     assert count.calls == 1
-    linear(torch.randn(2, 8))  # too few rows to matter
     WithOneDNN(nn.Linear(8, 5).double())(wide.double())
     with torch.autocast("cpu", torch.bfloat16):
         assert linear(wide).dtype == torch.bfloat16
@@ -88,19 +89,57 @@ def test_parameters_and_names_are_the_modules():
     assert list(WithOneDNN(inner).parameters()) == list(inner.parameters())
 
 
-def test_choice(monkeypatch):
-    assert pick_products("default", CPU, rows=64, n_embd=8) == "default"
-    assert pick_products("onednn", CPU, rows=64, n_embd=8) == "onednn"
-    assert pick_products("auto", torch.device("meta"), rows=64, n_embd=8) == "default"
+@pytest.fixture
+def fresh():
+    pick_products.cache_clear()
+    yield
+    pick_products.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh")
+def test_no_choice(monkeypatch):
+    monkeypatch.setattr(products, "_seconds", lambda step, linear: 1.0 if linear is F.linear else 0.1)
+    assert pick_products(torch.device("meta"), rows=64, n_embd=8, training=True) == "default"
+    assert pick_products(CPU, rows=1, n_embd=8, training=False) == "default"  # too narrow to decode by detour
     monkeypatch.setattr(products, "onednn_is_there", lambda device: False)
-    assert pick_products("auto", CPU, rows=64, n_embd=8) == "default"
+    assert pick_products(CPU, rows=64, n_embd=8, training=True) == "default"
 
 
+@pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize(("ours", "expected"), [(0.5, "onednn"), (0.95, "default"), (2.0, "default")])
-def test_auto_takes_what_measures_faster(monkeypatch, ours, expected):
+@pytest.mark.parametrize("training", [True, False])
+def test_takes_what_measures_faster(monkeypatch, ours, expected, training):
     monkeypatch.setattr(products, "onednn_is_there", lambda device: True)
     monkeypatch.setattr(products, "_seconds", lambda step, linear: 1.0 if linear is F.linear else ours)
-    assert pick_products("auto", CPU, rows=64, n_embd=8) == expected
+    assert pick_products(CPU, rows=64, n_embd=256, training=training) == expected
+
+
+@needs_onednn
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("training", [True, False])
+def test_measuring_leaves_no_trace(training):
+    before = torch.get_rng_state()
+    assert pick_products(CPU, rows=8, n_embd=256, training=training) in ("default", "onednn")
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.is_grad_enabled()
+
+
+@needs_onednn
+def test_decoding_by_onednn_draws_the_same_tokens(monkeypatch):
+    config = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=50)
+    model = init_weights(GPT(config), seed=0).eval()
+    drawn = []
+    for choice in ("default", "onednn"):
+        monkeypatch.setattr("groundup.generation.engine.pick_products", lambda *args, choice=choice, **kwargs: choice)
+        ids = generate_ids(
+            model,
+            torch.tensor([1, 2, 3]),
+            max_new_tokens=10,
+            sampling=SamplingConfig(),
+            generator=torch.Generator().manual_seed(0),
+        )
+        drawn.append([int(i) for i in ids])
+    assert drawn[0] == drawn[1]
 
 
 @needs_onednn
