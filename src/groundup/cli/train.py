@@ -22,6 +22,10 @@ RESUMABLE = (
     "data.path",
     "data.cache_dir",
     "data.tokenizer",
+    "runtime.micro_batch_size",
+    "runtime.parallel",
+    "runtime.timeout",
+    "runtime.compare_every",
 )
 """What may change between the sessions of one run. Anything else would make it another run."""
 

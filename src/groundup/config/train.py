@@ -121,7 +121,14 @@ class RuntimeConfig:
     micro_batch_size: int = 12
     """Sequences per forward pass; accumulation makes up the rest of tokens_per_step."""
     threads: int = 0
-    """CPU threads; 0 takes PyTorch's choice."""
+    """CPU threads of each process; 0 takes PyTorch's choice."""
+    parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
+    """How the processes of torchrun share the work: ddp keeps the whole model on each, fsdp a share of every tensor.
+    auto takes ddp under torchrun, none otherwise."""
+    timeout: float = 600.0
+    """Seconds to wait for another process before it is taken for dead."""
+    compare_every: int = 0
+    """Steps between comparisons of the weights across processes; 0 compares at the start and at the end only."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -130,6 +137,10 @@ class RuntimeConfig:
             f"runtime.micro_batch_size must be at least 1, got {self.micro_batch_size}",
         )
         _require(self.threads >= 0, f"runtime.threads must be 0 (automatic) or more, got {self.threads}")
+        _require(
+            math.isfinite(self.timeout) and self.timeout >= 1, f"runtime.timeout must be at least 1, got {self.timeout}"
+        )
+        _require(self.compare_every >= 0, f"runtime.compare_every must be 0 (off) or more, got {self.compare_every}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,4 +195,20 @@ class TrainConfig:
     @property
     def grad_accum_steps(self) -> int:
         """Micro-steps per optimizer step on one process."""
-        return self.tokens_per_step // (self.model.block_size * self.runtime.micro_batch_size)
+        return self.micro_steps(1)
+
+    def micro_steps(self, processes: int) -> int:
+        """Micro-steps per optimizer step on each of several processes.
+
+        Raises:
+            UsageError: They cannot share tokens_per_step evenly.
+        """
+        batch, block_size = self.runtime.micro_batch_size, self.model.block_size
+        tokens = batch * block_size * processes
+        _require(
+            self.tokens_per_step % tokens == 0,
+            f"tokens_per_step must be a multiple of micro_batch_size * block_size * processes = {batch} * {block_size}"
+            f" * {processes} = {tokens}, got {self.tokens_per_step}; change runtime.micro_batch_size or the number of"
+            " processes",
+        )
+        return self.tokens_per_step // tokens

@@ -195,7 +195,8 @@ def eval_batches(
         block_size: Tokens per sequence (T); the end of a shard is padded, with targets that do not count.
         batch_size: Sequences per batch (B); the last batch may have fewer.
         max_tokens: Stop after the block in which this many were predicted; 0 goes on to the end.
-        rank: This process takes every world_size-th block from `rank` on.
+        rank: This process takes every world_size-th block from `rank` on. All ranks get equally many blocks, as models
+            that talk to each other need: those who would get one less get one of which nothing counts.
         world_size: Processes that share the work.
 
     Raises:
@@ -224,5 +225,8 @@ def eval_batches(
             if len(idx) == batch_size:
                 yield torch.from_numpy(np.stack(idx)), torch.from_numpy(np.stack(targets))
                 idx, targets = [], []
+    if 0 < number % world_size <= rank:
+        idx.append(np.zeros(block_size, dtype=np.int64))
+        targets.append(np.full(block_size, IGNORE, dtype=np.int64))
     if idx:
         yield torch.from_numpy(np.stack(idx)), torch.from_numpy(np.stack(targets))

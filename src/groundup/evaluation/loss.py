@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from groundup.runtime.distributed import World
+
 
 @dataclass(frozen=True, slots=True)
 class LossResult:
@@ -57,6 +59,7 @@ def evaluate_loss(
     device: torch.device,
     bytes_per_token: float,
     autocast: AbstractContextManager[object] | None = None,
+    world: World | None = None,
 ) -> LossResult:
     """Sum the loss over every target of `batches`.
 
@@ -69,11 +72,14 @@ def evaluate_loss(
         device: Where the model lives.
         bytes_per_token: Mean UTF-8 bytes of a token of this split.
         autocast: Precision to compute in; none is the model's own.
+        world: The ranks that each have a part of the batches; all get the result of the whole.
     """
     total = torch.zeros((), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
     n_tokens = 0
+    world = world or World()
     with evaluating(loss_module), autocast or contextlib.nullcontext():
         for idx, targets in batches:
             n_tokens += int((targets != -100).sum())
             total += loss_module(idx.to(device), targets.to(device))
-    return LossResult(nats=float(total), n_tokens=n_tokens, n_bytes=n_tokens * bytes_per_token)
+    n_tokens = int(world.sum(torch.tensor(n_tokens)))
+    return LossResult(nats=float(world.sum(total)), n_tokens=n_tokens, n_bytes=n_tokens * bytes_per_token)

@@ -14,31 +14,32 @@ from rich.console import Console
 
 from groundup.checkpoint.state import Checkpoint as SavedCheckpoint
 from groundup.checkpoint.state import CheckpointStore
-from groundup.config.errors import UserError
+from groundup.config.errors import UsageError, UserError
 from groundup.config.model import GPTConfig
 from groundup.config.train import TrainConfig
 from groundup.data.corpus import open_corpus
 from groundup.data.dataset import TokenDataset
 from groundup.data.loader import TrainBatches, eval_batches
 from groundup.evaluation.loss import LossResult, evaluate_loss
-from groundup.generation.text import TextGenerator
 from groundup.model.build import build_model
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
-from groundup.model.loss import LossModule
 from groundup.optim.build import build_optimizers
 from groundup.optim.schedule import cosine_scale
 from groundup.planner.flops import flops_per_token
 from groundup.runtime.allocator import keep_freed_memory
-from groundup.runtime.compile import maybe_compile
 from groundup.runtime.device import pick_device
+from groundup.runtime.distributed import World
 from groundup.runtime.measure import peak_flops
-from groundup.runtime.precision import Precision, pick_precision
+from groundup.runtime.precision import pick_precision
+from groundup.runtime.seed import seed_rank
 from groundup.tokenizer.base import Tokenizer
 from groundup.training import callbacks
 from groundup.training.display import Display
 from groundup.training.init_from import init_from
 from groundup.training.loggers import Logger
+from groundup.training.loss_module import Machine, build_loss_module
+from groundup.training.profile import Profile
 from groundup.training.signals import StopRequest
 from groundup.training.snapshot import capture, restore
 from groundup.training.state import TrainState
@@ -52,7 +53,6 @@ class Run:
     trainer: Trainer
     dataset: TokenDataset
     tokenizer: Tokenizer
-    generator: TextGenerator
     store: CheckpointStore
     resolved: dict[str, Any]
     measure: Callable[[torch.nn.Module], LossResult]
@@ -62,6 +62,8 @@ class Run:
 def build_run(
     config: TrainConfig,
     *,
+    world: World,
+    parallel: str,
     resume_from: SavedCheckpoint | None,
     console: Console,
     stop: StopRequest,
@@ -69,52 +71,76 @@ def build_run(
 ) -> Run:
     """Build everything a run consists of, at its first step or where a checkpoint left it.
 
+    Args:
+        config: The run.
+        world: The ranks that share it.
+        parallel: How: none, ddp or fsdp.
+        resume_from: Where to go on.
+        console: Where to print.
+        stop: How a signal reaches the loop.
+        allow_data_change: Resume although the data is not what the run began with.
+
     Raises:
         UserError: Data, tokenizer and model do not fit together, or the machine lacks what is asked of it.
     """
     saved = resume_from.state["resolved"] if resume_from else {}
-    dataset = open_corpus(config.data)
+    grad_accum_steps = config.micro_steps(world.size)
+    with world.main_first("corpus"):
+        dataset = open_corpus(config.data)
     tokenizer = dataset.tokenizer()
     shape = resolve_model(config.model, tokenizer)
-    device, precision = _machine(config, saved, shape)
+    machine = _machine(config, saved, shape, world, parallel)
 
-    torch.manual_seed(config.seed)
-    model = _new_model(shape, config, tokenizer, resumed=resume_from is not None).to(device)
-    loss_module, compiled = _loss_module(model, config, saved, precision, device, console)
-    resolved = {
-        "device": device.type,
-        "precision": precision.name,
-        "compile": compiled,
-        "threads": torch.get_num_threads(),
-        "vocab_size": shape.vocab_size,
-    }
-    batches = _batches(dataset, config, device, shape.block_size)
-    trainer = Trainer(
-        model=model,
-        loss_module=loss_module,
-        optimizers=build_optimizers(model, config.optim, device),
-        batches=batches,
-        lr_scale=_lr_scale(config),
-        precision=precision,
-        scaler=torch.amp.GradScaler(device.type, enabled=precision.needs_scaler),
-        device=device,
-        max_steps=config.max_steps,
-        grad_accum_steps=config.grad_accum_steps,
-        tokens_per_step=config.tokens_per_step,
-        grad_clip=config.optim.grad_clip,
-        state=TrainState(),
-        stop=stop,
+    seed_rank(config.seed, rank=world.rank)
+    model = _new_model(shape, config, tokenizer, resumed=resume_from is not None).to(machine.device)
+    loss_module, compiled = build_loss_module(
+        model,
+        machine,
+        micro_batch_size=config.runtime.micro_batch_size,
+        compile_mode=saved.get("compile", config.runtime.compile),
+        n_runs=config.max_steps * grad_accum_steps,
+        console=console,
     )
+    resolved = {**_resolved(machine), "compile": compiled, "vocab_size": shape.vocab_size}
+    batches = _batches(dataset, config, machine, shape.block_size)
+    trainer = _trainer(config, machine, model, loss_module, batches, stop)
     if resume_from:
         restore(trainer, batches, resume_from, tokenizer, allow_data_change=allow_data_change)
     return Run(
         trainer=trainer,
         dataset=dataset,
         tokenizer=tokenizer,
-        generator=TextGenerator(model, tokenizer),
         store=CheckpointStore(config.run_dir / "checkpoints", keep_last=config.checkpoint.keep_last),
         resolved=resolved,
         measure=partial(_val_loss, trainer=trainer, dataset=dataset, config=config),
+    )
+
+
+def _trainer(
+    config: TrainConfig,
+    machine: Machine,
+    model: GPT,
+    loss_module: torch.nn.Module,
+    batches: TrainBatches,
+    stop: StopRequest,
+) -> Trainer:
+    """The loop before its first step; the optimizers see the parameters as FSDP has left them."""
+    return Trainer(
+        model=model,
+        loss_module=loss_module,
+        optimizers=build_optimizers(model, config.optim, machine.device),
+        batches=batches,
+        lr_scale=_lr_scale(config),
+        precision=machine.precision,
+        scaler=torch.amp.GradScaler(machine.device.type, enabled=machine.precision.needs_scaler),
+        device=machine.device,
+        max_steps=config.max_steps,
+        grad_accum_steps=config.micro_steps(machine.world.size),
+        tokens_per_step=config.tokens_per_step,
+        grad_clip=config.optim.grad_clip,
+        state=TrainState(),
+        stop=stop,
+        world=machine.world,
     )
 
 
@@ -144,7 +170,7 @@ def build_callbacks(run: Run, config: TrainConfig, *, log: Logger, display: Disp
             every=config.log_every,
             lr=config.optim.lr,
             flops_per_token=flops_per_token(shape, shape.block_size),
-            peak_flops=peak_flops(trainer.device, precision.name),
+            peak_flops=peak_flops(trainer.device, precision.name) * trainer.world.size,
         ),
         callbacks.Evaluate(
             measure=lambda: run.measure(trainer.loss_module),
@@ -153,10 +179,12 @@ def build_callbacks(run: Run, config: TrainConfig, *, log: Logger, display: Disp
             display=display,
         ),
     ]
+    if config.profile and trainer.world.is_main:
+        looking_on.insert(0, Profile(folder=config.run_dir / "profile", say=display.say))
     if config.eval.sample_every:
         looking_on.append(
             callbacks.Sample(
-                generator=run.generator,
+                tokenizer=run.tokenizer,
                 prompt=prompt,
                 every=config.eval.sample_every,
                 max_new_tokens=config.eval.sample_tokens,
@@ -165,6 +193,8 @@ def build_callbacks(run: Run, config: TrainConfig, *, log: Logger, display: Disp
                 display=display,
             )
         )
+    if trainer.world.size > 1:
+        looking_on.append(callbacks.CompareWeights(every=config.runtime.compare_every))
     batches = trainer.batches
     assert isinstance(batches, TrainBatches)
     looking_on.append(
@@ -178,23 +208,47 @@ def build_callbacks(run: Run, config: TrainConfig, *, log: Logger, display: Disp
     return looking_on
 
 
-def _machine(config: TrainConfig, saved: dict[str, Any], shape: GPTConfig) -> tuple[torch.device, Precision]:
+def _machine(config: TrainConfig, saved: dict[str, Any], shape: GPTConfig, world: World, parallel: str) -> Machine:
     """Pick device, threads and precision: those the run began with, where it is resumed."""
+    if parallel == "fsdp" and config.optim.name == "muon":
+        raise UsageError(
+            "muon turns whole matrices, of which fsdp leaves each rank a part; use --runtime.parallel ddp or"
+            " --optim.name adamw"
+        )
     device = pick_device(config.runtime.device)
-    if threads := saved.get("threads", config.runtime.threads):
+    threads = config.runtime.threads
+    if saved.get("processes", 1) == world.size:  # else the cores are shared by more or fewer than before
+        threads = saved.get("threads", threads)
+    if threads:
         torch.set_num_threads(threads)
     if device.type == "cpu":
         keep_freed_memory()
-    return device, pick_precision(saved.get("precision", config.runtime.precision), device, n_embd=shape.n_embd)
+    precision = pick_precision(saved.get("precision", config.runtime.precision), device, n_embd=shape.n_embd)
+    if world.size > 1:  # auto measures on a CPU, and all ranks must compute alike
+        precision = pick_precision(world.broadcast(precision.name), device, n_embd=shape.n_embd)
+    return Machine(device, precision, world, parallel)
 
 
-def _batches(dataset: TokenDataset, config: TrainConfig, device: torch.device, block_size: int) -> TrainBatches:
+def _resolved(machine: Machine) -> dict[str, Any]:
+    """What `auto` became."""
+    return {
+        "device": machine.device.type,
+        "precision": machine.precision.name,
+        "parallel": machine.parallel,
+        "processes": machine.world.size,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _batches(dataset: TokenDataset, config: TrainConfig, machine: Machine, block_size: int) -> TrainBatches:
     return TrainBatches(
         dataset.split("train"),
         block_size=block_size,
         micro_batch_size=config.runtime.micro_batch_size,
         seed=config.seed,
-        pin_memory=device.type == "cuda",
+        rank=machine.world.rank,
+        world_size=machine.world.size,
+        pin_memory=machine.device.type == "cuda",
     )
 
 
@@ -224,6 +278,8 @@ def _val_loss(module: torch.nn.Module, *, trainer: Trainer, dataset: TokenDatase
         block_size=trainer.model.config.block_size,
         batch_size=2 * config.runtime.micro_batch_size,  # no gradients are kept: twice the training size fits
         max_tokens=config.eval.max_tokens,
+        rank=trainer.world.rank,
+        world_size=trainer.world.size,
     )
     return evaluate_loss(
         module,
@@ -231,35 +287,5 @@ def _val_loss(module: torch.nn.Module, *, trainer: Trainer, dataset: TokenDatase
         device=trainer.device,
         bytes_per_token=split.n_bytes / split.n_tokens,
         autocast=trainer.precision.autocast(),
+        world=trainer.world,
     )
-
-
-def _loss_module(
-    model: GPT,
-    config: TrainConfig,
-    saved: dict[str, Any],
-    precision: Precision,
-    device: torch.device,
-    console: Console,
-) -> tuple[torch.nn.Module, str]:
-    """The model with its loss, compiled where that is asked for or pays; and which it was, "on" or "off"."""
-    plain = LossModule(model)
-    batch = (config.runtime.micro_batch_size, model.config.block_size)
-    idx = torch.zeros(batch, dtype=torch.long, device=device)
-
-    def micro_step(module: torch.nn.Module) -> None:
-        # Trying must not move the generators that dropout draws from.
-        with torch.random.fork_rng(), precision.autocast():
-            module(idx, idx).backward()
-        model.zero_grad(set_to_none=True)
-
-    choice = maybe_compile(
-        plain,
-        mode=saved.get("compile", config.runtime.compile),
-        run=micro_step,
-        n_runs=config.max_steps * config.grad_accum_steps,
-        device=device,
-    )
-    if choice.note:
-        console.print(choice.note, highlight=False)
-    return choice.module, "on" if choice.compiled else "off"

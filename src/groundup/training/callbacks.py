@@ -1,7 +1,8 @@
 """Looking on at a run: logging, evaluating, sampling, saving.
 
 The order matters and `build` keeps it: the log before the evaluation (so that lines come in the order of steps),
-the evaluation before the checkpoint (which asks whether this step is the best).
+the evaluation before the checkpoint (which asks whether this step is the best). Every rank has the same callbacks, and
+they meet where a number or a tensor of all is needed; the logs and displays of ranks other than 0 say nothing.
 """
 
 import time
@@ -13,6 +14,8 @@ from torch import Tensor
 from groundup.checkpoint.state import CheckpointStore
 from groundup.evaluation.loss import LossResult
 from groundup.generation.text import TextGenerator
+from groundup.model.gpt import GPT
+from groundup.runtime.parallel import is_sharded, refuse_different_weights, whole_state
 from groundup.tokenizer.base import Tokenizer
 from groundup.training.display import Display
 from groundup.training.loggers import Logger
@@ -135,7 +138,7 @@ class Sample:
     """Let the model speak every `every` steps.
 
     Args:
-        generator: The model with its tokenizer.
+        tokenizer: The model's.
         prompt: What it continues.
         every: Steps between samples.
         max_new_tokens: Length of a sample.
@@ -147,7 +150,7 @@ class Sample:
     def __init__(
         self,
         *,
-        generator: TextGenerator,
+        tokenizer: Tokenizer,
         prompt: str,
         every: int,
         max_new_tokens: int,
@@ -155,7 +158,7 @@ class Sample:
         log: Logger,
         display: Display,
     ) -> None:
-        self.generator, self.prompt, self.every = generator, prompt, every
+        self.tokenizer, self.prompt, self.every = tokenizer, prompt, every
         self.max_new_tokens, self.seed, self.log, self.display = max_new_tokens, seed, log, display
 
     def on_fit_start(self, trainer: Trainer) -> None:
@@ -170,8 +173,12 @@ class Sample:
         """The scene at the end is `report`'s."""
 
     def sample(self, trainer: Trainer) -> None:
-        """Draw one sample, log it and show it."""
-        text = self.generator.generate(self.prompt, max_new_tokens=self.max_new_tokens, seed=self.seed)[0]
+        """Draw one sample, log it and show it; rank 0 speaks for all."""
+        model = _whole_model(trainer)
+        if model is None:
+            return
+        generator = TextGenerator(model, self.tokenizer)
+        text = generator.generate(self.prompt, max_new_tokens=self.max_new_tokens, seed=self.seed)[0]
         self.log.write(step=trainer.state.step, sample=self.prompt + text)
         self.display.quote(self.prompt + text)
 
@@ -214,14 +221,51 @@ class Checkpoint:
 
     def _save(self, trainer: Trainer) -> None:
         tensors, state = self.snapshot(trainer)
-        step = trainer.state.step
-        self.store.save(
-            step=step,
-            config=trainer.model.config,
-            model=trainer.model.state_dict(),
-            tokenizer=self.tokenizer,
-            tensors=tensors,
-            state=state,
-            is_best=trainer.state.best_step == step,
-        )
-        self._saved_step = step
+        model = whole_state(trainer.model.state_dict(), keep=trainer.world.is_main)
+        self._saved_step = step = trainer.state.step
+        if trainer.world.is_main:
+            self.store.save(
+                step=step,
+                config=trainer.model.config,
+                model=model,
+                tokenizer=self.tokenizer,
+                tensors=tensors,
+                state=state,
+                is_best=trainer.state.best_step == step,
+            )
+
+
+class CompareWeights:
+    """See to it that replicas are replicas: every `every` steps, and at the end.
+
+    Args:
+        every: Steps between comparisons; 0 compares only at the end.
+    """
+
+    def __init__(self, *, every: int) -> None:
+        self.every = every
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """What is built or restored begins with the same weights."""
+        refuse_different_weights(trainer.model, trainer.world)
+
+    def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
+        """Compare when it is time."""
+        if self.every and trainer.state.step % self.every == 0:
+            refuse_different_weights(trainer.model, trainer.world)
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """Compare, before the last save."""
+        refuse_different_weights(trainer.model, trainer.world)
+
+
+def _whole_model(trainer: Trainer) -> GPT | None:
+    """A model that can compute on rank 0 alone; None on the others. Every rank must ask."""
+    if not is_sharded(trainer.model):
+        return trainer.model if trainer.world.is_main else None
+    weights = whole_state(trainer.model.state_dict(), keep=trainer.world.is_main)
+    if not trainer.world.is_main:
+        return None
+    model = GPT(trainer.model.config).to(trainer.device)
+    model.load_state_dict(weights)
+    return model

@@ -70,6 +70,7 @@ def print_start(
         f"run: {config.max_steps:,} steps of {config.tokens_per_step:,} tokens,"
         f" {config.max_steps * config.tokens_per_step / tokens:.1f} times through {quantity(tokens)} tokens,"
         f" on {resolved['device']} in {resolved['precision']}"
-        f"{', compiled' if resolved['compile'] == 'on' else ''}",
+        f"{', compiled' if resolved['compile'] == 'on' else ''}"
+        f"{', {processes} processes ({parallel})'.format_map(resolved) if resolved['processes'] > 1 else ''}",
         highlight=False,
     )

@@ -27,6 +27,16 @@ class Logger(Protocol):
         """Bring out what is still held back; `failed` says that an error ends the session."""
 
 
+class Silence:
+    """What ranks other than 0 log to."""
+
+    def write(self, **values: Any) -> None:
+        """Rank 0 writes the same row."""
+
+    def close(self, *, failed: bool) -> None:
+        """There is nothing to close."""
+
+
 class TensorBoard:
     """Event files for TensorBoard.
 

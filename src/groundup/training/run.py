@@ -4,7 +4,9 @@ A run folder holds config.json (what was asked), run.json (what it became, on wh
 checkpoints/, model/ (the best weights, portable), loss.png and report.html.
 """
 
+import contextlib
 import datetime
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,19 @@ from groundup.checkpoint.state import Checkpoint, CheckpointStore
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json, to_dict
 from groundup.config.train import TrainConfig
+from groundup.generation.text import TextGenerator
 from groundup.model.bigram import fit_bigram
+from groundup.model.gpt import GPT
 from groundup.model.loss import LossModule
 from groundup.planner.params import count_parameters
+from groundup.runtime.device import pick_device
+from groundup.runtime.distributed import World, job, joined, launcher, resolve_parallel, restarted
 from groundup.runtime.files import write_file
 from groundup.training.build import Run, build_callbacks, build_run
 from groundup.training.describe import machine, print_start
 from groundup.training.display import Display, clock
 from groundup.training.earlier import set_aside
-from groundup.training.loggers import Logger, open_loggers, require_extras
+from groundup.training.loggers import Logger, Silence, open_loggers, require_extras
 from groundup.training.metrics import STOPPED, MetricsLog
 from groundup.training.report import write_report
 from groundup.training.signals import StopRequest
@@ -48,19 +54,77 @@ def train(config: TrainConfig, *, resume: bool, command: str, console: Console, 
         0, or 130 / 143 when a signal stopped the run (whose state is saved).
 
     Raises:
-        UserError: The run cannot start, or the loss is no longer finite.
+        UserError: The run cannot start, a process is lost, or the loss is no longer finite.
+        UsageError: It is not started as runtime.parallel needs, or its processes cannot share a step.
     """
     require_extras(config.log)
+    parallel = resolve_parallel(config.runtime.parallel)
+    with joined(pick_device(config.runtime.device), timeout=config.runtime.timeout) as world:
+        if not world.is_main:
+            console = Console(quiet=True, force_terminal=False)
+        if others := world.require_same(dump_json(to_dict(config))):
+            raise UserError(f"rank {', '.join(map(str, others))} was started with other settings than rank 0")
+        with _own_folder(config, world) as store:
+            checkpoint = _start(config, store, world, console, resume=resume)
+            run = build_run(
+                config,
+                world=world,
+                parallel=parallel,
+                resume_from=checkpoint,
+                allow_data_change=allow_data_change,
+                console=console,
+                stop=StopRequest(),
+            )
+            return _train(run, config, checkpoint, launcher() + command, console)
+
+
+@contextlib.contextmanager
+def _own_folder(config: TrainConfig, world: World) -> Iterator[CheckpointStore]:
+    """The checkpoints of a run folder, for as long as rank 0 keeps all other runs out of it."""
+    store = CheckpointStore(config.run_dir / "checkpoints", keep_last=config.checkpoint.keep_last)
+    if not world.is_main:
+        yield store
+        return
     config.out_dir.mkdir(parents=True, exist_ok=True)
     with RunLock(config.run_dir):
-        checkpoint = _newest_checkpoint(config.run_dir, console) if resume else None
-        if not resume and (moved := set_aside(config.run_dir)):
+        yield store
+
+
+def _start(
+    config: TrainConfig, store: CheckpointStore, world: World, console: Console, *, resume: bool
+) -> Checkpoint | None:
+    """Where the run begins: at a checkpoint, or at its first step, in an empty folder. Rank 0 decides."""
+    checkpoint = None
+    if world.is_main:
+        again = not resume and _is_same_job(config)
+        if again:
+            console.print("torchrun started this job again", highlight=False)
+        if resume or (again and store.paths()):
+            checkpoint = _newest_checkpoint(config.run_dir, console)
+        elif moved := set_aside(config.run_dir):
             console.print(f"an earlier run was here; it is in {moved} now", highlight=False)
         config.run_dir.mkdir(parents=True, exist_ok=True)
-        run = build_run(
-            config, resume_from=checkpoint, allow_data_change=allow_data_change, console=console, stop=StopRequest()
-        )
-        return _train(run, config, checkpoint, command, console)
+    path = world.broadcast(str(checkpoint.path) if checkpoint else None)
+    if world.is_main or path is None:
+        return checkpoint
+    if not Path(path).is_dir():
+        raise UserError(f"rank {world.rank} does not see {path}: all machines must share the disk of out_dir")
+    return store.load(Path(path))
+
+
+def _is_same_job(config: TrainConfig) -> bool:
+    """Whether the run in the folder was begun by the job that this process belongs to.
+
+    Then torchrun or a scheduler has started the job again, and the run goes on where it would have been set aside.
+    """
+    try:
+        facts = load_json(config.run_dir / "run.json")
+        same = facts["job"] == job() is not None and load_json(config.run_dir / "config.json") == to_dict(config)
+    except (UserError, KeyError, TypeError):
+        return False
+    # Without --rdzv-id every job is called "none"; and a job id may be used again for a run that is over.
+    fresh_name = job() != "none" and not (config.run_dir / "model").exists()
+    return same and (restarted() or fresh_name)
 
 
 def _newest_checkpoint(run_dir: Path, console: Console) -> Checkpoint:
@@ -92,6 +156,8 @@ def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command
             "bigram_loss": _bigram_loss(run),
             "config": to_dict(config),
         }
+    if not trainer.world.is_main:
+        return _fit(run, config, facts, Silence(), console)
     write_file(config.run_dir / "config.json", dump_json(to_dict(config)).encode())
     write_file(config.run_dir / "run.json", dump_json(facts).encode())
 
@@ -114,11 +180,12 @@ def _fit(run: Run, config: TrainConfig, facts: dict[str, Any], log: Logger, cons
         log.write(step=trainer.state.step, event=STOPPED)
         console.print(
             f"stopped at step {trainer.state.step} of {config.max_steps}, saved;"
-            f" continue with: groundup train --resume {config.run_dir}",
+            f" continue with: {launcher()}groundup train --resume {config.run_dir}",
             highlight=False,
         )
         return stop.exit_code
-    _finish(run, config, facts, log, prompt, console)
+    if trainer.world.is_main:
+        _finish(run, config, facts, log, prompt, console)
     return 0
 
 
@@ -129,6 +196,7 @@ def machine_facts(run: Run, command: str) -> dict[str, Any]:
         "groundup": facts.pop("groundup"),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command,
+        "job": job(),
         "machine": facts,
         "resolved": run.resolved,
         "data_fingerprint": run.dataset.index.fingerprint,
@@ -157,10 +225,10 @@ def opening(run: Run) -> str:
 def _finish(run: Run, config: TrainConfig, facts: dict[str, Any], log: Logger, prompt: str, console: Console) -> None:
     """The end of a whole run: best weights to model/, the table of losses, a scene, the report, what to do next."""
     state, run_dir = run.trainer.state, config.run_dir
-    best = run.store.load_best()
-    run.trainer.model.load_state_dict(best.model)
+    model = GPT(run.trainer.model.config).to(run.trainer.device)
+    model.load_state_dict(run.store.load_best().model)
     info = {"step": state.best_step, "val_loss": state.best_loss, "data": config.data.source}
-    save_model(run_dir / "model", run.trainer.model, run.tokenizer, info)
+    save_model(run_dir / "model", model, run.tokenizer, info)
 
     table = Table(title="validation loss, nats per token (the whole split)", title_justify="left")
     table.add_column("model")
@@ -171,7 +239,7 @@ def _finish(run: Run, config: TrainConfig, facts: dict[str, Any], log: Logger, p
     table.add_row(f"GPT, step {state.best_step}", f"{facts['parameters']:,}", f"{state.best_loss:.4f}")
     console.print(table)
 
-    scene = run.generator.generate(prompt, max_new_tokens=400, seed=config.seed)[0]
+    scene = TextGenerator(model, run.tokenizer).generate(prompt, max_new_tokens=400, seed=config.seed)[0]
     log.write(step=state.step, sample=prompt + scene)
     console.print(prompt + scene, markup=False, highlight=False, style="cyan")
     write_report(run_dir)

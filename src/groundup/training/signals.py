@@ -1,23 +1,34 @@
 """Turn Ctrl-C and SIGTERM into a request to stop after the current step."""
 
 import signal
+import time
 from types import FrameType, TracebackType
+
+from groundup.runtime.distributed import World
+
+AGAIN = 5.0
+"""Seconds within which a second SIGTERM is the first one told twice."""
 
 
 class StopRequest:
-    """While entered, the first SIGINT or SIGTERM sets `signum`; a second one acts at once, as without us.
+    """While entered, the first SIGINT or SIGTERM is a request; a second one acts at once, as without us.
 
     A run that stops between steps saves a checkpoint it can continue from; a scheduler that preempts a job sends
-    SIGTERM and gives it seconds to do just that.
+    SIGTERM and gives it seconds to do just that. It may send it to a process and to the torchrun above, which passes it
+    on: SIGTERM told again within `AGAIN` seconds is the same request.
     """
 
     def __init__(self) -> None:
+        self.heard = 0
+        """The signal that came to this process."""
         self.signum: int | None = None
+        """The signal that all ranks know of."""
+        self._since = 0.0
         self._previous: dict[int, object] = {}
 
     @property
     def requested(self) -> bool:
-        """Whether a signal has come."""
+        """Whether all ranks know that the run is to stop."""
         return self.signum is not None
 
     @property
@@ -25,9 +36,19 @@ class StopRequest:
         """128 + signal, the shell's convention: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + (self.signum or 0)
 
+    def agree(self, world: World) -> None:
+        """Tell the other ranks and hear from them; all do this at the same place of a step."""
+        if heard := world.max(self.heard):
+            self.signum = heard
+
     def _handle(self, signum: int, frame: FrameType | None) -> None:
-        self.signum = signum
+        if not self.heard:
+            self.heard, self._since = signum, time.monotonic()
+            return
+        if signum == self.heard == signal.SIGTERM and time.monotonic() - self._since < AGAIN:
+            return
         self._restore()
+        signal.raise_signal(signum)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

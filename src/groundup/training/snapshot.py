@@ -2,17 +2,23 @@
 
 Tensors: optimizer state and random generators (dropout draws from them). Numbers: the counters, the place in the
 data, the fp16 loss scale, and how the machine was used. The weights are saved beside it, by the checkpoint.
+
+Nothing of it depends on how many ranks there are, but that each has random generators of its own: a run may go on with
+another number of them. Ranks that were not there before begin new streams.
 """
 
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from groundup.checkpoint.optimizer_state import flatten_optimizer, load_flat_optimizer
 from groundup.checkpoint.state import Checkpoint
 from groundup.config.errors import UserError
 from groundup.data.loader import TrainBatches
-from groundup.runtime.seed import capture_rng, restore_rng
+from groundup.runtime.parallel import share, shares, whole_state
+from groundup.runtime.seed import capture_rng, restore_rng, seed_rank
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import FILE as TOKENIZER_FILE
 from groundup.tokenizer.io import load_tokenizer
@@ -23,11 +29,16 @@ from groundup.training.trainer import Trainer
 def capture(
     trainer: Trainer, batches: TrainBatches, resolved: dict[str, Any]
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Tensors by part, and JSON values, for `CheckpointStore.save`."""
-    tensors: dict[str, dict[str, Tensor]] = {"rng": capture_rng()}
+    """Tensors by part, and JSON values, for `CheckpointStore.save`; every rank must ask, rank 0 gets the tensors."""
+    world = trainer.world
+    tensors: dict[str, dict[str, Tensor]] = {_rng(rank): {} for rank in range(world.size)}
+    for name, own in capture_rng().items():
+        for rank, generator in enumerate(world.gather(own)):
+            tensors[_rng(rank)][name] = generator
     optimizers = []
     for i, optimizer in enumerate(trainer.optimizers):
-        tensors[f"optimizer{i}"], values = flatten_optimizer(optimizer)
+        moments, values = flatten_optimizer(optimizer)
+        tensors[f"optimizer{i}"] = whole_state(moments, keep=world.is_main)
         optimizers.append(values)
     state = {
         "train": trainer.state.to_dict(),
@@ -69,8 +80,24 @@ def restore(
         )
     trainer.state = TrainState.from_dict(checkpoint.state["train"])
     for i, optimizer in enumerate(trainer.optimizers):
-        load_flat_optimizer(optimizer, checkpoint.tensors[f"optimizer{i}"], checkpoint.state["optimizers"][i])
+        tensors = _own_shares(optimizer, checkpoint.tensors[f"optimizer{i}"])
+        load_flat_optimizer(optimizer, tensors, checkpoint.state["optimizers"][i])
     if checkpoint.state["scaler"]:
         trainer.scaler.load_state_dict(checkpoint.state["scaler"])
-    trainer.model.load_state_dict(checkpoint.model)
-    restore_rng(checkpoint.tensors["rng"])
+    trainer.model.load_state_dict(shares(checkpoint.model, trainer.model.state_dict()))
+    if generators := checkpoint.tensors.get(_rng(trainer.world.rank)):
+        restore_rng(generators)
+    else:
+        seed_rank(torch.initial_seed(), rank=trainer.world.rank, step=trainer.state.step)
+
+
+def _rng(rank: int) -> str:
+    """The part of a checkpoint that holds a rank's random generators."""
+    return f"rng{rank}" if rank else "rng"
+
+
+def _own_shares(optimizer: Optimizer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What this rank keeps of each parameter's state, which has the parameter's shape; a step count is everybody's."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    owners = {key: parameters[int(key.split(".", 1)[0])] for key in tensors}
+    return {key: share(t, owners[key]) if t.shape == owners[key].shape else t for key, t in tensors.items()}

@@ -1,7 +1,9 @@
 """The loop. Read `fit`, then `train_step`; everything else is setting up and looking on.
 
 One optimizer step is: learning rate, micro-steps (forward and backward), clip, check, update. The loss of a step
-is the mean over all of its tokens, whatever the number of micro-steps, so accumulation never changes the result.
+is the mean over all of its tokens, whatever the number of micro-steps and of ranks: each rank takes the mean over its
+own tokens, of which all have as many, and ranks are averaged (gradients by DDP or FSDP). So neither accumulation nor
+parallelism changes the result.
 """
 
 import math
@@ -18,6 +20,8 @@ from torch.optim import Optimizer
 from groundup.config.errors import UserError
 from groundup.model.gpt import GPT
 from groundup.optim.build import set_lr
+from groundup.runtime.distributed import World
+from groundup.runtime.parallel import sync_gradients, whole
 from groundup.runtime.precision import Precision
 from groundup.training.signals import StopRequest
 from groundup.training.state import TrainState
@@ -36,7 +40,7 @@ class StepMetrics:
     """What one step did. The tensors stay on the device until somebody logs them."""
 
     loss: Tensor
-    """Mean loss over the tokens of the step, in nats; a scalar."""
+    """Mean loss over the tokens of the step, of all ranks, in nats; a scalar."""
     grad_norm: Tensor
     """Norm of the whole gradient before clipping; a scalar."""
     lr_scale: float
@@ -78,10 +82,13 @@ class Trainer:
     max_steps: int
     grad_accum_steps: int
     tokens_per_step: int
+    """Over all ranks."""
     grad_clip: float
     state: TrainState
     stop: StopRequest
     callbacks: Sequence[Callback] = ()
+    world: World = field(default_factory=World)
+    """The ranks that share each step; alone by default."""
     clock: StepClock = field(init=False)
 
     def __post_init__(self) -> None:
@@ -93,8 +100,9 @@ class Trainer:
         self.model.train()
         for callback in self.callbacks:
             callback.on_fit_start(self)
-        while self.state.step < self.max_steps and not self.stop.requested:
+        while not self.finished:
             metrics = self.train_step()
+            self.stop.agree(self.world)
             for callback in self.callbacks:
                 callback.on_step_end(self, metrics)
         for callback in self.callbacks:
@@ -117,20 +125,23 @@ class Trainer:
         set_lr(self.optimizers, lr_scale)
 
         loss = torch.zeros((), device=self.device)
-        for _ in range(self.grad_accum_steps):
+        for micro_step in range(self.grad_accum_steps):
             idx, targets = self.batches.next_batch()
             idx, targets = idx.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
             self.clock.lap(DATA)
-            with self.precision.autocast():
-                micro_loss = self.loss_module(idx, targets) / self.tokens_per_step
-            self.scaler.scale(micro_loss).backward()
+            with sync_gradients(self.loss_module, last=micro_step == self.grad_accum_steps - 1):
+                with self.precision.autocast():
+                    micro_loss = self.loss_module(idx, targets) / (self.tokens_per_step // self.world.size)
+                self.scaler.scale(micro_loss).backward()
             loss += micro_loss.detach()
             self.clock.lap(FORWARD_BACKWARD)
 
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         grad_norm = self._clip()
-        self._refuse_nonfinite(loss, grad_norm)
+        own_loss = loss.clone()
+        self.world.mean(loss)
+        self._refuse_nonfinite(loss, grad_norm, own_loss)
         for optimizer in self.optimizers:
             self.scaler.step(optimizer)
         self._update_scale()
@@ -147,19 +158,28 @@ class Trainer:
     def _clip(self) -> Tensor:
         """Scale the gradient down to grad_clip; returns its norm before."""
         limit = self.grad_clip or math.inf
-        return nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        return whole(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
 
-    def _refuse_nonfinite(self, loss: Tensor, grad_norm: Tensor) -> None:
+    def _refuse_nonfinite(self, loss: Tensor, grad_norm: Tensor, own_loss: Tensor) -> None:
         """Stop before a NaN reaches the weights: one synchronization a step, none a micro-step.
 
+        Loss and gradient are means over the ranks, so a NaN of one rank is everybody's, and all stop here together.
         An infinite fp16 gradient under a finite loss is only a scale that is too large; the scaler skips the step.
         """
         checked = loss if self.scaler.is_enabled() else loss + grad_norm
         if math.isfinite(checked.item()):
             return
-        culprits = [n for n, p in self.model.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+        culprits = [
+            name
+            for name, p in self.model.named_parameters()
+            if p.grad is not None and not whole(p.grad).isfinite().all()
+        ]
+        losses = self.world.gather(own_loss.cpu())
+        ranks = [str(rank) for rank, own in enumerate(losses) if not own.isfinite()] if len(losses) > 1 else []
         raise UserError(
-            f"step {self.state.step + 1}: the loss is {loss.item():.4g} and the gradient norm {grad_norm.item():.4g}"
+            f"step {self.state.step + 1}: the loss is {loss.item():.4g}"
+            + (f" (on rank {', '.join(ranks)})" if ranks else "")
+            + f" and the gradient norm {grad_norm.item():.4g}"
             + (f" (first in {culprits[0]})" if culprits else "")
             + "; the weights are those of the step before. Lower optim.lr, lengthen optim.warmup_steps,"
             " or resume from the last checkpoint"

@@ -1,6 +1,6 @@
 import torch
 
-from groundup.runtime.seed import capture_rng, restore_rng
+from groundup.runtime.seed import capture_rng, restore_rng, seed_rank
 
 
 def draws():
@@ -40,13 +40,27 @@ def test_state_is_tensors_that_a_checkpoint_can_hold(tmp_path):
         assert torch.equal(a, b)
 
 
-def test_every_gpu_is_captured_and_those_that_are_gone_are_passed_over(monkeypatch):
-    kept = {}
+def test_the_gpu_of_this_process_is_captured_and_passed_over_where_there_is_none(monkeypatch):
+    kept = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [torch.tensor([1]), torch.tensor([2])])
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, i: kept.update({i: state}))
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda: torch.tensor([1]))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state: kept.append(state.item()))
     state = capture_rng()
-    assert set(state) == {"cpu", "cuda0", "cuda1"}
+    assert set(state) == {"cpu", "cuda"}
     restore_rng(state)
-    assert {i: s.item() for i, s in kept.items()} == {0: 1}
+    assert kept == [1]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    restore_rng(state)
+    assert kept == [1]
+
+
+def test_ranks_and_later_joiners_draw_different_numbers():
+    drawn = set()
+    for rank, step in [(0, 0), (1, 0), (2, 0), (1, 7), (2, 7)]:
+        seed_rank(1337, rank=rank, step=step)
+        drawn.add(torch.rand(()).item())
+    assert len(drawn) == 5
+    seed_rank(1337)
+    expected = torch.rand(())
+    torch.manual_seed(1337)
+    assert torch.equal(torch.rand(()), expected)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from groundup.evaluation.loss import LossResult
+from groundup.runtime.distributed import World
 from groundup.training.callbacks import Checkpoint, Evaluate, LogMetrics, Sample
 from groundup.training.state import TrainState
 from groundup.training.trainer import StepMetrics
@@ -35,7 +36,10 @@ class FakeTrainer:
     def __init__(self, max_steps, *, start=0):
         self.state = TrainState(step=start, tokens_seen=100 * start)
         self.max_steps, self.tokens_per_step, self.stopped = max_steps, 100, False
-        self.model = types.SimpleNamespace(config="config", state_dict=lambda: {"w": torch.tensor(self.state.step)})
+        self.world = World()
+        self.model = types.SimpleNamespace(
+            config="config", state_dict=lambda: {"w": torch.tensor(self.state.step)}, parameters=lambda: []
+        )
 
     @property
     def finished(self):
@@ -129,15 +133,19 @@ def test_no_better_loss_is_not_the_best(notes, loss):
     assert (trainer.state.best_loss, trainer.state.best_step) == (5.0, 0)
 
 
-def test_samples_between_but_not_at_the_end(notes):
+def test_samples_between_but_not_at_the_end(notes, monkeypatch):
     asked = []
 
     class Generator:
+        def __init__(self, model, tokenizer):
+            assert (model.config, tokenizer) == ("config", "tokenizer")
+
         def generate(self, prompt, **options):
             asked.append((prompt, options))
             return [" and so on"]
 
-    sample = Sample(generator=Generator(), prompt="O", every=3, max_new_tokens=7, seed=9, log=notes, display=notes)
+    monkeypatch.setattr("groundup.training.callbacks.TextGenerator", Generator)
+    sample = Sample(tokenizer="tokenizer", prompt="O", every=3, max_new_tokens=7, seed=9, log=notes, display=notes)
     FakeTrainer(9).run(sample)
     assert notes.rows == [{"step": step, "sample": "O and so on"} for step in (3, 6)]
     assert notes.quotes == ["O and so on"] * 2

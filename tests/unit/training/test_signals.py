@@ -2,7 +2,8 @@ import signal
 
 import pytest
 
-from groundup.training.signals import StopRequest
+from groundup.runtime.distributed import World
+from groundup.training.signals import AGAIN, StopRequest
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -10,6 +11,8 @@ def test_the_first_signal_is_a_request(number):
     with StopRequest() as stop:
         assert not stop.requested
         signal.raise_signal(number)
+        assert not stop.requested  # before the other ranks know
+        stop.agree(World())
         assert stop.requested
         assert stop.signum == number
     assert stop.exit_code == 128 + number
@@ -20,7 +23,25 @@ def test_the_second_ctrl_c_acts_at_once():
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+        stop.agree(World())
     assert stop.exit_code == 130
+
+
+def test_a_sigterm_that_is_passed_on_twice_is_one_request(monkeypatch):
+    seen, now = [], 100.0
+    monkeypatch.setattr("groundup.training.signals.time.monotonic", lambda: now)
+    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGTERM)
+            now += AGAIN / 2
+            signal.raise_signal(signal.SIGTERM)
+            assert (stop.heard, seen) == (signal.SIGTERM, [])
+            now += AGAIN
+            signal.raise_signal(signal.SIGTERM)
+            assert seen == [signal.SIGTERM]
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_after_a_request_the_other_signal_acts_at_once_too():

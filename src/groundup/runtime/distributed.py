@@ -1,0 +1,255 @@
+"""The processes that train together, as torchrun starts them: who they are, and how they agree.
+
+torchrun gives every process RANK, WORLD_SIZE and the address of a store; `joined` makes a process group of them and
+`World` is what everybody else sees of it. A run of one process is a world of size 1, in which every function returns at
+once: nothing but this file asks whether there are others. GPU tensors travel by NCCL, those on the CPU by gloo.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
+
+from groundup.config.errors import UsageError, UserError
+
+_FAILED = "groundup/failed"
+_ROLL_CALL_SECONDS = 3.0
+"""How long those who notice a lost process wait for the others to say that it is not them."""
+_LOST = ("onnection closed", "onnection reset", "onnection refused", "imed out", "timeout", "roken pipe", "NCCL")
+"""What the messages of torch.distributed have in common when a process is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """This process among those that train together."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    """Among the processes of this machine."""
+    store: Store | None = field(default=None, compare=False)
+    """Keys and values that all processes see; None in a world of one."""
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes and prints for all."""
+        return self.rank == 0
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """Replace a tensor by its mean over all ranks; returns it."""
+        return self.sum(tensor).div_(self.size) if self.size > 1 else tensor
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Replace a tensor by its sum over all ranks; returns it."""
+        if self.size > 1:
+            dist.all_reduce(tensor)
+        return tensor
+
+    def max(self, number: int) -> int:
+        """The largest of the ranks' numbers."""
+        if self.size == 1:
+            return number
+        box = torch.tensor(number)
+        dist.all_reduce(box, dist.ReduceOp.MAX)
+        return int(box)
+
+    def gather(self, tensor: Tensor) -> list[Tensor]:
+        """The tensors of all ranks, which have one shape and type, by rank."""
+        if self.size == 1:
+            return [tensor]
+        boxes = [torch.empty_like(tensor) for _ in range(self.size)]
+        dist.all_gather(boxes, tensor)
+        return boxes
+
+    def broadcast(self, value: Any) -> Any:
+        """What rank 0 gave, a JSON value; what the others gave is ignored."""
+        if self.size == 1:
+            return value
+        text = json.dumps(value).encode() if self.is_main else b""
+        box = torch.zeros(self.max(len(text)), dtype=torch.uint8)
+        if self.is_main:
+            box.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
+        dist.broadcast(box, src=0)
+        return json.loads(bytes(box.tolist()))
+
+    def require_same(self, digest: str) -> list[int]:
+        """Compare a text across ranks.
+
+        Returns:
+            The ranks whose text is not rank 0's; the same list on every rank.
+        """
+        mine = torch.tensor(list(hashlib.sha256(digest.encode()).digest()), dtype=torch.uint8)
+        digests = self.gather(mine)
+        return [rank for rank, other in enumerate(digests) if not torch.equal(other, digests[0])]
+
+    @contextlib.contextmanager
+    def main_first(self, what: str) -> Iterator[None]:
+        """Rank 0 runs the block first, then one process of every other machine, then the rest.
+
+        What the first ones make (shards, a download) lies ready for the others, be the disk shared or not. They wait as
+        long as it takes: preparing a corpus has no time limit.
+        """
+        machine = os.environ.get("GROUP_RANK", "0")
+        if self.local_rank:
+            self._wait_for(f"groundup/{what}/{machine}")
+        elif self.rank:
+            self._wait_for(f"groundup/{what}/0")
+        yield
+        if self.store is not None and not self.local_rank:
+            self.store.set(f"groundup/{what}/{machine}", "")
+
+    def _wait_for(self, key: str) -> None:
+        """Wait until a key is set; leave when another process has failed."""
+        assert self.store is not None
+        while not self.store.check([key]):
+            if self.store.check([_FAILED]):
+                raise SystemExit(1)
+            time.sleep(0.05)
+
+
+def launched() -> bool:
+    """Whether torchrun (or something that sets the same variables) started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def job() -> str | None:
+    """What torchrun calls this job, the same after every restart of its processes; None without torchrun."""
+    return os.environ.get("TORCHELASTIC_RUN_ID")
+
+
+def restarted() -> bool:
+    """Whether torchrun has started the processes of this job again, after one of them failed."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def launcher() -> str:
+    """What stands before `groundup` on the command line that started this process: empty, or torchrun's words."""
+    if not launched():
+        return ""
+    here, everywhere = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ["WORLD_SIZE"])
+    machines = "--standalone" if here == everywhere else f"--nnodes {everywhere // here}"
+    return f"torchrun {machines} --nproc_per_node {here} -m "
+
+
+def resolve_parallel(requested: str) -> str:
+    """none, ddp or fsdp.
+
+    Raises:
+        UsageError: The request does not fit how the process was started.
+    """
+    if not launched():
+        if requested in ("ddp", "fsdp"):
+            raise UsageError(
+                f"runtime.parallel {requested} needs processes: start it with"
+                " torchrun --standalone --nproc_per_node N -m groundup train ..."
+            )
+        return "none"
+    size = os.environ["WORLD_SIZE"]
+    if requested == "none" and size != "1":
+        raise UsageError(
+            f"runtime.parallel none would train {size} models that know nothing of each other; use ddp or fsdp,"
+            " or start one process without torchrun"
+        )
+    return "ddp" if requested == "auto" else requested
+
+
+@contextlib.contextmanager
+def joined(device: torch.device, *, timeout: float) -> Iterator[World]:
+    """Join the processes that torchrun started; alone, a world of one.
+
+    The first process that fails says why. The others leave without a word, so that one mistake is one line.
+
+    Args:
+        device: cpu or cuda; a process takes the GPU of its local rank.
+        timeout: Seconds to wait for a process before it is taken for dead.
+
+    Raises:
+        UserError: A process cannot join, or is lost on the way.
+    """
+    if not launched():
+        yield World()
+        return
+    world = _join(device, timeout)
+    try:
+        yield world
+        world.max(0)  # nobody leaves while others still work
+    except UserError as error:
+        if not _speaks(world):
+            raise SystemExit(error.exit_code) from None
+        raise
+    except RuntimeError as error:
+        if not _is_loss(error):
+            _speaks(world)
+            raise
+        message = _who_is_lost(world, error)
+        if message is None:
+            raise SystemExit(1) from None
+        raise UserError(message) from error
+    finally:
+        dist.destroy_process_group()
+
+
+def _join(device: torch.device, timeout: float) -> World:
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    backend = "gloo"
+    if device.type == "cuda":
+        there = torch.cuda.device_count()
+        if local_rank >= there:
+            raise UserError(
+                f"torchrun started more processes here than there are GPUs: use --nproc_per_node {there} or less"
+            )
+        torch.cuda.set_device(local_rank)
+        backend = "cpu:gloo,cuda:nccl"
+    elif device.type != "cpu":
+        raise UserError(f"several processes cannot share {device.type}; use --runtime.device cpu")
+    limit = datetime.timedelta(seconds=timeout)
+    try:
+        store, _, _ = next(iter(rendezvous("env://", timeout=limit)))
+        shared = PrefixStore("torch", store)
+        dist.init_process_group(backend, store=shared, rank=rank, world_size=size, timeout=limit)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"rank {rank} of {size} cannot join the others: {reason}") from error
+    return World(rank=rank, size=size, local_rank=local_rank, store=store)
+
+
+def _is_loss(error: RuntimeError) -> bool:
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in _LOST)
+
+
+def _speaks(world: World) -> bool:
+    """Whether this is the first process that fails."""
+    assert world.store is not None
+    try:
+        return world.store.add(_FAILED, 1) == 1
+    except RuntimeError:  # the store is gone, too
+        return True
+
+
+def _who_is_lost(world: World, error: RuntimeError) -> str | None:
+    """Call the roll after a broken connection; None where another process has said what happened."""
+    assert world.store is not None
+    try:
+        if world.store.check([_FAILED]):
+            return None
+        world.store.set(f"groundup/alive/{world.rank}", "")
+        time.sleep(_ROLL_CALL_SECONDS)
+        missing = [str(r) for r in range(world.size) if not world.store.check([f"groundup/alive/{r}"])]
+        if not _speaks(world):
+            return None
+    except RuntimeError:
+        return f"rank {world.rank} of {world.size} lost the others: {str(error).splitlines()[0]}"
+    who = f"rank {' and '.join(missing)}" if missing else "the connection to another rank"
+    return f"{who} of {world.size} is lost: it died, or hung for longer than runtime.timeout; see what it wrote last"
