@@ -6,6 +6,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -91,6 +92,10 @@ def peak_memory(device: torch.device) -> int:
     """Most bytes in use so far: on a GPU by PyTorch's allocator, else by the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux; its ru_maxrss begins with what the parent held when it started this process
+        fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(fields["VmHWM"].removesuffix("kB")) << 10
     try:
         import resource
     except ImportError:  # Windows
