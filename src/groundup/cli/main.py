@@ -12,6 +12,7 @@ from groundup.config.errors import UsageError, UserError
 
 COMMANDS = {
     "train": "train a model: groundup train shakespeare",
+    "runs": "list, compare and plot what has been trained",
     "generate": "draw text from a trained model",
     "import": "make a model folder of a GPT-2 of Hugging Face, nanoGPT or llm.c",
     "export": "write a model for transformers, llama.cpp, onnxruntime or CTranslate2",

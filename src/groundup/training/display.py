@@ -22,10 +22,11 @@ def clock(seconds: float) -> str:
 
 def quantity(number: float) -> str:
     """1234567 as 1.23M: three digits are all that anyone reads."""
+    rounded = float(f"{number:.3g}")  # first, so that 999,700 is 1M
     for unit, name in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= unit:
-            return f"{number / unit:.3g}{name}"
-    return f"{number:.3g}"
+        if rounded >= unit:
+            return f"{rounded / unit:.3g}{name}"
+    return f"{rounded:.3g}"
 
 
 class Display:

@@ -5,6 +5,7 @@ empty, and lines of metrics that are damaged are counted. Only a folder without 
 """
 
 import math
+import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from groundup.config.errors import UserError
 from groundup.config.io import from_dict, load_json
 from groundup.config.model import GPTConfig
 from groundup.planner.flops import flops_per_token
-from groundup.training.metrics import STOPPED, load_metrics
+from groundup.training.metrics import METRICS_FILE, STOPPED, load_metrics
 
 Axis = Literal["tokens", "time", "flops"]
 """What a run can be drawn against: tokens learned from, seconds of training steps, training FLOPs."""
@@ -73,7 +74,7 @@ class RunHistory:
             return None
 
     def series(self, key: str, axis: Axis) -> tuple[list[float], list[float]]:
-        """The places on an axis at which a metric was measured, and its values; what is not finite is left out.
+        """The places on an axis at which a metric was measured, and its values.
 
         Raises:
             UserError: The axis is FLOPs, and the model is not known.
@@ -83,8 +84,14 @@ class RunHistory:
             if (shape := self.shape) is None:
                 raise UserError(f"{self.path} does not say which model it trained, so its FLOPs cannot be counted")
             per_unit = flops_per_token(shape, shape.block_size)
-        rows = [row for row in self.rows if is_finite(row.get(key)) and is_finite(row.get(unit))]
-        return [row[unit] * per_unit for row in rows], [row[key] for row in rows]
+        x, y = series(self.rows, unit, key)
+        return [per_unit * value for value in x], y
+
+
+def series(rows: list[dict[str, Any]], x: str, y: str) -> tuple[list[float], list[float]]:
+    """One metric against another, where a line has both; what is not finite is left out."""
+    pairs = [(row[x], row[y]) for row in rows if is_finite(row.get(x)) and is_finite(row.get(y))]
+    return [a for a, _ in pairs], [b for _, b in pairs]
 
 
 def is_finite(value: Any) -> bool:
@@ -98,7 +105,7 @@ def _val_loss(row: dict[str, Any]) -> float:
 
 def is_run(path: Path) -> bool:
     """Whether a folder is that of a run."""
-    return (path / "run.json").is_file() or ((path / "config.json").is_file() and (path / "metrics.jsonl").is_file())
+    return (path / "run.json").is_file() or ((path / "config.json").is_file() and (path / METRICS_FILE).is_file())
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -125,9 +132,9 @@ def read_run(path: Path) -> RunHistory:
         raise UserError(f"{path} is not a run folder: it holds neither run.json nor config.json and metrics.jsonl")
     config, facts = _json(path / "config.json"), _json(path / "run.json")
     try:
-        metrics = load_metrics(path / "metrics.jsonl")
+        metrics = load_metrics(path / METRICS_FILE)
     except OSError as error:
-        raise UserError(f"cannot read {path / 'metrics.jsonl'}: {error.strerror}") from error
+        raise UserError(f"cannot read {path / METRICS_FILE}: {error.strerror}") from error
     run = RunHistory(
         path=path,
         config=config or _object(facts.get("config")),
@@ -178,6 +185,12 @@ def differences(values: list[dict[str, Any]]) -> dict[str, list[Any]]:
     keys = dict.fromkeys(key for flat in flats for key in flat)
     rows = {key: [flat.get(key, MISSING) for flat in flats] for key in keys}
     return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
+
+
+def median_mfu(rows: list[dict[str, Any]]) -> float | None:
+    """Share of the peak FLOP/s that the middle line of metrics reached; None where none was measured."""
+    values = [row["perf/mfu"] for row in rows if is_finite(row.get("perf/mfu"))]
+    return statistics.median(values) if values else None
 
 
 PARTS = {

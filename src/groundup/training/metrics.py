@@ -14,6 +14,7 @@ from typing import Any
 
 from groundup.runtime.files import write_file
 
+METRICS_FILE = "metrics.jsonl"
 STOPPED = "stopped"
 """The event at the end of a session that a signal ended and that saved its state."""
 

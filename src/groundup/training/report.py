@@ -12,14 +12,18 @@ from typing import Any
 from groundup.config.io import dump_json, load_json
 from groundup.runtime.files import write_file
 from groundup.training.display import clock, quantity
-from groundup.training.metrics import read_metrics
+from groundup.training.history import median_mfu, where_time_went
+from groundup.training.metrics import METRICS_FILE, read_metrics
+from groundup.training.plot import plot_loss
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; color: #1f2328 }
 h1 { margin-bottom: 0 } h2 { margin-top: 2rem; border-bottom: 1px solid #d0d7de }
 img { width: 100% } table { border-collapse: collapse } td, th { padding: .2rem 1rem .2rem 0; text-align: left }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
+td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 pre { background: #f6f8fa; padding: .8rem; overflow-x: auto; white-space: pre-wrap; font-size: 14px }
+table.wide { width: 100% } table.wide th { white-space: nowrap } td.bar { width: 60% }
+td.bar div { background: #8fb8de; height: .8rem; min-width: 1px }
 .quiet { color: #59636e } details { margin: .5rem 0 }
 @media (prefers-color-scheme: dark) {
   body { background: #0d1117; color: #e6edf3 } pre { background: #161b22 } img { background: #fff }
@@ -34,50 +38,9 @@ def write_report(run_dir: Path) -> None:
         UserError: The folder has no run.json, or it cannot be read.
     """
     run = load_json(run_dir / "run.json")
-    rows = read_metrics(run_dir / "metrics.jsonl")
+    rows = read_metrics(run_dir / METRICS_FILE)
     plot_loss(rows, run_dir / "loss.png", baseline=run.get("bigram_loss"), title=run_dir.name)
     write_file(run_dir / "report.html", _page(run_dir, run, rows).encode())
-
-
-def plot_loss(rows: list[dict[str, Any]], path: Path, *, baseline: float | None, title: str) -> None:
-    """Training and validation loss against tokens, with the bigram's loss as a line to beat."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
-    axes = figure.add_subplot()
-    train = [(row["tokens"], row["train/loss"]) for row in rows if "train/loss" in row]
-    val = [(row["tokens"], row["val/loss"]) for row in rows if "val/loss" in row]
-    if train:
-        axes.plot(*zip(*train, strict=True), color="#8fb8de", linewidth=1, label="training")
-    if val:
-        axes.plot(
-            *zip(*val, strict=True),
-            color="#0b4f8a",
-            linewidth=2,
-            marker="o",
-            markersize=4,
-            label="validation",
-        )
-        axes.annotate(
-            f"{val[-1][1]:.3f}",
-            val[-1],
-            xytext=(0, 8),
-            textcoords="offset points",
-            color="#0b4f8a",
-            ha="right",
-            fontweight="bold",
-        )
-    if baseline is not None:
-        axes.axhline(baseline, color="#b35900", linestyle="--", linewidth=1, label=f"bigram, {baseline:.3f}")
-    axes.set(xlabel="tokens learned from", ylabel="loss (nats per token)", title=title)
-    axes.xaxis.set_major_formatter(lambda x, _: quantity(x) if x else "0")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(visible=True, alpha=0.25)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False)
-    temporary = path.with_name(f".{path.name}.tmp.png")
-    figure.savefig(temporary)
-    temporary.replace(path)
 
 
 def _page(run_dir: Path, run: dict[str, Any], rows: list[dict[str, Any]]) -> str:
@@ -88,6 +51,7 @@ def _page(run_dir: Path, run: dict[str, Any], rows: list[dict[str, Any]]) -> str
         f"<p class=quiet>groundup {html.escape(run['groundup'])} · {html.escape(run['started'])}</p>",
         _table(_results(run, rows)),
         f'<img alt="training and validation loss" src="data:image/png;base64,{picture}">',
+        *_time(rows),
         "<h2>What it says</h2>",
         *[
             f"<details{' open' if i == len(samples) - 1 else ''}><summary>after step {step}</summary>"
@@ -122,9 +86,35 @@ def _results(run: dict[str, Any], rows: list[dict[str, Any]]) -> list[tuple[str,
         table.append(("steps, tokens", f"{steps[-1]['step']:,}, {quantity(steps[-1]['tokens'])}"))
         table.append(("training time", clock(steps[-1]["seconds"])))
         table.append(("mean speed", f"{quantity(steps[-1]['tokens'] / steps[-1]['seconds'])} tokens/s"))
+    if (mfu := median_mfu(rows)) is not None:
+        table.append(("MFU, median", f"{mfu:.1%}"))
     return table
 
 
 def _table(rows: list[tuple[str, str]]) -> str:
     cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in rows)
     return f"<table>{cells}</table>"
+
+
+def _time(rows: list[dict[str, Any]]) -> list[str]:
+    """Where the time went: a bar and a number for each part."""
+    parts = where_time_went(rows)
+    total = sum(parts.values())
+    if not total:
+        return []
+    cells = "".join(
+        f"<tr><th>{html.escape(part)}</th><td class=n>{clock(seconds)}</td><td class=n>{seconds / total:.1%}</td>"
+        f"<td class=bar><div style='width:{100 * seconds / total:.1f}%'></div></td></tr>"
+        for part, seconds in parts.items()
+    )
+    return ["<h2>Where the time went</h2>", f"<table class=wide>{cells}</table>"]
+
+
+def time_line(rows: list[dict[str, Any]]) -> str | None:
+    """The same in one line, the largest part first; None where nothing was measured."""
+    parts = where_time_went(rows)
+    total = sum(parts.values())
+    if not total:
+        return None
+    ordered = sorted(parts.items(), key=lambda item: -item[1])
+    return "time: " + ", ".join(f"{part} {s / total:.1%}" for part, s in ordered if s / total >= 0.0005)

@@ -32,8 +32,8 @@ from groundup.training.describe import machine, print_start
 from groundup.training.display import Display, clock
 from groundup.training.earlier import set_aside
 from groundup.training.loggers import Logger, Silence, open_loggers, require_extras
-from groundup.training.metrics import STOPPED, MetricsLog
-from groundup.training.report import write_report
+from groundup.training.metrics import METRICS_FILE, STOPPED, MetricsLog, read_metrics
+from groundup.training.report import time_line, write_report
 from groundup.training.signals import StopRequest
 
 BIGRAM_LIMIT = 8192
@@ -161,7 +161,7 @@ def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command
     write_file(config.run_dir / "config.json", dump_json(to_dict(config)).encode())
     write_file(config.run_dir / "run.json", dump_json(facts).encode())
 
-    record = MetricsLog(config.run_dir / "metrics.jsonl", step=trainer.state.step)
+    record = MetricsLog(config.run_dir / METRICS_FILE, step=trainer.state.step)
     with open_loggers(
         config.log, config.run_dir, record, step=trainer.state.step, facts=facts, say=console.print
     ) as log:
@@ -230,7 +230,8 @@ def _finish(run: Run, config: TrainConfig, facts: dict[str, Any], log: Logger, p
     info = {"step": state.best_step, "val_loss": state.best_loss, "data": config.data.source}
     save_model(run_dir / "model", model, run.tokenizer, info)
 
-    table = Table(title="validation loss, nats per token (the whole split)", title_justify="left")
+    part = f"{config.eval.max_tokens:,} tokens of the split" if config.eval.max_tokens else "the whole split"
+    table = Table(title=f"validation loss, nats per token ({part})", title_justify="left")
     table.add_column("model")
     table.add_column("parameters", justify="right")
     table.add_column("loss", justify="right")
@@ -244,12 +245,13 @@ def _finish(run: Run, config: TrainConfig, facts: dict[str, Any], log: Logger, p
     console.print(prompt + scene, markup=False, highlight=False, style="cyan")
     write_report(run_dir)
     console.print(
-        f"\ntrained {state.step} steps in {clock(state.seconds)}; what to try next:\n"
+        f"\ntrained {state.step} steps in {clock(state.seconds)}\n"
+        f"{time_line(read_metrics(run_dir / METRICS_FILE)) or ''}\n\nwhat to try next:\n"
         f"  open {run_dir / 'report.html'} in a browser\n"
         f'  groundup generate {run_dir} --prompt "JULIET:" --temperature 0.8 --stream\n'
         f"  groundup generate {run_dir} --interactive\n"
-        f"  groundup train {config.name if config.name in ('shakespeare',) else 'shakespeare'}"
-        " --model.n-layer 6 --max-steps 2000\n"
+        f"  groundup runs list {config.out_dir}\n"
+        "  groundup train shakespeare --model.n-layer 6 --max-steps 2000\n"
         "  groundup doctor",
         markup=False,
         highlight=False,

@@ -26,7 +26,6 @@ def test_quantity(number, text):
     assert quantity(number) == text
 
 
-@pytest.mark.xfail(strict=True, reason="three digits are rounded after the unit is chosen")
 @pytest.mark.parametrize(("number", "text"), [(999_700, "1M"), (999.9, "1k")])
 def test_quantity_rounds_into_the_next_unit(number, text):
     assert quantity(number) == text

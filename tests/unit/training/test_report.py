@@ -8,7 +8,7 @@ import pytest
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, to_dict
 from groundup.config.presets import RECIPES
-from groundup.training.report import write_report
+from groundup.training.report import _time, time_line, write_report
 
 RUN = {
     "groundup": "0.1.0 (abc)",
@@ -108,7 +108,6 @@ def test_any_folder_name_is_shown_as_it_is(tmp_path, name):
     assert ("i", {}) not in page.tags
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="matplotlib reads the title as mathematics")
 def test_dollars_in_the_name_are_no_mathematics(tmp_path):
     report(folder(tmp_path, name=r"cost$_$5"))
 
@@ -117,6 +116,35 @@ def test_dollars_in_the_name_are_no_mathematics(tmp_path):
 def test_a_run_that_has_little_to_show_still_has_a_report(tmp_path, rows):
     page = report(folder(tmp_path, rows=rows))
     assert "801,664" in page.text
+
+
+def timed(step, seconds, **parts):
+    row = {"step": step, "tokens": step, "seconds": seconds, "train/loss": 1.0, "perf/tokens_per_sec": 1.0}
+    return {**row, **{f"perf/{part}_ms": value for part, value in parts.items()}}
+
+
+TIMED = [
+    timed(1, 2.0, data=100.0, forward_backward=1500.0, optimizer=300.0),
+    timed(5, 4.0, data=50.0, forward_backward=300.0, optimizer=125.0),
+    {"step": 5, "tokens": 5, "seconds": 4.0, "val/loss": 1.0, "val/bpb": 1.0, "perf/eval_seconds": 1.0},
+]
+"""Data 0.3 s, forward and backward 2.7 s, optimizer 0.8 s: 3.8 of 4 s; evaluation 1 s."""
+
+
+def test_it_says_where_the_time_went(tmp_path):
+    page = report(folder(tmp_path, rows=TIMED))
+    assert "forward and backward3 s54.0%" in page.text
+    assert "evaluation1 s20.0%" in page.text
+    widths = [tag[1]["style"] for tag in page.tags if tag[0] == "div"]
+    assert widths == ["width:54.0%", "width:16.0%", "width:6.0%", "width:4.0%", "width:20.0%"]
+
+
+def test_where_the_time_went_in_one_line_the_largest_part_first():
+    assert time_line(TIMED) == (
+        "time: forward and backward 54.0%, evaluation 20.0%, optimizer 16.0%, data 6.0%, rest of the step 4.0%"
+    )
+    assert time_line(ROWS) is None
+    assert "Where the time went" not in "".join(_time(ROWS))
 
 
 def test_without_a_bigram_there_is_none(tmp_path):

@@ -1,0 +1,206 @@
+"""groundup runs list|compare|plot: what has been trained, side by side. Needs no torch."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+
+from groundup.cli.parse import parse
+from groundup.config.errors import UsageError
+from groundup.training.display import clock, quantity
+from groundup.training.history import MISSING, Axis, RunHistory, differences, find_runs, median_mfu, read_run
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+ACTIONS = {
+    "list": "every run below a folder: list [DIR]",
+    "compare": "results, and the settings that differ: compare RUN RUN ...",
+    "plot": "loss curves of runs in one picture: plot RUN ... --x tokens|time|flops --out PNG",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListOptions:
+    """One line for every run below a folder."""
+
+    folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")] = Path("runs")
+    """Where the run folders lie."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareOptions:
+    """Results of runs side by side, and the settings in which they differ."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN RUN ...")]
+    """Run folders."""
+
+    def __post_init__(self) -> None:
+        """One run is no comparison."""
+        if len(self.runs) < 2:
+            raise UsageError(f"name at least two runs to compare, got {len(self.runs)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlotOptions:
+    """Draw the loss curves of runs into one picture."""
+
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")]
+    """Run folders."""
+    x: Axis = "tokens"
+    """Against tokens learned from, time spent in training steps, or training FLOPs."""
+    out: Path = Path("runs.png")
+    """The picture."""
+
+    def __post_init__(self) -> None:
+        """Refuse what matplotlib would refuse later, in its own words."""
+        if not self.runs:
+            raise UsageError("name at least one run to draw")
+        if self.out.suffix.lower() != ".png":
+            raise UsageError(f"out must end with .png, got {self.out}")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run one of the actions."""
+    if not argv or argv[0] in ("-h", "--help"):
+        rows = [f"  {name:<9}{what}" for name, what in ACTIONS.items()]
+        print("\n".join([f"usage: groundup runs {'|'.join(ACTIONS)} [options]", "", *rows]))
+        return 0
+    if argv[0] not in ACTIONS:
+        raise UsageError(f"unknown action {argv[0]!r}; there are {', '.join(ACTIONS)}")
+    prog = f"groundup runs {argv[0]}"
+    if argv[0] == "list":
+        return _list(parse(ListOptions, argv[1:], prog=prog).folder)
+    if argv[0] == "compare":
+        return _compare([read_run(path) for path in parse(CompareOptions, argv[1:], prog=prog).runs])
+    return _plot(parse(PlotOptions, argv[1:], prog=prog))
+
+
+def _list(folder: Path) -> int:
+    runs = [read_run(path) for path in find_runs(folder)]
+    if not runs:
+        print(f"there is no run in {folder}")
+        return 0
+    table = _new_table()
+    table.add_column("name", overflow="fold")
+    for title in ("model", "params", "steps", "tokens", "best val loss", "tokens/s"):
+        table.add_column(title, justify="left" if title == "model" else "right", no_wrap=True)
+    table.add_column("state", no_wrap=True)
+    for run in runs:
+        facts = _facts(run)
+        table.add_row(run.name, *[facts[name] for name in ("model", "parameters", "steps", "tokens")],
+                      _number(run.best.get("val/loss")), facts["tokens/s"], run.state)  # fmt: skip
+    _show(table)
+    _warn_of_damage(runs)
+    return 0
+
+
+def _compare(runs: list[RunHistory]) -> int:
+    from rich.text import Text
+
+    from groundup.training.plot import distinct_names
+
+    table = _new_table()
+    table.add_column("")
+    for name in distinct_names(runs):
+        table.add_column(name, justify="right", overflow="fold")
+    facts = [_facts(run) for run in runs]
+    for name in facts[0]:
+        table.add_row(name, *[column[name] for column in facts])
+    scores = dict.fromkeys(key for run in runs for key in run.scores)
+    for title, rows in (
+        ("scores", {key: [run.scores.get(key, MISSING) for run in runs] for key in scores}),
+        ("settings that differ", _differences([run.config for run in runs])),
+        ("machines that differ", _differences([_machine(run) for run in runs])),
+    ):
+        if rows:
+            table.add_section()
+            table.add_row(Text(title, style="bold"))
+        for key, values in rows.items():
+            table.add_row(f"  {key}", *map(_value, values))
+    _show(table)
+    _warn_of_damage(runs)
+    return 0
+
+
+def _plot(options: PlotOptions) -> int:
+    from groundup.training.plot import plot_runs
+
+    runs = [read_run(path) for path in options.runs]
+    plot_runs(runs, options.out, axis=options.x)
+    print(f"drew {len(runs)} {'run' if len(runs) == 1 else 'runs'} in {options.out}")
+    _warn_of_damage(runs)
+    return 0
+
+
+def _facts(run: RunHistory) -> dict[str, str]:
+    """What a run was and what came of it, as text."""
+    shape, last, best = run.shape, run.last, run.best
+    _, vals = run.series("val/loss", "tokens")
+    mfu = median_mfu(run.rows)
+    max_steps = run.config.get("max_steps")
+    step = last.get("step")
+    return {
+        "state": run.state,
+        "model": f"{shape.n_layer}L {shape.n_head}H {shape.n_embd}C {shape.block_size}T" if shape else MISSING,
+        "parameters": _quantity(run.facts.get("parameters")),
+        "steps": MISSING if step is None else f"{step:,}" if step == max_steps else f"{step:,}/{_value(max_steps)}",
+        "tokens": _quantity(last.get("tokens")),
+        "best val loss": f"{best['val/loss']:.4f} at {best['step']:,}" if best else MISSING,
+        "last val loss": _number(vals[-1] if vals else None),
+        "bits per byte": _number(best.get("val/bpb")),
+        "training time": clock(last["seconds"]) if last.get("seconds") is not None else MISSING,
+        "tokens/s": _quantity(run.tokens_per_sec),
+        "MFU": MISSING if mfu is None else f"{mfu:.1%}",
+    }
+
+
+def _differences(configs: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Dotted keys that differ; that runs have different names is no news."""
+    return {key: row for key, row in differences(configs).items() if key not in ("name", "out_dir")}
+
+
+def _machine(run: RunHistory) -> dict[str, Any]:
+    """What computed a run, and from which data."""
+    return {key: run.facts[key] for key in ("groundup", "machine", "resolved", "data_fingerprint") if key in run.facts}
+
+
+def _number(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.4f}"
+
+
+def _quantity(value: float | None) -> str:
+    return MISSING if value is None else quantity(value)
+
+
+def _value(value: Any) -> str:
+    """A JSON value as a person writes it."""
+    if isinstance(value, str):
+        return value if len(value) <= 40 else f"{value[:12]}...{value[-25:]}"
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
+
+
+def _new_table() -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    return Table(box=SIMPLE_HEAD, pad_edge=False)
+
+
+def _show(table: "Table") -> None:
+    """Print a table; in a pipe nothing is wrapped, and folder names are never taken for markup."""
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 10_000
+    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
+
+
+def _warn_of_damage(runs: list[RunHistory]) -> None:
+    for run in runs:
+        if run.damaged:
+            lines = "1 damaged line" if run.damaged == 1 else f"{run.damaged} damaged lines"
+            print(f"groundup: {lines} of {run.path / 'metrics.jsonl'} left out", file=sys.stderr)
