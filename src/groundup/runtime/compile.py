@@ -35,6 +35,7 @@ class Choice:
 def maybe_compile(
     module: nn.Module,
     *,
+    eager: nn.Module | None = None,
     mode: str,
     run: Callable[[nn.Module], None],
     n_runs: int,
@@ -44,6 +45,7 @@ def maybe_compile(
 
     Args:
         module: What to compile.
+        eager: What to use where that does not pay; the module itself by default.
         mode: on, off or auto.
         run: Runs a module once, forward and backward, without a lasting effect.
         n_runs: How often the run will do that.
@@ -52,13 +54,14 @@ def maybe_compile(
     Raises:
         UserError: mode is on and the compiler fails.
     """
+    uncompiled = eager or module
     if mode == "off":
-        return Choice(module, compiled=False)
-    eager = 0.0
+        return Choice(uncompiled, compiled=False)
+    usual = 0.0
     if mode == "auto":
-        eager = _seconds(lambda: run(module), device)
-        if n_runs * eager * BEST_GAIN < COMPILE_SECONDS:
-            return Choice(module, compiled=False)
+        usual = _seconds(lambda: run(uncompiled), device)
+        if n_runs * usual * BEST_GAIN < COMPILE_SECONDS:
+            return Choice(uncompiled, compiled=False)
     compiled = cast("nn.Module", torch.compile(module, dynamic=False))
     start = time.perf_counter()
     try:
@@ -67,21 +70,21 @@ def maybe_compile(
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if mode == "on":
             raise UserError(f"torch.compile does not work here: {reason}; use --runtime.compile off") from error
-        return Choice(module, compiled=False, note=f"not compiled: torch.compile does not work here ({reason})")
+        return Choice(uncompiled, compiled=False, note=f"not compiled: torch.compile does not work here ({reason})")
     if mode == "on":
         return Choice(compiled, compiled=True)
     cost = time.perf_counter() - start
     faster = _seconds(lambda: run(compiled), device)
-    if n_runs * (eager - faster) <= cost:
+    if n_runs * (usual - faster) <= cost:
         return Choice(
-            module,
+            uncompiled,
             compiled=False,
-            note=f"not compiled: {faster * 1e3:.1f} ms instead of {eager * 1e3:.1f} ms a pass would not pay",
+            note=f"not compiled: {faster * 1e3:.1f} ms instead of {usual * 1e3:.1f} ms a pass would not pay",
         )
     return Choice(
         compiled,
         compiled=True,
-        note=f"compiled: {faster * 1e3:.1f} ms instead of {eager * 1e3:.1f} ms a pass",
+        note=f"compiled: {faster * 1e3:.1f} ms instead of {usual * 1e3:.1f} ms a pass",
     )
 
 

@@ -7,7 +7,7 @@ resolved here, once, and the resolved values are what is logged, saved and used 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
@@ -31,7 +31,8 @@ from groundup.runtime.allocator import keep_freed_memory
 from groundup.runtime.device import pick_device
 from groundup.runtime.distributed import World
 from groundup.runtime.measure import peak_flops
-from groundup.runtime.precision import pick_precision
+from groundup.runtime.precision import Precision, pick_precision
+from groundup.runtime.products import Products, pick_products
 from groundup.runtime.seed import seed_rank
 from groundup.tokenizer.base import Tokenizer
 from groundup.training import callbacks
@@ -226,7 +227,20 @@ def _machine(config: TrainConfig, saved: dict[str, Any], shape: GPTConfig, world
     precision = pick_precision(saved.get("precision", config.runtime.precision), device, n_embd=shape.n_embd)
     if world.size > 1:  # auto measures on a CPU, and all ranks must compute alike
         precision = pick_precision(world.broadcast(precision.name), device, n_embd=shape.n_embd)
-    return Machine(device, precision, world, parallel)
+    return Machine(device, precision, _products(config, saved, shape, precision, world, parallel), world, parallel)
+
+
+def _products(
+    config: TrainConfig, saved: dict[str, Any], shape: GPTConfig, precision: Precision, world: World, parallel: str
+) -> Products:
+    """Who multiplies: what the run began with, what is asked for, or what measures faster on the main rank."""
+    asked: Literal["auto", "default", "onednn"] = saved.get("products", config.runtime.products)
+    if asked != "auto":
+        return asked
+    if precision.name != "fp32" or parallel == "fsdp":  # oneDNN already multiplies 16 bits; FSDP's tensors are not ours
+        return "default"
+    rows = config.runtime.micro_batch_size * shape.block_size
+    return world.broadcast(pick_products(precision.device, rows=rows, n_embd=shape.n_embd, training=True))
 
 
 def _resolved(machine: Machine) -> dict[str, Any]:
@@ -234,6 +248,7 @@ def _resolved(machine: Machine) -> dict[str, Any]:
     return {
         "device": machine.device.type,
         "precision": machine.precision.name,
+        "products": machine.products,
         "parallel": machine.parallel,
         "processes": machine.world.size,
         "threads": torch.get_num_threads(),

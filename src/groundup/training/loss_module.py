@@ -13,6 +13,7 @@ from groundup.runtime.compile import Choice, maybe_compile
 from groundup.runtime.distributed import World
 from groundup.runtime.parallel import refuse_different_weights, replicate, shard
 from groundup.runtime.precision import Precision
+from groundup.runtime.products import Products, WithOneDNN
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,7 @@ class Machine:
 
     device: torch.device
     precision: Precision
+    products: Products
     world: World
     parallel: str
     """none, ddp or fsdp."""
@@ -52,6 +54,7 @@ def build_loss_module(
         if compile_mode == "on":
             raise UsageError("--runtime.compile on does not go with --runtime.parallel fsdp; leave it to auto")
         return shard(plain, model.h, machine.device, machine.world), "off"
+    eager = WithOneDNN(plain) if machine.products == "onednn" else plain
     batch = (micro_batch_size, model.config.block_size)
     idx = torch.zeros(batch, dtype=torch.long, device=machine.device)
 
@@ -63,7 +66,7 @@ def build_loss_module(
         model.zero_grad(set_to_none=True)
 
     def choose(mode: str) -> Choice:
-        return maybe_compile(plain, mode=mode, run=micro_step, n_runs=n_runs, device=machine.device)
+        return maybe_compile(plain, eager=eager, mode=mode, run=micro_step, n_runs=n_runs, device=machine.device)
 
     # All ranks must compute alike, and what was measured on one decides for all.
     choice = choose(compile_mode) if machine.world.is_main else None
