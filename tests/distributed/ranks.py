@@ -1,0 +1,196 @@
+"""What runs in the processes of a distributed test; imported by name there."""
+
+import contextlib
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from groundup.cli.main import main
+from groundup.config.errors import UserError
+from groundup.config.model import GPTConfig
+from groundup.config.train import OptimConfig
+from groundup.data.dataset import Split
+from groundup.data.index import ShardInfo
+from groundup.data.loader import TrainBatches, eval_batches
+from groundup.data.shards import write_shard
+from groundup.evaluation.loss import evaluate_loss
+from groundup.model.gpt import GPT
+from groundup.model.init import init_weights
+from groundup.model.loss import LossModule
+from groundup.optim.build import build_optimizers
+from groundup.runtime.distributed import World, joined
+from groundup.runtime.parallel import refuse_different_weights, replicate, shard, whole
+from groundup.runtime.precision import Precision
+from groundup.training.signals import StopRequest
+from groundup.training.state import TrainState
+from groundup.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, vocab_size=11)
+SAMPLES = 24
+"""Sequences per step: many numbers of ranks share them."""
+
+
+def enter(connection, function, rank, size, port, folder, arguments):
+    """Become one rank, as torchrun would have made it, and send back what the function returns."""
+    os.environ |= {
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size),
+        "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+    }  # fmt: skip
+    os.chdir(folder)
+    torch.set_num_threads(1)
+    with Path(f"rank{rank}.txt").open("a") as output:
+        os.dup2(output.fileno(), 1)
+        os.dup2(output.fileno(), 2)
+    connection.send(globals()[function](**arguments))
+    sys.stdout.flush()
+
+
+def command(words, patch=None):
+    """groundup WORDS, with something broken on purpose; the exit code."""
+    try:
+        with globals()[patch]() if patch else contextlib.nullcontext():
+            return main(words)
+    except SystemExit as error:
+        return error.code
+
+
+# ---- training in double precision, which the command line does not offer
+
+
+def make_split(folder="."):
+    """3,000 random tokens in a shard; the first to ask writes them."""
+    file = Path(folder) / "train.bin"
+    ids = np.random.default_rng(5).integers(CONFIG.vocab_size, size=3000)
+    if not file.exists():
+        write_shard(file, ids, vocab_size=CONFIG.vocab_size, fingerprint="00" * 32)
+    info = ShardInfo(file=file.name, split="train", n_tokens=len(ids), n_bytes=len(ids), n_documents=1,
+                     max_id=int(ids.max()), sha256="00" * 32)  # fmt: skip
+    return Split(Path(folder), (info,), "00" * 32)
+
+
+def make_trainer(world, split, *, parallel, accumulate, optimizer="adamw", dtype=torch.float64):
+    model = init_weights(GPT(CONFIG), seed=0).to(dtype)
+    module = LossModule(model)
+    if parallel == "ddp":
+        module = replicate(module, CPU)
+    elif parallel == "fsdp":
+        module = shard(module, model.h, CPU, world)
+    micro = SAMPLES // accumulate // world.size
+    return Trainer(
+        model=model,
+        loss_module=module,
+        optimizers=build_optimizers(model, OptimConfig(name=optimizer, lr=1e-2, min_lr=0), CPU),
+        batches=TrainBatches(split, block_size=CONFIG.block_size, micro_batch_size=micro, seed=1,
+                             rank=world.rank, world_size=world.size),
+        lr_scale=lambda step: 1 / (step + 1),
+        precision=Precision("fp32", CPU, ""),
+        scaler=torch.amp.GradScaler("cpu", enabled=False),
+        device=CPU,
+        max_steps=100,
+        grad_accum_steps=accumulate,
+        tokens_per_step=SAMPLES * CONFIG.block_size,
+        grad_clip=0.2,
+        state=TrainState(),
+        stop=StopRequest(),
+        world=world,
+    )  # fmt: skip
+
+
+def learn(world, split, *, steps=10, **options):
+    """Losses, the gradient of the first step (after clipping, as the optimizer sees it), norms, final weights."""
+    trainer = make_trainer(world, split, **options)
+    gradients = []
+
+    def note(optimizer, *_):
+        if trainer.state.step == 0:
+            gradients.extend(whole(p.grad).clone() for group in optimizer.param_groups for p in group["params"])
+
+    for optimizer in trainer.optimizers:
+        optimizer.register_step_pre_hook(note)
+    metrics = [trainer.train_step() for _ in range(steps)]
+    refuse_different_weights(trainer.model, world)
+    return {
+        "losses": [m.loss.item() for m in metrics],
+        "norms": [m.grad_norm.item() for m in metrics],
+        "gradients": [g.numpy() for g in gradients],
+        "weights": {name: whole(p).detach().numpy() for name, p in trainer.model.state_dict().items()},
+    }
+
+
+def learn_together(options):
+    with joined(CPU, timeout=60) as world:
+        return [learn(world, make_split(), **each) for each in options]
+
+
+# ---- the world itself
+
+
+def talk():
+    """Every way in which ranks agree."""
+    with joined(CPU, timeout=60) as world:
+        with world.main_first("corpus"), Path("order.txt").open("a") as file:
+            file.write(f"{world.rank}\n")
+        with world.main_first("split"):
+            split = make_split()
+        model = init_weights(GPT(CONFIG), seed=3)
+        val = evaluate_loss(
+            LossModule(model),
+            eval_batches(split, block_size=8, batch_size=7, max_tokens=700, rank=world.rank, world_size=world.size),
+            device=CPU, bytes_per_token=2.0, world=world,
+        )  # fmt: skip
+        result = {
+            "sum": world.sum(torch.tensor([1.0, world.rank])).tolist(),
+            "mean": world.mean(torch.tensor(float(world.rank))).item(),
+            "max": world.max(10 * world.rank),
+            "gather": [t.tolist() for t in world.gather(torch.tensor([world.rank, 7]))],
+            "broadcast": [world.broadcast({"rank": world.rank, "ü": None}), world.broadcast(None)],
+            "different": world.require_same("same" if world.rank != 1 else "other"),
+            "val": (val.nats, val.n_tokens, val.n_bytes),
+        }
+        refuse_different_weights(model, world)
+        if world.rank == world.size - 1:
+            with torch.no_grad():
+                model.h[1].mlp.c_fc.weight[0, 0] += 1e-7
+        try:
+            refuse_different_weights(model, world)
+        except UserError as error:
+            result["weights"] = str(error)
+        return result
+
+
+def evaluate_alone(split):
+    """The same evaluation in one process."""
+    batches = eval_batches(split, block_size=8, batch_size=7, max_tokens=700)
+    model = init_weights(GPT(CONFIG), seed=3)
+    return evaluate_loss(LossModule(model), batches, device=CPU, bytes_per_token=2.0, world=World())
+
+
+# ---- things that break
+
+
+@contextlib.contextmanager
+def nan_on_rank_1():
+    """The 5th loss of rank 1 is not a number."""
+    forward, calls = LossModule.forward, []
+
+    def broken(self, idx, targets):
+        if torch.is_grad_enabled():
+            calls.append(1)
+        loss = forward(self, idx, targets)
+        return loss * float("nan") if os.environ["RANK"] == "1" and len(calls) == 5 and self.training else loss
+
+    LossModule.forward = broken
+    yield
+
+
+@contextlib.contextmanager
+def other_weights_on_rank_1():
+    import groundup.training.build as build
+
+    original = build.init_weights
+    build.init_weights = lambda model, *, seed: original(model, seed=seed + int(os.environ["RANK"]))
+    yield
