@@ -95,3 +95,39 @@ def test_no_model_there(place, capsys):
     save_model(place / "bigram", fit_bigram(torch.randint(4, (50,)).numpy(), 4), CharTokenizer("abcd"), {})
     assert start("run", "--init-from=bigram", "--max-steps=1") == 2
     assert "cannot start from bigram: it is a bigram" in capsys.readouterr().err
+
+
+LORA = ("--lora.rank=4", "--optim.lr=0.02", "--optim.min-lr=0.01")
+
+
+def test_lora_changes_only_the_blocks_and_leaves_an_ordinary_model(place):
+    assert start("first", "--max-steps=20", "--optim.lr=0.01", "--optim.min-lr=0.001") == 0
+    assert start("second", "--init-from=runs/first", "--max-steps=20", *LORA) == 0
+    before, after = (load_model(Path("runs") / name).model.state_dict() for name in ("first", "second"))
+    assert before.keys() == after.keys()
+    for name in before:
+        inside = name.startswith("h.") and name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight"))
+        assert torch.equal(before[name], after[name]) is not inside
+        if inside:
+            assert torch.linalg.matrix_rank(after[name] - before[name], rtol=1e-3) <= 4
+    info = load_model(Path("runs/second")).info
+    assert info["val_loss"] < load_model(Path("runs/first")).info["val_loss"]
+
+
+def test_lora_resumes_bit_for_bit(place):
+    assert start("first", "--max-steps=3") == 0
+    words = ("--init-from=runs/first", "--max-steps=20", "--checkpoint.every=10", *LORA)
+    assert start("again", *words) == 0
+    shutil.copytree("runs/again", "runs/cut")
+    shutil.rmtree("runs/cut/checkpoints/step-0000020")
+    shutil.rmtree("runs/first")
+    assert main(["train", "--resume", "runs/cut"]) == 0
+    for file in ("model.safetensors", "training.safetensors"):
+        one, other = (load_file(f"runs/{name}/checkpoints/step-0000020/{file}") for name in ("again", "cut"))
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_lora_needs_a_model(place, capsys):
+    assert start("run", "--lora.rank=4") == 2
+    assert "name one with --init-from" in capsys.readouterr().err

@@ -146,6 +146,21 @@ class RuntimeConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class LoRAConfig:
+    """Fine-tune a low-rank change to the matrices of the blocks instead of all weights."""
+
+    rank: int = 0
+    """Rank of the change; 0 trains all weights."""
+    alpha: float = 16.0
+    """The change is scaled by alpha / rank."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(self.rank >= 0, f"lora.rank must be 0 (off) or more, got {self.rank}")
+        _require(math.isfinite(self.alpha) and self.alpha > 0, f"lora.alpha must be above 0, got {self.alpha}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """Everything that decides a run."""
 
@@ -168,6 +183,7 @@ class TrainConfig:
     model: GPTConfig = field(default_factory=GPTConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     log: LogConfig = field(default_factory=LogConfig)
@@ -182,6 +198,10 @@ class TrainConfig:
         _require(self.max_steps >= 1, f"max_steps must be at least 1, got {self.max_steps}")
         _require(self.log_every >= 1, f"log_every must be at least 1, got {self.log_every}")
         _require(0 <= self.seed < 2**63, f"seed must be in [0, 2**63), got {self.seed}")
+        _require(
+            not self.lora.rank or self.init_from is not None,
+            f"lora.rank {self.lora.rank} changes a trained model a little; name one with --init-from",
+        )
         tokens = self.model.block_size * self.runtime.micro_batch_size
         _require(
             self.tokens_per_step >= tokens and self.tokens_per_step % tokens == 0,

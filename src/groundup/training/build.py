@@ -24,6 +24,7 @@ from groundup.evaluation.loss import LossResult, evaluate_loss
 from groundup.model.build import build_model
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
+from groundup.model.lora import add_lora
 from groundup.optim.build import build_optimizers
 from groundup.optim.schedule import cosine_scale
 from groundup.planner.flops import flops_per_token
@@ -211,6 +212,8 @@ def build_callbacks(run: Run, config: TrainConfig, *, log: Logger, display: Disp
 
 def _machine(config: TrainConfig, saved: dict[str, Any], shape: GPTConfig, world: World, parallel: str) -> Machine:
     """Pick device, threads and precision: those the run began with, where it is resumed."""
+    if parallel == "fsdp" and config.lora.rank:
+        raise UsageError("lora needs no fsdp: its optimizer state is small; use --runtime.parallel ddp")
     if parallel == "fsdp" and config.optim.name == "muon":
         raise UsageError(
             "muon turns whole matrices, of which fsdp leaves each rank a part; use --runtime.parallel ddp or"
@@ -283,6 +286,8 @@ def _new_model(shape: GPTConfig, config: TrainConfig, tokenizer: Tokenizer, *, r
     init_weights(model, seed=config.seed)
     if config.init_from is not None and not resumed:
         init_from(model, tokenizer, config.init_from)
+    if config.lora.rank:
+        add_lora(model, rank=config.lora.rank, alpha=config.lora.alpha, seed=config.seed)
     return model
 
 

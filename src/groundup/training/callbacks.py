@@ -15,6 +15,7 @@ from groundup.checkpoint.state import CheckpointStore
 from groundup.evaluation.loss import LossResult
 from groundup.generation.text import TextGenerator
 from groundup.model.gpt import GPT
+from groundup.model.lora import merge_lora
 from groundup.runtime.parallel import is_sharded, refuse_different_weights, whole_state
 from groundup.tokenizer.base import Tokenizer
 from groundup.training.display import Display
@@ -227,7 +228,7 @@ class Checkpoint:
             self.store.save(
                 step=step,
                 config=trainer.model.config,
-                model=model,
+                model=merge_lora(model),
                 tokenizer=self.tokenizer,
                 tensors=tensors,
                 state=state,

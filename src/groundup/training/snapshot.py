@@ -17,6 +17,7 @@ from groundup.checkpoint.optimizer_state import flatten_optimizer, load_flat_opt
 from groundup.checkpoint.state import Checkpoint
 from groundup.config.errors import UserError
 from groundup.data.loader import TrainBatches
+from groundup.model.lora import lora_state
 from groundup.runtime.parallel import share, shares, whole_state
 from groundup.runtime.seed import capture_rng, restore_rng, seed_rank
 from groundup.tokenizer.base import Tokenizer
@@ -40,6 +41,8 @@ def capture(
         moments, values = flatten_optimizer(optimizer)
         tensors[f"optimizer{i}"] = whole_state(moments, keep=world.is_main)
         optimizers.append(values)
+    if lora := lora_state(trainer.model.state_dict()):
+        tensors["lora"] = lora
     state = {
         "train": trainer.state.to_dict(),
         "data": batches.state_dict(),
@@ -84,7 +87,8 @@ def restore(
         load_flat_optimizer(optimizer, tensors, checkpoint.state["optimizers"][i])
     if checkpoint.state["scaler"]:
         trainer.scaler.load_state_dict(checkpoint.state["scaler"])
-    trainer.model.load_state_dict(shares(checkpoint.model, trainer.model.state_dict()))
+    weights = {**checkpoint.model, **checkpoint.tensors.get("lora", {})}
+    trainer.model.load_state_dict(shares(weights, trainer.model.state_dict()))
     if generators := checkpoint.tensors.get(_rng(trainer.world.rank)):
         restore_rng(generators)
     else:

@@ -1,0 +1,75 @@
+"""LoRA (Hu et al. 2021): fine-tune a low-rank change to each matrix of the blocks and leave the matrices as they are.
+
+A weight W of shape (D, C) becomes W + scale B A, with A (r, C) drawn at random and B (D, r) zero, so that nothing
+changes before the first step. Only A and B learn: for GPT-2 124M and rank 8 that is 1.2 M numbers of 124 M, and the
+optimizer's state shrinks as much. In the end the change is added to W, and the model is an ordinary GPT again.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from groundup.model.gpt import GPT
+
+_ADDED = ("lora_a", "lora_b", "lora_scale")
+
+
+class LoRALinear(nn.Linear):
+    """A linear layer whose weight and bias are frozen, and the low-rank change beside it.
+
+    Args:
+        linear: The layer; its tensors are taken over, not copied.
+        rank: Rank of the change (r).
+        alpha: The change is scaled by alpha / rank, so that the learning rate need not follow the rank.
+        generator: Draws A.
+    """
+
+    lora_scale: Tensor
+
+    def __init__(self, linear: nn.Linear, *, rank: int, alpha: float, generator: torch.Generator) -> None:
+        super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
+        # Uniform in +-1/sqrt(C), as PyTorch's linear layers begin: x A has the size of x.
+        bound = 1 / math.sqrt(linear.in_features)
+        a = torch.empty(rank, linear.in_features).uniform_(-bound, bound, generator=generator)
+        self.lora_a = nn.Parameter(a.to(linear.weight))
+        self.lora_b = nn.Parameter(linear.weight.new_zeros(linear.out_features, rank))
+        self.register_buffer("lora_scale", linear.weight.new_tensor(alpha / rank))
+
+    def forward(self, input: Float[Tensor, "*B C"]) -> Float[Tensor, "*B D"]:
+        """The layer plus its change."""
+        change = F.linear(F.linear(input, self.lora_a), self.lora_b)
+        return F.linear(input, self.weight, self.bias) + self.lora_scale * change
+
+
+def add_lora(model: GPT, *, rank: int, alpha: float, seed: int) -> None:
+    """Freeze a model and put a change beside every matrix of its blocks, in place."""
+    generator = torch.Generator().manual_seed(seed)
+    model.requires_grad_(requires_grad=False)
+    for block in model.h.children():
+        for parent in block.children():
+            for name, child in list(parent.named_children()):
+                if isinstance(child, nn.Linear):
+                    setattr(parent, name, LoRALinear(child, rank=rank, alpha=alpha, generator=generator))
+
+
+def merge_lora(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state dict of the ordinary GPT that computes the same; without LoRA, the same tensors."""
+    merged = {name: tensor for name, tensor in state.items() if not name.endswith(_ADDED)}
+    for name, a in state.items():
+        if name.endswith("lora_a"):
+            layer = name.removesuffix("lora_a")
+            change = state[layer + "lora_b"].double() @ a.double() * state[layer + "lora_scale"].double()
+            merged[layer + "weight"] = (state[layer + "weight"].double() + change).to(a.dtype)
+    return merged
+
+
+def lora_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `merge_lora` loses: the changes, and the weights before them. Empty without LoRA."""
+    layers = tuple(name.removesuffix("lora_a") for name in state if name.endswith("lora_a"))
+    kept = {layer + part for layer in layers for part in (*_ADDED, "weight")}
+    return {name: state[name] for name in kept}
