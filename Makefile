@@ -20,7 +20,7 @@ demo: $(VENV)/.demo
 	$(BIN)/groundup train shakespeare
 
 test: check
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest --numprocesses 2 $(TESTS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check src tests
