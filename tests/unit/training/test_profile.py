@@ -1,0 +1,76 @@
+import json
+import types
+
+import pytest
+import torch
+
+from groundup.training import profile as module
+from groundup.training.profile import STEPS, WARMUP_STEPS, Profile
+from groundup.training.trainer import StepMetrics
+
+TRAINER = types.SimpleNamespace(device=torch.device("cpu"))
+
+
+def run(folder, steps):
+    """Steps of three products and one GELU each; returns what was said."""
+    said = []
+    profile = Profile(folder=folder, say=said.append)
+    a = torch.randn(32, 32)
+    profile.on_fit_start(TRAINER)
+    for _ in range(steps):
+        for _ in range(3):
+            torch.mm(a, a)
+        torch.nn.functional.gelu(a)
+        profile.on_step_end(TRAINER, StepMetrics(torch.tensor(0.0), torch.tensor(0.0), 1.0, 0.25))
+    profile.on_fit_end(TRAINER)
+    return said
+
+
+def trace(folder):
+    return json.loads((folder / "trace.json").read_text())["traceEvents"]
+
+
+@pytest.mark.parametrize(("steps", "watched"), [(WARMUP_STEPS + STEPS + 7, STEPS), (WARMUP_STEPS + 2, 2)])
+def test_a_window_of_steps_and_nothing_else(tmp_path, steps, watched, capfd):
+    said = run(tmp_path / "profile", steps)
+    events = trace(tmp_path / "profile")
+    assert sum(event.get("name") == "aten::mm" for event in events) == 3 * watched
+    assert {p.name for p in (tmp_path / "profile").iterdir()} == {"trace.json", "summary.txt"}
+    assert len(said) == 1
+    assert said[0].startswith(f"profiled {watched} steps: read ")
+    assert capfd.readouterr() == ("", "")  # nothing that would tear the live line
+
+
+def test_the_summary_counts_and_adds_up(tmp_path):
+    run(tmp_path, WARMUP_STEPS + STEPS)
+    text = (tmp_path / "summary.txt").read_text()
+    assert text.startswith(f"{STEPS} steps of 250.00 ms on ")
+    rows = [line.split(maxsplit=3) for line in text.splitlines() if line.startswith("  ") and "%" in line]
+    table = {name: (float(ms), float(share.rstrip("%")), float(calls)) for ms, share, calls, name in rows}
+    assert table["aten::mm"][2] == 3
+    assert table["aten::gelu"][2] == 1
+    assert sum(share for _, share, _ in table.values()) == pytest.approx(100, abs=0.1 * len(table))
+    times = [ms for ms, _, _ in table.values()]
+    assert times == sorted(times, reverse=True)  # fewer operators than lines: there are no "others"
+    total = float(text.split("operators, by CPU time: ")[1].split(" ms")[0])
+    assert total == pytest.approx(sum(times), abs=0.005 + 0.001 * len(times))
+
+
+def test_many_operators_are_summed_up_at_the_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "TOP", 1)
+    run(tmp_path, WARMUP_STEPS + STEPS)
+    assert (tmp_path / "summary.txt").read_text().splitlines()[-1].endswith(" others)")
+
+
+@pytest.mark.parametrize("steps", [0, 1, WARMUP_STEPS])
+def test_a_run_that_is_too_short_says_so(tmp_path, steps):
+    said = run(tmp_path / "profile", steps)
+    assert said == [f"no profile: the window opens after {WARMUP_STEPS} steps, and there were {steps}"]
+    assert not (tmp_path / "profile").exists()
+
+
+def test_a_disk_that_refuses_does_not_end_the_run(tmp_path):
+    (tmp_path / "profile").write_text("a file where the folder should be")
+    said = run(tmp_path / "profile", WARMUP_STEPS + STEPS + 1)
+    assert len(said) == 1
+    assert said[0].startswith("no profile: ")
