@@ -12,7 +12,7 @@ import tyro
 from groundup.cli.parse import parse
 from groundup.config.errors import UsageError
 from groundup.training.display import clock, quantity
-from groundup.training.history import MISSING, Axis, RunHistory, differences, find_runs, median_mfu, read_run
+from groundup.training.history import MISSING, Axis, RunHistory, differences, find_runs, is_finite, median_mfu, read_run
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -142,18 +142,16 @@ def _facts(run: RunHistory) -> dict[str, str]:
     shape, last, best = run.shape, run.last, run.best
     _, vals = run.series("val/loss", "tokens")
     mfu = median_mfu(run.rows)
-    max_steps = run.config.get("max_steps")
-    step = last.get("step")
     return {
         "state": run.state,
         "model": f"{shape.n_layer}L {shape.n_head}H {shape.n_embd}C {shape.block_size}T" if shape else MISSING,
         "parameters": _quantity(run.facts.get("parameters")),
-        "steps": MISSING if step is None else f"{step:,}" if step == max_steps else f"{step:,}/{_value(max_steps)}",
+        "steps": _steps(run),
         "tokens": _quantity(last.get("tokens")),
         "best val loss": f"{best['val/loss']:.4f} at {best['step']:,}" if best else MISSING,
         "last val loss": _number(vals[-1] if vals else None),
         "bits per byte": _number(best.get("val/bpb")),
-        "training time": clock(last["seconds"]) if last.get("seconds") is not None else MISSING,
+        "training time": clock(last["seconds"]) if is_finite(last.get("seconds")) else MISSING,
         "tokens/s": _quantity(run.tokens_per_sec),
         "MFU": MISSING if mfu is None else f"{mfu:.1%}",
     }
@@ -169,12 +167,20 @@ def _machine(run: RunHistory) -> dict[str, Any]:
     return {key: run.facts[key] for key in ("groundup", "machine", "resolved", "data_fingerprint") if key in run.facts}
 
 
-def _number(value: float | None) -> str:
-    return MISSING if value is None else f"{value:.4f}"
+def _steps(run: RunHistory) -> str:
+    """Steps made, and of how many, where some are missing."""
+    step = run.last.get("step")
+    if step is None:
+        return MISSING
+    return f"{step:,}" if run.max_steps in (None, step) else f"{step:,}/{run.max_steps:,}"
 
 
-def _quantity(value: float | None) -> str:
-    return MISSING if value is None else quantity(value)
+def _number(value: Any) -> str:
+    return f"{value:.4f}" if is_finite(value) else MISSING
+
+
+def _quantity(value: Any) -> str:
+    return quantity(value) if is_finite(value) else MISSING
 
 
 def _value(value: Any) -> str:

@@ -6,9 +6,10 @@ empty, and lines of metrics that are damaged are counted. Only a folder without 
 
 import math
 import statistics
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 from groundup.checkpoint.lock import is_held
 from groundup.config.errors import UserError
@@ -48,6 +49,12 @@ class RunHistory:
         return self.path.resolve().name
 
     @property
+    def max_steps(self) -> int | None:
+        """Steps that were asked for."""
+        max_steps = self.config.get("max_steps")
+        return max_steps if isinstance(max_steps, int) else None
+
+    @property
     def last(self) -> dict[str, Any]:
         """The last line that counts steps and tokens; empty if there is none."""
         return next((row for row in reversed(self.rows) if row.get("tokens") is not None), {})
@@ -61,15 +68,16 @@ class RunHistory:
     def tokens_per_sec(self) -> float | None:
         """Mean speed of the training steps."""
         tokens, seconds = self.last.get("tokens"), self.last.get("seconds")
-        return tokens / seconds if tokens and seconds else None
+        return tokens / seconds if is_finite(tokens) and is_finite(seconds) and seconds > 0 else None
 
     @property
     def shape(self) -> GPTConfig | None:
         """The model's shape with its vocabulary; None if this groundup does not know such a model."""
-        vocab_size = _object(self.facts.get("resolved")).get("vocab_size")
-        model = {**_object(self.config.get("model")), **({"vocab_size": vocab_size} if vocab_size else {})}
+        model, resolved = self.config.get("model"), _object(self.facts.get("resolved"))
+        if not isinstance(model, dict):
+            return None
         try:
-            return from_dict(GPTConfig, model) if model else None
+            return from_dict(GPTConfig, {**model, "vocab_size": resolved.get("vocab_size", model.get("vocab_size", 0))})
         except UserError:
             return None
 
@@ -94,9 +102,9 @@ def series(rows: list[dict[str, Any]], x: str, y: str) -> tuple[list[float], lis
     return [a for a, _ in pairs], [b for _, b in pairs]
 
 
-def is_finite(value: Any) -> bool:
+def is_finite(value: Any) -> TypeGuard[float]:
     """Whether a value is a number that can be drawn."""
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _val_loss(row: dict[str, Any]) -> float:
@@ -150,9 +158,8 @@ def read_run(path: Path) -> RunHistory:
 def _state(run: RunHistory) -> Literal["running", "finished", "stopped", "crashed"]:
     if is_held(run.path.resolve()):
         return "running"
-    max_steps = run.config.get("max_steps")
     # The model folder is the last thing but the report that a run makes; a longer second run has one from the first.
-    if (run.path / "model").is_dir() and run.last.get("step", -1) >= (max_steps or math.inf):
+    if (run.path / "model").is_dir() and run.last.get("step", -1) >= (run.max_steps or math.inf):
         return "finished"
     return "stopped" if run.rows and run.rows[-1].get("event") == STOPPED else "crashed"
 

@@ -93,6 +93,21 @@ def test_speed_is_that_since_the_last_line(notes):
     assert [row["perf/tokens_per_sec"] for row in notes.rows] == [50.0, 50.0, 400.0]
 
 
+def test_the_parts_of_steps_are_averaged_since_the_last_line(notes):
+    trainer, callback = FakeTrainer(6), log_metrics(notes)
+    for step in range(1, 7):
+        trainer.state.step = step
+        # A GPU tells of an update one step late.
+        parts = {"data": 0.001 * step, "optimizer": 0.004} if step > 1 else {"data": 0.001}
+        callback.on_step_end(trainer, StepMetrics(torch.tensor(1.0), torch.tensor(1.0), 1.0, 0.5, parts))
+    times = [{key: value for key, value in row.items() if key.endswith("_ms")} for row in notes.rows]
+    assert times == [
+        {"perf/data_ms": 1.0},
+        {"perf/data_ms": 3.0, "perf/optimizer_ms": 4.0},
+        {"perf/data_ms": 5.5, "perf/optimizer_ms": 4.0},
+    ]
+
+
 def test_without_a_known_peak_there_is_no_mfu(notes):
     FakeTrainer(1).run(log_metrics(notes, peak_flops=None))
     assert "perf/mfu" not in notes.rows[0]

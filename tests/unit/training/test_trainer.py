@@ -165,6 +165,15 @@ def test_a_stop_request_ends_the_run_after_its_step():
     assert run.state.step == 2
 
 
+def test_the_parts_of_a_step_make_up_its_time():
+    run = trainer(micro=2, accumulate=2, steps=4)
+    steps = [run.train_step() for _ in range(4)]
+    for metrics in steps:
+        assert set(metrics.parts) == {"data", "forward_backward", "optimizer"}
+        assert all(seconds > 0 for seconds in metrics.parts.values())
+        assert sum(metrics.parts.values()) <= metrics.seconds
+
+
 def test_it_learns():
     run = trainer(steps=40, lr=1e-2)
     batch = Stream(8).next_batch()
