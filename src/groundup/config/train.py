@@ -64,6 +64,10 @@ class EvalConfig:
     """Steps between samples of text; 0 turns them off."""
     sample_tokens: int = 200
     """New tokens per sample."""
+    hellaswag_every: int = 0
+    """Steps between measurements of HellaSwag, and after the last; 0 turns them off."""
+    hellaswag_path: Path | None = None
+    """A .jsonl file of HellaSwag's form; none downloads its validation set into data.cache_dir."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -71,6 +75,11 @@ class EvalConfig:
         _require(self.max_tokens >= 0, f"eval.max_tokens must be 0 (all) or more, got {self.max_tokens}")
         _require(self.sample_every >= 0, f"eval.sample_every must be 0 (off) or more, got {self.sample_every}")
         _require(self.sample_tokens >= 1, f"eval.sample_tokens must be at least 1, got {self.sample_tokens}")
+        _require(self.hellaswag_every >= 0, f"eval.hellaswag_every must be 0 (off) or more, got {self.hellaswag_every}")
+        _require(
+            self.hellaswag_every > 0 or self.hellaswag_path is None,
+            f"eval.hellaswag_path {self.hellaswag_path} is never read: give eval.hellaswag_every, too",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,6 +131,9 @@ class RuntimeConfig:
     """torch.compile: auto measures both and keeps the faster, when the run is long enough to pay for it."""
     micro_batch_size: int = 12
     """Sequences per forward pass; accumulation makes up the rest of tokens_per_step."""
+    recompute: bool = False
+    """Keep only the input of each block for the backward pass and compute the rest again: less memory, a third more
+    work."""
     threads: int = 0
     """CPU threads of each process; 0 takes PyTorch's choice."""
     parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"

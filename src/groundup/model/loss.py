@@ -15,11 +15,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.model.gpt import GPT
+from groundup.planner.memory import LOGITS_BYTES
 
 IGNORE = -100
 """Targets of this value do not count."""
-CHUNK_BYTES = {"cpu": 1 << 27, "cuda": 1 << 29}
-"""Size of a chunk's logits in float32, by device: large enough for full-speed products (docs/log.md)."""
 CUDA_MULTIPLE = 64
 """Rows of the head are padded to a multiple of this on CUDA: 50,257 columns would keep tensor cores waiting."""
 
@@ -48,12 +47,12 @@ def head_loss_sum(
         hidden: What the head reads.
         weight: The head.
         targets: Ids, or IGNORE.
-        chunk_rows: Tokens whose logits are in memory together; None takes CHUNK_BYTES' worth.
+        chunk_rows: Tokens whose logits are in memory together; None takes LOGITS_BYTES' worth.
         multiple: The vocabulary is padded to a multiple of this inside the products; None takes what the device likes.
     """
     device = hidden.device.type
     if chunk_rows is None:
-        chunk_rows = max(1, CHUNK_BYTES.get(device, 1 << 27) // (4 * len(weight)))
+        chunk_rows = max(1, LOGITS_BYTES.get(device, LOGITS_BYTES["cpu"]) // (4 * len(weight)))
     if multiple is None:
         multiple = CUDA_MULTIPLE if device == "cuda" else 1
     if device == "meta" or (targets.numel() <= chunk_rows and len(weight) % multiple == 0):

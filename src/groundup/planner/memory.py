@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from groundup.config.model import GPTConfig
 from groundup.planner.params import count_parameters
 
+LOGITS_BYTES = {"cpu": 1 << 27, "cuda": 1 << 29}
+"""Logits in float32 that are in memory at once, by device: more tokens go through the head in chunks (model.loss)."""
 RESIDUAL_TENSORS = 2
 NARROW_TENSORS = 2 + 4 + 8
 
@@ -35,7 +37,9 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations + self.logits
 
 
-def training_memory(config: GPTConfig, *, micro_batch_size: int, half: bool = False, cpu: bool = False) -> Memory:
+def training_memory(
+    config: GPTConfig, *, micro_batch_size: int, half: bool = False, cpu: bool = False, recompute: bool = False
+) -> Memory:
     """Peak memory of a training step.
 
     Args:
@@ -44,6 +48,7 @@ def training_memory(config: GPTConfig, *, micro_batch_size: int, half: bool = Fa
         half: Activations in 16 bits (bf16 or fp16 autocast); weights, gradients and optimizer stay float32, and the
             16-bit copies of the weights that autocast makes are counted with the activations.
         cpu: Computed on a CPU without torch.compile.
+        recompute: Of each block only the input is kept, and the block is computed again when it is needed.
     """
     n = count_parameters(config)
     width = 2 if half else 4
@@ -61,9 +66,13 @@ def training_memory(config: GPTConfig, *, micro_batch_size: int, half: bool = Fa
         ends += (4 if cpu else 1) * stream
         if cpu:  # scores, weights and masks, and copies of q, k and v
             block += 4 * (3 * tokens * config.n_head * config.block_size + 3 * stream) - 3 * width * stream
-    activations = config.n_layer * block + ends + (2 * n if half else 0)
+    blocks = config.n_layer * 4 * stream + block if recompute else config.n_layer * block
+    activations = blocks + ends + (2 * n if half else 0)
     # Logits and their gradient; under autocast the float32 copy that cross-entropy works on besides.
     logits = tokens * config.vocab_size * (2 * 4 + (2 if half else 0))
+    chunk = LOGITS_BYTES["cpu" if cpu else "cuda"]
+    if 4 * tokens * config.vocab_size > chunk:  # what is left of all chunks: the gradients of both sides of the head
+        logits = chunk * (2 * 4 + (2 if half else 0)) // 4 + 4 * stream + 4 * config.vocab_size * config.n_embd
     return Memory(weights=4 * n, gradients=4 * n, optimizer=8 * n, activations=activations, logits=logits)
 
 

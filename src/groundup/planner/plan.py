@@ -59,7 +59,10 @@ def plan(config: TrainConfig, *, vocab_size: int) -> Plan:
         tokens=config.max_steps * config.tokens_per_step,
         flops_per_step=flops_per_token(shape, shape.block_size) * config.tokens_per_step,
         memory=training_memory(
-            shape, micro_batch_size=config.runtime.micro_batch_size, cpu=config.runtime.device == "cpu"
+            shape,
+            micro_batch_size=config.runtime.micro_batch_size,
+            cpu=config.runtime.device == "cpu",
+            recompute=config.runtime.recompute,
         ),
     )
 

@@ -20,6 +20,8 @@ from groundup.config.train import TrainConfig
 from groundup.data.corpus import open_corpus
 from groundup.data.dataset import TokenDataset
 from groundup.data.loader import TrainBatches, eval_batches
+from groundup.evaluation.benchmarks import find_published
+from groundup.evaluation.examples import read_choices
 from groundup.evaluation.loss import LossResult, evaluate_loss
 from groundup.model.build import build_model
 from groundup.model.gpt import GPT
@@ -195,6 +197,8 @@ def build_callbacks(run: Run, config: TrainConfig, *, log: Logger, display: Disp
                 display=display,
             )
         )
+    if config.eval.hellaswag_every:
+        looking_on.append(_hellaswag(run, config, log, display))
     if trainer.world.size > 1:
         looking_on.append(callbacks.CompareWeights(every=config.runtime.compare_every))
     batches = trainer.batches
@@ -208,6 +212,15 @@ def build_callbacks(run: Run, config: TrainConfig, *, log: Logger, display: Disp
         )
     )
     return looking_on
+
+
+def _hellaswag(run: Run, config: TrainConfig, log: Logger, display: Display) -> callbacks.HellaSwag:
+    with run.trainer.world.main_first("hellaswag"):
+        path = config.eval.hellaswag_path or find_published(
+            "hellaswag", config.data.cache_dir, instead="--eval.hellaswag-path"
+        )
+    examples = read_choices(path, run.tokenizer)
+    return callbacks.HellaSwag(examples=examples, every=config.eval.hellaswag_every, log=log, display=display)
 
 
 def _machine(config: TrainConfig, saved: dict[str, Any], shape: GPTConfig, world: World, parallel: str) -> Machine:
@@ -286,6 +299,7 @@ def _new_model(shape: GPTConfig, config: TrainConfig, tokenizer: Tokenizer, *, r
     init_weights(model, seed=config.seed)
     if config.init_from is not None and not resumed:
         init_from(model, tokenizer, config.init_from)
+    model.recompute = config.runtime.recompute
     if config.lora.rank:
         add_lora(model, rank=config.lora.rank, alpha=config.lora.alpha, seed=config.seed)
     return model

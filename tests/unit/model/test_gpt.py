@@ -212,3 +212,18 @@ def test_compiled_equals_eager(tiny_model):
     eager = LossModule(tiny_model)
     compiled = torch.compile(eager, dynamic=False)
     torch.testing.assert_close(compiled(idx, targets), eager(idx, targets), atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_recomputing_gives_the_same_gradients(tiny_config, dropout):
+    model = init_weights(GPT(dataclasses.replace(tiny_config, dropout=dropout)), seed=0).train()
+    idx = torch.randint(27, (2, 16), generator=torch.Generator().manual_seed(0))
+    grads = []
+    for recompute in (False, True):
+        model.recompute = recompute
+        model.zero_grad()
+        torch.manual_seed(5)
+        lm_loss_sum(model(idx), idx).backward()
+        grads.append([p.grad.clone() for p in model.parameters()])
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)

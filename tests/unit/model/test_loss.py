@@ -61,7 +61,7 @@ def test_the_model_uses_it_and_keeps_its_gradients(monkeypatch):
     targets = idx.roll(-1, dims=1)
     grads = []
     for chunk_bytes in (1 << 30, 7 * 4 * 33):  # all in one piece; 7 tokens at a time
-        monkeypatch.setitem(loss_room.CHUNK_BYTES, "cpu", chunk_bytes)
+        monkeypatch.setitem(loss_room.LOGITS_BYTES, "cpu", chunk_bytes)
         model.zero_grad()
         LossModule(model)(idx, targets).backward()
         grads.append({name: p.grad.clone() for name, p in model.named_parameters()})

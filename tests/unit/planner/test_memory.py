@@ -16,9 +16,10 @@ def shape(**options):
     return GPTConfig(n_layer=3, n_head=4, n_embd=128, block_size=64, vocab_size=151, **options)
 
 
-def kept_for_backward(config, *, half):
+def kept_for_backward(config, *, half, recompute=False):
     """Bytes of all storages that autograd keeps, except the weights themselves."""
     model = GPT(config).train()
+    model.recompute = recompute
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept = {}
 
@@ -40,6 +41,24 @@ def test_activations_are_what_autograd_keeps(half, dropout, position):
     log_probabilities = B * config.block_size * config.vocab_size * 4
     predicted = memory.activations + log_probabilities
     assert predicted == pytest.approx(kept_for_backward(config, half=half), rel=0.03)
+
+
+def test_recomputing_keeps_one_input_a_block():
+    config = shape()
+    memory = training_memory(config, micro_batch_size=B, cpu=True, recompute=True)
+    one_block = training_memory(config, micro_batch_size=B, cpu=True).activations - memory.activations
+    one_block = (one_block + (config.n_layer - 1) * 4 * B * config.block_size * config.n_embd) // (config.n_layer - 1)
+    stream = 4 * B * config.block_size * config.n_embd
+    predicted = memory.activations - one_block + B * config.block_size * config.vocab_size * 4
+    # While a block is computed again its own activations come on top; before the backward pass they are not there.
+    assert predicted == pytest.approx(kept_for_backward(config, half=False, recompute=True), abs=1.1 * stream)
+
+
+def test_logits_of_a_large_vocabulary_are_never_whole():
+    config = GPTConfig(n_layer=12, n_head=12, n_embd=768, block_size=1024, vocab_size=50257)
+    logits = training_memory(config, micro_batch_size=4, cpu=True).logits
+    assert logits < 4 * 1024 * 50257 * 4 / 1.5
+    assert training_memory(config, micro_batch_size=32, cpu=True).logits < 1.3 * logits
 
 
 def test_state_is_what_adamw_keeps():
