@@ -4,11 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 from groundup.config.model import GPTConfig
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.tokenizer.char import CharTokenizer
+
+# Machines that test are busy: how long an example takes says nothing about it.
+settings.register_profile("groundup", deadline=None)
+settings.load_profile("groundup")
 
 SHARED = Path(__file__).parents[2] / "shared"
 
