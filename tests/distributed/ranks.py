@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from groundup.optim.build import build_optimizers
 from groundup.runtime.distributed import World, joined
 from groundup.runtime.parallel import refuse_different_weights, replicate, shard, whole
 from groundup.runtime.precision import Precision
+from groundup.training import build
 from groundup.training.signals import StopRequest
 from groundup.training.state import TrainState
 from groundup.training.trainer import Trainer
@@ -38,10 +40,11 @@ def enter(connection, function, rank, size, port, folder, arguments):
     """Become one rank, as torchrun would have made it, and send back what the function returns."""
     os.environ |= {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size),
-        "GROUP_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+        "GROUP_RANK": "0", "TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
     }  # fmt: skip
     os.chdir(folder)
     torch.set_num_threads(1)
+    build.peak_flops = lambda *_: 1e12  # measuring takes longer than all steps of a test
     with Path(f"rank{rank}.txt").open("a") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
@@ -188,9 +191,22 @@ def nan_on_rank_1():
 
 
 @contextlib.contextmanager
-def other_weights_on_rank_1():
-    import groundup.training.build as build
+def stop_after_4_steps():
+    """The last rank gets a SIGTERM during the 4th step of its session."""
+    step, made = Trainer.train_step, []
 
+    def stopping(self):
+        made.append(1)
+        if len(made) == 4 and self.world.rank == self.world.size - 1:
+            signal.raise_signal(signal.SIGTERM)
+        return step(self)
+
+    Trainer.train_step = stopping
+    yield
+
+
+@contextlib.contextmanager
+def other_weights_on_rank_1():
     original = build.init_weights
     build.init_weights = lambda model, *, seed: original(model, seed=seed + int(os.environ["RANK"]))
     yield

@@ -25,7 +25,6 @@ def replicate(module: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(
         module,
         device_ids=[torch.cuda.current_device()] if device.type == "cuda" else None,
-        broadcast_buffers=False,
         gradient_as_bucket_view=True,
     )
 

@@ -166,7 +166,9 @@ def build_callbacks(run: Run, config: TrainConfig, *, log: Logger, display: Disp
     """Who looks on at a run, in the order that `training.callbacks` explains."""
     trainer = run.trainer
     shape = trainer.model.config
-    precision = trainer.precision
+    peak = None
+    if trainer.world.is_main:  # who logs; measuring takes a second
+        peak = trainer.world.size * peak_flops(trainer.device, trainer.precision.name)
     looking_on: list[Any] = [
         callbacks.LogMetrics(
             log=log,
@@ -174,7 +176,7 @@ def build_callbacks(run: Run, config: TrainConfig, *, log: Logger, display: Disp
             every=config.log_every,
             lr=config.optim.lr,
             flops_per_token=flops_per_token(shape, shape.block_size),
-            peak_flops=peak_flops(trainer.device, precision.name) * trainer.world.size,
+            peak_flops=peak,
         ),
         callbacks.Evaluate(
             measure=lambda: run.measure(trainer.loss_module),

@@ -1,0 +1,177 @@
+"""Runs of several ranks, through the command line."""
+
+import json
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from groundup.checkpoint.artifact import load_tensors
+from groundup.cli.main import main
+
+FLAGS = [
+    "--data.source=text", "--data.path=text.txt", "--model.n-layer=2", "--model.n-head=2", "--model.n-embd=16",
+    "--model.block-size=16", "--tokens-per-step=256", "--runtime.micro-batch-size=4", "--runtime.threads=1",
+    "--runtime.compile=off", "--runtime.device=cpu", "--optim.name=adamw", "--optim.warmup-steps=3", "--eval.every=8",
+    "--eval.sample-every=8", "--eval.sample-tokens=5", "--checkpoint.every=4", "--log-every=1",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("groundup.training.build.peak_flops", lambda *_: 1e12)
+    text = "".join(f"SPEAKER {i % 7}:\nthe {i} quick brown foxes jump over {i * i} lazy dogs\n\n" for i in range(60))
+    (tmp_path / "text.txt").write_text(text)
+    return tmp_path
+
+
+@pytest.fixture
+def train(start, place):
+    """train(size, name, ...) -> (exit codes by rank, team): a new run, or with --resume the rest of one."""
+
+    def run(size, name, *words, wait=True, patch=None, per_rank=None, resume=False):
+        base = ["--resume", f"runs/{name}"] if resume else ["shakespeare", f"--name={name}", *FLAGS]
+        team = start(size, "command", words=["train", *base, *words], patch=patch, per_rank=per_rank)
+        return (team.results() if wait else None), team
+
+    return run
+
+
+def rows(name, key):
+    lines = [json.loads(line) for line in Path(f"runs/{name}/metrics.jsonl").read_text().splitlines()]
+    return [line[key] for line in lines if key in line]
+
+
+def checkpoints(name):
+    return sorted(Path(f"runs/{name}/checkpoints").glob("step-*"))
+
+
+def until(condition, seconds=60.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return
+        time.sleep(0.02)
+    raise AssertionError("waited in vain")
+
+
+def test_rank_0_alone_writes_and_prints(train, place):
+    codes, team = train(2, "two", "--max-steps=8")
+    assert codes == [0, 0], team.texts()
+    assert "on cpu in fp32, 2 processes (ddp)" in team.text(0)
+    assert "what to try next" in team.text(0)
+    assert team.text(1) == ""
+    assert [r for r in rows("two", "step") if r == 8]
+    assert len(rows("two", "train/loss")) == 8
+    assert rows("two", "tokens")[-1] == 8 * 256
+    run = json.loads(Path("runs/two/run.json").read_text())
+    assert run["resolved"]["parallel"] == "ddp"
+    assert run["resolved"]["processes"] == 2
+    assert run["command"].startswith("torchrun --standalone --nproc_per_node 2 -m groundup train shakespeare")
+    assert main(["generate", "runs/two", "--prompt=the", "--max-new-tokens=3"]) == 0
+
+
+def test_resumed_with_other_world_sizes_it_is_the_same_run(train):
+    """1 -> 2 -> 4 -> 1 ranks, each stopped by a signal, against one process: the same samples, losses to 1e-6."""
+    options = ["--max-steps=16", "--eval.sample-every=0"]
+    assert main(["train", "shakespeare", "--name=whole", *FLAGS, *options]) == 0
+    sessions = [(1, "ddp", "stop_after_4_steps"), (2, "ddp", "stop_after_4_steps"),
+                (4, "fsdp", "stop_after_4_steps"), (1, "ddp", None)]  # fmt: skip
+    for number, (size, parallel, patch) in enumerate(sessions):
+        words = [*(options if number == 0 else []), f"--runtime.parallel={parallel}"]
+        codes, team = train(size, "parts", *words, patch=patch, resume=number > 0)
+        assert codes == [143 if patch else 0] * size, team.texts()
+        assert number == 0 or f"resumed at step {4 * number}" in team.text(0)
+        assert checkpoints("parts")[-1].name == f"step-{4 * (number + 1):07d}"
+
+    whole, parts = checkpoints("whole")[-1], checkpoints("parts")[-1]
+    places = [json.loads((path / "training.json").read_text())["state"]["data"] for path in (whole, parts)]
+    assert places[0] == places[1]
+    assert places[0]["consumed"] == 16 * 256 // 16
+    assert rows("parts", "train/loss") == pytest.approx(rows("whole", "train/loss"), abs=1e-6)
+    assert rows("parts", "optim/grad_norm") == pytest.approx(rows("whole", "optim/grad_norm"), abs=1e-6)
+    assert rows("parts", "val/loss") == pytest.approx(rows("whole", "val/loss"), abs=1e-6)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_resume_is_bitwise(train, parallel):
+    """With dropout: every rank's generators are in the checkpoint."""
+    options = ["--model.dropout=0.2", "--max-steps=8", f"--runtime.parallel={parallel}", "--eval.sample-every=0"]
+    assert train(2, "whole", *options)[0] == [0, 0]
+    codes, team = train(2, "parts", *options, patch="stop_after_4_steps")
+    assert codes == [143, 143], team.texts()
+    assert train(2, "parts", resume=True)[0] == [0, 0]
+    whole, parts = checkpoints("whole")[-1], checkpoints("parts")[-1]
+    for name in ("model.safetensors", "training.safetensors"):
+        assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
+    generators = {k: t for k, t in load_tensors(whole / "training.safetensors").items() if k.startswith("rng")}
+    assert set(generators) == {"rng/cpu", "rng1/cpu"}
+    assert not generators["rng/cpu"].equal(generators["rng1/cpu"])
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_one_rank_saves_and_stops_all(train, number):
+    _, team = train(2, "stopped", "--max-steps=100000", wait=False)
+    until(lambda: len(checkpoints("stopped")) >= 2)
+    os.kill(team.processes[1].pid, number)
+    assert team.results() == [128 + number] * 2
+    assert "continue with: torchrun --standalone --nproc_per_node 2 -m groundup train --resume" in team.text(0)
+    assert team.text(1) == ""
+    step = int(checkpoints("stopped")[-1].name.removeprefix("step-"))
+    assert step == rows("stopped", "step")[-1]
+    assert main(["train", "--resume", "runs/stopped", f"--max-steps={step + 1}"]) == 0
+
+
+def test_nan_on_one_rank_stops_all_before_any_weight_changes(train):
+    codes, team = train(2, "nan", "--max-steps=100", "--eval.every=100", patch="nan_on_rank_1")
+    assert codes == [1, 1]
+    errors = [line for line in (team.text(0) + team.text(1)).splitlines() if line.startswith("groundup:")]
+    assert len(errors) == 1
+    assert re.match(r"groundup: step 3: the loss is nan \(on rank 1\) and the gradient norm nan", errors[0])
+    assert rows("nan", "step")[-1] == 2
+    assert checkpoints("nan") == []
+
+
+@pytest.mark.parametrize(
+    ("size", "words", "options", "message"),
+    [
+        (2, ["--runtime.parallel=none"], {}, "would train 2 models that know nothing of each other"),
+        (3, [], {}, "a multiple of micro_batch_size * block_size * processes = 4 * 16 * 3 = 192, got 256"),
+        (2, ["--runtime.parallel=fsdp", "--optim.name=muon"], {}, "muon turns whole matrices"),
+        (2, ["--runtime.parallel=fsdp", "--runtime.compile=on"], {}, "does not go with --runtime.parallel fsdp"),
+        (2, [], {"patch": "other_weights_on_rank_1"}, "the ranks do not have the same weights: wte.weight of rank 1"),
+    ],
+)  # fmt: skip
+def test_a_wrong_setup_is_one_line_and_trains_nothing(size, words, options, message, train):
+    codes, team = train(size, "wrong", "--max-steps=8", *words, **options)
+    assert set(codes) <= {1, 2}
+    said = "".join(team.text(rank) for rank in range(size))
+    assert len(set(re.findall(r"groundup: .*", said))) == 1, said
+    assert message in said
+    assert "Traceback" not in said
+    assert not checkpoints("wrong")
+
+
+def test_ranks_with_other_settings_are_refused(train, start):
+    words = ["train", "shakespeare", "--name=other", *FLAGS, "--max-steps=8"]
+    team = start(2, "command", per_rank=[{"words": words}, {"words": [*words, "--optim.lr=0.5"]}])
+    assert team.results() == [1, 1]
+    assert (team.text(0) + team.text(1)).count("rank 1 was started with other settings than rank 0") == 1
+
+
+@pytest.mark.parametrize(("number", "timeout"), [(signal.SIGKILL, 600), (signal.SIGSTOP, 2)])
+def test_a_rank_that_dies_or_hangs_is_named(train, number, timeout):
+    _, team = train(2, "lost", "--max-steps=100000", f"--runtime.timeout={timeout}", wait=False)
+    until(lambda: checkpoints("lost"))
+    os.kill(team.processes[1].pid, number)
+    team.processes[0].join(30)
+    assert not team.processes[0].is_alive()
+    errors = [line for line in team.text(0).splitlines() if line.startswith("groundup:")]
+    assert len(errors) == 1, team.text(0)
+    assert "rank 1 of 2 is lost" in errors[0]
+    assert "Traceback" not in team.text(0)
+    assert checkpoints("lost")
