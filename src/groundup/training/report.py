@@ -19,14 +19,16 @@ from groundup.training.plot import plot_loss
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; color: #1f2328 }
 h1 { margin-bottom: 0 } h2 { margin-top: 2rem; border-bottom: 1px solid #d0d7de }
-img { width: 100%; margin-top: 1rem } table { border-collapse: collapse } td, th { padding: .2rem 1rem .2rem 0; text-align: left }
+img { width: 100%; margin-top: 1rem }
+table { border-collapse: collapse } td, th { padding: .2rem 1rem .2rem 0; text-align: left }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 pre { background: #f6f8fa; padding: .8rem; overflow-x: auto; white-space: pre-wrap; font-size: 14px }
 table.wide { width: 100% } table.wide th { white-space: nowrap } td.bar { width: 60% }
 td.bar div { background: #8fb8de; height: .8rem; min-width: 1px }
 .quiet { color: #59636e } details { margin: .5rem 0 }
 @media (prefers-color-scheme: dark) {
-  body { background: #0d1117; color: #e6edf3 } .quiet { color: #9198a1 } pre { background: #161b22 } img { background: #fff }
+  body { background: #0d1117; color: #e6edf3 } .quiet { color: #9198a1 }
+  pre { background: #161b22 } img { background: #fff }
 }
 """
 
