@@ -10,6 +10,7 @@ import datetime
 import hashlib
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -217,12 +218,37 @@ def _join(device: torch.device, timeout: float) -> World:
     limit = datetime.timedelta(seconds=timeout)
     try:
         store, _, _ = next(iter(rendezvous("env://", timeout=limit)))
-        shared = PrefixStore("torch", store)
-        dist.init_process_group(backend, store=shared, rank=rank, world_size=size, timeout=limit)
+        store = PrefixStore(_name_of_this_start(store, rank, size, timeout), store)
+        torchs = PrefixStore("torch", store)
+        dist.init_process_group(backend, store=torchs, rank=rank, world_size=size, timeout=limit)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"rank {rank} of {size} cannot join the others: {reason}") from error
     return World(rank=rank, size=size, local_rank=local_rank, store=store)
+
+
+def _name_of_this_start(store: Store, rank: int, size: int, timeout: float) -> str:
+    """A name for this start of the processes, the same on all of them and new each time.
+
+    torchrun's store outlives a restart, and so do addresses of dead processes in it. Nor does it tell how often the
+    processes of other machines were started. So each rank asks under a name that it has just drawn, and rank 0 answers
+    whoever asks until all ranks of today have heard it.
+    """
+    mine = secrets.token_hex(8)
+    if rank:
+        store.set(f"groundup/question/{rank}", mine)
+        name = store.get(f"groundup/answer/{mine}").decode()
+        store.add(f"groundup/heard/{name}", 1)
+        return name
+    end = time.monotonic() + timeout
+    while store.add(f"groundup/heard/{mine}", 0) < size - 1:
+        for other in range(1, size):
+            if store.check([question := f"groundup/question/{other}"]):
+                store.set(f"groundup/answer/{store.get(question).decode()}", mine)
+        if time.monotonic() > end:
+            raise RuntimeError(f"timed out after {timeout:g} seconds: not all ranks have come")
+        time.sleep(0.01)
+    return mine
 
 
 def _is_loss(error: RuntimeError) -> bool:

@@ -1,0 +1,105 @@
+"""Under the real torchrun: a rank is killed, all are started again, and nothing shows in the end."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+RUN = [
+    "-m", "groundup", "train", "shakespeare", "--data.source=text", "--data.path=text.txt", "--model.n-layer=2",
+    "--model.n-head=2", "--model.n-embd=16", "--model.block-size=16", "--model.dropout=0.1", "--tokens-per-step=128",
+    "--runtime.micro-batch-size=4", "--runtime.threads=1", "--runtime.compile=off", "--runtime.device=cpu",
+    "--optim.name=adamw", "--eval.every=100", "--eval.sample-every=0", "--checkpoint.every=20", "--log-every=20",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    text = "".join(f"SPEAKER {i % 7}:\nthe {i} quick brown foxes jump over {i * i} lazy dogs\n\n" for i in range(60))
+    (tmp_path / "text.txt").write_text(text)
+    return tmp_path
+
+
+@pytest.fixture
+def torchrun(place):
+    """torchrun(name, flags of torchrun, flags of the run) -> its process."""
+    started = []
+
+    def begin(name, *words, options=()):
+        command = [*TORCHRUN, *options, *RUN, f"--name={name}", *words]
+        with Path(f"{name}.txt").open("w") as output:
+            started.append(subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        for child in psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []:
+            child.kill()
+        process.kill()
+        process.wait()
+
+
+def rank_process(process, rank):
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            if child.environ().get("RANK") == str(rank):
+                return child
+        except psutil.Error:
+            continue
+    return None
+
+
+def checkpoints(name):
+    return sorted(Path(f"runs/{name}/checkpoints").glob("step-*"))
+
+
+def until(condition, seconds=120.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.02)
+    raise AssertionError("waited in vain: " + "".join(p.read_text()[-3000:] for p in Path().glob("*.txt")))
+
+
+def test_a_killed_rank_is_started_again_and_the_bytes_are_those_of_an_undisturbed_run(torchrun, start):
+    steps = "--max-steps=400"
+    whole = start(2, "command", words=[*RUN[2:], "--name=whole", steps])
+    broken = torchrun("broken", steps, options=["--max-restarts=1"])
+    until(lambda: checkpoints("broken"))
+    rank_process(broken, 1).send_signal(signal.SIGKILL)
+    assert broken.wait(120) == 0, Path("broken.txt").read_text()
+    output = Path("broken.txt").read_text()
+    assert "torchrun started this job again" in output
+    resumed = re.findall(r"resumed at step (\d+)", output)
+    assert len(resumed) == 1
+    assert 20 <= int(resumed[0]) < 400
+
+    assert whole.results() == [0, 0], whole.texts()
+    ends = [checkpoints(name)[-1] for name in ("broken", "whole")]
+    assert ends[0].name == ends[1].name == "step-0000400"
+    for name in ("model.safetensors", "training.safetensors"):
+        assert (ends[0] / name).read_bytes() == (ends[1] / name).read_bytes(), name
+    assert not Path("runs/broken.1").exists()
+
+
+@pytest.mark.slow
+def test_sigterm_to_torchrun_saves(torchrun):
+    """As a scheduler preempts: torchrun passes the signal on, and a rank that gets it twice still saves."""
+    process = torchrun("preempted", "--max-steps=1000000")
+    until(lambda: checkpoints("preempted"))
+    rank_process(process, 0).send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    process.wait(60)
+    output = Path("preempted.txt").read_text()
+    assert "continue with: torchrun --standalone --nproc_per_node 2 -m groundup train --resume" in output
+    step = int(re.search(r"stopped at step (\d+)", output)[1])
+    assert checkpoints("preempted")[-1].name == f"step-{step:07d}"
