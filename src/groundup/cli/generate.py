@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
         )
 
     if options.interactive:
-        return _converse(stream, options.seed, first=[prompt] if prompt else [])
+        return _converse(stream, options.seed, first=[options.prompt] if prompt else [])
     if options.stream:
         pieces = stream(prompt, options.seed)
         _show([prompt])
@@ -105,7 +105,7 @@ def _converse(stream: Callable[[str, int], Iterator[str]], seed: int, *, first: 
     failed = False
     for turn, prompt in enumerate(_prompts(first, terminal=terminal)):
         try:
-            _show(stream(prompt, seed + turn))
+            _show(stream(_unescape(prompt), (seed + turn) % 2**63))
             _show("\n")
         except UserError as error:
             print(f"groundup: {error}", file=sys.stderr, flush=True)
@@ -116,7 +116,7 @@ def _converse(stream: Callable[[str, int], Iterator[str]], seed: int, *, first: 
 
 
 def _prompts(first: Iterable[str], *, terminal: bool) -> Iterator[str]:
-    """The prompts given already, then one a line until the end of input."""
+    """The prompts given already, then one a line until the end of input, as they were typed."""
     yield from first
     if terminal:
         with contextlib.suppress(ImportError):  # Windows has none
@@ -124,7 +124,7 @@ def _prompts(first: Iterable[str], *, terminal: bool) -> Iterator[str]:
         _show("Type the beginning of a text; \\n stands for a new line. Ctrl-C ends a text, Ctrl-D the session.\n")
     while True:
         try:
-            yield _unescape(input("> " if terminal else ""))
+            yield input("> " if terminal else "")
         except EOFError:
             if terminal:
                 _show("\n")

@@ -17,7 +17,7 @@ class Options:
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
     """hf:gpt2, hf:gpt2-medium, hf:gpt2-large, hf:gpt2-xl, hf:distilgpt2, hf:OWNER/NAME, a Hugging Face folder,
     nanoGPT's ckpt.pt or llm.c's .bin."""
-    out: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")] = None
+    out: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[OUT]")] = None
     """The folder to make; models/NAME if not given."""
     tokenizer: str | None = None
     """gpt2 or the path of a tokenizer.json, where the model comes without one."""

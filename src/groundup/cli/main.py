@@ -4,6 +4,7 @@ import difflib
 import importlib
 import keyword
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -44,14 +45,10 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help", "help"):
-        print(usage())
-        return 0
-    if words[0] in ("-V", "--version"):
-        print(f"groundup {__version__}")
-        return 0
     try:
-        return run(words[0], words[1:])
+        code = run(words[0], words[1:]) if words else run("help", [])
+        sys.stdout.flush()  # a full disk is told below, and not by Python at exit
+        return code
     except UserError as error:
         print(f"groundup: {error}", file=sys.stderr)
         return error.exit_code
@@ -59,9 +56,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("groundup: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output is gone (`| head`): say nothing, and keep Python from saying it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader of our output is gone (`| head`)
         return 1
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        print(f"groundup: {f'cannot use {error.filename}: ' if error.filename else ''}{reason}", file=sys.stderr)
+        _drop_output()
+        return 1
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        asked = re.search(r"(tried|unable) to allocate [\d.,]+ \w+", str(error), re.IGNORECASE)
+        said = f" ({asked[0][0].lower()}{asked[0][1:]})" if asked else ""
+        print(f"groundup: out of memory{said}; a smaller batch, context or model needs less", file=sys.stderr)
+        return 1
+
+
+def _drop_output() -> None:
+    """Where nobody takes what is left to print, keep Python from telling so once more at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether the memory of the machine or of its GPU was too small; torch need not be imported to know."""
+    return isinstance(error, MemoryError) or (
+        type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
+    )
 
 
 def run(command: str, argv: list[str]) -> int:
@@ -70,6 +93,12 @@ def run(command: str, argv: list[str]) -> int:
     Raises:
         UsageError: There is no such command.
     """
+    if command in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if command in ("-V", "--version"):
+        print(f"groundup {__version__}")
+        return 0
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"

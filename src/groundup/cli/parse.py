@@ -16,6 +16,14 @@ from groundup.config.errors import UsageError
 
 T = TypeVar("T")
 
+PLAINLY = (
+    (r"^Error parsing (--\S+): invalid literal for int\(\) with base 10: (.*)$", r"\1 must be a whole number, got \2"),
+    (r"^Error parsing (--\S+): could not convert string to float: (.*)$", r"\1 must be a number, got \2"),
+    (r"^Missing value for argument '(--\S+)'.*$", r"\1 needs a value"),
+    (r"^Invalid choice (.*) for argument '(\S+)'\. Expected one of \((.*?),?\)$", r"\2 must be one of \3, got \1"),
+)
+"""What tyro says in Python's words, in those of the person who types."""
+
 
 @contextlib.contextmanager
 def _plain_boxes() -> Iterator[tuple[io.TextIOWrapper, io.StringIO]]:
@@ -84,6 +92,8 @@ def one_line(box: str) -> str:
     message = re.sub(r"^Error parsing (?!--)[\w.\-]+: ", "", message)  # a class of ours says the whole sentence
     if message.startswith("Missing from"):  # what is missing stands deeper than the sentences about it
         message = "missing " + ", ".join(re.findall(r"^│ {5}(\S.*?) *│$", box.split("│ ──")[0], re.MULTILINE))
+    for pattern, said in PLAINLY:
+        message = re.sub(pattern, said, message, flags=re.IGNORECASE)
     message = message or " ".join(box.split()) or "wrong usage"
     return f"{message[0].lower()}{message[1:]}"
 

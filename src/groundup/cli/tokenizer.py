@@ -28,7 +28,7 @@ STYLES = ("black on bright_cyan", "black on bright_yellow", "black on bright_gre
 class TrainOptions:
     """Learn a byte pair encoding from text files or from a corpus."""
 
-    files: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
+    files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE...")] = ()
     """UTF-8 text; each file is one text."""
     source: Literal["shakespeare", "tiny-shakespeare"] | None = None
     """A corpus in place of files. Its validation part is left out."""
@@ -53,7 +53,7 @@ class TrainOptions:
 class EncodeOptions:
     """Print the ids of a text."""
 
-    text: Annotated[str | None, tyro.conf.Positional] = None
+    text: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[TEXT]")] = None
     """What to encode; standard input unless given."""
     tokenizer: str = "gpt2"
     """gpt2, or the path of a tokenizer.json or of a folder with one, such as a model's."""
@@ -63,7 +63,7 @@ class EncodeOptions:
 class ShowOptions:
     """Show where a text is cut into tokens; with several tokenizers, compare them."""
 
-    text: Annotated[str | None, tyro.conf.Positional] = None
+    text: Annotated[str | None, tyro.conf.Positional, tyro.conf.arg(metavar="[TEXT]")] = None
     """What to show; standard input unless given."""
     tokenizer: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """gpt2, or the path of a tokenizer.json or of a folder with one; give the flag again to compare."""

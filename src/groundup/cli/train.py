@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groundup.cli.parse import parse
-from groundup.config.errors import UsageError
+from groundup.config.errors import UsageError, UserError
 from groundup.config.io import differing_keys, from_dict, load_json
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
@@ -122,7 +122,7 @@ def read_request(words: list[str]) -> Request:
             base = parse(TrainConfig, words, prog=prog, default=base, also=OWN_FLAGS)
             base = _saved_config(base.run_dir)
     elif config_file is not None:
-        base = from_dict(TrainConfig, load_json(Path(config_file)))
+        base = _read_config(Path(config_file))
     else:
         base = _saved_config(Path(str(resume_dir)))
     config = parse(TrainConfig, words, prog=prog, default=base, also=OWN_FLAGS)
@@ -141,9 +141,20 @@ def find_preset(name: str) -> TrainConfig:
     """
     if name in RECIPES:
         return RECIPES[name]
+    if (Path(name) / "config.json").is_file():
+        raise UsageError(f"{name} is a run, not a preset; to go on with it: groundup train --resume {name}")
     near = difflib.get_close_matches(name, RECIPES, n=1)
     hint = f"did you mean {near[0]}?" if near else f"the presets are {', '.join(RECIPES)}"
     raise UsageError(f"unknown preset {name!r}; {hint}")
+
+
+def _read_config(path: Path) -> TrainConfig:
+    """A config.json; what is wrong with it is told with its name."""
+    values = load_json(path)
+    try:
+        return from_dict(TrainConfig, values)
+    except UserError as error:
+        raise type(error)(f"{path}: {error}") from None
 
 
 def _saved_config(run_dir: Path) -> TrainConfig:
@@ -153,7 +164,7 @@ def _saved_config(run_dir: Path) -> TrainConfig:
     path = run_dir / "config.json"
     if not path.is_file():
         raise UsageError(f"{run_dir} holds no run to resume: there is no {path.name} in it")
-    saved = from_dict(TrainConfig, load_json(path))
+    saved = _read_config(path)
     absolute = run_dir.resolve()
     if saved.run_dir.resolve() == absolute:
         return saved

@@ -58,7 +58,7 @@ def test_every_bench_explains_itself(name, capsys):
     [
         (["trian"], "unknown benchmark 'trian'; did you mean train?"),
         (["zzz"], f"unknown benchmark 'zzz'; the benchmarks are {', '.join(BENCHES)}"),
-        (["train", "--rounds", "x"], "error parsing --rounds: invalid literal for int() with base 10: 'x'"),
+        (["train", "--rounds", "x"], "--rounds must be a whole number, got 'x'"),
         (["train", "--rouds=3"], "unrecognized options: --rouds=3; did you mean --rounds?"),
     ],
 )

@@ -82,6 +82,9 @@ def test_prompts_from_a_pipe(folder, capsys, monkeypatch):
     assert "'Ä'" in answer.err
     assert answer.err.count("\n") == 1
     assert len(answer.out) == len(first)
+    answer = converse("ab\n\udcff\ncd\n", code=1)
+    assert "valid UTF-8" in answer.err
+    assert len(answer.out) == len(first)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +104,7 @@ def test_prompts_from_a_pipe(folder, capsys, monkeypatch):
         (["--prompt=\udcff"], "the text must be valid UTF-8, got '\\udcff'"),
         (["--prompt=" + "a" * 17], "the prompt has 17 tokens, the model's context is 16: shorten it"),
         (["--temprature=1"], "unrecognized options: --temprature=1; did you mean --temperature?"),
-        (["--device=tpu"], "invalid choice 'tpu' for argument '--device'."),
+        (["--device=tpu"], "--device must be one of 'auto', 'cpu', 'cuda', 'mps', got 'tpu'"),
     ],
 )
 def test_wrong_usage_is_one_line_and_2(flags, message, folder, capsys):

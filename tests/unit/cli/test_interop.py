@@ -53,7 +53,7 @@ def test_formats(place, kind):
         (["import", "poet", "poet"], 2, "poet is there already"),
         (["export", "nowhere", "out"], 1, "nowhere does not exist"),
         (["export", "poet", "poet"], 2, "poet is there already"),
-        (["export", "poet", "out", "--format=exe"], 2, "invalid choice"),
+        (["export", "poet", "out", "--format=exe"], 2, "--format must be one of"),
         (["export", "poet", "out", "--push-to-hub=poet"], 2, "push-to-hub must be OWNER/NAME, got 'poet'"),
         (["export", "poet"], 2, "missing OUT"),
         (["import"], 2, "missing SOURCE"),

@@ -3,8 +3,10 @@ import os
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
+import torch
 
 from groundup import __version__
 from groundup.cli import main as cli
@@ -98,6 +100,41 @@ def test_our_errors_keep_their_traceback(command):
         main(["doctor"])
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            PermissionError(13, "Permission denied", "runs/config.json"),
+            "cannot use runs/config.json: Permission denied",
+        ),
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (OSError(), "OSError"),
+        (
+            RuntimeError(
+                "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
+                " allocate 1920 bytes. Error code 12 (Cannot allocate memory)"
+            ),
+            "out of memory (tried to allocate 1920 bytes); a smaller batch, context or model needs less",
+        ),
+        (MemoryError(), "out of memory; a smaller batch, context or model needs less"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(error, line, command, capsys):
+    def fail(argv):
+        raise error
+
+    command(fail)
+    assert error_of(capsys, ["doctor"], 1) == line
+
+
+def test_a_gpu_out_of_memory_is_one_line(command, capsys):
+    def fail(argv):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has\na total of 1 GiB.")
+
+    command(fail)
+    assert error_of(capsys, ["doctor"], 1).startswith("out of memory (tried to allocate 2.00 GiB);")
+
+
 def test_ctrl_c_is_130(command, capsys):
     def interrupt(argv):
         raise KeyboardInterrupt
@@ -117,6 +154,16 @@ def test_words_come_from_the_command_line(command, monkeypatch):
     command(lambda argv: len(argv))
     monkeypatch.setattr(sys, "argv", ["groundup", "doctor", "a", "b"])
     assert main() == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a file that is always full")
+@pytest.mark.parametrize("words", [["--help"], ["train"], ["train", "shakespeare", "--dry-run"]])
+def test_a_full_disk_is_one_line(words):
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "groundup", *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (result.returncode, result.stderr) == (1, "groundup: No space left on device\n")
 
 
 def test_a_reader_that_leaves_is_no_error():

@@ -132,7 +132,7 @@ def test_mistakes_are_one_line(place, capsys, code, words, line):
 
 
 def test_a_wrong_axis_names_the_right_ones(capsys):
-    assert "('tokens', 'time', 'flops')" in error_of(capsys, 2, "plot", "a", "--x", "steps")
+    assert "'tokens', 'time', 'flops'" in error_of(capsys, 2, "plot", "a", "--x", "steps")
 
 
 def test_no_torch_is_needed(place):

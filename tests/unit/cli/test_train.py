@@ -105,12 +105,12 @@ def test_dry_run_prints_the_whole_plan_and_touches_nothing(name, capsys, place, 
         (["--seed=3"], "name one of: a preset, --config FILE, --resume DIR"),
         (["shakespeare", "--config", "c.json"], "name one of: a preset, --config FILE, --resume DIR"),
         (["shakespeare", "--optm.lr", "1"], "unrecognized options: --optm.lr, 1; did you mean --optim.lr?"),
-        (["shakespeare", "--optim.lr", "x"], "error parsing --optim.lr: could not convert string to float: 'x'"),
+        (["shakespeare", "--optim.lr", "x"], "--optim.lr must be a number, got 'x'"),
         (["shakespeare", "--dryrun"], "unrecognized options: --dryrun; did you mean --dry-run?"),
         (["shakespeare", "--resum"], "unrecognized options: --resum; did you mean --resume?"),
         (["shakespeare", "--lr=1"], "unrecognized options: --lr=1; did you mean --optim.lr?"),
         (["shakespeare", "--optim.lr=nan"], "optim.lr must be a number, got nan (see groundup train shakespeare "),
-        (["shakespeare", "--optim.name", "sgd"], "invalid choice 'sgd' for argument '--optim.name'"),
+        (["shakespeare", "--optim.name", "sgd"], "--optim.name must be one of 'adamw', 'muon', got 'sgd'"),
         (["shakespeare", "--tokens-per-step=100"], "tokens_per_step must be a multiple of"),
         (["shakespeare", "stray"], "unrecognized options: stray"),
         (["--config"], "--config needs a value"),
@@ -129,10 +129,17 @@ def test_a_config_file_that_cannot_be_used_is_named(capsys):
     assert error_of(capsys, "--config", "gone.json") == (1, "cannot read gone.json: No such file or directory")
     Path("bad.json").write_text('{"model": {"n_layr": 3}}')
     assert error_of(capsys, "--config", "bad.json") == (
-        1, "unknown config key model.n_layr; did you mean model.n_layer?",
+        1, "bad.json: unknown config key model.n_layr; did you mean model.n_layer?",
     )  # fmt: skip
     Path("worse.json").write_text('{"model": {"n_layer": 0}}')
-    assert error_of(capsys, "--config", "worse.json") == (2, "model.n_layer must be at least 1, got 0")
+    assert error_of(capsys, "--config", "worse.json") == (2, "worse.json: model.n_layer must be at least 1, got 0")
+
+
+def test_a_run_in_place_of_a_preset_is_told_how_to_go_on(capsys):
+    Path("runs/mine").mkdir(parents=True)
+    Path("runs/mine/config.json").write_text("{}")
+    line = "runs/mine is a run, not a preset; to go on with it: groundup train --resume runs/mine"
+    assert error_of(capsys, "runs/mine") == (2, line)
 
 
 def test_find_preset():
