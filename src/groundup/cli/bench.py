@@ -11,6 +11,8 @@ from groundup.config.errors import UsageError
 BENCHES = {
     "train": "training throughput, MFU and memory, against nanoGPT and transformers",
     "generate": "decoding throughput, against transformers and nanoGPT",
+    "eval": "multiple-choice scoring, against one example at a time",
+    "scaling": "training in several processes, against one",
     "data": "the loader, against a training step and the limits of memory and disk",
     "prepare": "tokenizing a corpus into shards, against a pool that is fed documents",
 }

@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a model: groundup train shakespeare",
     "runs": "list, compare and plot what has been trained",
     "generate": "draw text from a trained model",
+    "eval": "measure a trained model: loss, HellaSwag, LAMBADA, files of your own",
     "import": "make a model folder of a GPT-2 of Hugging Face, nanoGPT or llm.c",
     "export": "write a model for transformers, llama.cpp, onnxruntime or CTranslate2",
     "tokenizer": "train tokenizers, encode text, look at tokens",

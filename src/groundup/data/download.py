@@ -20,7 +20,7 @@ WAIT = 1.0
 CHUNK = 1 << 20
 
 
-def download(url: str, path: Path, *, size: int, sha256: str) -> Path:
+def download(url: str, path: Path, *, size: int, sha256: str, instead: str = "--data.path") -> Path:
     """Bring `url` to `path`, or do nothing when it is there and whole.
 
     Args:
@@ -28,6 +28,7 @@ def download(url: str, path: Path, *, size: int, sha256: str) -> Path:
         path: Where it goes. What has come so far lies beside it as `.part`, for this call or a later one.
         size: Bytes of the whole file.
         sha256: Of the whole file, in hex.
+        instead: The flag that takes a local copy, for the message.
 
     Raises:
         UserError: It cannot be had, or is not the expected file.
@@ -40,7 +41,7 @@ def download(url: str, path: Path, *, size: int, sha256: str) -> Path:
         with FileLock(path.with_name(path.name + ".lock")):  # two at once would mix their bytes
             if _whole(path, size, sha256):
                 return path
-            _fetch(url, part, size)
+            _fetch(url, part, size, instead)
             if sha256_file(part) != sha256:
                 part.unlink()
                 raise UserError(f"{url} is not the expected file: its SHA-256 differs; nothing was kept")
@@ -54,7 +55,7 @@ def _whole(path: Path, size: int, sha256: str) -> bool:
     return path.exists() and path.stat().st_size == size and sha256_file(path) == sha256
 
 
-def _fetch(url: str, part: Path, size: int) -> None:
+def _fetch(url: str, part: Path, size: int, instead: str) -> None:
     """Append to `part` until it has `size` bytes."""
     reason = ""
     idle = most = 0
@@ -85,7 +86,7 @@ def _fetch(url: str, part: Path, size: int) -> None:
         most = max(most, now)
         if 0 < idle < TRIES:
             time.sleep(WAIT * 2 ** (idle - 1))
-    raise UserError(f"cannot download {url}: {reason}; offline, give a local copy with --data.path")
+    raise UserError(f"cannot download {url}: {reason}; offline, give a local copy with {instead}")
 
 
 def _read_from(url: str, part: Path, have: int, size: int) -> None:

@@ -6,16 +6,19 @@ they meet where a number or a tensor of all is needed; the logs and displays of 
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from groundup.checkpoint.state import CheckpointStore
+from groundup.evaluation.benchmarks import measure_choices
+from groundup.evaluation.examples import ChoiceExample
 from groundup.evaluation.loss import LossResult
 from groundup.generation.text import TextGenerator
 from groundup.model.gpt import GPT
 from groundup.model.lora import merge_lora
+from groundup.runtime.distributed import World
 from groundup.runtime.parallel import is_sharded, refuse_different_weights, whole_state
 from groundup.tokenizer.base import Tokenizer
 from groundup.training.display import Display
@@ -133,6 +136,53 @@ class Evaluate:
         self.display.say(
             f"step {state.step}: validation loss {result.loss:.4f} · {result.bits_per_byte:.3f} bits per byte"
         )
+
+
+class HellaSwag:
+    """Let the model choose endings every `every` steps, and after the last.
+
+    The ranks share the examples; a model whose parameters are shared out is put together and measured on rank 0. It is
+    the model itself that is asked, never its compiled form: shapes change from batch to batch.
+
+    Args:
+        examples: The questions.
+        every: Steps between measurements.
+        log: Where results go.
+        display: What the person sees.
+    """
+
+    def __init__(self, *, examples: Sequence[ChoiceExample], every: int, log: Logger, display: Display) -> None:
+        self.examples, self.every, self.log, self.display = examples, every, log, display
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """Random weights choose at random."""
+
+    def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
+        """Measure when it is time."""
+        if trainer.state.step % self.every and trainer.state.step < trainer.max_steps:
+            return
+        start = time.perf_counter()
+        sharded = is_sharded(trainer.model)
+        model = _whole_model(trainer) if sharded else trainer.model
+        if model is None:
+            return
+        with trainer.precision.autocast():
+            result = measure_choices(model, self.examples, world=World() if sharded else trainer.world)
+        step, seconds = trainer.state.step, time.perf_counter() - start
+        self.log.write(
+            step=step,
+            tokens=trainer.state.tokens_seen,
+            seconds=round(trainer.state.seconds, 3),
+            **{
+                "hellaswag/acc": result.acc,
+                "hellaswag/acc_norm": result.acc_norm,
+                "perf/hellaswag_seconds": round(seconds, 3),
+            },
+        )
+        self.display.say(f"step {step}: HellaSwag {result.acc:.4f}, by tokens {result.acc_norm:.4f}")
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """The last step has been measured already."""
 
 
 class Sample:

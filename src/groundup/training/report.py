@@ -1,7 +1,7 @@
 """loss.png and report.html: what a run did, in one picture and in one file that can be mailed.
 
-The page carries its picture inside and loads nothing from anywhere. It is drawn from `metrics.jsonl` and
-`run.json` alone, so it can be drawn again for any run folder at any time.
+The page carries its picture inside and loads nothing from anywhere. It is drawn from `metrics.jsonl`,
+`run.json` and `eval.json` alone, so it can be drawn again for any run folder at any time.
 """
 
 import base64
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.config.io import dump_json, load_json
+from groundup.evaluation.results import read_results, summary
 from groundup.runtime.files import write_file
 from groundup.training.display import clock, quantity
 from groundup.training.history import median_mfu, where_time_went
@@ -54,6 +55,7 @@ def _page(run_dir: Path, run: dict[str, Any], rows: list[dict[str, Any]]) -> str
         _table(_results(run, rows)),
         f'<img alt="training and validation loss" src="data:image/png;base64,{picture}">',
         *_time(rows),
+        *_evaluations(run_dir),
         "<h2>What it says</h2>",
         *[
             f"<details{' open' if i == len(samples) - 1 else ''}><summary>after step {step}</summary>"
@@ -96,6 +98,14 @@ def _results(run: dict[str, Any], rows: list[dict[str, Any]]) -> list[tuple[str,
 def _table(rows: list[tuple[str, str]]) -> str:
     cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in rows)
     return f"<table>{cells}</table>"
+
+
+def _evaluations(run_dir: Path) -> list[str]:
+    """What `groundup eval` has found, a row a task."""
+    results = read_results(run_dir)
+    if not results:
+        return []
+    return ["<h2>Evaluation</h2>", _table([(name, summary(result)) for name, result in results.items()])]
 
 
 def _time(rows: list[dict[str, Any]]) -> list[str]:

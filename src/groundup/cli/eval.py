@@ -1,0 +1,79 @@
+"""groundup eval DIR: measure a trained model."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from groundup.cli.parse import parse
+from groundup.config.errors import UsageError
+
+NAMES = ("val", "hellaswag", "lambada")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Measure a trained model, and write what comes out into eval.json beside it."""
+
+    path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """A run, checkpoint or model folder."""
+    tasks: str = "val"
+    """Separated by commas. val: loss on the validation split; hellaswag; lambada; or a .jsonl file of
+    {"ctx": ..., "endings": [...], "label": n} or {"text": ...}."""
+    limit: int = 0
+    """Measure on the first so many examples of each task (for val: blocks of the context's length); 0 is all."""
+    batch_tokens: int = 0
+    """Tokens per forward pass; 0 takes what suits the device."""
+    data: Path | None = None
+    """For val: a prepared folder, in place of the run's own data. For hellaswag and lambada: the folder in which
+    hellaswag_val.jsonl and lambada_test.jsonl lie, or are downloaded to; data/ if not given."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning before a model is loaded."""
+        for flag, value in (("limit", self.limit), ("batch-tokens", self.batch_tokens)):
+            if value < 0:
+                raise UsageError(f"{flag} must be 0 or more, got {value}")
+        for name in self.names:
+            if name not in NAMES and not name.endswith(".jsonl"):
+                raise UsageError(f"unknown task {name!r}; the tasks are {', '.join(NAMES)} and .jsonl files")
+
+    @property
+    def names(self) -> list[str]:
+        """The tasks, each once."""
+        return list(dict.fromkeys(name.strip() for name in self.tasks.split(",")))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Measure task by task; each is written down as soon as it is done."""
+    options = parse(Options, argv, prog="groundup eval")
+
+    from groundup.checkpoint.artifact import load_model
+    from groundup.evaluation.results import add_results, read_results, summary
+    from groundup.evaluation.tasks import run_task
+    from groundup.runtime.allocator import keep_freed_memory
+    from groundup.runtime.device import pick_device
+    from groundup.training.report import write_report
+
+    device = pick_device(options.device)
+    loaded = load_model(options.path, device=device)
+    read_results(options.path)  # a damaged file is better known before the work than after
+    if device.type == "cpu":
+        keep_freed_memory()
+    for name in options.names:
+        result = run_task(
+            name,
+            loaded,
+            options.path,
+            data=options.data,
+            limit=options.limit,
+            batch_tokens=options.batch_tokens,
+        )
+        print(f"{name}: {summary(result)}", flush=True)
+        add_results(options.path, {Path(name).name: result})
+    if (options.path / "run.json").is_file():
+        write_report(options.path)
+    return 0

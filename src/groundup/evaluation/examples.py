@@ -1,0 +1,137 @@
+"""Examples from JSON Lines files: multiple choice as HellaSwag writes it, and completion as LAMBADA does."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from groundup.config.errors import UserError
+from groundup.evaluation.scoring import Question
+from groundup.tokenizer.base import Tokenizer
+
+Kind = Literal["choice", "completion"]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceExample:
+    """A context, ways in which it could go on, and the one in which it does."""
+
+    question: Question
+    label: int
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionExample:
+    """A text without its last word, and that word."""
+
+    question: Question
+
+
+def kind_of(path: Path) -> Kind:
+    """What a file holds, by its first line: "endings" make it multiple choice, "text" completion.
+
+    Raises:
+        UserError: Neither, or there is no first line.
+    """
+    for number, record in _records(path):
+        if "endings" in record:
+            return "choice"
+        if "text" in record:
+            return "completion"
+        raise _fault(path, number, 'it has neither "endings" (multiple choice) nor "text" (completion)')
+    raise UserError(f"{path} holds no examples")
+
+
+def read_choices(path: Path, tokenizer: Tokenizer, *, limit: int = 0) -> list[ChoiceExample]:
+    """Lines of `{"ctx": ..., "endings": [...], "label": n}`; other keys are ignored.
+
+    As in build-nanogpt, an ending is " " + its text, and encoded apart from the context.
+
+    Args:
+        path: The file.
+        tokenizer: The model's.
+        limit: The most examples to read; 0 reads all.
+
+    Raises:
+        UserError: A line is not such an example, or the tokenizer cannot express it; file and line are named.
+    """
+    examples = []
+    for number, record in _records(path, limit):
+        ctx, endings, label = (record.get(key) for key in ("ctx", "endings", "label"))
+        if not isinstance(ctx, str):
+            raise _fault(path, number, f'"ctx" must be a string, got {json.dumps(ctx)}')
+        if not isinstance(endings, list) or len(endings) < 2:
+            raise _fault(path, number, '"endings" must be a list of at least two strings')
+        for place, ending in enumerate(endings):
+            if not isinstance(ending, str) or not ending:
+                raise _fault(path, number, f"ending {place} must be a string of at least one character")
+        if type(label) is not int or not 0 <= label < len(endings):
+            raise _fault(path, number, f'"label" must be from 0 to {len(endings) - 1}, got {json.dumps(label)}')
+        question = _question(path, number, tokenizer, ctx, [f" {ending}" for ending in endings])
+        examples.append(ChoiceExample(question, label))
+    return _some(path, examples)
+
+
+def read_completions(path: Path, tokenizer: Tokenizer, *, limit: int = 0) -> list[CompletionExample]:
+    """Lines of `{"text": ...}`: all before the last space is the context, " " + the last word is to be foreseen.
+
+    Args and errors are `read_choices`'s.
+    """
+    examples = []
+    for number, record in _records(path, limit):
+        text = record.get("text")
+        if not isinstance(text, str):
+            raise _fault(path, number, f'"text" must be a string, got {json.dumps(text)}')
+        context, space, word = text.rpartition(" ")
+        if not space or not word.strip():
+            raise _fault(path, number, '"text" must end in a space and a word')
+        examples.append(CompletionExample(_question(path, number, tokenizer, context, [f" {word}"])))
+    return _some(path, examples)
+
+
+def _question(path: Path, number: int, tokenizer: Tokenizer, context: str, continuations: list[str]) -> Question:
+    """Encode; an empty context starts a new document."""
+    try:
+        ids = tokenizer.encode(context) if context else [tokenizer.eot_id]
+        encoded = [tokenizer.encode(text) for text in continuations]
+    except UserError as error:
+        raise _fault(path, number, str(error)) from None
+    if ids[0] is None:
+        raise _fault(path, number, "the context is empty, and this tokenizer has no separator to start after")
+    return Question([i for i in ids if i is not None], encoded)
+
+
+def _records(path: Path, limit: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(line number, object) for every line that is not empty."""
+    count = 0
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.strip():
+                    continue
+                if limit and count == limit:
+                    return
+                count += 1
+                try:
+                    record = json.loads(line.decode("utf-8-sig"))
+                except UnicodeDecodeError:
+                    raise _fault(path, number, "it is not UTF-8") from None
+                except (ValueError, RecursionError) as error:
+                    raise _fault(path, number, f"it is not JSON ({error})") from None
+                if not isinstance(record, dict):
+                    raise _fault(path, number, "it is not a JSON object")
+                yield number, record
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _some(path: Path, examples: list[T]) -> list[T]:
+    if not examples:
+        raise UserError(f"{path} holds no examples")
+    return examples
+
+
+def _fault(path: Path, number: int, what: str) -> UserError:
+    return UserError(f"{path}, line {number}: {what}")

@@ -1,0 +1,176 @@
+"""A model of ours under EleutherAI's lm-evaluation-harness (extra: eval).
+
+The harness finds models by name in a table of its own, and looks for no plugins; so this module is its command line
+with one more name in the table:
+
+    python -m groundup.evaluation.harness run --model groundup --model_args path=DIR --tasks hellaswag
+
+takes everything that `lm_eval` takes. In Python: `register()`, then `lm_eval.simple_evaluate(model="groundup", ...)`.
+Tokens and scores are those of the harness's own model `hf` on the folder that `groundup export --format hf` writes.
+"""
+
+import functools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from groundup.checkpoint.artifact import load_model
+from groundup.config.errors import UserError
+from groundup.config.generate import SamplingConfig
+from groundup.evaluation.scoring import Question, score
+from groundup.generation.engine import generate_ids
+from groundup.generation.stopping import StopStrings
+from groundup.generation.text import TextGenerator
+from groundup.runtime.device import pick_device
+from groundup.tokenizer.streaming import Utf8Stream
+
+Pair = tuple[Sequence[int], Sequence[int]]
+
+
+class Answers:
+    """What the harness asks of a model, in terms of ids.
+
+    Args:
+        path: A run, checkpoint or model folder.
+        device: auto, cpu, cuda or mps.
+        batch_tokens: As for `evaluation.scoring.score`.
+    """
+
+    def __init__(self, path: Path, *, device: str = "auto", batch_tokens: int = 0) -> None:
+        loaded = load_model(path, device=pick_device(device))
+        self.model, self.tokenizer, self.batch_tokens = loaded.model, loaded.tokenizer, batch_tokens
+        self.block_size = loaded.config.block_size
+
+    @property
+    def prefix_id(self) -> int:
+        """What stands before a text that has nothing before it: the separator, or a new line where there is none."""
+        return TextGenerator(self.model, self.tokenizer).prompt_ids("")[0]
+
+    def loglikelihood(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
+        """(ln p, whether greedy decoding says it) of the second part of each pair after the first.
+
+        The harness asks for each choice of a question on its own; here they meet again, and share their context.
+
+        Raises:
+            UserError: A part is empty.
+        """
+        places: dict[tuple[int, ...], list[int]] = {}
+        for place, (context, continuation) in enumerate(pairs):
+            if not context or not continuation:
+                raise UserError(f"request {place} has an empty {'continuation' if context else 'context'}")
+            places.setdefault(tuple(context), []).append(place)
+        questions = [Question(context, [pairs[k][1] for k in found]) for context, found in places.items()]
+        answers: dict[int, tuple[float, bool]] = {}
+        scores = score(self.model, questions, batch_tokens=self.batch_tokens)
+        for found, results in zip(places.values(), scores, strict=True):
+            answers.update((k, (result.logprob, result.greedy)) for k, result in zip(found, results, strict=True))
+        return [answers[place] for place in range(len(pairs))]
+
+    def generate(self, prompt: str, *, stop: Sequence[str], max_new_tokens: int, sampling: SamplingConfig) -> str:
+        """A continuation, up to a stop string or the end of the document.
+
+        A long prompt loses its beginning, as the harness's own models do it: what is new still fits into the context.
+        """
+        room = max(1, self.block_size - max_new_tokens)
+        ids = torch.tensor((self.tokenizer.encode(prompt) or [self.prefix_id])[-room:])
+        utf8, stops = Utf8Stream(), StopStrings([text for text in stop if text])
+        text = ""
+        for drawn in generate_ids(
+            self.model,
+            ids,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            generator=torch.Generator().manual_seed(0),
+        ):
+            token = int(drawn)
+            if token == self.tokenizer.eot_id:
+                break
+            text += stops.push(utf8.push(self.tokenizer.decode_bytes([token])))
+            if stops.stopped:
+                return text
+        return text + stops.push(utf8.finish()) + stops.finish()
+
+
+@functools.cache
+def register() -> None:
+    """Teach the harness the name `groundup`.
+
+    Raises:
+        UserError: It is not installed.
+    """
+    try:
+        from lm_eval.api.model import TemplateLM
+        from lm_eval.api.registry import register_model
+        from lm_eval.models.utils import normalize_gen_kwargs
+        from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+    except ImportError:
+        raise UserError("lm-evaluation-harness is not installed: pip install 'groundup[eval]'") from None
+
+    @register_model("groundup")
+    class GroundupLM(TemplateLM):  # type: ignore[misc]
+        """The harness's side: its words on the left, `Answers` on the right."""
+
+        def __init__(self, path: str, device: str | None = None, batch_tokens: int = 0, **_: object) -> None:
+            super().__init__()
+            self.answers = Answers(Path(path), device=(device or "auto").split(":")[0], batch_tokens=int(batch_tokens))
+
+        @property
+        def eot_token_id(self) -> int:
+            return self.answers.prefix_id
+
+        def tok_encode(self, string: str, **_: object) -> list[int]:
+            return self.answers.tokenizer.encode(string)
+
+        def _loglikelihood_tokens(self, requests: Any, **_: object) -> list[tuple[float, bool]]:
+            answers = self.answers.loglikelihood([(context, continuation) for _, context, continuation in requests])
+            for (words, _, _), answer in zip(requests, answers, strict=True):
+                if words is not None:
+                    self.cache_hook.add_partial("loglikelihood", words, answer)
+            return answers
+
+        def loglikelihood_rolling(self, requests: Any, **_: object) -> list[float]:
+            totals = []
+            for (text,) in (request.args for request in requests):
+                windows = get_rolling_token_windows(
+                    self.tok_encode(text), self.prefix_token_id, self.answers.block_size, context_len=1
+                )
+                pairs = [make_disjoint_window(window) for window in windows]
+                totals.append(sum(logprob for logprob, _ in self.answers.loglikelihood(pairs)))
+                self.cache_hook.add_partial("loglikelihood_rolling", (text,), totals[-1])
+            return totals
+
+        def generate_until(self, requests: Any, **_: object) -> list[str]:
+            texts = []
+            for prompt, options in (request.args for request in requests):
+                texts.append(_generate(self.answers, prompt, normalize_gen_kwargs(options)))
+                self.cache_hook.add_partial("generate_until", (prompt, options), texts[-1])
+            return texts
+
+
+def _generate(answers: Answers, prompt: str, options: Any) -> str:
+    """One request to generate, with the harness's options in their normal form."""
+    sampling = SamplingConfig(
+        temperature=options["temperature"], top_k=options.get("top_k", 0), top_p=options.get("top_p", 1.0)
+    )
+    stop, most = options.get("until", []), options["max_gen_toks"]
+    return answers.generate(prompt, stop=stop, max_new_tokens=most, sampling=sampling)
+
+
+def main() -> int:
+    """The harness's command line, with our model in its table."""
+    try:
+        register()
+        from lm_eval.__main__ import cli_evaluate
+
+        cli_evaluate()
+    except UserError as error:
+        sys.stderr.write(f"groundup: {error}\n")
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

