@@ -1,0 +1,197 @@
+"""How training scales: several processes by DDP, one thread each, against one process with one thread.
+
+Every process has the same micro-batch, so that n processes learn from n times as many tokens in a step; what is lost
+to exchanging gradients, and to sharing memory and caches, is what is missing from n times the speed.
+"""
+
+import contextlib
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from groundup.bench.contest import race
+from groundup.bench.train import Options as TrainOptions
+from groundup.bench.train import Work, _random_ids, _split
+from groundup.config.errors import UsageError
+from groundup.config.io import from_dict, to_dict
+from groundup.config.model import GPTConfig
+from groundup.config.train import OptimConfig
+from groundup.data.loader import TrainBatches
+from groundup.model.gpt import GPT
+from groundup.model.init import init_weights
+from groundup.model.loss import LossModule
+from groundup.optim.build import build_optimizers
+from groundup.planner.params import count_parameters
+from groundup.runtime.allocator import keep_freed_memory
+from groundup.runtime.device import device_name
+from groundup.runtime.distributed import World, joined
+from groundup.runtime.measure import peak_memory
+from groundup.runtime.parallel import replicate
+from groundup.runtime.precision import Precision
+from groundup.training.signals import StopRequest
+from groundup.training.state import TrainState
+from groundup.training.trainer import Trainer
+
+CPU = torch.device("cpu")
+TIMEOUT = 600.0
+"""Seconds that a process waits for the others; those who have no turn wait on their input, for as long as it takes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Measure how data parallelism scales on CPUs. The default model is the demo's."""
+
+    model: GPTConfig = field(
+        default_factory=lambda: GPTConfig(
+            n_layer=4, n_head=4, n_embd=128, block_size=128, vocab_size=65, position="rope"
+        )
+    )
+    micro_batch_size: int = 16
+    """Sequences per step of each process."""
+    processes: int = 2
+    """Processes that share a step, with one thread each."""
+    rounds: int = 7
+    """Turns of each contestant; medians are taken over them."""
+    steps: int = 5
+    """Steps per turn."""
+
+
+def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
+    """Race one process against several.
+
+    Args:
+        options: What to measure.
+        say: Told a line per contestant.
+
+    Returns:
+        Tokens per second of both, and how many times as fast several are: the median over the rounds.
+
+    Raises:
+        UsageError: There are fewer cores than processes.
+    """
+    n, cores = options.processes, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if not 2 <= n <= (cores or n):
+        raise UsageError(f"--processes must be at least 2 and at most the number of cores, {cores}; got {n}")
+    several = f"{n} processes"
+    timings = race({"one process": _alone, several: _together}, options, rounds=options.rounds, runs=options.steps)
+    one, many = timings["one process"], timings[several]
+    tokens = options.micro_batch_size * options.model.block_size
+    ratios = [n * a / b for a, b in zip(one.seconds, many.seconds, strict=True)]
+    result = {
+        "bench": "scaling",
+        "device": device_name(CPU),
+        "cores": cores,
+        "torch": torch.__version__,
+        "parameters": count_parameters(options.model),
+        "micro_batch_size": options.micro_batch_size,
+        "block_size": options.model.block_size,
+        "processes": n,
+        "threads_per_process": 1,
+        "tokens_per_sec": {"one process": round(tokens / one.median), several: round(n * tokens / many.median)},
+        "times_as_fast": round(statistics.median(ratios), 3),
+        "times_as_fast_by_round": [round(ratio, 3) for ratio in ratios],
+    }
+    say(f"one process   {tokens / one.median:>10,.0f} tokens/s")
+    say(f"{several:<14}{n * tokens / many.median:>10,.0f} tokens/s  {result['times_as_fast']} times as fast")
+    return result
+
+
+def _trainer(options: Options, world: World) -> Trainer:
+    """The training loop as `groundup train` builds it, of a rank or alone."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        ids = _random_ids(TrainOptions(model=options.model))
+        batches = TrainBatches(
+            _split(ids, options.model.vocab_size, Path(folder)),
+            block_size=options.model.block_size,
+            micro_batch_size=options.micro_batch_size,
+            seed=0,
+            rank=world.rank,
+            world_size=world.size,
+        )
+    model = init_weights(GPT(options.model), seed=0)
+    module = LossModule(model)
+    return Trainer(
+        model=model,
+        loss_module=replicate(module, CPU) if world.size > 1 else module,
+        optimizers=build_optimizers(model, OptimConfig(), CPU),
+        batches=batches,
+        lr_scale=lambda step: 1.0,
+        precision=Precision("fp32", CPU, "the same for all"),
+        scaler=torch.amp.GradScaler("cpu", enabled=False),
+        device=CPU,
+        max_steps=1 << 30,
+        grad_accum_steps=1,
+        tokens_per_step=world.size * options.micro_batch_size * options.model.block_size,
+        grad_clip=1.0,
+        state=TrainState(),
+        stop=StopRequest(),
+        world=world,
+    )
+
+
+def _step(trainer: Trainer) -> None:
+    """What the loop does between callbacks."""
+    trainer.train_step()
+    trainer.stop.agree(trainer.world)
+
+
+def _alone(options: Options) -> Work:
+    trainer = _trainer(options, World())
+    return lambda: _step(trainer), lambda: peak_memory(CPU)
+
+
+def _together(options: Options) -> Work:
+    return _Team(options).step, lambda: peak_memory(CPU)
+
+
+class _Team:
+    """Rank 0 and the others, which it starts and tells by a byte when to make a step: they rest between turns.
+
+    The contest ends this process, and with it goes the input on which the others wait.
+    """
+
+    def __init__(self, options: Options) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
+        size = {"WORLD_SIZE": str(options.processes), "LOCAL_WORLD_SIZE": str(options.processes)}
+        self._others = []
+        command = [sys.executable, "-m", "groundup.bench.scaling", json.dumps(to_dict(options))]
+        for rank in range(1, options.processes):
+            environment = {**os.environ, **address, **size, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            self._others.append(subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, bufsize=0))
+        os.environ |= {**address, **size, "RANK": "0", "LOCAL_RANK": "0"}
+        self._open = contextlib.ExitStack()
+        self._trainer = _trainer(options, self._open.enter_context(joined(CPU, timeout=TIMEOUT)))
+
+    def step(self) -> None:
+        """All ranks make one step."""
+        for other in self._others:
+            assert other.stdin is not None
+            other.stdin.write(b".")
+        _step(self._trainer)
+
+
+def follow(options: Options) -> None:
+    """Be one of the other ranks: make a step for every byte of the input, until it ends."""
+    with joined(CPU, timeout=TIMEOUT) as world:
+        trainer = _trainer(options, world)
+        while os.read(0, 1):
+            _step(trainer)
+        os._exit(0)  # rank 0 is gone, and nobody is left to say goodbye to
+
+
+if __name__ == "__main__":
+    follow(from_dict(Options, json.loads(sys.argv[1])))
