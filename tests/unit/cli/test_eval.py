@@ -1,0 +1,182 @@
+"""groundup eval, from the command line."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from groundup import __version__
+from groundup.checkpoint.artifact import save_model
+from groundup.cli.main import main
+from groundup.config.data import DataConfig
+from groundup.config.io import dump_json, to_dict
+from groundup.config.model import BigramConfig, GPTConfig
+from groundup.config.train import TrainConfig
+from groundup.data.corpus import open_corpus
+from groundup.model.bigram import Bigram
+from groundup.model.gpt import GPT
+from groundup.model.init import init_weights
+from groundup.runtime.files import read_manifest
+
+CHOICES = [
+    {"ctx": "the baker opens the oven and", "endings": ["takes the bread", "reads the map"], "label": 0},
+    {"ctx": "rain is falling, so she", "endings": ["buys a boat", "opens her umbrella", "sings"], "label": 1},
+    {"ctx": "a" * 40, "endings": ["b", "a"], "label": 1},
+]
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A run folder with its data, a model folder of no run, and two files of examples."""
+    monkeypatch.chdir(tmp_path)
+    text = "the quick brown fox jumps over the lazy dog, again and again.\n" * 60
+    Path("text.txt").write_text(text)
+    data = DataConfig(source="text", path=Path("text.txt"))
+    tokenizer = open_corpus(data).tokenizer()
+    model = init_weights(
+        GPT(GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=16, vocab_size=tokenizer.vocab_size)), seed=0
+    )
+    save_model(Path("run/model"), model, tokenizer, {"step": 7})
+    save_model(Path("alone"), model, tokenizer, {})
+    bigram = Bigram(BigramConfig(vocab_size=tokenizer.vocab_size))
+    save_model(Path("bigram"), bigram, tokenizer, {})
+    facts = {
+        "groundup": "0",
+        "started": "now",
+        "command": "x",
+        "machine": {},
+        "resolved": {},
+        "parameters": 1,
+        "config": {},
+    }
+    Path("run/run.json").write_text(dump_json(facts))
+    Path("run/config.json").write_text(dump_json(to_dict(TrainConfig(data=data, tokens_per_step=12 * 1024))))
+    Path("mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in CHOICES))
+    Path("words.jsonl").write_text('{"text": "the quick brown fox"}\n{"text": "the lazy dog"}\n')
+    return tmp_path
+
+
+def run(capsys, *words, code=0):
+    assert main(["eval", *words]) == code
+    printed = capsys.readouterr()
+    if code:
+        assert printed.err.count("\n") == 1
+        return printed.err.removeprefix("groundup: ").rstrip("\n")
+    assert printed.err == ""
+    return printed.out
+
+
+def tasks(folder):
+    return json.loads(Path(folder, "eval.json").read_text())["tasks"]
+
+
+def test_every_task_lands_in_the_run_and_its_report(place, capsys):
+    printed = run(capsys, "run", "--tasks", "val, mine.jsonl,words.jsonl,val")
+    assert [line.split(":")[0] for line in printed.splitlines()] == ["val", "mine.jsonl", "words.jsonl"]
+    found = tasks("run")
+    assert sorted(found) == ["mine.jsonl", "val", "words.jsonl"]
+    val = found["val"]
+    assert val["perplexity"] == pytest.approx(math.exp(val["loss"]))
+    assert val["bits_per_byte"] == pytest.approx(val["loss"] / math.log(2))  # a character a token
+    assert val["loss"] == pytest.approx(math.log(30), abs=0.5)
+    assert found["mine.jsonl"]["examples"] == 3
+    assert found["words.jsonl"]["examples"] == 2
+    sha256 = read_manifest(Path("run/model"))["model.safetensors"]["sha256"]
+    for result in found.values():
+        assert (result["model"], result["step"], result["groundup"], result["limit"]) == (sha256, 7, __version__, 0)
+        assert len(result["data"]) == 64
+        assert result["seconds"] >= 0
+    report = Path("run/report.html").read_text()
+    assert "<h2>Evaluation</h2>" in report
+    assert f"loss {val['loss']:.4f}" in report
+    assert "words.jsonl" in report
+
+
+def test_a_task_is_measured_again_and_others_stay(place, capsys):
+    run(capsys, "run", "--tasks", "val,mine.jsonl")
+    before = tasks("run")
+    run(capsys, "run", "--tasks", "mine.jsonl", "--limit=1")
+    after = tasks("run")
+    assert after["val"] == before["val"]
+    assert (after["mine.jsonl"]["examples"], after["mine.jsonl"]["limit"]) == (1, 1)
+
+
+def test_how_many_tokens_at_a_time_does_not_matter(place, capsys):
+    found = []
+    for tokens in (1, 100, 0):
+        run(capsys, "run", "--tasks", "val,words.jsonl", f"--batch-tokens={tokens}")
+        found.append(tasks("run"))
+    assert len({round(t["val"]["loss"], 6) for t in found}) == 1
+    assert len({round(t["words.jsonl"]["perplexity"], 4) for t in found}) == 1
+
+
+def test_a_model_of_no_run_needs_data(place, capsys):
+    line = run(capsys, "alone", code=1)
+    assert line == "alone is of no run that says what it learned from: name a prepared folder with --data"
+    (data,) = [path.parent for path in Path("data").glob("*/index.json")]
+    run(capsys, "alone", f"--data={data}")
+    run(capsys, "run")
+    assert tasks("alone")["val"]["loss"] == tasks("run")["val"]["loss"]
+    run(capsys, "run/model")
+    assert tasks("run/model")["val"]["loss"] == tasks("run")["val"]["loss"]
+    assert not Path("alone/report.html").exists()
+
+
+def test_the_limit_of_val_is_in_blocks(place, capsys):
+    run(capsys, "run", "--limit=3")
+    assert tasks("run")["val"]["tokens"] == 3 * 16
+
+
+def test_a_bigram_is_measured_too(place, capsys):
+    assert "val: loss 3." in run(capsys, "bigram", "--tasks=val,mine.jsonl", f"--data={next(Path('data').iterdir())}")
+
+
+def test_published_benchmarks_come_from_the_folder_and_are_checked(place, capsys):
+    Path("sets").mkdir()
+    Path("sets/hellaswag_val.jsonl").write_text(Path("mine.jsonl").read_text())
+    line = run(capsys, "run", "--tasks=hellaswag", "--data=sets", code=1)
+    assert line.startswith(
+        "sets/hellaswag_val.jsonl is not the published file of hellaswag: its SHA-256 is not 0aa3b88843"
+    )
+    assert not Path("run/eval.json").exists()
+
+
+def test_what_was_measured_before_an_error_is_kept(place, capsys):
+    Path("bad.jsonl").write_text('{"ctx": "a", "endings": ["b", "c"], "label": 2}\n')
+    line = run(capsys, "run", "--tasks=val,bad.jsonl", code=1)
+    assert line == 'bad.jsonl, line 1: "label" must be from 0 to 1, got 2'
+    assert list(tasks("run")) == ["val"]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (
+            ["run", "--tasks=hellaswog"],
+            2,
+            "unknown task 'hellaswog'; the tasks are val, hellaswag, lambada and .jsonl files",
+        ),
+        (["run", "--tasks="], 2, "unknown task ''; the tasks are"),
+        (["run", "--limit=-1"], 2, "limit must be 0 or more, got -1"),
+        (["run", "--batch-tokens=-1"], 2, "batch-tokens must be 0 or more, got -1"),
+        (["run", "--task=val"], 2, "unrecognized options: --task=val; did you mean --tasks?"),
+        (["gone"], 1, "gone does not exist; give a run, checkpoint or model folder"),
+        (["run", "--tasks=gone.jsonl"], 1, "cannot read gone.jsonl: No such file or directory"),
+        ([], 2, "missing DIR"),
+    ],
+)
+def test_mistakes_are_one_line(place, capsys, words, code, message):
+    assert run(capsys, *words, code=code).startswith(message)
+
+
+def test_another_tokenizer_is_refused(place, capsys):
+    Path("other.txt").write_text("0123456789\n" * 100)
+    dataset = open_corpus(DataConfig(source="text", path=Path("other.txt")))
+    line = run(capsys, "run", f"--data={dataset.dir}", code=1)
+    assert line == f"{dataset.dir} was prepared with another tokenizer than that of run"
+
+
+def test_a_damaged_file_of_results_is_known_before_the_work(place, capsys):
+    Path("run/eval.json").write_text("{")
+    assert "run/eval.json is not valid JSON" in run(capsys, "run", code=1)
