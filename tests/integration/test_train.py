@@ -96,6 +96,8 @@ def test_a_run_leaves_all_that_is_promised(place, capsys):
     assert "groundup train shakespeare" in page
     assert "bigram" in printed
     assert "what to try next" in printed
+    assert "  groundup train --config runs/all/config.json --name longer --max-steps 40\n" in printed
+    assert "JULIET" not in printed  # this text is not Shakespeare's
     first = rows("all")[0]
     assert first["step"] == 0
     assert first["val/loss"] == pytest.approx(3.5, abs=0.5)  # ln of about 35 symbols
@@ -121,6 +123,26 @@ def test_an_earlier_run_is_set_aside(place, capsys):
     assert "an earlier run was here; it is in runs/twice.1 now" in capsys.readouterr().out
     assert Path("runs/twice.1/marker").read_text() == "kept"
     assert not marker.exists()
+
+
+def test_a_run_that_cannot_start_leaves_the_earlier_one_where_it_is(place):
+    assert start("kept", "--max-steps=2") == 0
+    before = {path: path.read_bytes() for path in Path("runs/kept").rglob("*") if path.is_file()}
+    Path("binary.txt").write_bytes(b"abc\0" * 100)
+    for wrong in ("--data.path=gone.txt", "--data.path=binary.txt", "--data.tokenizer=gone", "--init-from=gone"):
+        for name in ("kept", "new"):
+            assert start(name, "--max-steps=2", wrong) == 1
+    assert {path: path.read_bytes() for path in Path("runs/kept").rglob("*") if path.is_file()} == before
+    assert [path.name for path in Path("runs").iterdir() if not path.name.startswith(".")] == ["kept"]
+
+
+def test_a_run_that_went_further_is_not_resumed_to_an_earlier_end(place, capsys):
+    assert start("far", "--max-steps=4") == 0
+    before = Path("runs/far/config.json").read_bytes()
+    capsys.readouterr()
+    assert train("--resume", "runs/far", "--max-steps=3") == 2
+    assert capsys.readouterr().err == "groundup: runs/far is at step 4, beyond max_steps 3\n"
+    assert Path("runs/far/config.json").read_bytes() == before
 
 
 def test_saved_config_starts_the_same_run_again(place):

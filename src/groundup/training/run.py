@@ -6,6 +6,7 @@ checkpoints/, model/ (the best weights, portable), loss.png and report.html.
 
 import contextlib
 import datetime
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from rich.table import Table
 from groundup.checkpoint.artifact import save_model
 from groundup.checkpoint.lock import RunLock
 from groundup.checkpoint.state import Checkpoint, CheckpointStore
-from groundup.config.errors import UserError
+from groundup.config.errors import UsageError, UserError
 from groundup.config.io import dump_json, load_json, to_dict
+from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
 from groundup.generation.text import TextGenerator
 from groundup.model.bigram import fit_bigram
@@ -93,7 +95,7 @@ def _own_folder(config: TrainConfig, world: World) -> Iterator[CheckpointStore]:
 def _start(
     config: TrainConfig, store: CheckpointStore, world: World, console: Console, *, resume: bool
 ) -> Checkpoint | None:
-    """Where the run begins: at a checkpoint, or at its first step, in an empty folder. Rank 0 decides."""
+    """Where the run begins: at a checkpoint, or at its first step. Rank 0 decides."""
     checkpoint = None
     if world.is_main:
         again = not resume and _is_same_job(config)
@@ -101,9 +103,6 @@ def _start(
             console.print("torchrun started this job again", highlight=False)
         if resume or (again and store.paths()):
             checkpoint = _newest_checkpoint(config.run_dir, console)
-        elif moved := set_aside(config.run_dir):
-            console.print(f"an earlier run was here; it is in {moved} now", highlight=False)
-        config.run_dir.mkdir(parents=True, exist_ok=True)
     path = world.broadcast(str(checkpoint.path) if checkpoint else None)
     if world.is_main or path is None:
         return checkpoint
@@ -147,6 +146,8 @@ def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command
     parameters = count_parameters(model.config)
     print_start(config, parameters=parameters, resolved=run.resolved, tokens=split.n_tokens, console=console)
     if checkpoint:
+        if trainer.state.step > config.max_steps:
+            raise UsageError(f"{config.run_dir} is at step {trainer.state.step}, beyond max_steps {config.max_steps}")
         console.print(f"resumed at step {trainer.state.step} from {checkpoint.path}", highlight=False)
         facts = load_json(config.run_dir / "run.json")
     else:
@@ -158,6 +159,11 @@ def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command
         }
     if not trainer.world.is_main:
         return _fit(run, config, facts, Silence(), console)
+    if not checkpoint:
+        # Not before everything is built and measured: a run that cannot start leaves the earlier one where it is.
+        if moved := set_aside(config.run_dir):
+            console.print(f"an earlier run was here; it is in {moved} now", highlight=False)
+        config.run_dir.mkdir()
     write_file(config.run_dir / "config.json", dump_json(to_dict(config)).encode())
     write_file(config.run_dir / "run.json", dump_json(facts).encode())
 
@@ -213,7 +219,7 @@ def _bigram_loss(run: Run) -> float | None:
 
 def opening(run: Run) -> str:
     """A prompt this tokenizer can express: the opening of a speech, or the first words of the validation text."""
-    for prompt in ("ROMEO:\n", "\n"):
+    for prompt in ("ROMEO:\n", "\n") if "shakespeare" in run.dataset.index.source else ("\n",):
         try:
             run.tokenizer.encode(prompt)
         except UserError:
@@ -246,13 +252,27 @@ def _finish(run: Run, config: TrainConfig, facts: dict[str, Any], log: Logger, p
     write_report(run_dir)
     console.print(
         f"\ntrained {state.step} steps in {clock(state.seconds)}\n"
-        f"{time_line(read_metrics(run_dir / METRICS_FILE)) or ''}\n\nwhat to try next:\n"
-        f"  open {run_dir / 'report.html'} in a browser\n"
-        f'  groundup generate {run_dir} --prompt "JULIET:" --temperature 0.8 --stream\n'
-        f"  groundup generate {run_dir} --interactive\n"
-        f"  groundup runs list {config.out_dir}\n"
-        "  groundup train shakespeare --model.n-layer 6 --max-steps 2000\n"
-        "  groundup doctor",
+        f"{time_line(read_metrics(run_dir / METRICS_FILE)) or ''}\n\nwhat to try next:\n{_next_steps(config, prompt)}",
         markup=False,
         highlight=False,
+    )
+
+
+def _next_steps(config: TrainConfig, prompt: str) -> str:
+    """Commands that fit this run, to be copied."""
+    run_dir = shlex.quote(str(config.run_dir))
+    begin = '--prompt "JULIET:" ' if prompt.startswith("ROMEO") else ""
+    if config == RECIPES.get(config.name):
+        more = f"{config.name} --model.n-layer {config.model.n_layer + 2}"
+    else:
+        more = f"--config {shlex.quote(str(config.run_dir / 'config.json'))} --name longer"
+    return "\n".join(
+        [
+            f"  open {config.run_dir / 'report.html'} in a browser",
+            f"  groundup generate {run_dir} {begin}--temperature 0.8 --stream",
+            f"  groundup generate {run_dir} --interactive",
+            f"  groundup runs list {shlex.quote(str(config.out_dir))}",
+            f"  groundup train {more} --max-steps {2 * config.max_steps}",
+            "  groundup doctor",
+        ]
     )
