@@ -33,7 +33,7 @@ fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix src tests
 	$(BIN)/ruff format src tests
 
-test-slow: $(VENV)/.dev
+test-slow: $(VENV)/.eval
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(TESTS)
 
 # Uses the python3 of the GPU machine as it is: its PyTorch is the one built for its driver.
@@ -55,4 +55,9 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.demo
 	$(PIP) --editable '.[bench,data,dev,export,fast,hub,offline,ray,shakespeare,tensorboard,train-bpe,wandb]'
+	@touch $@
+
+# lm-evaluation-harness brings 300 MB of packages that nothing else needs: only the slow tests ask for it.
+$(VENV)/.eval: $(VENV)/.dev
+	$(PIP) --editable '.[eval]' 'lm_eval[hf]'
 	@touch $@

@@ -1,12 +1,16 @@
+import contextlib
 import math
 import types
 
 import pytest
 import torch
 
+from groundup.evaluation.benchmarks import measure_choices
+from groundup.evaluation.examples import ChoiceExample
 from groundup.evaluation.loss import LossResult
+from groundup.evaluation.scoring import Question
 from groundup.runtime.distributed import World
-from groundup.training.callbacks import Checkpoint, Evaluate, LogMetrics, Sample
+from groundup.training.callbacks import Checkpoint, Evaluate, HellaSwag, LogMetrics, Sample
 from groundup.training.state import TrainState
 from groundup.training.trainer import StepMetrics
 
@@ -209,3 +213,27 @@ def test_a_new_best_is_saved_at_once_and_marked():
     trainer.state.best_step = 3
     trainer.run(checkpoint(store))
     assert store.saved == [(3, True), (4, False)]
+
+
+def test_hellaswag_is_measured_every_nth_step_and_after_the_last(notes, tiny_model):
+    """By the model itself, in evaluation mode, under the precision of the run."""
+    entered = []
+
+    @contextlib.contextmanager
+    def autocast():
+        entered.append(tiny_model.training)
+        yield
+
+    trainer = FakeTrainer(7)
+    trainer.model, trainer.precision = tiny_model.train(), types.SimpleNamespace(autocast=autocast)
+    examples = [ChoiceExample(Question([n, n + 1], [[n], [5, 6], [n + 2]]), n % 3) for n in range(6)]
+    trainer.run(HellaSwag(examples=examples, every=3, log=notes, display=notes))
+    expected = measure_choices(tiny_model, examples)
+    assert [row["step"] for row in notes.rows] == [3, 6, 7]
+    for row in notes.rows:
+        assert (row["hellaswag/acc"], row["hellaswag/acc_norm"]) == (expected.acc, expected.acc_norm)
+        assert row["tokens"] == 100 * row["step"]
+        assert row["perf/hellaswag_seconds"] >= 0
+    assert len(entered) == 3
+    assert tiny_model.training
+    assert notes.lines[0] == f"step 3: HellaSwag {expected.acc:.4f}, by tokens {expected.acc_norm:.4f}"
