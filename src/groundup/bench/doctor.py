@@ -43,7 +43,7 @@ def examine() -> dict[str, str]:
         facts[f"precision for {size}"] = f"{chosen.name}: {chosen.why}"
     rates = _rates(device)
     for precision, rate in rates.items():
-        facts[f"matrix products, {precision}"] = f"{quantity(rate)}FLOP/s"
+        facts[f"matrix products, {precision}"] = f"{rate / 1e9:,.0f} GFLOP/s"
     facts["memory bandwidth"] = f"{copy_bandwidth(device) / 1e9:.0f} GB/s (read and written, by a large copy)"
     facts["torch.compile"] = _compile(device)
     facts["extras installed"] = ", ".join(e for e, package in EXTRAS.items() if _installed(package)) or "none"

@@ -33,7 +33,7 @@ def test_json_says_what_was_measured(fast, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert facts["torch"] == torch.__version__
     assert facts["threads"] == str(torch.get_num_threads())
-    assert facts["matrix products, fp32"] == "100BFLOP/s"
+    assert facts["matrix products, fp32"] == "100 GFLOP/s"
     assert facts["memory bandwidth"].startswith("20 GB/s")
     assert facts["torch.compile"] == "works"
     assert facts["precision for nano"].startswith("fp32: ")
