@@ -84,7 +84,8 @@ def _verify(folder: Path) -> int:
             print(f"groundup: {fault}", file=sys.stderr, flush=True)
         else:
             sound += 1
-    print(f"{folder}: {sound} of {sound + bad} files are sound")
+    advice = f"; remove {folder} and prepare it again" if bad else ""
+    print(f"{folder}: {sound} of {sound + bad} files are sound{advice}")
     return 1 if bad else 0
 
 

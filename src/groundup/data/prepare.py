@@ -28,6 +28,7 @@ from groundup.data.documents import Source
 from groundup.data.executors import Executor, run_here
 from groundup.data.index import INDEX, DatasetIndex, ShardInfo, load_index
 from groundup.data.prepare_plan import bytes_per_id, plan_shards
+from groundup.data.shards import read_header
 from groundup.data.work import PartFailed, PartResult, ShardPlan, Work, assemble_shard, find_shard, tokenize_part
 from groundup.runtime.files import write_file
 from groundup.tokenizer.base import Tokenizer
@@ -100,11 +101,15 @@ def prepare(
             return _finished(folder, settings)
         if count == 1:
             _remove_leftovers(work.folder)
-        results = _tokenize(work, (index, count), executor, progress)
-        if results is None:
+        try:
+            planned = _plan(work, layout, (index, count), executor, progress)
+        except UserError:
+            if count == 1 and not any(work.folder.glob("part-*")):
+                _forget(work.folder)
+            raise
+        if planned is None:
             return None
-        plans = plan_shards(results, layout)
-        return _assemble(work, plans, results, tokenizer, settings, (index, count), executor, progress)
+        return _assemble(work, *planned, tokenizer, settings, (index, count), executor, progress)
 
 
 def _settings(source: Source, tokenizer: Tokenizer, layout: ShardConfig) -> Settings:
@@ -132,6 +137,11 @@ def _refuse_other(found: object, asked: Settings, what: str) -> None:
 def _finished(folder: Path, settings: Settings) -> DatasetIndex:
     found = load_index(folder)
     _refuse_other(found.settings, settings, f"the dataset in {folder}")
+    for info in found.shards:
+        try:
+            read_header(folder / info.file)
+        except UserError as error:
+            raise UserError(f"{error}; remove {folder} and prepare it again") from None
     shutil.rmtree(folder / ".work", ignore_errors=True)  # where a call was killed right after the index
     return found
 
@@ -142,12 +152,24 @@ def _remove_leftovers(folder: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
+def _forget(work_folder: Path) -> None:
+    """Delete work that came to nothing: the next call may well have another flag, and would be refused."""
+    shutil.rmtree(work_folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # where it holds something else
+        work_folder.parent.rmdir()
+
+
 def _claim(work_folder: Path, settings: Settings, tokenizer: Tokenizer) -> None:
     """Mark unfinished work with its settings, so that no later call mixes two preparations."""
     mark = work_folder / "settings.json"
     if mark.exists():
         _refuse_other(load_json(mark), settings, f"the unfinished dataset in {work_folder.parent}")
         return
+    folder = work_folder.parent
+    if not work_folder.exists() and folder.is_dir():
+        others = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+        if others:
+            raise UserError(f"{folder} is no dataset, it holds {others[0]}; choose an empty folder, or a new one")
     try:
         work_folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -171,6 +193,30 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _plan(
+    work: Work,
+    layout: ShardConfig,
+    only: tuple[int, int],
+    executor: Executor,
+    progress: Callable[[Progress], None],
+) -> tuple[list[ShardPlan], list[PartResult]] | None:
+    """Tokenize, and say which ids become which shard; None when other tasks still have to tokenize some.
+
+    Raises:
+        UserError: Parts could not be read, or they are too few for two splits: then none is kept by a single task.
+    """
+    results = _tokenize(work, only, executor, progress)
+    if results is None:
+        return None
+    try:
+        return plan_shards(results, layout), results
+    except UserError:
+        if only[1] == 1:
+            for part in work.folder.glob("part-*"):
+                part.unlink(missing_ok=True)
+        raise
 
 
 def _tokenize(

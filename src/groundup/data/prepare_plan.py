@@ -1,6 +1,7 @@
 """Which ids become which shard. The parts in order are one stream of ids per split; a shard is a range of it."""
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -32,8 +33,10 @@ def plan_shards(results: Sequence[PartResult], layout: ShardConfig) -> list[Shar
         start = min(layout.shard_tokens, int(train.end * layout.val_fraction))
         ranges = [(train, 0, start), (train, start, train.end)]
     if any(first >= end for _, first, end in ranges):
+        skipped = sum((Counter(result.skipped) for result in results), Counter())
+        most = "".join(f" (skipped {count:,}: {reason})" for reason, count in skipped.most_common(1))
         raise UserError(
-            f"{train.end + val.end:,} tokens are too few to be split into training and validation; use more text"
+            f"{train.end + val.end:,} tokens are too few to be split into training and validation{most}; use more text"
             " or a larger share of validation"
         )
     plans = []

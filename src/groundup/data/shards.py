@@ -123,7 +123,7 @@ class ShardReader:
         """Ids [start, start + count).
 
         Raises:
-            UserError: The file can no longer be read, or has shrunk.
+            UserError: The file can no longer be read, has shrunk, or holds an id that it should not.
         """
         if not 0 <= start <= start + count <= len(self):
             raise IndexError(f"tokens {start} to {start + count} of {len(self)}")
@@ -134,7 +134,13 @@ class ShardReader:
             raise UserError(f"cannot read {self.path}: {error.strerror}") from error
         if len(data) != count * dtype.itemsize:
             raise UserError(f"{self.path} shrank while it was in use; prepare the data again")
-        return np.frombuffer(data, dtype=dtype)
+        ids = np.frombuffer(data, dtype=dtype)
+        if ids.max(initial=0) > self.header.max_id:  # an embedding would be read beyond its end
+            raise UserError(
+                f"{self.path} is damaged: it holds the id {ids.max()}, and its largest should be"
+                f" {self.header.max_id}; see groundup data verify {self.path.parent}"
+            )
+        return ids
 
     def announce(self, start: int, count: int) -> None:
         """Let the system fetch ids [start, start + count) from the disk in the background, where it can do that."""

@@ -40,7 +40,7 @@ class TextFiles:
             raise UserError(f"{self.path} does not exist")
         files = [self.path]
         if self.path.is_dir():
-            files = sorted(f for f in self.path.rglob("*") if f.suffix in (".txt", ".md") and f.is_file())
+            files = sorted(f for f in self.path.rglob("*") if f.suffix.lower() in (".txt", ".md") and f.is_file())
             if not files:
                 raise UserError(f"{self.path} holds no .txt or .md files")
         for file in files:
@@ -87,6 +87,8 @@ def decode_text(data: bytes, name: str, at: int = 0) -> str:
     Raises:
         UserError: Binary, or not UTF-8; the message says where.
     """
+    if at == 0 and data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(f"{name} is UTF-16; convert it first, for example with iconv -f utf-16 -t utf-8")
     if b"\0" in data:
         raise UserError(f"{name} is not text: byte {at + data.index(0)} is zero")
     try:

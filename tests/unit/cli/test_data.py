@@ -83,7 +83,7 @@ def test_verify_names_every_damaged_file(dataset, capsys):
         assert str(path) in err
     assert err.count("\n") == 4
     many = len(list(dataset.glob("*.bin"))) + 2
-    assert out == f"{dataset}: {many - 4} of {many} files are sound\n"
+    assert out == f"{dataset}: {many - 4} of {many} files are sound; remove {dataset} and prepare it again\n"
 
 
 def test_a_shard_of_another_dataset_is_named(dataset, capsys):

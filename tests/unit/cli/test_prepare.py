@@ -123,6 +123,7 @@ def test_processes_and_tasks_make_the_same_bytes(place, monkeypatch, capsys):
         (["corpus", "out", "--val-rule=tail"], 2, "--val-rule"),
         (["corpus"], 2, "OUT"),
         (["corpus", "corpus/a.txt"], 1, "cannot write corpus/a.txt"),
+        (["corpus", "corpus"], 1, "corpus is no dataset, it holds a.pdf; choose an empty folder"),
     ],
 )
 def test_a_mistake_is_one_line(place, capsys, words, code, message):

@@ -178,7 +178,40 @@ def test_documents_that_cannot_be_used_are_counted(tmp_path, corpus, separated):
 def test_nothing_to_prepare_is_told(tmp_path, corpus, separated, texts, message):
     with pytest.raises(UserError, match=message):
         prepare(corpus(texts), separated, tmp_path / "data", SMALL)
-    assert not (tmp_path / "data" / "index.json").exists()
+    assert not (tmp_path / "data").exists()  # nothing is in the way of a second try with other settings
+
+
+def test_too_few_tokens_say_what_was_skipped(tmp_path, corpus, separated):
+    with pytest.raises(UserError, match=r"validation \(skipped 2: empty document\); use more text"):
+        prepare(corpus([["", ""]]), separated, tmp_path / "data", SMALL)
+
+
+def test_work_that_came_to_nothing_is_not_in_the_way(tmp_path, corpus, random_texts, separated, contents):
+    texts = random_texts(6)
+    prepare(corpus(texts), separated, tmp_path / "whole", SMALL)
+    folder = tmp_path / "data"
+    everywhere = {k: UserError("no record has the key 'txt'") for k in range(len(texts))}
+    with pytest.raises(UserError, match="no record"):
+        prepare(corpus(texts, trouble=everywhere), separated, folder, ShardConfig(shard_tokens=299))
+    prepare(corpus(texts), separated, folder, SMALL)
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path, corpus, random_texts, separated):
+    (tmp_path / ".hidden").touch()
+    (tmp_path / "tokenizer.json").write_text("a model's")
+    message = r"is no dataset, it holds tokenizer\.json; choose an empty folder, or a new one"
+    with pytest.raises(UserError, match=message):
+        prepare(corpus(random_texts(6)), separated, tmp_path, SMALL)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "tokenizer.json"]
+
+
+def test_a_finished_folder_that_was_cut_is_told(tmp_path, corpus, random_texts, separated):
+    folder = tmp_path / "data"
+    prepare(corpus(random_texts(6)), separated, folder, SMALL)
+    (folder / "train-000001.bin").unlink()
+    with pytest.raises(UserError, match=rf"train-000001\.bin: .*; remove {folder} and prepare it again"):
+        prepare(corpus(random_texts(6)), separated, folder, SMALL)
 
 
 def test_a_symbol_outside_the_vocabulary_is_told(tmp_path, corpus, separated):

@@ -133,6 +133,22 @@ for start, count in ((900, 10), (370, 10), (0, 1000)):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.parametrize("vocab_size", [300, 100_000])
+def test_an_id_that_cannot_be_is_told_where_it_is_read(tmp_path, vocab_size):
+    path = tmp_path / "train-000000.bin"
+    write_shard(path, np.arange(100), vocab_size=vocab_size, fingerprint=FINGERPRINT)
+    width = id_dtype(vocab_size).itemsize
+    data = bytearray(path.read_bytes())
+    data[HEADER_BYTES + 7 * width + 1] = 1
+    path.write_bytes(data)
+    reader = ShardReader(path)
+    assert reader.read(8, 92).tolist() == list(range(8, 100))
+    with pytest.raises(
+        UserError, match=r"000000\.bin is damaged: it holds the id 263, .* 99; see groundup data verify"
+    ):
+        reader.read(0, 8)
+
+
 def test_reading_outside_the_shard_is_a_bug_of_ours(shard):
     reader = ShardReader(shard)
     for start, count in ((-1, 2), (0, 1001), (1000, 1), (5, -1)):

@@ -46,7 +46,7 @@ def test_a_folder_is_read_by_name(tmp_path):
     for name in ("b.txt", "a.md", "sub/c.txt", "ignored.py", "d.TXT"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(name * 10)
-    assert [part.name for part in TextFiles(tmp_path, 0.1).parts()] == ["a.md", "b.txt", "c.txt"]
+    assert [part.name for part in TextFiles(tmp_path, 0.1).parts()] == ["a.md", "b.txt", "d.TXT", "c.txt"]
 
 
 def test_the_description_follows_the_contents(tmp_path):
@@ -71,6 +71,7 @@ def test_line_ends_and_marks_are_made_equal(tmp_path):
     [
         (b"", "a.txt is empty"),
         (b"abc\0def", "a.txt is not text: byte 3 is zero"),
+        ("text".encode("utf-16"), "a.txt is UTF-16; convert it first, for example with iconv -f utf-16 -t utf-8"),
         (b"PK\x03\x04\x00\x00", "a.txt is not text: byte 4 is zero"),
         (b"caf\xe9 au lait", "a.txt is not UTF-8: byte 3 is 0xe9; convert it first"),
         (b"cut \xe6\xbc", "a.txt is not UTF-8: byte 4 is 0xe6"),
