@@ -15,6 +15,9 @@ NAME=gpt2
 MICRO_BATCH_SIZE=32
 RESTARTS=3
 
+# Lets a machine that was lost join again: https://github.com/pytorch/pytorch/issues/135712
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+
 exec torchrun --nnodes "$NODES" --nproc_per_node "$GPUS" --max-restarts "$RESTARTS" \
     --rdzv-backend c10d --rdzv-endpoint "${HEAD:?say HEAD=ADDRESS of the first machine}:$PORT" --rdzv-id "$JOB" \
     -m groundup train "$PRESET" --name "$NAME" --runtime.micro-batch-size "$MICRO_BATCH_SIZE" "$@"

@@ -24,6 +24,9 @@ NAME=gpt2
 MICRO_BATCH_SIZE=32
 RESTARTS=3
 
+# Lets a machine that was lost join again: https://github.com/pytorch/pytorch/issues/135712
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun torchrun --nnodes "$SLURM_NNODES" --nproc_per_node "$GPUS" --max-restarts "$RESTARTS" \
     --rdzv-backend c10d --rdzv-endpoint "$head:$PORT" --rdzv-id "$SLURM_JOB_ID" \
