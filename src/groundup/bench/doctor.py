@@ -24,8 +24,13 @@ EXTRAS = {
     "data": "datasets",
     "fast": "gigatoken",
     "ray": "ray",
+    "hub": "huggingface_hub",
+    "export": "ctranslate2",
     "train-bpe": "tokenizers",
     "bench": "transformers",
+    "eval": "lm_eval",
+    "tensorboard": "tensorboard",
+    "wandb": "wandb",
 }
 
 

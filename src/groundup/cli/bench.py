@@ -30,6 +30,10 @@ def main(argv: Sequence[str]) -> int:
         raise UsageError(f"unknown benchmark {argv[0]!r}; {hint}")
     module = importlib.import_module(f"groundup.bench.{argv[0]}")
     options = parse(module.Options, argv[1:], prog=f"groundup bench {argv[0]}")
+    for name, value in vars(options).items():
+        least = 0 if name == "threads" else 1
+        if type(value) is int and value < least:
+            raise UsageError(f"{name} must be at least {least}, got {value}")
     result = module.bench(options, lambda line: print(line, flush=True))
     print(json.dumps(result, ensure_ascii=False))
     return 0

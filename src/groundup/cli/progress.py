@@ -82,4 +82,4 @@ class PrepareProgress:
     def rate(self) -> str:
         """Speed of tokenizing so far."""
         seconds = max(self._seconds, 1e-9)
-        return f"{quantity(self.tokens / seconds)} tokens/s · {quantity(self._bytes / seconds)}B/s of text"
+        return f"{quantity(self.tokens / seconds)} tokens/s · {self._bytes / seconds / 1e6:,.1f} MB/s of text"

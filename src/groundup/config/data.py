@@ -30,7 +30,7 @@ class DataConfig:
         if self.source in ("text", "shards") and self.path is None:
             raise UsageError(f"data.source {self.source} needs --data.path")
         if self.source == "shakespeare" and self.path is not None:
-            raise UsageError("data.source shakespeare takes no path; use --data.source text --data.path ...")
+            raise UsageError("data.source shakespeare takes no path; use --data.source text --data.path FILE")
         if not 0 < self.val_fraction < 1:
             raise UsageError(f"data.val_fraction must be between 0 and 1, got {self.val_fraction}")
 

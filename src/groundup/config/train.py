@@ -150,7 +150,7 @@ class RuntimeConfig:
             self.micro_batch_size >= 1,
             f"runtime.micro_batch_size must be at least 1, got {self.micro_batch_size}",
         )
-        _require(self.threads >= 0, f"runtime.threads must be 0 (automatic) or more, got {self.threads}")
+        _require(0 <= self.threads <= 1024, f"runtime.threads must be 0 (automatic) to 1024, got {self.threads}")
         _require(
             math.isfinite(self.timeout) and self.timeout >= 1, f"runtime.timeout must be at least 1, got {self.timeout}"
         )

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Literal
 
-from groundup.config.errors import UserError
+from groundup.config.errors import UsageError, UserError
 from groundup.tokenizer.base import END_OF_TEXT, utf8
 from groundup.tokenizer.bpe import GPT2_PATTERN, ByteBPE, Pair, compile_words
 
@@ -44,12 +44,12 @@ def train_bpe(
         trainer: own, or library for the `tokenizers` package; the result is the same.
 
     Raises:
-        UserError: The vocabulary has no room for bytes and special tokens, a text holds a lone surrogate, or the
-            library is not installed.
+        UsageError: The vocabulary has no room for bytes and special tokens.
+        UserError: A text holds a lone surrogate, or the library is not installed.
     """
     n_merges = vocab_size - 256 - len(specials)
     if n_merges < 0:
-        raise UserError(
+        raise UsageError(
             f"vocab_size must be at least {256 + len(specials)}, for bytes and special tokens; got {vocab_size}"
         )
     words = count_words(texts, pattern)

@@ -59,6 +59,11 @@ def test_every_bench_explains_itself(name, capsys):
         (["trian"], "unknown benchmark 'trian'; did you mean train?"),
         (["zzz"], f"unknown benchmark 'zzz'; the benchmarks are {', '.join(BENCHES)}"),
         (["train", "--rounds", "x"], "--rounds must be a whole number, got 'x'"),
+        (["train", "--rounds=0"], "rounds must be at least 1, got 0"),
+        (["train", "--steps=-3"], "steps must be at least 1, got -3"),
+        (["data", "--tokens=0"], "tokens must be at least 1, got 0"),
+        (["prepare", "--threads=-1"], "unrecognized options: --threads=-1"),
+        (["train", "--threads=-1"], "threads must be at least 0, got -1"),
         (["train", "--rouds=3"], "unrecognized options: --rouds=3; did you mean --rounds?"),
     ],
 )

@@ -75,6 +75,7 @@ def test_compiling_is_tried_in_a_cache_of_its_own(fast, monkeypatch):
 
 def test_extras_are_pyprojects():
     extras = tomllib.loads(PYPROJECT.read_text())["project"]["optional-dependencies"]
+    assert set(doctor.EXTRAS) == set(extras) - {"dev"}
     for extra, package in doctor.EXTRAS.items():
         assert package in [re.split(r"\W*[<>=]", line)[0] for line in extras[extra]], extra
 

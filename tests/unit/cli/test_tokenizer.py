@@ -152,7 +152,7 @@ def test_show_of_nothing(trained, capsys):
         (["train"], 2, "files must be named, or a --source"),
         (["train", "FILE", "--source", "shakespeare"], 2, "not both"),
         (["train", "/nowhere.txt"], 1, "cannot read /nowhere.txt"),
-        (["train", "FILE", "--vocab-size", "9"], 1, "at least 257"),
+        (["train", "FILE", "--vocab-size", "9"], 2, "at least 257"),
         (["train", "FILE", "--vocab-size", "many"], 2, "vocab-size"),
         (["train", "FILE", "--pattern", "(a"], 1, "not a regular expression"),
         (["train", "FILE", "--out", "/nowhere/t.json"], 1, "there is no folder /nowhere"),

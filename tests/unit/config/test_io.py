@@ -43,7 +43,7 @@ def train_configs(draw):
         eval=EvalConfig(every=draw(count), max_tokens=draw(count), sample_every=draw(count)),
         checkpoint=CheckpointConfig(every=draw(count), keep_last=1 + draw(count)),
         runtime=RuntimeConfig(device=draw(st.sampled_from(["auto", "cpu", "cuda", "mps"])),
-                              micro_batch_size=micro_batch_size, threads=draw(count)),
+                              micro_batch_size=micro_batch_size, threads=min(draw(count), 1024)),
     )  # fmt: skip
 
 

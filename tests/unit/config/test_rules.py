@@ -55,6 +55,7 @@ def broken_rules():
     yield CheckpointConfig, {"keep_last": 1}
     yield RuntimeConfig, {"micro_batch_size": 0}
     yield RuntimeConfig, {"threads": -1}
+    yield RuntimeConfig, {"threads": 1025}
     yield from ((DataConfig, {"source": source}) for source in ("text", "shards"))
     yield from ((DataConfig, {"val_fraction": value}) for value in (0.0, 1.0))
     yield from ((ShardConfig, {"val_fraction": value}) for value in (0.0, 1.0))
