@@ -67,8 +67,10 @@ def _write_ct2(folder: Path, loaded: LoadedModel, config: GPTConfig) -> None:
     refuse_variants(config, "the GPT-2 of CTranslate2")
     try:
         from ctranslate2.converters import TransformersConverter
+        from transformers.utils.logging import disable_progress_bar
     except ImportError:
         raise UserError("--format ct2 needs ctranslate2 and transformers: pip install 'groundup[export]'") from None
+    disable_progress_bar()  # one for a copy that takes a moment
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tmp-ct2-") as temporary:
         source, made = Path(temporary, "hf"), Path(temporary, "ct2")
         source.mkdir()

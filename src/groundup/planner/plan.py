@@ -13,6 +13,7 @@ class Plan:
     """The arithmetic of one run."""
 
     config: TrainConfig
+    vocab_size: int
     parameters: int
     tokens: int
     flops_per_step: float
@@ -27,7 +28,7 @@ class Plan:
                 f"{m.n_layer} layers, {m.n_head} heads, {m.n_embd} wide, context {m.block_size},"
                 f" {m.position} positions",
             ),
-            ("parameters", f"{self.parameters:,}"),
+            ("parameters", f"{self.parameters:,}, with {self.vocab_size:,} ids"),
             ("data", f"{c.data.source}, tokenizer {c.data.tokenizer}"),
             ("steps", f"{c.max_steps:,}"),
             (
@@ -55,6 +56,7 @@ def plan(config: TrainConfig, *, vocab_size: int) -> Plan:
     shape = dataclasses.replace(config.model, vocab_size=config.model.vocab_size or vocab_size)
     return Plan(
         config=config,
+        vocab_size=shape.vocab_size,
         parameters=count_parameters(shape),
         tokens=config.max_steps * config.tokens_per_step,
         flops_per_step=flops_per_token(shape, shape.block_size) * config.tokens_per_step,

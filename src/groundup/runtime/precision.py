@@ -73,10 +73,12 @@ def pick_precision(requested: str, device: torch.device, *, n_embd: int) -> Prec
         n_embd: Width of the model: narrow ones gain nothing from 16 bits on a CPU.
 
     Raises:
-        UsageError: There is no such precision.
+        UsageError: There is no such precision, or it is none of this device.
     """
     if requested not in ("auto", *get_args(PrecisionName)):
         raise UsageError(f"precision must be one of auto, {', '.join(get_args(PrecisionName))}, got {requested!r}")
+    if device.type == "cpu" and requested in ("tf32", "fp16"):  # emulated, or not there at all
+        raise UsageError(f"precision {requested} is for GPUs; take fp32, bf16 or auto on a CPU")
     best = _best(device, n_embd)
     if requested in ("auto", best.name):
         return best

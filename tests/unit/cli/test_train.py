@@ -11,6 +11,8 @@ from groundup.config.errors import UsageError
 from groundup.config.io import dump_json, to_dict
 from groundup.config.presets import RECIPES
 from groundup.planner.plan import plan
+from groundup.tokenizer.char import CharTokenizer
+from groundup.tokenizer.io import save_tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -93,6 +95,19 @@ def test_dry_run_prints_the_whole_plan_and_touches_nothing(name, capsys, place, 
         assert " ".join(" ".join(row).split()) in printed
     assert list(place.iterdir()) == []
     assert no_training == []
+
+
+def test_dry_run_counts_with_the_tokenizer_that_is_named(capsys, tmp_path):
+    save_tokenizer(CharTokenizer("abc"), tmp_path / "abc.json")
+    for flags, ids in (
+        ([f"--data.tokenizer={tmp_path / 'abc.json'}"], "3"),
+        (["--data.tokenizer=gpt2"], "50,257"),
+        (["--data.source=shards", "--data.path=none"], "50,257"),
+        ([], "65"),
+    ):
+        assert main(["train", "shakespeare", "--dry-run", *flags]) == 0
+        assert f", with {ids} ids" in capsys.readouterr().out
+    assert error_of(capsys, "shakespeare", "--dry-run", "--data.tokenizer=gone")[0] == 1
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_the_rows_say_what_the_numbers_are(name):
     recipe = RECIPES[name]
     result = plan(recipe, vocab_size=65)
     rows = dict(result.rows())
-    assert rows["parameters"] == f"{result.parameters:,}"
+    assert rows["parameters"] == f"{result.parameters:,}, with {recipe.model.vocab_size or 65:,} ids"
     assert rows["steps"] == f"{recipe.max_steps:,}"
     assert rows["tokens per step"].startswith(f"{recipe.tokens_per_step:,} = {recipe.grad_accum_steps} x ")
     assert rows["tokens"].startswith(f"{recipe.max_steps * recipe.tokens_per_step:,} (")

@@ -52,7 +52,13 @@ def test_auto_on_apple_is_fp32():
     assert pick_precision("auto", torch.device("mps"), n_embd=768).name == "fp32"
 
 
-@pytest.mark.parametrize("name", ["fp32", "tf32", "bf16", "fp16"])
+@pytest.mark.parametrize("name", ["tf32", "fp16"])
+def test_what_a_cpu_has_not_is_refused(name):
+    with pytest.raises(UsageError, match=f"^precision {name} is for GPUs; take fp32, bf16 or auto on a CPU$"):
+        pick_precision(name, CPU, n_embd=768)
+
+
+@pytest.mark.parametrize("name", ["fp32", "bf16"])
 def test_what_is_asked_for_is_taken(name, cpu):
     cpu(1.0)
     chosen = pick_precision(name, CPU, n_embd=768)
