@@ -1,7 +1,8 @@
 """How training scales: several processes by DDP, one thread each, against one process with one thread.
 
 Every process has the same micro-batch, so that n processes learn from n times as many tokens in a step; what is lost
-to exchanging gradients, and to sharing memory and caches, is what is missing from n times the speed.
+to exchanging gradients, and to sharing memory and caches, is what is missing from n times the speed. As many processes
+that exchange nothing show which is which: they are the most this machine can do.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from typing import Any
 
 import torch
 
-from groundup.bench.contest import race
+from groundup.bench.contest import Factory, race
 from groundup.bench.train import Options as TrainOptions
 from groundup.bench.train import Work, _random_ids, _split
 from groundup.config.errors import UsageError
@@ -43,6 +44,7 @@ from groundup.training.state import TrainState
 from groundup.training.trainer import Trainer
 
 CPU = torch.device("cpu")
+APART = "as many, exchanging nothing"
 TIMEOUT = 600.0
 """Seconds that a process waits for the others; those who have no turn wait on their input, for as long as it takes."""
 
@@ -74,7 +76,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         say: Told a line per contestant.
 
     Returns:
-        Tokens per second of both, and how many times as fast several are: the median over the rounds.
+        Tokens per second of each, and how many times as fast several processes are: the median over the rounds.
 
     Raises:
         UsageError: There are fewer cores than processes.
@@ -83,10 +85,12 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     if not 2 <= n <= (cores or n):
         raise UsageError(f"--processes must be at least 2 and at most the number of cores, {cores}; got {n}")
     several = f"{n} processes"
-    timings = race({"one process": _alone, several: _together}, options, rounds=options.rounds, runs=options.steps)
-    one, many = timings["one process"], timings[several]
+    contestants: dict[str, Factory] = {"one process": _alone, several: _together, APART: _apart}
+    timings = race(contestants, options, rounds=options.rounds, runs=options.steps)
+    one = timings["one process"]
     tokens = options.micro_batch_size * options.model.block_size
-    ratios = [n * a / b for a, b in zip(one.seconds, many.seconds, strict=True)]
+    speeds = {name: (1 if name == "one process" else n) * tokens / timing.median for name, timing in timings.items()}
+    ratios = {name: [n * a / b for a, b in zip(one.seconds, timings[name].seconds, strict=True)] for name in timings}
     result = {
         "bench": "scaling",
         "device": device_name(CPU),
@@ -97,12 +101,14 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         "block_size": options.model.block_size,
         "processes": n,
         "threads_per_process": 1,
-        "tokens_per_sec": {"one process": round(tokens / one.median), several: round(n * tokens / many.median)},
-        "times_as_fast": round(statistics.median(ratios), 3),
-        "times_as_fast_by_round": [round(ratio, 3) for ratio in ratios],
+        "tokens_per_sec": {name: round(speed) for name, speed in speeds.items()},
+        "times_as_fast": round(statistics.median(ratios[several]), 3),
+        "times_as_fast_by_round": [round(ratio, 3) for ratio in ratios[several]],
+        "most_possible": round(statistics.median(ratios[APART]), 3),
     }
-    say(f"one process   {tokens / one.median:>10,.0f} tokens/s")
-    say(f"{several:<14}{n * tokens / many.median:>10,.0f} tokens/s  {result['times_as_fast']} times as fast")
+    say(f"{'one process':<24}{speeds['one process']:>10,.0f} tokens/s")
+    for name, times in ((several, result["times_as_fast"]), (APART, result["most_possible"])):
+        say(f"{name:<24}{speeds[name]:>10,.0f} tokens/s  {times} times as fast")
     return result
 
 
@@ -153,25 +159,37 @@ def _alone(options: Options) -> Work:
 
 
 def _together(options: Options) -> Work:
-    return _Team(options).step, lambda: peak_memory(CPU)
+    return _Team(options, apart=False).step, lambda: peak_memory(CPU)
+
+
+def _apart(options: Options) -> Work:
+    return _Team(options, apart=True).step, lambda: peak_memory(CPU)
 
 
 class _Team:
     """Rank 0 and the others, which it starts and tells by a byte when to make a step: they rest between turns.
 
     The contest ends this process, and with it goes the input on which the others wait.
+
+    Args:
+        options: What to measure.
+        apart: Whether each trains a model of its own.
     """
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, *, apart: bool) -> None:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
-        size = {"WORLD_SIZE": str(options.processes), "LOCAL_WORLD_SIZE": str(options.processes)}
+        # Without a size each believes that it is alone.
+        n = str(options.processes)
+        size = {} if apart else {"WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n}
         self._others = []
         command = [sys.executable, "-m", "groundup.bench.scaling", json.dumps(to_dict(options))]
         for rank in range(1, options.processes):
             environment = {**os.environ, **address, **size, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            self._others.append(subprocess.Popen(command, stdin=subprocess.PIPE, env=environment, bufsize=0))
+            self._others.append(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, bufsize=0)
+            )
         os.environ |= {**address, **size, "RANK": "0", "LOCAL_RANK": "0"}
         self._open = contextlib.ExitStack()
         self._trainer = _trainer(options, self._open.enter_context(joined(CPU, timeout=TIMEOUT)))
@@ -182,14 +200,18 @@ class _Team:
             assert other.stdin is not None
             other.stdin.write(b".")
         _step(self._trainer)
+        for other in self._others:
+            assert other.stdout is not None
+            other.stdout.read(1)
 
 
 def follow(options: Options) -> None:
-    """Be one of the other ranks: make a step for every byte of the input, until it ends."""
+    """Be one of the other ranks: make a step for every byte of the input and answer it, until it ends."""
     with joined(CPU, timeout=TIMEOUT) as world:
         trainer = _trainer(options, world)
         while os.read(0, 1):
             _step(trainer)
+            os.write(1, b".")
         os._exit(0)  # rank 0 is gone, and nobody is left to say goodbye to
 
 
