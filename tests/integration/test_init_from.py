@@ -114,9 +114,10 @@ def test_lora_changes_only_the_blocks_and_leaves_an_ordinary_model(place):
     assert info["val_loss"] < load_model(Path("runs/first")).info["val_loss"]
 
 
-def test_lora_resumes_bit_for_bit(place):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])  # muon takes all there is to train, and leaves adamw nothing
+def test_lora_resumes_bit_for_bit(place, optimizer):
     assert start("first", "--max-steps=3") == 0
-    words = ("--init-from=runs/first", "--max-steps=20", "--checkpoint.every=10", *LORA)
+    words = ("--init-from=runs/first", "--max-steps=20", "--checkpoint.every=10", *LORA, f"--optim.name={optimizer}")
     assert start("again", *words) == 0
     shutil.copytree("runs/again", "runs/cut")
     shutil.rmtree("runs/cut/checkpoints/step-0000020")

@@ -129,9 +129,15 @@ def test_a_run_that_cannot_start_leaves_the_earlier_one_where_it_is(place):
     assert start("kept", "--max-steps=2") == 0
     before = {path: path.read_bytes() for path in Path("runs/kept").rglob("*") if path.is_file()}
     Path("binary.txt").write_bytes(b"abc\0" * 100)
-    for wrong in ("--data.path=gone.txt", "--data.path=binary.txt", "--data.tokenizer=gone", "--init-from=gone"):
+    for wrong in (
+        ["--data.path=gone.txt"],
+        ["--data.path=binary.txt"],
+        ["--data.tokenizer=gone"],
+        ["--init-from=gone"],
+        ["--eval.hellaswag-every=1", "--eval.hellaswag-path=gone"],
+    ):
         for name in ("kept", "new"):
-            assert start(name, "--max-steps=2", wrong) == 1
+            assert start(name, "--max-steps=2", *wrong) == 1
     assert {path: path.read_bytes() for path in Path("runs/kept").rglob("*") if path.is_file()} == before
     assert [path.name for path in Path("runs").iterdir() if not path.name.startswith(".")] == ["kept"]
 

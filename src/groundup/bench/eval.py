@@ -35,8 +35,7 @@ class Options:
         default_factory=lambda: GPTConfig(n_layer=12, n_head=12, n_embd=768, block_size=1024, vocab_size=50257)
     )
     path: Path | None = None
-    """A file of HellaSwag's form, for models of GPT-2's vocabulary; without it, random tokens of about the lengths of
-    HellaSwag's contexts and endings."""
+    """A file of HellaSwag's form, for GPT-2's vocabulary; without it, random tokens of about its lengths."""
     examples: int = 16
     """Examples to score."""
     device: str = "auto"

@@ -46,8 +46,7 @@ class Options:
     """Measure preparation with GPT-2's tokenizer."""
 
     path: Path | None = None
-    """A folder of plain .jsonl files with a key "text"; without it documents are made of speeches of the plays. Their
-    words are few: an engine that remembers words is flattered."""
+    """A folder of .jsonl files with a key "text"; without it, the plays: few words, as caches like."""
     megabytes: int = 256
     """Size of the made-up corpus: eight of our parts."""
     workers: int = os.cpu_count() or 1

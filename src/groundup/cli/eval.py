@@ -20,15 +20,13 @@ class Options:
     path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """A run, checkpoint or model folder."""
     tasks: str = "val"
-    """Separated by commas. val: loss on the validation split; hellaswag; lambada; or a .jsonl file of
-    {"ctx": ..., "endings": [...], "label": n} or {"text": ...}."""
+    """Separated by commas: val, hellaswag, lambada, or .jsonl files of {"ctx", "endings", "label"} or {"text"}."""
     limit: int = 0
     """Measure on the first so many examples of each task (for val: blocks of the context's length); 0 is all."""
     batch_tokens: int = 0
     """Tokens per forward pass; 0 takes what suits the device."""
     data: Path | None = None
-    """For val: a prepared folder, in place of the run's own data. For hellaswag and lambada: the folder in which
-    hellaswag_val.jsonl and lambada_test.jsonl lie, or are downloaded to; data/ if not given."""
+    """For val: prepared data, not the run's own; for the others: where their files are or go (data/ unless given)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes a GPU where there is one."""
 

@@ -15,8 +15,7 @@ class Options:
     """Turn a GPT-2 of another program into a model folder, which generate, train --init-from and export take."""
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """hf:gpt2, hf:gpt2-medium, hf:gpt2-large, hf:gpt2-xl, hf:distilgpt2, hf:OWNER/NAME, a Hugging Face folder,
-    nanoGPT's ckpt.pt or llm.c's .bin."""
+    """hf:gpt2[-medium|-large|-xl], hf:OWNER/NAME, a folder of transformers, nanoGPT's .pt or llm.c's .bin."""
     out: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[OUT]")] = None
     """The folder to make; models/NAME if not given."""
     tokenizer: str | None = None

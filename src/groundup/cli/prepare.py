@@ -21,11 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Turn text into token shards. Stopped or killed at any time, the same command goes on."""
+    """Turn text into token shards. Stopped or killed at any time, the same command goes on.
+
+    Files end in .txt, .md, .jsonl, .jsonl.gz, .jsonl.zst or .parquet.
+    """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """fineweb-edu, hf:OWNER/NAME[@REVISION], shakespeare, tiny-shakespeare, or a file, a folder or a quoted glob of
-    .txt, .md, .jsonl, .jsonl.gz, .jsonl.zst and .parquet."""
+    """fineweb-edu, hf:OWNER/NAME[@REVISION], shakespeare, tiny-shakespeare, or a file, a folder or a quoted glob."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """The folder of the dataset."""
     tokenizer: str = "gpt2"

@@ -162,6 +162,10 @@ def _saved_config(run_dir: Path) -> TrainConfig:
     import dataclasses
 
     path = run_dir / "config.json"
+    if (run_dir / "model.safetensors").is_file():
+        raise UsageError(
+            f"{run_dir} is a model, not a run; resume the run it is of, or begin with --init-from {run_dir}"
+        )
     if not path.is_file():
         raise UsageError(f"{run_dir} holds no run to resume: there is no {path.name} in it")
     saved = _read_config(path)

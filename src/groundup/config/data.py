@@ -42,10 +42,9 @@ class ShardConfig:
     shard_tokens: int = 100_000_000
     """Ids per shard."""
     val_rule: ValRule = "head"
-    """For documents that their source puts into no split. head: the first ids of all are validation, one shard or
-    val_fraction, whichever is less; hash: val_fraction of the documents, chosen by their hash."""
+    """Where the source tells no split, validation is the first ids (head), or documents chosen by their hash (hash)."""
     val_fraction: float = 0.01
-    """Share of validation."""
+    """Share of validation; head takes no more than one shard."""
 
     def __post_init__(self) -> None:
         """Check the values."""

@@ -89,8 +89,7 @@ class CheckpointConfig:
     every: int = 250
     """Steps between checkpoints; the last step and an interrupt always save."""
     keep_last: int = 2
-    """How many of the newest checkpoints are kept; the best is kept besides. At least 2, so that one damaged
-    checkpoint never ends a run."""
+    """How many of the newest checkpoints are kept, beside the best; at least 2, as one may be damaged."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -132,13 +131,11 @@ class RuntimeConfig:
     micro_batch_size: int = 12
     """Sequences per forward pass; accumulation makes up the rest of tokens_per_step."""
     recompute: bool = False
-    """Keep only the input of each block for the backward pass and compute the rest again: less memory, a third more
-    work."""
+    """Keep only the input of each block, and compute the rest again going back: less memory, a third more work."""
     threads: int = 0
     """CPU threads of each process; 0 takes PyTorch's choice."""
     parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
-    """How the processes of torchrun share the work: ddp keeps the whole model on each, fsdp a share of every tensor.
-    auto takes ddp under torchrun, none otherwise."""
+    """How torchrun's processes share the work: with ddp each has the model, with fsdp a part; auto is ddp."""
     timeout: float = 600.0
     """Seconds to wait for another process before it is taken for dead."""
     compare_every: int = 0
@@ -213,6 +210,11 @@ class TrainConfig:
         _require(
             not self.lora.rank or self.init_from is not None,
             f"lora.rank {self.lora.rank} changes a trained model a little; name one with --init-from",
+        )
+        _require(
+            self.lora.rank <= self.model.n_embd,
+            f"lora.rank must be at most model.n_embd, the rank of a whole matrix, {self.model.n_embd};"
+            f" got {self.lora.rank}",
         )
         tokens = self.model.block_size * self.runtime.micro_batch_size
         _require(

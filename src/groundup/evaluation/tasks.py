@@ -71,7 +71,7 @@ def _examples(file: Path, loaded: LoadedModel, *, limit: int, batch_tokens: int)
 
 
 def _val(loaded: LoadedModel, path: Path, data: Path | None, *, limit: int, batch_tokens: int) -> dict[str, Any]:
-    dataset = TokenDataset(data) if data is not None and (data / INDEX).is_file() else _own_data(path)
+    dataset = _val_data(path, data)
     if dataset.index.tokenizer_fingerprint != loaded.tokenizer.fingerprint:
         raise UserError(f"{dataset.dir} was prepared with another tokenizer than that of {path}")
     split = dataset.split("val")
@@ -93,6 +93,13 @@ def _val(loaded: LoadedModel, path: Path, data: Path | None, *, limit: int, batc
         "tokens": result.n_tokens,
         "data": dataset.index.fingerprint,
     }
+
+
+def _val_data(path: Path, data: Path | None) -> TokenDataset:
+    """What --data names. A folder of published files is meant for other tasks; one that holds neither is a mistake."""
+    if data is None or (not (data / INDEX).is_file() and any((data / p.file).is_file() for p in PUBLISHED.values())):
+        return _own_data(path)
+    return TokenDataset(data)
 
 
 def _own_data(path: Path) -> TokenDataset:

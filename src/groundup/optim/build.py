@@ -16,14 +16,10 @@ def build_optimizers(model: nn.Module, config: OptimConfig, device: torch.device
     PyTorch has one (CPU and CUDA): one pass over the state instead of a dozen.
     """
     matrices, others = split_matrices(model) if config.name == "muon" else ([], list(model.parameters()))
-    optimizers: list[Optimizer] = [
-        AdamW(
-            decay_groups(others, config.weight_decay),
-            lr=config.lr,
-            betas=(config.beta1, config.beta2),
-            fused=device.type in ("cpu", "cuda"),
-        )
-    ]
+    optimizers: list[Optimizer] = []
+    if others:  # LoRA trains nothing but matrices
+        betas, fused = (config.beta1, config.beta2), device.type in ("cpu", "cuda")
+        optimizers.append(AdamW(decay_groups(others, config.weight_decay), lr=config.lr, betas=betas, fused=fused))
     if matrices:
         optimizers.append(Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay))
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]

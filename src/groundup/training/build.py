@@ -4,7 +4,7 @@ Nothing below this file sees a `TrainConfig`: each part is given the few values 
 resolved here, once, and the resolved values are what is logged, saved and used again when the run is resumed.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from groundup.data.corpus import open_corpus
 from groundup.data.dataset import TokenDataset
 from groundup.data.loader import TrainBatches, eval_batches
 from groundup.evaluation.benchmarks import find_published
-from groundup.evaluation.examples import read_choices
+from groundup.evaluation.examples import ChoiceExample, read_choices
 from groundup.evaluation.loss import LossResult, evaluate_loss
 from groundup.model.build import build_model
 from groundup.model.gpt import GPT
@@ -61,6 +61,8 @@ class Run:
     resolved: dict[str, Any]
     measure: Callable[[torch.nn.Module], LossResult]
     """Loss of any model over the validation split."""
+    hellaswag: Sequence[ChoiceExample]
+    """What to ask every eval.hellaswag_every steps."""
 
 
 def build_run(
@@ -93,6 +95,7 @@ def build_run(
         dataset = open_corpus(config.data)
     tokenizer = dataset.tokenizer()
     shape = resolve_model(config.model, tokenizer)
+    hellaswag = _hellaswag(config, world, tokenizer)
     machine = _machine(config, saved, shape, world, parallel)
 
     seed_rank(config.seed, rank=world.rank)
@@ -117,6 +120,7 @@ def build_run(
         store=CheckpointStore(config.run_dir / "checkpoints", keep_last=config.checkpoint.keep_last),
         resolved=resolved,
         measure=partial(_val_loss, trainer=trainer, dataset=dataset, config=config),
+        hellaswag=hellaswag,
     )
 
 
@@ -200,7 +204,8 @@ def build_callbacks(run: Run, config: TrainConfig, *, log: Logger, display: Disp
             )
         )
     if config.eval.hellaswag_every:
-        looking_on.append(_hellaswag(run, config, log, display))
+        every = config.eval.hellaswag_every
+        looking_on.append(callbacks.HellaSwag(examples=run.hellaswag, every=every, log=log, display=display))
     if trainer.world.size > 1:
         looking_on.append(callbacks.CompareWeights(every=config.runtime.compare_every))
     batches = trainer.batches
@@ -216,13 +221,14 @@ def build_callbacks(run: Run, config: TrainConfig, *, log: Logger, display: Disp
     return looking_on
 
 
-def _hellaswag(run: Run, config: TrainConfig, log: Logger, display: Display) -> callbacks.HellaSwag:
-    with run.trainer.world.main_first("hellaswag"):
+def _hellaswag(config: TrainConfig, world: World, tokenizer: Tokenizer) -> Sequence[ChoiceExample]:
+    if not config.eval.hellaswag_every:
+        return []
+    with world.main_first("hellaswag"):
         path = config.eval.hellaswag_path or find_published(
             "hellaswag", config.data.cache_dir, instead="--eval.hellaswag-path"
         )
-    examples = read_choices(path, run.tokenizer)
-    return callbacks.HellaSwag(examples=examples, every=config.eval.hellaswag_every, log=log, display=display)
+    return read_choices(path, tokenizer)
 
 
 def _machine(config: TrainConfig, saved: dict[str, Any], shape: GPTConfig, world: World, parallel: str) -> Machine:

@@ -163,6 +163,7 @@ def test_what_was_measured_before_an_error_is_kept(place, capsys):
         (["run", "--task=val"], 2, "unrecognized options: --task=val; did you mean --tasks?"),
         (["gone"], 1, "gone does not exist; give a run, checkpoint or model folder"),
         (["run", "--tasks=gone.jsonl"], 1, "cannot read gone.jsonl: No such file or directory"),
+        (["run", "--data=gone"], 1, "gone holds no prepared data"),  # and not: measured on other data
         ([], 2, "missing DIR"),
     ],
 )

@@ -1,5 +1,7 @@
+import ast
 import dataclasses
 import io
+import itertools
 import os
 from pathlib import Path
 from typing import Literal
@@ -8,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from groundup.cli import parse as parse_module
 from groundup.cli.generate import Options as GenerateOptions
 from groundup.cli.parse import nearest, one_line, parse
 from groundup.config.errors import UsageError
@@ -164,6 +167,24 @@ def test_help_goes_to_stdout_and_exits_with_0(capsys):
     assert "What the help says first." in printed.out
     assert "A number." in printed.out
     assert printed.err == ""
+
+
+@pytest.mark.parametrize("room", ["config", "cli", "bench"])
+def test_the_help_of_a_flag_is_one_line(room):
+    """tyro breaks a help text where its source breaks, in the middle of a sentence."""
+    broken = []
+    for file in (Path(parse_module.__file__).parents[1] / room).glob("*.py"):
+        for owner in ast.walk(ast.parse(file.read_text("utf-8"))):
+            for field, text in itertools.pairwise(
+                getattr(owner, "body", []) if isinstance(owner, ast.ClassDef) else []
+            ):
+                if (
+                    isinstance(field, ast.AnnAssign)
+                    and isinstance(text, ast.Expr)
+                    and isinstance(text.value, ast.Constant)
+                ):
+                    broken += [f"{file.name}: {ast.unparse(field)}"] * ("\n" in str(text.value.value))
+    assert broken == []
 
 
 def test_completion_scripts_go_to_stdout(capsys):

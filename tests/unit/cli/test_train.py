@@ -128,6 +128,7 @@ def test_dry_run_counts_with_the_tokenizer_that_is_named(capsys, tmp_path):
         (["shakespeare", "--optim.name", "sgd"], "--optim.name must be one of 'adamw', 'muon', got 'sgd'"),
         (["shakespeare", "--tokens-per-step=100"], "tokens_per_step must be a multiple of"),
         (["shakespeare", "stray"], "unrecognized options: stray"),
+        (["shakespeare", "--init-from=x", "--lora.rank=129"], "lora.rank must be at most model.n_embd, the rank of a "),
         (["--config"], "--config needs a value"),
         (["--resume"], "--resume needs a value"),
         (["--resume", "nowhere"], "nowhere holds no run to resume: there is no config.json in it"),
@@ -148,6 +149,14 @@ def test_a_config_file_that_cannot_be_used_is_named(capsys):
     )  # fmt: skip
     Path("worse.json").write_text('{"model": {"n_layer": 0}}')
     assert error_of(capsys, "--config", "worse.json") == (2, "worse.json: model.n_layer must be at least 1, got 0")
+
+
+def test_a_model_is_no_run_to_resume(capsys):
+    Path("model").mkdir()
+    for name in ("config.json", "model.safetensors"):
+        Path("model", name).write_text("{}")
+    line = "model is a model, not a run; resume the run it is of, or begin with --init-from model"
+    assert error_of(capsys, "--resume", "model") == (2, line)
 
 
 def test_a_run_in_place_of_a_preset_is_told_how_to_go_on(capsys):
