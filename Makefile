@@ -54,7 +54,7 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) --editable '.[bench,data,dev,export,fast,hub,offline,ray,shakespeare,tensorboard,train-bpe,wandb]'
+	$(PIP) --editable '.[bench,data,dev,docs,export,fast,hub,notebooks,offline,ray,shakespeare,tensorboard,train-bpe,wandb]'
 	@touch $@
 
 # lm-evaluation-harness brings 300 MB of packages that nothing else needs: only the slow tests ask for it.
