@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TESTS ?= tests
 
-.PHONY: demo test check fix test-slow test-gpu clean help
+.PHONY: demo test check fix notebooks test-slow test-gpu clean help
 
 help:
 	@echo "make demo       train a GPT on the plays of Shakespeare and let it speak (minutes, no GPU)"
 	@echo "make test       check and test everything"
 	@echo "make check      style, types, architecture"
 	@echo "make fix        format the code and mend what ruff can mend"
+	@echo "make notebooks  execute the notebooks and write them with their outputs"
 	@echo "make test-slow  the long tests"
 	@echo "make test-gpu   the tests that need a CUDA machine"
 	@echo "make clean      remove the environment and caches (never runs/ or data/)"
@@ -32,6 +33,9 @@ check: $(VENV)/.dev
 fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix src tests
 	$(BIN)/ruff format src tests
+
+notebooks: $(VENV)/.dev
+	$(BIN)/python -m groundup.learn.notebooks build
 
 test-slow: $(VENV)/.eval
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(TESTS)
