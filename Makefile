@@ -14,6 +14,7 @@ help:
 	@echo "make fix        format the code and mend what ruff can mend"
 	@echo "make notebooks  execute the notebooks and write them with their outputs"
 	@echo "make test-slow  the long tests"
+	@echo "make test-network  what needs published files: GPT-2's weights and scores (gigabytes, hours without a GPU)"
 	@echo "make test-gpu   the tests that need a CUDA machine"
 	@echo "make clean      remove the environment and caches (never runs/ or data/)"
 
@@ -39,6 +40,9 @@ notebooks: $(VENV)/.dev
 
 test-slow: $(VENV)/.eval
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(TESTS)
+
+test-network: $(VENV)/.dev
+	$(BIN)/python -m pytest -m network $(TESTS)
 
 # Uses the python3 of the GPU machine as it is: its PyTorch is the one built for its driver.
 test-gpu:

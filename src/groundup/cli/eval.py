@@ -10,7 +10,7 @@ import tyro
 from groundup.cli.parse import parse
 from groundup.config.errors import UsageError
 
-NAMES = ("val", "hellaswag", "lambada")
+NAMES = ("val", "hellaswag", "lambada", "wikitext")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +20,11 @@ class Options:
     path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """A run, checkpoint or model folder."""
     tasks: str = "val"
-    """Separated by commas: val, hellaswag, lambada, or .jsonl files of {"ctx", "endings", "label"} or {"text"}."""
+    """Separated by commas: val, hellaswag, lambada, wikitext, or .jsonl files of {"ctx", "endings", "label"} or
+    {"text"}."""
     limit: int = 0
-    """Measure on the first so many examples of each task (for val: blocks of the context's length); 0 is all."""
+    """Measure on the first so many examples of each task (val: blocks of the context's length; wikitext: pages); 0 is
+    all."""
     batch_tokens: int = 0
     """Tokens per forward pass; 0 takes what suits the device."""
     data: Path | None = None

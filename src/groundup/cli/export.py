@@ -34,9 +34,12 @@ def main(argv: Sequence[str]) -> int:
     """Export, and upload where that is asked for."""
     options = parse(Options, argv, prog="groundup export")
 
+    from groundup.checkpoint.artifact import find_model
+    from groundup.evaluation.results import results_of, summary
     from groundup.interop.export import export_model
 
-    export_model(options.path, options.out, options.format)
+    scores = {task: summary(result) for task, result in results_of(find_model(options.path)).items()}
+    export_model(options.path, options.out, options.format, scores=scores)
     for file in sorted(options.out.iterdir()):
         print(f"{file}  {file.stat().st_size:,} bytes")
     if options.push_to_hub is not None:

@@ -40,9 +40,15 @@ PUBLISHED = {
         size=1_819_752,
         sha256="4aa8d02cd17c719165fc8a7887fddd641f43fcafa4b1c806ca8abc31fabdb226",
     ),
+    "wikitext": Published(
+        file="wikitext-2-raw-v1.zip",
+        url="https://huggingface.co/datasets/ggml-org/ci/resolve/927b3642933080f1b0e811e2f916e14c292992f9/wikitext-2-raw-v1.zip",
+        size=4_721_645,
+        sha256="ef7edb566e3e2b2d31b29c1fdb0c89a4cc683597484c3dc2517919c615435a11",
+    ),
 }
-"""HellaSwag's validation set (Zellers et al. 2019; 10,042 examples), and LAMBADA (Paperno et al. 2016; 5,153) as
-OpenAI prepared it for GPT-2. Both are plain files, one example a line."""
+"""HellaSwag's validation set (Zellers et al. 2019; 10,042 examples), LAMBADA (Paperno et al. 2016; 5,153) as OpenAI
+prepared it for GPT-2, and WikiText-2 (Merity et al. 2016) in the archive of its authors, whose own server is gone."""
 
 
 def find_published(name: str, folder: Path, *, instead: str = "--data DIR") -> Path:

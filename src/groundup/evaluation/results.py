@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
+from groundup.checkpoint.artifact import WEIGHTS
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
-from groundup.runtime.files import write_file
+from groundup.runtime.files import read_manifest, write_file
 
 EVAL = "eval.json"
 VERSION = 1
@@ -39,6 +40,25 @@ def add_results(folder: Path, results: dict[str, dict[str, Any]]) -> None:
     write_file(folder / EVAL, dump_json({"version": VERSION, "tasks": dict(sorted(tasks.items()))}).encode())
 
 
+def results_of(model: Path) -> dict[str, dict[str, Any]]:
+    """What was measured of exactly these weights, wherever it was written: in their folder, or in the run above it.
+
+    Args:
+        model: A model folder or a checkpoint.
+
+    Raises:
+        UserError: A file of results is damaged.
+    """
+    weights = read_manifest(model)[WEIGHTS]["sha256"]
+    folder = model.resolve()
+    return {
+        task: result
+        for place in (folder.parent.parent, folder.parent, folder)
+        for task, result in read_results(place).items()
+        if result.get("model") == weights
+    }
+
+
 def summary(result: dict[str, Any]) -> str:
     """One line for people: shares with their standard error, everything else with four places."""
     parts = []
@@ -46,7 +66,7 @@ def summary(result: dict[str, Any]) -> str:
         if key.startswith("acc"):
             error = (value * (1 - value) / result["examples"]) ** 0.5
             parts.append(f"{key} {value:.4f} ± {error:.4f}")
-        elif key in ("loss", "perplexity", "bits_per_byte"):
+        elif key in ("loss", "perplexity", "word_perplexity", "bits_per_byte"):
             parts.append(f"{key.replace('_', ' ')} {value:.4f}")
     count = f"{result['tokens']:,} tokens" if "tokens" in result else f"{result.get('examples', 0):,} examples"
     return f"{' · '.join(parts)} ({count})"

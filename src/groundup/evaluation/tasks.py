@@ -16,6 +16,7 @@ from groundup.data.loader import eval_batches
 from groundup.evaluation.benchmarks import PUBLISHED, find_published, measure_choices, measure_completions
 from groundup.evaluation.examples import kind_of, read_choices, read_completions
 from groundup.evaluation.loss import evaluate_loss
+from groundup.evaluation.pages import measure_pages, read_pages
 from groundup.evaluation.scoring import BATCH_TOKENS
 from groundup.model.loss import LossModule
 from groundup.model.types import device_of
@@ -36,7 +37,7 @@ def run_task(
         loaded: The model.
         path: What it was loaded from; val looks there for the run's data.
         data: A prepared folder for val, or the folder of the published files.
-        limit: The most examples; for val, blocks. 0 is all.
+        limit: The most examples; for val, blocks; for wikitext, pages. 0 is all.
         batch_tokens: Tokens per forward pass; 0 takes what suits the device.
 
     Returns:
@@ -50,7 +51,8 @@ def run_task(
         result = _val(loaded, path, data, limit=limit, batch_tokens=batch_tokens)
     else:
         file = find_published(name, data or FOLDER) if name in PUBLISHED else Path(name)
-        result = _examples(file, loaded, limit=limit, batch_tokens=batch_tokens)
+        measure = _pages if name == "wikitext" else _examples
+        result = measure(file, loaded, limit=limit, batch_tokens=batch_tokens)
         result["data"] = sha256_file(file)
     facts: dict[str, Any] = {
         "limit": limit,
@@ -68,6 +70,11 @@ def _examples(file: Path, loaded: LoadedModel, *, limit: int, batch_tokens: int)
         return measure_choices(loaded.model, choices, batch_tokens=batch_tokens).as_json()
     completions = read_completions(file, loaded.tokenizer, limit=limit)
     return measure_completions(loaded.model, completions, batch_tokens=batch_tokens).as_json()
+
+
+def _pages(file: Path, loaded: LoadedModel, *, limit: int, batch_tokens: int) -> dict[str, Any]:
+    pages = read_pages(file, limit=limit)
+    return measure_pages(loaded.model, loaded.tokenizer, pages, batch_tokens=batch_tokens).as_json()
 
 
 def _val(loaded: LoadedModel, path: Path, data: Path | None, *, limit: int, batch_tokens: int) -> dict[str, Any]:

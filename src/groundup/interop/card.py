@@ -1,5 +1,6 @@
 """The README.md of an exported folder: what the model is, what it learned from, how well, how to run it."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from groundup.checkpoint.artifact import LoadedModel
@@ -36,7 +37,9 @@ print(generator.generate_batch([tokens], max_length=50, sampling_topk=50)[0].seq
 }
 
 
-def model_card(loaded: LoadedModel, config: GPTConfig, *, name: str, kind: str) -> str:
+def model_card(
+    loaded: LoadedModel, config: GPTConfig, *, name: str, kind: str, scores: Mapping[str, str], curve: str | None
+) -> str:
     """The text of README.md.
 
     Args:
@@ -44,8 +47,12 @@ def model_card(loaded: LoadedModel, config: GPTConfig, *, name: str, kind: str) 
         config: Its shape.
         name: The title.
         kind: The format of the folder, which decides how it is run.
+        scores: Task, and what was measured.
+        curve: The file beside the card that shows its loss, if there is one.
     """
-    rows = [f"| {what} | {value} |" for what, value in _facts(loaded.info, config)]
+    facts = _table(_facts(loaded.info, config))
+    measured = _table(scores.items()) if scores else ["None were measured: `groundup eval` does it.", ""]
+    picture = ["## Training", "", f"![Loss of training and validation]({curve})", ""] if curve else []
     return "\n".join(
         [
             "---",
@@ -59,10 +66,11 @@ def model_card(loaded: LoadedModel, config: GPTConfig, *, name: str, kind: str) 
             "",
             f"A GPT-2 of {count_parameters(config):,} parameters, exported by groundup.",
             "",
-            "| | |",
-            "|---|---|",
-            *rows,
+            *facts,
+            *picture,
+            "## Scores",
             "",
+            *measured,
             "## License",
             "",
             "None has been chosen. Name it here and in the first lines of this file before you share the model; the",
@@ -74,6 +82,10 @@ def model_card(loaded: LoadedModel, config: GPTConfig, *, name: str, kind: str) 
             "",
         ]
     )
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> list[str]:
+    return ["| | |", "|---|---|", *(f"| {what} | {value} |" for what, value in rows), ""]
 
 
 def _facts(info: dict[str, Any], config: GPTConfig) -> list[tuple[str, str]]:

@@ -2,7 +2,9 @@
 
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, get_args
 
 from groundup.checkpoint.artifact import LoadedModel, load_model
@@ -22,13 +24,18 @@ Format = Literal["hf", "gguf", "onnx", "ct2"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
-def export_model(path: Path, out: Path, kind: Format) -> None:
+CURVE = "loss.png"
+"""The picture in a run's folder, and in what is exported from it."""
+
+
+def export_model(path: Path, out: Path, kind: Format, *, scores: Mapping[str, str] = MappingProxyType({})) -> None:
     """Write a model in another format into a new folder, with a model card.
 
     Args:
         path: A run, checkpoint or model folder.
         out: The folder to make.
         kind: hf for transformers, gguf for llama.cpp, onnx for onnxruntime, ct2 for CTranslate2.
+        scores: For the card: task, and what was measured.
 
     Raises:
         UsageError: `out` is there already.
@@ -41,7 +48,11 @@ def export_model(path: Path, out: Path, kind: Format) -> None:
         raise UserError(f"{path} is a bigram: only GPTs have a form in other programs")
     with new_folder(out) as folder:
         _write(kind, folder, loaded, config, out.name)
-        card = model_card(loaded, config, name=out.name, kind=kind)
+        source = loaded.path.resolve()
+        curve = next((p / CURVE for p in (source, *source.parents[:2]) if (p / CURVE).is_file()), None)
+        if curve:
+            write_synced(folder / CURVE, curve.read_bytes())
+        card = model_card(loaded, config, name=out.name, kind=kind, scores=scores, curve=CURVE if curve else None)
         write_synced(folder / "README.md", card.encode())
 
 

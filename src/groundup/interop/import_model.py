@@ -17,7 +17,7 @@ from groundup.interop.read_hf import read_hf_folder
 from groundup.interop.read_llmc import MAGIC, read_llmc
 from groundup.interop.read_nanogpt import read_nanogpt
 from groundup.model.build import build_model
-from groundup.runtime.files import new_folder
+from groundup.runtime.files import Facts, new_folder
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.gpt2 import load_gpt2
 from groundup.tokenizer.io import resolve_tokenizer
@@ -57,8 +57,9 @@ def import_model(source: str, out: Path, *, tokenizer: str | None = None, endpoi
         model = build_model(config)
     check_state(model, state, path)
     info = {"source": source, **({"revision": revision} if revision else {}), **foreign.info}
-    with new_folder(out) as folder:
-        write_model_files(folder, config, state, chosen, info)
+    known: dict[str, Facts] = {}
+    with new_folder(out, known) as folder:
+        known |= write_model_files(folder, config, state, chosen, info)
     return dataclasses.replace(foreign, config=config, state=state, info=info)
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from groundup.checkpoint.artifact import FORMAT, load_tensors
+from groundup.checkpoint.artifact import FORMAT
+from groundup.checkpoint.tensor_file import load_tensors
 from groundup.config.errors import UserError
 from groundup.config.io import load_json
 from groundup.interop.foreign import Foreign, load_pickled_tensors

@@ -1,7 +1,9 @@
 """groundup eval, from the command line."""
 
+import hashlib
 import json
 import math
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from groundup.config.io import dump_json, to_dict
 from groundup.config.model import BigramConfig, GPTConfig
 from groundup.config.train import TrainConfig
 from groundup.data.corpus import open_corpus
+from groundup.evaluation import benchmarks, pages
+from groundup.evaluation.benchmarks import Published
 from groundup.model.bigram import Bigram
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
@@ -142,6 +146,17 @@ def test_published_benchmarks_come_from_the_folder_and_are_checked(place, capsys
     assert not Path("run/eval.json").exists()
 
 
+def test_wikitext_is_read_from_the_published_archive(place, capsys, monkeypatch):
+    with zipfile.ZipFile("wikitext.zip", "w") as file:
+        file.writestr(pages.MEMBER, "the quick brown fox , again\n")
+    archive = Path("wikitext.zip").read_bytes()
+    known = Published("wikitext.zip", "http://127.0.0.1:9/none", len(archive), hashlib.sha256(archive).hexdigest())
+    monkeypatch.setitem(benchmarks.PUBLISHED, "wikitext", known)
+    assert "wikitext: word perplexity " in run(capsys, "run", "--tasks=wikitext", "--data=.")
+    found = tasks("run")["wikitext"]
+    assert (found["pages"], found["tokens"], found["data"]) == (1, 27, known.sha256)
+
+
 def test_what_was_measured_before_an_error_is_kept(place, capsys):
     Path("bad.jsonl").write_text('{"ctx": "a", "endings": ["b", "c"], "label": 2}\n')
     line = run(capsys, "run", "--tasks=val,bad.jsonl", code=1)
@@ -155,7 +170,7 @@ def test_what_was_measured_before_an_error_is_kept(place, capsys):
         (
             ["run", "--tasks=hellaswog"],
             2,
-            "unknown task 'hellaswog'; the tasks are val, hellaswag, lambada and .jsonl files",
+            "unknown task 'hellaswog'; the tasks are val, hellaswag, lambada, wikitext and .jsonl files",
         ),
         (["run", "--tasks="], 2, "unknown task ''; the tasks are"),
         (["run", "--limit=-1"], 2, "limit must be 0 or more, got -1"),

@@ -11,6 +11,8 @@ import torch
 
 from groundup.checkpoint.artifact import load_model, save_model
 from groundup.cli.main import main
+from groundup.evaluation.results import add_results
+from groundup.runtime.files import read_manifest
 
 
 @pytest.fixture
@@ -36,6 +38,27 @@ def test_what_is_imported_speaks(place, capsys):
     assert main(["import", "out", "ours"]) == 0
     assert main(["generate", "ours", "--prompt=abc", "--max-new-tokens=5"]) == 0
     assert "abc" in capsys.readouterr().out
+
+
+def test_the_card_shows_what_was_measured_of_these_weights(place, tiny_model, alphabet):
+    """In the run, in the model folder, and nowhere for other weights; the run's curve comes along."""
+    save_model(place / "run" / "model", tiny_model, alphabet, {"step": 7})
+    weights = read_manifest(place / "run" / "model")["model.safetensors"]["sha256"]
+    right, wrong = {"model": weights, "examples": 4}, {"model": "0" * 64, "examples": 4}
+    add_results(place / "run", {"hellaswag": right | {"acc": 0.25}, "lambada": wrong | {"acc": 0.75}})
+    add_results(place / "run" / "model", {"val": right | {"loss": 1.5}})
+    (place / "run" / "loss.png").write_bytes(b"a picture")
+    assert main(["export", "run", "out"]) == 0
+    card = Path("out/README.md").read_text()
+    assert "| hellaswag | acc 0.2500 ± 0.2165 (4 examples) |\n| val | loss 1.5000 (4 examples) |\n\n## License" in card
+    assert "lambada" not in card
+    assert "![Loss of training and validation](loss.png)" in card
+    assert Path("out/loss.png").read_bytes() == b"a picture"
+
+    assert main(["export", "poet", "plain", "--format=onnx"]) == 0
+    card = Path("plain/README.md").read_text()
+    assert "## Scores\n\nNone were measured: `groundup eval` does it." in card
+    assert "loss.png" not in card
 
 
 @pytest.mark.parametrize("kind", ["gguf", "onnx"])
