@@ -32,8 +32,10 @@ from groundup.config.train import OptimConfig
 from groundup.data.corpus import open_corpus
 from groundup.data.loader import TrainBatches
 from groundup.generation.text import TextGenerator
-from groundup.learn import exercises
+from groundup.learn.exercises import exercises
+from groundup.learn.plots import COLORS, curve_axes
 from groundup.model.bigram import fit_bigram
+from groundup.model.gelu import gelu
 from groundup.model.gpt import GPT
 from groundup.model.init import STD, init_weights
 from groundup.model.loss import IGNORE, LossModule
@@ -41,7 +43,6 @@ from groundup.optim.build import build_optimizers
 from groundup.optim.schedule import cosine_scale
 
 check = exercises("training")
-torch.manual_seed(0)  # the same numbers on every machine (up to the last digits)
 
 # %% [markdown]
 # The text is the plays of Shakespeare, cut into single characters: 62 of them. `open_corpus` prepares it as token shards
@@ -90,9 +91,11 @@ print(f"groundup's first weights      {mean_loss(as_gpt2_draws):7.3f}")
 print(f"PyTorch's default weights     {mean_loss(as_pytorch_draws):7.3f}")
 
 # %% [markdown]
-# The head is the token embedding once more (tied weights), so its scale decides the scale of the logits. The last norm
-# hands it vectors of length about $\sqrt{C}$; with embeddings from $N(0, 1)$ the logits have a standard deviation of
-# $\sqrt{C} = 8$, which is a very sure opinion about nothing. With 0.02 it is 0.16, and softmax is nearly flat.
+# The head is the token embedding once more (tied weights), so the scale of the embedding is the scale of the logits. The
+# last norm hands the head vectors of length $\sqrt{C} = 8$. With embeddings from $N(0, 1)$ the logits of other characters
+# have a standard deviation of 8, and that of *the same character again*, with which the stream began, is near $C = 64$:
+# the model is certain of something that almost never happens. With 0.02 the logits lie within a few tenths of zero, and
+# softmax is nearly flat.
 #
 # ## 2. How large the first weights are
 #
@@ -122,28 +125,30 @@ def stream_sizes(config: GPTConfig, *, scaled: bool) -> list[float]:
 
 
 wide = GPTConfig(n_head=4, n_embd=256, block_size=64, vocab_size=64)
+blues = ("#9ecae1", "#4292c6", "#08519c", "#08306b")
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True, layout="constrained")
-for n_layer, color in zip((6, 12, 24, 48), ("#9ecae1", "#4292c6", "#08519c", "#08306b"), strict=True):
+for n_layer, color in reversed(list(zip((6, 12, 24, 48), blues, strict=True))):
     for ax, scaled in zip(axes, (False, True), strict=True):
         sizes = stream_sizes(replace(wide, n_layer=n_layer), scaled=scaled)
-        ax.plot(sizes, color=color, label=f"{n_layer} layers")
-        print(f"{n_layer:2d} layers, {'scaled' if scaled else '0.02  '}: ends at {sizes[-1]:.3f}")
+        ax.plot(sizes, color=color)
+        ax.plot(n_layer, sizes[-1], "o", color=color, label=f"{n_layer} layers end at {sizes[-1]:.2f}")
 for ax, title in zip(axes, ("c_proj drawn with 0.02", "c_proj drawn with 0.02 / sqrt(2 L)"), strict=True):
-    ax.set(title=title, xlabel="after block")
+    ax.set(title=title, xlabel="after block", ylim=(0, None))
     ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, loc="upper left")
 axes[0].set_ylabel("standard deviation of the stream")
-axes[0].legend(frameon=False)
 plt.show()
 
 # %% [markdown]
 # Left, the deeper the model, the larger the stream it ends with. Right, all four end at the same size: depth no longer
 # changes the scale that the last norm and the head see, and one learning rate fits models of different depth better.
 #
-# One factor deserves a look from nearer: inside a block, the size of `0.02` itself. Here are the numbers that go into
-# GELU, in the first block, for weights that are ten times smaller and ten times larger.
+# And why 0.02? Here are the numbers that go into GELU in the first block (blue: how often each occurs), and GELU itself
+# (orange), for weights that are ten times smaller, right, and ten times larger.
 
 # %%
-fig, axes = plt.subplots(1, 3, figsize=(9, 2.4), layout="constrained")
+fig, axes = plt.subplots(1, 3, figsize=(9, 2.6), sharey=True, layout="constrained")
+line = torch.linspace(-6, 6, 200)
 for ax, factor in zip(axes, (0.1, 1, 10), strict=True):
     model = init_weights(GPT(replace(wide, n_layer=1)), seed=0)
     seen: list[Tensor] = []
@@ -153,15 +158,17 @@ for ax, factor in zip(axes, (0.1, 1, 10), strict=True):
             if p.dim() == 2:
                 p.mul_(factor)
         model(torch.arange(64)[None])
-    values = seen[0].flatten()
-    ax.hist(values.numpy(), bins=80, color="#4292c6")
-    ax.set(title=f"weights of {factor * STD:g}: std {values.std():.2g}", yticks=[], xlabel="input of GELU")
+    counts = torch.histc(seen[0], bins=121, min=-6, max=6)
+    ax.fill_between(torch.linspace(-6, 6, 121), 4 * counts / counts.max(), color=COLORS[4], alpha=0.5, lw=0)
+    ax.plot(line, gelu(line), color=COLORS[1])
+    ax.set(title=f"weights of {factor * STD:g}: std {seen[0].std():.2g}", xlabel="input of GELU", yticks=[])
     ax.spines[["top", "right", "left"]].set_visible(False)
 plt.show()
 
 # %% [markdown]
 # On the left all inputs lie where GELU is almost a straight line, and a network of straight lines is one straight line.
-# On the right most lie where it is flat or the identity. In the middle they use the bend.
+# On the right most lie where it is flat, and no gradient comes through, or where it is the identity. In the middle they
+# use the bend.
 #
 # > **Exercise 1.** With which standard deviation does GPT-2 draw the weights of a `c_proj`, in a model of `n_layer`
 # > blocks?
@@ -266,7 +273,6 @@ def adamw_step(
     m: Tensor,
     v: Tensor,
     t: int,
-    *,
     lr: float,
     beta1: float,
     beta2: float,
@@ -288,15 +294,15 @@ check("adamw_step", adamw_step)
 # pure function of the step holds it all, and the same function drives every run.
 
 # %%
-fig, ax = plt.subplots(figsize=(8, 3), layout="constrained")
 recipe = RECIPES["gpt2-fineweb"]
+fig, ax = curve_axes("step", "learning rate", size=(8, 3))
 steps = range(0, recipe.max_steps, 20)
-for warmup_steps, final, color in ((715, 0.1, "#08519c"), (3000, 0.1, "#4292c6"), (715, 0.0, "#9ecae1")):
-    shape = partial(cosine_scale, warmup_steps=warmup_steps, max_steps=recipe.max_steps, final=final)
-    rates = [recipe.optim.lr * shape(step) for step in steps]
-    ax.plot(steps, rates, color=color, label=f"{warmup_steps} steps of warmup, down to {final:g} of the peak")
-ax.set(xlabel="step", ylabel="learning rate", title="GPT-2 124M on FineWeb-Edu: the dark curve is the recipe's")
-ax.spines[["top", "right"]].set_visible(False)
+for (warmup_steps, final), color in zip(((715, 0.1), (3000, 0.1), (715, 0.0)), COLORS, strict=False):
+    scale = partial(cosine_scale, warmup_steps=warmup_steps, max_steps=recipe.max_steps, final=final)
+    label = f"{warmup_steps} steps of warmup, down to {final:g} of the peak"
+    ax.plot(steps, [recipe.optim.lr * scale(step) for step in steps], color=color, label=label)
+ax.set_title("GPT-2 124M on FineWeb-Edu (blue: groundup's recipe)")
+ax.ticklabel_format(axis="y", scilimits=(0, 0))
 ax.legend(frameon=False)
 plt.show()
 
@@ -309,7 +315,7 @@ plt.show()
 # %%
 
 
-def lr_scale(step: int, *, warmup_steps: int, max_steps: int, final: float) -> float:
+def lr_scale(step: int, warmup_steps: int, max_steps: int, final: float) -> float:
     """Share of the peak learning rate at a step; steps count from 0."""
     ...
 
@@ -381,21 +387,22 @@ check("accumulate", accumulate)
 # something:
 
 # %%
-print(f"{'':10s}{'largest':>12s}{'smallest > 0':>15s}{'next after 1':>15s}")
+print(f"{'':10s}{'largest':>12s}{'smallest > 0':>15s}{'step after 1':>15s}")
 for dtype in (torch.float32, torch.bfloat16, torch.float16):
     facts = torch.finfo(dtype)
     least = facts.smallest_normal * facts.eps  # subnormal numbers reach below the smallest normal one
-    print(f"{str(dtype).removeprefix('torch.'):10s}{facts.max:12.4g}{least:15.2g}{1 + facts.eps:15.7g}")
+    print(f"{str(dtype).removeprefix('torch.'):10s}{facts.max:12.4g}{least:15.2g}{facts.eps:15.2g}")
 
 # %%
-print("fp16 overflows: 300 * 300      =", (torch.tensor(300.0).half() * 300).item())
-print("fp16 has a last number: 65504  =", torch.tensor(65504.0).half().item(), "  65520 =", torch.tensor(65520.0).half().item())
-print("bf16 does not:  300 * 300      =", (torch.tensor(300.0).bfloat16() * 300).item(), "  (should be 90000)")
-print("bf16 has 8 bits: 256 + 1       =", (torch.tensor(256.0).bfloat16() + 1).item())
+print("fp16 ends at 65504:  65519 ->", torch.tensor(65519.0).half().item())
+print("                     65520 ->", torch.tensor(65520.0).half().item())
+print("               300 * 300   =", (torch.tensor(300.0).half() * 300).item())
+print("bf16 goes on:  300 * 300   =", (torch.tensor(300.0).bfloat16() * 300).item(), "  but that should be 90000:")
+print("8 binary digits:  256 + 1   =", (torch.tensor(256.0).bfloat16() + 1).item())
 weight = torch.tensor(1.0).bfloat16()
 for _ in range(1000):
     weight = weight - 1e-3
-print("bf16 weight of 1 after 1000 steps of -0.001:", weight.item())
+print("a bf16 weight of 1 after 1000 steps of -0.001:", weight.item())
 
 # %% [markdown]
 # The last line is why *mixed* precision is mixed: a small step on a bf16 weight rounds away, a thousand times in a row.
@@ -409,7 +416,7 @@ print("bf16 weight of 1 after 1000 steps of -0.001:", weight.item())
 # %%
 model = init_weights(GPT(small), seed=0)
 with torch.no_grad():
-    model.wte.weight.mul_(20)  # logits as spread out as those of a trained model
+    model.wte.weight.mul_(5)  # give it opinions: logits spread out as those of a model that has learned a little
 logits = model(idx).detach().requires_grad_()
 loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
 (loss / recipe.tokens_per_step).backward()
@@ -419,16 +426,18 @@ exponents = list(range(0, 41, 2))
 lost = [((grads * 2.0**e).half() == 0).float().mean().item() for e in exponents]
 infinite = [(grads * 2.0**e).half().isinf().float().mean().item() for e in exponents]
 
+fine = [e for e, a, b in zip(exponents, lost, infinite, strict=True) if a == b == 0]
+
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
-axes[0].hist(grads.abs().log2().numpy(), bins=80, color="#4292c6")
-axes[0].axvline(-25, color="#cb181d")
-axes[0].text(-25.6, axes[0].get_ylim()[1] * 0.93, "0 in fp16", color="#cb181d", ha="right")
+axes[0].hist(grads.abs().log2().numpy(), bins=80, color=COLORS[0])
+axes[0].axvline(-25, color=COLORS[1])
+axes[0].text(-24.8, axes[0].get_ylim()[1] * 0.9, "left of this: 0 in fp16", color=COLORS[1])
 axes[0].set(xlabel="log2 of the gradient's size", ylabel="logits", title="gradients of the logits")
-axes[1].plot(exponents, lost, color="#08519c", label="lost: rounded to 0")
-axes[1].plot(exponents, infinite, color="#cb181d", label="overflowed: inf")
-axes[1].axvspan(20, 34, color="#41ab5d", alpha=0.15, lw=0)
+axes[1].plot(exponents, lost, color=COLORS[0], label="lost: rounded to 0")
+axes[1].plot(exponents, infinite, color=COLORS[1], label="overflowed: inf")
+axes[1].axvspan(fine[0], fine[-1], color=COLORS[2], alpha=0.15, lw=0, label="all survive")
 axes[1].set(xlabel="log2 of the loss scale", ylabel="share of the gradients", title="what a loss scale saves")
-axes[1].legend(frameon=False)
+axes[1].legend(frameon=False, loc="center")
 for ax in axes:
     ax.spines[["top", "right"]].set_visible(False)
 plt.show()
@@ -524,24 +533,25 @@ for label, scale in schedules.items():
     print(f"{label:18s} first loss {curves[label][0]:.3f}   mean of the last 20 {sum(curves[label][-20:]) / 20:.3f}")
 
 # %%
-split = corpus.split("train")
-bigram = fit_bigram(split.read(0, 0, split.shards[0].n_tokens), tokenizer.vocab_size)
-bigram_loss = mean_loss(bigram)
+bigram_loss = mean_loss(fit_bigram(corpus.split("train").read_all(), tokenizer.vocab_size))
 
-fig, ax = plt.subplots(figsize=(8, 3.4), layout="constrained")
-for (label, losses), color in zip(curves.items(), ("#fb6a4a", "#08519c"), strict=True):
+fig, ax = curve_axes("step", "training loss, nats per character", size=(8, 3.6))
+for (label, losses), color in zip(curves.items(), (COLORS[1], COLORS[0]), strict=True):
     ax.plot(range(1, STEPS + 1), losses, color=color, label=label)
-for value, label in ((math.log(tokenizer.vocab_size), "ln V: knows nothing"), (bigram_loss, "bigram: counts pairs")):
+for value, label, x in (
+    (math.log(tokenizer.vocab_size), "ln V: knows nothing", STEPS - 35),
+    (bigram_loss, "bigram: counts pairs", 0),
+):
     ax.axhline(value, color="#636363", lw=0.8, ls="--")
-    ax.text(STEPS, value + 0.03, label, ha="right", color="#636363")
-ax.set(xlabel="step", ylabel="training loss, nats per character", title=f"{STEPS} steps of {MICRO_STEPS * idx.numel():,} characters")
-ax.spines[["top", "right"]].set_visible(False)
-ax.legend(frameon=False, loc="center right")
+    ax.text(x, value + 0.04, label, color="#636363")
+ax.set_title(f"{STEPS} steps of {MICRO_STEPS * idx.numel():,} characters")
+ax.legend(frameon=False, loc="upper center")
 plt.show()
 
 # %% [markdown]
-# It begins at $\ln V$, as predicted, falls below the bigram, which knows nothing but the last character, and is not done
-# yet. A few seconds of training are enough for something that looks like a play from a distance:
+# Both begin at $\ln V$, as predicted. The constant rate throws the weights so far in its first steps that the loss
+# jumps, and they never quite come back. The other run falls below the bigram, which knows nothing but the last character,
+# and is not done yet. A few seconds of training are enough for something that looks like a play from a distance:
 
 # %%
 text = TextGenerator(trainers["warmup and cosine"].model, tokenizer)

@@ -7,8 +7,8 @@
 | biases | 0 |
 | norm gains | 1 |
 
-Each block adds to the residual stream twice, so the scaled projections keep its variance near 1 at any depth
-(Radford et al. 2019, section 2.3). Numbers are drawn in float32 on the CPU from a seed, so that every device and
+Each block adds to the residual stream twice, so the scaled projections keep it equally large at any depth (Radford
+et al. 2019, section 2.3). Numbers are drawn in float32 on the CPU from a seed, so that every device and
 precision starts from the same weights.
 """
 
