@@ -59,6 +59,26 @@ def published(tokenizer: Tokenizer) -> Published:
     return Published(vocab, merges, specials, pattern)
 
 
+def from_published(found: Published) -> ByteBPE | None:
+    """The inverse of `published`: a byte-level BPE of ours with exactly these ids; None where ours cannot have them.
+
+    Raises:
+        UserError: The merges or the pattern are damaged.
+    """
+    ids = {spelled(bytes([byte])): byte for byte in range(256)}
+    merges = []
+    for i, (a, b) in enumerate(found.merges):
+        if a not in ids or b not in ids:
+            return None
+        merges.append((ids[a], ids[b]))
+        ids[a + b] = 256 + i
+    specials = sorted(found.specials, key=found.specials.__getitem__)
+    in_order = [found.specials[token] for token in specials] == [len(ids) + i for i in range(len(specials))]
+    if ids != found.vocab or not in_order:
+        return None
+    return ByteBPE(merges, specials=specials, pattern=found.pattern)
+
+
 def merges_of(tokens: list[bytes]) -> list[tuple[bytes, bytes]]:
     """The two parts each token of more than one byte was merged from, where ids count the merges in their order.
 

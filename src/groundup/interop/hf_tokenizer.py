@@ -114,6 +114,45 @@ def read_vocab(folder: Path) -> tuple[str, dict[str, int]] | None:
     return str(kind), words
 
 
+def read_byte_bpe(path: Path) -> Published | None:
+    """What a tokenizer.json of byte-level BPE decides, whoever wrote it; None where something else decides, too.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    match load_json(path):
+        case {
+            "normalizer": None,
+            "added_tokens": list(added),
+            "pre_tokenizer": dict(words),
+            "model": {"type": "BPE", "vocab": dict(vocab), "merges": list(merges)},
+        } if pattern := _pattern(words):
+            try:
+                specials = {str(token["content"]): int(token["id"]) for token in added}
+                pairs = [(a, b) for a, b in (m.split(" ") if isinstance(m, str) else m for m in merges)]
+            except (TypeError, KeyError, ValueError):
+                return None
+            plain = {token: i for token, i in vocab.items() if token not in specials}
+            return Published(plain, pairs, specials, pattern)
+    return None
+
+
+def _pattern(words: dict[str, Any]) -> str | None:
+    """The regular expression of a word in a byte-level tokenizer.json."""
+    match words:
+        case {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}:
+            return GPT2_PATTERN
+        case {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated", "invert": False},
+                {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
+            ],
+        }:
+            return pattern
+    return None
+
+
 def char_tokenizer(words: dict[str, int]) -> CharTokenizer | None:
     """The alphabet of a vocabulary of single characters with the ids 0, 1, 2 and so on; None for any other."""
     symbols = sorted(words, key=words.__getitem__)

@@ -8,9 +8,9 @@ import torch
 from groundup.checkpoint.artifact import check_state, write_model_files
 from groundup.config.errors import UsageError, UserError
 from groundup.interop import hub
-from groundup.interop.byte_bpe import published
+from groundup.interop.byte_bpe import from_published, published
 from groundup.interop.foreign import Foreign
-from groundup.interop.hf_tokenizer import char_tokenizer, read_vocab
+from groundup.interop.hf_tokenizer import char_tokenizer, read_byte_bpe, read_vocab
 from groundup.interop.names import without_padding
 from groundup.interop.new import refuse_existing
 from groundup.interop.read_hf import read_hf_folder
@@ -20,7 +20,7 @@ from groundup.model.build import build_model
 from groundup.runtime.files import Facts, new_folder
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.gpt2 import load_gpt2
-from groundup.tokenizer.io import resolve_tokenizer
+from groundup.tokenizer.io import FILE, resolve_tokenizer
 
 GPT2_IDS = 50257
 HUB = "hf:"
@@ -105,7 +105,11 @@ def _tokenizer(name: str | None, path: Path, vocab_size: int) -> Tokenizer:
             gpt2 = published(load_gpt2())
             if words == gpt2.vocab | gpt2.specials:
                 return load_gpt2()
-        raise UserError(f"{path} has a tokenizer that is not GPT-2's; name one of ours with --tokenizer")
+        if kind == "BPE" and (path / FILE).is_file():
+            bpe = read_byte_bpe(path / FILE)
+            if bpe is not None and (ours := from_published(bpe)):
+                return ours
+        raise UserError(f"{path} has a tokenizer that groundup cannot be; name one of ours with --tokenizer")
     if 0 <= vocab_size - GPT2_IDS < 128:
         return load_gpt2()
     raise UserError(f"nothing says which tokenizer the {vocab_size} ids of {path} are of; name it with --tokenizer")

@@ -140,17 +140,33 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return self.answer({"url": f"{self.hub.url}/{asked['organization']}/{asked['name']}"})
         if "/preupload/" in path:
             files = [
-                {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in json.loads(body)["files"]
+                {"path": f["path"], "uploadMode": "lfs" if lfs(f["path"], b"") else "regular", "shouldIgnore": False}
+                for f in json.loads(body)["files"]
             ]
             return self.answer({"files": files})
+        if path.endswith("/info/lfs/objects/batch"):
+            objects = [
+                {**o, "actions": {"upload": {"href": f"{self.hub.url}/large/{o['oid']}"}}}
+                for o in json.loads(body)["objects"]
+            ]
+            return self.answer({"transfer": "basic", "objects": objects})
         if "/commit/" in path:
             for row in map(json.loads, body.splitlines()):
+                value = row["value"]
                 if row["key"] == "file":
-                    self.hub.pushed[row["value"]["path"]] = base64.b64decode(row["value"]["content"])
+                    self.hub.pushed[value["path"]] = base64.b64decode(value["content"])
+                elif row["key"] == "lfsFile":
+                    self.hub.pushed[value["path"]] = self.hub.large[value["oid"]]
             return self.answer(
                 {"success": True, "commitOid": self.hub.sha, "commitUrl": f"{self.hub.url}/o/m/commit/1"}
             )
         return self.answer({"warnings": [], "errors": []})  # /api/validate-yaml
+
+    def do_PUT(self):
+        """A large file, which the commit then names by its hash."""
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        self.hub.large[hashlib.sha256(data).hexdigest()] = data
+        self.answer({})
 
     def answer(self, values, status=200, headers=()):
         data = json.dumps(values).encode()
@@ -179,9 +195,17 @@ def fake_hub(monkeypatch, tmp_path):
     """A hub of one repository. `files` is what it lists, `served` what it sends instead, `cut` what breaks off once."""
     pytest.importorskip("huggingface_hub")
     monkeypatch.setenv("HF_TOKEN", "hf_of_nobody")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     hub = SimpleNamespace(
-        files={}, served={}, cut=set(), seen=[], pushed={}, refuse=False, sha="0123456789abcdef0123456789abcdef01234567"
+        files={},
+        served={},
+        cut=set(),
+        seen=[],
+        pushed={},
+        large={},
+        refuse=False,
+        sha="0123456789abcdef0123456789abcdef01234567",
     )
     hub.url = f"http://127.0.0.1:{server.server_address[1]}"
     hub.cache = tmp_path / "hub-cache"

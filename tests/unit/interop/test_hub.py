@@ -105,6 +105,7 @@ def test_a_pushed_folder_arrives_whole(fake_hub, tmp_path):
         (folder / name).write_bytes(data)
     assert push(folder, "o/m", endpoint=fake_hub.url).endswith("/o/m")
     assert fake_hub.pushed == contents
+    assert list(fake_hub.large.values()) == [WEIGHTS]  # by way of large files, as the hub asks for weights
     assert ("POST", "/api/repos/create", "Bearer hf_of_nobody") in fake_hub.seen
 
 

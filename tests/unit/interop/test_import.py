@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from groundup.checkpoint.artifact import load_model
+from groundup.checkpoint.artifact import load_model, save_model
 from groundup.config.errors import UsageError, UserError
+from groundup.interop.export import export_model
 from groundup.interop.import_model import import_model
+from groundup.tokenizer.bpe import GPT2_PATTERN, ByteBPE
 from groundup.tokenizer.gpt2 import load_gpt2
 from groundup.tokenizer.io import save_tokenizer
 
@@ -286,8 +288,42 @@ def test_the_tokenizer_beside_the_model(place, make_hf, gpt2):
     theirs.save_pretrained("theirs")
     assert bring("theirs", tokenizer=None).tokenizer.fingerprint == gpt2.fingerprint
     Path("theirs/vocab.json").write_text(json.dumps({f"word {i}": i for i in range(50257)}))
-    with pytest.raises(UserError, match="has a tokenizer that is not GPT-2's"):
+    with pytest.raises(UserError, match="has a tokenizer that groundup cannot be; name one of ours with --tokenizer"):
         bring("theirs", out="more", tokenizer=None)
+
+
+@pytest.mark.parametrize("specials", [[], ["<|endoftext|>"], ["<|endoftext|>", "<|user|>"]])
+@pytest.mark.parametrize("pattern", [GPT2_PATTERN, r"\s+|\S+"])
+def test_a_byte_pair_encoding_of_ours_comes_back(place, make_model, specials, pattern):
+    merges = [(108, 108), (104, 101), (111, 32), (257, 256), (97, 97), (260, 260)]
+    ours = ByteBPE(merges, specials=specials, pattern=pattern)
+    save_model(place / "poet", make_model(vocab_size=ours.vocab_size), ours, {})
+    export_model(place / "poet", place / "theirs", "hf")
+    back = bring("theirs", tokenizer=None)
+    assert isinstance(back.tokenizer, ByteBPE)
+    assert back.tokenizer.fingerprint == ours.fingerprint
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": {"type": "NFC"}},
+        {"pre_tokenizer": {"type": "Whitespace"}},
+        {"added_tokens": [{"content": "<|endoftext|>", "id": 0}]},
+        {"added_tokens": [1]},
+        {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}},
+        {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "b", "c"]]}},
+        {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": [1]}},
+    ],
+)
+def test_a_byte_pair_encoding_that_ours_is_not(place, make_model, change):
+    ours = ByteBPE([(108, 108), (104, 101)])
+    save_model(place / "poet", make_model(vocab_size=ours.vocab_size), ours, {})
+    export_model(place / "poet", place / "theirs", "hf")
+    file = Path("theirs/tokenizer.json")
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(UserError, match="theirs has a tokenizer that groundup cannot be"):
+        bring("theirs", tokenizer=None)
 
 
 def test_nothing_there_and_nothing_known(place):
