@@ -18,6 +18,7 @@ RESUMABLE = (
     "log.",
     "profile",
     "eval.",
+    "guard.",
     "checkpoint.",
     "data.path",
     "data.cache_dir",

@@ -105,6 +105,8 @@ def _plain_typed(hint: Any, value: Any, where: str) -> Any:
 
 
 def _json_name(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return " or ".join(map(str, get_args(hint)))
     return "null" if hint is types.NoneType else getattr(hint, "__name__", str(hint))
 
 

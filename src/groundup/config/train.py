@@ -53,6 +53,22 @@ class OptimConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GuardConfig:
+    """What becomes of a step that looks wrong. All ranks decide alike, before any weight changes."""
+
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """A loss or gradient that is NaN or infinite: stop the run, or skip the step (fp16's overflows always are)."""
+    spikes: Literal["off", "warn", "skip", "stop"] = "warn"
+    """A loss or gradient norm far above the median of the last 128 steps: say so, skip the step, or stop the run."""
+    max_skips: int = 10
+    """So many steps skipped in a row stop the run."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(self.max_skips >= 1, f"guard.max_skips must be at least 1, got {self.max_skips}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class EvalConfig:
     """When the run looks at itself."""
 
@@ -128,8 +144,8 @@ class RuntimeConfig:
     """Who multiplies fp32 matrices on a CPU: PyTorch's default (MKL) or oneDNN; auto takes what measures faster."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile: auto measures both and keeps the faster, when the run is long enough to pay for it."""
-    micro_batch_size: int = 12
-    """Sequences per forward pass; accumulation makes up the rest of tokens_per_step."""
+    micro_batch_size: int | Literal["auto"] = 12
+    """Sequences per forward pass, or auto: as many as fit in memory. Accumulation makes up tokens_per_step."""
     recompute: bool = False
     """Keep only the input of each block, and compute the rest again going back: less memory, a third more work."""
     threads: int = 0
@@ -144,8 +160,8 @@ class RuntimeConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         _require(
-            self.micro_batch_size >= 1,
-            f"runtime.micro_batch_size must be at least 1, got {self.micro_batch_size}",
+            self.micro_batch_size == "auto" or self.micro_batch_size >= 1,
+            f"runtime.micro_batch_size must be auto or at least 1, got {self.micro_batch_size}",
         )
         _require(0 <= self.threads <= 1024, f"runtime.threads must be 0 (automatic) to 1024, got {self.threads}")
         _require(
@@ -192,6 +208,7 @@ class TrainConfig:
     model: GPTConfig = field(default_factory=GPTConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
+    guard: GuardConfig = field(default_factory=GuardConfig)
     lora: LoRAConfig = field(default_factory=LoRAConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
@@ -216,11 +233,12 @@ class TrainConfig:
             f"lora.rank must be at most model.n_embd, the rank of a whole matrix, {self.model.n_embd};"
             f" got {self.lora.rank}",
         )
-        tokens = self.model.block_size * self.runtime.micro_batch_size
+        batch = self.smallest_micro_batch
+        tokens = self.model.block_size * batch
         _require(
             self.tokens_per_step >= tokens and self.tokens_per_step % tokens == 0,
             f"tokens_per_step must be a multiple of micro_batch_size * block_size = "
-            f"{self.runtime.micro_batch_size} * {self.model.block_size} = {tokens}, got {self.tokens_per_step}",
+            f"{batch} * {self.model.block_size} = {tokens}, got {self.tokens_per_step}",
         )
 
     @property
@@ -229,17 +247,31 @@ class TrainConfig:
         return self.out_dir / self.name
 
     @property
+    def smallest_micro_batch(self) -> int:
+        """Sequences per forward pass; 1 where auto may choose as few."""
+        size = self.runtime.micro_batch_size
+        return 1 if size == "auto" else size
+
+    @property
     def grad_accum_steps(self) -> int:
-        """Micro-steps per optimizer step on one process."""
+        """Micro-steps per optimizer step on one process, of `smallest_micro_batch` sequences."""
         return self.micro_steps(1)
 
     def micro_steps(self, processes: int) -> int:
-        """Micro-steps per optimizer step on each of several processes.
+        """Micro-steps per optimizer step on each of several processes, of `smallest_micro_batch` sequences.
 
         Raises:
             UsageError: They cannot share tokens_per_step evenly.
         """
-        batch, block_size = self.runtime.micro_batch_size, self.model.block_size
+        return self.samples_per_process(processes) // self.smallest_micro_batch
+
+    def samples_per_process(self, processes: int) -> int:
+        """Sequences per optimizer step on each of several processes.
+
+        Raises:
+            UsageError: They cannot share tokens_per_step evenly.
+        """
+        batch, block_size = self.smallest_micro_batch, self.model.block_size
         tokens = batch * block_size * processes
         _require(
             self.tokens_per_step % tokens == 0,
@@ -247,4 +279,4 @@ class TrainConfig:
             f" * {processes} = {tokens}, got {self.tokens_per_step}; change runtime.micro_batch_size or the number of"
             " processes",
         )
-        return self.tokens_per_step // tokens
+        return self.tokens_per_step // (block_size * processes)

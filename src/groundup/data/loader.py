@@ -117,8 +117,18 @@ class TrainBatches:
                 " --allow-data-change goes on with it at the same number of samples"
             )
         self._order = Order(self._order.shard_tokens, self.block_size, state["seed"])
+        self.restart(state["consumed"])
+
+    def restart(self, consumed: int, *, micro_batch_size: int | None = None) -> None:
+        """Go to any place of the stream, backwards too.
+
+        Args:
+            consumed: Samples before it, over all ranks.
+            micro_batch_size: Sequences per batch from there on; None leaves it.
+        """
+        self.micro_batch_size = micro_batch_size or self.micro_batch_size
         self._epoch, self._epoch_start, self._ahead = self._order.epoch(0), 0, None
-        self.consumed = state["consumed"]
+        self.consumed = consumed
 
     def _locate(self, first: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Places of `count` samples of the stream, computed many at a time and served from there."""

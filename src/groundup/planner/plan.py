@@ -22,6 +22,7 @@ class Plan:
     def rows(self) -> list[tuple[str, str]]:
         """What a person wants to know, as (name, value)."""
         c, m = self.config, self.config.model
+        auto = c.runtime.micro_batch_size == "auto"
         return [
             (
                 "model",
@@ -33,12 +34,13 @@ class Plan:
             ("steps", f"{c.max_steps:,}"),
             (
                 "tokens per step",
-                f"{c.tokens_per_step:,} = {c.grad_accum_steps} x {c.runtime.micro_batch_size} x {m.block_size}",
+                f"{c.tokens_per_step:,} = {c.grad_accum_steps} x {c.smallest_micro_batch} x {m.block_size}"
+                + (", as many at a time as fit" if auto else ""),
             ),
             ("tokens", f"{self.tokens:,} ({self.tokens / self.parameters:.1f} per parameter)"),
             ("FLOPs per step", f"{self.flops_per_step:.3g}"),
             ("FLOPs in all", f"{self.flops_per_step * c.max_steps:.3g}"),
-            ("memory, fp32", _gigabytes(self.memory)),
+            (f"memory, fp32{', least' if auto else ''}", _gigabytes(self.memory)),
             ("optimizer", f"{c.optim.name}, lr {c.optim.lr:g}, {c.optim.warmup_steps} warmup steps"),
             ("run folder", str(c.run_dir)),
         ]
@@ -62,7 +64,7 @@ def plan(config: TrainConfig, *, vocab_size: int) -> Plan:
         flops_per_step=flops_per_token(shape, shape.block_size) * config.tokens_per_step,
         memory=training_memory(
             shape,
-            micro_batch_size=config.runtime.micro_batch_size,
+            micro_batch_size=config.smallest_micro_batch,
             cpu=config.runtime.device == "cpu",
             recompute=config.runtime.recompute,
         ),

@@ -124,6 +124,11 @@ def launched() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+def local_size() -> int:
+    """Processes of this job on this machine, which share its memory."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if launched() else 1
+
+
 def job() -> str | None:
     """What torchrun calls this job, the same after every restart of its processes; None without torchrun."""
     return os.environ.get("TORCHELASTIC_RUN_ID")
@@ -138,7 +143,7 @@ def launcher() -> str:
     """What stands before `groundup` on the command line that started this process: empty, or torchrun's words."""
     if not launched():
         return ""
-    here, everywhere = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), int(os.environ["WORLD_SIZE"])
+    here, everywhere = local_size(), int(os.environ["WORLD_SIZE"])
     machines = "--standalone" if here == everywhere else f"--nnodes {everywhere // here}"
     return f"torchrun {machines} --nproc_per_node {here} -m "
 

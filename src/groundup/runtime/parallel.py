@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -54,6 +55,16 @@ def sync_gradients(module: nn.Module, *, last: bool) -> AbstractContextManager[N
     if isinstance(module, DistributedDataParallel) and not last:
         return module.no_sync()
     return contextlib.nullcontext()
+
+
+def average_gradients(module: nn.Module, world: World) -> None:
+    """Leave the ranks' mean gradient on every rank, after backward; DDP does the same during it."""
+    if world.size > 1:
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        for work in [dist.all_reduce(grad, async_op=True) for grad in gradients]:
+            assert work is not None
+            work.wait()
+        torch._foreach_div_(gradients, world.size)
 
 
 def is_sharded(module: nn.Module) -> bool:

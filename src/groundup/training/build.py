@@ -7,7 +7,7 @@ resolved here, once, and the resolved values are what is logged, saved and used 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -30,19 +30,17 @@ from groundup.model.lora import add_lora
 from groundup.optim.build import build_optimizers
 from groundup.optim.schedule import cosine_scale
 from groundup.planner.flops import flops_per_token
-from groundup.runtime.allocator import keep_freed_memory
-from groundup.runtime.device import pick_device
 from groundup.runtime.distributed import World
 from groundup.runtime.measure import peak_flops
-from groundup.runtime.precision import Precision, pick_precision
-from groundup.runtime.products import Products, pick_products
 from groundup.runtime.seed import seed_rank
 from groundup.tokenizer.base import Tokenizer
 from groundup.training import callbacks
 from groundup.training.display import Display
+from groundup.training.guard import Guard
 from groundup.training.init_from import init_from
 from groundup.training.loggers import Logger
-from groundup.training.loss_module import Machine, build_loss_module
+from groundup.training.loss_module import build_loss_module, fit_micro_batch
+from groundup.training.machine import Machine, describe_machine, pick_machine
 from groundup.training.profile import Profile
 from groundup.training.signals import StopRequest
 from groundup.training.snapshot import capture, restore
@@ -90,25 +88,26 @@ def build_run(
         UserError: Data, tokenizer and model do not fit together, or the machine lacks what is asked of it.
     """
     saved = resume_from.state["resolved"] if resume_from else {}
-    grad_accum_steps = config.micro_steps(world.size)
+    samples = config.samples_per_process(world.size)
     with world.main_first("corpus"):
         dataset = open_corpus(config.data)
     tokenizer = dataset.tokenizer()
     shape = resolve_model(config.model, tokenizer)
     hellaswag = _hellaswag(config, world, tokenizer)
-    machine = _machine(config, saved, shape, world, parallel)
+    machine = pick_machine(config, saved, shape, world, parallel)
 
     seed_rank(config.seed, rank=world.rank)
     model = _new_model(shape, config, tokenizer, resumed=resume_from is not None).to(machine.device)
+    if machine.halves:
+        machine = fit_micro_batch(model, machine, samples=samples)
     loss_module, compiled = build_loss_module(
         model,
         machine,
-        micro_batch_size=config.runtime.micro_batch_size,
         compile_mode=saved.get("compile", config.runtime.compile),
-        n_runs=config.max_steps * grad_accum_steps,
+        n_runs=config.max_steps * (samples // machine.micro_batch_size),
         console=console,
     )
-    resolved = {**_resolved(machine), "compile": compiled, "vocab_size": shape.vocab_size}
+    resolved = {**describe_machine(machine), "compile": compiled, "vocab_size": shape.vocab_size}
     batches = _batches(dataset, config, machine, shape.block_size)
     trainer = _trainer(config, machine, model, loss_module, batches, stop)
     if resume_from:
@@ -143,9 +142,11 @@ def _trainer(
         scaler=torch.amp.GradScaler(machine.device.type, enabled=machine.precision.needs_scaler),
         device=machine.device,
         max_steps=config.max_steps,
-        grad_accum_steps=config.micro_steps(machine.world.size),
+        grad_accum_steps=config.samples_per_process(machine.world.size) // machine.micro_batch_size,
         tokens_per_step=config.tokens_per_step,
         grad_clip=config.optim.grad_clip,
+        guard=Guard(nonfinite=config.guard.nonfinite, spikes=config.guard.spikes, max_skips=config.guard.max_skips),
+        halves=machine.halves,
         state=TrainState(),
         stop=stop,
         world=machine.world,
@@ -215,7 +216,7 @@ def build_callbacks(run: Run, config: TrainConfig, *, log: Logger, display: Disp
             store=run.store,
             every=config.checkpoint.every,
             tokenizer=run.tokenizer,
-            snapshot=lambda t: capture(t, batches, run.resolved),
+            snapshot=lambda t: capture(t, batches, {**run.resolved, "micro_batch_size": t.micro_batch_size}),
         )
     )
     return looking_on
@@ -231,59 +232,11 @@ def _hellaswag(config: TrainConfig, world: World, tokenizer: Tokenizer) -> Seque
     return read_choices(path, tokenizer)
 
 
-def _machine(config: TrainConfig, saved: dict[str, Any], shape: GPTConfig, world: World, parallel: str) -> Machine:
-    """Pick device, threads and precision: those the run began with, where it is resumed."""
-    if parallel == "fsdp" and config.lora.rank:
-        raise UsageError("lora needs no fsdp: its optimizer state is small; use --runtime.parallel ddp")
-    if parallel == "fsdp" and config.optim.name == "muon":
-        raise UsageError(
-            "muon turns whole matrices, of which fsdp leaves each rank a part; use --runtime.parallel ddp or"
-            " --optim.name adamw"
-        )
-    device = pick_device(config.runtime.device)
-    threads = config.runtime.threads
-    if saved.get("processes", 1) == world.size:  # else the cores are shared by more or fewer than before
-        threads = saved.get("threads", threads)
-    if threads:
-        torch.set_num_threads(threads)
-    if device.type == "cpu":
-        keep_freed_memory()
-    precision = pick_precision(saved.get("precision", config.runtime.precision), device, n_embd=shape.n_embd)
-    if world.size > 1:  # auto measures on a CPU, and all ranks must compute alike
-        precision = pick_precision(world.broadcast(precision.name), device, n_embd=shape.n_embd)
-    return Machine(device, precision, _products(config, saved, shape, precision, world, parallel), world, parallel)
-
-
-def _products(
-    config: TrainConfig, saved: dict[str, Any], shape: GPTConfig, precision: Precision, world: World, parallel: str
-) -> Products:
-    """Who multiplies: what the run began with, what is asked for, or what measures faster on the main rank."""
-    asked: Literal["auto", "default", "onednn"] = saved.get("products", config.runtime.products)
-    if asked != "auto":
-        return asked
-    if precision.name != "fp32" or parallel == "fsdp":  # oneDNN already multiplies 16 bits; FSDP's tensors are not ours
-        return "default"
-    rows = config.runtime.micro_batch_size * shape.block_size
-    return world.broadcast(pick_products(precision.device, rows=rows, n_embd=shape.n_embd, training=True))
-
-
-def _resolved(machine: Machine) -> dict[str, Any]:
-    """What `auto` became."""
-    return {
-        "device": machine.device.type,
-        "precision": machine.precision.name,
-        "products": machine.products,
-        "parallel": machine.parallel,
-        "processes": machine.world.size,
-        "threads": torch.get_num_threads(),
-    }
-
-
 def _batches(dataset: TokenDataset, config: TrainConfig, machine: Machine, block_size: int) -> TrainBatches:
     return TrainBatches(
         dataset.split("train"),
         block_size=block_size,
-        micro_batch_size=config.runtime.micro_batch_size,
+        micro_batch_size=machine.micro_batch_size,
         seed=config.seed,
         rank=machine.world.rank,
         world_size=machine.world.size,
@@ -318,7 +271,7 @@ def _val_loss(module: torch.nn.Module, *, trainer: Trainer, dataset: TokenDatase
     batches = eval_batches(
         split,
         block_size=trainer.model.config.block_size,
-        batch_size=2 * config.runtime.micro_batch_size,  # no gradients are kept: twice the training size fits
+        batch_size=2 * trainer.micro_batch_size,  # no gradients are kept: twice the training size fits
         max_tokens=config.eval.max_tokens,
         rank=trainer.world.rank,
         world_size=trainer.world.size,

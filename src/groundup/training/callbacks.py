@@ -58,7 +58,10 @@ class LogMetrics:
         """Nothing to log yet."""
 
     def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
-        """Average the speed since the last line, and write one."""
+        """Average the speed since the last line, and write one; tell at once what must be known of a step."""
+        for note in metrics.notes:
+            self.log.write(step=trainer.state.step, event=note)
+            self.display.say(note)
         self._seconds += metrics.seconds
         self._steps += 1
         for part, seconds in metrics.parts.items():
@@ -83,6 +86,8 @@ class LogMetrics:
         }
         if mfu is not None:
             values["perf/mfu"] = round(mfu, 4)
+        if state.skipped_steps:
+            values["optim/skipped_steps"] = state.skipped_steps
         self.log.write(**values, **parts)
         self.display.update(step=state.step, loss=loss, tokens_per_sec=speed, mfu=mfu, left=left)
 

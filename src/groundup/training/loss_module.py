@@ -1,6 +1,6 @@
 """What the loop calls: the model with its loss, compiled where that pays, on as many ranks as there are."""
 
-from dataclasses import dataclass
+from dataclasses import replace
 
 import torch
 from rich.console import Console
@@ -10,33 +10,20 @@ from groundup.config.errors import UsageError
 from groundup.model.gpt import GPT
 from groundup.model.loss import LossModule
 from groundup.runtime.compile import Choice, maybe_compile
-from groundup.runtime.distributed import World
 from groundup.runtime.parallel import refuse_different_weights, replicate, shard
-from groundup.runtime.precision import Precision
-from groundup.runtime.products import Products, WithOneDNN
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """Where and how a run computes; `auto` is resolved."""
-
-    device: torch.device
-    precision: Precision
-    products: Products
-    world: World
-    parallel: str
-    """none, ddp or fsdp."""
+from groundup.runtime.products import WithOneDNN
+from groundup.training.machine import Machine
+from groundup.training.micro_batch import largest_that_fits
 
 
 def build_loss_module(
-    model: GPT, machine: Machine, *, micro_batch_size: int, compile_mode: str, n_runs: int, console: Console
+    model: GPT, machine: Machine, *, compile_mode: str, n_runs: int, console: Console
 ) -> tuple[nn.Module, str]:
     """Wrap a model for training.
 
     Args:
         model: On its device, with its weights. FSDP cuts its parameters in place.
         machine: Where it computes.
-        micro_batch_size: Sequences per forward pass.
         compile_mode: on, off or auto.
         n_runs: Forward passes of the whole run.
         console: Told why a model is or is not compiled.
@@ -55,15 +42,9 @@ def build_loss_module(
             raise UsageError("--runtime.compile on does not go with --runtime.parallel fsdp; leave it to auto")
         return shard(plain, model.h, machine.device, machine.world), "off"
     eager = WithOneDNN(plain) if machine.products == "onednn" else plain
-    batch = (micro_batch_size, model.config.block_size)
-    idx = torch.zeros(batch, dtype=torch.long, device=machine.device)
 
     def micro_step(module: nn.Module) -> None:
-        # Trying must not move the generators that dropout draws from.
-        devices = [machine.device] if machine.device.type == "cuda" else []
-        with torch.random.fork_rng(devices), machine.precision.autocast():
-            module(idx, idx).backward()
-        model.zero_grad(set_to_none=True)
+        _try_micro_step(module, machine, size=machine.micro_batch_size, block_size=model.config.block_size)
 
     def choose(mode: str) -> Choice:
         return maybe_compile(plain, eager=eager, mode=mode, run=micro_step, n_runs=n_runs, device=machine.device)
@@ -75,4 +56,39 @@ def build_loss_module(
     if choice.note:
         console.print(choice.note, highlight=False)
     module = choice.module
-    return replicate(module, machine.device) if machine.parallel == "ddp" else module, compiled
+    # Where memory may run out in any backward pass, the trainer exchanges gradients after it.
+    replicated = machine.parallel == "ddp" and not machine.halves
+    return replicate(module, machine.device) if replicated else module, compiled
+
+
+def fit_micro_batch(model: GPT, machine: Machine, *, samples: int) -> Machine:
+    """Try the machine's micro-batch, and halve it until it runs on every rank.
+
+    Args:
+        model: On its device.
+        machine: With the size to begin with.
+        samples: Sequences per step of each rank.
+
+    Raises:
+        UserError: Not even one sequence fits.
+    """
+    module = LossModule(model)
+    size = largest_that_fits(
+        machine.micro_batch_size,
+        samples=samples,
+        try_out=lambda size: _try_micro_step(module, machine, size=size, block_size=model.config.block_size),
+        device=machine.device,
+        world=machine.world,
+    )
+    return replace(machine, micro_batch_size=size)
+
+
+def _try_micro_step(module: nn.Module, machine: Machine, *, size: int, block_size: int) -> None:
+    """Forward and backward once, without a lasting effect on gradients or on the generators that dropout draws from."""
+    idx = torch.zeros((size, block_size), dtype=torch.long, device=machine.device)
+    devices = [machine.device] if machine.device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices), machine.precision.autocast():
+            module(idx, idx).backward()
+    finally:
+        module.zero_grad(set_to_none=True)

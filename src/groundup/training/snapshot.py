@@ -1,7 +1,8 @@
 """Everything a run needs to go on as if it had never stopped, bit for bit.
 
 Tensors: optimizer state and random generators (dropout draws from them). Numbers: the counters, the place in the
-data, the fp16 loss scale, and how the machine was used. The weights are saved beside it, by the checkpoint.
+data, the fp16 loss scale, what spikes are measured against, how the machine was used. The weights are saved beside it,
+by the checkpoint.
 
 Nothing of it depends on how many ranks there are, but that each has random generators of its own: a run may go on with
 another number of them. Ranks that were not there before begin new streams.
@@ -48,6 +49,7 @@ def capture(
         "data": batches.state_dict(),
         "optimizers": optimizers,
         "scaler": trainer.scaler.state_dict(),
+        "guard": trainer.guard.state_dict(),
         "resolved": resolved,
     }
     return tensors, state
@@ -87,6 +89,8 @@ def restore(
         load_flat_optimizer(optimizer, tensors, checkpoint.state["optimizers"][i])
     if checkpoint.state["scaler"]:
         trainer.scaler.load_state_dict(checkpoint.state["scaler"])
+    if "guard" in checkpoint.state:
+        trainer.guard.load_state_dict(checkpoint.state["guard"])
     weights = {**checkpoint.model, **checkpoint.tensors.get("lora", {})}
     trainer.model.load_state_dict(shares(weights, trainer.model.state_dict()))
     if generators := checkpoint.tensors.get(_rng(trainer.world.rank)):

@@ -20,7 +20,7 @@ class TrainState:
     best_step: int = -1
     """The step that reached it."""
     skipped_steps: int = 0
-    """Steps that fp16 loss scaling threw away."""
+    """Steps that changed no weight: fp16 overflows, and what the guard skipped."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; an infinite best loss is null."""

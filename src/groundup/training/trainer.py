@@ -6,11 +6,10 @@ own tokens, of which all have as many, and ranks are averaged (gradients by DDP 
 parallelism changes the result.
 """
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import torch
 from jaxtyping import Int
@@ -21,8 +20,12 @@ from groundup.config.errors import UserError
 from groundup.model.gpt import GPT
 from groundup.optim.build import set_lr
 from groundup.runtime.distributed import World
-from groundup.runtime.parallel import sync_gradients, whole
+from groundup.runtime.memory import is_out_of_memory, release_cached
+from groundup.runtime.parallel import average_gradients, sync_gradients, whole
 from groundup.runtime.precision import Precision
+from groundup.runtime.seed import capture_rng, restore_rng
+from groundup.training.guard import Guard
+from groundup.training.micro_batch import next_smaller, nothing_fits
 from groundup.training.signals import StopRequest
 from groundup.training.state import TrainState
 from groundup.training.timing import DATA, FORWARD_BACKWARD, OPTIMIZER, StepClock
@@ -33,6 +36,9 @@ class Batches(Protocol):
 
     def next_batch(self) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
         """Ids and the ids that follow them."""
+
+    def restart(self, consumed: int, *, micro_batch_size: int | None = None) -> None:
+        """Go on after so many samples of all ranks, by micro-batches of another size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,8 @@ class StepMetrics:
     """Wall time of the step."""
     parts: dict[str, float] = field(default_factory=dict)
     """Seconds by part (`training.timing`); on a GPU those that have become known during this step."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of this step."""
 
 
 class Callback(Protocol):
@@ -89,6 +97,11 @@ class Trainer:
     callbacks: Sequence[Callback] = ()
     world: World = field(default_factory=World)
     """The ranks that share each step; alone by default."""
+    guard: Guard = field(default_factory=Guard)
+    """Decides whether a step changes the weights."""
+    halves: bool = False
+    """Whether a step that runs out of memory is made again by micro-batches of half the size. The loss module is then
+    not DDP's: a rank that fails in the middle of an exchange would leave the others waiting."""
     clock: StepClock = field(init=False)
 
     def __post_init__(self) -> None:
@@ -113,17 +126,85 @@ class Trainer:
         """Whether there is no step left to make, now or because of a stop request."""
         return self.state.step >= self.max_steps or self.stop.requested
 
+    @property
+    def micro_batch_size(self) -> int:
+        """Sequences per forward pass of one rank."""
+        return self._samples // self.grad_accum_steps
+
+    @property
+    def _samples(self) -> int:
+        """Sequences per step of one rank."""
+        return self.tokens_per_step // self.world.size // self.model.config.block_size
+
     def train_step(self) -> StepMetrics:
         """Make one optimizer step.
 
         Raises:
-            UserError: The loss or the gradient is not finite; no weight has changed.
+            UserError: The guard stops the run, or memory does not suffice; no weight has changed.
         """
         start = time.perf_counter()
         self.clock.start()
         lr_scale = self.lr_scale(self.state.step)
         set_lr(self.optimizers, lr_scale)
 
+        own_loss, notes = self._gradients()
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
+        # One exchange and one wait for the device: the guards of all ranks see the same two numbers.
+        both = self.world.mean(torch.stack([own_loss, self._clip()]))
+        verdict = self.guard.judge(*both.tolist(), scaled=self.scaler.is_enabled())
+        if verdict.act == "stop":
+            self._refuse(verdict.reason, own_loss)
+        if verdict.reason:
+            done = ", skipped" if verdict.act == "skip" else ""
+            notes.append(f"step {self.state.step + 1}: {verdict.reason}{done} ({self._place})")
+        if verdict.act == "go":
+            for optimizer in self.optimizers:
+                self.scaler.step(optimizer)
+        self.state.skipped_steps += verdict.act == "skip"
+        if self.scaler.is_enabled():
+            self.scaler.update()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        self.clock.lap(OPTIMIZER)
+
+        seconds = time.perf_counter() - start
+        self.state.step += 1
+        self.state.tokens_seen += self.tokens_per_step
+        self.state.seconds += seconds
+        return StepMetrics(both[0], both[1], lr_scale, seconds, self.clock.take(), tuple(notes))
+
+    def _gradients(self) -> tuple[Tensor, list[str]]:
+        """Compute the gradients of a step; with `halves`, by as many micro-steps as memory asks for.
+
+        Returns:
+            The mean loss over this rank's tokens, and notes.
+        """
+        if not self.halves:
+            try:
+                return self._accumulate(), []
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                raise self._too_large() from error
+        notes: list[str] = []
+        while True:
+            generators = capture_rng()
+            loss = self._accumulate_or_fail()
+            if not self.world.max(int(loss is None)):
+                assert loss is not None
+                average_gradients(self.model, self.world)
+                return loss, notes
+            before = self.micro_batch_size
+            self._halve()
+            restore_rng(generators)
+            notes.append(
+                f"step {self.state.step + 1}: out of memory with micro-batches of {before} sequences;"
+                f" from here on they are of {self.micro_batch_size}"
+            )
+
+    def _accumulate(self) -> Tensor:
+        """Forward and backward over this rank's tokens; returns their mean loss."""
         loss = torch.zeros((), device=self.device)
         for micro_step in range(self.grad_accum_steps):
             idx, targets = self.batches.next_batch()
@@ -135,59 +216,75 @@ class Trainer:
                 self.scaler.scale(micro_loss).backward()
             loss += micro_loss.detach()
             self.clock.lap(FORWARD_BACKWARD)
+        return loss
 
-        for optimizer in self.optimizers:
-            self.scaler.unscale_(optimizer)
-        grad_norm = self._clip()
-        own_loss = loss.clone()
-        self.world.mean(loss)
-        self._refuse_nonfinite(loss, grad_norm, own_loss)
-        for optimizer in self.optimizers:
-            self.scaler.step(optimizer)
-        self._update_scale()
+    def _accumulate_or_fail(self) -> Tensor | None:
+        """None when memory ran out. What the attempt held is free again once its error is gone, so: a function."""
+        try:
+            return self._accumulate()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+
+    def _halve(self) -> None:
+        """Go back to the beginning of the step, with smaller micro-batches and no gradients."""
+        smaller = next_smaller(self.micro_batch_size, self._samples)
+        if not smaller:
+            raise nothing_fits()
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        self.clock.lap(OPTIMIZER)
+        release_cached(self.device)
+        self.grad_accum_steps = self._samples // smaller
+        self.batches.restart(self._first_sample, micro_batch_size=smaller)
 
-        seconds = time.perf_counter() - start
-        self.state.step += 1
-        self.state.tokens_seen += self.tokens_per_step
-        self.state.seconds += seconds
-        return StepMetrics(loss, grad_norm, lr_scale, seconds, self.clock.take())
-
-    def _clip(self) -> Tensor:
-        """Scale the gradient down to grad_clip; returns its norm before."""
-        limit = self.grad_clip or math.inf
-        return whole(nn.utils.clip_grad_norm_(self.model.parameters(), limit))
-
-    def _refuse_nonfinite(self, loss: Tensor, grad_norm: Tensor, own_loss: Tensor) -> None:
-        """Stop before a NaN reaches the weights: one synchronization a step, none a micro-step.
-
-        Loss and gradient are means over the ranks, so a NaN of one rank is everybody's, and all stop here together.
-        An infinite fp16 gradient under a finite loss is only a scale that is too large; the scaler skips the step.
-        """
-        checked = loss if self.scaler.is_enabled() else loss + grad_norm
-        if math.isfinite(checked.item()):
-            return
-        culprits = [
-            name
-            for name, p in self.model.named_parameters()
-            if p.grad is not None and not whole(p.grad).isfinite().all()
-        ]
-        losses = self.world.gather(own_loss.cpu())
-        ranks = [str(rank) for rank, own in enumerate(losses) if not own.isfinite()] if len(losses) > 1 else []
-        raise UserError(
-            f"step {self.state.step + 1}: the loss is {loss.item():.4g}"
-            + (f" (on rank {', '.join(ranks)})" if ranks else "")
-            + f" and the gradient norm {grad_norm.item():.4g}"
-            + (f" (first in {culprits[0]})" if culprits else "")
-            + "; the weights are those of the step before. Lower optim.lr, lengthen optim.warmup_steps,"
-            " or resume from the last checkpoint"
+    def _too_large(self) -> UserError:
+        """A micro-batch of a fixed size that does not fit."""
+        smaller = next_smaller(self.micro_batch_size, self._samples)
+        if not smaller:
+            return nothing_fits()
+        return UserError(
+            f"step {self.state.step + 1}: out of memory with micro-batches of {self.micro_batch_size} sequences; use"
+            f" --runtime.micro-batch-size {smaller} (tokens_per_step stays), or auto"
         )
 
-    def _update_scale(self) -> None:
-        """Let the fp16 scale grow or shrink, and count the steps it threw away."""
-        if self.scaler.is_enabled():
-            before = self.scaler.get_scale()
-            self.scaler.update()
-            self.state.skipped_steps += self.scaler.get_scale() < before
+    def _clip(self) -> Tensor:
+        """Scale the gradient down to grad_clip; returns its norm before. One that is not finite is left as it is."""
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+        if self.grad_clip:
+            finite = norm.nan_to_num(nan=0.0, posinf=0.0)
+            nn.utils.clip_grads_with_norm_(parameters, self.grad_clip, finite)
+        return norm
+
+    @property
+    def _first_sample(self) -> int:
+        """Samples of the stream before this step's."""
+        return self.state.tokens_seen // self.model.config.block_size
+
+    @property
+    def _place(self) -> str:
+        """Which samples of the stream a step learns from: where to look for what is wrong with them."""
+        first = self._first_sample
+        return f"samples {first} to {first + self.tokens_per_step // self.model.config.block_size - 1}"
+
+    def _refuse(self, reason: str, own_loss: Tensor) -> NoReturn:
+        """Stop before the weights change, on every rank; name what can be named."""
+        losses = self.world.gather(own_loss.cpu())
+        ranks = [str(rank) for rank, own in enumerate(losses) if not own.isfinite()] if len(losses) > 1 else []
+        culprit = next((name for name, p in self.model.named_parameters() if not _is_finite(p.grad)), None)
+        where = [
+            *([f"on rank {', '.join(ranks)}"] if ranks else []),
+            *([f"first in {culprit}"] if culprit else []),
+            self._place,
+        ]
+        raise UserError(
+            f"step {self.state.step + 1}: {reason} ({'; '.join(where)}); the weights are those of the step before."
+            " Lower optim.lr, lengthen optim.warmup_steps, or resume from the last checkpoint, perhaps with"
+            " --guard.nonfinite skip or --guard.spikes skip"
+        )
+
+
+def _is_finite(gradient: Tensor | None) -> bool:
+    """Whether a gradient has no NaN and no infinity; every rank must ask."""
+    return gradient is None or bool(whole(gradient).isfinite().all())

@@ -1,0 +1,53 @@
+"""How much memory is left, and how its end is told."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+_WORDS = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""How PyTorch says it on a CPU, on Windows, and where a library of CUDA's asks for memory itself."""
+_UNKNOWN = 4 << 30
+"""What a machine is taken to have that does not tell."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of the machine or of its GPU was too small."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _WORDS)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that one device could still give, to all processes together."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    if not sys.platform.startswith("linux"):
+        return _UNKNOWN
+    rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+    return min(int(rows["MemAvailable"].split()[0]) << 10, *_left_to_containers())
+
+
+def _left_to_containers() -> list[int]:
+    """Bytes left to each control group (version 2) that this process is in; file caches can be dropped."""
+    left = []
+    try:
+        own = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
+        for group in (Path("/sys/fs/cgroup", own), *Path("/sys/fs/cgroup", own).parents):
+            if (limit := group / "memory.max").is_file() and (most := limit.read_text().strip()) != "max":
+                stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+                used = int((group / "memory.current").read_text()) - int(stat["inactive_file"])
+                left.append(max(0, int(most) - used))
+    except (OSError, KeyError, ValueError):  # another version, or not for us to read
+        pass
+    return left
+
+
+def release_cached(device: torch.device) -> None:
+    """Give blocks back that PyTorch holds for sizes nobody will ask for again."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

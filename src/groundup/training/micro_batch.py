@@ -1,0 +1,101 @@
+"""runtime.micro_batch_size auto: as many sequences per forward pass as fit.
+
+It begins with what the planner's formula says fits in the memory that is free, and is halved when memory runs out: in a
+trial before the run, and then in any step, which is made again (`training.trainer`). Halving changes the number of
+micro-steps and nothing else: a step learns from the same samples.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from groundup.config.errors import UserError
+from groundup.config.model import GPTConfig
+from groundup.planner.memory import training_memory
+from groundup.runtime.distributed import World, local_size
+from groundup.runtime.memory import free_memory, is_out_of_memory, release_cached
+from groundup.runtime.precision import Precision
+
+CPU_SHARE, FSDP_SHARE = 0.8, 0.8
+"""Of the free memory: a CPU's is not ours alone, and its end is a kill; with FSDP a rank cannot step back alone."""
+
+
+def next_smaller(size: int, samples: int) -> int:
+    """The largest divisor of `samples` that is at most half of a size; 0 when there is none."""
+    return next((n for n in range(size // 2, 0, -1) if samples % n == 0), 0)
+
+
+def estimate(
+    shape: GPTConfig, *, samples: int, precision: Precision, recompute: bool, parallel: str, world: World
+) -> int:
+    """The largest micro batch that fits by formula on every rank; 1 where not even that does.
+
+    Args:
+        shape: The model's.
+        samples: Sequences per step of each rank, which the result divides.
+        precision: Of the run, with its device.
+        recompute: Blocks are computed again going back.
+        parallel: none, ddp or fsdp.
+        world: The ranks.
+    """
+    device = precision.device
+    free = free_memory(device)
+    if device.type != "cuda":  # there, each process has a device of its own
+        free = int(CPU_SHARE * free / local_size())
+    if parallel == "fsdp":
+        free = int(FSDP_SHARE * free)
+
+    def fits(size: int) -> bool:
+        memory = training_memory(
+            shape,
+            micro_batch_size=size,
+            half=precision.name in ("bf16", "fp16"),
+            cpu=device.type == "cpu",
+            recompute=recompute,
+        )
+        fixed = memory.weights + memory.gradients + memory.optimizer
+        return memory.total - fixed + fixed // (world.size if parallel == "fsdp" else 1) <= free
+
+    mine = next((n for n in range(samples, 1, -1) if samples % n == 0 and fits(n)), 1)
+    return -world.max(-mine)
+
+
+def largest_that_fits(
+    size: int, *, samples: int, try_out: Callable[[int], None], device: torch.device, world: World
+) -> int:
+    """Halve a micro batch until a trial succeeds on every rank.
+
+    Args:
+        size: To begin with.
+        samples: Sequences per step of each rank.
+        try_out: Forward and backward of so many sequences, without a lasting effect.
+        device: Where it computes.
+        world: The ranks, which agree.
+
+    Raises:
+        UserError: Not even one sequence fits.
+    """
+    while world.max(int(_runs_out(try_out, size))):
+        release_cached(device)
+        if not (smaller := next_smaller(size, samples)):
+            raise nothing_fits()
+        size = smaller
+    return size
+
+
+def nothing_fits() -> UserError:
+    """What is told when one sequence is too many."""
+    return UserError(
+        "out of memory even with one sequence at a time; --runtime.recompute, a smaller model.block_size or a smaller"
+        " model needs less"
+    )
+
+
+def _runs_out(try_out: Callable[[int], None], size: int) -> bool:
+    try:
+        try_out(size)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return True
+    return False
