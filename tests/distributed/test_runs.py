@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.checkpoint.artifact import load_tensors
+from groundup.checkpoint.tensor_file import load_tensors
 from groundup.cli.main import main
 
 FLAGS = [

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from groundup.checkpoint.tensor_file import load_tensors, save_tensors
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, from_dict, load_json, to_dict
 from groundup.config.model import BigramConfig, GPTConfig, ModelConfig
 from groundup.model.bigram import Bigram
 from groundup.model.build import build_model
 from groundup.model.gpt import GPT
-from groundup.runtime.files import fault_point, new_folder, recover, verify_folder, write_synced
+from groundup.planner.params import count_parameters
+from groundup.runtime.files import Facts, new_folder, recover, verify_folder, write_synced
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import load_tokenizer, tokenizer_json
 
@@ -48,19 +48,24 @@ def save_model(path: Path, model: GPT | Bigram, tokenizer: Tokenizer, info: dict
     Raises:
         UserError: The disk refuses; what was there before is still there.
     """
-    with new_folder(path) as folder:
-        write_model_files(folder, model.config, model.state_dict(), tokenizer, info)
+    known: dict[str, Facts] = {}
+    with new_folder(path, known) as folder:
+        known |= write_model_files(folder, model.config, model.state_dict(), tokenizer, info)
 
 
 def write_model_files(
     folder: Path, config: ModelConfig, state: dict[str, Tensor], tokenizer: Tokenizer, info: dict[str, Any]
-) -> None:
-    """The three files of a model, into a folder that `new_folder` made."""
+) -> dict[str, Facts]:
+    """The three files of a model, into a folder that `new_folder` made.
+
+    Returns:
+        What is known of the large one, by its name.
+    """
     kind = next(name for name, cls in _KINDS.items() if isinstance(config, cls))
     values = {"format": FORMAT, "version": VERSION, "kind": kind, "model": to_dict(config), "info": info}
     write_synced(folder / CONFIG, dump_json(values).encode())
-    save_tensors(folder / WEIGHTS, state)
     write_synced(folder / TOKENIZER, tokenizer_json(tokenizer).encode())
+    return {WEIGHTS: save_tensors(folder / WEIGHTS, state)}
 
 
 def load_model(
@@ -83,12 +88,21 @@ def load_model(
             f"{folder} does not fit together: the model has {config.vocab_size} ids,"
             f" its tokenizer {tokenizer.vocab_size}"
         )
+    _refuse_too_large(config, folder)
     with torch.device("meta"):
         model = build_model(config)
     state = load_tensors(folder / WEIGHTS)
     check_state(model, state, folder / WEIGHTS)
     model.load_state_dict({k: v.to(device=device, dtype=dtype) for k, v in state.items()}, assign=True)
     return LoadedModel(model.eval(), tokenizer, config, info, folder)
+
+
+def _refuse_too_large(config: ModelConfig, folder: Path) -> None:
+    """See whether the parameters of a config can be in the file beside it, before a model of that size is built."""
+    n = count_parameters(config) if isinstance(config, GPTConfig) else config.vocab_size**2
+    size = (folder / WEIGHTS).stat().st_size
+    if n * min(dtype.itemsize for dtype in _DTYPES) > size:
+        raise UserError(f"{folder / WEIGHTS} does not fit its config: {n:,} parameters cannot be in {size:,} bytes")
 
 
 def find_model(path: Path) -> Path:
@@ -129,25 +143,6 @@ def read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
     if values.get("kind") not in _KINDS:
         raise UserError(f"{path}: kind must be one of {', '.join(_KINDS)}, got {values.get('kind')!r}")
     return from_dict(_KINDS[values["kind"]], values.get("model"), where="model"), values.get("info") or {}
-
-
-def save_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Write tensors as safetensors, from any device."""
-    fault_point("write", path)
-    save_file({name: t.detach().contiguous().cpu() for name, t in tensors.items()}, path)
-    path.chmod(0o644)  # safetensors makes it readable by its owner alone
-
-
-def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file into CPU memory.
-
-    Raises:
-        UserError: Missing, or not safetensors.
-    """
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
 
 
 def check_state(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:

@@ -4,21 +4,48 @@
 `training.json` (counters, place in the data) and the manifest. The newest `keep_last` are kept, and the best.
 """
 
+import copy
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from torch import Tensor
 
-from groundup.checkpoint.artifact import load_tensors, save_tensors, write_model_files
+from groundup.checkpoint.artifact import write_model_files
+from groundup.checkpoint.background import Background, HostCopy
+from groundup.checkpoint.tensor_file import load_tensors, save_tensors
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
 from groundup.config.model import ModelConfig
-from groundup.runtime.files import new_folder, remove_folder, sweep, verify_folder, write_synced
+from groundup.runtime.files import Facts, make_folder, new_folder, remove_folder, sweep, verify_folder, write_synced
 from groundup.tokenizer.base import Tokenizer
 
 TENSORS, STATE = "training.safetensors", "training.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contents:
+    """What a checkpoint is made of."""
+
+    step: int
+    """Its number."""
+    config: ModelConfig
+    model: dict[str, Tensor]
+    """The model's state_dict."""
+    tokenizer: Tokenizer
+    tensors: dict[str, dict[str, Tensor]]
+    """Further tensors, by part and name."""
+    state: dict[str, Any]
+    """JSON values."""
+    is_best: bool
+    """Keep this one until another is better."""
+
+    def parts(self) -> list[dict[str, Tensor]]:
+        """All tensors: the model's, then those of each part."""
+        return [self.model, *self.tensors.values()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,44 +78,91 @@ class CheckpointStore:
         if keep_last < 2:
             raise ValueError(f"keep_last must be at least 2, got {keep_last}")
         self.folder, self.keep_last = folder, keep_last
+        self._background = Background()
+        self._copy = HostCopy()
 
-    def save(
-        self,
-        *,
-        step: int,
-        config: ModelConfig,
-        model: dict[str, Tensor],
-        tokenizer: Tokenizer,
-        tensors: dict[str, dict[str, Tensor]],
-        state: dict[str, Any],
-        is_best: bool,
-    ) -> Path:
+    def __enter__(self) -> "CheckpointStore":
+        """Nothing is being written yet."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for what is being written; not when somebody wants to leave at once.
+
+        Raises:
+            UserError: It could not be written. An error on its way out of the block stays the first that is told.
+        """
+        if isinstance(error, KeyboardInterrupt):
+            return
+        try:
+            self._background.wait()
+        except UserError as failure:
+            if error is None:
+                raise
+            if isinstance(error, UserError):
+                raise UserError(f"{error}; nor was the last checkpoint saved: {failure}") from failure
+
+    @property
+    def busy(self) -> bool:
+        """Whether a checkpoint is being written in the background."""
+        return self._background.busy
+
+    def check(self) -> None:
+        """Learn whether the last `save_later` went well; one that goes on is left alone.
+
+        Raises:
+            UserError: It did not: what `save` would have raised.
+        """
+        self._background.check()
+
+    def wait(self) -> None:
+        """Wait until the last `save_later` is on the disk.
+
+        Raises:
+            UserError: It is not: what `save` would have raised.
+        """
+        self._background.wait()
+
+    def reserve(self, contents: Contents) -> None:
+        """Get the memory ready that `save_later` copies such contents to."""
+        self._copy.reserve(contents.parts())
+
+    def save_later(self, contents: Contents) -> None:
+        """As `save`, in the background: returns when everything is copied. Waits for a save that is not over.
+
+        Raises:
+            UserError: The save before this one failed.
+        """
+        self._background.wait()
+        model, *others = self._copy.take(contents.parts())
+        copied = replace(
+            contents,
+            model=model,
+            tensors=dict(zip(contents.tensors, others, strict=True)),
+            state=copy.deepcopy(contents.state),
+        )
+        self._background.start(partial(self.save, copied))
+
+    def save(self, contents: Contents) -> Path:
         """Write a checkpoint, then drop those that are no longer kept.
-
-        Args:
-            step: Its number.
-            config: The model's shape.
-            model: The model's state_dict.
-            tokenizer: The model's tokenizer.
-            tensors: Further tensors, by part and name.
-            state: JSON values.
-            is_best: Keep this one until another is better.
 
         Raises:
             UserError: The disk refuses; earlier checkpoints are as they were.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         sweep(self.folder)
-        path = self.folder / f"step-{step:07d}"
-        info = {
-            "step": step,
-            **({"val_loss": state["train"]["best_loss"]} if is_best and "train" in state else {}),
-        }
-        with new_folder(path) as folder:
-            write_model_files(folder, config, model, tokenizer, info)
-            flat = {f"{part}/{name}": t for part, entries in tensors.items() for name, t in entries.items()}
-            save_tensors(folder / TENSORS, flat)
-            values = {"step": step, "is_best": is_best, "parts": list(tensors), "state": state}
+        path = self.folder / f"step-{contents.step:07d}"
+        info: dict[str, Any] = {"step": contents.step}
+        if contents.is_best and "train" in contents.state:
+            info["val_loss"] = contents.state["train"]["best_loss"]
+        known: dict[str, Facts] = {}
+        with new_folder(path, known) as folder:
+            known |= write_model_files(folder, contents.config, contents.model, contents.tokenizer, info)
+            parts = contents.tensors
+            flat = {f"{part}/{name}": t for part, entries in parts.items() for name, t in entries.items()}
+            known[TENSORS] = save_tensors(folder / TENSORS, flat)
+            values = {"step": contents.step, "is_best": contents.is_best, "parts": list(parts), "state": contents.state}
             write_synced(folder / STATE, dump_json(values).encode())
         self._purge()
         return path

@@ -106,6 +106,8 @@ class CheckpointConfig:
     """Steps between checkpoints; the last step and an interrupt always save."""
     keep_last: int = 2
     """How many of the newest checkpoints are kept, beside the best; at least 2, as one may be damaged."""
+    background: Literal["auto", "on", "off"] = "auto"
+    """Write while training goes on, from a copy in memory as large as a checkpoint; auto does so on a GPU."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -11,7 +11,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +21,8 @@ from groundup.config.io import dump_json
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+Facts = dict[str, Any]
+"""What a manifest says of a file: its bytes and its sha256."""
 
 
 def fault_point(operation: str, path: Path) -> None:
@@ -64,27 +67,48 @@ def atomic_stream(path: Path) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing, so that they survive a power cut.
+
+    Raises:
+        UserError: The disk refuses.
+    """
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    with _explained(path):
+        fault_point("mkdir", path)
+        path.mkdir(exist_ok=True)
+        _sync_folder(path.parent)
+
+
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, known: dict[str, Facts] | None = None) -> Iterator[Path]:
     """Fill a temporary folder in the `with` block; it becomes `path`, with a manifest, when the block ends well.
 
     A folder that already has the name is replaced; between the two renames its old contents lie under
     `.old-NAME`, where `recover` finds them.
+
+    Args:
+        path: The name it gets.
+        known: Facts of files that were hashed and fsynced while they were written, added to inside the block; every
+            other file is read again.
 
     Raises:
         UserError: The disk refuses; what was there before is still there.
     """
     temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
     old = path.with_name(f".old-{path.name}")
+    make_folder(path.parent)
     with _explained(path):
         recover(path)
         remove_folder(old)  # a crash came after the second rename
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             fault_point("mkdir", temporary)
-            temporary.mkdir(parents=True)
+            temporary.mkdir()
             yield temporary
-            _seal(temporary)
+            _seal(temporary, known or {})
             if path.exists():
                 _rename(path, old)
             _rename(temporary, path)
@@ -103,12 +127,13 @@ def recover(path: Path) -> None:
         old.rename(path)
 
 
-def _seal(folder: Path) -> None:
+def _seal(folder: Path, known: dict[str, Facts]) -> None:
     """Fsync every file and write the manifest that vouches for them."""
     files = {}
     for file in sorted(folder.iterdir()):
-        _sync_file(file)
-        files[file.name] = {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
+        if file.name not in known:
+            _sync_file(file)
+        files[file.name] = known.get(file.name) or {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
     write_synced(folder / MANIFEST, dump_json({"format": 1, "files": files}).encode())
     _sync_folder(folder)
 
@@ -181,6 +206,35 @@ def write_synced(path: Path, data: bytes) -> None:
         file.flush()
         fault_point("fsync", path)
         os.fsync(file.fileno())
+
+
+def write_hashed(path: Path, parts: Sequence[memoryview]) -> Facts:
+    """Write a new file and make it durable, as `write_synced` does, while another thread hashes the same memory.
+
+    The hash is that of what was meant to be written: a byte that changes on its way to the disk is found by whoever
+    reads it. Nobody may change the memory meanwhile.
+
+    Returns:
+        What a manifest says of the file.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        digest = pool.submit(_sha256_parts, parts)
+        fault_point("open", path)
+        with path.open("wb") as file:
+            for part in parts:
+                fault_point("write", path)
+                file.write(part)
+            file.flush()
+            fault_point("fsync", path)
+            os.fsync(file.fileno())
+        return {"bytes": sum(part.nbytes for part in parts), "sha256": digest.result()}
+
+
+def _sha256_parts(parts: Sequence[memoryview]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)  # lets other threads work: hashlib frees the interpreter for all but the smallest
+    return digest.hexdigest()
 
 
 def _sync_file(path: Path) -> None:

@@ -108,6 +108,7 @@ def build_run(
         console=console,
     )
     resolved = {**describe_machine(machine), "compile": compiled, "vocab_size": shape.vocab_size}
+    resolved["background"] = _saves_in_background(config, machine)
     batches = _batches(dataset, config, machine, shape.block_size)
     trainer = _trainer(config, machine, model, loss_module, batches, stop)
     if resume_from:
@@ -217,6 +218,8 @@ def build_callbacks(run: Run, config: TrainConfig, *, log: Logger, display: Disp
             every=config.checkpoint.every,
             tokenizer=run.tokenizer,
             snapshot=lambda t: capture(t, batches, {**run.resolved, "micro_batch_size": t.micro_batch_size}),
+            background=run.resolved["background"],
+            say=display.say,
         )
     )
     return looking_on
@@ -230,6 +233,17 @@ def _hellaswag(config: TrainConfig, world: World, tokenizer: Tokenizer) -> Seque
             "hellaswag", config.data.cache_dir, instead="--eval.hellaswag-path"
         )
     return read_choices(path, tokenizer)
+
+
+def _saves_in_background(config: TrainConfig, machine: Machine) -> bool:
+    """On a GPU, whose state is copied to this memory anyway; on a CPU copy and hashing take what training needs."""
+    if machine.parallel == "fsdp":
+        if config.checkpoint.background == "on":
+            raise UsageError("checkpoint.background on does not go with fsdp, whose ranks save together; use off")
+        return False
+    return config.checkpoint.background == "on" or (
+        config.checkpoint.background == "auto" and machine.device.type == "cuda"
+    )
 
 
 def _batches(dataset: TokenDataset, config: TrainConfig, machine: Machine, block_size: int) -> TrainBatches:

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from groundup.checkpoint.state import CheckpointStore
+from groundup.checkpoint.state import CheckpointStore, Contents
 from groundup.evaluation.benchmarks import measure_choices
 from groundup.evaluation.examples import ChoiceExample
 from groundup.evaluation.loss import LossResult
@@ -247,6 +247,8 @@ class Checkpoint:
         every: Steps between checkpoints.
         tokenizer: Saved with the weights, so that every checkpoint is a whole model.
         snapshot: Returns what else the run needs to go on: tensors by part, and JSON values.
+        background: Write while training goes on; the last save of a session never does.
+        say: Where to tell that a step waits for the disk.
     """
 
     def __init__(
@@ -256,39 +258,63 @@ class Checkpoint:
         every: int,
         tokenizer: Tokenizer,
         snapshot: Callable[[Trainer], tuple[dict[str, dict[str, Tensor]], dict[str, Any]]],
+        background: bool = False,
+        say: Callable[[str], None] | None = None,
     ) -> None:
         self.store, self.every, self.tokenizer, self.snapshot = store, every, tokenizer, snapshot
+        self.background, self.say = background, say
         self._saved_step = -1
+        self._reserved = not background
 
     def on_fit_start(self, trainer: Trainer) -> None:
         """Remember where the run stands: resumed and stopped again at once, nothing needs saving."""
         self._saved_step = trainer.state.step
 
     def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
-        """Save when it is time."""
+        """Save when it is time; learn what became of a save in the background."""
+        self.store.check()
         best = trainer.state.best_step == trainer.state.step
         if best or trainer.state.step % self.every == 0:
-            self._save(trainer)
+            self._save(trainer, background=self.background)
+        elif not self._reserved:  # after the first step the optimizer has its state, and the size is known
+            if contents := self._contents(trainer):
+                self.store.reserve(contents)
+            self._reserved = True
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        """Save what the last save does not hold."""
+        """Save what the last save does not hold, and see all of it on the disk."""
+        self.store.wait()
         if self._saved_step != trainer.state.step:
-            self._save(trainer)
+            self._save(trainer, background=False)
 
-    def _save(self, trainer: Trainer) -> None:
+    def _save(self, trainer: Trainer, *, background: bool) -> None:
+        contents = self._contents(trainer)
+        self._saved_step = trainer.state.step
+        if contents is None:
+            return
+        if not background:
+            self.store.wait()
+            self.store.save(contents)
+            return
+        if self.store.busy and self.say:
+            self.say(f"step {contents.step}: waiting until the checkpoint before it is written")
+        self.store.save_later(contents)
+
+    def _contents(self, trainer: Trainer) -> Contents | None:
+        """What rank 0 saves; None on the others. Every rank must ask."""
         tensors, state = self.snapshot(trainer)
         model = whole_state(trainer.model.state_dict(), keep=trainer.world.is_main)
-        self._saved_step = step = trainer.state.step
-        if trainer.world.is_main:
-            self.store.save(
-                step=step,
-                config=trainer.model.config,
-                model=merge_lora(model),
-                tokenizer=self.tokenizer,
-                tensors=tensors,
-                state=state,
-                is_best=trainer.state.best_step == step,
-            )
+        if not trainer.world.is_main:
+            return None
+        return Contents(
+            step=trainer.state.step,
+            config=trainer.model.config,
+            model=merge_lora(model),
+            tokenizer=self.tokenizer,
+            tensors=tensors,
+            state=state,
+            is_best=trainer.state.best_step == trainer.state.step,
+        )
 
 
 class CompareWeights:

@@ -28,7 +28,7 @@ from groundup.model.loss import LossModule
 from groundup.planner.params import count_parameters
 from groundup.runtime.device import pick_device
 from groundup.runtime.distributed import World, job, joined, launcher, resolve_parallel, restarted
-from groundup.runtime.files import write_file
+from groundup.runtime.files import make_folder, write_file
 from groundup.training.build import Run, build_callbacks, build_run
 from groundup.training.describe import machine, print_start
 from groundup.training.display import Display, clock
@@ -163,7 +163,7 @@ def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command
         # Not before everything is built and measured: a run that cannot start leaves the earlier one where it is.
         if moved := set_aside(config.run_dir):
             console.print(f"an earlier run was here; it is in {moved} now", highlight=False)
-        config.run_dir.mkdir()
+        make_folder(config.run_dir)
     write_file(config.run_dir / "config.json", dump_json(to_dict(config)).encode())
     write_file(config.run_dir / "run.json", dump_json(facts).encode())
 
@@ -180,7 +180,7 @@ def _fit(run: Run, config: TrainConfig, facts: dict[str, Any], log: Logger, cons
     with Display(max_steps=config.max_steps, console=console) as display:
         trainer.callbacks = build_callbacks(run, config, log=log, display=display, prompt=prompt)
         # Until here Ctrl-C ends the program at once: there is nothing to save yet.
-        with stop:
+        with stop, run.store:
             trainer.fit()
     if trainer.state.step < config.max_steps:
         log.write(step=trainer.state.step, event=STOPPED)

@@ -4,7 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from groundup.checkpoint.artifact import load_model, save_model, save_tensors
+from groundup.checkpoint.artifact import load_model, save_model
+from groundup.checkpoint.tensor_file import save_tensors
 from groundup.config.errors import UserError
 from groundup.model.bigram import fit_bigram
 from groundup.runtime import files
@@ -23,7 +24,7 @@ def rewrite(folder, **changes):
     values.update(changes)
     path.write_text(json.dumps(values))
     (folder / "manifest.json").unlink()
-    files._seal(folder)
+    files._seal(folder, {})
 
 
 def test_round_trip_is_bitwise(folder, tiny_model, alphabet):
@@ -51,6 +52,11 @@ def test_a_run_folder_is_opened_by_its_model(tmp_path, folder):
     assert load_model(tmp_path).path == folder
 
 
+@pytest.mark.fault(
+    "A11",
+    "a model folder of another format, a newer version, an unknown kind or setting",
+    "refused in one line that says which and what this version reads",
+)
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -69,6 +75,11 @@ def test_a_config_that_is_not_ours(folder, changes, message):
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.fault(
+    "A10",
+    "weights of another architecture: missing, foreign, of another shape and type",
+    "refused; one message lists all of it",
+)
 def test_all_mismatches_in_one_message(folder, tiny_model):
     state = dict(tiny_model.state_dict())
     del state["ln_f.bias"]
@@ -77,7 +88,7 @@ def test_all_mismatches_in_one_message(folder, tiny_model):
     state["ln_f.weight"] = state["ln_f.weight"].long()
     save_tensors(folder / "model.safetensors", state)
     (folder / "manifest.json").unlink()
-    files._seal(folder)
+    files._seal(folder, {})
     with pytest.raises(UserError) as error:
         load_model(folder)
     for fault in (
@@ -89,13 +100,18 @@ def test_all_mismatches_in_one_message(folder, tiny_model):
         assert fault in str(error.value)
 
 
+@pytest.mark.fault(
+    "A10",
+    "a tokenizer of another vocabulary beside the model",
+    "refused with both sizes",
+)
 def test_another_tokenizer(folder):
     path = folder / "tokenizer.json"
     values = json.loads(path.read_text())
     values["symbols"].append("z")
     path.write_text(json.dumps(values))
     (folder / "manifest.json").unlink()
-    files._seal(folder)
+    files._seal(folder, {})
     with pytest.raises(UserError, match="the model has 27 ids, its tokenizer 28"):
         load_model(folder)
 

@@ -9,6 +9,11 @@ from groundup.checkpoint.lock import RunLock
 from groundup.config.errors import UserError
 
 
+@pytest.mark.fault(
+    "A12",
+    "a second run in the folder of one that goes on",
+    "refused within a second, with the process and host that hold it",
+)
 def test_the_second_is_refused_at_once_and_told_who(tmp_path):
     with RunLock(tmp_path / "run"):
         start = time.monotonic()
@@ -19,6 +24,11 @@ def test_the_second_is_refused_at_once_and_told_who(tmp_path):
         pass
 
 
+@pytest.mark.fault(
+    "A12",
+    "the holder of a run folder is killed",
+    "the folder is free at once",
+)
 def test_a_killed_holder_frees_it(tmp_path):
     code = (
         "import sys, time, pathlib; from groundup.checkpoint.lock import RunLock\n"

@@ -5,6 +5,7 @@ import types
 import pytest
 import torch
 
+from groundup.config.errors import UserError
 from groundup.evaluation.benchmarks import measure_choices
 from groundup.evaluation.examples import ChoiceExample
 from groundup.evaluation.loss import LossResult
@@ -173,17 +174,35 @@ def test_samples_between_but_not_at_the_end(notes, monkeypatch):
 
 class Store:
     def __init__(self):
-        self.saved = []
+        self.saved, self.waits = [], 0
 
-    def save(self, *, step, config, model, tokenizer, tensors, state, is_best):
-        assert (config, tokenizer, tensors, state) == ("config", "tokenizer", {"t": step}, {"s": step})
-        assert model["w"].item() == step
-        self.saved.append((step, is_best))
+    busy = False
+
+    def check(self):
+        pass
+
+    def wait(self):
+        self.waits += 1
+
+    def save(self, contents):
+        step = contents.step
+        assert (contents.config, contents.tokenizer) == ("config", "tokenizer")
+        assert (contents.tensors, contents.state) == ({"t": step}, {"s": step})
+        assert contents.model["w"].item() == step
+        self.saved.append((step, contents.is_best))
+
+    def reserve(self, contents):
+        self.saved.append(f"reserve {contents.step}")
+
+    def save_later(self, contents):
+        self.save(contents)
+        self.saved.append("later")
 
 
-def checkpoint(store, every=4):
+def checkpoint(store, every=4, **options):
     return Checkpoint(store=store, every=every, tokenizer="tokenizer",
-                      snapshot=lambda trainer: ({"t": trainer.state.step}, {"s": trainer.state.step}))  # fmt: skip
+                      snapshot=lambda trainer: ({"t": trainer.state.step}, {"s": trainer.state.step}),
+                      **options)  # fmt: skip
 
 
 def test_saves_every_nth_step_and_the_last_once():
@@ -193,6 +212,30 @@ def test_saves_every_nth_step_and_the_last_once():
     store = Store()
     FakeTrainer(6).run(checkpoint(store))
     assert store.saved == [(4, False), (6, False)]
+
+
+def test_in_the_background_all_but_the_last():
+    """Memory is got ready after the first step; a step that must wait says so; the end waits."""
+    store, said = Store(), []
+    FakeTrainer(10).run(checkpoint(store, background=True, say=said.append))
+    assert store.saved == ["reserve 1", (4, False), "later", (8, False), "later", (10, False)]
+    assert store.waits == 2
+    assert said == []
+    store.busy = True
+    FakeTrainer(8).run(checkpoint(store, background=True, say=said.append))
+    assert said == [f"step {n}: waiting until the checkpoint before it is written" for n in (4, 8)]
+
+
+def test_a_failure_in_the_background_stops_the_run_at_the_next_step():
+    class Failing(Store):
+        def check(self):
+            if self.saved:
+                raise UserError("the disk is full")
+
+    store, trainer = Failing(), FakeTrainer(10)
+    with pytest.raises(UserError, match="the disk is full"):
+        trainer.run(checkpoint(store, background=True))
+    assert trainer.state.step == 2
 
 
 def test_a_stopped_run_is_saved_where_it_stopped():

@@ -1,0 +1,71 @@
+"""Safetensors files, written so that they are hashed on the way and never held in memory twice.
+
+The library that reads them writes them, too, but hands out no bytes to hash: a checkpoint would have to be read again
+for its manifest. The format is small: the length of a JSON header (8 bytes, little-endian), the header, then the data
+of all tensors without gaps. What is written here is, byte for byte, what `safetensors.torch.save_file` writes.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from groundup.config.errors import UserError
+from groundup.runtime.files import Facts, write_hashed
+
+_DTYPES = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int32: "I32",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.int64: "I64",
+}
+"""Names of types, in the order of the format: types later in it lie earlier in the file, so that all are aligned."""
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor]) -> Facts:
+    """Write tensors as safetensors, from any device, and make the file durable.
+
+    Returns:
+        Its size and SHA-256, for the manifest.
+
+    Raises:
+        TypeError: The format has no name for the type of a tensor.
+    """
+    order = list(_DTYPES)
+    if odd := [f"{name} ({t.dtype})" for name, t in tensors.items() if t.dtype not in _DTYPES]:
+        raise TypeError(f"cannot store {', '.join(odd)}")
+    names = sorted(tensors, key=lambda name: (-order.index(tensors[name].dtype), name))
+    header, parts, end = {}, [], 0
+    for name in names:
+        tensor = tensors[name].detach().contiguous().cpu()
+        data = tensor.view(-1).view(torch.uint8).numpy().data
+        header[name] = {
+            "dtype": _DTYPES[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [end, end := end + data.nbytes],
+        }
+        parts.append(data)
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return write_hashed(path, [memoryview(len(text).to_bytes(8, "little") + text), *parts])
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file into CPU memory.
+
+    Raises:
+        UserError: Missing, or not safetensors.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error

@@ -1,0 +1,29 @@
+import hashlib
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from groundup.checkpoint.tensor_file import _DTYPES, load_tensors, save_tensors
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_the_bytes_are_those_of_the_library(tmp_path, empty):
+    tensors = {}
+    if not empty:
+        tensors = {f"{i}.ü": (torch.arange(3 * i) - 2).reshape(3, i).to(t) for i, t in enumerate(_DTYPES, 1)}
+        tensors |= {"scalar": torch.tensor(3.0), "none": torch.empty(0, 4), "transposed": torch.randn(2, 3).t()}
+    facts = save_tensors(tmp_path / "ours", tensors)
+    save_file({name: t.contiguous() for name, t in tensors.items()}, tmp_path / "theirs")
+    data = (tmp_path / "theirs").read_bytes()
+    assert (tmp_path / "ours").read_bytes() == data
+    assert facts == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    loaded = load_tensors(tmp_path / "ours")
+    assert loaded.keys() == tensors.keys()
+    assert all(loaded[name].equal(t) for name, t in tensors.items())
+
+
+def test_a_type_without_a_name_is_refused(tmp_path):
+    with pytest.raises(TypeError, match=r"cannot store z \(torch.complex64\)"):
+        save_tensors(tmp_path / "file", {"z": torch.zeros(1, dtype=torch.complex64)})
+    assert not (tmp_path / "file").exists()
