@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from groundup.bench.ours import split_of
 from groundup.bench.train import Options as TrainOptions
 from groundup.bench.train import _ours as train_step
-from groundup.bench.train import _split
 from groundup.config.model import GPTConfig
 from groundup.data import loader
 from groundup.data.dataset import Split
@@ -66,7 +66,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         ids = np.random.default_rng(0).integers(50_257, size=options.tokens, dtype=np.uint16)
-        split = _split(ids, 50_257, folder)
+        split = split_of(ids, 50_257, folder)
         del ids
         file = folder / "train.bin"
         result["disk_read_gb_per_sec"] = round(_read_rate(file) / 1e9, 3)
@@ -116,7 +116,7 @@ def _share_of_step(options: Options, say: Callable[[str], None]) -> dict[str, An
     train = TrainOptions(threads=options.threads, device="cpu", precision="fp32")
     step, _ = train_step(train)
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        split = _split(np.random.default_rng(0).integers(train.model.vocab_size, size=1_000_000), 65, Path(folder))
+        split = split_of(np.random.default_rng(0).integers(train.model.vocab_size, size=1_000_000), 65, Path(folder))
         small = Options(block_size=train.model.block_size, micro_batch_size=train.micro_batch_size, batches=500)
         load = _load(split, small)
     for _ in range(5):

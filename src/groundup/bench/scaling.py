@@ -12,35 +12,23 @@ import socket
 import statistics
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from groundup.bench.contest import Factory, race
-from groundup.bench.train import Options as TrainOptions
-from groundup.bench.train import Work, _random_ids, _split
+from groundup.bench.ours import our_trainer
+from groundup.bench.train import Work
 from groundup.config.errors import UsageError
 from groundup.config.io import from_dict, to_dict
 from groundup.config.model import GPTConfig
-from groundup.config.train import OptimConfig
-from groundup.data.loader import TrainBatches
-from groundup.model.gpt import GPT
-from groundup.model.init import init_weights
-from groundup.model.loss import LossModule
-from groundup.optim.build import build_optimizers
 from groundup.planner.params import count_parameters
-from groundup.runtime.allocator import keep_freed_memory
 from groundup.runtime.device import device_name
 from groundup.runtime.distributed import World, joined
 from groundup.runtime.measure import peak_memory
-from groundup.runtime.parallel import replicate
 from groundup.runtime.precision import Precision
-from groundup.training.signals import StopRequest
-from groundup.training.state import TrainState
 from groundup.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -113,38 +101,10 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _trainer(options: Options, world: World) -> Trainer:
-    """The training loop as `groundup train` builds it, of a rank or alone."""
+    """The training loop of a rank or alone, with one thread."""
     torch.set_num_threads(1)
-    keep_freed_memory()
-    with tempfile.TemporaryDirectory() as folder:
-        ids = _random_ids(TrainOptions(model=options.model))
-        batches = TrainBatches(
-            _split(ids, options.model.vocab_size, Path(folder)),
-            block_size=options.model.block_size,
-            micro_batch_size=options.micro_batch_size,
-            seed=0,
-            rank=world.rank,
-            world_size=world.size,
-        )
-    model = init_weights(GPT(options.model), seed=0)
-    module = LossModule(model)
-    return Trainer(
-        model=model,
-        loss_module=replicate(module, CPU) if world.size > 1 else module,
-        optimizers=build_optimizers(model, OptimConfig(), CPU),
-        batches=batches,
-        lr_scale=lambda step: 1.0,
-        precision=Precision("fp32", CPU, "the same for all"),
-        scaler=torch.amp.GradScaler("cpu", enabled=False),
-        device=CPU,
-        max_steps=1 << 30,
-        grad_accum_steps=1,
-        tokens_per_step=world.size * options.micro_batch_size * options.model.block_size,
-        grad_clip=1.0,
-        state=TrainState(),
-        stop=StopRequest(),
-        world=world,
-    )
+    precision = Precision("fp32", CPU, "the same for all")
+    return our_trainer(options.model, options.micro_batch_size, device=CPU, precision=precision, world=world)
 
 
 def _step(trainer: Trainer) -> None:

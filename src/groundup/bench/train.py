@@ -2,43 +2,25 @@
 
 import importlib.util
 import math
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import nn
 
 from groundup.bench.contest import Factory, median_ratio, race
+from groundup.bench.ours import our_trainer, random_ids
 from groundup.bench.peers import nanogpt_model, transformers_model
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
-from groundup.config.train import OptimConfig
-from groundup.data.dataset import Split
-from groundup.data.index import ShardInfo
-from groundup.data.loader import TrainBatches
-from groundup.data.shards import write_shard
-from groundup.model.gpt import GPT
-from groundup.model.init import init_weights
-from groundup.model.loss import LossModule
-from groundup.optim.build import build_optimizers
 from groundup.planner.flops import flops_per_token
 from groundup.planner.params import count_parameters
-from groundup.runtime.allocator import keep_freed_memory
 from groundup.runtime.device import device_name, pick_device
 from groundup.runtime.measure import GEMM_SHAPE, gemm, known_peak_flops, peak_memory, synchronize
 from groundup.runtime.precision import Precision, pick_precision
-from groundup.runtime.products import WithOneDNN, pick_products
-from groundup.training.signals import StopRequest
-from groundup.training.state import TrainState
-from groundup.training.trainer import Trainer
 
-TOKENS = 1_000_000
-"""Random tokens to train on: throughput does not depend on what they say."""
 Work = tuple[Callable[[], None], Callable[[], int]]
 
 
@@ -131,32 +113,12 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     return result
 
 
-def _split(ids: NDArray[np.integer], vocab_size: int, folder: Path) -> Split:
-    """Tokens on disk, as training reads them."""
-    fingerprint = "00" * 32
-    header = write_shard(folder / "train.bin", ids, vocab_size=vocab_size, fingerprint=fingerprint)
-    info = ShardInfo(
-        file="train.bin",
-        split="train",
-        n_tokens=len(ids),
-        n_bytes=len(ids),
-        n_documents=0,
-        max_id=header.max_id,
-        sha256=fingerprint,
-    )
-    return Split(folder, (info,), fingerprint)
-
-
 def _start(options: Options) -> tuple[torch.device, Precision]:
     """What every contestant computes on, and how."""
     if options.threads:
         torch.set_num_threads(options.threads)
     device = pick_device(options.device)
     return device, pick_precision(options.precision, device, n_embd=options.model.n_embd)
-
-
-def _random_ids(options: Options) -> NDArray[np.integer]:
-    return np.random.default_rng(0).integers(options.model.vocab_size, size=TOKENS)
 
 
 def _products(options: Options) -> Work:
@@ -167,34 +129,8 @@ def _products(options: Options) -> Work:
 
 def _ours(options: Options) -> Work:
     device, precision = _start(options)
-    keep_freed_memory()  # as every training run does
-    with tempfile.TemporaryDirectory() as folder:
-        split = _split(_random_ids(options), options.model.vocab_size, Path(folder))
-        batches = TrainBatches(
-            split, block_size=options.model.block_size, micro_batch_size=options.micro_batch_size, seed=0
-        )
-    model = init_weights(GPT(options.model), seed=0).to(device)
-    idx = torch.zeros((options.micro_batch_size, options.model.block_size), dtype=torch.long, device=device)
-    loss_module: nn.Module = LossModule(model)
-    if options.compile:
-        loss_module = cast("nn.Module", torch.compile(loss_module, dynamic=False))
-    elif pick_products(device, rows=idx.numel(), n_embd=options.model.n_embd, training=True) == "onednn":
-        loss_module = WithOneDNN(loss_module)
-    trainer = Trainer(
-        model=model,
-        loss_module=loss_module,
-        optimizers=build_optimizers(model, OptimConfig(), device),
-        batches=batches,
-        lr_scale=lambda step: 1.0,
-        precision=precision,
-        scaler=torch.amp.GradScaler(device.type, enabled=precision.needs_scaler),
-        device=device,
-        max_steps=1 << 30,
-        grad_accum_steps=1,
-        tokens_per_step=idx.numel(),
-        grad_clip=1.0,
-        state=TrainState(),
-        stop=StopRequest(),
+    trainer = our_trainer(
+        options.model, options.micro_batch_size, device=device, precision=precision, compiled=options.compile
     )
 
     def run() -> None:
@@ -212,7 +148,7 @@ def _peer(
     optimizer: torch.optim.Optimizer,
 ) -> Work:
     """A step as nanoGPT's script makes it: batch by stacking slices at random offsets, clip, step, zero."""
-    data = _random_ids(options).astype(np.uint16)
+    data = random_ids(options.model).astype(np.uint16)
     T, B = options.model.block_size, options.micro_batch_size  # noqa: N806
     scaler = torch.amp.GradScaler(device.type, enabled=precision.needs_scaler)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]

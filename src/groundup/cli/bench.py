@@ -13,6 +13,8 @@ BENCHES = {
     "generate": "decoding throughput, against transformers and nanoGPT",
     "eval": "multiple-choice scoring, against one example at a time",
     "scaling": "training in several processes, against one",
+    "memory": "the peak of training steps, against the planner's formula",
+    "checkpoint": "saving and loading a training state, against torch.save",
     "data": "the loader, against a training step and the limits of memory and disk",
     "prepare": "tokenizing a corpus into shards, against a pool that is fed documents",
 }
@@ -21,7 +23,7 @@ BENCHES = {
 def main(argv: Sequence[str]) -> int:
     """Run one benchmark: each is a module of `groundup.bench` with `Options` and `bench(options, say)`."""
     if not argv or argv[0] in ("-h", "--help"):
-        rows = [f"  {name:<10}{what}" for name, what in BENCHES.items()]
+        rows = [f"  {name:<12}{what}" for name, what in BENCHES.items()]
         print("\n".join(["usage: groundup bench WHAT [options]", "", *rows]))
         return 0
     if argv[0] not in BENCHES:

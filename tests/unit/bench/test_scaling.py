@@ -3,6 +3,7 @@ import json
 import psutil
 import pytest
 
+from groundup.bench import ours
 from groundup.bench import scaling as module
 from groundup.bench.contest import Timing
 from groundup.bench.scaling import Options, bench
@@ -43,7 +44,7 @@ def test_more_processes_than_cores_are_refused(raced, processes):
 
 
 def test_a_unit_of_work_is_a_step(monkeypatch):
-    monkeypatch.setattr(module, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(ours, "keep_freed_memory", lambda: True)
     stepped = []
     monkeypatch.setattr(module.Trainer, "train_step", lambda self: stepped.append(self.tokens_per_step))
     work, peak_memory = module._alone(Options(model=MODEL, micro_batch_size=2))

@@ -3,6 +3,7 @@ import math
 
 import pytest
 
+from groundup.bench import ours
 from groundup.bench import train as module
 from groundup.bench.contest import Timing
 from groundup.bench.train import Options, bench
@@ -76,8 +77,8 @@ def test_a_unit_of_work_is_a_whole_training_step(contestant, monkeypatch):
     """Weights change; in this process and only for a few steps."""
     if contestant == "_transformers":
         pytest.importorskip("transformers")
-    monkeypatch.setattr(module, "TOKENS", 1000)
-    monkeypatch.setattr(module, "keep_freed_memory", lambda: True)
+    monkeypatch.setattr(ours, "TOKENS", 1000)
+    monkeypatch.setattr(ours, "keep_freed_memory", lambda: True)
     stepped = []
     step = module.torch.optim.AdamW.step
     monkeypatch.setattr(module.torch.optim.AdamW, "step", lambda self, *args: stepped.append(1) or step(self, *args))

@@ -1,0 +1,110 @@
+"""Peak memory of training steps, beside what the planner says they need."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from groundup.bench.contest import Factory, race
+from groundup.bench.ours import our_trainer
+from groundup.bench.train import Work
+from groundup.config.errors import UserError
+from groundup.config.model import GPTConfig
+from groundup.planner.memory import training_memory
+from groundup.planner.params import count_parameters
+from groundup.runtime.device import device_name, pick_device
+from groundup.runtime.measure import peak_memory, synchronize
+from groundup.runtime.precision import pick_precision
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Measure the memory of training. The default model is GPT-2 124M."""
+
+    model: GPTConfig = field(default_factory=GPTConfig)
+    micro_batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
+    """Sequences per forward pass, one row of the table each."""
+    recompute_from: int = 8
+    """The least of them that is measured with --runtime.recompute, too."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    precision: str = "auto"
+    """auto, fp32, tf32, bf16 or fp16."""
+
+
+@dataclass(frozen=True)
+class _Case:
+    """One row."""
+
+    options: Options
+    micro_batch_size: int
+    recompute: bool
+
+
+def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
+    """Make two steps in a process of its own for every row.
+
+    Args:
+        options: What to measure.
+        say: Told a line per row.
+
+    Returns:
+        Bytes planned and measured. What Python and PyTorch take before there is a model, some
+        hundreds of MB, is not counted.
+
+    Raises:
+        UserError: A row does not fit into memory.
+    """
+    device = pick_device(options.device)
+    precision = pick_precision(options.precision, device, n_embd=options.model.n_embd)
+    result: dict[str, Any] = {
+        "bench": "memory",
+        "device": device_name(device),
+        "torch": torch.__version__,
+        "precision": precision.name,
+        "parameters": count_parameters(options.model),
+        "block_size": options.model.block_size,
+        "rows": [],
+    }
+    sizes = [(size, False) for size in options.micro_batch_sizes]
+    sizes += [(size, True) for size in options.micro_batch_sizes if size >= options.recompute_from]
+    for size, recompute in sizes:
+        planned = training_memory(
+            options.model,
+            micro_batch_size=size,
+            half=precision.name in ("bf16", "fp16"),
+            cpu=device.type == "cpu",
+            recompute=recompute,
+        ).total
+        name = f"{size} x {options.model.block_size}{', blocks computed again' if recompute else ''}"
+        contestants: dict[str, Factory] = {name: _steps}
+        try:
+            timing = race(contestants, _Case(options, size, recompute), rounds=1, runs=1, warmup=1)[name]
+        except UserError as error:
+            raise UserError(f"{error}; it needs {planned / 1e9:.1f} GB: name smaller --micro-batch-sizes") from None
+        row = {
+            "micro_batch_size": size,
+            "recompute": recompute,
+            "planned_bytes": planned,
+            "measured_bytes": timing.peak_memory,
+        }
+        result["rows"].append(row)
+        say(f"{name:<32}planned {planned / 1e9:6.2f} GB   measured {timing.peak_memory / 1e9:6.2f} GB")
+    return result
+
+
+def _steps(case: _Case) -> Work:
+    options = case.options
+    device = pick_device(options.device)
+    precision = pick_precision(options.precision, device, n_embd=options.model.n_embd)
+    before = peak_memory(device)
+    trainer = our_trainer(
+        options.model, case.micro_batch_size, device=device, precision=precision, recompute=case.recompute
+    )
+
+    def run() -> None:
+        trainer.train_step()
+        synchronize(device)
+
+    return run, lambda: peak_memory(device) - before

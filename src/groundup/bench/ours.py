@@ -1,0 +1,112 @@
+"""The loop of `groundup train` on random tokens: what the benchmarks of training measure."""
+
+import tempfile
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from groundup.config.model import GPTConfig
+from groundup.config.train import OptimConfig
+from groundup.data.dataset import Split
+from groundup.data.index import ShardInfo
+from groundup.data.loader import TrainBatches
+from groundup.data.shards import write_shard
+from groundup.model.gpt import GPT
+from groundup.model.init import init_weights
+from groundup.model.loss import LossModule
+from groundup.optim.build import build_optimizers
+from groundup.runtime.allocator import keep_freed_memory
+from groundup.runtime.distributed import World
+from groundup.runtime.parallel import replicate
+from groundup.runtime.precision import Precision
+from groundup.runtime.products import WithOneDNN, pick_products
+from groundup.training.signals import StopRequest
+from groundup.training.state import TrainState
+from groundup.training.trainer import Trainer
+
+TOKENS = 1_000_000
+"""Random tokens to train on: throughput does not depend on what they say."""
+
+
+def random_ids(config: GPTConfig) -> NDArray[np.integer]:
+    """TOKENS ids, the same at every call."""
+    return np.random.default_rng(0).integers(config.vocab_size, size=TOKENS)
+
+
+def our_trainer(
+    config: GPTConfig,
+    micro_batch_size: int,
+    *,
+    device: torch.device,
+    precision: Precision,
+    compiled: bool = False,
+    recompute: bool = False,
+    world: World | None = None,
+) -> Trainer:
+    """A training loop as `groundup train` builds it, of a rank or alone.
+
+    Args:
+        config: The model's shape.
+        micro_batch_size: Sequences per step and rank.
+        device: Where to compute.
+        precision: How.
+        compiled: By torch.compile.
+        recompute: Compute blocks again going back.
+        world: The ranks that share a step, by DDP.
+    """
+    world = world or World()
+    keep_freed_memory()
+    with tempfile.TemporaryDirectory() as folder:
+        batches = TrainBatches(
+            split_of(random_ids(config), config.vocab_size, Path(folder)),
+            block_size=config.block_size,
+            micro_batch_size=micro_batch_size,
+            seed=0,
+            rank=world.rank,
+            world_size=world.size,
+        )
+    model = init_weights(GPT(config), seed=0).to(device)
+    model.recompute = recompute
+    tokens = micro_batch_size * config.block_size
+    loss_module: nn.Module = LossModule(model)
+    if compiled:
+        loss_module = cast("nn.Module", torch.compile(loss_module, dynamic=False))
+    elif pick_products(device, rows=tokens, n_embd=config.n_embd, training=True) == "onednn":
+        loss_module = WithOneDNN(loss_module)
+    return Trainer(
+        model=model,
+        loss_module=replicate(loss_module, device) if world.size > 1 else loss_module,
+        optimizers=build_optimizers(model, OptimConfig(), device),
+        batches=batches,
+        lr_scale=lambda step: 1.0,
+        precision=precision,
+        scaler=torch.amp.GradScaler(device.type, enabled=precision.needs_scaler),
+        device=device,
+        max_steps=1 << 30,
+        grad_accum_steps=1,
+        tokens_per_step=world.size * tokens,
+        grad_clip=1.0,
+        state=TrainState(),
+        stop=StopRequest(),
+        world=world,
+    )
+
+
+def split_of(ids: NDArray[np.integer], vocab_size: int, folder: Path) -> Split:
+    """Tokens on disk, as training reads them."""
+    fingerprint = "00" * 32
+    header = write_shard(folder / "train.bin", ids, vocab_size=vocab_size, fingerprint=fingerprint)
+    info = ShardInfo(
+        file="train.bin",
+        split="train",
+        n_tokens=len(ids),
+        n_bytes=len(ids),
+        n_documents=0,
+        max_id=header.max_id,
+        sha256=fingerprint,
+    )
+    return Split(folder, (info,), fingerprint)

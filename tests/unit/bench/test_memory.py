@@ -1,0 +1,50 @@
+import json
+
+import pytest
+
+from groundup.bench import memory as module
+from groundup.bench.contest import Timing
+from groundup.bench.memory import Options, bench
+from groundup.config.errors import UserError
+from groundup.config.model import GPTConfig
+from groundup.planner.memory import training_memory
+
+MODEL = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=11)
+
+
+def test_every_size_is_a_row_and_large_ones_are_computed_again(monkeypatch):
+    seen = []
+
+    def race(contestants, case, *, rounds, runs, warmup):
+        (name,) = contestants
+        seen.append((case.micro_batch_size, case.recompute))
+        return {name: Timing([0.5], 1000 * case.micro_batch_size)}
+
+    monkeypatch.setattr(module, "race", race)
+    lines = []
+    result = bench(Options(model=MODEL, micro_batch_sizes=(1, 2), recompute_from=2, device="cpu"), lines.append)
+    assert seen == [(1, False), (2, False), (2, True)]
+    assert [row["measured_bytes"] for row in result["rows"]] == [1000, 2000, 2000]
+    planned = [training_memory(MODEL, micro_batch_size=b, cpu=True, recompute=r).total for b, r in seen]
+    assert [row["planned_bytes"] for row in result["rows"]] == planned
+    assert len(lines) == 3
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_what_does_not_fit_says_how_much_it_needs(monkeypatch):
+    def race(*_, **__):
+        raise UserError("the contestant 1 x 16 died")
+
+    monkeypatch.setattr(module, "race", race)
+    with pytest.raises(UserError, match=r"died; it needs 0\.\d GB: name smaller --micro-batch-sizes"):
+        bench(Options(model=MODEL, device="cpu"), lambda line: None)
+
+
+@pytest.mark.slow
+def test_the_peak_of_a_process_of_its_own_is_measured():
+    model = GPTConfig(n_layer=4, n_head=4, n_embd=256, block_size=256, vocab_size=11)
+    result = bench(Options(model=model, micro_batch_sizes=(8,), device="cpu"), lambda line: None)
+    plain, again = result["rows"]
+    assert again["measured_bytes"] < plain["measured_bytes"]
+    for row in (plain, again):  # of so small a model, what libraries take besides is much
+        assert 0.6 * row["planned_bytes"] < row["measured_bytes"] < row["planned_bytes"] + 150e6
