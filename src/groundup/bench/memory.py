@@ -22,7 +22,7 @@ from groundup.runtime.precision import pick_precision
 class Options:
     """Measure the memory of training. The default model is GPT-2 124M."""
 
-    model: GPTConfig = field(default_factory=GPTConfig)
+    model: GPTConfig = field(default_factory=lambda: GPTConfig(vocab_size=50_257))
     micro_batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
     """Sequences per forward pass, one row of the table each."""
     recompute_from: int = 8

@@ -20,11 +20,9 @@ class Options:
     path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """A run, checkpoint or model folder."""
     tasks: str = "val"
-    """Separated by commas: val, hellaswag, lambada, wikitext, or .jsonl files of {"ctx", "endings", "label"} or
-    {"text"}."""
+    """By commas: val, hellaswag, lambada, wikitext, or .jsonl files of {"ctx", "endings", "label"} or {"text"}."""
     limit: int = 0
-    """Measure on the first so many examples of each task (val: blocks of the context's length; wikitext: pages); 0 is
-    all."""
+    """Measure on the first so many examples of each task (val: blocks of a context; wikitext: pages); 0 is all."""
     batch_tokens: int = 0
     """Tokens per forward pass; 0 takes what suits the device."""
     data: Path | None = None

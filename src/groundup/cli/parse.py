@@ -75,6 +75,12 @@ def parse(spec: type[T], argv: Sequence[str], *, prog: str, default: Any = None,
             print(output.read(), end="")  # a completion script, for which tyro has flags of its own
             raise
     message = one_line(errors.getvalue())
+    # Of --stream=yes, tyro names what it is left with.
+    value = message.removeprefix("unrecognized options: ")
+    if word := next((word for word in argv if word.startswith("--") and word.endswith(f"={value}")), None):
+        name = word.removesuffix(f"={value}")
+        no = re.sub(r"([.]|^--)([^.]+)$", r"\1no-\2", name)
+        raise UsageError(f"{name} takes no value, got {value!r}: write {name} or {no}")
     if unknown := re.match(r"unrecognized options: (--[\w.\-]+)", message):
         with _plain_boxes() as (output, _), contextlib.suppress(SystemExit):
             tyro.cli(spec, args=["--help"], **options)

@@ -56,6 +56,12 @@ def refuse(argv, spec=Options, **options):
     return str(caught.value)
 
 
+def test_a_switch_takes_no_value():
+    assert refuse([*GOOD, "--loud=yes"]) == "--loud takes no value, got 'yes': write --loud or --no-loud"
+    line = refuse(["--runtime.recompute=1"], TrainConfig)
+    assert line == "--runtime.recompute takes no value, got '1': write --runtime.recompute or --runtime.no-recompute"
+
+
 def test_values_arrive_typed():
     result = parse(Options, [*GOOD, "--inner.rate", "1", "--inner.kind=cold", "--loud"], prog="p")
     assert result == Options(Path("here"), 3, Inner(1.0, "cold"), loud=True)
