@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -21,6 +22,7 @@ from groundup.config.io import dump_json
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_PIECE = 64 * 2**20
 Facts = dict[str, Any]
 """What a manifest says of a file: its bytes and its sha256."""
 
@@ -220,14 +222,38 @@ def write_hashed(path: Path, parts: Sequence[memoryview]) -> Facts:
     with ThreadPoolExecutor(1) as pool:
         digest = pool.submit(_sha256_parts, parts)
         fault_point("open", path)
-        with path.open("wb") as file:
-            for part in parts:
+        with path.open("wb", buffering=0) as file:
+            for piece in _pieces(parts):
                 fault_point("write", path)
-                file.write(part)
-            file.flush()
+                _write_all(file, piece)
+                if piece.nbytes == _PIECE:
+                    _let_go(file)
             fault_point("fsync", path)
             os.fsync(file.fileno())
         return {"bytes": sum(part.nbytes for part in parts), "sha256": digest.result()}
+
+
+def _pieces(parts: Sequence[memoryview]) -> Iterator[memoryview]:
+    """Cut what is large, so that the disk works from the first piece on."""
+    for part in parts:
+        for start in range(0, part.nbytes, _PIECE):
+            yield part[start : start + _PIECE]
+
+
+def _write_all(file: FileIO, piece: memoryview) -> None:
+    while piece.nbytes:
+        piece = piece[file.write(piece) :]  # a disk that is nearly full takes a part, and refuses the next
+
+
+def _let_go(file: FileIO) -> None:
+    """Write out what the system holds of a file, and take it from its cache.
+
+    Nobody reads a checkpoint soon. In the cache it would take memory that must be found page by page (on some virtual
+    machines slower than any disk: 1.5 GB in 5 s instead of 1), at the cost of data that training reads.
+    """
+    if hasattr(os, "posix_fadvise"):
+        os.fdatasync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def _sha256_parts(parts: Sequence[memoryview]) -> str:
