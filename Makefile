@@ -5,14 +5,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TESTS ?= tests
 
-.PHONY: demo test check fix notebooks test-slow test-gpu clean help
+.PHONY: demo test check fix docs notebooks faults test-slow test-gpu clean help
 
 help:
 	@echo "make demo       train a GPT on the plays of Shakespeare and let it speak (minutes, no GPU)"
 	@echo "make test       check and test everything"
 	@echo "make check      style, types, architecture"
 	@echo "make fix        format the code and mend what ruff can mend"
+	@echo "make docs       build the documentation into site/"
 	@echo "make notebooks  execute the notebooks and write them with their outputs"
+	@echo "make faults     run the tests of faults, slow ones too, and write docs/faults.md"
 	@echo "make test-slow  the long tests"
 	@echo "make test-network  what needs published files: GPT-2's weights and scores (gigabytes, hours without a GPU)"
 	@echo "make test-gpu   the tests that need a CUDA machine"
@@ -35,8 +37,16 @@ fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix src tests
 	$(BIN)/ruff format src tests
 
+# Its links are relative: open site/index.html, or serve the folder to have the search as well.
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "open site/index.html, or: $(BIN)/python -m http.server --directory site"
+
 notebooks: $(VENV)/.dev
 	$(BIN)/python -m groundup.learn.notebooks build
+
+faults: $(VENV)/.dev
+	$(BIN)/python -m pytest -p tests.faults_report --faults docs/faults.md -m "not gpu and not network" --timeout 3600 $(TESTS)
 
 test-slow: $(VENV)/.eval
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(TESTS)

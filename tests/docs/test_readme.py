@@ -28,7 +28,8 @@ def commands():
         if document.name == "log.md" or "adr" in document.parts:
             continue  # records of what was, not instructions
         text = document.read_text(encoding="utf-8")
-        blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        # What a `console` block shows may be a mistake and its answer; test_commands.py runs those.
+        blocks = re.findall(r"^```(?!console)\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
         lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
         inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
         for line in [*lines, *inline]:

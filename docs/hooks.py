@@ -1,0 +1,164 @@
+"""What the site is made of besides the pages in docs/: pages of code, and diagrams drawn into the page.
+
+A page links to a file of the repository by its relative path (`../../src/groundup/model/gpt.py`), as any reader of
+the repository expects. In the site each such file becomes a page below `source/`, so that every link works without a
+network. Rooms of the package get a page of API reference each, from their docstrings.
+"""
+
+import ast
+import json
+import posixpath
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "groundup"
+LANGUAGES = {".py": "python", ".sh": "bash", ".toml": "toml", ".json": "json", ".yml": "yaml", ".txt": "text"}
+LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
+FENCE = re.compile(r"^(```.*?^```)", re.MULTILINE | re.DOTALL)
+
+
+def rooms() -> list[str]:
+    """The rooms of the package, lowest floor first where the page of rooms names it."""
+    return sorted(path.parent.name for path in PACKAGE.glob("*/__init__.py"))
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Complete the menu with what is made: faults, decisions, API."""
+    nav: list[Any] = config.nav or []
+    decisions = next(item["Decisions"] for item in nav if "Decisions" in item)
+    decisions[:0] = [f"adr/{path.name}" for path in sorted((ROOT / "docs" / "adr").glob("*.md"))]
+    if (ROOT / "docs" / "faults.md").is_file():
+        next(item["Questions"] for item in nav if "Questions" in item).append("faults.md")
+    nav.append({"API": [f"reference/{room}.md" for room in rooms()]})
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add a page of API for every room, and a page for every file of the repository that is linked to."""
+    for room in rooms():
+        files.append(File.generated(config, f"reference/{room}.md", content=reference(room)))
+    waiting = {file.src_uri: read(file) for file in files.documentation_pages()}
+    done: set[str] = set()
+    while waiting:
+        uri, text = waiting.popitem()
+        for target in outside(uri, text) - done:
+            done.add(target)
+            page = source_page(ROOT / target)
+            files.append(File.generated(config, f"source/{target}.md", content=page))
+            if target.endswith((".md", ".ipynb")):
+                waiting[f"../{target}"] = page
+    return files
+
+
+def read(file: File) -> str:
+    """The text of a page."""
+    return file.content_string
+
+
+def outside(uri: str, text: str) -> set[str]:
+    """Files of the repository outside docs/ that a page links to, by their path from the root."""
+    folder = posixpath.join("docs", posixpath.dirname(uri))
+    found = set()
+    for part in FENCE.split(text)[::2]:
+        for _, target, _, _ in LINK.findall(part):
+            path = posixpath.normpath(posixpath.join(folder, target))
+            if ":" not in target and not path.startswith(("docs/", "..")) and (ROOT / path).is_file():
+                found.add(path)
+    return found
+
+
+def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Point links to files of the repository at their pages."""
+    uri = page.file.src_uri
+    # A source page stands where the file it shows stands, as far as its own links are concerned.
+    here = uri.removeprefix("source/").removesuffix(".md") if uri.startswith("source/") else f"docs/{uri}"
+    folder, out = posixpath.dirname(here), posixpath.dirname(uri)
+
+    def moved(match: re.Match[str]) -> str:
+        opening, target, anchor, closing = match.groups()
+        if ":" in target or target.startswith("/"):
+            return match[0]
+        path = posixpath.normpath(posixpath.join(folder, target))
+        inside = path.removeprefix("docs/") if path.startswith("docs/") else f"source/{path}.md"
+        if files.get_file_from_path(inside) is None:
+            if (ROOT / path).is_dir():
+                return match[0].split("](")[0] + f"]({posixpath.relpath('how/index.md', out or '.')})"
+            return match[0]
+        return f"{opening}{posixpath.relpath(inside, out or '.')}{anchor or ''}{closing}"
+
+    parts = FENCE.split(markdown)
+    parts[::2] = [LINK.sub(moved, part) for part in parts[::2]]
+    if uri.startswith("how/") and files.get_file_from_path(api := f"reference/{posixpath.basename(uri)}") is not None:
+        parts.append(f"\n\nIts functions and classes: [API]({posixpath.relpath(api, out)}).\n")
+    return "".join(parts)
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Draw diagrams into the page, where they take its colors."""
+
+    def drawn(match: re.Match[str]) -> str:
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(page.file.dest_uri), match["src"]))
+        svg = ROOT / "docs" / path
+        alt = re.search(r'alt="([^"]*)"', match[0])
+        label = f'<svg class="diagram" role="img" aria-label="{alt[1] if alt else ""}" '
+        return svg.read_text(encoding="utf-8").replace("<svg ", label, 1) if svg.is_file() else match[0]
+
+    return re.sub(r'<img [^>]*src="(?P<src>[^"]+\.svg)"[^>]*>', drawn, html)
+
+
+def reference(room: str) -> str:
+    """The page of API of a room: its public modules, each by its docstring and its public names."""
+    doc = docstring(PACKAGE / room / "__init__.py")
+    lines = [f"# {room}", "", doc, "", f"How it works: [{room}](../how/{room}.md).", ""]
+    for path in sorted((PACKAGE / room).glob("*.py")):
+        if not path.stem.startswith("_"):
+            lines += [f"::: groundup.{room}.{path.stem}", ""]
+    return "\n".join(lines)
+
+
+@cache
+def docstring(path: Path) -> str:
+    """The docstring of a module."""
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
+def source_page(path: Path) -> str:
+    """A file of the repository as a page that the search leaves out."""
+    name = path.relative_to(ROOT).as_posix()
+    head = "---\nsearch:\n  exclude: true\n---\n"
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".md":
+        return head + text
+    if path.suffix == ".ipynb":
+        return head + notebook_page(json.loads(text))
+    language = LANGUAGES.get(path.suffix, "text")
+    return f"{head}# {name}\n\n{fenced(text, language)}\n"
+
+
+def fenced(text: str, language: str) -> str:
+    """A block of code that may itself hold fences."""
+    marks = "`" * (max([2, *map(len, re.findall(r"`{3,}", text))]) + 1)
+    return f"{marks}{language}\n{text.rstrip()}\n{marks}"
+
+
+def notebook_page(notebook: dict[str, Any]) -> str:
+    """A notebook to be read: its words, its code, what the code printed and drew."""
+    parts = []
+    for cell in notebook["cells"]:
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else fenced(text, "python"))
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            if "image/png" in data:
+                png = "".join(data["image/png"]).replace("\n", "")
+                parts.append(f'<img alt="" src="data:image/png;base64,{png}">')
+            elif said := "".join(output.get("text", data.get("text/plain", []))):
+                parts.append(fenced(re.sub(r"\x1b\[[0-9;]*m", "", said), "text"))
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,69 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # GPT-2 124M on Colab
+#
+# Runtime, change runtime type: a GPU. `--runtime.precision auto` takes fp16 with loss scaling on a T4 and bf16 on an L4 or
+# an A100. The run is kept on your Drive, so that it outlives the machine. What goes wrong: docs/guide/kaggle.md. Edit this
+# cell, then run all.
+
+# %%
+SOURCE = "git+https://example.org/groundup.git"  # where this repository is; a folder of yours: file:///tmp/groundup
+RUN = "gpt2"
+STEPS = 2000  # about four hours on a T4 by arithmetic; a session may end before, and the cell that resumes goes on
+RUNS = "/content/drive/MyDrive/groundup"
+MICRO_BATCH_SIZE = 8  # for 16 GB; 16 on an L4, 32 on an A100
+
+# %%
+from google.colab import drive
+
+drive.mount("/content/drive")
+
+# %% [markdown]
+# Install, and look at the machine: it should name your GPU and the precision that it does well.
+
+# %%
+# !pip install --quiet "groundup[data,export,fast,offline] @ {SOURCE}"
+# !groundup doctor
+
+# %% [markdown]
+# One file of FineWeb-Edu, 0.7 billion tokens, into shards. Stopped, both lines go on where they were.
+
+# %%
+# !hf download HuggingFaceFW/fineweb-edu sample/10BT/000_00000.parquet --repo-type dataset --local-dir data/text
+# !groundup prepare data/text data/fineweb-edu --tokenizer gpt2
+# !groundup data sample data/fineweb-edu --num 2
+
+# %% [markdown]
+# Train. Interrupted, it saves and stops.
+
+# %%
+# !groundup train gpt2-fineweb --name {RUN} --out-dir {RUNS} --max-steps {STEPS} \
+#     --tokens-per-step 131072 --runtime.micro-batch-size {MICRO_BATCH_SIZE} --runtime.precision auto \
+#     --optim.warmup-steps 200 --eval.every 250 --eval.max-tokens 1048576 --checkpoint.every 250
+
+# %% [markdown]
+# After a session that ended: run all but the cell above, then this one.
+
+# %%
+# !groundup train --resume {RUNS}/{RUN}
+
+# %%
+# !groundup runs list {RUNS}
+# !groundup generate {RUNS}/{RUN} --prompt "The reason why the sky is blue" --max-new-tokens 100 --top-p 0.9
+
+# %% [markdown]
+# For transformers, to be downloaded.
+
+# %%
+# !groundup export {RUNS}/{RUN} {RUN}-hf --format hf

@@ -1,0 +1,74 @@
+"""The notebooks of runs/ for Kaggle and Colab: valid, made from their sources, and full of commands that are right."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from groundup.cli.main import main
+from groundup.learn.notebooks import read_source
+
+RUNS = Path(__file__).parents[2] / "runs"
+SOURCES = sorted(RUNS.glob("*.py"))
+
+
+def settings(notebook):
+    """The names that its first cells give values, as the shell lines use them."""
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    return {name: value.strip('"') for name, value in re.findall(r'^([A-Z_]+) = ("[^"]*"|\d+)', code, re.MULTILINE)}
+
+
+def shell_lines(notebook):
+    """Every `!` line, continued ones joined, names in braces replaced by their values."""
+    values = settings(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            for line in cell.source.replace("\\\n", " ").splitlines():
+                if line.startswith("!"):
+                    yield re.sub(r"\{(\w+)\}", lambda name: values[name[1]], line[1:])
+
+
+@pytest.fixture(params=SOURCES, ids=lambda path: path.stem)
+def source(request):
+    return request.param
+
+
+def test_the_notebook_is_made_from_its_source(source):
+    wanted = [(cell.cell_type, cell.source) for cell in read_source(source).cells]
+    made = json.loads(source.with_suffix(".ipynb").read_text("utf-8"))
+    assert [(cell["cell_type"], "".join(cell["source"])) for cell in made["cells"]] == wanted
+    assert not [cell for cell in made["cells"] if cell.get("outputs")], "we have no such machine to make outputs on"
+
+
+def test_the_notebook_is_valid(source):
+    import nbformat
+
+    notebook = nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            plain = "\n".join(line for line in cell.source.replace("\\\n", " ").splitlines() if line[:1] != "!")
+            compile(plain, source.name, "exec")
+
+
+def test_every_shell_line_is_understood(source, understand, furnished, monkeypatch):
+    monkeypatch.chdir(furnished)
+    lines = [line.replace("/content/drive/MyDrive/groundup", "runs") for line in shell_lines(read_source(source))]
+    assert {"doctor", "prepare", "train", "generate", "export"} <= {
+        word for line in lines for word in line.split() if "groundup" in line
+    }
+    for line in lines:
+        understand(line)
+
+
+def test_kaggle_trains_two_ranks_in_fp16(understand, capsys):
+    line = next(line for line in shell_lines(read_source(RUNS / "kaggle_2xt4.py")) if line.startswith("torchrun"))
+    config = understand(line)
+    assert "--nproc_per_node 2" in line
+    assert (config.runtime.precision, config.runtime.parallel) == ("fp16", "ddp")
+    assert config.micro_steps(2) == 8
+    assert config.optim.name == "adamw"
+    words = line.split(" -m groundup ")[1].split()
+    assert main([*words, "--dry-run"]) == 0
+    assert "124,439,808" in capsys.readouterr().out

@@ -1,0 +1,123 @@
+"""The site builds without a network, loads nothing from one, and every link in it leads somewhere."""
+
+import os
+import posixpath
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
+import pytest
+
+from groundup.cli.main import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+ROOMS = sorted(path.parent.name for path in (ROOT / "src/groundup").glob("*/__init__.py"))
+LOADS = {
+    "script": "src",
+    "img": "src",
+    "iframe": "src",
+    "source": "src",
+    "video": "src",
+    "audio": "src",
+    "link": "href",
+}
+"""Elements that make a browser fetch something, and the attribute that says what."""
+
+
+class Html(HTMLParser):
+    """What a page links to, loads, and can be linked to."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.links, self.loads, self.anchors, self.classes = [], [], set(), set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        values = {name: value or "" for name, value in attrs}
+        self.anchors |= {values[name] for name in ("id", "name") if name in values}
+        self.classes |= set(values.get("class", "").split())
+        if tag == "a" and "href" in values:
+            self.links.append(values["href"])
+        if LOADS.get(tag) in values:
+            self.loads.append(values[LOADS[tag]])
+        self.loads += re.findall(r"url\(([^)]+)\)", values.get("style", ""))
+
+
+@pytest.fixture(scope="module")
+def site(once):
+    """The folder of the built site: any warning of the builder has ended the build."""
+    return once("site", build)
+
+
+def build(folder):
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
+    environment = {**os.environ, **nowhere, "NO_MKDOCS_2_WARNING": "1"}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.fixture(scope="module")
+def pages(site):
+    return {path.relative_to(site).as_posix(): Html(path.read_text("utf-8")) for path in site.rglob("*.html")}
+
+
+def test_nothing_is_loaded_from_elsewhere(site, pages):
+    for name, page in pages.items():
+        outside = [url for url in page.loads if urlparse(url).scheme not in ("", "data") or url.startswith("//")]
+        assert not outside, f"{name} loads {outside}"
+        assert "mermaid" not in page.classes, f"{name}: the script that draws mermaid comes from a network"
+    for style in site.rglob("*.css"):
+        assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", style.read_text("utf-8")), style.name
+
+
+def test_every_link_and_anchor_resolves(site, pages):
+    for name, page in pages.items():
+        if name == "404.html":
+            continue  # its links are absolute: it is shown at any address
+        for url in [*page.links, *page.loads]:
+            parts = urlparse(url)
+            if parts.scheme or url.startswith("//"):
+                continue
+            target = posixpath.normpath(posixpath.join(posixpath.dirname(name), unquote(parts.path)))
+            target = name if not parts.path else target
+            if (site / target).is_dir():
+                target = posixpath.normpath(f"{target}/index.html")
+            assert (site / target).is_file(), f"{name} links to {url}"
+            if parts.fragment and target in pages:
+                assert unquote(parts.fragment) in pages[target].anchors, f"{name} links to {url}"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_a_guide(command, pages):
+    page = pages[f"guide/{command}.html"]
+    assert "what-goes-wrong" in page.anchors
+    assert f"{command}.html" in pages["guide/index.html"].links
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_is_explained_and_has_its_api(room, pages):
+    assert f"how/{room}.html" in pages
+    assert any(anchor.startswith(f"groundup.{room}.") for anchor in pages[f"reference/{room}.html"].anchors)
+    assert f"{room}.html" in pages["how/index.html"].links
+
+
+@pytest.mark.parametrize("name", ["index", "model", "data", "training", "generation", "checkpoint"])
+def test_diagrams_are_drawn_into_the_page(name, pages):
+    assert "diagram" in pages[f"how/{name}.html"].classes
+
+
+def test_the_menu_holds_records_too(pages):
+    links = pages["index.html"].links
+    for path in [*sorted((ROOT / "docs/adr").glob("*.md")), ROOT / "docs/log.md", ROOT / "docs/faults.md"]:
+        if path.is_file():
+            assert path.relative_to(ROOT / "docs").with_suffix(".html").as_posix() in links
+
+
+def test_the_search_finds_words_and_leaves_out_sources(site):
+    text = (site / "search/search_index.json").read_text("utf-8")
+    assert '"location":"guide/train.html' in text
+    assert '"location":"source/' not in text
