@@ -25,6 +25,11 @@ def run(tmp_path, monkeypatch):
     return Path("runs/run")
 
 
+@pytest.mark.fault(
+    "C9",
+    "the text of a run changes between stop and resume",
+    "refused by name unless --allow-data-change says so",
+)
 def test_resume_on_other_data(run, capsys):
     capsys.readouterr()
     words = ["train", "--resume", str(run), "--max-steps=6"]

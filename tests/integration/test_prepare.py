@@ -63,6 +63,11 @@ def wait_for(condition, process):
         time.sleep(0.005)
 
 
+@pytest.mark.fault(
+    "C5",
+    "1, 3 or 8 workers",
+    "the same bytes",
+)
 def test_bytes_are_the_same_for_1_3_and_8_workers(tmp_path, texts):
     for workers in (1, 3, 8):
         run(texts, tmp_path / f"by-{workers}", "--workers", workers)
@@ -73,6 +78,11 @@ def test_bytes_are_the_same_for_1_3_and_8_workers(tmp_path, texts):
     assert sorted(diary(tmp_path / "by-8", "begin")) == sorted(diary(tmp_path / "by-1", "begin"))
 
 
+@pytest.mark.fault(
+    "C4",
+    "SIGKILL at any moment of a preparation",
+    "started again, it goes on and ends with the same bytes",
+)
 @pytest.mark.parametrize("n", [5, pytest.param(100, marks=pytest.mark.slow)])
 def test_killed_anywhere_it_goes_on(tmp_path, texts, n):
     """The parent, one of its workers, or all of them, at random times: at most one part a worker is done again."""
@@ -107,6 +117,11 @@ def test_killed_anywhere_it_goes_on(tmp_path, texts, n):
     assert contents(out) == contents(tmp_path / "whole")
 
 
+@pytest.mark.fault(
+    "C12",
+    "a worker dies",
+    "its part of the work is named, the rest is kept",
+)
 def test_a_dead_worker_is_named_and_the_rest_is_kept(tmp_path, texts):
     deadly = tmp_path / "deadly"
     deadly.touch()
@@ -122,6 +137,11 @@ def test_a_dead_worker_is_named_and_the_rest_is_kept(tmp_path, texts):
     assert len(diary(out, "begin")) <= N_PARTS + 2
 
 
+@pytest.mark.fault(
+    "E11",
+    "the parent of a preparation is killed",
+    "its workers end, too",
+)
 def test_workers_end_with_their_parent(tmp_path, texts):
     process = start(texts, tmp_path / "out", "--workers", 3, "--nap", 0.5)
     wait_for(lambda: len(diary(tmp_path / "out", "begin")) >= 3, process)
@@ -133,6 +153,11 @@ def test_workers_end_with_their_parent(tmp_path, texts):
     assert not alive
 
 
+@pytest.mark.fault(
+    "C6",
+    "a second preparation of a folder",
+    "refused while the first goes on",
+)
 def test_a_second_preparation_of_the_folder_is_refused(tmp_path, texts):
     out = tmp_path / "out"
     first = start(texts, out, "--nap", 0.3)

@@ -55,6 +55,12 @@ def rows(name: str):
     return [json.loads(line) for line in Path(f"runs/{name}/metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.fault(
+    "D1",
+    "a run is stopped and resumed in a new process",
+    "weights, moments, generators and losses bitwise those of the unbroken run",
+)
+@pytest.mark.fault("D1", "stopped and resumed in another process", "weights, moments, losses end with the same bytes")
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_resume_is_bitwise(place, optimizer):
     """20 steps in one go, against 10, a new process, and 10: weights, moments, generators and losses are the same.
@@ -154,6 +160,7 @@ def test_a_run_that_went_further_is_not_resumed_to_an_earlier_end(place, capsys)
     assert Path("runs/far/config.json").read_bytes() == before
 
 
+@pytest.mark.fault("D4", "the same run twice on a CPU", "the same bytes")
 def test_saved_config_starts_the_same_run_again(place):
     assert start("first", "--max-steps=10") == 0
     assert train("--config", "runs/first/config.json", "--name=second") == 0
@@ -162,6 +169,12 @@ def test_saved_config_starts_the_same_run_again(place):
     ).read_bytes()
 
 
+@pytest.mark.fault(
+    "E1",
+    "SIGINT or SIGTERM to a run",
+    "saved and left with 130 or 143; --resume goes on",
+)
+@pytest.mark.fault("E1", "SIGTERM or SIGINT from outside", "saved, exit code 143 or 130, and the run goes on")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_the_run_goes_on(place, number):
     arguments = ["shakespeare", "--data.path=text.txt", *FLAGS, "--name=stopped", "--max-steps=100000"]
@@ -177,6 +190,11 @@ def test_a_signal_saves_and_the_run_goes_on(place, number):
     assert last_checkpoint("stopped").name == f"step-{step + 3:07d}"
 
 
+@pytest.mark.fault(
+    "A12",
+    "groundup train in the folder of a run that goes on",
+    "exit code 1, with the process that holds it",
+)
 def test_a_second_run_in_the_folder_is_refused(place, capsys):
     arguments = ["shakespeare", "--data.path=text.txt", *FLAGS, "--name=busy", "--max-steps=100000"]
     process = in_new_process(*arguments, wait=False)
@@ -192,6 +210,7 @@ def test_a_second_run_in_the_folder_is_refused(place, capsys):
     assert start("busy", "--max-steps=10") == 0
 
 
+@pytest.mark.fault("D1", "SIGKILL of a run", "it resumes from its last checkpoint, and no step is logged twice")
 def test_a_killed_run_resumes_from_its_last_checkpoint(place):
     arguments = ["shakespeare", "--data.path=text.txt", *FLAGS, "--name=killed", "--max-steps=100000"]
     process = in_new_process(*arguments, wait=False)
@@ -204,6 +223,7 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(place):
     assert steps == sorted(set(steps))
 
 
+@pytest.mark.fault("E3", "a learning rate that makes NaN", "one line says what to do")
 def test_nan_stops_before_the_weights(place, capsys):
     assert start("nan", "--max-steps=50", "--optim.lr=1e30", "--optim.grad-clip=0", "--optim.warmup-steps=0") == 1
     error = capsys.readouterr().err
@@ -212,6 +232,7 @@ def test_nan_stops_before_the_weights(place, capsys):
     assert error.count("\n") == 1
 
 
+@pytest.mark.fault("D5", "settings or data changed at resume", "refused by name")
 def test_resume_refuses_another_run(place, capsys):
     assert start("kept", "--max-steps=10") == 0
     assert train("--resume", "runs/kept", "--optim.lr=0.5") == 2
@@ -223,6 +244,11 @@ def test_resume_refuses_another_run(place, capsys):
     assert "the data is not what this run was trained on" in capsys.readouterr().err
 
 
+@pytest.mark.fault(
+    "A4",
+    "groundup train --resume with a damaged newest checkpoint",
+    "says which it skips and why, and goes on from the one before",
+)
 def test_a_damaged_newest_checkpoint_is_skipped_by_name(place, capsys):
     assert start("hurt", "--max-steps=20") == 0
     newest = last_checkpoint("hurt") / "training.safetensors"

@@ -41,6 +41,11 @@ def test_the_splits_are_the_text(folder):
     check(folder)
 
 
+@pytest.mark.fault(
+    "C2",
+    "a bit of any file of a dataset is flipped",
+    "groundup data verify finds and names it",
+)
 @pytest.mark.parametrize("n", [250, pytest.param(1000, marks=pytest.mark.slow)])
 def test_every_flipped_bit_of_a_dataset_is_found(folder, n):
     rng = np.random.default_rng(n)
@@ -72,6 +77,11 @@ def test_every_flipped_bit_of_a_header_is_refused_on_opening(folder):
             TokenDataset(folder)
 
 
+@pytest.mark.fault(
+    "C2",
+    "two shards have changed places",
+    "noticed when the dataset is opened or verified",
+)
 def test_shards_that_changed_places_are_noticed(folder):
     """Equal headers, other contents."""
     a, b = folder / "train-000000.bin", folder / "train-000001.bin"
@@ -91,6 +101,11 @@ def test_missing_and_foreign_files_are_named(folder, tmp_path):
         TokenDataset(folder)
 
 
+@pytest.mark.fault(
+    "C3",
+    "shards of another tokenizer",
+    "refused",
+)
 def test_another_tokenizer_is_refused(folder):
     path = folder / "tokenizer.json"
     path.write_text(path.read_text().replace('"q"', '"Q"'))

@@ -99,6 +99,11 @@ def test_a_damaged_copy_is_fetched_again(fetch, server):
         assert fetch("good").read_bytes() == CONTENT
 
 
+@pytest.mark.fault(
+    "C7",
+    "a download is cut",
+    "it goes on where it was cut; the SHA-256 is that of the whole",
+)
 def test_cut_connections_are_resumed_where_they_were_cut(fetch, server):
     assert fetch("cut").read_bytes() == CONTENT
     assert [wanted for _, wanted in server.log] == ["", *(f"bytes={k * 70_000}-" for k in range(1, 5))]
@@ -147,6 +152,11 @@ def test_waits_grow(fetch, monkeypatch):
     assert waits == [1, 2, 4, 8]
 
 
+@pytest.mark.fault(
+    "C7",
+    "a server sends other bytes than the pinned SHA-256",
+    "thrown away, one line of error",
+)
 def test_wrong_bytes_are_thrown_away(fetch):
     with pytest.raises(UserError, match="is not the expected file: its SHA-256 differs; nothing was kept"):
         fetch("wrong")
@@ -155,6 +165,11 @@ def test_wrong_bytes_are_thrown_away(fetch):
     assert fetch("good").read_bytes() == CONTENT
 
 
+@pytest.mark.fault(
+    "C7",
+    "a file changes between two connections",
+    "never a mixture of both",
+)
 def test_a_file_that_changed_between_two_connections(fetch):
     """The beginning of one and the end of another are no file."""
     with pytest.raises(UserError, match="SHA-256 differs"):
@@ -200,6 +215,11 @@ def test_the_disk_refuses(fetch, monkeypatch, tmp_path):
         fetch("good")
 
 
+@pytest.mark.fault(
+    "C6",
+    "two downloads of a file at once",
+    "neither takes the other's bytes",
+)
 def test_two_at_once_do_not_mix_their_bytes(fetch, server):
     results = []
     threads = [threading.Thread(target=lambda: results.append(fetch("cut").read_bytes())) for _ in range(4)]

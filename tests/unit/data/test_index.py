@@ -44,6 +44,11 @@ def test_the_fingerprint_is_that_of_the_shards_in_order(index):
         assert dataclasses.replace(index, shards=shards).fingerprint != index.fingerprint
 
 
+@pytest.mark.fault(
+    "C2",
+    "a bit of index.json is flipped",
+    "refused",
+)
 def test_every_flipped_bit_is_refused(tmp_path, index):
     index.save(tmp_path)
     path = tmp_path / "index.json"

@@ -37,6 +37,12 @@ def stream_hash(split, *, world_size, micro_batch_size, n_samples):
     return digest.hexdigest()
 
 
+@pytest.mark.fault(
+    "D2",
+    "another number of ranks, from any place of the stream",
+    "the same samples in the same order",
+)
+@pytest.mark.fault("D2", "another number of ranks or another micro-batch", "the hash of the sample stream is the same")
 @pytest.mark.parametrize("ahead", [1, 7, 1024])
 def test_the_stream_is_the_same_for_every_number_of_ranks(split, monkeypatch, ahead):
     """Over several epochs, however many samples a rank takes at a time."""
@@ -46,6 +52,23 @@ def test_the_stream_is_the_same_for_every_number_of_ranks(split, monkeypatch, ah
         for world_size, B in ((1, 1), (1, 16), (2, 8), (4, 4), (8, 2), (3, 4), (1, 480))
     }
     assert len(set(hashes.values())) == 1, hashes
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 400), st.sampled_from([1, 2, 3, 6])), max_size=6), st.sampled_from([1, 2]))
+def test_restarted_anywhere_with_any_micro_batch_it_is_the_same_stream(make_split_once, jumps, world_size):
+    """Backwards over epochs, too, as a step does that is made again."""
+    split = make_split_once
+    whole = batches(split, micro_batch_size=420)
+    samples = torch.cat([whole.next_batch()[0] for _ in range(2)])
+    ranks = [batches(split, micro_batch_size=6, rank=rank, world_size=world_size) for rank in range(world_size)]
+    for place, size in [(0, 6), *jumps]:
+        for stream in ranks:
+            stream.restart(place, micro_batch_size=size)
+        for first in range(place, place + 3 * size * world_size, size * world_size):
+            got = torch.cat([stream.next_batch()[0] for stream in ranks])
+            assert torch.equal(got, samples[first : first + size * world_size])
+        assert ranks[0].consumed == place + 3 * size * world_size
 
 
 def test_targets_are_the_tokens_that_follow(split):
@@ -76,6 +99,11 @@ def test_memory_and_disk_give_the_same(split, monkeypatch, in_memory):
     assert stream_hash(split, world_size=1, micro_batch_size=4, n_samples=100) == expected
 
 
+@pytest.mark.fault(
+    "D1",
+    "the loader stops and goes on anywhere",
+    "the samples that were to come",
+)
 @settings(max_examples=25, deadline=None)
 @given(before=st.integers(0, 120), worlds=st.tuples(st.sampled_from([1, 2, 4]), st.sampled_from([1, 2, 4])))
 def test_a_stream_goes_on_where_it_stood(make_split_once, before, worlds):
@@ -113,6 +141,11 @@ def make_split_once(tmp_path_factory):
     return Split(folder, (info,), "aa" * 32)
 
 
+@pytest.mark.fault(
+    "C9",
+    "the data is another when a run is resumed",
+    "refused; --allow-data-change goes on",
+)
 def test_other_data_is_refused_unless_allowed(make_split, split):
     stream = batches(split)
     for _ in range(10):
@@ -138,6 +171,11 @@ def test_the_seed_decides_the_order(split):
     assert first[0] == first[1] != first[2]
 
 
+@pytest.mark.fault(
+    "C11",
+    "a split shorter than a block",
+    "one line with both numbers",
+)
 @pytest.mark.parametrize("n", [1, 15, 16])
 def test_too_short_for_one_block(make_split, n):
     with pytest.raises(UserError, match=f"has {n} tokens, too few for one block of 16"):

@@ -71,6 +71,11 @@ def test_the_stream_is_the_documents_in_order(tmp_path, corpus, random_texts, se
         assert info.max_id == held.max()
 
 
+@pytest.mark.fault(
+    "C5",
+    "another number of workers",
+    "the same bytes",
+)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     texts=st.lists(st.lists(st.text("ab\n ß漢", max_size=30), max_size=6), min_size=1, max_size=5),
@@ -107,6 +112,11 @@ def test_tasks_in_any_order_and_again(tmp_path, corpus, random_texts, separated,
         assert contents(folder) == contents(tmp_path / "whole")
 
 
+@pytest.mark.fault(
+    "C6",
+    "two tasks do the same work at once",
+    "both end well, the bytes are those of one",
+)
 def test_a_task_that_another_one_overtakes_ends_well(tmp_path, corpus, random_texts, separated, contents):
     """While task 0 copies its second shard, task 1 finds the rest, finishes and removes the parts."""
     source = corpus(random_texts(2, n_parts=6))
@@ -166,6 +176,11 @@ def test_documents_that_cannot_be_used_are_counted(tmp_path, corpus, separated):
     assert separated.decode(stream(tmp_path, "val") + stream(tmp_path, "train")) == "good\x1falso good\x1f"
 
 
+@pytest.mark.fault(
+    "C11",
+    "there is nothing to prepare",
+    "one line",
+)
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
@@ -280,6 +295,11 @@ def count_points(monkeypatch, run):
     return len(points)
 
 
+@pytest.mark.fault(
+    "C4",
+    "crash at every point of a preparation",
+    "done again, it ends with the bytes of an undisturbed one",
+)
 def test_a_crash_at_every_point(tmp_path, monkeypatch, corpus, random_texts, separated, contents):
     """Killed before each operation on the disk in turn, then run again; also killed at every point of one run."""
     texts = random_texts(7, n_parts=3, n_documents=4)
@@ -318,6 +338,11 @@ def test_a_crash_at_every_point(tmp_path, monkeypatch, corpus, random_texts, sep
     assert contents(folder) == expected
 
 
+@pytest.mark.fault(
+    "C4",
+    "the disk refuses at any point of a preparation",
+    "one line of error; what is whole is kept, nothing half-written is used",
+)
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 def test_a_refusing_disk_at_every_point(tmp_path, monkeypatch, corpus, random_texts, separated, contents, code):
     texts = random_texts(8, n_parts=2, n_documents=4)

@@ -53,6 +53,11 @@ def test_width_follows_the_vocabulary():
     assert id_dtype(65_537).itemsize == 4
 
 
+@pytest.mark.fault(
+    "C3",
+    "an id outside the vocabulary is to be written",
+    "refused: no shard holds one",
+)
 @pytest.mark.parametrize("ids", [[300], [-1], [0, 299, 301]])
 def test_ids_outside_the_vocabulary_are_never_written(tmp_path, ids):
     with pytest.raises(ValueError, match="do not fit a vocabulary of 300"):
@@ -60,6 +65,11 @@ def test_ids_outside_the_vocabulary_are_never_written(tmp_path, ids):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.fault(
+    "C2",
+    "a bit of a shard's header is flipped",
+    "refused when it is opened",
+)
 def test_every_flipped_bit_of_the_header_is_seen(shard):
     """Refused, or read as another header: `TokenDataset` compares every field with the index."""
     original = shard.read_bytes()
@@ -75,6 +85,11 @@ def test_every_flipped_bit_of_the_header_is_seen(shard):
         assert seen, f"bit {bit}"
 
 
+@pytest.mark.fault(
+    "C1",
+    "a shard is shorter or longer than its header says",
+    "refused when it is opened",
+)
 @pytest.mark.parametrize("size", [0, 1, 71, 255, 256, 257, 2255, 2257, 4000])
 def test_a_wrong_size_is_refused(shard, size):
     os.truncate(shard, size)
@@ -110,6 +125,11 @@ def test_a_later_version_is_named(shard):
         read_header(shard)
 
 
+@pytest.mark.fault(
+    "C8",
+    "a shard shrinks while it is read",
+    "one line of error, never SIGBUS",
+)
 def test_a_shard_that_shrinks_while_open_is_our_error(shard):
     """In a process of its own: a mapped file would kill it with SIGBUS."""
     code = f"""
@@ -133,6 +153,11 @@ for start, count in ((900, 10), (370, 10), (0, 1000)):
     assert result.returncode == 0, result.stderr
 
 
+@pytest.mark.fault(
+    "C3",
+    "a shard holds an id above its largest",
+    "an error that names the shard",
+)
 @pytest.mark.parametrize("vocab_size", [300, 100_000])
 def test_an_id_that_cannot_be_is_told_where_it_is_read(tmp_path, vocab_size):
     path = tmp_path / "train-000000.bin"

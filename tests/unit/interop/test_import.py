@@ -103,6 +103,11 @@ class Canary:
         return (open, ("canary", "w"))
 
 
+@pytest.mark.fault(
+    "B1",
+    "a pickle that opens a file inside a .pt or .bin that is imported",
+    "refused in one line; it never runs",
+)
 @pytest.mark.parametrize("name", ["theirs/pytorch_model.bin", "evil.pt"])
 def test_code_in_a_file_never_runs(place, make_hf, name):
     make_hf().config.save_pretrained("theirs")
@@ -119,6 +124,11 @@ def test_code_in_a_file_never_runs(place, make_hf, name):
     assert Path("canary").exists()
 
 
+@pytest.mark.fault(
+    "A6",
+    "a file to import is cut, emptied or no model at all",
+    "one line that names it",
+)
 @pytest.mark.parametrize("damage", ["cut", "empty", "text"])
 def test_damaged_files_are_one_line(place, make_hf, damage):
     make_hf().save_pretrained("theirs")
