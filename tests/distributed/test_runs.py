@@ -75,6 +75,8 @@ def test_rank_0_alone_writes_and_prints(train, place):
     assert main(["generate", "runs/two", "--prompt=the", "--max-new-tokens=3"]) == 0
 
 
+@pytest.mark.fault("D2", "resumed with another number of ranks", "the same samples: 1 -> 2 -> 4 -> 1 is the same run")
+@pytest.mark.fault("D3", "another number of ranks", "losses, gradient norms and validation loss agree to 1e-6")
 def test_resumed_with_other_world_sizes_it_is_the_same_run(train):
     """1 -> 2 -> 4 -> 1 ranks, each stopped by a signal, against one process: the same samples, losses to 1e-6."""
     options = ["--max-steps=16", "--eval.sample-every=0"]
@@ -97,6 +99,7 @@ def test_resumed_with_other_world_sizes_it_is_the_same_run(train):
     assert rows("parts", "val/loss") == pytest.approx(rows("whole", "val/loss"), abs=1e-6)
 
 
+@pytest.mark.fault("D1", "two ranks stopped and resumed", "weights, moments and generators end with the same bytes")
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_resume_is_bitwise(train, parallel):
     """With dropout: every rank's generators are in the checkpoint."""
@@ -113,6 +116,7 @@ def test_resume_is_bitwise(train, parallel):
     assert not generators["rng/cpu"].equal(generators["rng1/cpu"])
 
 
+@pytest.mark.fault("E1", "SIGTERM or SIGINT to one of two ranks", "all save and leave after the step, with 143 or 130")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_one_rank_saves_and_stops_all(train, number):
     _, team = train(2, "stopped", "--max-steps=100000", wait=False)
@@ -126,6 +130,7 @@ def test_a_signal_to_one_rank_saves_and_stops_all(train, number):
     assert main(["train", "--resume", "runs/stopped", f"--max-steps={step + 1}"]) == 0
 
 
+@pytest.mark.fault("E3", "NaN on one rank only", "every rank stops before its weights change; the rank is named")
 def test_nan_on_one_rank_stops_all_before_any_weight_changes(train):
     codes, team = train(2, "nan", "--max-steps=100", "--eval.every=100", patch="nan_on_rank_1")
     assert codes == [1, 1]
@@ -135,6 +140,57 @@ def test_nan_on_one_rank_stops_all_before_any_weight_changes(train):
     assert re.match(rf"groundup: step 3: {reason}; the weights are those of the step before", errors[0])
     assert rows("nan", "step")[-1] == 2
     assert checkpoints("nan") == []
+
+
+@pytest.mark.fault(
+    "E3", "NaN on one rank only, under guard.nonfinite skip", "all ranks skip; weights stay equal"
+)
+def test_nan_on_one_rank_is_skipped_by_all(train):
+    words = ["--max-steps=8", "--guard.nonfinite=skip", "--runtime.compare-every=1"]
+    codes, team = train(2, "skips", *words, patch="nan_on_rank_1")
+    assert codes == [0, 0], team.texts()
+    assert rows("skips", "event") == ["step 3: the loss is nan and the gradient norm nan, skipped (samples 32 to 47)"]
+    assert rows("skips", "train/loss")[2] is None
+    assert rows("skips", "optim/skipped_steps") == [1] * 6
+
+
+@pytest.mark.fault("E6", "one of two ranks runs out of memory", "both halve micro-batches and make the step again")
+def test_a_rank_without_memory_makes_all_halve(train, record_property):
+    words = ["--max-steps=8", "--model.dropout=0", "--eval.sample-every=0"]
+    assert train(2, "fixed", *words, "--runtime.micro-batch-size=8")[0] == [0, 0]
+    auto = [*words, "--runtime.micro-batch-size=auto", "--runtime.compare-every=1"]
+    codes, team = train(2, "auto", *auto, patch="little_memory_on_rank_1")
+    assert codes == [0, 0], team.texts()
+    note = "step 5: out of memory with micro-batches of 4 sequences; from here on they are of 2"
+    assert rows("auto", "event") == [note]
+    assert note in team.text(0)
+    run = json.loads(Path("runs/auto/run.json").read_text())
+    assert (run["config"]["runtime"]["micro_batch_size"], run["resolved"]["micro_batch_size"]) == ("auto", 4)
+    states = [json.loads((checkpoints(name)[-1] / "training.json").read_text())["state"] for name in ("fixed", "auto")]
+    assert states[0]["data"] == states[1]["data"]
+    assert [state["resolved"]["micro_batch_size"] for state in states] == [8, 2]
+    for key in ("train/loss", "optim/grad_norm", "val/loss"):
+        assert rows("auto", key) == pytest.approx(rows("fixed", key), abs=1e-6), key
+    record_property("figure", "losses and norms of 8 steps to 1e-6")
+
+    codes, team = train(2, "auto", "--max-steps=9", resume=True)
+    assert codes == [0, 0], team.texts()
+    assert json.loads((checkpoints("auto")[-1] / "training.json").read_text())["state"]["resolved"] == {
+        **states[1]["resolved"]
+    }
+
+
+@pytest.mark.fault(
+    "E6", "a fixed micro-batch does not fit on one rank", "one line says what to use instead"
+)
+def test_a_fixed_size_that_does_not_fit_on_one_rank_is_one_line(train):
+    words = ["--max-steps=8", "--runtime.micro-batch-size=8"]
+    codes, team = train(2, "large", *words, patch="little_memory_on_rank_1")
+    assert codes == [1, 1]
+    errors = [line for line in (team.text(0) + team.text(1)).splitlines() if line.startswith("groundup:")]
+    assert errors == ["groundup: step 1: out of memory with micro-batches of 8 sequences; use"
+                      " --runtime.micro-batch-size 4 (tokens_per_step stays), or auto"]  # fmt: skip
+    assert "Traceback" not in team.texts()
 
 
 @pytest.mark.parametrize(
@@ -164,6 +220,7 @@ def test_ranks_with_other_settings_are_refused(train, start):
     assert (team.text(0) + team.text(1)).count("rank 1 was started with other settings than rank 0") == 1
 
 
+@pytest.mark.fault("E7", "a rank dies or hangs", "the others leave, and one line names it")
 @pytest.mark.parametrize(("number", "timeout"), [(signal.SIGKILL, 600), (signal.SIGSTOP, 2)])
 def test_a_rank_that_dies_or_hangs_is_named(train, number, timeout):
     _, team = train(2, "lost", "--max-steps=100000", f"--runtime.timeout={timeout}", wait=False)

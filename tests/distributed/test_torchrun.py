@@ -70,6 +70,7 @@ def until(condition, seconds=120.0):
     raise AssertionError("waited in vain: " + "".join(p.read_text()[-3000:] for p in Path().glob("*.txt")))
 
 
+@pytest.mark.fault("E7", "SIGKILL of a rank under torchrun", "all start again; the bytes are an undisturbed run's")
 def test_a_killed_rank_is_started_again_and_the_bytes_are_those_of_an_undisturbed_run(torchrun, start):
     steps = "--max-steps=400"
     whole = start(2, "command", words=[*RUN[2:], "--name=whole", steps])
@@ -92,6 +93,7 @@ def test_a_killed_rank_is_started_again_and_the_bytes_are_those_of_an_undisturbe
 
 
 @pytest.mark.slow
+@pytest.mark.fault("E1", "SIGTERM to torchrun", "the run saves and says how to go on")
 def test_sigterm_to_torchrun_saves(torchrun):
     """As a scheduler preempts: torchrun passes the signal on, and a rank that gets it twice still saves."""
     process = torchrun("preempted", "--max-steps=1000000")

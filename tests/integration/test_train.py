@@ -60,7 +60,6 @@ def rows(name: str):
     "a run is stopped and resumed in a new process",
     "weights, moments, generators and losses bitwise those of the unbroken run",
 )
-@pytest.mark.fault("D1", "stopped and resumed in another process", "weights, moments, losses end with the same bytes")
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_resume_is_bitwise(place, optimizer):
     """20 steps in one go, against 10, a new process, and 10: weights, moments, generators and losses are the same.
@@ -174,7 +173,6 @@ def test_saved_config_starts_the_same_run_again(place):
     "SIGINT or SIGTERM to a run",
     "saved and left with 130 or 143; --resume goes on",
 )
-@pytest.mark.fault("E1", "SIGTERM or SIGINT from outside", "saved, exit code 143 or 130, and the run goes on")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_the_run_goes_on(place, number):
     arguments = ["shakespeare", "--data.path=text.txt", *FLAGS, "--name=stopped", "--max-steps=100000"]

@@ -27,7 +27,7 @@ def free_memory(device: torch.device) -> int:
     if not sys.platform.startswith("linux"):
         return _UNKNOWN
     rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    return min(int(rows["MemAvailable"].split()[0]) << 10, *_left_to_containers())
+    return min([int(rows["MemAvailable"].split()[0]) << 10, *_left_to_containers()])
 
 
 def _left_to_containers() -> list[int]:

@@ -9,6 +9,7 @@ Names follow one scheme: `train/loss` and `val/loss` in nats per token, `val/bpb
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,12 @@ class MetricsLog:
         path: The file.
         step: Where the run starts: lines of later steps are from a session that ended without a checkpoint,
             will be made again, and are dropped.
+        say: Told, once, when a line cannot be written.
     """
 
-    def __init__(self, path: Path, *, step: int) -> None:
-        self.path = path
+    def __init__(self, path: Path, *, step: int, say: Callable[[str], None] | None = None) -> None:
+        self.path, self._say = path, say
+        self._begin = ""
         kept = [row for row in read_metrics(path) if row["step"] <= step] if step else []
         write_file(path, "".join(_line(row) for row in kept).encode())
 
@@ -41,9 +44,13 @@ class MetricsLog:
         """
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(_line(values))
-        except OSError:
-            return
+                file.write(self._begin + _line(values))
+            self._begin = ""
+        except OSError as error:
+            self._begin = "\n"  # a part of the line may be there
+            if self._say:
+                self._say(f"{self.path} cannot be written ({error.strerror}); lines are lost, and the run goes on")
+                self._say = None
 
     def close(self, *, failed: bool) -> None:
         """Nothing is held open between lines."""

@@ -167,7 +167,7 @@ def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command
     write_file(config.run_dir / "config.json", dump_json(to_dict(config)).encode())
     write_file(config.run_dir / "run.json", dump_json(facts).encode())
 
-    record = MetricsLog(config.run_dir / METRICS_FILE, step=trainer.state.step)
+    record = MetricsLog(config.run_dir / METRICS_FILE, step=trainer.state.step, say=console.print)
     with open_loggers(
         config.log, config.run_dir, record, step=trainer.state.step, facts=facts, say=console.print
     ) as log:

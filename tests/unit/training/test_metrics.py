@@ -81,9 +81,26 @@ def test_a_missing_file_has_no_rows(path):
     assert read_metrics(path) == []
 
 
+@pytest.mark.fault("E9", "metrics.jsonl cannot be written", "one warning; the run goes on, and so does the log later")
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs Linux's full disk")  # noqa: PTH110
 def test_a_full_disk_does_not_end_the_run(path):
-    log = MetricsLog(path, step=0)
+    said = []
+    log = MetricsLog(path, step=0, say=said.append)
+    log.write(step=1)
+    kept = path.rename(path.with_name("kept"))
+    path.symlink_to("/dev/full")
+    log.write(step=2)
+    log.write(step=3)
+    assert said == [f"{path} cannot be written (No space left on device); lines are lost, and the run goes on"]
+    path.unlink()
+    kept.rename(path)
+    with path.open("a") as file:
+        file.write('{"step": 3, "tr')  # what a disk took before it was full
+    log.write(step=4)
+    log.write(step=5)
+    assert [row["step"] for row in read_metrics(path)] == [1, 4, 5]
+    MetricsLog(path, step=0)
     path.unlink()
     path.symlink_to("/dev/full")
-    log.write(step=1)
+    MetricsLog.write(log, step=6)
+    assert len(said) == 1

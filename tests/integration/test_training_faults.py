@@ -1,0 +1,247 @@
+"""What goes wrong in the middle of training, by the command line: signals, disks, spikes, processes left behind."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+
+from groundup.checkpoint.state import CheckpointStore
+from groundup.cli.main import main
+from groundup.data.loader import TrainBatches
+from groundup.model.loss import LossModule
+from groundup.runtime import files
+from groundup.training.metrics import MetricsLog
+
+RUN = [
+    "train", "shakespeare", "--data.source=text", "--data.path=text.txt", "--model.n-layer=1", "--model.n-head=2",
+    "--model.n-embd=16", "--model.block-size=16", "--model.dropout=0.1", "--tokens-per-step=64",
+    "--runtime.micro-batch-size=2", "--runtime.threads=1", "--runtime.compile=off", "--runtime.products=default",
+    "--runtime.device=cpu", "--optim.name=adamw", "--eval.every=5", "--eval.max-tokens=200", "--eval.sample-every=0",
+    "--checkpoint.every=5", "--log-every=1", "--name=run",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("groundup.training.build.peak_flops", lambda *_: 1e12)
+    text = "".join(f"SPEAKER {i % 7}:\nthe {i} quick brown foxes jump over {i * i} lazy dogs\n\n" for i in range(100))
+    (tmp_path / "text.txt").write_text(text)
+    return tmp_path
+
+
+def rows(key, name="run"):
+    lines = [json.loads(line) for line in Path(f"runs/{name}/metrics.jsonl").read_text().splitlines()]
+    return [line[key] for line in lines if key in line]
+
+
+def checkpoints(name="run"):
+    return sorted(Path(f"runs/{name}/checkpoints").glob("step-*"))
+
+
+def verified(step):
+    found = CheckpointStore(Path("runs/run/checkpoints")).latest_verified()
+    assert not found.notes
+    return found.checkpoint.path.name == f"step-{step:07d}"
+
+
+def newest():
+    """The newest checkpoint that is whole; none is damaged."""
+    found = CheckpointStore(Path("runs/run/checkpoints")).latest_verified()
+    assert not found.notes
+    return found.checkpoint.path.name
+
+
+def act_in(monkeypatch, moment, act, *, number=0):
+    """Do something once: in the data or the forward pass of step 7, in the evaluation after step 5, or at an operation
+    on the disk of the save after step 10."""
+    passes, done, operations = [], [], []
+    forward, next_batch = LossModule.forward, TrainBatches.next_batch
+
+    def once(here):
+        if here and not done:
+            done.append(1)
+            act()
+
+    def watched_batch(self):
+        once(moment == "data" and len(passes) == 13)
+        return next_batch(self)
+
+    def watched_forward(self, idx, targets):
+        if torch.is_grad_enabled():
+            passes.append(1)
+        once(moment == "forward" and len(passes) == 14)
+        once(moment == "eval" and len(passes) == 10 and not torch.is_grad_enabled())
+        return forward(self, idx, targets)
+
+    def watched_operation(operation, path):
+        if "step-0000010" in str(path):
+            operations.append(1)
+        once(moment == "save" and len(operations) > number)
+
+    monkeypatch.setattr(TrainBatches, "next_batch", watched_batch)
+    monkeypatch.setattr(LossModule, "forward", watched_forward)
+    monkeypatch.setattr(files, "fault_point", watched_operation)
+    return done
+
+
+@pytest.mark.fault("E1", "SIGTERM or SIGINT", "the step is finished and saved; exit code 143 or 130")
+@pytest.mark.fault("E2", "a signal while data is read, in a pass, evaluation or save", "saved within one more step")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(("moment", "step"), [("data", 7), ("forward", 7), ("eval", 6), ("save", 11)])
+def test_a_signal_at_any_moment_saves_and_leaves(monkeypatch, moment, step, number):
+    done = act_in(monkeypatch, moment, lambda: signal.raise_signal(number), number=3)
+    assert main([*RUN, "--max-steps=100"]) == 128 + number
+    assert done
+    assert newest() == f"step-{step:07d}"
+    assert rows("event") == ["stopped"]
+
+
+@pytest.mark.fault(
+    "E1", "a second signal in the middle of a save", "exit at once; the checkpoint before it still loads"
+)
+@pytest.mark.parametrize("first", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [0, 3, 7, 11])
+def test_a_second_signal_leaves_at_once_and_harms_nothing(monkeypatch, first, number):
+    def twice():
+        signal.raise_signal(first)
+        signal.raise_signal(signal.SIGINT)
+
+    done = act_in(monkeypatch, "save", twice, number=number)
+    assert main([*RUN, "--max-steps=100"]) == 130
+    assert done
+    assert newest() == "step-0000005"
+    assert main(["train", "--resume", "runs/run", "--max-steps=6"]) == 0  # the act is done once
+
+
+@pytest.mark.fault("E9", "the disk is full when a checkpoint is saved", "one line; the one before it still loads")
+def test_a_checkpoint_that_cannot_be_written_ends_the_run(monkeypatch, capsys):
+    def full():
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "the disk")
+
+    act_in(monkeypatch, "save", full, number=3)
+    assert main([*RUN, "--max-steps=100"]) == 1
+    error = capsys.readouterr().err
+    assert "No space left on device" in error
+    assert error.count("\n") == 1
+    assert newest() == "step-0000005"
+
+
+@pytest.mark.fault("E9", "the log cannot be written", "one warning, and the run goes on to its end")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full disk")
+def test_a_log_that_cannot_be_written_does_not(monkeypatch, capsys):
+    write, lines = MetricsLog.write, []
+
+    def full_after_3(self, **values):
+        lines.append(values)
+        if len(lines) == 4:
+            self.path = Path("/dev/full")
+        write(self, **values)
+
+    monkeypatch.setattr(MetricsLog, "write", full_after_3)
+    assert main([*RUN, "--max-steps=12"]) == 0
+    assert capsys.readouterr().out.count("cannot be written (No space left on device)") == 1
+    assert len(rows("step")) == 3
+    assert newest() == "step-0000012"
+
+
+def spikes(monkeypatch):
+    """About every 12th batch has a loss 30 times as large as it should be: the batch decides, whenever it comes."""
+    forward = LossModule.forward
+
+    def spiky(self, idx, targets):
+        loss = forward(self, idx, targets)
+        return 30 * loss if torch.is_grad_enabled() and int(idx.sum()) % 12 == 0 else loss
+
+    monkeypatch.setattr(LossModule, "forward", spiky)
+
+
+@pytest.mark.fault("D1", "stopped and resumed where steps are skipped", "weights, moments, skips: the same bytes")
+@pytest.mark.fault("E4", "spikes under guard.spikes skip, stopped and resumed", "the same steps are skipped")
+def test_skipping_goes_on_bit_for_bit(monkeypatch, record_property):
+    """The window is in the checkpoint: the next spike is measured against 40 values from before."""
+    spikes(monkeypatch)
+    options = ["--guard.spikes=skip", "--eval.every=200", "--checkpoint.every=40", "--max-steps=80"]
+    assert main([*RUN, *options, "--name=whole"]) == 0
+    assert main([*RUN, *options]) == 0
+    for path in checkpoints()[-1:]:
+        path.rename("later")
+    assert checkpoints()[-1].name == "step-0000040"
+    assert main(["train", "--resume", "runs/run"]) == 0
+    ends = [checkpoints(name)[-1] for name in ("whole", "run")]
+    assert ends[0].name == ends[1].name == "step-0000080"
+    for name in ("model.safetensors", "training.safetensors"):
+        assert (ends[0] / name).read_bytes() == (ends[1] / name).read_bytes(), name
+    states = [json.loads((end / "training.json").read_text())["state"] for end in ends]
+    assert states[0]["guard"] == states[1]["guard"]
+    assert states[0]["train"]["skipped_steps"] == states[1]["train"]["skipped_steps"] > 3
+    skipped = [event for event in rows("event", "whole") if "is a spike" in event]
+    assert skipped == [event for event in rows("event") if "is a spike" in event]
+    assert any(int(event.split()[1][:-1]) > 40 for event in skipped)
+    record_property("figure", f"{len(skipped)} steps of 80 skipped")
+
+
+@pytest.mark.fault("E4", "a loss spike under guard.spikes stop", "one line; a resumed run may skip it instead")
+def test_a_spike_can_stop_the_run_and_be_skipped_when_it_is_resumed(monkeypatch, capsys):
+    spikes(monkeypatch)
+    assert main([*RUN, "--guard.spikes=stop", "--max-steps=80", "--eval.every=200", "--checkpoint.every=10"]) == 1
+    error = capsys.readouterr().err
+    assert "is a spike" in error
+    assert "--guard.spikes skip" in error
+    assert error.count("\n") == 1
+    assert main(["train", "--resume", "runs/run", "--guard.spikes=skip"]) == 0
+    assert newest() == "step-0000080"
+
+
+def test_auto_takes_all_that_fit_and_resumes_with_what_it_learned(capsys):
+    assert main([*RUN, "--runtime.micro-batch-size=auto", "--max-steps=5"]) == 0
+    assert json.loads(Path("runs/run/run.json").read_text())["resolved"]["micro_batch_size"] == 4
+    file = checkpoints()[-1] / "training.json"
+    assert json.loads(file.read_text())["state"]["resolved"]["micro_batch_size"] == 4
+    capsys.readouterr()
+    assert main([*RUN, "--name=odd", "--runtime.micro-batch-size=auto", "--tokens-per-step=70", "--max-steps=5"]) == 2
+    assert "tokens_per_step must be a multiple" in capsys.readouterr().err
+    assert main([*RUN, "--runtime.micro-batch-size=auto", "--dry-run"]) == 0
+    assert "64 = 4 x 1 x 16, as many at a time as fit" in capsys.readouterr().out
+
+
+@pytest.mark.fault("E11", "the end of a run, by itself or by SIGKILL", "no process is left")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the environment of processes")
+@pytest.mark.parametrize("killed", [False, True])
+def test_no_process_is_left(killed, tmp_path):
+    environment = {**os.environ, "GROUNDUP_TEST_MARK": str(tmp_path)}
+    steps = "--max-steps=100000" if killed else "--max-steps=5"
+    process = subprocess.Popen([sys.executable, "-m", "groundup", *RUN, steps], env=environment,
+                               stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)  # fmt: skip
+    if killed:
+        end = time.monotonic() + 60
+        while not checkpoints():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        process.kill()
+    assert process.wait(60) == (-signal.SIGKILL if killed else 0)
+    assert not left(str(tmp_path))
+
+
+def left(mark, seconds=10.0):
+    """Processes with the mark in their environment that do not end by themselves."""
+    end = time.monotonic() + seconds
+    while True:
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("GROUNDUP_TEST_MARK") == mark:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        if not found or time.monotonic() > end:
+            return found
+        time.sleep(0.1)

@@ -1,0 +1,102 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundup.config.errors import UserError
+from groundup.config.model import GPTConfig
+from groundup.planner.memory import training_memory
+from groundup.runtime.distributed import World
+from groundup.runtime.memory import free_memory, is_out_of_memory
+from groundup.runtime.precision import Precision
+from groundup.training import micro_batch
+from groundup.training.micro_batch import CPU_SHARE, estimate, largest_that_fits, next_smaller
+
+CPU = torch.device("cpu")
+SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=64, block_size=64, vocab_size=300)
+
+
+@given(st.integers(1, 5000), st.integers(1, 5000))
+def test_the_next_smaller_size_is_the_largest_divisor_up_to_half(size, samples):
+    divisors = [n for n in range(1, size // 2 + 1) if samples % n == 0]
+    assert next_smaller(size, samples) == max(divisors, default=0)
+
+
+def guess(monkeypatch, free, *, samples=48, parallel="none", world=None, local=1):
+    monkeypatch.setattr(micro_batch, "free_memory", lambda device: free)
+    monkeypatch.setattr(micro_batch, "local_size", lambda: local)
+    return estimate(SHAPE, samples=samples, precision=Precision("fp32", CPU, ""), recompute=False, parallel=parallel,
+                    world=world or World())  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 16, 48])
+def test_the_estimate_is_the_planners(monkeypatch, size):
+    """A size is chosen when its memory is there, and not when a megabyte lacks."""
+    need = training_memory(SHAPE, micro_batch_size=size, cpu=True).total / CPU_SHARE
+    assert guess(monkeypatch, need + 10) == size
+    smaller = max((n for n in range(1, size) if 48 % n == 0), default=1)
+    assert guess(monkeypatch, need - 1e6) == smaller
+    assert guess(monkeypatch, 2 * need + 10, local=2) == size
+
+
+def test_too_little_memory_begins_with_one_and_plenty_with_all(monkeypatch):
+    assert guess(monkeypatch, 0) == 1
+    assert guess(monkeypatch, 1 << 40) == 48
+    assert guess(monkeypatch, 1 << 40, samples=7) == 7
+
+
+class Others(World):
+    """Another rank that says a number."""
+
+    def max(self, number):
+        return max(number, self.says)
+
+
+def test_the_rank_with_the_least_memory_decides(monkeypatch):
+    Others.says = -3
+    assert guess(monkeypatch, 1 << 40, world=Others(size=2)) == 3
+
+
+def test_halved_until_it_runs_on_every_rank():
+    tried = []
+
+    def try_out(size):
+        tried.append(size)
+        if size > 5:
+            raise torch.OutOfMemoryError("no")
+
+    assert largest_that_fits(36, samples=36, try_out=try_out, device=CPU, world=World()) == 4
+    assert tried == [36, 18, 9, 4]
+
+
+def test_nothing_fits():
+    def never(size):
+        raise MemoryError
+
+    with pytest.raises(UserError, match="even with one sequence"):
+        largest_that_fits(8, samples=8, try_out=never, device=CPU, world=World())
+
+
+def test_free_memory_is_known():
+    assert 1 << 20 < free_memory(CPU) < 1 << 50
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits address space as Linux does")
+def test_a_real_end_of_memory_is_recognized():
+    """In a process that may have 1 GB more than it has: what PyTorch raises there, and that the next try succeeds."""
+    program = """
+import resource, torch
+from groundup.runtime.memory import is_out_of_memory
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (1 << 30), resource.RLIM_INFINITY))
+try:
+    torch.ones(1 << 30)
+except RuntimeError as error:
+    print(is_out_of_memory(error), torch.ones(1 << 20).sum().item())
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert result.stdout.split() == ["True", str(float(1 << 20))], result.stderr
+    assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
