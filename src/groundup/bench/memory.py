@@ -1,5 +1,6 @@
 """Peak memory of training steps, beside what the planner says they need."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +59,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     """
     device = pick_device(options.device)
     precision = pick_precision(options.precision, device, n_embd=options.model.n_embd)
+    resolved = dataclasses.replace(options, precision=precision.name)
     result: dict[str, Any] = {
         "bench": "memory",
         "device": device_name(device),
@@ -80,7 +82,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         name = f"{size} x {options.model.block_size}{', blocks computed again' if recompute else ''}"
         contestants: dict[str, Factory] = {name: _steps}
         try:
-            timing = race(contestants, _Case(options, size, recompute), rounds=1, runs=1, warmup=1)[name]
+            timing = race(contestants, _Case(resolved, size, recompute), rounds=1, runs=1, warmup=1)[name]
         except UserError as error:
             raise UserError(f"{error}; it needs {planned / 1e9:.1f} GB: name smaller --micro-batch-sizes") from None
         row = {

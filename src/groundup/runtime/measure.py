@@ -56,6 +56,16 @@ def gemm_rate(device: torch.device, precision: str) -> float:
     return 2 * math.prod(GEMM_SHAPE) / statistics.median(times[2:])
 
 
+def gemm_speedup(device: torch.device, precision: str, over: str) -> float:
+    """How many times as fast products are in one precision as in another.
+
+    The median of seven turns, in each of which both have one: what else the machine does slows both down.
+    """
+    fast, slow = gemm(device, precision), gemm(device, over)
+    ratios = [_seconds(slow) / _seconds(fast) for _ in range(9)]
+    return statistics.median(ratios[2:])
+
+
 def copy_bandwidth(device: torch.device, *, megabytes: int = 256) -> float:
     """Bytes read plus bytes written per second by a large copy. The median of five."""
     source = torch.ones(megabytes << 18, dtype=torch.float32, device=device)

@@ -21,7 +21,7 @@ from typing import Literal, get_args
 import torch
 
 from groundup.config.errors import UsageError
-from groundup.runtime.measure import gemm_rate
+from groundup.runtime.measure import gemm_speedup
 
 PrecisionName = Literal["fp32", "tf32", "bf16", "fp16"]
 _NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -98,7 +98,7 @@ def _best(device: torch.device, n_embd: int) -> Precision:
         return Precision("fp32", device, f"below a width of {CPU_MIN_WIDTH} 16 bits gain little on a CPU")
     if not _cpu_has_bf16():
         return Precision("fp32", device, "this CPU has no bf16 products")
-    gain = gemm_rate(device, "bf16") / gemm_rate(device, "fp32")
+    gain = gemm_speedup(device, "bf16", over="fp32")
     if gain >= CPU_SPEEDUP:
         return Precision("bf16", device, f"bf16 products measured {gain:.1f} times as fast as fp32")
     return Precision("fp32", device, f"bf16 products measured only {gain:.1f} times as fast as fp32")

@@ -44,6 +44,12 @@ def test_gemm_rate_is_the_median_after_two_to_warm_up(clock, no_work):
     assert gemm_rate(CPU, "fp32") == pytest.approx(2 * m * k * n / 0.25)
 
 
+def test_a_speedup_is_the_median_of_turns_in_which_both_ran(clock, no_work):
+    turns = [(9, 1), (9, 1), (0.2, 0.1), (4, 1), (0.1, 0.1), (3, 1), (6, 2), (7, 1), (1, 4)]  # seconds of slow and fast
+    clock(*itertools.chain.from_iterable(turns))
+    assert measure.gemm_speedup(CPU, "bf16", over="fp32") == pytest.approx(3)
+
+
 def test_bandwidth_counts_bytes_read_and_written(clock):
     clock(99, 0.1, 0.3, 0.2, 9, 0.01)
     assert copy_bandwidth(CPU, megabytes=1) == pytest.approx(2 * 2**20 / 0.2)
