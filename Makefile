@@ -15,7 +15,6 @@ help:
 	@echo "make docs       build the documentation into site/"
 	@echo "make notebooks  execute the notebooks and write them with their outputs"
 	@echo "make faults     run the tests of faults, slow ones too, and write docs/faults.md"
-	@echo "make faults     run the tests of faults, slow ones too, and write docs/faults.md"
 	@echo "make test-slow  the long tests"
 	@echo "make test-network  what needs published files: GPT-2's weights and scores (gigabytes, hours without a GPU)"
 	@echo "make test-gpu   the tests that need a CUDA machine"
@@ -45,9 +44,6 @@ docs: $(VENV)/.dev
 
 notebooks: $(VENV)/.dev
 	$(BIN)/python -m groundup.learn.notebooks build
-
-faults: $(VENV)/.dev
-	$(BIN)/python -m pytest -p tests.faults_report --faults docs/faults.md -m "not gpu and not network" --timeout 3600 $(TESTS)
 
 faults: $(VENV)/.dev
 	$(BIN)/python -m pytest -p tests.faults_report --faults docs/faults.md -m "not gpu and not network" --timeout 3600 $(TESTS)
