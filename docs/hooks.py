@@ -132,7 +132,7 @@ def docstring(path: Path) -> str:
 def source_page(path: Path) -> str:
     """A file of the repository as a page that the search leaves out."""
     name = path.relative_to(ROOT).as_posix()
-    head = "---\nsearch:\n  exclude: true\n---\n"
+    head = "---\nsearch:\n  exclude: true\nhide: [navigation, toc]\n---\n"
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".md":
         return head + text
