@@ -14,7 +14,7 @@
 # # GPT-2 124M on Kaggle, two T4
 #
 # Settings of the notebook: accelerator "GPU T4 x2", internet on. A T4 has no bfloat16, so training is in fp16 with loss
-# scaling; it has 16 GB, which a micro-batch of 8 fits with room to spare. What the settings mean, and what goes wrong:
+# scaling; it has 16 GB, which a micro-batch of 8 leaves half empty. What the settings mean, and what goes wrong:
 # docs/guide/kaggle.md. Edit this cell, then run all.
 
 # %%
