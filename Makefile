@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TESTS ?= tests
 
-.PHONY: demo test check fix docs notebooks faults test-slow test-gpu clean help
+.PHONY: demo test check fix docs pictures notebooks faults test-slow test-network test-gpu clean help
 
 help:
 	@echo "make demo       train a GPT on the plays of Shakespeare and let it speak (minutes, no GPU)"
@@ -15,6 +15,7 @@ help:
 	@echo "make docs       build the documentation into site/"
 	@echo "make notebooks  execute the notebooks and write them with their outputs"
 	@echo "make faults     run the tests of faults, slow ones too, and write docs/faults.md"
+	@echo "make pictures   draw the README's pictures from a run of the demo"
 	@echo "make test-slow  the long tests"
 	@echo "make test-network  what needs published files: GPT-2's weights and scores (gigabytes, hours without a GPU)"
 	@echo "make test-gpu   the tests that need a CUDA machine"
@@ -41,6 +42,9 @@ fix: $(VENV)/.dev
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "open site/index.html, or: $(BIN)/python -m http.server --directory site"
+
+pictures: $(VENV)/.dev
+	$(BIN)/python docs/pictures.py
 
 notebooks: $(VENV)/.dev
 	$(BIN)/python -m groundup.learn.notebooks build
