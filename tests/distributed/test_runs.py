@@ -78,10 +78,13 @@ def test_rank_0_alone_writes_and_prints(train, place):
 @pytest.mark.fault("D2", "resumed with another number of ranks", "the same samples: 1 -> 2 -> 4 -> 1 is the same run")
 @pytest.mark.fault("D3", "another number of ranks", "losses, gradient norms and validation loss agree to 1e-6")
 def test_resumed_with_other_world_sizes_it_is_the_same_run(train):
-    """1 -> 2 -> 4 -> 1 ranks, each stopped by a signal, against one process: the same samples, losses to 1e-6."""
+    """1 -> 2 -> 4 -> 1 ranks, each stopped by a signal, against one process: the same samples, losses to 1e-6.
+
+    The optimizer's state is saved whole, in 2 shares and in 4, and each is read by another number of ranks.
+    """
     options = ["--max-steps=16", "--eval.sample-every=0"]
     assert main(["train", "shakespeare", "--name=whole", *FLAGS, *options]) == 0
-    sessions = [(1, "ddp", "stop_after_4_steps"), (2, "ddp", "stop_after_4_steps"),
+    sessions = [(1, "ddp", "stop_after_4_steps"), (2, "fsdp", "stop_after_4_steps"),
                 (4, "fsdp", "stop_after_4_steps"), (1, "ddp", None)]  # fmt: skip
     for number, (size, parallel, patch) in enumerate(sessions):
         words = [*(options if number == 0 else []), f"--runtime.parallel={parallel}"]
@@ -89,6 +92,8 @@ def test_resumed_with_other_world_sizes_it_is_the_same_run(train):
         assert codes == [143 if patch else 0] * size, team.texts()
         assert number == 0 or f"resumed at step {4 * number}" in team.text(0)
         assert checkpoints("parts")[-1].name == f"step-{4 * (number + 1):07d}"
+        shares = list(checkpoints("parts")[-1].glob("shard-*.safetensors"))
+        assert len(shares) == (size if parallel == "fsdp" else 0)
 
     whole, parts = checkpoints("whole")[-1], checkpoints("parts")[-1]
     places = [json.loads((path / "training.json").read_text())["state"]["data"] for path in (whole, parts)]
@@ -109,7 +114,9 @@ def test_resume_is_bitwise(train, parallel):
     assert codes == [143, 143], team.texts()
     assert train(2, "parts", resume=True)[0] == [0, 0]
     whole, parts = checkpoints("whole")[-1], checkpoints("parts")[-1]
-    for name in ("model.safetensors", "training.safetensors"):
+    names = sorted(path.name for path in whole.glob("*.safetensors"))
+    assert len(names) == (4 if parallel == "fsdp" else 2)
+    for name in names:
         assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
     generators = {k: t for k, t in load_tensors(whole / "training.safetensors").items() if k.startswith("rng")}
     assert set(generators) == {"rng/cpu", "rng1/cpu"}
@@ -142,9 +149,7 @@ def test_nan_on_one_rank_stops_all_before_any_weight_changes(train):
     assert checkpoints("nan") == []
 
 
-@pytest.mark.fault(
-    "E3", "NaN on one rank only, under guard.nonfinite skip", "all ranks skip; weights stay equal"
-)
+@pytest.mark.fault("E3", "NaN on one rank only, under guard.nonfinite skip", "all ranks skip; weights stay equal")
 def test_nan_on_one_rank_is_skipped_by_all(train):
     words = ["--max-steps=8", "--guard.nonfinite=skip", "--runtime.compare-every=1"]
     codes, team = train(2, "skips", *words, patch="nan_on_rank_1")
@@ -180,9 +185,7 @@ def test_a_rank_without_memory_makes_all_halve(train, record_property):
     }
 
 
-@pytest.mark.fault(
-    "E6", "a fixed micro-batch does not fit on one rank", "one line says what to use instead"
-)
+@pytest.mark.fault("E6", "a fixed micro-batch does not fit on one rank", "one line says what to use instead")
 def test_a_fixed_size_that_does_not_fit_on_one_rank_is_one_line(train):
     words = ["--max-steps=8", "--runtime.micro-batch-size=8"]
     codes, team = train(2, "large", *words, patch="little_memory_on_rank_1")

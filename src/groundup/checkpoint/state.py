@@ -6,6 +6,7 @@
 
 import copy
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -144,8 +145,12 @@ class CheckpointStore:
         )
         self._background.start(partial(self.save, copied))
 
-    def save(self, contents: Contents) -> Path:
+    def save(self, contents: Contents, write_more: Callable[[Path], dict[str, Facts]] | None = None) -> Path:
         """Write a checkpoint, then drop those that are no longer kept.
+
+        Args:
+            contents: What is in it.
+            write_more: Writes further files into the folder it is given; returns their facts.
 
         Raises:
             UserError: The disk refuses; earlier checkpoints are as they were.
@@ -158,6 +163,8 @@ class CheckpointStore:
             info["val_loss"] = contents.state["train"]["best_loss"]
         known: dict[str, Facts] = {}
         with new_folder(path, known) as folder:
+            if write_more:
+                known |= write_more(folder)
             known |= write_model_files(folder, contents.config, contents.model, contents.tokenizer, info)
             parts = contents.tensors
             flat = {f"{part}/{name}": t for part, entries in parts.items() for name, t in entries.items()}

@@ -72,6 +72,11 @@ def is_sharded(module: nn.Module) -> bool:
     return any(isinstance(p, DTensor) for p in module.parameters())
 
 
+def is_share(tensor: object) -> bool:
+    """Whether this rank has only a share of a tensor."""
+    return isinstance(tensor, DTensor)
+
+
 def whole(tensor: Tensor) -> Tensor:
     """A tensor with all its shares; every rank must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

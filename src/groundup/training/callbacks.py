@@ -7,10 +7,12 @@ they meet where a number or a tensor of all is needed; the logs and displays of 
 
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from groundup.checkpoint.shares import write_shares
 from groundup.checkpoint.state import CheckpointStore, Contents
 from groundup.evaluation.benchmarks import measure_choices
 from groundup.evaluation.examples import ChoiceExample
@@ -19,7 +21,7 @@ from groundup.generation.text import TextGenerator
 from groundup.model.gpt import GPT
 from groundup.model.lora import merge_lora
 from groundup.runtime.distributed import World
-from groundup.runtime.parallel import is_sharded, refuse_different_weights, whole_state
+from groundup.runtime.parallel import is_sharded, is_share, refuse_different_weights, whole_state
 from groundup.tokenizer.base import Tokenizer
 from groundup.training.display import Display
 from groundup.training.loggers import Logger
@@ -277,7 +279,8 @@ class Checkpoint:
         if best or trainer.state.step % self.every == 0:
             self._save(trainer, background=self.background)
         elif not self._reserved:  # after the first step the optimizer has its state, and the size is known
-            if contents := self._contents(trainer):
+            contents, _ = self._contents(trainer)
+            if contents:
                 self.store.reserve(contents)
             self._reserved = True
 
@@ -288,25 +291,40 @@ class Checkpoint:
             self._save(trainer, background=False)
 
     def _save(self, trainer: Trainer, *, background: bool) -> None:
-        contents = self._contents(trainer)
         self._saved_step = trainer.state.step
-        if contents is None:
+        contents, shares = self._contents(trainer)
+        if shares:
+            self._save_together(trainer.world, contents, shares)
+        elif contents is None:
             return
-        if not background:
+        elif not background:
             self.store.wait()
             self.store.save(contents)
-            return
-        if self.store.busy and self.say:
-            self.say(f"step {contents.step}: waiting until the checkpoint before it is written")
-        self.store.save_later(contents)
+        else:
+            if self.store.busy and self.say:
+                self.say(f"step {contents.step}: waiting until the checkpoint before it is written")
+            self.store.save_later(contents)
 
-    def _contents(self, trainer: Trainer) -> Contents | None:
-        """What rank 0 saves; None on the others. Every rank must ask."""
+    def _save_together(self, world: World, contents: Contents | None, shares: dict[str, Tensor]) -> None:
+        """Rank 0 makes the folder and vouches for it; each rank writes what it alone holds."""
+        if contents is None:
+            write_shares(Path(world.broadcast(None)), shares, world)
+            return
+        self.store.save(contents, lambda folder: write_shares(Path(world.broadcast(str(folder))), shares, world))
+
+    def _contents(self, trainer: Trainer) -> tuple[Contents | None, dict[str, Tensor]]:
+        """What rank 0 saves (None on the others), and what each rank has only a share of. Every rank must ask."""
         tensors, state = self.snapshot(trainer)
+        shares = {
+            f"{part}/{name}": tensors[part].pop(name)
+            for part in tensors
+            for name in list(tensors[part])
+            if is_share(tensors[part][name])
+        }
         model = whole_state(trainer.model.state_dict(), keep=trainer.world.is_main)
         if not trainer.world.is_main:
-            return None
-        return Contents(
+            return None, shares
+        contents = Contents(
             step=trainer.state.step,
             config=trainer.model.config,
             model=merge_lora(model),
@@ -315,6 +333,7 @@ class Checkpoint:
             state=state,
             is_best=trainer.state.best_step == trainer.state.step,
         )
+        return contents, shares
 
 
 class CompareWeights:

@@ -15,11 +15,13 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from groundup.checkpoint.optimizer_state import flatten_optimizer, load_flat_optimizer
+from groundup.checkpoint.shares import has_shares, read_shares
 from groundup.checkpoint.state import Checkpoint
 from groundup.config.errors import UserError
 from groundup.data.loader import TrainBatches
 from groundup.model.lora import lora_state
-from groundup.runtime.parallel import share, shares, whole_state
+from groundup.runtime.distributed import World
+from groundup.runtime.parallel import share, shares
 from groundup.runtime.seed import capture_rng, restore_rng, seed_rank
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import FILE as TOKENIZER_FILE
@@ -31,7 +33,10 @@ from groundup.training.trainer import Trainer
 def capture(
     trainer: Trainer, batches: TrainBatches, resolved: dict[str, Any]
 ) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Tensors by part, and JSON values, for `CheckpointStore.save`; every rank must ask, rank 0 gets the tensors."""
+    """Tensors by part, and JSON values, for `CheckpointStore.save`; every rank must ask.
+
+    What a rank has only a share of stays so: rank 0 need not have room for the state of all.
+    """
     world = trainer.world
     tensors: dict[str, dict[str, Tensor]] = {_rng(rank): {} for rank in range(world.size)}
     for name, own in capture_rng().items():
@@ -40,7 +45,7 @@ def capture(
     optimizers = []
     for i, optimizer in enumerate(trainer.optimizers):
         moments, values = flatten_optimizer(optimizer)
-        tensors[f"optimizer{i}"] = whole_state(moments, keep=world.is_main)
+        tensors[f"optimizer{i}"] = moments
         optimizers.append(values)
     if lora := lora_state(trainer.model.state_dict()):
         tensors["lora"] = lora
@@ -85,7 +90,7 @@ def restore(
         )
     trainer.state = TrainState.from_dict(checkpoint.state["train"])
     for i, optimizer in enumerate(trainer.optimizers):
-        tensors = _own_shares(optimizer, checkpoint.tensors[f"optimizer{i}"])
+        tensors = _own_state(optimizer, checkpoint, f"optimizer{i}", trainer.world)
         load_flat_optimizer(optimizer, tensors, checkpoint.state["optimizers"][i])
     if checkpoint.state["scaler"]:
         trainer.scaler.load_state_dict(checkpoint.state["scaler"])
@@ -104,8 +109,18 @@ def _rng(rank: int) -> str:
     return f"rng{rank}" if rank else "rng"
 
 
-def _own_shares(optimizer: Optimizer, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What this rank keeps of each parameter's state, which has the parameter's shape; a step count is everybody's."""
+def _own_state(optimizer: Optimizer, checkpoint: Checkpoint, part: str, world: World) -> dict[str, Tensor]:
+    """What this rank keeps of each parameter's state, which has the parameter's shape; a step count is everybody's.
+
+    The checkpoint may hold it whole or in the shares of another number of ranks.
+    """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    owners = {key: parameters[int(key.split(".", 1)[0])] for key in tensors}
-    return {key: share(t, owners[key]) if t.shape == owners[key].shape else t for key, t in tensors.items()}
+
+    def owner(key: str) -> Tensor:
+        return parameters[int(key.split(".", 1)[0])].detach()
+
+    state = checkpoint.tensors[part]
+    own = {key: share(t, owner(key)) if t.shape == owner(key).shape else t for key, t in state.items()}
+    if has_shares(checkpoint.path):
+        own |= read_shares(checkpoint.path, part, owner, world)
+    return own

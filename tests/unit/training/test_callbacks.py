@@ -187,7 +187,7 @@ class Store:
     def save(self, contents):
         step = contents.step
         assert (contents.config, contents.tokenizer) == ("config", "tokenizer")
-        assert (contents.tensors, contents.state) == ({"t": step}, {"s": step})
+        assert (contents.tensors, contents.state) == ({"t": {"x": step}}, {"s": step})
         assert contents.model["w"].item() == step
         self.saved.append((step, contents.is_best))
 
@@ -201,7 +201,7 @@ class Store:
 
 def checkpoint(store, every=4, **options):
     return Checkpoint(store=store, every=every, tokenizer="tokenizer",
-                      snapshot=lambda trainer: ({"t": trainer.state.step}, {"s": trainer.state.step}),
+                      snapshot=lambda trainer: ({"t": {"x": trainer.state.step}}, {"s": trainer.state.step}),
                       **options)  # fmt: skip
 
 
