@@ -105,3 +105,30 @@ def test_sigterm_to_torchrun_saves(torchrun):
     assert "continue with: torchrun --standalone --nproc_per_node 2 -m groundup train --resume" in output
     step = int(re.search(r"stopped at step (\d+)", output)[1])
     assert checkpoints("preempted")[-1].name == f"step-{step:07d}"
+
+
+@pytest.mark.slow
+@pytest.mark.fault("E11", "SIGKILL of torchrun", "its ranks save and are gone within 10 seconds")
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells children of their parent's death")
+def test_no_rank_outlives_torchrun(torchrun):
+    process = torchrun("orphans", "--max-steps=1000000")
+    until(lambda: checkpoints("orphans"))
+    ranks = [rank_process(process, rank) for rank in (0, 1)]
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    psutil.wait_procs(ranks, timeout=10)
+    assert not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks)
+    step = int(re.search(r"stopped at step (\d+)", Path("orphans.txt").read_text())[1])
+    assert checkpoints("orphans")[-1].name == f"step-{step:07d}"
+
+
+@pytest.mark.slow
+@pytest.mark.fault("E8", "torchrun starts a job again that always fails alike", "the 4th start says why and stops")
+def test_a_crash_loop_ends_with_its_cause(torchrun):
+    wrong = ["--optim.lr=1e30", "--optim.grad-clip=0", "--optim.warmup-steps=0", "--guard.spikes=off"]
+    process = torchrun("loop", "--max-steps=400", *wrong, options=["--max-restarts=3"])
+    assert process.wait(240) == 1
+    errors = re.findall(r"groundup: (.*)", Path("loop.txt").read_text())
+    assert len(errors) == 4
+    assert all("the weights are those of the step before" in error for error in errors[:3])
+    assert errors[3] == f"began 3 times at step 0 and never saved a later one; the cause: {errors[2]}"

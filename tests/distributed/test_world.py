@@ -5,8 +5,9 @@ import os
 import pytest
 import ranks
 import torch
+from torch.distributed import HashStore
 
-from groundup.config.errors import UsageError
+from groundup.config.errors import UsageError, UserError
 from groundup.runtime.distributed import World, job, joined, launcher, resolve_parallel, restarted
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
@@ -85,3 +86,21 @@ def test_the_command_line_names_torchrun(monkeypatch):
     assert launcher() == "torchrun --standalone --nproc_per_node 4 -m "
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert launcher() == "torchrun --nnodes 2 --nproc_per_node 2 -m "
+
+
+@pytest.mark.fault("E8", "a job begins again and again at one step", "after 3 times it stops, with the cause")
+def test_a_job_does_not_begin_for_ever_at_one_step():
+    world = World(job_store=HashStore())
+    for _ in range(3):
+        world.refuse_crash_loop(20)
+    world.refuse_crash_loop(40)
+    with pytest.raises(UserError, match="began 3 times at step 20 and never saved a later one; the cause: unknown"):
+        world.refuse_crash_loop(20)
+    world.job_store.set("groundup/cause", "the disk is full")
+    for _ in range(2):
+        with pytest.raises(UserError) as caught:
+            world.refuse_crash_loop(20)
+        assert str(caught.value) == "began 3 times at step 20 and never saved a later one; the cause: the disk is full"
+        world.job_store.set("groundup/cause", str(caught.value))
+    for _ in range(9):
+        World().refuse_crash_loop(0)  # without torchrun nobody starts anything again

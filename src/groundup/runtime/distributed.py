@@ -6,11 +6,14 @@ once: nothing but this file asks whether there are others. GPU tensors travel by
 """
 
 import contextlib
+import ctypes
 import datetime
 import hashlib
 import json
 import os
 import secrets
+import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,7 +27,11 @@ from torch.distributed.rendezvous import rendezvous
 
 from groundup.config.errors import UsageError, UserError
 
-_FAILED = "groundup/failed"
+MAX_STARTS = 3
+"""A job that has begun so often at one step is not started there again."""
+_FAILED, _CAUSE = "groundup/failed", "groundup/cause"
+_PR_SET_PDEATHSIG = 1
+"""Option of prctl(2)."""
 _ROLL_CALL_SECONDS = 3.0
 """How long those who notice a lost process wait for the others to say that it is not them."""
 _LOST = ("onnection closed", "onnection reset", "onnection refused", "imed out", "timeout", "roken pipe", "NCCL")
@@ -41,6 +48,8 @@ class World:
     """Among the processes of this machine."""
     store: Store | None = field(default=None, compare=False)
     """Keys and values that all processes see; None in a world of one."""
+    job_store: Store | None = field(default=None, compare=False)
+    """The same, but what is in it outlives a restart of the processes by torchrun."""
 
     @property
     def is_main(self) -> bool:
@@ -109,6 +118,17 @@ class World:
         yield
         if self.store is not None and not self.local_rank:
             self.store.set(f"groundup/{what}/{machine}", "")
+
+    def refuse_crash_loop(self, step: int) -> None:
+        """Count how often this job has begun at a step; rank 0 asks.
+
+        Raises:
+            UserError: MAX_STARTS times before: each time it failed without saving a later step, and would again.
+        """
+        if self.job_store is not None and self.job_store.add(f"groundup/begun/{step}", 1) > MAX_STARTS:
+            cause = self.job_store.get(_CAUSE).decode() if self.job_store.check([_CAUSE]) else "unknown"
+            loop = f"began {MAX_STARTS} times at step {step} and never saved a later one; the cause: "
+            raise UserError(loop + cause.removeprefix(loop))
 
     def _wait_for(self, key: str) -> None:
         """Wait until a key is set; leave when another process has failed."""
@@ -186,17 +206,18 @@ def joined(device: torch.device, *, timeout: float) -> Iterator[World]:
     if not launched():
         yield World()
         return
+    _end_with_parent()
     world = _join(device, timeout)
     try:
         yield world
         world.max(0)  # nobody leaves while others still work
     except UserError as error:
-        if not _speaks(world):
+        if not _speaks(world, str(error)):
             raise SystemExit(error.exit_code) from None
         raise
     except RuntimeError as error:
         if not _is_loss(error):
-            _speaks(world)
+            _speaks(world, str(error))
             raise
         message = _who_is_lost(world, error)
         if message is None:
@@ -204,6 +225,12 @@ def joined(device: torch.device, *, timeout: float) -> Iterator[World]:
         raise UserError(message) from error
     finally:
         dist.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """Ask Linux for a SIGTERM when the launcher dies: nobody else would end its ranks, or start them again."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _join(device: torch.device, timeout: float) -> World:
@@ -223,13 +250,14 @@ def _join(device: torch.device, timeout: float) -> World:
     limit = datetime.timedelta(seconds=timeout)
     try:
         store, _, _ = next(iter(rendezvous("env://", timeout=limit)))
+        job_store = store.underlying_store if isinstance(store, PrefixStore) else store  # without the restart's number
         store = PrefixStore(_name_of_this_start(store, rank, size, timeout), store)
         torchs = PrefixStore("torch", store)
         dist.init_process_group(backend, store=torchs, rank=rank, world_size=size, timeout=limit)
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(f"rank {rank} of {size} cannot join the others: {reason}") from error
-    return World(rank=rank, size=size, local_rank=local_rank, store=store)
+    return World(rank=rank, size=size, local_rank=local_rank, store=store, job_store=job_store)
 
 
 def _name_of_this_start(store: Store, rank: int, size: int, timeout: float) -> str:
@@ -260,13 +288,17 @@ def _is_loss(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or any(word in str(error) for word in _LOST)
 
 
-def _speaks(world: World) -> bool:
-    """Whether this is the first process that fails."""
+def _speaks(world: World, cause: str) -> bool:
+    """Whether this is the first process that fails; its cause is kept for those that are started after it."""
     assert world.store is not None
+    assert world.job_store is not None
     try:
-        return world.store.add(_FAILED, 1) == 1
+        first = world.store.add(_FAILED, 1) == 1
+        if first and (lines := cause.splitlines()):
+            world.job_store.set(_CAUSE, lines[0])
     except RuntimeError:  # the store is gone, too
         return True
+    return first
 
 
 def _who_is_lost(world: World, error: RuntimeError) -> str | None:
@@ -278,9 +310,10 @@ def _who_is_lost(world: World, error: RuntimeError) -> str | None:
         world.store.set(f"groundup/alive/{world.rank}", "")
         time.sleep(_ROLL_CALL_SECONDS)
         missing = [str(r) for r in range(world.size) if not world.store.check([f"groundup/alive/{r}"])]
-        if not _speaks(world):
-            return None
+        who = f"rank {' and '.join(missing)}" if missing else "the connection to another rank"
+        said = (
+            f"{who} of {world.size} is lost: it died, or hung for longer than runtime.timeout; see what it wrote last"
+        )
+        return said if _speaks(world, said) else None
     except RuntimeError:
         return f"rank {world.rank} of {world.size} lost the others: {str(error).splitlines()[0]}"
-    who = f"rank {' and '.join(missing)}" if missing else "the connection to another rank"
-    return f"{who} of {world.size} is lost: it died, or hung for longer than runtime.timeout; see what it wrote last"

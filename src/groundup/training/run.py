@@ -103,6 +103,7 @@ def _start(
             console.print("torchrun started this job again", highlight=False)
         if resume or (again and store.paths()):
             checkpoint = _newest_checkpoint(config.run_dir, console)
+        world.refuse_crash_loop(checkpoint.state["train"]["step"] if checkpoint else 0)
     path = world.broadcast(str(checkpoint.path) if checkpoint else None)
     if world.is_main or path is None:
         return checkpoint

@@ -57,6 +57,16 @@ def test_a_level_that_stays_becomes_the_new_normal():
     assert verdicts[-10:] == ["go"] * 10
 
 
+def test_the_long_tail_of_gradient_norms_is_no_spike():
+    """Ten deviations, but only three medians."""
+    guard = Guard(spikes="stop")
+    for loss in CALM[:100]:
+        guard.judge(loss, loss, scaled=False)
+    assert guard.judge(3.0, 9.0, scaled=False).act == "go"
+    assert guard.judge(3.0, 16.0, scaled=False).act == "stop"
+    assert guard.judge(9.0, 3.0, scaled=False).act == "stop"
+
+
 @given(st.lists(st.floats(-1e6, 1e6), min_size=ENOUGH, max_size=2 * WINDOW), st.floats(-1e9, 1e9))
 def test_deviations_are_counted_in_mads_above_the_median(values, value):
     """Against numbers of the last WINDOW values, sorted and counted by hand."""
