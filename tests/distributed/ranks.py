@@ -1,6 +1,7 @@
 """What runs in the processes of a distributed test; imported by name there."""
 
 import contextlib
+import errno
 import os
 import signal
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
 from groundup.cli.main import main
 from groundup.config.errors import UserError
@@ -225,4 +227,18 @@ def stop_after_4_steps():
 def other_weights_on_rank_1():
     original = build.init_weights
     build.init_weights = lambda model, *, seed: original(model, seed=seed + int(os.environ["RANK"]))
+    yield
+
+
+@contextlib.contextmanager
+def full_disk_on_rank_1():
+    """Rank 1 cannot write its share of a checkpoint."""
+    write = HuggingFaceStorageWriter.write_data
+
+    def full(self, plan, planner):
+        if os.environ["RANK"] == "1":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(self, plan, planner)
+
+    HuggingFaceStorageWriter.write_data = full
     yield

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -236,3 +237,38 @@ def test_a_rank_that_dies_or_hangs_is_named(train, number, timeout):
     assert "rank 1 of 2 is lost" in errors[0]
     assert "Traceback" not in team.text(0)
     assert checkpoints("lost")
+
+
+@pytest.mark.fault(
+    "A7",
+    "the disk is full for one rank that writes its share of a checkpoint",
+    "all ranks stop with one line; nothing half-written has a checkpoint's name",
+)
+def test_a_full_disk_on_one_rank_saves_nothing(train):
+    codes, team = train(2, "full", "--max-steps=8", "--runtime.parallel=fsdp", patch="full_disk_on_rank_1")
+    assert codes == [1, 1]
+    errors = [line for line in (team.text(0) + team.text(1)).splitlines() if line.startswith("groundup:")]
+    assert len(errors) == 1, team.texts()
+    assert "rank 1: No space left on device" in errors[0]
+    assert "Traceback" not in team.texts()
+    assert checkpoints("full") == []
+    assert list(Path("runs/full/checkpoints").iterdir()) == []
+
+
+@pytest.mark.fault(
+    "B1",
+    "a pickle under the name .metadata beside the shares of a checkpoint; shares that its manifest does not know",
+    "the pickle is never opened; the shares are refused by name",
+)
+def test_nothing_foreign_is_taken_for_a_share(train):
+    options = ["--max-steps=8", "--runtime.parallel=fsdp", "--eval.sample-every=0"]
+    assert train(2, "run", *options, patch="stop_after_4_steps")[0] == [143, 143]
+    last = checkpoints("run")[-1]
+    (last / ".metadata").write_bytes(b"cposix\nsystem\n(S'touch canary'\ntR.")
+    shutil.copy(next(last.glob("shard-*")), last / "shard-00003-model-00001-of-00001.safetensors")
+    codes, team = train(2, "run", resume=True)
+    assert codes == [1, 1]
+    assert "its manifest does not know shard-00003-model-00001-of-00001.safetensors" in team.text(0) + team.text(1)
+    (last / "shard-00003-model-00001-of-00001.safetensors").unlink()
+    assert train(2, "run", resume=True)[0] == [0, 0]
+    assert not Path("canary").exists()
