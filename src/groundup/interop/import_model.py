@@ -13,7 +13,7 @@ from groundup.interop.foreign import Foreign
 from groundup.interop.hf_tokenizer import char_tokenizer, read_byte_bpe, read_vocab
 from groundup.interop.names import without_padding
 from groundup.interop.new import refuse_existing
-from groundup.interop.read_hf import read_hf_folder
+from groundup.interop.read_hf import CONFIG, read_hf_folder
 from groundup.interop.read_llmc import MAGIC, read_llmc
 from groundup.interop.read_nanogpt import read_nanogpt
 from groundup.model.build import build_model
@@ -70,6 +70,8 @@ def _read(path: Path) -> Foreign:
         UsageError: Nothing is there, or nobody we know wrote it.
     """
     if path.is_dir():
+        if not (path / CONFIG).is_file():
+            raise UsageError(f"{path} holds no {CONFIG}: of Hugging Face's models, name the folder that does")
         return read_hf_folder(path)
     if not path.is_file():
         raise UsageError(f"{path} does not exist; name a folder, a file or {HUB}NAME")

@@ -56,7 +56,8 @@ def resolve_tokenizer(name: str) -> Tokenizer:
     """The tokenizer that a flag names.
 
     Args:
-        name: `gpt2`, the path of a tokenizer.json, of a folder that holds one, or of a folder with GPT-2's vocabulary.
+        name: `gpt2`, the path of a tokenizer.json, of a folder that holds one (a run holds its model's), or of a folder
+            with GPT-2's vocabulary.
 
     Raises:
         UserError: There is none of this name.
@@ -66,6 +67,9 @@ def resolve_tokenizer(name: str) -> Tokenizer:
     path = Path(name)
     if not path.exists():
         raise UserError(f"there is no tokenizer {name!r}: give gpt2, or the path of a {FILE} or of a folder with one")
-    if path.is_dir() and not (path / FILE).exists() and holds_vocabulary(path):
-        return load_gpt2(path)
+    if path.is_dir() and not (path / FILE).exists():
+        if holds_vocabulary(path):
+            return load_gpt2(path)
+        if (path / "model" / FILE).is_file():
+            return load_tokenizer(path / "model")
     return load_tokenizer(path)

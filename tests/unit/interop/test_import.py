@@ -343,7 +343,7 @@ def test_nothing_there_and_nothing_known(place):
     with pytest.raises(UsageError, match=r"notes.txt is no model file that groundup knows"):
         bring("notes.txt")
     Path("empty").mkdir()
-    with pytest.raises(UserError, match=r"cannot read empty/config.json"):
+    with pytest.raises(UsageError, match=r"empty holds no config.json: of Hugging Face's models, name the folder"):
         bring("empty")
     Path("empty/config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises(UserError, match="empty holds no weights"):

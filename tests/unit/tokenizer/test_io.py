@@ -102,6 +102,9 @@ def test_names_are_resolved(gpt2_folder, tmp_path):
     assert resolve_tokenizer(str(gpt2_folder)).vocab_size == 50257
     assert isinstance(resolve_tokenizer(str(tmp_path)), ByteBPE)
     assert isinstance(resolve_tokenizer(str(tmp_path / "tokenizer.json")), ByteBPE)
+    (tmp_path / "run" / "model").mkdir(parents=True)
+    save_tokenizer(CHAR, tmp_path / "run" / "model" / "tokenizer.json")
+    assert isinstance(resolve_tokenizer(str(tmp_path / "run")), CharTokenizer)
     with pytest.raises(UserError, match="no tokenizer 'gtp2': give gpt2, or the path"):
         resolve_tokenizer("gtp2")
     with pytest.raises(UserError, match="cannot read"):
