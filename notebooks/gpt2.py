@@ -294,6 +294,8 @@ for config in (tuned, with_lora):
 # (last column) goes up. What you do not train on, you lose, and fine-tuning in practice is the search for the few steps
 # between learning the one and losing the other.
 #
+# This is no contest between the two: each has a learning rate of its own, picked among three for readable text.
+#
 # > **Exercise 3.** Merge a LoRA change: the weight of an ordinary layer that computes the same. `w` is (D, C), `a` is
 # > (r, C), `b` is (D, r).
 
@@ -375,6 +377,10 @@ print("\n* the right one   S largest sum   M largest mean")
 # Four questions say nothing about a model. To see a score that means something, we need questions that the stand-in could
 # know about. It has learned how words are spelled. So: lines of the plays it has not learned from, cut in the middle; the
 # wrong endings are ends of three other lines, with their longest word spelled backwards.
+#
+# How hard a test is, its author decides: with the wrong endings left as they were, this model scored 0.285, near chance;
+# with all of their words reversed, 1.000. One word is in between by choice. The score below shows the method; it is no
+# measure of what the model can do.
 
 # %%
 lines = stand_in.tokenizer.decode(plays.read_all().tolist()).split("\n")

@@ -156,7 +156,7 @@ def test_initial_weights_and_loss():
     assert state["h.3.mlp.c_proj.weight"].std() == pytest.approx(0.02 / 4, rel=0.02)
     assert state["h.3.attn.c_proj.bias"].abs().max() == 0
     assert torch.equal(state["ln_f.weight"], torch.ones(128))
-    # A little above ln V, since the logits are not all 0: 0.027 on average over draws of 256 targets, never 0.07 in 200 draws.
+    # A little above ln V, since the logits are not all 0: by 0.027 on average, never by 0.07 in 200 draws of targets.
     idx = torch.randint(500, (4, 64))
     loss = LossModule(model)(idx, torch.randint(500, (4, 64))).item() / 256
     assert loss == pytest.approx(math.log(500), abs=0.1)
