@@ -117,8 +117,13 @@ def test_resume_is_bitwise(train, parallel):
     whole, parts = checkpoints("whole")[-1], checkpoints("parts")[-1]
     names = sorted(path.name for path in whole.glob("*.safetensors"))
     assert len(names) == (4 if parallel == "fsdp" else 2)
-    for name in names:
-        assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
+    for name in names:  # shares are written by torch, whose headers name things in any order
+        if name.startswith("shard-"):
+            tensors = load_tensors(parts / name)
+            assert all(t.equal(tensors.pop(key)) for key, t in load_tensors(whole / name).items()), name
+            assert tensors == {}
+        else:
+            assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
     generators = {k: t for k, t in load_tensors(whole / "training.safetensors").items() if k.startswith("rng")}
     assert set(generators) == {"rng/cpu", "rng1/cpu"}
     assert not generators["rng/cpu"].equal(generators["rng1/cpu"])

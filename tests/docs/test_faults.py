@@ -1,0 +1,46 @@
+"""The table of faults says what the tests say."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "faults.md"
+
+
+def rows():
+    for line in PAGE.read_text(encoding="utf-8").splitlines() if PAGE.exists() else []:
+        if re.match(r"\| [A-Z]\d+ \|", line):
+            cells = [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+            yield pytest.param(*cells[:4], id=f"{cells[0]} {cells[3].strip('`')}")
+
+
+def markers(test):
+    """The arguments of every fault marker on a test, among its decorators."""
+    path, *names = test.split("::")
+    nodes = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+    for name in names:
+        found = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name]
+        assert len(found) == 1, f"{path} has no {name}"
+        nodes = found[0].body
+    calls = [
+        node for decorator in found[0].decorator_list for node in ast.walk(decorator) if isinstance(node, ast.Call)
+    ]
+    return [
+        [ast.literal_eval(argument) for argument in call.args]
+        for call in calls
+        if ast.unparse(call.func) == "pytest.mark.fault"
+    ]
+
+
+@pytest.mark.parametrize(("number", "fault", "promise", "test"), rows())
+def test_a_row_is_what_its_test_says(number, fault, promise, test):
+    assert [number, fault, promise] in markers(test.strip("`"))
+
+
+def test_the_table_is_not_empty():
+    ids = {row.values[0] for row in rows()}
+    assert {f"A{n}" for n in range(1, 9)} <= ids
+    assert {"B1", "B2", "B3", "B4"} <= ids
