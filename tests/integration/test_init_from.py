@@ -64,7 +64,8 @@ def test_dropout_may_differ(place):
 def test_every_mismatch_in_one_line(place, capsys):
     config = GPTConfig(n_layer=3, n_head=4, n_embd=32, block_size=8, vocab_size=4, bias=False)
     save_model(place / "other", init_weights(GPT(config), seed=1), CharTokenizer("abcd"), {})
-    assert start("run", "--init-from=other", "--max-steps=1", "--model.position=rope") == 2
+    typed = ["--model.position=rope", "--model.bias", "--data.tokenizer=char"]
+    assert start("run", "--init-from=other", "--max-steps=1", *typed) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     for fault in (
@@ -84,9 +85,20 @@ def test_the_flags_of_the_message_help(place, capsys):
     assert start("first", "--max-steps=1", "--model.n-layer=3", "--model.no-bias") == 0
     Path("text.txt").write_text("over and over and over\n" * 300)
     capsys.readouterr()
-    assert start("second", "--init-from=runs/first", "--max-steps=1") == 2
+    assert start("second", "--init-from=runs/first", "--max-steps=1", "--data.tokenizer=char") == 2
     flags = capsys.readouterr().err.strip().split("; give ")[1].split()
     assert start("second", "--init-from=runs/first", "--max-steps=1", *flags) == 0
+
+
+def test_shape_and_tokenizer_are_the_models_unless_typed(place, capsys):
+    assert start("first", "--max-steps=1", "--model.n-layer=3", "--model.no-bias", "--model.position=rope") == 0
+    Path("text.txt").write_text("over and over and over\n" * 300)
+    words = [flag for flag in FLAGS if not flag.startswith("--model.")]
+    assert main(["train", "shakespeare", "--name=second", *words, "--init-from", "runs/first", "--max-steps=1"]) == 0
+    first, second = (load_model(Path("runs", name)) for name in ("first", "second"))
+    assert second.config == first.config
+    assert second.tokenizer.fingerprint == first.tokenizer.fingerprint
+    assert main(["train", "--resume", "runs/second", "--max-steps=2"]) == 0
 
 
 def test_no_model_there(place, capsys):

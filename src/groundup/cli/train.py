@@ -126,12 +126,25 @@ def read_request(words: list[str]) -> Request:
         base = _read_config(Path(config_file))
     else:
         base = _saved_config(Path(str(resume_dir)))
-    config = parse(TrainConfig, words, prog=prog, default=base, also=OWN_FLAGS)
+    config = parse(TrainConfig, [*_flags_of_init(words), *words], prog=prog, default=base, also=OWN_FLAGS)
     if resume:
         _refuse_changes(base, config)
     if allow_data_change and not resume:
         raise UsageError("--allow-data-change only means something with --resume")
     return Request(config=config, resume=resume, dry_run=dry_run, allow_data_change=allow_data_change)
+
+
+def _flags_of_init(words: list[str]) -> list[str]:
+    """With --init-from DIR, flags for the shape and the tokenizer of that model; those that were typed come after."""
+    path = _take_value(_split_equals(list(words), "--init-from"), "--init-from")
+    if path is None or {"-h", "--help"} & set(words):
+        return []
+    from groundup.training.init_from import flags_of
+
+    try:
+        return flags_of(Path(path))
+    except UserError:  # the run will say it, after what is wrong with the flags
+        return []
 
 
 def find_preset(name: str) -> TrainConfig:
@@ -169,12 +182,27 @@ def _saved_config(run_dir: Path) -> TrainConfig:
         )
     if not path.is_file():
         raise UsageError(f"{run_dir} holds no run to resume: there is no {path.name} in it")
-    saved = _read_config(path)
+    saved = _with_own_tokenizer(_read_config(path), run_dir)
     absolute = run_dir.resolve()
     if saved.run_dir.resolve() == absolute:
         return saved
     out_dir = run_dir.parent if run_dir.name == absolute.name else absolute.parent  # "." and ".." name no folder
     return dataclasses.replace(saved, name=absolute.name, out_dir=out_dir)
+
+
+def _with_own_tokenizer(saved: TrainConfig, run_dir: Path) -> TrainConfig:
+    """The file that a tokenizer came from may be gone; a run has a copy of its own."""
+    import dataclasses
+
+    if saved.data.tokenizer in ("char", "gpt2") or Path(saved.data.tokenizer).exists():
+        return saved
+    from groundup.checkpoint.artifact import TOKENIZER, find_model
+
+    try:
+        own = find_model(run_dir) / TOKENIZER
+    except UserError:
+        return saved
+    return dataclasses.replace(saved, data=dataclasses.replace(saved.data, tokenizer=str(own)))
 
 
 def _refuse_changes(saved: TrainConfig, asked: TrainConfig) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from groundup.checkpoint.artifact import LoadedModel, load_model
+from groundup.checkpoint.artifact import CONFIG, LoadedModel, find_model, load_model, read_config
 from groundup.config.errors import UsageError
 from groundup.config.model import GPTConfig
 from groundup.model.gpt import GPT
@@ -12,6 +12,24 @@ from groundup.tokenizer.io import FILE
 _SHAPE = ("n_layer", "n_head", "n_embd", "block_size", "position", "rope_base", "bias")
 """What decides the function of the weights. Dropout does not: fine-tuning may want more of it."""
 _BIAS = {True: "--model.bias", False: "--model.no-bias"}
+
+
+def flags_of(path: Path) -> list[str]:
+    """The flags of `groundup train` that ask for the shape and the tokenizer of a model folder.
+
+    Raises:
+        UserError: There is no model there.
+    """
+    folder = find_model(path)
+    config, _ = read_config(folder / CONFIG)
+    if not isinstance(config, GPTConfig):
+        return []  # `init_from` says so
+    return [*(word for name in _SHAPE for word in _flag(name, config)), "--data.tokenizer", str(folder / FILE)]
+
+
+def _flag(name: str, config: GPTConfig) -> list[str]:
+    value = getattr(config, name)
+    return [_BIAS[value]] if name == "bias" else [f"--model.{name.replace('_', '-')}", str(value)]
 
 
 def init_from(model: GPT, tokenizer: Tokenizer, path: Path) -> None:
@@ -45,7 +63,7 @@ def _mismatches(
         if mine == its or (name == "rope_base" and there.position != "rope"):
             continue
         faults.append(f"model.{name} is {mine} and its {its}")
-        flags.append(f"--model.{name.replace('_', '-')} {its}" if name != "bias" else _BIAS[its])
+        flags += _flag(name, there)
     if tokenizer.fingerprint != loaded.tokenizer.fingerprint:
         faults.append(
             f"the data's tokenizer ({tokenizer.vocab_size} ids) is not the one it learned with ({there.vocab_size} ids)"
