@@ -16,6 +16,7 @@
 # %%
 import math
 
+import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
@@ -105,6 +106,7 @@ image = heat_map(axes, P[chosen][:, chosen], labels, labels, vmin=0, vmax=0.6)
 axes.set_ylabel("current")
 axes.set_title("next", size=10)
 figure.colorbar(image, ax=axes, label="P(next | current)", shrink=0.7)
+plt.show()
 
 # %% [markdown]
 # Take a minute with it. The column of `e` and the column of the space are dark: much leads there. After `q` comes `u`.
@@ -250,6 +252,8 @@ axes.text(len(line), math.log(V) + 0.08, "guessing blindly, ln V", color=COLORS[
 axes.set_xticks(range(len(line)), [visible(c) for c in line], family="monospace")
 axes.tick_params(axis="x", length=0)
 axes.grid(visible=False, axis="x")
+plt.show()
+
 # %% [markdown]
 # A space after `e`, an `o` after `y`: cheap. Two letters cost more than blind guessing would: `u` after `d` and `g`
 # after `l` hardly ever happen. But nobody who remembers having read `indul` has any doubt about the `g`. What this
@@ -329,6 +333,8 @@ axes.plot(steps, adam_history, color=COLORS[0], label=f"Adam, {adam_history[-1]:
 axes.axhline(counted_loss, color=COLORS[1], linestyle="--", linewidth=1.2, label=f"the counts, {counted_loss:.4f}")
 axes.set(xscale="log", ylim=(2.3, 4.2))
 axes.legend(frameon=False)
+plt.show()
+
 # %% [markdown]
 # Both curves come down to the line that counting drew, and cannot cross it: the counts *are* the minimum. Of what
 # is written in the two tables, this much differs:
@@ -396,6 +402,7 @@ figure, axes = curve_axes("letters of context", "loss (nats per symbol)")
 axes.plot(orders, [row[1] for row in table], "o-", color=COLORS[4], label="the text that was counted")
 axes.plot(orders, [row[2] for row in table], "o-", color=COLORS[0], label="the text held out")
 axes.legend(frameon=False)
+plt.show()
 
 # %% [markdown]
 # At first each letter of context helps. Then the two curves part: the table gets better at the text it has counted and

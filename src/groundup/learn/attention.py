@@ -76,7 +76,7 @@ def draw_attention(patterns: Float[Tensor, "L H T T"], tokens: Sequence[str] = (
     n_layer, n_head, T, _ = patterns.shape
     if tokens and len(tokens) != T:
         raise UsageError(f"the patterns are of {T} positions, {len(tokens)} tokens were given")
-    side = max(2.2, 0.17 * T if tokens and T <= MAX_LABELS else 0)
+    side = max(2.2, 0.14 * T if tokens and T <= MAX_LABELS else 0)
     figure = Figure(figsize=(side * n_head + 0.4, (side + 0.25) * n_layer), dpi=100, layout="constrained")
     labels = [visible(token) for token in tokens] if T <= MAX_LABELS else []
     longest = max(map(len, labels), default=0)
