@@ -1,5 +1,9 @@
 """GPT-2 (Radford et al. 2019): token and position embeddings, blocks, a final norm, and the embedding again as head."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -27,6 +31,8 @@ class GPT(nn.Module):
         self.recompute = False
         """Keep only the input of each block and compute it again for the backward pass (Chen et al. 2016): a third
         more work, a fraction of the memory."""
+        self.recompute_context: Callable[[], AbstractContextManager[object]] | None = None
+        """What must stand around a block when it is computed again, as it stood around it the first time."""
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd) if config.position == "learned" else None
         self.h = nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)])
@@ -63,13 +69,23 @@ class GPT(nn.Module):
         else:
             rotation = rope_angles(positions, self.config.head_dim, self.config.rope_base, x.dtype)
         x = F.dropout(x, self.config.dropout, self.training)
-        recompute = self.recompute and torch.is_grad_enabled()
         for block in self.h:
-            # `checkpoint` keeps the random generators too: dropout drops the same elements both times.
-            x = checkpoint(block, x, rotation, use_reentrant=False) if recompute else block(x, rotation, cache)
+            if self.recompute and torch.is_grad_enabled():
+                # The random generators are kept, too: dropout drops the same elements both times.
+                x = checkpoint(block, x, rotation, use_reentrant=False, **self._contexts())
+            else:
+                x = block(x, rotation, cache)
         if cache is not None:
             cache.advance(idx.shape[1])
         return self.ln_f(x)
+
+    def _contexts(self) -> dict[str, Any]:
+        """For `checkpoint`: the contexts of the first computation of a block and of the second, where there are any.
+
+        torch.compile takes no `context_fn`, and needs none.
+        """
+        again = self.recompute_context
+        return {} if again is None else {"context_fn": lambda: (nullcontext(), again())}
 
     def new_cache(self, batch_size: int, max_tokens: int) -> KVCache:
         """An empty cache in the model's dtype and on its device."""

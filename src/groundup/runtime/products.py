@@ -70,11 +70,17 @@ def onednn_product(
 
 
 class WithOneDNN(nn.Module):
-    """A module whose `F.linear` in float32 on the CPU is computed by oneDNN, forward and backward."""
+    """A module whose `F.linear` in float32 on the CPU is computed by oneDNN, forward and backward.
+
+    Parts of it that compute again during the backward pass, which runs outside of `forward`, are told to do it alike.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
+        for part in module.modules():
+            if hasattr(part, "recompute_context"):
+                part.recompute_context = _OneDNN  # type: ignore[assignment]
 
     def forward(self, *args: Any) -> Any:
         """What the module returns."""

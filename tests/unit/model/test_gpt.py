@@ -208,10 +208,12 @@ def test_loss_is_a_sum_without_the_ignored():
 
 
 @pytest.mark.slow
-def test_compiled_equals_eager(tiny_model):
+@pytest.mark.parametrize("recompute", [False, True])
+def test_compiled_equals_eager(tiny_model, recompute):
+    tiny_model.recompute = recompute
     idx, targets = torch.randint(27, (2, 16)), torch.randint(27, (2, 16))
     eager = LossModule(tiny_model)
-    compiled = torch.compile(eager, dynamic=False)
+    compiled = torch.compile(eager, dynamic=False, fullgraph=True)
     torch.testing.assert_close(compiled(idx, targets), eager(idx, targets), atol=1e-4, rtol=1e-5)
 
 

@@ -68,6 +68,21 @@ def test_a_whole_model(monkeypatch):
 
 
 @needs_onednn
+def test_what_is_computed_again_is_computed_alike(tiny_model):
+    """The backward pass runs outside of `forward`; blocks computed again there must be oneDNN's as well."""
+    if not onednn_is_there(torch.device("cpu")):
+        pytest.skip("this build of PyTorch has no oneDNN")
+    module = WithOneDNN(LossModule(tiny_model.train()))
+    idx = torch.randint(27, (2, 16))
+    grads = []
+    for tiny_model.recompute in (False, True):
+        module.zero_grad()
+        module(idx, idx).backward()
+        grads.append([p.grad.clone() for p in tiny_model.parameters()])
+    for a, b in zip(*grads, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_only_what_it_can_do_is_taken(monkeypatch):
     count = Counter(monkeypatch)
     weight, wide = torch.randn(5, 8), torch.randn(32, 8)
