@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from groundup.bench.train import _split
+from groundup.bench.ours import split_of
 from groundup.config.model import GPTConfig
 from groundup.data.loader import TrainBatches
 from groundup.model.gpt import GPT
@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 
 def test_batches_are_pinned(tmp_path):
-    split = _split(np.arange(10_000) % 50, 50, tmp_path)
+    split = split_of(np.arange(10_000) % 50, 50, tmp_path)
     plain = TrainBatches(split, block_size=16, micro_batch_size=4, seed=0)
     pinned = TrainBatches(split, block_size=16, micro_batch_size=4, seed=0, pin_memory=True)
     for a, b in zip(plain.next_batch(), pinned.next_batch(), strict=True):
