@@ -40,7 +40,10 @@ def main() -> None:
     loaded = load_model(RUN)
     assert isinstance(loaded.model, GPT)
     patterns = attention_patterns(loaded.model, torch.tensor(loaded.tokenizer.encode(LINE)))
-    draw_attention(patterns[LAYER : LAYER + 1], list(LINE)).savefig(IMAGES / "attention.png")
+    figure = draw_attention(patterns[LAYER : LAYER + 1], list(LINE))
+    for head, axes in enumerate(figure.axes):
+        axes.set_title(f"layer {LAYER}, head {head}", size=9)
+    figure.savefig(IMAGES / "attention.png", bbox_inches="tight")
 
 
 def run_in_terminal(command: list[str]) -> pyte.Screen:

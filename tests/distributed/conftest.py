@@ -53,7 +53,7 @@ class Team:
             self.pipes.append(ours)
             self.processes.append(process)
 
-    def results(self, seconds=60.0):
+    def results(self, seconds=240.0):
         """What each rank returned; None of one that died."""
         values = [None] * len(self.pipes)
         waiting = dict(zip(self.pipes, range(len(self.pipes)), strict=True))
@@ -67,7 +67,7 @@ class Team:
                 except EOFError:
                     values[rank] = None
         for process in self.processes:
-            process.join(10)
+            process.join(60)
         return values
 
     def text(self, rank):

@@ -61,7 +61,7 @@ def checkpoints(name):
     return sorted(Path(f"runs/{name}/checkpoints").glob("step-*"))
 
 
-def until(condition, seconds=120.0):
+def until(condition, seconds=240.0):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := condition():
@@ -77,7 +77,7 @@ def test_a_killed_rank_is_started_again_and_the_bytes_are_those_of_an_undisturbe
     broken = torchrun("broken", steps, options=["--max-restarts=1"])
     until(lambda: checkpoints("broken"))
     rank_process(broken, 1).send_signal(signal.SIGKILL)
-    assert broken.wait(120) == 0, Path("broken.txt").read_text()
+    assert broken.wait(240) == 0, Path("broken.txt").read_text()
     output = Path("broken.txt").read_text()
     assert "torchrun started this job again" in output
     resumed = re.findall(r"resumed at step (\d+)", output)
@@ -93,14 +93,16 @@ def test_a_killed_rank_is_started_again_and_the_bytes_are_those_of_an_undisturbe
 
 
 @pytest.mark.slow
-@pytest.mark.fault("E1", "SIGTERM to torchrun", "the run saves and says how to go on")
+@pytest.mark.fault(
+    "E1", "SIGTERM to torchrun, and to a rank as well", "the run saves where it stops and says how to go on"
+)
 def test_sigterm_to_torchrun_saves(torchrun):
     """As a scheduler preempts: torchrun passes the signal on, and a rank that gets it twice still saves."""
     process = torchrun("preempted", "--max-steps=1000000")
     until(lambda: checkpoints("preempted"))
     rank_process(process, 0).send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
-    process.wait(60)
+    process.wait(240)
     output = Path("preempted.txt").read_text()
     assert "continue with: torchrun --standalone --nproc_per_node 2 -m groundup train --resume" in output
     step = int(re.search(r"stopped at step (\d+)", output)[1])

@@ -94,7 +94,7 @@ def checkpoints(name):
 @pytest.mark.fault("E7", "one of two hosts is killed and comes back", "the bytes are an undisturbed run's")
 def test_a_killed_host_comes_back_and_the_bytes_are_those_of_an_undisturbed_run(torchrun):
     pair = {host: torchrun(host, "broken", "job-1") for host in (1, 2)}
-    end = time.monotonic() + 120
+    end = time.monotonic() + 240
     while not checkpoints("broken"):
         assert time.monotonic() < end, Path("broken-1.txt").read_text()
         time.sleep(0.02)

@@ -88,7 +88,7 @@ def test_the_command_line_names_torchrun(monkeypatch):
     assert launcher() == "torchrun --nnodes 2 --nproc_per_node 2 -m "
 
 
-@pytest.mark.fault("E8", "a job begins again and again at one step", "after 3 times it stops, with the cause")
+@pytest.mark.fault("E8", "a job of torchrun begins for the 4th time at one step", "it stops, and says the cause")
 def test_a_job_does_not_begin_for_ever_at_one_step():
     world = World(job_store=HashStore())
     for _ in range(3):

@@ -7,6 +7,7 @@ from groundup.training.timing import DATA, FORWARD_BACKWARD, OPTIMIZER, StepCloc
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_real_gpu_the_parts_make_up_the_step():
     device = torch.device("cuda")
     a = torch.randn(4096, 4096, device=device)

@@ -142,12 +142,12 @@ def test_interrupted_says_one_line_and_goes_on(place):
     (place / "a.txt").write_text("the text that is long enough to be caught in the middle\n" * 300_000)
     words = [sys.executable, "-m", "groundup", "prepare", "a.txt", "out", "--tokenizer=char", "--workers=2"]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    end = time.monotonic() + 60
+    end = time.monotonic() + 240
     while not (place / "out/.work").exists() and time.monotonic() < end:
         time.sleep(0.01)
     time.sleep(0.15)
     os.killpg(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert (process.returncode, err) == (130, "groundup: interrupted; the same command goes on\n")
     assert prepare("a.txt", "out") == 0
     assert prepare("a.txt", "whole") == 0

@@ -44,10 +44,10 @@ def test_the_splits_are_the_text(folder):
 @pytest.mark.fault(
     "C2",
     "a bit of any file of a dataset is flipped",
-    "groundup data verify finds and names it",
+    "opening the dataset or verifying it names the file",
 )
 @pytest.mark.parametrize("n", [250, pytest.param(1000, marks=pytest.mark.slow)])
-def test_every_flipped_bit_of_a_dataset_is_found(folder, n):
+def test_every_flipped_bit_of_a_dataset_is_found(folder, record_property, n):
     rng = np.random.default_rng(n)
     files = sorted(folder.iterdir())
     assert len(files) == 6
@@ -64,23 +64,29 @@ def test_every_flipped_bit_of_a_dataset_is_found(folder, n):
         assert file.name in str(found.value)
         file.write_bytes(original)
     check(folder)
+    record_property("figure", f"{n:,} of {n:,} bits")
 
 
-def test_every_flipped_bit_of_a_header_is_refused_on_opening(folder):
+@pytest.mark.fault(
+    "C2", "a bit of the header of a dataset's shard is flipped", "the dataset is not opened; it is named"
+)
+def test_every_flipped_bit_of_a_header_is_refused_on_opening(folder, record_property):
     shard = folder / "train-000001.bin"
     original = shard.read_bytes()
-    for bit in range(0, 8 * 256, 5):
+    bits = range(0, 8 * 256, 5)
+    for bit in bits:
         damaged = bytearray(original)
         damaged[bit // 8] ^= 1 << bit % 8
         shard.write_bytes(damaged)
         with pytest.raises(UserError, match=r"train-000001\.bin"):
             TokenDataset(folder)
+    record_property("figure", f"{len(bits)} of {len(bits)} bits")
 
 
 @pytest.mark.fault(
     "C2",
-    "two shards have changed places",
-    "noticed when the dataset is opened or verified",
+    "two shards with equal headers have changed places",
+    "groundup data verify finds that their SHA-256 are not those of the index",
 )
 def test_shards_that_changed_places_are_noticed(folder):
     """Equal headers, other contents."""
@@ -103,8 +109,8 @@ def test_missing_and_foreign_files_are_named(folder, tmp_path):
 
 @pytest.mark.fault(
     "C3",
-    "shards of another tokenizer",
-    "refused",
+    "tokenizer.json beside the shards is another",
+    "refused when the tokenizer is loaded",
 )
 def test_another_tokenizer_is_refused(folder):
     path = folder / "tokenizer.json"

@@ -101,7 +101,7 @@ def test_a_damaged_copy_is_fetched_again(fetch, server):
 
 @pytest.mark.fault(
     "C7",
-    "a download is cut",
+    "a download is cut again and again",
     "it goes on where it was cut; the SHA-256 is that of the whole",
 )
 def test_cut_connections_are_resumed_where_they_were_cut(fetch, server):
@@ -168,7 +168,7 @@ def test_wrong_bytes_are_thrown_away(fetch):
 @pytest.mark.fault(
     "C7",
     "a file changes between two connections",
-    "never a mixture of both",
+    "the mixture of both is refused by its SHA-256; the next call fetches the file",
 )
 def test_a_file_that_changed_between_two_connections(fetch):
     """The beginning of one and the end of another are no file."""
@@ -217,8 +217,8 @@ def test_the_disk_refuses(fetch, monkeypatch, tmp_path):
 
 @pytest.mark.fault(
     "C6",
-    "two downloads of a file at once",
-    "neither takes the other's bytes",
+    "four downloads of a file at once",
+    "all end with the right bytes; the file is fetched once",
 )
 def test_two_at_once_do_not_mix_their_bytes(fetch, server):
     results = []

@@ -39,7 +39,7 @@ def stream_hash(split, *, world_size, micro_batch_size, n_samples):
 
 @pytest.mark.fault(
     "D2",
-    "another number of ranks, from any place of the stream",
+    "1, 2, 3, 4 or 8 ranks and any micro-batch, over several epochs",
     "the same samples in the same order",
 )
 @pytest.mark.parametrize("ahead", [1, 7, 1024])
@@ -103,6 +103,11 @@ def test_memory_and_disk_give_the_same(split, monkeypatch, in_memory):
     "the loader stops and goes on anywhere",
     "the samples that were to come",
 )
+@pytest.mark.fault(
+    "D2",
+    "the loader goes on anywhere with another number of ranks, of 1, 2 and 4",
+    "the samples that were to come, shared out among them",
+)
 @settings(max_examples=25, deadline=None)
 @given(before=st.integers(0, 120), worlds=st.tuples(st.sampled_from([1, 2, 4]), st.sampled_from([1, 2, 4])))
 def test_a_stream_goes_on_where_it_stood(make_split_once, before, worlds):
@@ -143,7 +148,7 @@ def make_split_once(tmp_path_factory):
 @pytest.mark.fault(
     "C9",
     "the data is another when a run is resumed",
-    "refused; --allow-data-change goes on",
+    "the loader refuses its fingerprint, unless it is told to go on",
 )
 def test_other_data_is_refused_unless_allowed(make_split, split):
     stream = batches(split)

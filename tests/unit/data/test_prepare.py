@@ -73,8 +73,8 @@ def test_the_stream_is_the_documents_in_order(tmp_path, corpus, random_texts, se
 
 @pytest.mark.fault(
     "C5",
-    "another number of workers",
-    "the same bytes",
+    "a preparation shared by 1 to 4 tasks that run in any order",
+    "the same bytes as by one",
 )
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
@@ -300,7 +300,7 @@ def count_points(monkeypatch, run):
     "crash at every point of a preparation",
     "done again, it ends with the bytes of an undisturbed one",
 )
-def test_a_crash_at_every_point(tmp_path, monkeypatch, corpus, random_texts, separated, contents):
+def test_a_crash_at_every_point(tmp_path, monkeypatch, record_property, corpus, random_texts, separated, contents):
     """Killed before each operation on the disk in turn, then run again; also killed at every point of one run."""
     texts = random_texts(7, n_parts=3, n_documents=4)
     n = count_points(monkeypatch, lambda: prepare(corpus(texts), separated, tmp_path / "whole", SMALL))
@@ -336,15 +336,18 @@ def test_a_crash_at_every_point(tmp_path, monkeypatch, corpus, random_texts, sep
     assert codes.count(42) > 5
     assert prepare(corpus(texts), separated, folder, SMALL) is not None
     assert contents(folder) == expected
+    record_property("figure", f"{n} of {n} points")
 
 
 @pytest.mark.fault(
     "C4",
-    "the disk refuses at any point of a preparation",
-    "one line of error; what is whole is kept, nothing half-written is used",
+    "the disk says ENOSPC or EIO at any call of a preparation",
+    "one line of error; done again, it ends with the bytes of an undisturbed one",
 )
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-def test_a_refusing_disk_at_every_point(tmp_path, monkeypatch, corpus, random_texts, separated, contents, code):
+def test_a_refusing_disk_at_every_point(
+    tmp_path, monkeypatch, record_property, corpus, random_texts, separated, contents, code
+):
     texts = random_texts(8, n_parts=2, n_documents=4)
     n = count_points(monkeypatch, lambda: prepare(corpus(texts), separated, tmp_path / "whole", SMALL))
     for k in range(n):
@@ -358,12 +361,14 @@ def test_a_refusing_disk_at_every_point(tmp_path, monkeypatch, corpus, random_te
         folder = tmp_path / str(k)
         with monkeypatch.context() as patch:
             patch.setattr(files, "fault_point", refuse)
-            with pytest.raises(UserError, match=os.strerror(code)):
+            with pytest.raises(UserError, match=os.strerror(code)) as error:
                 prepare(corpus(texts), separated, folder, SMALL)
+        assert "\n" not in str(error.value)
         assert not list(folder.rglob(".*.tmp-*"))
         assert prepare(corpus(texts), separated, folder, SMALL) is not None
         assert contents(folder) == contents(tmp_path / "whole")
         shutil.rmtree(folder)
+    record_property("figure", f"{n} of {n} calls")
 
 
 def test_leftovers_of_crashes_do_not_fill_the_disk(tmp_path, monkeypatch, corpus, random_texts, separated):
