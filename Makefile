@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TESTS ?= tests
+SOURCES := src tests docs notebooks runs
 
 .PHONY: demo test check fix docs pictures notebooks faults test-slow test-network test-gpu clean help
 
@@ -28,15 +29,15 @@ test: check
 	$(BIN)/python -m pytest --numprocesses 2 $(TESTS)
 
 check: $(VENV)/.dev
-	$(BIN)/ruff check src tests
-	$(BIN)/ruff format --check --quiet src tests
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check --quiet $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest tests/architecture
 
 fix: $(VENV)/.dev
-	$(BIN)/ruff check --fix src tests
-	$(BIN)/ruff format src tests
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
 
 # Its links are relative: open site/index.html, or serve the folder to have the search as well.
 docs: $(VENV)/.dev

@@ -347,7 +347,9 @@ whole = gradient([(idx, targets)])
 for size in (4, 2, 1):
     pieces = list(zip(idx.split(size), targets.split(size), strict=True))
     difference = (gradient(pieces) - whole).abs().max()
-    print(f"{len(pieces)} micro-batches of {size}: largest difference {difference:.1e} (largest entry {whole.max():.2f})")
+    print(
+        f"{len(pieces)} micro-batches of {size}: largest difference {difference:.1e} (largest entry {whole.max():.2f})"
+    )
     assert difference <= 1e-12
 
 # %% [markdown]
@@ -493,10 +495,10 @@ check("largest_scale", largest_scale)
 # constant from the first step on, one warms up and comes down.
 
 # %%
-from groundup.runtime.precision import Precision  # noqa: E402
-from groundup.training.signals import StopRequest  # noqa: E402
-from groundup.training.state import TrainState  # noqa: E402
-from groundup.training.trainer import Trainer  # noqa: E402
+from groundup.runtime.precision import Precision
+from groundup.training.signals import StopRequest
+from groundup.training.state import TrainState
+from groundup.training.trainer import Trainer
 
 STEPS, MICRO_STEPS, CPU = 160, 2, torch.device("cpu")
 
