@@ -62,13 +62,8 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "answer"), WRONG)
-def test_a_typical_mistake_fails_with_both_hints_in_turn(name, answer):
-    check = exercises("bigram")
-    first, second = check(name, answer), check(name, answer)
-    assert (first.passed, second.passed) == (False, False)
-    assert "Hint: " in first.lines[-1]
-    assert first.lines[-1] != second.lines[-1]
-    assert first.lines[:-1] == second.lines[:-1]
+def test_a_wrong_answer_gets_the_first_hint_and_then_the_second(name, answer, fails_with_both_hints):
+    fails_with_both_hints("bigram", name, answer)
 
 
 def test_every_exercise_has_a_mistake_that_is_tried():

@@ -72,28 +72,14 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("answer", "mistake"), WRONG)
-def test_a_wrong_answer_gets_the_first_hint_and_then_the_second(answer, mistake):
+def test_a_wrong_answer_gets_the_first_hint_and_then_the_second(answer, mistake, fails_with_both_hints):
     def wrong(*args):
         return answer(*args, mistake=mistake)
 
-    name = answer.__name__
-    check = exercises("gpt2")
-    first, second = check(name, wrong), check(name, wrong)
-    assert not first.passed
-    hints = check._find(name).hints
-    assert first.lines[-1] == f"Hint: {hints[0]}"
-    assert second.lines[-1] == f"Hint: {hints[1]}"
-    assert len(first.lines) > 1  # what was expected, and what came
+    fails_with_both_hints("gpt2", answer.__name__, wrong)
 
 
 @pytest.mark.parametrize("answer", RIGHT)
 def test_the_right_answer_passes(answer):
     verdict = exercises("gpt2")(answer.__name__, answer)
     assert verdict.passed, verdict.text
-
-
-def test_an_answer_that_is_not_written_costs_no_hint():
-    check = exercises("gpt2")
-    for name in check.names:
-        assert "so far" in check(name, lambda *args: None).lines[0]
-        assert check.hint(name) == check._find(name).hints[0]

@@ -91,18 +91,11 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("answer", "mistake"), WRONG)
-def test_a_wrong_answer_gets_the_first_hint_and_then_the_second(answer, mistake):
+def test_a_wrong_answer_gets_the_first_hint_and_then_the_second(answer, mistake, fails_with_both_hints):
     def wrong(*args):
         return answer(*args, mistake=mistake)
 
-    name = answer.__name__
-    check = exercises("inference")
-    first, second = check(name, wrong), check(name, wrong)
-    assert not first.passed
-    hints = check._find(name).hints
-    assert first.lines[-1] == f"Hint: {hints[0]}"
-    assert second.lines[-1] == f"Hint: {hints[1]}"
-    assert len(first.lines) > 1  # what was expected, and what came
+    fails_with_both_hints("inference", answer.__name__, wrong)
 
 
 @pytest.mark.parametrize("answer", RIGHT)
@@ -115,10 +108,3 @@ def test_a_decoder_without_a_cache_is_right_but_told_that_it_reads_too_much():
     verdict = exercises("inference")("cached_decode", greedy_decode)
     assert not verdict.passed
     assert "let the model read" in verdict.text
-
-
-def test_an_answer_that_is_not_written_costs_no_hint():
-    check = exercises("inference")
-    for name in check.names:
-        assert "so far" in check(name, lambda *args: None).lines[0]
-        assert check.hint(name) == check._find(name).hints[0]

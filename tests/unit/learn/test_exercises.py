@@ -134,3 +134,11 @@ def test_wrong_names_are_told():
         exercises("bigram")("counts", lambda: 0)
     with pytest.raises(UsageError, match="count_pairs"):
         exercises("bigram").hint("counts")
+
+
+@pytest.mark.parametrize("lesson", ["bigram", "build_gpt", "tokenization", "training", "inference", "gpt2"])
+def test_in_every_lesson_an_answer_that_is_not_written_costs_no_hint(lesson):
+    check = exercises(lesson)
+    for name in check.names:
+        assert "so far" in check(name, lambda *args: None).lines[0]
+        assert check.hint(name) == check._find(name).hints[0]
