@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from latex2mathml.converter import convert as mathml
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "groundup"
 LANGUAGES = {".py": "python", ".sh": "bash", ".toml": "toml", ".json": "json", ".yml": "yaml", ".txt": "text"}
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
+FORMULA = re.compile(r"(\$\$?)(?!\s)([^$]+?)(?<!\s)\1")
 FENCE = re.compile(r"^(```.*?^```)", re.MULTILINE | re.DOTALL)
 
 
@@ -153,7 +155,7 @@ def notebook_page(notebook: dict[str, Any]) -> str:
     parts = []
     for cell in notebook["cells"]:
         text = "".join(cell["source"])
-        parts.append(text if cell["cell_type"] == "markdown" else fenced(text, "python"))
+        parts.append(drawn_formulas(text) if cell["cell_type"] == "markdown" else fenced(text, "python"))
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             if "image/png" in data:
@@ -162,3 +164,12 @@ def notebook_page(notebook: dict[str, Any]) -> str:
             elif said := "".join(output.get("text", data.get("text/plain", []))):
                 parts.append(fenced(re.sub(r"\x1b\[[0-9;]*m", "", said), "text"))
     return "\n\n".join(parts) + "\n"
+
+
+def drawn_formulas(text: str) -> str:
+    """LaTeX between dollars as MathML, which browsers draw without a script."""
+
+    def drawn(match: re.Match[str]) -> str:
+        return mathml(" ".join(match[2].split()), display="block" if match[1] == "$$" else "inline")
+
+    return FORMULA.sub(drawn, text)

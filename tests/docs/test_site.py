@@ -74,6 +74,15 @@ def test_nothing_is_loaded_from_elsewhere(site, pages):
         assert not re.search(r"(@import|url\()\s*[\"']?(https?:)?//", style.read_text("utf-8")), style.name
 
 
+def test_formulas_are_drawn(site):
+    """By the browser itself: no script, and no LaTeX left."""
+    lessons = {path.name: path.read_text("utf-8") for path in (site / "source" / "notebooks").glob("*.html")}
+    assert "<math" in lessons["build_gpt.ipynb.html"]
+    for name, html in lessons.items():
+        prose = re.sub(r"<pre.*?</pre>|<code.*?</code>", "", html, flags=re.DOTALL)
+        assert not re.search(r"\$[^$<]*[\\^_][^$<]*\$", prose), name
+
+
 def test_every_link_and_anchor_resolves(site, pages):
     for name, page in pages.items():
         if name == "404.html":
