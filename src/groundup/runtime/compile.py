@@ -40,6 +40,7 @@ def maybe_compile(
     run: Callable[[nn.Module], None],
     n_runs: int,
     device: torch.device,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Choice:
     """Compile a module where that is asked for, or pays.
 
@@ -50,6 +51,7 @@ def maybe_compile(
         run: Runs a module once, forward and backward, without a lasting effect.
         n_runs: How often the run will do that.
         device: Where it computes.
+        say: Told that it begins: it is silent for long, and the longer the busier the machine is.
 
     Raises:
         UserError: mode is on and the compiler fails.
@@ -62,6 +64,7 @@ def maybe_compile(
         usual = _seconds(lambda: run(uncompiled), device)
         if n_runs * usual * BEST_GAIN < COMPILE_SECONDS:
             return Choice(uncompiled, compiled=False)
+    say("trying torch.compile, which may take minutes (--runtime.compile off does without)")
     compiled = cast("nn.Module", torch.compile(module, dynamic=False))
     start = time.perf_counter()
     try:

@@ -46,15 +46,19 @@ def build_loss_module(
     def micro_step(module: nn.Module) -> None:
         _try_micro_step(module, machine, size=machine.micro_batch_size, block_size=model.config.block_size)
 
+    def say(line: str) -> None:
+        console.print(line, highlight=False)
+
     def choose(mode: str) -> Choice:
-        return maybe_compile(plain, eager=eager, mode=mode, run=micro_step, n_runs=n_runs, device=machine.device)
+        device = machine.device
+        return maybe_compile(plain, eager=eager, mode=mode, run=micro_step, n_runs=n_runs, device=device, say=say)
 
     # All ranks must compute alike, and what was measured on one decides for all.
     choice = choose(compile_mode) if machine.world.is_main else None
     compiled = machine.world.broadcast("on" if choice and choice.compiled else "off")
     choice = choice or choose(compiled)
     if choice.note:
-        console.print(choice.note, highlight=False)
+        say(choice.note)
     module = choice.module
     # Where memory may run out in any backward pass, the trainer exchanges gradients after it.
     replicated = machine.parallel == "ddp" and not machine.halves

@@ -29,13 +29,14 @@ class Machine:
     def __init__(self, patch, *, eager, compiled=math.inf, cost=0.0, fails=None):
         self.clock, self.plain, self.fast = Clock(), nn.Identity(), nn.Identity()
         self.eager, self.compiled, self.cost, self.fails = eager, compiled, cost, fails
-        self.compilations = 0
+        self.compilations, self.said = 0, []
         patch.setattr(module, "time", self.clock)
         patch.setattr(module.torch, "compile", self.compile)
 
     def compile(self, plain, *, dynamic):
         assert plain is self.plain
         assert dynamic is False
+        assert len(self.said) == 1, "a compilation must be told before it begins"
         self.compilations += 1
         return self.fast
 
@@ -49,7 +50,7 @@ class Machine:
         self.cost = 0.0
 
     def choose(self, mode, n_runs):
-        return maybe_compile(self.plain, mode=mode, run=self.run, n_runs=n_runs, device=CPU)
+        return maybe_compile(self.plain, mode=mode, run=self.run, n_runs=n_runs, device=CPU, say=self.said.append)
 
 
 def test_off_does_nothing(monkeypatch):
@@ -79,6 +80,7 @@ def test_auto_does_not_try_where_it_cannot_pay(monkeypatch):
     choice = machine.choose("auto", 1000)  # ten seconds of work
     assert choice.module is machine.plain
     assert machine.compilations == 0
+    assert machine.said == []
 
 
 def test_auto_goes_back_when_it_measures_no_gain(monkeypatch):
