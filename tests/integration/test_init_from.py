@@ -90,11 +90,12 @@ def test_the_flags_of_the_message_help(place, capsys):
     assert start("second", "--init-from=runs/first", "--max-steps=1", *flags) == 0
 
 
-def test_shape_and_tokenizer_are_the_models_unless_typed(place, capsys):
+@pytest.mark.parametrize("preset", ["shakespeare", "gpt2-fineweb"])  # the second asks for GPT-2's vocabulary
+def test_shape_and_tokenizer_are_the_models_unless_typed(place, capsys, preset):
     assert start("first", "--max-steps=1", "--model.n-layer=3", "--model.no-bias", "--model.position=rope") == 0
     Path("text.txt").write_text("over and over and over\n" * 300)
     words = [flag for flag in FLAGS if not flag.startswith("--model.")]
-    assert main(["train", "shakespeare", "--name=second", *words, "--init-from", "runs/first", "--max-steps=1"]) == 0
+    assert main(["train", preset, "--name=second", *words, "--init-from", "runs/first", "--max-steps=1"]) == 0
     first, second = (load_model(Path("runs", name)) for name in ("first", "second"))
     assert second.config == first.config
     assert second.tokenizer.fingerprint == first.tokenizer.fingerprint

@@ -24,7 +24,8 @@ def flags_of(path: Path) -> list[str]:
     config, _ = read_config(folder / CONFIG)
     if not isinstance(config, GPTConfig):
         return []  # `init_from` says so
-    return [*(word for name in _SHAPE for word in _flag(name, config)), "--data.tokenizer", str(folder / FILE)]
+    shape = [word for name in _SHAPE for word in _flag(name, config)]
+    return [*shape, "--model.vocab-size", "0", "--data.tokenizer", str(folder / FILE)]
 
 
 def _flag(name: str, config: GPTConfig) -> list[str]:
