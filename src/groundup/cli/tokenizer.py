@@ -121,13 +121,20 @@ def _train(argv: Sequence[str]) -> int:
 
 
 def _texts(options: TrainOptions) -> Iterator[str]:
-    """What to learn from."""
+    """What to learn from.
+
+    Raises:
+        UserError: A file cannot be read, is not UTF-8 or is empty.
+    """
     from groundup.config.data import DataConfig
     from groundup.data.corpus import make_source
     from groundup.data.text_files import read_text
 
     for file in options.files:
-        yield read_text(file)
+        text = read_text(file)
+        if not text:
+            raise UserError(f"{file} is empty")
+        yield text
     if options.source is not None:
         source = make_source(DataConfig(source=options.source))
         for part in source.parts():

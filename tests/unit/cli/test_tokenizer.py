@@ -58,6 +58,13 @@ def test_both_trainers_write_the_same_file(corpus, tmp_path, capsys):
     assert "fewer than the 4,096 asked for" in capsys.readouterr().out
 
 
+def test_train_refuses_an_empty_file(tmp_path, capsys):
+    (tmp_path / "empty.txt").touch()
+    assert main(["tokenizer", "train", str(tmp_path / "empty.txt"), "--out", str(tmp_path / "t.json")]) == 1
+    assert capsys.readouterr().err == f"groundup: {tmp_path / 'empty.txt'} is empty\n"
+    assert not (tmp_path / "t.json").exists()
+
+
 def test_train_takes_a_pattern_and_special_tokens(corpus, tmp_path):
     out = tmp_path / "t.json"
     words = ["--special", "<|a|>", "--special", "<|b c|>", "--pattern", r"\w+", "--out", str(out)]
