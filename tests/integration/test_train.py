@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -114,6 +115,16 @@ def test_a_run_leaves_all_that_is_promised(place, capsys):
     spoken = capsys.readouterr().out
     assert spoken.startswith("SPEAKER")
     assert len(spoken) == len("SPEAKER") + 8 + 1
+
+
+def test_what_to_try_next_can_be_tried(place, capsys):
+    """The model of a text without line breaks cannot begin at one: the suggestion names a prompt."""
+    Path("text.txt").write_text("foxes jump over lazy dogs " * 400)
+    assert start("line", "--max-steps=1", "--eval.sample-every=0") == 0
+    suggested = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  groundup generate")]
+    words = shlex.split(suggested[0])[1:]
+    assert "--prompt" in words
+    assert main([*words, "--max-new-tokens=4"]) == 0
 
 
 def test_learns_more_than_a_bigram(place):

@@ -262,7 +262,9 @@ def _finish(run: Run, config: TrainConfig, facts: dict[str, Any], log: Logger, p
 def _next_steps(config: TrainConfig, prompt: str) -> str:
     """Commands that fit this run, to be copied."""
     run_dir = shlex.quote(str(config.run_dir))
-    begin = '--prompt "JULIET:" ' if prompt.startswith("ROMEO") else ""
+    # Generation begins at a line break unless told otherwise, which not every tokenizer knows.
+    speaker = '"JULIET:"' if prompt.startswith("ROMEO") else shlex.quote(prompt)
+    begin = "" if prompt == "\n" else f"--prompt {speaker} "
     if config == RECIPES.get(config.name):
         more = f"{config.name} --model.n-layer {config.model.n_layer + 2}"
     else:
