@@ -1,5 +1,6 @@
 """Small things that many tests need."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.tokenizer.char import CharTokenizer
 
-# Machines that test are busy: how long an example takes says nothing about it.
+# Machines that test are busy: how long something takes says nothing about it.
+os.environ |= {"WANDB__SERVICE_WAIT": "240", "WANDB_INIT_TIMEOUT": "240"}
 settings.register_profile("groundup", deadline=None)
 settings.load_profile("groundup")
 

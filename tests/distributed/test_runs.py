@@ -79,12 +79,12 @@ def test_rank_0_alone_writes_and_prints(train, place):
 @pytest.mark.fault(
     "D2",
     "stopped and resumed with 1 -> 2 -> 4 -> 1 ranks, FSDP on 2 and 4",
-    "the run of one process: its place, its losses",
+    "the run of one process, by its place and its losses",
 )
 @pytest.mark.fault(
     "D3",
     "16 steps on 1 -> 2 -> 4 -> 1 ranks",
-    "losses, gradient norms and validation loss to 1e-6 those of one process",
+    "losses, gradient norms, validation loss: to 1e-6 those of one process",
 )
 def test_resumed_with_other_world_sizes_it_is_the_same_run(train):
     """1 -> 2 -> 4 -> 1 ranks, each stopped by a signal, against one process: the same samples, losses to 1e-6.

@@ -1,8 +1,10 @@
 """What goes wrong in the middle of training, by the command line: signals, disks, spikes, processes left behind."""
 
 import errno
+import itertools
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from torch._dynamo.callback import callback_handler
 
 from groundup.checkpoint.state import CheckpointStore
 from groundup.cli.main import main
@@ -19,6 +22,7 @@ from groundup.data.loader import TrainBatches
 from groundup.model.loss import LossModule
 from groundup.runtime import files
 from groundup.training.metrics import MetricsLog
+from groundup.training.trainer import Trainer
 
 RUN = [
     "train", "shakespeare", "--data.source=text", "--data.path=text.txt", "--model.n-layer=1", "--model.n-head=2",
@@ -45,12 +49,6 @@ def rows(key, name="run"):
 
 def checkpoints(name="run"):
     return sorted(Path(f"runs/{name}/checkpoints").glob("step-*"))
-
-
-def verified(step):
-    found = CheckpointStore(Path("runs/run/checkpoints")).latest_verified()
-    assert not found.notes
-    return found.checkpoint.path.name == f"step-{step:07d}"
 
 
 def newest():
@@ -105,6 +103,89 @@ def test_a_signal_at_any_moment_saves_and_leaves(monkeypatch, moment, step, numb
     assert done
     assert newest() == f"step-{step:07d}"
     assert rows("event") == ["stopped"]
+
+
+def act_at_call(monkeypatch, k, act):
+    """Do something at the k-th call of a Python function within Trainer.fit; a list that gets the step there is of, and
+    one that gets the number of calls."""
+    fit, steps, calls = Trainer.fit, [], []
+
+    def watched(self):
+        counter = itertools.count()
+
+        def heard(frame, event, _):
+            if event == "call" and next(counter) == k:
+                steps.append(self.state.step)
+                act()
+
+        sys.setprofile(heard)
+        try:
+            fit(self)
+        finally:
+            sys.setprofile(None)
+            calls.append(next(counter))
+
+    monkeypatch.setattr(Trainer, "fit", watched)
+    return steps, calls
+
+
+@pytest.mark.slow
+@pytest.mark.fault(
+    "E2",
+    "SIGTERM or SIGINT at any call of a Python function while a run trains, saving at once or in the background",
+    "saved within one more step; resumed, it ends with the bytes of an undisturbed run",
+)
+def test_a_signal_at_any_call_saves_and_the_rest_is_as_if_nothing_had_been(monkeypatch, record_property):
+    n, last, moments, hit = 50, 12, random.Random(2), 0
+    for _ in range(2):  # the first run also imports
+        with monkeypatch.context() as patch:
+            _, calls = act_at_call(patch, -1, None)
+            assert main([*RUN, f"--max-steps={last}"]) == 0
+    whole = [(checkpoints()[-1] / name).read_bytes() for name in ("model.safetensors", "training.safetensors")]
+    while hit < n:
+        number = (signal.SIGTERM, signal.SIGINT)[hit % 2]
+        words = ["--checkpoint.background=on"] if hit % 4 > 1 else []
+        k = moments.randrange(calls[0])
+        with monkeypatch.context() as patch:
+            steps, _ = act_at_call(patch, k, lambda number=number: signal.raise_signal(number))
+            code = main([*RUN, f"--max-steps={last}", *words])
+        if not steps:  # fewer calls this time
+            continue
+        hit += 1
+        stopped = int(newest().removeprefix("step-"))
+        assert stopped - steps[0] <= 1, f"call {k}"
+        assert code == (128 + number if stopped < last else 0), f"call {k}"
+        if stopped < last:
+            assert main(["train", "--resume", "runs/run"]) == 0
+        assert newest() == f"step-{last:07d}"
+        ends = [(checkpoints()[-1] / name).read_bytes() for name in ("model.safetensors", "training.safetensors")]
+        assert ends == whole, f"call {k}"
+    record_property("figure", f"{n} of {n} moments")
+
+
+@pytest.mark.slow
+@pytest.mark.fault("E2", "SIGTERM or SIGINT while the model is compiled", "the step is made and saved")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_compiling(monkeypatch, number):
+    fit, done = Trainer.fit, []
+
+    def once(arguments):
+        if not done:
+            done.append(arguments)
+            signal.raise_signal(number)
+
+    def watched(self):
+        torch.compiler.reset()  # as if nothing had been compiled before the first step; forgets callbacks, too
+        callback_handler.register_start_callback(once)
+        fit(self)
+
+    monkeypatch.setattr(Trainer, "fit", watched)
+    try:
+        assert main([*RUN, "--max-steps=100", "--runtime.compile=on"]) == 128 + number
+    finally:
+        torch.compiler.reset()
+    assert done
+    assert newest() == "step-0000001"
 
 
 @pytest.mark.fault(

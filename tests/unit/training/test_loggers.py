@@ -1,5 +1,6 @@
 import json
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,7 @@ def test_weights_and_biases_offline_writes_what_sync_will_send(tmp_path, monkeyp
     folder.mkdir()
     options = {"mode": "offline", "project": "lab", "config": {"parameters": 7, "config": {"seed": 3}}}
     for rows in (ROWS, [{"step": 3, "train/loss": 3.0}]):  # a run, and the same run resumed
+        time.sleep(1.1)  # its files are named by the second in which it begins
         log = WeightsAndBiases(folder, **options)
         for row in rows:
             log.write(**row)
