@@ -108,7 +108,8 @@ def test_a_crash_at_every_point_of_saving_shares(start, record_property):
 )
 def test_timed_kills_of_ranks_with_shares(start, record_property):
     moments, n, before, folder = random.Random(1), 20, 0, Path("runs/run/checkpoints")
-    every = ["--checkpoint.every=1", "--max-steps=600", "--runtime.timeout=60"]
+    constant = ["--optim.lr=0.001", "--optim.min-lr=0.001", "--optim.warmup-steps=0"]  # whatever max_steps is
+    every = ["--checkpoint.every=1", *constant, "--max-steps=3000", "--runtime.timeout=60"]
     for life in range(n):
         team = begin(start, "run", *([] if life else every), resume=life > 0)
         end = time.monotonic() + 240
@@ -123,7 +124,7 @@ def test_timed_kills_of_ranks_with_shares(start, record_property):
         assert step > before
         before = step
     finish(begin(start, "run", f"--max-steps={before + 2}", resume=True))
-    finish(begin(start, "whole", *every[:1], f"--max-steps={before + 2}"))
+    finish(begin(start, "whole", *every[:4], f"--max-steps={before + 2}"))
     name = f"step-{before + 2:07d}"
     run, whole = contents(folder / name), contents(Path("runs/whole/checkpoints") / name)
     assert {k: v for k, v in run.items() if k != "training.json"} == {
