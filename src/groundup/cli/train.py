@@ -115,7 +115,8 @@ def read_request(words: list[str]) -> Request:
     if len(named) != 1:
         raise UsageError("name one of: a preset, --config FILE, --resume DIR (see groundup train --help)")
 
-    prog = f"groundup train {preset or '--config' if not resume_dir else '--resume'}"
+    source = ["--config", config_file] if config_file else ["--resume", resume_dir]
+    prog = "groundup train " + (preset or shlex.join(map(str, source)))  # messages send to its --help
     if preset is not None:
         base = find_preset(preset)
         if resume:

@@ -141,6 +141,17 @@ def test_every_mistake_is_one_line_and_2(words, message, capsys):
     assert line.startswith(message)
 
 
+def test_a_mistake_in_a_flag_names_a_help_that_can_be_had(capsys):
+    saved(Path("my c.json"), RECIPES["tiny-shakespeare"])
+    _, line = error_of(capsys, "--config", "my c.json", "--model.n-head=3")
+    words = shlex.split(line.rpartition("(see ")[2].rstrip(")"))
+    assert words == ["groundup", "train", "--config", "my c.json", "--help"]
+    with pytest.raises(SystemExit) as stopped:
+        main(words[1:])
+    assert not stopped.value.code
+    assert "--model.n-head" in capsys.readouterr().out
+
+
 def test_a_config_file_that_cannot_be_used_is_named(capsys):
     assert error_of(capsys, "--config", "gone.json") == (1, "cannot read gone.json: No such file or directory")
     Path("bad.json").write_text('{"model": {"n_layr": 3}}')
