@@ -332,7 +332,7 @@ def test_a_crash_at_every_point(tmp_path, monkeypatch, record_property, corpus, 
         assert contents(folder) == expected, f"after a crash at point {k}"
         shutil.rmtree(folder)
     folder = tmp_path / "often"
-    codes = [killed_at(5, folder) for _ in range(n)]
+    codes = [killed_at(5, folder) for _ in range(20)]
     assert codes.count(42) > 5
     assert prepare(corpus(texts), separated, folder, SMALL) is not None
     assert contents(folder) == expected
