@@ -31,6 +31,10 @@ EXTRAS = {
     "eval": "lm_eval",
     "tensorboard": "tensorboard",
     "wandb": "wandb",
+    "notebooks": "jupytext",
+    "docs": "mkdocs",
+    "notebooks": "nbclient",
+    "docs": "latex2mathml",
 }
 
 
@@ -43,7 +47,7 @@ def examine() -> dict[str, str]:
     facts["threads"] = str(torch.get_num_threads())
     facts["memory"] = _memory(device)
     facts["disk free here"] = f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB"
-    for size in ("nano", "gpt2"):
+    for size in ("nano", "gpt2"):  # the last is what the ceiling below is for; a second look may say otherwise
         chosen = pick_precision("auto", device, n_embd=MODELS[size].n_embd)
         facts[f"precision for {size}"] = f"{chosen.name}: {chosen.why}"
     rates = _rates(device)
@@ -53,8 +57,7 @@ def examine() -> dict[str, str]:
     facts["torch.compile"] = _compile(device)
     facts["extras installed"] = ", ".join(e for e, package in EXTRAS.items() if _installed(package)) or "none"
     model = MODELS["gpt2"]
-    chosen_rate = rates[pick_precision("auto", device, n_embd=model.n_embd).name]
-    ceiling = chosen_rate / flops_per_token(model, model.block_size)
+    ceiling = rates[chosen.name] / flops_per_token(model, model.block_size)
     facts["GPT-2 124M at best"] = f"{quantity(ceiling)} tokens/s if every operation ran at the rate of a large product"
     return facts
 

@@ -23,6 +23,8 @@ def fast(monkeypatch):
     for module in (doctor, doctor.pick_precision.__globals__):
         target = module if isinstance(module, dict) else vars(module)
         monkeypatch.setitem(target, "gemm_rate", lambda device, precision: rates[precision])
+    speedup = lambda device, precision, *, over: rates[precision] / rates[over]  # noqa: E731
+    monkeypatch.setitem(doctor.pick_precision.__globals__, "gemm_speedup", speedup)
     monkeypatch.setattr(doctor, "copy_bandwidth", lambda device: 2e10)
     monkeypatch.setattr(doctor, "maybe_compile", lambda *args, **options: None)
 
