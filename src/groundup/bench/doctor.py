@@ -32,8 +32,6 @@ EXTRAS = {
     "tensorboard": "tensorboard",
     "wandb": "wandb",
     "notebooks": "jupytext",
-    "docs": "mkdocs",
-    "notebooks": "nbclient",
     "docs": "latex2mathml",
 }
 

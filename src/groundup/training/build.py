@@ -163,7 +163,7 @@ def resolve_model(config: GPTConfig, tokenizer: Tokenizer) -> GPTConfig:
     if config.vocab_size not in (0, tokenizer.vocab_size):
         raise UserError(
             f"model.vocab_size is {config.vocab_size} but the data's tokenizer has {tokenizer.vocab_size} ids;"
-            " use 0 to take the tokenizer's"
+            " --model.vocab-size 0 takes the tokenizer's"
         )
     return replace(config, vocab_size=tokenizer.vocab_size)
 

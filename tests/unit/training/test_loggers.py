@@ -149,6 +149,14 @@ def records(path: Path):
             whole = b""
 
 
+def wait_for_the_end(path: Path):
+    """wandb's service answers that a run has ended a moment before its last records are in the file."""
+    deadline = time.monotonic() + 60
+    while not any(record.WhichOneof("record_type") == "exit" for record in records(path)):
+        assert time.monotonic() < deadline, f"{path} has no end"
+        time.sleep(0.05)
+
+
 def history(path: Path):
     rows = {}
     for record in records(path):
@@ -173,6 +181,8 @@ def test_weights_and_biases_offline_writes_what_sync_will_send(tmp_path, monkeyp
         log.close(failed=False)
     files = sorted(folder.glob("wandb/offline-run-*/*.wandb"))
     assert len(files) == 2
+    for file in files:
+        wait_for_the_end(file)
     runs = [record.run for file in files for record in records(file) if record.WhichOneof("record_type") == "run"]
     assert {run.run_id for run in runs} == {(folder / "wandb" / "groundup-id").read_text()}
     assert {(run.project, run.display_name) for run in runs} == {("lab", "my run")}
