@@ -35,7 +35,7 @@ def markers(test):
     ]
 
 
-@pytest.mark.parametrize(("number", "fault", "promise", "test"), rows())
+@pytest.mark.parametrize(("number", "fault", "promise", "test"), list(rows()))
 def test_a_row_is_what_its_test_says(number, fault, promise, test):
     assert [number, fault, promise] in markers(test.strip("`"))
 
