@@ -51,7 +51,7 @@ notebooks: $(VENV)/.dev
 	$(BIN)/python -m groundup.learn.notebooks build
 
 faults: $(VENV)/.dev
-	$(BIN)/python -m pytest -p tests.faults_report --faults docs/faults.md -m "not gpu and not network" --timeout 3600 $(TESTS)
+	$(BIN)/python -m pytest --numprocesses 2 -p tests.faults_report --faults docs/faults.md -m "not gpu and not network" --timeout 3600 $(TESTS)
 
 test-slow: $(VENV)/.eval
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(TESTS)
