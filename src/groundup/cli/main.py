@@ -51,9 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # a full disk is told below, and not by Python at exit
         return code
     except UserError as error:
-        # Wrong usage is the same in all processes that torchrun starts on a machine: one of them tells it.
-        if not isinstance(error, UsageError) or os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"groundup: {error}", file=sys.stderr)
+        print(f"groundup: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("groundup: interrupted", file=sys.stderr)

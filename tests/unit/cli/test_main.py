@@ -94,20 +94,6 @@ def test_the_users_errors_are_one_line_and_a_code(error, code, command, capsys):
     assert error_of(capsys, ["doctor"], code) == str(error)
 
 
-@pytest.mark.parametrize(("kind", "tell"), [(UsageError, [True, False]), (UserError, [True, True])])
-def test_one_process_of_a_machine_tells_of_wrong_usage(kind, tell, command, capsys, monkeypatch):
-    """A failure may be one process's alone, so each tells its own."""
-
-    def fail(argv):
-        raise kind("no")
-
-    command(fail)
-    for rank, told in enumerate(tell):
-        monkeypatch.setenv("LOCAL_RANK", str(rank))
-        assert main(["doctor"]) == kind("no").exit_code
-        assert capsys.readouterr().err == ("groundup: no\n" if told else "")
-
-
 def test_our_errors_keep_their_traceback(command):
     command(lambda argv: 1 // 0)
     with pytest.raises(ZeroDivisionError):
