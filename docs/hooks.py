@@ -46,7 +46,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add a page of API for every room, and a page for every file of the repository that is linked to."""
     for room in rooms():
         files.append(File.generated(config, f"reference/{room}.md", content=reference(room)))
-    waiting = {file.src_uri: read(file) for file in files.documentation_pages()}
+    waiting = {file.src_uri: file.content_string for file in files.documentation_pages()}
     done: set[str] = set()
     while waiting:
         uri, text = waiting.popitem()
@@ -57,11 +57,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
             if target.endswith((".md", ".ipynb")):
                 waiting[f"../{target}"] = page
     return files
-
-
-def read(file: File) -> str:
-    """The text of a page."""
-    return file.content_string
 
 
 def outside(uri: str, text: str) -> set[str]:

@@ -128,6 +128,11 @@ def find_model(path: Path) -> Path:
     raise UserError(f"{path} holds no model: neither {WEIGHTS} nor model/ nor checkpoints/ is in it")
 
 
+def folders_around(path: Path) -> tuple[Path, Path, Path]:
+    """A folder and the two above it: of a model folder or a checkpoint, the run is among them."""
+    return (path, *path.resolve().parents[:2])  # type: ignore[return-value]
+
+
 def read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
     """The shape of the model in a folder, and what training noted of it.
 

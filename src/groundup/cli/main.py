@@ -65,8 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return 1
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
-            raise
+        if not isinstance(error, MemoryError):
+            from groundup.runtime.memory import is_out_of_memory
+
+            if not is_out_of_memory(error):
+                raise
         asked = re.search(r"(tried|unable) to allocate [\d.,]+ \w+", str(error), re.IGNORECASE)
         said = f" ({asked[0][0].lower()}{asked[0][1:]})" if asked else ""
         print(f"groundup: out of memory{said}; a smaller batch, context or model needs less", file=sys.stderr)
@@ -79,13 +82,6 @@ def _drop_output() -> None:
         sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Whether the memory of the machine or of its GPU was too small; torch need not be imported to know."""
-    return isinstance(error, MemoryError) or (
-        type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error)
-    )
 
 
 def run(command: str, argv: list[str]) -> int:

@@ -3,7 +3,7 @@
 import difflib
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from groundup.cli.parse import parse
@@ -174,8 +174,6 @@ def _read_config(path: Path) -> TrainConfig:
 
 def _saved_config(run_dir: Path) -> TrainConfig:
     """The config of a run folder; the folder may have been moved since."""
-    import dataclasses
-
     path = run_dir / "config.json"
     if (run_dir / "model.safetensors").is_file():
         raise UsageError(
@@ -188,13 +186,11 @@ def _saved_config(run_dir: Path) -> TrainConfig:
     if saved.run_dir.resolve() == absolute:
         return saved
     out_dir = run_dir.parent if run_dir.name == absolute.name else absolute.parent  # "." and ".." name no folder
-    return dataclasses.replace(saved, name=absolute.name, out_dir=out_dir)
+    return replace(saved, name=absolute.name, out_dir=out_dir)
 
 
 def _with_own_tokenizer(saved: TrainConfig, run_dir: Path) -> TrainConfig:
     """The file that a tokenizer came from may be gone; a run has a copy of its own."""
-    import dataclasses
-
     if saved.data.tokenizer in ("char", "gpt2") or Path(saved.data.tokenizer).exists():
         return saved
     from groundup.checkpoint.artifact import TOKENIZER, find_model
@@ -203,7 +199,7 @@ def _with_own_tokenizer(saved: TrainConfig, run_dir: Path) -> TrainConfig:
         own = find_model(run_dir) / TOKENIZER
     except UserError:
         return saved
-    return dataclasses.replace(saved, data=dataclasses.replace(saved.data, tokenizer=str(own)))
+    return replace(saved, data=replace(saved.data, tokenizer=str(own)))
 
 
 def _refuse_changes(saved: TrainConfig, asked: TrainConfig) -> None:

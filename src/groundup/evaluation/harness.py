@@ -20,6 +20,7 @@ import torch
 from groundup.checkpoint.artifact import load_model
 from groundup.config.errors import UserError
 from groundup.config.generate import SamplingConfig
+from groundup.evaluation.pages import rolling
 from groundup.evaluation.scoring import Question, score
 from groundup.generation.engine import generate_ids
 from groundup.generation.stopping import StopStrings
@@ -105,7 +106,6 @@ def register() -> None:
         from lm_eval.api.model import TemplateLM
         from lm_eval.api.registry import register_model
         from lm_eval.models.utils import normalize_gen_kwargs
-        from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
     except ImportError:
         raise UserError("lm-evaluation-harness is not installed: pip install 'groundup[eval]'") from None
 
@@ -134,10 +134,8 @@ def register() -> None:
         def loglikelihood_rolling(self, requests: Any, **_: object) -> list[float]:
             totals = []
             for (text,) in (request.args for request in requests):
-                windows = get_rolling_token_windows(
-                    self.tok_encode(text), self.prefix_token_id, self.answers.block_size, context_len=1
-                )
-                pairs = [make_disjoint_window(window) for window in windows]
+                windows = rolling(self.tok_encode(text), self.prefix_token_id, self.answers.block_size)
+                pairs = [(window.context, window.continuations[0]) for window in windows]
                 totals.append(sum(logprob for logprob, _ in self.answers.loglikelihood(pairs)))
                 self.cache_hook.add_partial("loglikelihood_rolling", (text,), totals[-1])
             return totals

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from groundup.checkpoint.artifact import WEIGHTS
+from groundup.checkpoint.artifact import WEIGHTS, folders_around
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
 from groundup.runtime.files import read_manifest, write_file
@@ -50,11 +50,10 @@ def results_of(model: Path) -> dict[str, dict[str, Any]]:
         UserError: A file of results is damaged.
     """
     weights = read_manifest(model)[WEIGHTS]["sha256"]
-    folder = model.resolve()
     return {
         task: result
-        for place in (folder.parent.parent, folder.parent, folder)
-        for task, result in read_results(place).items()
+        for folder in reversed(folders_around(model))
+        for task, result in read_results(folder).items()
         if result.get("model") == weights
     }
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup import __version__
-from groundup.checkpoint.artifact import WEIGHTS, LoadedModel
+from groundup.checkpoint.artifact import WEIGHTS, LoadedModel, folders_around
 from groundup.config.errors import UserError
 from groundup.config.io import from_dict, load_json
 from groundup.config.train import TrainConfig
@@ -115,7 +115,7 @@ def _own_data(path: Path) -> TokenDataset:
     Raises:
         UserError: It is of no run, or the run's data is not there.
     """
-    for folder in (path, path.resolve().parent, path.resolve().parent.parent):
+    for folder in folders_around(path):
         if (folder / "run.json").is_file():
             config = folder / "config.json"
             return open_corpus(from_dict(TrainConfig, load_json(config), where=str(config)).data)

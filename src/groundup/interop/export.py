@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from groundup.checkpoint.artifact import LoadedModel, load_model
+from groundup.checkpoint.artifact import LoadedModel, folders_around, load_model
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
 from groundup.config.model import GPTConfig
@@ -48,8 +48,7 @@ def export_model(path: Path, out: Path, kind: Format, *, scores: Mapping[str, st
         raise UserError(f"{path} is a bigram: only GPTs have a form in other programs")
     with new_folder(out) as folder:
         _write(kind, folder, loaded, config, out.name)
-        source = loaded.path.resolve()
-        curve = next((p / CURVE for p in (source, *source.parents[:2]) if (p / CURVE).is_file()), None)
+        curve = next((p / CURVE for p in folders_around(loaded.path) if (p / CURVE).is_file()), None)
         if curve:
             write_synced(folder / CURVE, curve.read_bytes())
         card = model_card(loaded, config, name=out.name, kind=kind, scores=scores, curve=CURVE if curve else None)
