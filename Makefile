@@ -48,7 +48,7 @@ pictures: $(VENV)/.dev
 	$(BIN)/python docs/pictures.py
 
 notebooks: $(VENV)/.dev
-	$(BIN)/python -m groundup.learn.notebooks build
+	$(BIN)/python notebooks/tools/build.py build
 
 faults: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses 2 -p tests.faults_report --faults docs/faults.md -m "not gpu and not network" --timeout 3600 $(TESTS)

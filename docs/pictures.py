@@ -19,8 +19,8 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
-from groundup.checkpoint.artifact import load_model
-from groundup.learn.attention import attention_patterns, draw_attention
+from groundup.checkpoint.model_folder import load_model
+from groundup.inspection.attention import attention_patterns, draw_attention
 from groundup.model.gpt import GPT
 
 IMAGES = Path(__file__).parent / "images"

@@ -20,8 +20,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+from groundup.inspection.plots import COLORS, curve_axes, heat_map, visible
 from groundup.learn.exercises import exercises
-from groundup.learn.plots import COLORS, curve_axes, heat_map, visible
 
 torch.manual_seed(1)
 check = exercises("bigram")
@@ -33,7 +33,7 @@ check = exercises("bigram")
 # out: no model may learn from it, and every model is measured on it.
 
 # %%
-from groundup.data.shakespeare import Shakespeare
+from groundup.corpora.shakespeare import Shakespeare
 
 plays = Shakespeare()
 documents = [document for part in plays.parts() for document in plays.read(part, {})]
@@ -424,4 +424,4 @@ plt.show()
 # - The text held out is the only honest judge.
 #
 # Solutions of the exercises: [solutions/bigram](solutions/bigram.ipynb). The code you used:
-# `src/groundup/model/bigram.py`, `src/groundup/model/loss.py`, `src/groundup/data/shakespeare.py`.
+# `src/groundup/model/bigram.py`, `src/groundup/model/loss.py`, `src/groundup/corpora/shakespeare.py`.

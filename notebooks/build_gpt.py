@@ -18,8 +18,8 @@ import matplotlib.pyplot as plt
 import torch
 from torch import Tensor
 
+from groundup.inspection.plots import COLORS, curve_axes, heat_map
 from groundup.learn.exercises import exercises
-from groundup.learn.plots import COLORS, curve_axes, heat_map
 
 torch.manual_seed(1)
 torch.set_default_dtype(torch.float64)  # twice the digits: where two ways differ, it will not be for rounding
@@ -366,7 +366,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from groundup.checkpoint.artifact import load_model
+from groundup.checkpoint.model_folder import load_model
 from groundup.config.data import DataConfig
 from groundup.config.train import CheckpointConfig, EvalConfig, OptimConfig, RuntimeConfig, TrainConfig
 from groundup.training.run import train
@@ -428,7 +428,7 @@ print(TextGenerator(trained, tokenizer).generate("ROMEO:\n", max_new_tokens=250,
 # in exercise 2. Each picture is one head; the row is the letter that looks, the column the one it looks at.
 
 # %%
-from groundup.learn.attention import attention_patterns, draw_attention
+from groundup.inspection.attention import attention_patterns, draw_attention
 
 patterns = attention_patterns(trained, ids)
 draw_attention(patterns, list(text))

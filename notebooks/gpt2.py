@@ -23,24 +23,23 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from groundup.checkpoint.artifact import load_model, load_tensors
+from groundup.checkpoint.model_folder import load_model, load_tensors
 from groundup.config.data import DataConfig
 from groundup.config.generate import SamplingConfig
 from groundup.config.model import GPTConfig
 from groundup.config.presets import MODELS
 from groundup.config.train import EvalConfig, LoRAConfig, OptimConfig, RuntimeConfig, TrainConfig
-from groundup.data.corpus import open_corpus
 from groundup.data.loader import eval_batches
 from groundup.evaluation.benchmarks import measure_choices
 from groundup.evaluation.examples import read_choices
 from groundup.evaluation.loss import evaluate_loss
 from groundup.evaluation.scoring import score
 from groundup.generation.text import TextGenerator
+from groundup.inspection.plots import COLORS, curve_axes
 from groundup.interop.export import export_model
 from groundup.interop.import_model import import_model
 from groundup.interop.names import names
 from groundup.learn.exercises import exercises
-from groundup.learn.plots import COLORS, curve_axes
 from groundup.model.gpt import GPT
 from groundup.model.lora import add_lora
 from groundup.model.loss import LossModule
@@ -48,7 +47,8 @@ from groundup.planner.flops import flops_per_token
 from groundup.planner.hardware import peak_flops_of
 from groundup.planner.memory import training_memory
 from groundup.planner.params import count_parameters, parameter_table
-from groundup.training.metrics import read_metrics
+from groundup.prepare.corpus import open_corpus
+from groundup.records.metrics import read_metrics
 from groundup.training.run import train
 
 check = exercises("gpt2")

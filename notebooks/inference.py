@@ -24,7 +24,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from groundup.checkpoint.artifact import load_model
+from groundup.checkpoint.model_folder import load_model
 from groundup.config.data import DataConfig
 from groundup.config.generate import SamplingConfig
 from groundup.config.model import GPTConfig
@@ -33,8 +33,8 @@ from groundup.config.train import EvalConfig, OptimConfig, RuntimeConfig, TrainC
 from groundup.generation.engine import Decoder, generate_ids
 from groundup.generation.sampling import apply_temperature, apply_top_k, apply_top_p
 from groundup.generation.text import TextGenerator
+from groundup.inspection.plots import COLORS, curve_axes, visible
 from groundup.learn.exercises import exercises
-from groundup.learn.plots import COLORS, curve_axes, visible
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.planner.flops import forward_flops_per_token

@@ -16,8 +16,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import ListedColormap
 
+from groundup.inspection.plots import COLORS, curve_axes, visible
 from groundup.learn.exercises import exercises
-from groundup.learn.plots import COLORS, curve_axes, visible
 
 check = exercises("tokenization")
 
@@ -152,7 +152,7 @@ print([visible(word) for word in regex.findall(GPT2_PATTERN, sample)])
 # Now the real thing: the trainer on the training text of the plays.
 
 # %%
-from groundup.data.shakespeare import Shakespeare
+from groundup.corpora.shakespeare import Shakespeare
 
 plays = Shakespeare()
 documents = [document for part in plays.parts() for document in plays.read(part, {})]

@@ -29,11 +29,10 @@ from groundup.config.data import DataConfig
 from groundup.config.model import GPTConfig
 from groundup.config.presets import RECIPES
 from groundup.config.train import OptimConfig
-from groundup.data.corpus import open_corpus
 from groundup.data.loader import TrainBatches
 from groundup.generation.text import TextGenerator
+from groundup.inspection.plots import COLORS, curve_axes
 from groundup.learn.exercises import exercises
-from groundup.learn.plots import COLORS, curve_axes
 from groundup.model.bigram import fit_bigram
 from groundup.model.gelu import gelu
 from groundup.model.gpt import GPT
@@ -41,6 +40,7 @@ from groundup.model.init import STD, init_weights
 from groundup.model.loss import IGNORE, LossModule
 from groundup.optim.build import build_optimizers
 from groundup.optim.schedule import cosine_scale
+from groundup.prepare.corpus import open_corpus
 
 check = exercises("training")
 

@@ -21,14 +21,14 @@ from groundup.data.dataset import Split
 from groundup.data.index import ShardInfo
 from groundup.data.loader import TrainBatches, eval_batches
 from groundup.data.shards import write_shard
+from groundup.distributed.parallel import refuse_different_weights, replicate, shard, whole
+from groundup.distributed.ranks import World, joined
 from groundup.evaluation.loss import evaluate_loss
+from groundup.files import atomic as files
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
 from groundup.optim.build import build_optimizers
-from groundup.runtime import files
-from groundup.runtime.distributed import World, joined
-from groundup.runtime.parallel import refuse_different_weights, replicate, shard, whole
 from groundup.runtime.precision import Precision
 from groundup.training import build
 from groundup.training.signals import StopRequest

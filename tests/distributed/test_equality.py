@@ -5,7 +5,7 @@ import pytest
 import ranks
 import torch
 
-from groundup.runtime.distributed import World
+from groundup.distributed.ranks import World
 
 
 def largest_difference(a, b):

@@ -8,7 +8,7 @@ import torch
 from torch.distributed import HashStore
 
 from groundup.config.errors import UsageError, UserError
-from groundup.runtime.distributed import World, job, joined, launcher, resolve_parallel, restarted
+from groundup.distributed.ranks import World, job, joined, launcher, resolve_parallel, restarted
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT")
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from groundup.checkpoint.artifact import load_model, save_model
+from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.cli.main import COMMANDS, main
 from groundup.cli.train import read_request
 from groundup.config.model import GPTConfig

@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+from tools.build import differences, execute, sources
 
 from groundup.learn.exercises import exercises
-from groundup.learn.notebooks import differences, execute, sources
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 SOURCES = sources(NOTEBOOKS)

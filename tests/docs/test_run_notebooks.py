@@ -5,9 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
+from tools.build import read_source
 
 from groundup.cli.main import main
-from groundup.learn.notebooks import read_source
 
 RUNS = Path(__file__).parents[2] / "runs"
 SOURCES = sorted(RUNS.glob("*.py"))

@@ -11,10 +11,10 @@ import psutil
 
 from groundup.config.data import ShardConfig
 from groundup.config.errors import UserError
-from groundup.data.documents import Document
-from groundup.data.executors import run_here, run_processes
-from groundup.data.executors_ray import run_ray
-from groundup.data.prepare import prepare
+from groundup.corpora.documents import Document
+from groundup.prepare.executors import run_here, run_processes
+from groundup.prepare.executors_ray import run_ray
+from groundup.prepare.prepare import prepare
 from groundup.tokenizer.char import CharTokenizer
 
 LAYOUT = ShardConfig(shard_tokens=7001, val_rule="hash", val_fraction=0.2)

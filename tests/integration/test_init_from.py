@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from groundup.checkpoint.artifact import load_model, save_model
+from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.cli.main import main
 from groundup.config.model import GPTConfig
 from groundup.model.bigram import fit_bigram

@@ -19,9 +19,9 @@ from torch._dynamo.callback import callback_handler
 from groundup.checkpoint.state import CheckpointStore
 from groundup.cli.main import main
 from groundup.data.loader import TrainBatches
+from groundup.files import atomic as files
 from groundup.model.loss import LossModule
-from groundup.runtime import files
-from groundup.training.metrics import MetricsLog
+from groundup.records.metrics import MetricsLog
 from groundup.training.trainer import Trainer
 
 RUN = [

@@ -15,15 +15,15 @@ from groundup.data.dataset import Split
 from groundup.data.index import ShardInfo
 from groundup.data.loader import TrainBatches
 from groundup.data.shards import write_shard
+from groundup.distributed.parallel import replicate
+from groundup.distributed.ranks import World
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
 from groundup.optim.build import build_optimizers
 from groundup.runtime.allocator import keep_freed_memory
-from groundup.runtime.distributed import World
-from groundup.runtime.parallel import replicate
+from groundup.runtime.matmul import WithOneDNN, pick_products
 from groundup.runtime.precision import Precision
-from groundup.runtime.products import WithOneDNN, pick_products
 from groundup.training.signals import StopRequest
 from groundup.training.state import TrainState
 from groundup.training.trainer import Trainer

@@ -26,11 +26,11 @@ from numpy.typing import NDArray
 
 from groundup.config.data import ShardConfig
 from groundup.config.errors import UserError
-from groundup.data import work
-from groundup.data.executors import Call, run_processes
-from groundup.data.local_files import LocalFiles
-from groundup.data.prepare import prepare
-from groundup.data.shakespeare import Shakespeare
+from groundup.corpora.local_files import LocalFiles
+from groundup.corpora.shakespeare import Shakespeare
+from groundup.prepare import work
+from groundup.prepare.executors import Call, run_processes
+from groundup.prepare.prepare import prepare
 from groundup.tokenizer.gpt2 import GPT2Tokenizer, load_gpt2
 from groundup.tokenizer.gpt2_engines import EngineName
 

@@ -24,9 +24,9 @@ from groundup.bench.train import Work
 from groundup.config.errors import UsageError
 from groundup.config.io import from_dict, to_dict
 from groundup.config.model import GPTConfig
+from groundup.distributed.ranks import World, joined
 from groundup.planner.params import count_parameters
 from groundup.runtime.device import device_name
-from groundup.runtime.distributed import World, joined
 from groundup.runtime.measure import peak_memory
 from groundup.runtime.precision import Precision
 from groundup.training.trainer import Trainer

@@ -18,8 +18,8 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
 from groundup.config.errors import UserError
-from groundup.runtime.distributed import World
-from groundup.runtime.files import Facts, read_manifest, sha256_file
+from groundup.distributed.ranks import World
+from groundup.files.atomic import Facts, read_manifest, sha256_file
 
 _PREFIX = "shard-"
 

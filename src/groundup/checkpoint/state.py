@@ -15,13 +15,13 @@ from typing import Any
 
 from torch import Tensor
 
-from groundup.checkpoint.artifact import write_model_files
 from groundup.checkpoint.background import Background, HostCopy
+from groundup.checkpoint.model_folder import write_model_files
 from groundup.checkpoint.tensor_file import load_tensors, save_tensors
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
 from groundup.config.model import ModelConfig
-from groundup.runtime.files import Facts, make_folder, new_folder, remove_folder, sweep, verify_folder, write_synced
+from groundup.files.atomic import Facts, make_folder, new_folder, remove_folder, sweep, verify_folder, write_synced
 from groundup.tokenizer.base import Tokenizer
 
 TENSORS, STATE = "training.safetensors", "training.json"

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from groundup.config.errors import UserError
-from groundup.runtime.files import Facts, write_hashed
+from groundup.files.atomic import Facts, write_hashed
 
 _DTYPES = {
     torch.bool: "BOOL",

@@ -49,12 +49,12 @@ def main(argv: Sequence[str]) -> int:
     """Measure task by task; each is written down as soon as it is done."""
     options = parse(Options, argv, prog="groundup eval")
 
-    from groundup.checkpoint.artifact import load_model
-    from groundup.evaluation.results import add_results, read_results, summary
+    from groundup.checkpoint.model_folder import load_model
     from groundup.evaluation.tasks import run_task
+    from groundup.records.report import write_report
+    from groundup.records.results import add_results, read_results, summary
     from groundup.runtime.allocator import keep_freed_memory
     from groundup.runtime.device import pick_device
-    from groundup.training.report import write_report
 
     device = pick_device(options.device)
     loaded = load_model(options.path, device=device)

@@ -34,9 +34,9 @@ def main(argv: Sequence[str]) -> int:
     """Export, and upload where that is asked for."""
     options = parse(Options, argv, prog="groundup export")
 
-    from groundup.checkpoint.artifact import find_model
-    from groundup.evaluation.results import results_of, summary
+    from groundup.checkpoint.model_folder import find_model
     from groundup.interop.export import export_model
+    from groundup.records.results import results_of, summary
 
     scores = {task: summary(result) for task, result in results_of(find_model(options.path)).items()}
     export_model(options.path, options.out, options.format, scores=scores)

@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Options, argv, prog="groundup generate")
     prompt, stop = _unescape(options.prompt), [_unescape(text) for text in options.stop]
 
-    from groundup.checkpoint.artifact import load_model
+    from groundup.checkpoint.model_folder import load_model
     from groundup.generation.text import TextGenerator
     from groundup.runtime.device import pick_device
 

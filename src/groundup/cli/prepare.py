@@ -15,8 +15,8 @@ from groundup.config.data import ShardConfig
 from groundup.config.errors import UsageError
 
 if TYPE_CHECKING:
-    from groundup.data.executors import Executor
     from groundup.data.index import DatasetIndex
+    from groundup.prepare.executors import Executor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +75,8 @@ def main(argv: Sequence[str]) -> int:
     from rich.console import Console
 
     from groundup.cli.progress import PrepareProgress
-    from groundup.data.corpus import find_source, make_tokenizer
-    from groundup.data.prepare import prepare
+    from groundup.prepare.corpus import find_source, make_tokenizer
+    from groundup.prepare.prepare import prepare
 
     source = find_source(
         options.source,
@@ -112,10 +112,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _executor(options: Options) -> "Executor":
-    from groundup.data.executors import run_here, run_processes
+    from groundup.prepare.executors import run_here, run_processes
 
     if options.executor == "ray":
-        from groundup.data.executors_ray import run_ray
+        from groundup.prepare.executors_ray import run_ray
 
         return run_ray()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

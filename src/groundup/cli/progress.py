@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from groundup.training.display import PLAIN_EVERY, clock, quantity
+from groundup.records.display import PLAIN_EVERY, clock, quantity
 
 if TYPE_CHECKING:
-    from groundup.data.executors import Call, Executor
-    from groundup.data.prepare import Progress as Report
+    from groundup.prepare.executors import Call, Executor
+    from groundup.prepare.prepare import Progress as Report
 
 DOING = {"tokenize": "tokenizing", "assemble": "writing shards"}
 

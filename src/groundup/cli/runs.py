@@ -11,8 +11,8 @@ import tyro
 
 from groundup.cli.parse import parse
 from groundup.config.errors import UsageError
-from groundup.training.display import clock, quantity
-from groundup.training.history import MISSING, Axis, RunHistory, differences, find_runs, is_finite, median_mfu, read_run
+from groundup.records.display import clock, quantity
+from groundup.records.history import MISSING, Axis, RunHistory, differences, find_runs, is_finite, median_mfu, read_run
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -102,7 +102,7 @@ def _list(folder: Path) -> int:
 def _compare(runs: list[RunHistory]) -> int:
     from rich.text import Text
 
-    from groundup.training.plot import distinct_names
+    from groundup.records.plot import distinct_names
 
     table = _new_table()
     table.add_column("")
@@ -128,7 +128,7 @@ def _compare(runs: list[RunHistory]) -> int:
 
 
 def _plot(options: PlotOptions) -> int:
-    from groundup.training.plot import plot_runs
+    from groundup.records.plot import plot_runs
 
     runs = [read_run(path) for path in options.runs]
     plot_runs(runs, options.out, axis=options.x)

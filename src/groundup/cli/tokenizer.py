@@ -95,7 +95,7 @@ def _usage() -> str:
 def _train(argv: Sequence[str]) -> int:
     options = parse(TrainOptions, argv, prog="groundup tokenizer train")
 
-    from groundup.runtime.files import write_file
+    from groundup.files.atomic import write_file
     from groundup.tokenizer.base import END_OF_TEXT
     from groundup.tokenizer.bpe import GPT2_PATTERN
     from groundup.tokenizer.bpe_train import train_bpe
@@ -127,8 +127,8 @@ def _texts(options: TrainOptions) -> Iterator[str]:
         UserError: A file cannot be read, is not UTF-8 or is empty.
     """
     from groundup.config.data import DataConfig
-    from groundup.data.corpus import make_source
-    from groundup.data.text_files import read_text
+    from groundup.corpora.text_files import read_text
+    from groundup.prepare.corpus import make_source
 
     for file in options.files:
         text = read_text(file)

@@ -193,7 +193,7 @@ def _with_own_tokenizer(saved: TrainConfig, run_dir: Path) -> TrainConfig:
     """The file that a tokenizer came from may be gone; a run has a copy of its own."""
     if saved.data.tokenizer in ("char", "gpt2") or Path(saved.data.tokenizer).exists():
         return saved
-    from groundup.checkpoint.artifact import TOKENIZER, find_model
+    from groundup.checkpoint.model_folder import TOKENIZER, find_model
 
     try:
         own = find_model(run_dir) / TOKENIZER

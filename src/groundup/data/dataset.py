@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.config.errors import UserError
-from groundup.data.documents import SplitName
+from groundup.corpora.documents import SplitName
 from groundup.data.index import DatasetIndex, ShardInfo, load_index
 from groundup.data.shards import ShardReader
 from groundup.tokenizer.base import Tokenizer

@@ -8,8 +8,8 @@ from typing import Any
 
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, from_dict, load_json, to_dict
-from groundup.data.documents import SplitName
-from groundup.runtime.files import write_file
+from groundup.corpora.documents import SplitName
+from groundup.files.atomic import write_file
 
 INDEX = "index.json"
 VERSION = 1

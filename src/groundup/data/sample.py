@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from groundup.corpora.documents import SplitName
 from groundup.data.dataset import TokenDataset
-from groundup.data.documents import SplitName
 from groundup.data.shards import ShardReader
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.config.errors import UserError
-from groundup.runtime.files import write_file
+from groundup.files.atomic import write_file
 
 MAGIC = b"GRUPSHRD"
 VERSION = 1

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 
 from groundup.config.errors import UserError
-from groundup.data.download import download
+from groundup.distributed.ranks import World
 from groundup.evaluation.examples import ChoiceExample, CompletionExample
 from groundup.evaluation.scoring import score
+from groundup.files.atomic import sha256_file
+from groundup.files.download import download
 from groundup.model.types import LanguageModel
-from groundup.runtime.distributed import World
-from groundup.runtime.files import sha256_file
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from groundup.checkpoint.artifact import load_model
+from groundup.checkpoint.model_folder import load_model
 from groundup.config.errors import UserError
 from groundup.config.generate import SamplingConfig
 from groundup.evaluation.pages import rolling

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from groundup.runtime.distributed import World
+from groundup.distributed.ranks import World
 
 
 @dataclass(frozen=True, slots=True)

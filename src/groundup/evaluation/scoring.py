@@ -25,7 +25,7 @@ from groundup.evaluation.loss import evaluating
 from groundup.model.gpt import GPT
 from groundup.model.kv_cache import KVCache
 from groundup.model.types import LanguageModel, device_of
-from groundup.runtime.products import linear_by, pick_products
+from groundup.runtime.matmul import linear_by, pick_products
 
 BATCH_TOKENS = {"cpu": 512, "cuda": 16_384, "mps": 4_096}
 """Tokens of a forward pass by device: processors of few cores want little padding, GPUs much work at once."""

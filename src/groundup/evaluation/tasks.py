@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from groundup import __version__
-from groundup.checkpoint.artifact import WEIGHTS, LoadedModel, folders_around
+from groundup.checkpoint.model_folder import LoadedModel
 from groundup.config.errors import UserError
 from groundup.config.io import from_dict, load_json
 from groundup.config.train import TrainConfig
-from groundup.data.corpus import open_corpus
 from groundup.data.dataset import TokenDataset
 from groundup.data.index import INDEX
 from groundup.data.loader import eval_batches
@@ -18,10 +17,12 @@ from groundup.evaluation.examples import kind_of, read_choices, read_completions
 from groundup.evaluation.loss import evaluate_loss
 from groundup.evaluation.pages import measure_pages, read_pages
 from groundup.evaluation.scoring import BATCH_TOKENS
+from groundup.files.atomic import read_manifest, sha256_file
+from groundup.files.layout import WEIGHTS, folders_around
 from groundup.model.loss import LossModule
 from groundup.model.types import device_of
-from groundup.runtime.files import read_manifest, sha256_file
-from groundup.runtime.products import linear_by, pick_products
+from groundup.prepare.corpus import open_corpus
+from groundup.runtime.matmul import linear_by, pick_products
 
 FOLDER = Path("data")
 """Where benchmarks are kept."""

@@ -20,7 +20,7 @@ from groundup.generation.sampling import sample
 from groundup.model.gpt import GPT
 from groundup.model.kv_cache import KVCache
 from groundup.model.types import LanguageModel, device_of
-from groundup.runtime.products import linear_by, pick_products
+from groundup.runtime.matmul import linear_by, pick_products
 
 
 class Decoder:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from groundup.checkpoint.artifact import LoadedModel
+from groundup.checkpoint.model_folder import LoadedModel
 from groundup.config.model import GPTConfig
 from groundup.planner.params import count_parameters
 

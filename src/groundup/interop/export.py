@@ -7,17 +7,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from groundup.checkpoint.artifact import LoadedModel, folders_around, load_model
+from groundup.checkpoint.model_folder import LoadedModel, load_model
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
 from groundup.config.model import GPTConfig
+from groundup.files.atomic import new_folder, write_synced
+from groundup.files.layout import folders_around
 from groundup.interop.card import model_card
 from groundup.interop.hf_config import refuse_variants
 from groundup.interop.new import refuse_existing
 from groundup.interop.onnx_graph import write_onnx
 from groundup.interop.write_gguf import write_gguf
 from groundup.interop.write_hf import write_hf
-from groundup.runtime.files import new_folder, write_synced
 from groundup.tokenizer.io import tokenizer_json
 
 Format = Literal["hf", "gguf", "onnx", "ct2"]

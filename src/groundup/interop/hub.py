@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.config.errors import UsageError, UserError
-from groundup.runtime.files import sha256_file
+from groundup.files.atomic import sha256_file
 
 SHORT_NAMES = {
     "gpt2": "openai-community/gpt2",

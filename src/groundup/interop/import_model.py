@@ -5,19 +5,20 @@ from pathlib import Path
 
 import torch
 
-from groundup.checkpoint.artifact import check_state, write_model_files
+from groundup.checkpoint.model_folder import check_state, write_model_files
 from groundup.config.errors import UsageError, UserError
+from groundup.files.atomic import Facts, new_folder
+from groundup.files.layout import CONFIG
 from groundup.interop import hub
 from groundup.interop.byte_bpe import from_published, published
-from groundup.interop.foreign import Foreign
 from groundup.interop.hf_tokenizer import char_tokenizer, read_byte_bpe, read_vocab
+from groundup.interop.imported import Foreign
 from groundup.interop.names import without_padding
 from groundup.interop.new import refuse_existing
-from groundup.interop.read_hf import CONFIG, read_hf_folder
+from groundup.interop.read_hf import read_hf_folder
 from groundup.interop.read_llmc import MAGIC, read_llmc
 from groundup.interop.read_nanogpt import read_nanogpt
 from groundup.model.build import build_model
-from groundup.runtime.files import Facts, new_folder
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.gpt2 import load_gpt2
 from groundup.tokenizer.io import FILE, resolve_tokenizer

@@ -4,15 +4,15 @@ from pathlib import Path
 
 from torch import Tensor
 
-from groundup.checkpoint.artifact import FORMAT
+from groundup.checkpoint.model_folder import FORMAT
 from groundup.checkpoint.tensor_file import load_tensors
 from groundup.config.errors import UserError
 from groundup.config.io import load_json
-from groundup.interop.foreign import Foreign, load_pickled_tensors
+from groundup.files.layout import CONFIG, WEIGHTS
 from groundup.interop.hf_config import read_hf_config
+from groundup.interop.imported import Foreign, load_pickled_tensors
 from groundup.interop.names import from_hf
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 INDEX, PICKLED, PICKLED_INDEX = "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
-from groundup.interop.foreign import Foreign
+from groundup.interop.imported import Foreign
 from groundup.interop.names import names
 from groundup.model.gpt import GPT
 from groundup.planner.params import count_parameters

@@ -8,7 +8,7 @@ from torch import Tensor
 from groundup.config.errors import UserError
 from groundup.config.io import from_dict
 from groundup.config.model import GPTConfig
-from groundup.interop.foreign import Foreign, load_pickled_tensors
+from groundup.interop.imported import Foreign, load_pickled_tensors
 from groundup.interop.names import from_nanogpt
 
 NOTE = (

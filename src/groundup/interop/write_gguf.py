@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup import __version__
-from groundup.checkpoint.artifact import LoadedModel
+from groundup.checkpoint.model_folder import LoadedModel
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.interop.byte_bpe import published

@@ -4,13 +4,13 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from groundup.checkpoint.artifact import LoadedModel
+from groundup.checkpoint.model_folder import LoadedModel
 from groundup.config.io import dump_json
 from groundup.config.model import GPTConfig
+from groundup.files.atomic import write_synced
 from groundup.interop.hf_config import hf_config, refuse_variants
 from groundup.interop.hf_tokenizer import tokenizer_files
 from groundup.interop.names import to_hf, with_biases
-from groundup.runtime.files import write_synced
 
 METADATA = {"format": "pt"}
 """Some versions of transformers refuse safetensors that do not say which library laid the tensors out."""

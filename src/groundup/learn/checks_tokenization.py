@@ -5,7 +5,7 @@ from functools import cache
 
 import numpy as np
 
-from groundup.data.shakespeare import Shakespeare
+from groundup.corpora.shakespeare import Shakespeare
 from groundup.evaluation.loss import LossResult
 from groundup.learn.exercises import Answer, Exercise, expect
 from groundup.tokenizer.bpe import ByteBPE

@@ -12,7 +12,7 @@ import torch
 
 from groundup.planner.hardware import peak_flops_of
 from groundup.runtime.device import device_name
-from groundup.runtime.products import onednn_is_there, onednn_product
+from groundup.runtime.matmul import onednn_is_there, onednn_product
 
 _DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

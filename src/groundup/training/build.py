@@ -17,9 +17,9 @@ from groundup.checkpoint.state import CheckpointStore
 from groundup.config.errors import UsageError, UserError
 from groundup.config.model import GPTConfig
 from groundup.config.train import TrainConfig
-from groundup.data.corpus import open_corpus
 from groundup.data.dataset import TokenDataset
 from groundup.data.loader import TrainBatches, eval_batches
+from groundup.distributed.ranks import World
 from groundup.evaluation.benchmarks import find_published
 from groundup.evaluation.examples import ChoiceExample, read_choices
 from groundup.evaluation.loss import LossResult, evaluate_loss
@@ -30,12 +30,12 @@ from groundup.model.lora import add_lora
 from groundup.optim.build import build_optimizers
 from groundup.optim.schedule import cosine_scale
 from groundup.planner.flops import flops_per_token
-from groundup.runtime.distributed import World
+from groundup.prepare.corpus import open_corpus
+from groundup.records.display import Display
 from groundup.runtime.measure import peak_flops
 from groundup.runtime.seed import seed_rank
 from groundup.tokenizer.base import Tokenizer
 from groundup.training import callbacks
-from groundup.training.display import Display
 from groundup.training.guard import Guard
 from groundup.training.init_from import init_from
 from groundup.training.loggers import Logger

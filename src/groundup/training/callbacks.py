@@ -14,16 +14,16 @@ from torch import Tensor
 
 from groundup.checkpoint.shares import write_shares
 from groundup.checkpoint.state import CheckpointStore, Contents
+from groundup.distributed.parallel import is_sharded, is_share, refuse_different_weights, whole_state
+from groundup.distributed.ranks import World
 from groundup.evaluation.benchmarks import measure_choices
 from groundup.evaluation.examples import ChoiceExample
 from groundup.evaluation.loss import LossResult
 from groundup.generation.text import TextGenerator
 from groundup.model.gpt import GPT
 from groundup.model.lora import merge_lora
-from groundup.runtime.distributed import World
-from groundup.runtime.parallel import is_sharded, is_share, refuse_different_weights, whole_state
+from groundup.records.display import Display
 from groundup.tokenizer.base import Tokenizer
-from groundup.training.display import Display
 from groundup.training.loggers import Logger
 from groundup.training.trainer import StepMetrics, Trainer
 

@@ -16,9 +16,9 @@ from groundup.config.presets import GPT2_VOCAB
 from groundup.config.train import TrainConfig
 from groundup.data.index import INDEX, load_index
 from groundup.planner.plan import plan
+from groundup.records.display import quantity
 from groundup.runtime.device import device_name
 from groundup.tokenizer.io import resolve_tokenizer
-from groundup.training.display import quantity
 
 GUESSED_VOCAB = 65
 """A character vocabulary is known when the text has been read; a plan on paper takes Tiny Shakespeare's."""

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from groundup.checkpoint.artifact import CONFIG, LoadedModel, find_model, load_model, read_config
+from groundup.checkpoint.model_folder import LoadedModel, find_model, load_model, read_config
 from groundup.config.errors import UsageError
 from groundup.config.model import GPTConfig
+from groundup.files.layout import CONFIG
 from groundup.model.gpt import GPT
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import FILE

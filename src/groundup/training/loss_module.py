@@ -7,11 +7,11 @@ from rich.console import Console
 from torch import nn
 
 from groundup.config.errors import UsageError
+from groundup.distributed.parallel import refuse_different_weights, replicate, shard
 from groundup.model.gpt import GPT
 from groundup.model.loss import LossModule
 from groundup.runtime.compile import Choice, maybe_compile
-from groundup.runtime.parallel import refuse_different_weights, replicate, shard
-from groundup.runtime.products import WithOneDNN
+from groundup.runtime.matmul import WithOneDNN
 from groundup.training.machine import Machine
 from groundup.training.micro_batch import largest_that_fits
 

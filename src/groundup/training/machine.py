@@ -8,11 +8,11 @@ import torch
 from groundup.config.errors import UsageError
 from groundup.config.model import GPTConfig
 from groundup.config.train import TrainConfig
+from groundup.distributed.ranks import World
 from groundup.runtime.allocator import keep_freed_memory
 from groundup.runtime.device import pick_device
-from groundup.runtime.distributed import World
+from groundup.runtime.matmul import Products, pick_products
 from groundup.runtime.precision import Precision, pick_precision
-from groundup.runtime.products import Products, pick_products
 from groundup.training.micro_batch import estimate
 
 

@@ -11,8 +11,8 @@ import torch
 
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
+from groundup.distributed.ranks import World, local_size
 from groundup.planner.memory import training_memory
-from groundup.runtime.distributed import World, local_size
 from groundup.runtime.memory import free_memory, is_out_of_memory, release_cached
 from groundup.runtime.precision import Precision
 

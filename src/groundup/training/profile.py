@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity
 
+from groundup.files.atomic import write_file
 from groundup.runtime.device import device_name
-from groundup.runtime.files import write_file
 from groundup.training.trainer import StepMetrics, Trainer
 
 WARMUP_STEPS, STEPS = 10, 5

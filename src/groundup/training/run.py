@@ -14,28 +14,28 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from groundup.checkpoint.artifact import save_model
-from groundup.checkpoint.lock import RunLock
+from groundup.checkpoint.model_folder import save_model
 from groundup.checkpoint.state import Checkpoint, CheckpointStore
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import dump_json, load_json, to_dict
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
+from groundup.distributed.ranks import World, job, joined, launcher, resolve_parallel, restarted
+from groundup.files.atomic import make_folder, write_file
+from groundup.files.lock import RunLock
 from groundup.generation.text import TextGenerator
 from groundup.model.bigram import fit_bigram
 from groundup.model.gpt import GPT
 from groundup.model.loss import LossModule
 from groundup.planner.params import count_parameters
+from groundup.records.display import Display, clock
+from groundup.records.metrics import METRICS_FILE, STOPPED, MetricsLog, read_metrics
+from groundup.records.report import time_line, write_report
 from groundup.runtime.device import pick_device
-from groundup.runtime.distributed import World, job, joined, launcher, resolve_parallel, restarted
-from groundup.runtime.files import make_folder, write_file
 from groundup.training.build import Run, build_callbacks, build_run
 from groundup.training.describe import machine, print_start
-from groundup.training.display import Display, clock
 from groundup.training.earlier import set_aside
 from groundup.training.loggers import Logger, Silence, open_loggers, require_extras
-from groundup.training.metrics import METRICS_FILE, STOPPED, MetricsLog, read_metrics
-from groundup.training.report import time_line, write_report
 from groundup.training.signals import StopRequest
 
 BIGRAM_LIMIT = 8192

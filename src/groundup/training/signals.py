@@ -4,7 +4,7 @@ import signal
 import time
 from types import FrameType, TracebackType
 
-from groundup.runtime.distributed import World
+from groundup.distributed.ranks import World
 
 AGAIN = 5.0
 """Seconds within which a second SIGTERM is the first one told twice."""

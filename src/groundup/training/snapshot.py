@@ -19,9 +19,9 @@ from groundup.checkpoint.shares import has_shares, read_shares
 from groundup.checkpoint.state import Checkpoint
 from groundup.config.errors import UserError
 from groundup.data.loader import TrainBatches
+from groundup.distributed.parallel import share, shares
+from groundup.distributed.ranks import World
 from groundup.model.lora import lora_state
-from groundup.runtime.distributed import World
-from groundup.runtime.parallel import share, shares
 from groundup.runtime.seed import capture_rng, restore_rng, seed_rank
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import FILE as TOKENIZER_FILE

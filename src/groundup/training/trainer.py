@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from groundup.config.errors import UserError
+from groundup.distributed.parallel import average_gradients, sync_gradients, whole
+from groundup.distributed.ranks import World
 from groundup.model.gpt import GPT
 from groundup.optim.build import set_lr
-from groundup.runtime.distributed import World
 from groundup.runtime.memory import is_out_of_memory, release_cached
-from groundup.runtime.parallel import average_gradients, sync_gradients, whole
 from groundup.runtime.precision import Precision
 from groundup.runtime.seed import capture_rng, restore_rng
 from groundup.training.guard import Guard

@@ -10,7 +10,7 @@ import torch
 
 from groundup.checkpoint.background import HostCopy
 from groundup.config.errors import UserError
-from groundup.runtime import files
+from groundup.files import atomic as files
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from groundup.checkpoint.artifact import load_model, save_model
+from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.config.errors import UserError
-from groundup.runtime import files
+from groundup.files import atomic as files
 
 ANY = range(10**9)
 

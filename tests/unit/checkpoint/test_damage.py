@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from groundup.checkpoint.artifact import load_model
+from groundup.checkpoint.model_folder import load_model
 from groundup.config.errors import UserError
-from groundup.runtime import files
+from groundup.files import atomic as files
 
 
 @pytest.mark.fault(

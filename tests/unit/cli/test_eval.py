@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 from groundup import __version__
-from groundup.checkpoint.artifact import save_model
+from groundup.checkpoint.model_folder import save_model
 from groundup.cli.main import main
 from groundup.config.data import DataConfig
 from groundup.config.io import dump_json, to_dict
 from groundup.config.model import BigramConfig, GPTConfig
 from groundup.config.train import TrainConfig
-from groundup.data.corpus import open_corpus
 from groundup.evaluation import benchmarks, pages
 from groundup.evaluation.benchmarks import Published
+from groundup.files.atomic import read_manifest
 from groundup.model.bigram import Bigram
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
-from groundup.runtime.files import read_manifest
+from groundup.prepare.corpus import open_corpus
 
 CHOICES = [
     {"ctx": "the baker opens the oven and", "endings": ["takes the bread", "reads the map"], "label": 0},

@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from groundup.checkpoint.artifact import load_model, save_model
+from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.cli.generate import SEPARATOR
 from groundup.cli.main import main
 from groundup.config.generate import SamplingConfig

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from groundup.checkpoint.artifact import load_model, save_model
+from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.cli.main import main
-from groundup.evaluation.results import add_results
-from groundup.runtime.files import read_manifest
+from groundup.files.atomic import read_manifest
+from groundup.records.results import add_results
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import pytest
 from groundup.config.data import ShardConfig
 from groundup.config.errors import UserError
 from groundup.data.dataset import OPEN_SHARDS, TokenDataset
-from groundup.data.prepare import prepare
 from groundup.data.verify import verify
+from groundup.prepare.prepare import prepare
 from groundup.tokenizer.char import CharTokenizer
 
 TEXT = "".join(f"the {i} quick foxes\n" for i in range(300))

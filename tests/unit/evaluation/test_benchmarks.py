@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from groundup.config.errors import UserError
 from groundup.config.model import BigramConfig
-from groundup.data import download
+from groundup.distributed.ranks import World
 from groundup.evaluation import benchmarks
 from groundup.evaluation.benchmarks import (
     PUBLISHED,
@@ -20,8 +20,8 @@ from groundup.evaluation.benchmarks import (
 )
 from groundup.evaluation.examples import ChoiceExample, read_choices, read_completions
 from groundup.evaluation.scoring import Question
+from groundup.files import download
 from groundup.model.bigram import Bigram
-from groundup.runtime.distributed import World
 
 
 def bigram(rows):

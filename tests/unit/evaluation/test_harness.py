@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from groundup.checkpoint.artifact import save_model
+from groundup.checkpoint.model_folder import save_model
 from groundup.config.errors import UserError
 from groundup.config.generate import SamplingConfig
 from groundup.evaluation import harness

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import torch
 
-from groundup.checkpoint.artifact import save_model
+from groundup.checkpoint.model_folder import save_model
 from groundup.config.model import GPTConfig
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights

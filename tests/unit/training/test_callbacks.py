@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from groundup.config.errors import UserError
+from groundup.distributed.ranks import World
 from groundup.evaluation.benchmarks import measure_choices
 from groundup.evaluation.examples import ChoiceExample
 from groundup.evaluation.loss import LossResult
 from groundup.evaluation.scoring import Question
-from groundup.runtime.distributed import World
 from groundup.training.callbacks import Checkpoint, Evaluate, HellaSwag, LogMetrics, Sample
 from groundup.training.state import TrainState
 from groundup.training.trainer import StepMetrics

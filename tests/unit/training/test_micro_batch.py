@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
+from groundup.distributed.ranks import World
 from groundup.planner.memory import training_memory
-from groundup.runtime.distributed import World
 from groundup.runtime.memory import free_memory, is_out_of_memory
 from groundup.runtime.precision import Precision
 from groundup.training import micro_batch

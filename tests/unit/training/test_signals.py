@@ -2,7 +2,7 @@ import signal
 
 import pytest
 
-from groundup.runtime.distributed import World
+from groundup.distributed.ranks import World
 from groundup.training.signals import AGAIN, StopRequest
 
 

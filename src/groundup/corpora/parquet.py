@@ -1,0 +1,108 @@
+"""Text out of parquet files, one column, row groups as spans, some rows at a time."""
+
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from groundup.config.errors import UserError
+from groundup.corpora.pieces import Span, merge_spans
+
+BATCH_BYTES = 8 << 20
+"""About how much text is unpacked at a time."""
+BATCH_ROWS = 1024
+
+
+def spans(file: BinaryIO, name: str, column: str) -> list[Span]:
+    """Neighboring row groups with PART_BYTES of text together; a row group cannot be cut.
+
+    Args:
+        file: Open, of bytes.
+        name: Of the file, for messages.
+        column: Of the text.
+
+    Raises:
+        UserError: The file is not whole, has no such column, or the column is not of text.
+    """
+    metadata = _open(file, name).metadata
+    at = _column_index(metadata, name, column)
+    sizes = [metadata.row_group(k).column(at).total_uncompressed_size for k in range(metadata.num_row_groups)]
+    return merge_spans(Span(k, k + 1, size) for k, size in enumerate(sizes))
+
+
+def read(file: BinaryIO, name: str, span: tuple[int, int], column: str, skipped: dict[str, int]) -> Iterator[str]:
+    """The texts of row groups [start, stop).
+
+    Args:
+        file: Open, of bytes.
+        name: Of the file, for messages.
+        span: (start, stop).
+        column: Of the text.
+        skipped: Rows that have no text are counted here, by reason and file.
+
+    Raises:
+        UserError: A row group is damaged; it is named.
+    """
+    import pyarrow
+
+    parquet = _open(file, name)
+    _column_index(parquet.metadata, name, column)
+    for group in range(*span):
+        try:
+            for batch in parquet.iter_batches(
+                _rows_at_once(parquet.metadata, group), row_groups=[group], columns=[column], use_threads=False
+            ):
+                yield from _texts(batch.column(0), name, column, skipped)
+        except (pyarrow.ArrowException, OSError, IndexError) as error:
+            raise UserError(f"{name} is damaged in row group {group}: {_first_line(error)}") from error
+
+
+def _open(file: BinaryIO, name: str) -> Any:
+    try:
+        import pyarrow
+        from pyarrow.parquet import ParquetFile
+    except ImportError:
+        raise UserError("reading parquet needs pyarrow: pip install 'groundup[data]'") from None
+    try:
+        # Through a buffer, page after page: what is read ahead of need would grow with the row group.
+        return ParquetFile(file, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{name} is not a whole parquet file: {_first_line(error)}") from error
+
+
+def _column_index(metadata: Any, name: str, column: str) -> int:
+    """Place of the text column among the stored columns."""
+    schema = metadata.schema.to_arrow_schema()
+    if column not in schema.names:
+        known = ", ".join(schema.names[:8])
+        raise UserError(f"{name} has no column {column!r}, its columns are {known}; choose with --text-column")
+    kind = schema.field(column).type
+    value = getattr(kind, "value_type", kind)  # of a dictionary
+    if str(value) not in ("string", "large_string", "string_view"):
+        raise UserError(f"{name}: column {column!r} is of type {kind}, not of text; choose with --text-column")
+    paths = [metadata.schema.column(k).path for k in range(metadata.num_columns)]
+    return paths.index(column)
+
+
+def _rows_at_once(metadata: Any, group: int) -> int:
+    """Rows of about BATCH_BYTES of text."""
+    facts = metadata.row_group(group)
+    row = facts.total_byte_size // max(1, facts.num_rows) + 1
+    return max(1, min(BATCH_ROWS, BATCH_BYTES // row))
+
+
+def _texts(values: Any, name: str, column: str, skipped: dict[str, int]) -> Iterator[str]:
+    short = name.rsplit("/", 1)[-1]
+    for value in values:
+        try:
+            text = value.as_py()
+        except UnicodeDecodeError:
+            reason = f"{column} that is not UTF-8 in {short}"
+        else:
+            if text is not None:
+                yield text
+                continue
+            reason = f"{column} that is null in {short}"
+        skipped[reason] = skipped.get(reason, 0) + 1
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

@@ -1,0 +1,1 @@
+"""The processes of a run: ranks, and how they share a model."""

@@ -1,0 +1,90 @@
+"""Where a model looks: its attention patterns, from the real weights, and their picture."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from groundup.config.errors import UsageError
+from groundup.inspection.plots import heat_map, visible
+from groundup.model.attention import CausalSelfAttention
+from groundup.model.gpt import GPT
+from groundup.model.rope import rotate
+
+MAX_LABELS = 32
+"""Tokens up to which a picture writes them on its axes."""
+
+
+@torch.no_grad()
+def attention_patterns(model: GPT, idx: Int[Tensor, " T"]) -> Float[Tensor, "L H T T"]:
+    """How much every position takes from every position before it, in every head of every layer.
+
+    The model computes attention without ever holding these weights (`scaled_dot_product_attention`), so they are
+    computed here from what each of its attention layers was given. Dropout is left out.
+
+    Args:
+        model: The model.
+        idx: One sequence of token ids.
+
+    Returns:
+        Weights: entry (l, h, i, j) is what position i takes from position j. Rows sum to 1; the future is 0.
+
+    Raises:
+        UserError: More positions than block_size.
+    """
+    patterns: list[Tensor] = []
+
+    def keep(attention: CausalSelfAttention, given: tuple[Any, ...], _output: Tensor) -> None:
+        x, rotation = given[0], given[1]
+        _, T, C = x.shape
+        q, k, _ = attention.c_attn(x).view(T, 3, attention.n_head, C // attention.n_head).permute(1, 2, 0, 3)
+        if rotation is not None:
+            q, k = rotate(q, *rotation), rotate(k, *rotation)
+        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (H, T, T)
+        future = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)
+        patterns.append(scores.masked_fill(future, -math.inf).softmax(dim=-1))
+
+    was_training = model.training
+    handles = [
+        module.register_forward_hook(keep) for module in model.modules() if isinstance(module, CausalSelfAttention)
+    ]
+    try:
+        model.eval()(idx[None].to(model.wte.weight.device))
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return torch.stack(patterns)
+
+
+def draw_attention(patterns: Float[Tensor, "L H T T"], tokens: Sequence[str] = ()) -> Figure:
+    """A grid of pictures, a row of them for a layer and a column for a head; dark is 1, white is 0.
+
+    Within a picture the row is the position that looks, the column the one it looks at.
+
+    Args:
+        patterns: What `attention_patterns` gives, or some of its layers and heads.
+        tokens: The text of every position, written on the axes where there is room.
+
+    Raises:
+        UsageError: There are not as many tokens as positions.
+    """
+    n_layer, n_head, T, _ = patterns.shape
+    if tokens and len(tokens) != T:
+        raise UsageError(f"the patterns are of {T} positions, {len(tokens)} tokens were given")
+    side = max(2.2, 0.14 * T if tokens and T <= MAX_LABELS else 0)
+    figure = Figure(figsize=(side * n_head + 0.4, (side + 0.25) * n_layer), dpi=100, layout="constrained")
+    labels = [visible(token) for token in tokens] if T <= MAX_LABELS else []
+    longest = max(map(len, labels), default=0)
+    for i, axes in enumerate(figure.subplots(n_layer, n_head, squeeze=False).flat):
+        layer, head = divmod(i, n_head)
+        heat_map(axes, patterns[layer, head].cpu(), labels, labels, vmin=0, vmax=1)
+        axes.tick_params(labelsize=7, labelrotation=0)
+        if longest > 1:
+            axes.tick_params(axis="x", labelrotation=90)
+        axes.set_title(f"layer {layer}, head {head}", size=9)
+    return figure

@@ -1,0 +1,1 @@
+"""From documents to shards of tokens: a map-reduce with locks and crash rules."""

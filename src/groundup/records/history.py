@@ -1,0 +1,228 @@
+"""Runs that were: what a run folder tells, however its run ended. Imports no torch.
+
+Folders outlive the program that made them, so nothing here insists: a file that is missing or hurt leaves its part
+empty, and lines of metrics that are damaged are counted. Only a folder without a run in it is an error.
+"""
+
+import math
+import statistics
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeGuard
+
+from groundup.config.errors import UserError
+from groundup.config.io import from_dict, load_json
+from groundup.config.model import GPTConfig
+from groundup.files.lock import is_held
+from groundup.planner.flops import flops_per_token
+from groundup.records.metrics import METRICS_FILE, STOPPED, load_metrics
+
+Axis = Literal["tokens", "time", "flops"]
+"""What a run can be drawn against: tokens learned from, seconds of training steps, training FLOPs."""
+
+MISSING = "-"
+"""What stands where a run has no such value."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunHistory:
+    """One run folder."""
+
+    path: Path
+    config: dict[str, Any]
+    """config.json as it is; it may be of an older groundup."""
+    facts: dict[str, Any]
+    """run.json."""
+    rows: list[dict[str, Any]]
+    """metrics.jsonl."""
+    damaged: int
+    """Lines of metrics.jsonl that could not be read."""
+    scores: dict[str, Any]
+    """eval.json, with dotted keys."""
+    state: Literal["running", "finished", "stopped", "crashed"]
+    """stopped: by a signal, its state saved; crashed: it ended in any other way before its last step."""
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.path.resolve().name
+
+    @property
+    def max_steps(self) -> int | None:
+        """Steps that were asked for."""
+        max_steps = self.config.get("max_steps")
+        return max_steps if isinstance(max_steps, int) else None
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The last line that counts steps and tokens; empty if there is none."""
+        return next((row for row in reversed(self.rows) if row.get("tokens") is not None), {})
+
+    @property
+    def best(self) -> dict[str, Any]:
+        """The line of the lowest validation loss; empty if there is none."""
+        return min((row for row in self.rows if is_finite(row.get("val/loss"))), key=_val_loss, default={})
+
+    @property
+    def tokens_per_sec(self) -> float | None:
+        """Mean speed of the training steps."""
+        tokens, seconds = self.last.get("tokens"), self.last.get("seconds")
+        return tokens / seconds if is_finite(tokens) and is_finite(seconds) and seconds > 0 else None
+
+    @property
+    def shape(self) -> GPTConfig | None:
+        """The model's shape with its vocabulary; None if this groundup does not know such a model."""
+        model, resolved = self.config.get("model"), _object(self.facts.get("resolved"))
+        if not isinstance(model, dict):
+            return None
+        try:
+            return from_dict(GPTConfig, {**model, "vocab_size": resolved.get("vocab_size", model.get("vocab_size", 0))})
+        except UserError:
+            return None
+
+    def series(self, key: str, axis: Axis) -> tuple[list[float], list[float]]:
+        """The places on an axis at which a metric was measured, and its values.
+
+        Raises:
+            UserError: The axis is FLOPs, and the model is not known.
+        """
+        per_unit, unit = 1.0, "seconds" if axis == "time" else "tokens"
+        if axis == "flops":
+            if (shape := self.shape) is None:
+                raise UserError(f"{self.path} does not say which model it trained, so its FLOPs cannot be counted")
+            per_unit = flops_per_token(shape, shape.block_size)
+        x, y = series(self.rows, unit, key)
+        return [per_unit * value for value in x], y
+
+
+def series(rows: list[dict[str, Any]], x: str, y: str) -> tuple[list[float], list[float]]:
+    """One metric against another, where a line has both; what is not finite is left out."""
+    pairs = [(row[x], row[y]) for row in rows if is_finite(row.get(x)) and is_finite(row.get(y))]
+    return [a for a, _ in pairs], [b for _, b in pairs]
+
+
+def is_finite(value: Any) -> TypeGuard[float]:
+    """Whether a value is a number that can be drawn."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def _val_loss(row: dict[str, Any]) -> float:
+    return row["val/loss"]
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is that of a run."""
+    return (path / "run.json").is_file() or ((path / "config.json").is_file() and (path / METRICS_FILE).is_file())
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """The runs below a folder, in the order of their names; or the folder itself, if it is a run.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    if is_run(folder):
+        return [folder]
+    try:
+        return sorted(path for path in folder.iterdir() if is_run(path))
+    except OSError as error:
+        raise UserError(f"cannot list runs in {folder}: {error.strerror}") from error
+
+
+def read_run(path: Path) -> RunHistory:
+    """Read a run folder.
+
+    Raises:
+        UserError: It is not one, or its metrics cannot be read.
+    """
+    if not is_run(path):
+        raise UserError(f"{path} is not a run folder: it holds neither run.json nor config.json and metrics.jsonl")
+    config, facts = _json(path / "config.json"), _json(path / "run.json")
+    try:
+        metrics = load_metrics(path / METRICS_FILE)
+    except OSError as error:
+        raise UserError(f"cannot read {path / METRICS_FILE}: {error.strerror}") from error
+    run = RunHistory(
+        path=path,
+        config=config or _object(facts.get("config")),
+        facts=facts,
+        rows=metrics.rows,
+        damaged=metrics.damaged,
+        scores=flatten(_json(path / "eval.json")),
+        state="crashed",
+    )
+    return replace(run, state=_state(run))
+
+
+def _state(run: RunHistory) -> Literal["running", "finished", "stopped", "crashed"]:
+    if is_held(run.path.resolve()):
+        return "running"
+    # The model folder is the last thing but the report that a run makes; a longer second run has one from the first.
+    if (run.path / "model").is_dir() and run.last.get("step", -1) >= (run.max_steps or math.inf):
+        return "finished"
+    return "stopped" if run.rows and run.rows[-1].get("event") == STOPPED else "crashed"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        return _object(load_json(path))
+    except UserError:
+        return {}
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested objects as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def differences(values: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Dotted keys in which not all agree, with the value of each; MISSING where one has none."""
+    flats = [flatten(value) for value in values]
+    keys = dict.fromkeys(key for flat in flats for key in flat)
+    rows = {key: [flat.get(key, MISSING) for flat in flats] for key in keys}
+    return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
+
+
+def median_mfu(rows: list[dict[str, Any]]) -> float | None:
+    """Share of the peak FLOP/s that the middle line of metrics reached; None where none was measured."""
+    values = [row["perf/mfu"] for row in rows if is_finite(row.get("perf/mfu"))]
+    return statistics.median(values) if values else None
+
+
+PARTS = {
+    "perf/forward_backward_ms": "forward and backward",
+    "perf/optimizer_ms": "optimizer",
+    "perf/data_ms": "data",
+}
+"""What a step's time is made of (`training.timing`), the largest first."""
+
+
+def where_time_went(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """Seconds by part of a run, over all of its sessions; empty where none were measured.
+
+    Means of a step are weighted with the steps they stand for. What is left of the steps' time (Python, waiting for
+    other ranks) is "rest of the step".
+    """
+    totals = dict.fromkeys(PARTS.values(), 0.0)
+    step, steps_time, evaluation = 0, 0.0, 0.0
+    for row in rows:
+        if any(key in row for key in PARTS):
+            for key, part in PARTS.items():
+                totals[part] += max(0, row["step"] - step) * (row.get(key) or 0.0) / 1e3
+            step, steps_time = row["step"], row.get("seconds") or 0.0
+        evaluation += row.get("perf/eval_seconds") or 0.0
+    if not step:
+        return {}
+    rest = max(0.0, steps_time - sum(totals.values()))
+    return {**totals, "rest of the step": rest, "evaluation": evaluation}

@@ -1,0 +1,101 @@
+"""The record of a run: one JSON object a line, appended as the run goes.
+
+Names follow one scheme: `train/loss` and `val/loss` in nats per token, `val/bpb` in bits per byte of text,
+`optim/lr`, `optim/grad_norm`, `optim/skipped_steps` (so far, when there are any), `perf/tokens_per_sec`,
+`perf/mfu` (share of the peak FLOP/s, in [0, 1]),
+`perf/data_ms`, `perf/forward_backward_ms`, `perf/optimizer_ms` (a step, on average since the line before),
+`perf/eval_seconds` (one evaluation). Beside them stand `step`, `tokens`, `seconds` and texts: `sample`, `event`.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groundup.files.atomic import write_file
+
+METRICS_FILE = "metrics.jsonl"
+STOPPED = "stopped"
+"""The event at the end of a session that a signal ended and that saved its state."""
+
+
+class MetricsLog:
+    """Appends to metrics.jsonl.
+
+    Args:
+        path: The file.
+        step: Where the run starts: lines of later steps are from a session that ended without a checkpoint,
+            will be made again, and are dropped.
+        say: Told, once, when a line cannot be written.
+    """
+
+    def __init__(self, path: Path, *, step: int, say: Callable[[str], None] | None = None) -> None:
+        self.path, self._say = path, say
+        self._begin = ""
+        kept = [row for row in read_metrics(path) if row["step"] <= step] if step else []
+        write_file(path, "".join(_line(row) for row in kept).encode())
+
+    def write(self, **values: Any) -> None:
+        """Append one line; every line has a `step`. JSON knows no NaN and no infinity: they become null.
+
+        A full disk must not end a training run over its log: the line is lost, the run goes on.
+        """
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(self._begin + _line(values))
+            self._begin = ""
+        except OSError as error:
+            self._begin = "\n"  # a part of the line may be there
+            if self._say:
+                self._say(f"{self.path} cannot be written ({error.strerror}); lines are lost, and the run goes on")
+                self._say = None
+
+    def close(self, *, failed: bool) -> None:
+        """Nothing is held open between lines."""
+
+
+def _line(values: dict[str, Any]) -> str:
+    finite = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+    return json.dumps(finite, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """What a metrics file holds."""
+
+    rows: list[dict[str, Any]]
+    damaged: int
+    """Lines that are not a row of ours: cut by a crash, or hurt by something else."""
+
+
+def load_metrics(path: Path) -> Metrics:
+    """All whole lines of a metrics file, and how many were not; a missing file has none."""
+    if not path.exists():
+        return Metrics([], 0)
+    lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+    rows = [row for line in lines if (row := _row(line)) is not None]
+    return Metrics(rows, len(lines) - len(rows))
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a metrics file, the others left out."""
+    return load_metrics(path).rows
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    """One line as values; None if it is damaged."""
+    try:
+        row = json.loads(line, parse_constant=lambda name: None)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        return None
+    measured = (value for name, value in row.items() if "/" in name or name in ("tokens", "seconds"))
+    return row if all(map(_is_number, measured)) else None
+
+
+def _is_number(value: Any) -> bool:
+    """A JSON number; null stands for one that is not finite."""
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))

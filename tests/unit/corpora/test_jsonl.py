@@ -1,0 +1,146 @@
+import gzip
+import io
+import json
+import tracemalloc
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.config.errors import UserError
+from groundup.corpora import jsonl, pieces
+from groundup.corpora.local_files import LocalFiles
+
+zstandard = pytest.importorskip("zstandard")
+
+RECORDS = [{"id": k, "text": f"text {k} äöü 漢字 " * (k % 7)} for k in range(100)]
+LINES = b"".join(json.dumps(record, ensure_ascii=k % 2 == 0).encode() + b"\n" for k, record in enumerate(RECORDS))
+TEXTS = [record["text"] for record in RECORDS]
+
+
+def read(path, skipped=None, column="text"):
+    source = LocalFiles(str(path), column)
+    skipped = {} if skipped is None else skipped
+    return [document.text for part in source.parts() for document in source.read(part, skipped)]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pack"),
+    [
+        (".jsonl", bytes),
+        (".jsonl.gz", gzip.compress),
+        (".jsonl.gz", lambda data: gzip.compress(data[:1000]) + gzip.compress(data[1000:])),
+        (".jsonl.zst", zstandard.compress),
+        (".jsonl.zst", lambda data: zstandard.compress(data[:1000]) + zstandard.compress(data[1000:])),
+        (".JSON.GZ", gzip.compress),
+    ],
+)
+def test_all_forms_hold_the_same_texts(tmp_path, suffix, pack):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(pack(LINES))
+    assert read(path) == TEXTS
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.text(max_size=30), max_size=20),
+    st.lists(st.integers(0, 600), max_size=6),
+    st.booleans(),
+    st.integers(1, 50),
+)
+def test_every_line_is_read_once_however_the_file_is_cut(texts, cuts, ended, chunk):
+    data = b"\n".join(json.dumps({"text": text}).encode() for text in texts) + (b"\n" if ended and texts else b"")
+    bounds = sorted({0, len(data), *(min(cut, len(data)) for cut in cuts)})
+    got = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jsonl, "CHUNK", chunk)
+        for span in pairwise(bounds):
+            got += jsonl.read_plain(io.BytesIO(data), "a.jsonl", span, "text", {})
+    assert got == texts
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=300), st.integers(1, 20), st.integers(1, 40))
+def test_lines_and_offsets_are_those_of_split(data, chunk, longest):
+    chunks = [data[at : at + chunk] for at in range(0, len(data), chunk)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jsonl, "MAX_LINE", longest)
+        got = list(jsonl.split_lines(chunks, 7))
+    expected, at = [], 7
+    for line in data.split(b"\n"):
+        expected.append((at, line if len(line) <= longest else None))
+        at += len(line) + 1
+    if not data or data.endswith(b"\n"):
+        expected.pop()
+    assert got == expected
+
+
+def test_bad_lines_are_counted_by_reason_and_file(tmp_path):
+    path = tmp_path / "bad.jsonl"
+    path.write_bytes(
+        b'\xef\xbb\xbf{"text": "first"}\r\n'
+        b'{"text": "cut\n'
+        b'{"text": "latin \xe4"}\n'
+        b'[1]\n\n  \n"text"\nnull\n'
+        b'{"id": 1}\n{"text": null}\n{"text": 3}\n{"text": ["a"]}\n' + b'{"text": ' + b"[" * 200_000 + b"\n"
+        b'{"text": ""}\n{"text": "last"}'
+    )
+    skipped = {}
+    assert read(path, skipped) == ["first", "", "last"]
+    assert skipped == {
+        "line that is not JSON in bad.jsonl": 3,
+        "line that is not a JSON object in bad.jsonl": 3,
+        "record without text in bad.jsonl": 1,
+        "text that is null in bad.jsonl": 1,
+        "text that is not a string in bad.jsonl": 2,
+    }
+
+
+def test_a_wrong_column_is_an_error_that_names_the_keys(tmp_path):
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"id": 1, "content": "x"}\n' * 3)
+    with pytest.raises(UserError, match="no record has the key 'text', its keys are content, id; choose with --text"):
+        read(path)
+    assert read(path, column="content") == ["x"] * 3
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [(".jsonl.gz", gzip.compress), (".jsonl.zst", zstandard.compress)])
+def test_a_cut_or_damaged_file_is_named_with_the_line(tmp_path, suffix, pack):
+    path = tmp_path / f"a{suffix}"
+    packed = pack(LINES)
+    for cut in (len(packed) - 1, len(packed) // 2, 3):
+        path.write_bytes(packed[:cut])
+        with pytest.raises(UserError, match=rf"a{suffix} is (cut|damaged).*after line \d+") as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+    path.write_bytes(packed[:100] + bytes(200) + packed[300:])
+    with pytest.raises(UserError, match=rf"a{suffix} is damaged after line \d+"):
+        read(path)
+    path.write_bytes(b"not packed at all" * 10)
+    with pytest.raises(UserError, match=rf"a{suffix} is damaged after line 0"):
+        read(path)
+    path.write_bytes(pack(LINES) + b"tail that is neither")
+    with pytest.raises(UserError, match=rf"a{suffix} is damaged after line \d+"):
+        read(path)
+
+
+def test_a_file_much_larger_than_a_part_is_many_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr(pieces, "PART_BYTES", 1000)
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(LINES)
+    assert len(LocalFiles(str(path)).parts()) == -(-len(LINES) // 1000)
+    assert read(path) == TEXTS
+
+
+def test_a_line_without_end_takes_no_memory(monkeypatch):
+    """30 MB in one line, out of a file of 30 kB: as a bomb would do it."""
+    monkeypatch.setattr(jsonl, "MAX_LINE", 1 << 20)
+    bomb = io.BytesIO(gzip.compress(b'{"text": "' + b"x" * 30_000_000 + b'"}\n{"text": "good"}\n', 1))
+    skipped = {}
+    tracemalloc.start()
+    assert list(jsonl.read_gzip(bomb, "a.jsonl.gz", (0, 1), "text", skipped)) == ["good"]
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10 << 20
+    assert skipped == {"line longer than 1 MB in a.jsonl.gz": 1}

@@ -1,0 +1,97 @@
+import json
+import os
+
+import pytest
+
+from groundup.config.errors import UserError
+from groundup.corpora import local_files, pieces
+from groundup.corpora.local_files import LocalFiles
+
+
+def texts_of(source):
+    return [document.text for part in source.parts() for document in source.read(part, {})]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "corpus" / "deep" / ".cache").mkdir(parents=True)
+    for name in ("b.txt", "a.md", "deep/c.txt", ".hidden.txt", "deep/.cache/d.txt", "notes.pdf", "e.json"):
+        (tmp_path / "corpus" / name).write_text(f"text of {name}")
+    (tmp_path / "corpus" / "f.jsonl").write_text(json.dumps({"text": "text of f.jsonl"}))
+    return tmp_path / "corpus"
+
+
+def test_a_folder_is_read_by_name_without_what_is_hidden(folder):
+    expected = [f"text of {name}" for name in ("a.md", "b.txt", "deep/c.txt", "f.jsonl")]
+    assert texts_of(LocalFiles(str(folder))) == expected
+    assert texts_of(LocalFiles(f"{folder}/")) == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [("*.txt", ["b.txt"]), ("**/*.txt", ["b.txt", "deep/c.txt"]), ("[a-b].*", ["a.md", "b.txt"]), ("b.txt", ["b.txt"])],
+)
+def test_globs(folder, pattern, names):
+    assert texts_of(LocalFiles(f"{folder}/{pattern}")) == [f"text of {name}" for name in names]
+
+
+def test_small_files_share_a_part_and_large_ones_are_cut(folder, monkeypatch):
+    assert len(LocalFiles(str(folder)).parts()) == 1
+    monkeypatch.setattr(pieces, "PART_BYTES", 30)
+    assert [len(part) for part in LocalFiles(str(folder)).parts()] == [2, 1, 1]
+    monkeypatch.setattr(pieces, "PART_BYTES", 1 << 20)
+    monkeypatch.setattr(pieces, "MAX_PIECES", 3)
+    assert [len(part) for part in LocalFiles(str(folder)).parts()] == [3, 1]
+
+
+def test_the_description_follows_names_and_contents_only(folder, tmp_path):
+    before = LocalFiles(str(folder)).describe()
+    os.utime(folder / "a.md", (1, 1))
+    moved = folder.rename(tmp_path / "elsewhere")
+    assert LocalFiles(str(moved)).describe() == before
+    (moved / "a.md").rename(moved / "a0.md")
+    renamed = LocalFiles(str(moved)).describe()
+    assert renamed != before
+    (moved / "b.txt").write_text("Text of b.txt")
+    assert LocalFiles(str(moved)).describe() != renamed
+    assert LocalFiles(str(moved), "body").describe()["text_column"] == "body"
+
+
+def test_a_large_file_is_known_by_sixteen_places(tmp_path, monkeypatch):
+    monkeypatch.setattr(local_files, "SAMPLE_BYTES", 10)
+    path = tmp_path / "a.txt"
+    path.write_bytes(bytes(320))
+    before = LocalFiles(str(path)).describe()["sha256"]
+    changed = []
+    for at in range(320):
+        data = bytearray(320)
+        data[at] = 1
+        path.write_bytes(data)
+        changed.append(LocalFiles(str(path)).describe()["sha256"] != before)
+    assert changed[:10] == changed[-10:] == [True] * 10
+    assert sum(changed) == 160
+    path.write_bytes(bytes(319))
+    assert LocalFiles(str(path)).describe()["sha256"] != before
+
+
+def test_what_cannot_be_read_is_named(folder, tmp_path):
+    for pattern, message in (
+        (tmp_path / "none", "none does not exist"),
+        (tmp_path / "no*ne", "no file matches"),
+        (folder / "notes.pdf", "cannot tell the format of notes.pdf"),
+        (folder / "deep" / ".cache" / "..", "c.txt"),
+    ):
+        source = LocalFiles(str(pattern))
+        if message == "c.txt":
+            assert source.files() == [folder / "deep" / "c.txt"]
+            continue
+        with pytest.raises(UserError, match=message):
+            source.parts()
+
+
+def test_a_file_that_is_gone_when_it_is_read_is_named(folder):
+    source = LocalFiles(str(folder))
+    (part,) = source.parts()
+    (folder / "b.txt").unlink()
+    with pytest.raises(UserError, match=r"cannot read .*b\.txt: No such file"):
+        list(source.read(part, {}))

@@ -1,0 +1,128 @@
+import io
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.config.errors import UserError
+from groundup.corpora import parquet, pieces
+from groundup.corpora.local_files import LocalFiles
+
+pa = pytest.importorskip("pyarrow")
+pq = pytest.importorskip("pyarrow.parquet")
+
+TEXTS = [f"text {k} äöü 漢字 " * (k % 7) for k in range(100)]
+
+
+def write(path, texts=TEXTS, **options):
+    pq.write_table(pa.table({"id": range(len(texts)), "text": texts}), path, **options)
+
+
+def read(path, skipped=None, column="text"):
+    source = LocalFiles(str(path), column)
+    skipped = {} if skipped is None else skipped
+    return [document.text for part in source.parts() for document in source.read(part, skipped)]
+
+
+@pytest.mark.parametrize("kind", ["string", "large_string", "dictionary"])
+@pytest.mark.parametrize("compression", ["none", "snappy", "zstd"])
+def test_texts_come_in_order(tmp_path, kind, compression):
+    kinds = {"string": pa.string(), "large_string": pa.large_string(), "dictionary": None}
+    column = pa.array(TEXTS, kinds[kind]) if kinds[kind] else pa.array(TEXTS).dictionary_encode()
+    table = pa.table({"nested": [{"text": "not this"}] * len(TEXTS), "text": column})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=13, compression=compression)
+    assert read(tmp_path / "a.parquet") == TEXTS
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.one_of(st.none(), st.text(max_size=20)), max_size=30), st.integers(1, 10), st.integers(1, 200))
+def test_every_row_is_read_once_whatever_the_groups(texts, group, part_bytes):
+    file = io.BytesIO()
+    pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), file, row_group_size=group)
+    skipped = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "PART_BYTES", part_bytes)
+        spans = parquet.spans(file, "a.parquet", "text")
+    got = [t for s in spans for t in parquet.read(file, "a.parquet", (s.start, s.stop), "text", skipped)]
+    assert got == [text for text in texts if text is not None]
+    assert sum(skipped.values()) == texts.count(None)
+
+
+def test_nulls_and_bad_utf8_are_counted(tmp_path):
+    binary = pa.array([b"good", None, b"latin \xe4", b"too"], pa.binary())
+    column = pa.Array.from_buffers(pa.string(), 4, binary.buffers(), null_count=1)
+    pq.write_table(pa.table({"text": column}), tmp_path / "a.parquet")
+    skipped = {}
+    assert read(tmp_path / "a.parquet", skipped) == ["good", "too"]
+    assert skipped == {"text that is null in a.parquet": 1, "text that is not UTF-8 in a.parquet": 1}
+
+
+def test_row_groups_are_gathered_and_kept_apart(tmp_path, monkeypatch):
+    write(tmp_path / "a.parquet", row_group_size=10)
+    assert LocalFiles(str(tmp_path)).parts() == [((str(tmp_path / "a.parquet"), 0, 10),)]
+    monkeypatch.setattr(pieces, "PART_BYTES", 1)
+    assert LocalFiles(str(tmp_path)).parts() == [((str(tmp_path / "a.parquet"), k, k + 1),) for k in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [("txt", "has no column 'txt', its columns are id, text; choose with --text-column"),
+     ("id", "column 'id' is of type int64, not of text")],
+)  # fmt: skip
+def test_a_wrong_column_is_named(tmp_path, column, message):
+    write(tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=message):
+        read(tmp_path / "a.parquet", column=column)
+
+
+def test_a_cut_file_is_named(tmp_path):
+    path = tmp_path / "a.parquet"
+    write(path)
+    whole = path.read_bytes()
+    for cut in (0, 3, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(UserError, match=r"a\.parquet is not a whole parquet file") as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_damage_is_named_with_its_row_group(tmp_path):
+    path = tmp_path / "a.parquet"
+    write(path, row_group_size=50, use_dictionary=False, compression="zstd", write_page_checksum=True)
+    column = pq.read_metadata(path).row_group(1).column(1)
+    data = bytearray(path.read_bytes())
+    at = column.data_page_offset + column.total_compressed_size // 2
+    data[at] ^= 1
+    path.write_bytes(data)
+    source = LocalFiles(str(path))
+    (part,) = source.parts()
+    got = []
+    with pytest.raises(UserError, match=r"a\.parquet is damaged in row group 1: ") as caught:
+        got.extend(document.text for document in source.read(part, {}))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_row_group_of_any_size_is_read_in_little_memory(tmp_path):
+    """130 MB of text in one row group: some rows are in memory, not the group."""
+    path = tmp_path / "big.parquet"
+    line = "all work and no play makes jack a dull boy " * 25
+    schema = pa.schema([("text", pa.string())])
+    with pq.ParquetWriter(path, schema, use_dictionary=False, compression="zstd") as writer:
+        writer.write_table(pa.table({"text": pa.array([f"{k} {line}" for k in range(120_000)])}, schema=schema),
+                           row_group_size=120_000)  # fmt: skip
+    assert pq.read_metadata(path).num_row_groups == 1
+    code = (
+        "import resource, sys\n"
+        "from groundup.corpora.local_files import LocalFiles\n"
+        "source = LocalFiles(sys.argv[1])\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "parts = source.parts(); before = peak()\n"
+        "n = sum(len(d.text) for part in parts for d in source.read(part, {}))\n"
+        "print(n, (peak() - before) >> 10)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    n, megabytes = map(int, done.stdout.split())
+    assert n > 120_000_000
+    assert megabytes < 80

@@ -1,0 +1,37 @@
+import pytest
+
+from groundup.config.data import DataConfig
+from groundup.config.errors import UserError
+from groundup.corpora import tiny_shakespeare as module
+from groundup.corpora.tiny_shakespeare import SHA256, SIZE, URL, TinyShakespeare
+from groundup.prepare.corpus import open_corpus
+
+
+def test_the_split_is_nanogpts(tiny_shakespeare, tmp_path):
+    data = tiny_shakespeare.read_text()
+    dataset = open_corpus(DataConfig(source="tiny-shakespeare", path=tiny_shakespeare, cache_dir=tmp_path))
+    train, val = dataset.split("train"), dataset.split("val")
+    assert (train.n_tokens, val.n_tokens) == (1_003_854, 111_540)
+    assert (train.n_bytes, val.n_bytes) == (1_003_854, 111_540)
+    tokenizer = dataset.tokenizer()
+    assert tokenizer.vocab_size == 65
+    # nanoGPT's own lines, data/shakespeare_char/prepare.py: sorted symbols, cut at 90 %.
+    stoi = {ch: i for i, ch in enumerate(sorted(set(data)))}
+    assert train.read_all().tolist() == [stoi[c] for c in data[: int(len(data) * 0.9)]]
+    assert val.read_all().tolist() == [stoi[c] for c in data[int(len(data) * 0.9) :]]
+
+
+def test_another_file_is_refused(tmp_path):
+    path = tmp_path / "input.txt"
+    with pytest.raises(UserError, match="does not exist"):
+        TinyShakespeare(path, tmp_path).parts()
+    path.write_text("First Citizen:\n")
+    with pytest.raises(UserError, match=r"is not Tiny Shakespeare \(1,115,394 bytes.*use --data\.source text"):
+        TinyShakespeare(path, tmp_path).parts()
+
+
+def test_without_a_copy_it_is_downloaded_to_the_cache(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "download", lambda url, path, **facts: asked.append((url, path, facts)) or path)
+    assert TinyShakespeare(None, tmp_path).parts() == [tmp_path / "tinyshakespeare.txt"]
+    assert asked == [(URL, tmp_path / "tinyshakespeare.txt", {"size": SIZE, "sha256": SHA256})]

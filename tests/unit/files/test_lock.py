@@ -1,0 +1,47 @@
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from groundup.config.errors import UserError
+from groundup.files.lock import RunLock
+
+
+@pytest.mark.fault(
+    "A12",
+    "a second run in the folder of one that goes on",
+    "refused within a second, with the process and host that hold it",
+)
+def test_the_second_is_refused_at_once_and_told_who(tmp_path):
+    with RunLock(tmp_path / "run"):
+        seconds = []
+        for _ in range(5):  # the machine may be busy for a moment
+            start = time.monotonic()
+            with pytest.raises(UserError, match=f"process {os.getpid()} on"), RunLock(tmp_path / "run"):
+                pass
+            seconds.append(time.monotonic() - start)
+        assert min(seconds) < 1
+    with RunLock(tmp_path / "run"):
+        pass
+
+
+@pytest.mark.fault(
+    "A12",
+    "the holder of a run folder is killed",
+    "the folder is free at once",
+)
+def test_a_killed_holder_frees_it(tmp_path):
+    code = (
+        "import sys, time, pathlib; from groundup.files.lock import RunLock\n"
+        "with RunLock(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UserError), RunLock(tmp_path / "run"):
+        pass
+    holder.kill()
+    holder.communicate()
+    with RunLock(tmp_path / "run"):
+        pass

@@ -1,0 +1,408 @@
+"""What becomes of documents: every property of a preparation that one process can show."""
+
+import errno
+import hashlib
+import itertools
+import os
+import shutil
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from groundup.config.data import ShardConfig
+from groundup.config.errors import UsageError, UserError
+from groundup.corpora.documents import Document
+from groundup.data.dataset import TokenDataset
+from groundup.files import atomic as files
+from groundup.prepare import prepare as prepare_module
+from groundup.prepare.prepare import prepare
+from groundup.tokenizer.char import CharTokenizer
+
+SMALL = ShardConfig(shard_tokens=300, val_fraction=0.2)
+
+
+@pytest.fixture(autouse=True)
+def _quick_disk(monkeypatch):
+    """No power is cut here, so nobody waits for the platter; that every fsync is asked for, fault points show."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
+def stream(folder, split):
+    """All ids of a split, read without our reader."""
+    parts = [np.fromfile(f, dtype="<u2", offset=256) for f in sorted(folder.glob(f"{split}-*.bin"))]
+    return np.concatenate(parts).tolist() if parts else []
+
+
+def texts_of(folder, split, tokenizer):
+    """The documents of a split, cut at the separators."""
+    return tokenizer.decode(stream(folder, split)).split("\x1f")[:-1]
+
+
+def run_tasks(source, tokenizer, folder, layout, order):
+    for index, count in order:
+        result = prepare(source, tokenizer, folder, layout, only=(index, count))
+    return result
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_stream_is_the_documents_in_order(tmp_path, corpus, random_texts, separated, seed):
+    texts = random_texts(seed)
+    index = prepare(corpus(texts), separated, tmp_path / "data", SMALL)
+    ids = [i for part in texts for text in part for i in [*separated.encode(text), separated.eot_id]]
+    val = min(300, int(0.2 * len(ids)))
+    assert stream(tmp_path / "data", "val") == ids[:val]
+    assert stream(tmp_path / "data", "train") == ids[val:]
+    assert all(info.n_tokens == 300 for info in index.shards[1:-1])
+    assert {p.name for p in (tmp_path / "data").iterdir()} == {
+        "index.json",
+        "tokenizer.json",
+        *(info.file for info in index.shards),
+    }
+    for info in index.shards:
+        data = (tmp_path / "data" / info.file).read_bytes()
+        held = np.frombuffer(data, dtype="<u2", offset=256)
+        text = "".join(separated.symbols[i] for i in held if i != separated.eot_id)
+        assert info.sha256 == hashlib.sha256(data).hexdigest()
+        assert info.n_tokens == len(held)
+        assert info.n_bytes == len(text.encode())
+        assert info.n_documents == (held == separated.eot_id).sum()
+        assert info.max_id == held.max()
+
+
+@pytest.mark.fault(
+    "C5",
+    "a preparation shared by 1 to 4 tasks that run in any order",
+    "the same bytes as by one",
+)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    texts=st.lists(st.lists(st.text("ab\n ß漢", max_size=30), max_size=6), min_size=1, max_size=5),
+    shard_tokens=st.integers(1, 60),
+    n_tasks=st.integers(1, 4),
+    data=st.data(),
+)
+def test_bytes_depend_on_input_and_settings_alone(
+    tmp_path_factory, corpus, separated, contents, texts, shard_tokens, n_tasks, data
+):
+    folder = tmp_path_factory.mktemp("prepare")
+    source, layout = corpus(texts), ShardConfig(shard_tokens=shard_tokens, val_fraction=0.3)
+    try:
+        prepare(source, separated, folder / "whole", layout)
+    except UserError as error:
+        assert "too few" in str(error)  # noqa: PT017
+        return
+    order = data.draw(st.permutations(range(n_tasks)))
+    result = run_tasks(source, separated, folder / "shared", layout, [(k, n_tasks) for k in order])
+    assert result is not None
+    assert contents(folder / "shared") == contents(folder / "whole")
+
+
+def test_tasks_in_any_order_and_again(tmp_path, corpus, random_texts, separated, contents):
+    source = corpus(random_texts(1, n_parts=7))
+    prepare(source, separated, tmp_path / "whole", SMALL)
+    for number, order in enumerate(itertools.permutations(range(3))):
+        folder = tmp_path / str(number)
+        for k in order[:2]:
+            assert prepare(source, separated, folder, SMALL, only=(k, 3)) is None
+            assert prepare(source, separated, folder, SMALL, only=(k, 3)) is None
+            assert not (folder / "index.json").exists()
+        assert prepare(source, separated, folder, SMALL, only=(order[2], 3)) is not None
+        assert contents(folder) == contents(tmp_path / "whole")
+
+
+@pytest.mark.fault(
+    "C6",
+    "two tasks do the same work at once",
+    "both end well, the bytes are those of one",
+)
+def test_a_task_that_another_one_overtakes_ends_well(tmp_path, corpus, random_texts, separated, contents):
+    """While task 0 copies its second shard, task 1 finds the rest, finishes and removes the parts."""
+    source = corpus(random_texts(2, n_parts=6))
+    folder = tmp_path / "data"
+    prepare(source, separated, tmp_path / "whole", SMALL)
+    assert prepare(source, separated, folder, SMALL, only=(1, 2)) is None
+    overtaken = []
+
+    def overtake(progress):
+        if progress.phase == "assemble" and not overtaken:
+            overtaken.append(progress)
+            assert prepare(source, separated, folder, SMALL, only=(1, 2)) is not None
+
+    index = prepare(source, separated, folder, SMALL, only=(0, 2), progress=overtake)
+    assert len(overtaken) == 1
+    assert index is not None
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_documents_longer_than_a_shard(tmp_path, corpus, separated):
+    texts = [["a" * 5000, "b"], ["c" * 1234]]
+    index = prepare(corpus(texts), separated, tmp_path, ShardConfig(shard_tokens=100, val_fraction=0.01))
+    assert [info.n_tokens for info in index.shards if info.split == "train"][:-1] == [100] * 61
+    joined = separated.decode(stream(tmp_path, "val") + stream(tmp_path, "train"))
+    assert joined == "a" * 5000 + "\x1fb\x1f" + "c" * 1234 + "\x1f"
+    assert sum(info.n_documents for info in index.shards) == 3
+    TokenDataset(tmp_path)
+
+
+def test_the_hash_rule(tmp_path, corpus, separated):
+    """Membership is a function of the text alone: not of its place, nor of the other documents."""
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("abcdefgh"), size=20)) for _ in range(2000)]
+    layout = ShardConfig(shard_tokens=10_000, val_rule="hash", val_fraction=0.1)
+    prepare(corpus([texts[:700], texts[700:]]), separated, tmp_path / "a", layout)
+    val = texts_of(tmp_path / "a", "val", separated)
+    expected = [t for t in texts if int(hashlib.sha256(t.encode()).hexdigest()[:16], 16) / 2**64 < 0.1]
+    assert val == expected
+    assert texts_of(tmp_path / "a", "train", separated) == [t for t in texts if t not in set(expected)]
+    assert 150 < len(val) < 250
+    rng.shuffle(texts)
+    prepare(corpus([texts[:999]]), separated, tmp_path / "b", layout)
+    assert set(texts_of(tmp_path / "b", "val", separated)) == set(texts[:999]) & set(val)
+
+
+def test_labels_of_the_source_decide(tmp_path, corpus, separated):
+    documents = [[Document("aaa", "train"), Document("bb", "val"), Document("c", "train")], [Document("dd", "val")]]
+    prepare(corpus(documents), separated, tmp_path, ShardConfig(val_rule="hash", val_fraction=0.5))
+    assert texts_of(tmp_path, "train", separated) == ["aaa", "c"]
+    assert texts_of(tmp_path, "val", separated) == ["bb", "dd"]
+
+
+def test_documents_that_cannot_be_used_are_counted(tmp_path, corpus, separated):
+    texts = [["good", "", "half \ud800 a pair"], ["\udc00", "also good", "\ud83d"]]
+    index = prepare(corpus(texts), separated, tmp_path, ShardConfig(val_fraction=0.3))
+    assert index.skipped == {"empty document": 1, "lone surrogate: not Unicode text": 3}
+    assert separated.decode(stream(tmp_path, "val") + stream(tmp_path, "train")) == "good\x1falso good\x1f"
+
+
+@pytest.mark.fault(
+    "C11",
+    "there is nothing to prepare",
+    "one line",
+)
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ([], "corpus has no documents"),
+        ([[]], "0 tokens are too few"),
+        ([["", ""]], "0 tokens are too few"),
+        ([["a"]], "2 tokens are too few"),
+    ],
+)
+def test_nothing_to_prepare_is_told(tmp_path, corpus, separated, texts, message):
+    with pytest.raises(UserError, match=message):
+        prepare(corpus(texts), separated, tmp_path / "data", SMALL)
+    assert not (tmp_path / "data").exists()  # nothing is in the way of a second try with other settings
+
+
+def test_too_few_tokens_say_what_was_skipped(tmp_path, corpus, separated):
+    with pytest.raises(UserError, match=r"validation \(skipped 2: empty document\); use more text"):
+        prepare(corpus([["", ""]]), separated, tmp_path / "data", SMALL)
+
+
+def test_work_that_came_to_nothing_is_not_in_the_way(tmp_path, corpus, random_texts, separated, contents):
+    texts = random_texts(6)
+    prepare(corpus(texts), separated, tmp_path / "whole", SMALL)
+    folder = tmp_path / "data"
+    everywhere = {k: UserError("no record has the key 'txt'") for k in range(len(texts))}
+    with pytest.raises(UserError, match="no record"):
+        prepare(corpus(texts, trouble=everywhere), separated, folder, ShardConfig(shard_tokens=299))
+    prepare(corpus(texts), separated, folder, SMALL)
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path, corpus, random_texts, separated):
+    (tmp_path / ".hidden").touch()
+    (tmp_path / "tokenizer.json").write_text("a model's")
+    message = r"is no dataset, it holds tokenizer\.json; choose an empty folder, or a new one"
+    with pytest.raises(UserError, match=message):
+        prepare(corpus(random_texts(6)), separated, tmp_path, SMALL)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "tokenizer.json"]
+
+
+def test_a_finished_folder_that_was_cut_is_told(tmp_path, corpus, random_texts, separated):
+    folder = tmp_path / "data"
+    prepare(corpus(random_texts(6)), separated, folder, SMALL)
+    (folder / "train-000001.bin").unlink()
+    with pytest.raises(UserError, match=rf"train-000001\.bin: .*; remove {folder} and prepare it again"):
+        prepare(corpus(random_texts(6)), separated, folder, SMALL)
+
+
+def test_a_symbol_outside_the_vocabulary_is_told(tmp_path, corpus, separated):
+    with pytest.raises(UserError, match="character 'Q' at position 1"):
+        prepare(corpus([["aQ"]]), separated, tmp_path / "data", SMALL)
+
+
+def test_a_part_that_fails_costs_only_itself(tmp_path, corpus, random_texts, separated, contents):
+    texts = random_texts(4, n_parts=5)
+    prepare(corpus(texts), separated, tmp_path / "whole", SMALL)
+    for trouble, message in (
+        (UserError("f.parquet is cut at row group 3"), r"f\.parquet is cut at row group 3 \(1 of 5 parts failed"),
+        (OSError(errno.EIO, "Input/output error"), "cannot read 2 of corpus: Input/output error"),
+    ):
+        folder = tmp_path / type(trouble).__name__
+        with pytest.raises(UserError, match=message):
+            prepare(corpus(texts, trouble={2: trouble}), separated, folder, SMALL)
+        assert not (folder / "index.json").exists()
+        assert not list((folder / ".work").glob("part-000002*"))  # nothing half-written is taken for whole
+        mended = corpus(texts)
+        prepare(mended, separated, folder, SMALL)
+        assert mended.read_parts == [2]
+        assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_a_bug_in_a_source_is_not_dressed_up(tmp_path, corpus, separated):
+    with pytest.raises(ZeroDivisionError):
+        prepare(corpus([["a"]], trouble={0: ZeroDivisionError()}), separated, tmp_path / "data", SMALL)
+
+
+def test_a_finished_folder_opens_at_once(tmp_path, corpus, random_texts, separated):
+    texts = random_texts(5)
+    index = prepare(corpus(texts), separated, tmp_path, SMALL)
+    again = corpus(texts)
+    assert prepare(again, separated, tmp_path, SMALL) == index
+    assert again.read_parts == []
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_another_preparation_is_refused(tmp_path, corpus, random_texts, separated, finished):
+    texts = random_texts(6)
+    prepare(corpus(texts), separated, tmp_path, SMALL, only=None if finished else (0, 2))
+    other = CharTokenizer([*separated.symbols, "0"])
+    for source, tokenizer, layout, key in (
+        (corpus(texts), separated, ShardConfig(shard_tokens=301, val_fraction=0.2), "shard_tokens: 300, now 301"),
+        (corpus(texts[:-1]), separated, SMALL, r"corpus\.texts"),
+        (corpus(texts, name="books"), separated, SMALL, "source: corpus, now books"),
+        (corpus(texts), other, SMALL, "tokenizer"),
+    ):
+        with pytest.raises(UserError, match=f"was made with other settings \\({key}"):
+            prepare(source, tokenizer, tmp_path, layout)
+    prepare(corpus(texts), separated, tmp_path, SMALL)
+
+
+@pytest.mark.parametrize("only", [(2, 2), (-1, 2), (0, 0)])
+def test_tasks_count_from_0(tmp_path, corpus, separated, only):
+    with pytest.raises(UsageError, match="does not exist"):
+        prepare(corpus([["a"]]), separated, tmp_path, SMALL, only=only)
+
+
+def count_points(monkeypatch, run):
+    points = []
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "fault_point", lambda operation, path: points.append((operation, path.name)))
+        run()
+    return len(points)
+
+
+@pytest.mark.fault(
+    "C4",
+    "crash at every point of a preparation",
+    "done again, it ends with the bytes of an undisturbed one",
+)
+def test_a_crash_at_every_point(tmp_path, monkeypatch, record_property, corpus, random_texts, separated, contents):
+    """Killed before each operation on the disk in turn, then run again; also killed at every point of one run."""
+    texts = random_texts(7, n_parts=3, n_documents=4)
+    n = count_points(monkeypatch, lambda: prepare(corpus(texts), separated, tmp_path / "whole", SMALL))
+    expected = contents(tmp_path / "whole")
+    assert n > 30
+
+    def killed_at(k, folder):
+        left = [k]
+
+        def die(operation, path):
+            if left[0] == 0:
+                os._exit(42)
+            left[0] -= 1
+
+        pid = os.fork()
+        if pid == 0:
+            files.fault_point = die
+            try:
+                prepare(corpus(texts), separated, folder, SMALL)
+            except BaseException:
+                os._exit(99)
+            os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+    for k in range(n):
+        folder = tmp_path / "once"
+        assert killed_at(k, folder) == 42
+        assert prepare(corpus(texts), separated, folder, SMALL) is not None
+        assert contents(folder) == expected, f"after a crash at point {k}"
+        shutil.rmtree(folder)
+    folder = tmp_path / "often"
+    codes = [killed_at(5, folder) for _ in range(20)]
+    assert codes.count(42) > 5
+    assert prepare(corpus(texts), separated, folder, SMALL) is not None
+    assert contents(folder) == expected
+    record_property("figure", f"{n} of {n} points")
+
+
+@pytest.mark.fault(
+    "C4",
+    "the disk says ENOSPC or EIO at any call of a preparation",
+    "one line of error; done again, it ends with the bytes of an undisturbed one",
+)
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_a_refusing_disk_at_every_point(
+    tmp_path, monkeypatch, record_property, corpus, random_texts, separated, contents, code
+):
+    texts = random_texts(8, n_parts=2, n_documents=4)
+    n = count_points(monkeypatch, lambda: prepare(corpus(texts), separated, tmp_path / "whole", SMALL))
+    for k in range(n):
+        left = [k]
+
+        def refuse(operation, path, left=left):
+            left[0] -= 1
+            if left[0] == -1:
+                raise OSError(code, os.strerror(code))
+
+        folder = tmp_path / str(k)
+        with monkeypatch.context() as patch:
+            patch.setattr(files, "fault_point", refuse)
+            with pytest.raises(UserError, match=os.strerror(code)) as error:
+                prepare(corpus(texts), separated, folder, SMALL)
+        assert "\n" not in str(error.value)
+        assert not list(folder.rglob(".*.tmp-*"))
+        assert prepare(corpus(texts), separated, folder, SMALL) is not None
+        assert contents(folder) == contents(tmp_path / "whole")
+        shutil.rmtree(folder)
+    record_property("figure", f"{n} of {n} calls")
+
+
+def test_leftovers_of_crashes_do_not_fill_the_disk(tmp_path, monkeypatch, corpus, random_texts, separated):
+    source = corpus(random_texts(9))
+    assert prepare(source, separated, tmp_path, SMALL, only=(0, 2)) is None
+    leftover = tmp_path / ".work" / ".part-000001.train.tmp-99999"
+    leftover.write_bytes(b"half")
+    monkeypatch.setattr(prepare_module, "_tokenize", lambda *_: None)
+    assert prepare(source, separated, tmp_path, SMALL, only=(1, 2)) is None
+    assert leftover.exists()  # another task may be writing it
+    assert prepare(source, separated, tmp_path, SMALL) is None
+    assert not leftover.exists()
+
+
+def test_lost_and_cut_work_is_done_again(tmp_path, corpus, random_texts, separated, contents):
+    texts = random_texts(10, n_parts=4)
+    prepare(corpus(texts), separated, tmp_path / "whole", SMALL)
+    folder = tmp_path / "data"
+    assert prepare(corpus(texts), separated, folder, SMALL, only=(0, 2)) is None
+    part = folder / ".work" / "part-000002.train"
+    os.truncate(part, part.stat().st_size - 2)
+    again = corpus(texts)
+    prepare(again, separated, folder, SMALL)
+    assert again.read_parts == [1, 2, 3]
+    assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_progress_is_told(tmp_path, corpus, random_texts, separated):
+    texts = random_texts(11)
+    told = []
+    index = prepare(corpus(texts), separated, tmp_path, SMALL, progress=told.append)
+    tokenized = [p for p in told if p.phase == "tokenize"]
+    assert [(p.done, p.total) for p in tokenized] == [(k + 1, len(texts)) for k in range(len(texts))]
+    assert tokenized[-1].n_bytes == sum(len(t.encode()) for part in texts for t in part)
+    assembled = [p for p in told if p.phase == "assemble"]
+    assert [(p.done, p.total) for p in assembled] == [(k + 1, len(index.shards)) for k in range(len(index.shards))]
+    assert tokenized[-1].tokens == assembled[-1].tokens == sum(info.n_tokens for info in index.shards)

@@ -1,0 +1,88 @@
+import io
+import types
+
+import pytest
+from rich.console import Console
+
+from groundup.records import display as module
+from groundup.records.display import Display, clock, quantity
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59.4, "59 s"), (59.6, "1:00"), (185, "3:05"), (3599.6, "1:00:00"), (7380, "2:03:00"),
+     (90_061, "25:01:01")],
+)  # fmt: skip
+def test_clock(seconds, text):
+    assert clock(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (12.3456, "12.3"), (999, "999"), (1000, "1k"), (1234567, "1.23M"), (124_439_808, "124M"),
+     (8.55e18, "8.55e+06T"), (1.5e9, "1.5B"), (2e12, "2T")],
+)  # fmt: skip
+def test_quantity(number, text):
+    assert quantity(number) == text
+
+
+@pytest.mark.parametrize(("number", "text"), [(999_700, "1M"), (999.9, "1k")])
+def test_quantity_rounds_into_the_next_unit(number, text):
+    assert quantity(number) == text
+
+
+@pytest.fixture
+def clock_hand(monkeypatch):
+    hand = types.SimpleNamespace(now=0.0)
+    monkeypatch.setattr(module, "time", types.SimpleNamespace(monotonic=lambda: hand.now))
+    return hand
+
+
+def update(display, step, **changes):
+    values = {"loss": 1.5, "tokens_per_sec": 12_345.0, "mfu": 0.42, "left": 65.0}
+    display.update(step=step, **{**values, **changes})
+
+
+def test_a_log_file_gets_plain_lines_now_and_then(clock_hand):
+    out = io.StringIO()
+    with Display(max_steps=100, console=Console(file=out, soft_wrap=True)) as display:
+        update(display, 1)
+        clock_hand.now = 9.9
+        update(display, 20)
+        assert out.getvalue() == ""
+        clock_hand.now = 10.0
+        update(display, 30)
+        update(display, 31)
+        update(display, 100, mfu=None, left=0)
+    assert out.getvalue().splitlines() == [
+        "step 30/100 · loss 1.500 · 12.3k tokens/s · MFU 42% · 1:05 left",
+        "step 100/100 · loss 1.500 · 12.3k tokens/s · 0 s left",
+    ]
+
+
+def test_nothing_in_a_log_file_is_for_a_terminal(clock_hand):
+    out = io.StringIO()
+    with Display(max_steps=3, console=Console(file=out, soft_wrap=True)) as display:
+        display.say("a line with [brackets] and [/no markup]")
+        display.quote("ROMEO:\n[bold]O[/bold]\n\nend")
+        display.quote("")
+        update(display, 3)
+    printed = out.getvalue()
+    assert "\x1b" not in printed
+    assert "\r" not in printed
+    assert printed.splitlines()[:6] == [
+        "a line with [brackets] and [/no markup]", "  │ ROMEO:", "  │ [bold]O[/bold]", "  │ ", "  │ end", "  │ ",
+    ]  # fmt: skip
+
+
+def test_a_terminal_gets_a_live_line_and_no_plain_ones(clock_hand):
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=120, color_system=None)
+    with Display(max_steps=100, console=console) as display:
+        clock_hand.now = 100.0
+        update(display, 30)
+        display._progress.refresh()
+    printed = out.getvalue()
+    assert "step 30/100" in printed
+    assert "loss 1.500 · 12.3k tokens/s · MFU 42% · 1:05 left" in printed
+    assert "step 30/100 · loss" not in printed

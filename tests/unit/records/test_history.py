@@ -1,0 +1,231 @@
+import json
+import math
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from groundup.config.errors import UserError
+from groundup.config.io import dump_json, to_dict
+from groundup.config.presets import RECIPES
+from groundup.files.lock import RunLock, is_held
+from groundup.model.gpt import GPT
+from groundup.planner.flops import flops_per_token
+from groundup.records.history import (
+    MISSING,
+    differences,
+    find_runs,
+    median_mfu,
+    read_run,
+    series,
+    where_time_went,
+)
+
+CONFIG = {**to_dict(RECIPES["shakespeare"]), "max_steps": 20}
+FACTS = {"parameters": 801_664, "resolved": {"vocab_size": 65}, "config": CONFIG}
+ROWS = [
+    {"step": 0, "tokens": 0, "seconds": 0.0, "val/loss": 4.0, "val/bpb": 6.0},
+    {"step": 10, "tokens": 1000, "seconds": 2.0, "train/loss": 3.0, "perf/mfu": 0.1},
+    {"step": 10, "tokens": 1000, "seconds": 2.0, "val/loss": 2.0, "val/bpb": 3.0},
+    {"step": 20, "tokens": 2000, "seconds": 4.0, "train/loss": 2.0, "perf/mfu": 0.3},
+    {"step": 20, "tokens": 2000, "seconds": 4.0, "val/loss": 2.5, "val/bpb": 3.5},
+]
+
+
+def folder(path, *, rows=ROWS, config=CONFIG, facts=FACTS, model=True, extra=b""):
+    path.mkdir(parents=True)
+    if config is not None:
+        (path / "config.json").write_text(dump_json(config))
+    if facts is not None:
+        (path / "run.json").write_text(dump_json(facts))
+    (path / "metrics.jsonl").write_bytes("".join(json.dumps(row) + "\n" for row in rows).encode() + extra)
+    if model:
+        (path / "model").mkdir()
+    return path
+
+
+def test_the_numbers_of_a_run(tmp_path):
+    run = read_run(folder(tmp_path / "a"))
+    assert (run.name, run.state, run.damaged) == ("a", "finished", 0)
+    assert run.last["step"] == 20
+    assert (run.best["val/loss"], run.best["step"]) == (2.0, 10)
+    assert run.tokens_per_sec == 500
+    assert median_mfu(run.rows) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "model", "state"),
+    [
+        (ROWS, True, "finished"),
+        (ROWS, False, "crashed"),  # after its last step, before its model was written
+        (ROWS[:3], False, "crashed"),
+        ([*ROWS[:3], {"step": 10, "event": "stopped"}], False, "stopped"),
+        ([*ROWS[:3], {"step": 10, "event": "stopped"}, ROWS[3]], False, "crashed"),  # resumed, and then
+        ([*ROWS, {"step": 20, "sample": "text"}], True, "finished"),
+        (ROWS[:3], True, "crashed"),  # a longer second run over a finished first
+        ([], False, "crashed"),
+    ],
+)
+def test_how_it_ended(tmp_path, rows, model, state):
+    assert read_run(folder(tmp_path / "a", rows=rows, model=model)).state == state
+
+
+def test_a_run_that_goes_on_is_running(tmp_path):
+    path = folder(tmp_path / "a", rows=ROWS[:3], model=False)
+    with RunLock(path):
+        assert is_held(path)
+        assert read_run(path).state == "running"
+    assert not is_held(path)
+    assert read_run(path).state == "crashed"
+
+
+def test_asking_does_not_take_the_lock_away(tmp_path):
+    path = folder(tmp_path / "a")
+    with RunLock(path):
+        is_held(path)
+        with pytest.raises(UserError, match="in use"), RunLock(path):
+            pass
+
+
+def test_asking_leaves_nothing_behind(tmp_path):
+    read_run(folder(tmp_path / "a"))
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_run_may_be_named_by_a_dot(tmp_path, monkeypatch):
+    from pathlib import Path
+
+    monkeypatch.chdir(folder(tmp_path / "a"))
+    assert read_run(Path()).name == "a"
+
+
+@pytest.mark.parametrize(
+    ("extra", "damaged"),
+    [
+        (b'{"step": 21, "train/', 1),
+        (b'\xff\xfe\n{"step": 21}\n', 1),
+        (b'[1]\n"text"\n5\nnull\n', 4),
+        (b'{"train/loss": 1.0}\n', 1),
+        (b'{"step": "21"}\n{"step": true}\n{"step": 1.5}\n', 3),
+        (b'{"step": 21, "val/loss": "low"}\n{"step": 21, "tokens": []}\n', 2),
+        (b"\n\n", 0),
+        (b'{"step": 21, "sample": null}\n', 0),
+        (b'{"step": 21, "note": ["of a later version"]}\n', 0),
+        (b"[" * 100_000, 1),
+    ],
+)
+def test_damaged_lines_are_left_out_and_counted(tmp_path, extra, damaged):
+    run = read_run(folder(tmp_path / "a", extra=extra))
+    assert run.damaged == damaged
+    assert run.rows[: len(ROWS)] == ROWS
+    assert (run.best["val/loss"], run.last["step"]) == (2.0, 20)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.binary(max_size=30)
+        | st.dictionaries(
+            st.sampled_from(["step", "tokens", "seconds", "val/loss", "perf/data_ms", "perf/eval_seconds", "event"]),
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3) | st.lists(st.none()),
+        ).map(lambda row: json.dumps(row).encode()),
+        max_size=8,
+    )
+)
+def test_no_file_of_metrics_makes_it_fail(tmp_path_factory, lines):
+    path = folder(tmp_path_factory.mktemp("runs") / "a", rows=[], extra=b"\n".join(lines))
+    run = read_run(path)
+    assert len(run.rows) + run.damaged <= sum(1 + line.count(b"\n") for line in lines)
+    for axis in ("tokens", "time", "flops"):
+        x, y = run.series("val/loss", axis)
+        assert len(x) == len(y)
+        assert all(map(math.isfinite, y))
+    where_time_went(run.rows)
+    assert run.best.get("val/loss", 0.0) is not None
+
+
+@pytest.mark.parametrize("name", ["config.json", "run.json"])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"model": 5, "resolved": 7, "max_steps": null}'])
+def test_a_hurt_file_leaves_its_part_empty(tmp_path, name, text):
+    path = folder(tmp_path / "a")
+    (path / name).write_text(text)
+    run = read_run(path)
+    assert run.best["val/loss"] == 2.0
+    assert run.shape is None or run.shape.n_layer == 4  # run.json holds the config, too
+
+
+def test_a_model_that_is_not_known_has_no_flops(tmp_path):
+    run = read_run(folder(tmp_path / "a", config={**CONFIG, "model": {"n_experts": 8}}))
+    assert run.shape is None
+    with pytest.raises(UserError, match="does not say which model"):
+        run.series("val/loss", "flops")
+
+
+def test_against_what_a_loss_stands(tmp_path):
+    run = read_run(folder(tmp_path / "a"))
+    assert run.series("train/loss", "tokens") == ([1000, 2000], [3.0, 2.0])
+    assert run.series("train/loss", "time") == ([2.0, 4.0], [3.0, 2.0])
+    assert run.shape.vocab_size == 65
+    x, _ = run.series("train/loss", "flops")
+    # PaLM, appendix B, by hand: 6 N + 12 L C T, where N counts the model's own parameters (rope has no table).
+    n = sum(p.numel() for p in GPT(run.shape).parameters())
+    assert x == [tokens * (6 * n + 12 * 4 * 128 * 128) for tokens in (1000, 2000)]
+    assert x[0] == 1000 * flops_per_token(run.shape, 128)
+
+
+def test_what_is_not_finite_is_not_drawn():
+    rows = [
+        {"x": 1, "y": math.nan},
+        {"x": 2, "y": None},
+        {"x": 3},
+        {"x": math.inf, "y": 1.0},
+        {"x": 10**400, "y": 1.0},
+        {"x": 1, "y": True},
+        {"x": 4, "y": 2.0},
+    ]
+    assert series(rows, "x", "y") == ([4], [2.0])
+
+
+def test_runs_are_found_by_what_lies_in_them(tmp_path):
+    folder(tmp_path / "b")
+    folder(tmp_path / "a", facts=None)
+    folder(tmp_path / "old", config=None)
+    folder(tmp_path / "data", config=None, facts=None)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    assert [p.name for p in find_runs(tmp_path)] == ["a", "b", "old"]
+    assert find_runs(tmp_path / "a") == [tmp_path / "a"]
+    assert read_run(tmp_path / "old").config == CONFIG
+    with pytest.raises(UserError, match=r"^cannot list runs in .*none"):
+        find_runs(tmp_path / "none")
+    with pytest.raises(UserError, match="is not a run folder"):
+        read_run(tmp_path / "data")
+
+
+def test_scores_have_dotted_keys(tmp_path):
+    path = folder(tmp_path / "a")
+    (path / "eval.json").write_text('{"tasks": {"hellaswag": {"acc_norm": 0.31}}, "val": 2.5}')
+    assert read_run(path).scores == {"tasks.hellaswag.acc_norm": 0.31, "val": 2.5}
+
+
+def test_only_what_differs_is_a_difference():
+    a = {"seed": 1, "optim": {"lr": 0.1, "name": "adamw"}, "same": [1]}
+    b = {"seed": 1, "optim": {"lr": 0.2, "name": "adamw"}, "same": [1], "new": {"flag": True}}
+    assert differences([a, b]) == {"optim.lr": [0.1, 0.2], "new.flag": [MISSING, True]}
+    assert differences([a, a, a]) == {}
+    assert differences([a, a, b])["optim.lr"] == [0.1, 0.1, 0.2]
+
+
+def test_means_of_steps_are_weighted_with_the_steps_they_stand_for():
+    rows = [
+        {"step": 1, "seconds": 1.0, "perf/data_ms": 10.0, "perf/forward_backward_ms": 500.0, "perf/optimizer_ms": 90.0},
+        {"step": 1, "sample": "text"},
+        {"step": 11, "seconds": 3.0, "perf/data_ms": 1.0, "perf/forward_backward_ms": 150.0},
+        {"step": 11, "perf/eval_seconds": 0.25},
+        {"step": 20, "perf/eval_seconds": 0.5},
+    ]
+    parts = where_time_went(rows)
+    assert parts == pytest.approx(
+        {"forward and backward": 2.0, "optimizer": 0.09, "data": 0.02, "rest of the step": 0.89, "evaluation": 0.75}
+    )
+    assert where_time_went([{"step": 1, "perf/eval_seconds": 1.0}]) == {}

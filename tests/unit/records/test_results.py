@@ -1,0 +1,50 @@
+import json
+
+import pytest
+
+from groundup.config.errors import UserError
+from groundup.files import atomic as files
+from groundup.records.results import add_results, read_results, summary
+
+
+def test_tasks_are_merged_and_measured_again(tmp_path):
+    assert read_results(tmp_path) == {}
+    add_results(tmp_path, {"val": {"loss": 2.0}})
+    add_results(tmp_path, {"hellaswag": {"acc": 0.3}, "a.jsonl": {"acc": 1.0}})
+    add_results(tmp_path, {"val": {"loss": 1.0}})
+    assert read_results(tmp_path) == {"val": {"loss": 1.0}, "hellaswag": {"acc": 0.3}, "a.jsonl": {"acc": 1.0}}
+    assert [path.name for path in tmp_path.iterdir()] == ["eval.json"]
+
+
+def test_a_crash_leaves_the_old_file(tmp_path, monkeypatch):
+    add_results(tmp_path, {"val": {"loss": 2.0}})
+
+    def crash(operation, path):
+        if operation == "rename":
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "fault_point", crash)
+    with pytest.raises(UserError, match=r"cannot write .*eval\.json: No space left"):
+        add_results(tmp_path, {"val": {"loss": 1.0}})
+    assert read_results(tmp_path) == {"val": {"loss": 2.0}}
+    assert [path.name for path in tmp_path.iterdir()] == ["eval.json"]
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"version": 2, "tasks": {}}', '{"version": 1}', '{"version": 1, "tasks": {"a": 1}}']
+)
+def test_what_is_not_ours_is_not_overwritten(tmp_path, text):
+    (tmp_path / "eval.json").write_text(text)
+    with pytest.raises(UserError, match=r"eval\.json"):
+        add_results(tmp_path, {"val": {}})
+    assert (tmp_path / "eval.json").read_text() == text
+
+
+def test_a_line_for_people():
+    assert summary({"acc": 0.25, "acc_norm": 0.5, "examples": 100, "data": "00"}) == (
+        "acc 0.2500 ± 0.0433 · acc_norm 0.5000 ± 0.0500 (100 examples)"
+    )
+    assert summary({"loss": 1.5, "perplexity": 4.48169, "bits_per_byte": 2.1, "tokens": 12345, "seconds": 3.0}) == (
+        "loss 1.5000 · perplexity 4.4817 · bits per byte 2.1000 (12,345 tokens)"
+    )
+    assert json.dumps(summary({}))
