@@ -7,7 +7,7 @@ import pytest
 
 from groundup.config.errors import UserError
 from groundup.config.train import LogConfig
-from groundup.records import loggers as module
+from groundup.training import loggers as module
 from groundup.training.loggers import Loggers, TensorBoard, WeightsAndBiases, open_loggers, require_extras
 
 ROWS = [
