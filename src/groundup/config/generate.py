@@ -1,5 +1,6 @@
 """How text is drawn from a model."""
 
+import math
 from dataclasses import dataclass
 
 from groundup.config.errors import UsageError
@@ -10,21 +11,41 @@ class SamplingConfig:
     """One distribution to draw the next token from; applied in the order of the fields."""
 
     repetition_penalty: float = 1.0
-    """Divide the logits of tokens already seen by this (Keskar et al. 2019); 1 turns it off."""
+    """Divide positive logits of tokens already seen, in the prompt or after it, by this, and multiply negative ones
+    (Keskar et al. 2019); above 1 makes them less likely, 1 turns it off."""
+    presence_penalty: float = 0.0
+    """Subtract this from the logits of tokens already drawn, once; the prompt does not count. Below 0 makes them more
+    likely, 0 turns it off."""
+    frequency_penalty: float = 0.0
+    """Subtract this from the logits of tokens already drawn, as often as they were; the prompt does not count. Below 0
+    makes them more likely, 0 turns it off."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Pairs of a token's id and what to add to its logit: -100 all but forbids a token, 100 all but forces it."""
     temperature: float = 1.0
     """Divide the logits by this; 0 always takes the likeliest token."""
     top_k: int = 0
     """Keep the k likeliest tokens; 0 keeps all."""
     top_p: float = 1.0
     """Keep the smallest set of tokens with at least this much probability (Holtzman et al. 2020)."""
+    min_p: float = 0.0
+    """Keep the tokens with at least this share of the likeliest token's probability (Nguyen et al. 2024); 0 keeps
+    all."""
 
     def __post_init__(self) -> None:
         """Refuse values that have no meaning."""
-        if not 0 <= self.temperature < float("inf"):
+        if not 0 <= self.temperature < math.inf:
             raise UsageError(f"temperature must be 0 or more, got {self.temperature}")
         if self.top_k < 0:
             raise UsageError(f"top-k must be 0 (off) or more, got {self.top_k}")
         if not 0 < self.top_p <= 1:
             raise UsageError(f"top-p must be in (0, 1], got {self.top_p}")
-        if not 0 < self.repetition_penalty < float("inf"):
+        if not 0 <= self.min_p <= 1:
+            raise UsageError(f"min-p must be in [0, 1], got {self.min_p}")
+        if not 0 < self.repetition_penalty < math.inf:
             raise UsageError(f"repetition-penalty must be above 0, got {self.repetition_penalty}")
+        for name, value in (("presence", self.presence_penalty), ("frequency", self.frequency_penalty)):
+            if not math.isfinite(value):
+                raise UsageError(f"{name}-penalty must be a finite number, got {value}")
+        for token, bias in self.logit_bias:
+            if token < 0 or not math.isfinite(bias):
+                raise UsageError(f"logit-bias takes pairs of an id and a finite number, got {token} {bias}")

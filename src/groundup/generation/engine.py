@@ -16,7 +16,7 @@ from torch import Tensor
 
 from groundup.config.errors import UsageError
 from groundup.config.generate import SamplingConfig
-from groundup.generation.sampling import sample
+from groundup.generation.sampling import Row, check_bias, sample
 from groundup.model.gpt import GPT
 from groundup.model.kv_cache import KVCache
 from groundup.model.types import LanguageModel, device_of
@@ -59,9 +59,12 @@ class Decoder:
             raise UsageError("the prompt is empty: give at least one token")
         if len(prompt) > block_size > 1:
             raise UsageError(f"the prompt has {len(prompt)} tokens, the model's context is {block_size}: shorten it")
-        self.model, self.sampling = model, sampling
+        check_bias(sampling, model.config.vocab_size)
+        self.model = model
         seeds = torch.randint(2**63 - 1, (num_samples,), generator=generator, device=generator.device)
-        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
+        ids = prompt.tolist()
+        self._rows = [Row(config=sampling, generator=generator, prompt=ids) for generator in generators]
         self._tokens = prompt.to(device_of(model)).expand(num_samples, -1)
         self._n_tokens = len(prompt)
         # The last token drawn is never read, so the cache needs no room for it.
@@ -81,7 +84,10 @@ class Decoder:
         """Draw the next token of every sample."""
         with linear_by(self._products):
             logits = self._next_logits()
-        ids = sample(logits, self.sampling, self._generators, self.tokens)
+        drawn = [drawn.token for drawn in sample(logits, self._rows)]
+        for row, token in zip(self._rows, drawn, strict=True):
+            row.drawn.append(token)
+        ids = torch.tensor(drawn, device=self._tokens.device)
         if self._n_tokens == self._tokens.shape[1]:  # full: double it, so that n steps copy O(n) ids
             self._tokens = torch.cat((self._tokens, torch.empty_like(self._tokens)), dim=1)
         self._tokens[:, self._n_tokens] = ids
@@ -93,7 +99,7 @@ class Decoder:
         """Go on with these samples only (indices into the present ones): ended ones cost nothing any more."""
         index = torch.tensor(rows, device=self._tokens.device)
         self._tokens = self._tokens[index]
-        self._generators = [self._generators[row] for row in rows]
+        self._rows = [self._rows[row] for row in rows]
         if self._cache is not None:
             self._cache.keep(index)
 

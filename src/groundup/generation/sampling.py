@@ -1,41 +1,89 @@
 """From logits to the next token: pure functions, applied in the order of `SamplingConfig`'s fields.
 
 1. repetition penalty, on the model's own logits, the only ones whose sign means something;
-2. temperature, so that top-p measures the distribution that is drawn from;
-3. top-k, then 4. top-p among what top-k left;
-5. one draw a row.
+2. presence and frequency penalty, 3. logit bias: what is subtracted and added;
+4. temperature, so that the filters measure the distribution that is drawn from;
+5. top-k, 6. top-p among what top-k left, 7. min-p;
+8. one draw a row.
 
-Both filters keep every token whose logit reaches a threshold. Equal logits therefore stay or go together: what is
+All filters keep every token whose logit reaches a threshold. Equal logits therefore stay or go together: what is
 kept never depends on the order in which a sort happens to put them.
+
+Every row has its own settings, its own random generator and its own past. The host waits for the device once: for
+the tokens of all rows, with everything that is told about them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from groundup.config.errors import UserError
+from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
+from groundup.generation.scores import Score, read_scores, score
 
 COLDEST = 1e-30
 """Temperatures below this are 0. Dividing by them would overflow float32, and only exact ties could tell."""
 
 FIRST_GUESSES = (64, 1024)
-"""How many of the likeliest tokens top-p sorts before it sorts them all: 50,257 logits take 3.6 ms to sort on one
-CPU core, the largest 64 take 0.06 ms."""
+"""How many of the likeliest tokens top-p sorts on a CPU before it sorts them all: 50,257 logits take 3.6 ms to sort on
+one core, the largest 64 take 0.06 ms. On a GPU the host would have to wait to see whether a guess was enough."""
+
+
+@dataclass(kw_only=True)
+class Row:
+    """Whose next token is drawn.
+
+    Args:
+        config: What is done to the logits.
+        generator: On the CPU, so that the tokens depend neither on the other rows nor on the device.
+        prompt: The ids that were given.
+        drawn: The ids since.
+        n_top: How many of the model's likeliest tokens to tell with the drawn one; None tells nothing of the model.
+    """
+
+    config: SamplingConfig
+    generator: torch.Generator
+    prompt: Sequence[int] = ()
+    drawn: list[int] = field(default_factory=list)
+    n_top: int | None = None
+
+
+class Drawn(NamedTuple):
+    """The next token of a row."""
+
+    token: int
+    score: Score | None
+    """What the model thinks of it, where the row asks."""
 
 
 def apply_repetition_penalty(
-    logits: Float[Tensor, "B V"], seen: Int[Tensor, "B S"], penalty: float
+    logits: Float[Tensor, "B V"], seen: Bool[Tensor, "B V"], penalty: float
 ) -> Float[Tensor, "B V"]:
     """Make tokens that were seen less likely (more likely, if penalty < 1).
 
     Keskar et al. 2019 (CTRL, section 4.1) divide the logits of seen tokens. A negative logit would grow by that, so
     negative ones are multiplied. A token counts once, however often it was seen.
     """
-    scores = logits.gather(1, seen)
-    return logits.scatter(1, seen, torch.where(scores > 0, scores / penalty, scores * penalty))
+    return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+
+
+def apply_count_penalties(
+    logits: Float[Tensor, "B V"], counts: Int[Tensor, "B V"], presence: float, frequency: float
+) -> Float[Tensor, "B V"]:
+    """Subtract `presence` once from tokens that were drawn, and `frequency` each time they were."""
+    return logits - presence * (counts > 0).to(logits.dtype) - frequency * counts.to(logits.dtype)
+
+
+def apply_logit_bias(logits: Float[Tensor, "B V"], bias: Iterable[tuple[int, float]]) -> Float[Tensor, "B V"]:
+    """Add to the logits of some ids."""
+    change = torch.zeros(logits.shape[-1], dtype=logits.dtype)
+    for token, value in bias:
+        change[token] += value
+    return logits + change.to(logits.device)
 
 
 def apply_temperature(logits: Float[Tensor, "B V"], temperature: float) -> Float[Tensor, "B V"]:
@@ -55,15 +103,17 @@ def apply_top_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
     """Keep the smallest set of likeliest tokens with at least probability p, always one or more.
 
     Holtzman et al. 2020, section 3.1. Tokens as likely as the last one of the set are kept with it; the others
-    become -inf. 1 keeps all.
+    become -inf. 1 keeps all. Sums are of float64: in float32 the running sum of 50,257 probabilities is off by more
+    than a rare token's share.
     """
     if p >= 1:
         return logits
     vocab_size = logits.shape[-1]
-    log_total = logits.logsumexp(-1, keepdim=True)
-    for k in (*FIRST_GUESSES, vocab_size):
+    log_total = logits.double().logsumexp(-1, keepdim=True)
+    guesses = FIRST_GUESSES if logits.device.type == "cpu" else ()
+    for k in (*guesses, vocab_size):
         largest = logits.topk(min(k, vocab_size)).values
-        mass = (largest - log_total).exp().cumsum(-1)
+        mass = (largest.double() - log_total).exp().cumsum(-1)
         if k >= vocab_size or bool((mass[:, -1] >= p).all()):
             break
     # The first place where the sum reaches p; the last one, should rounding keep the whole sum below p.
@@ -71,53 +121,105 @@ def apply_top_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
     return logits.masked_fill(logits < largest.gather(1, last), -torch.inf)
 
 
-def sample(
-    logits: Float[Tensor, "B V"],
-    config: SamplingConfig,
-    generators: Sequence[torch.Generator],
-    seen: Int[Tensor, "B S"],
-) -> Int[Tensor, " B"]:
+def apply_min_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
+    """Keep the tokens whose probability is at least p times the likeliest one's; the others become -inf. 0 keeps all.
+
+    Nguyen et al. 2024, section 3. A ratio of probabilities is a difference of logits.
+    """
+    if p <= 0:
+        return logits
+    probabilities = logits.softmax(-1)
+    return logits.masked_fill(probabilities < p * probabilities.amax(-1, keepdim=True), -torch.inf)
+
+
+def check_bias(config: SamplingConfig, vocab_size: int) -> None:
+    """Refuse a bias for a token that the model does not have.
+
+    Raises:
+        UsageError: With its id.
+    """
+    unknown = [token for token, _ in config.logit_bias if token >= vocab_size]
+    if unknown:
+        raise UsageError(f"logit-bias names token {unknown[0]}; the model's ids are 0 to {vocab_size - 1}")
+
+
+def sample(logits: Float[Tensor, "B V"], rows: Sequence[Row]) -> list[Drawn]:
     """Choose the next token of every row.
 
+    Temperature 0 takes the largest logit, of equals the one with the lowest id.
+
     Args:
-        logits: As the model gives them.
-        config: What is done to them; temperature 0 takes the largest, of equals the one with the lowest id.
-        generators: One a row, on the CPU, so that a row's tokens depend neither on the other rows nor on the device.
-        seen: The tokens of every row so far, for the repetition penalty.
+        logits: As the model gives them; 16 bits are taken as 32.
+        rows: What is done to each, and who draws.
 
     Raises:
         UserError: The logits are not numbers.
     """
-    logits = logits.float()
+    if logits.device.type == "mps":  # no float64 there
+        logits = logits.cpu()
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    groups: dict[SamplingConfig, list[int]] = {}
+    for place, row in enumerate(rows):
+        groups.setdefault(row.config, []).append(place)
+    if len(groups) == 1:
+        ids = _choose(logits, rows[0].config, rows)
+    else:
+        ids = torch.empty(len(rows), dtype=torch.long, device=logits.device)
+        for config, places in groups.items():
+            ids[places] = _choose(logits[places], config, [rows[place] for place in places])
+    n_top = max((row.n_top for row in rows if row.n_top is not None), default=None)
+    scores: list[Score | None] = [None] * len(rows)
+    if n_top is None:
+        tokens = ids.tolist()
+    else:
+        told = torch.cat((ids[:, None], score(logits, ids.clamp(min=0), n_top)), dim=1).tolist()  # ids fit into float64
+        tokens = [int(values[0]) for values in told]
+        scores = [
+            None if row.n_top is None else read_scores(values[1:], row.n_top)
+            for row, values in zip(rows, told, strict=True)
+        ]
+    if min(tokens) < 0:
+        raise UserError("the model's logits are not numbers (NaN): its weights are damaged, or its training diverged")
+    return [Drawn(token, told) for token, told in zip(tokens, scores, strict=True)]
+
+
+def _choose(logits: Float[Tensor, "B V"], config: SamplingConfig, rows: Sequence[Row]) -> Int[Tensor, " B"]:
+    """One id a row, all under the same settings; -1 where the logits are not numbers."""
     if config.repetition_penalty != 1:
+        seen = _count([(*row.prompt, *row.drawn) for row in rows], logits) > 0
         logits = apply_repetition_penalty(logits, seen, config.repetition_penalty)
+    if config.presence_penalty or config.frequency_penalty:
+        counts = _count([row.drawn for row in rows], logits)
+        logits = apply_count_penalties(logits, counts, config.presence_penalty, config.frequency_penalty)
+    if config.logit_bias:
+        logits = apply_logit_bias(logits, config.logit_bias)
     if config.temperature < COLDEST:
         largest, ids = logits.max(-1)
-        _check_numbers(largest)
-        return ids
+        return ids.masked_fill(largest.isnan(), -1)
     logits = apply_temperature(logits, config.temperature)
     logits = apply_top_k(logits, config.top_k)
     logits = apply_top_p(logits, config.top_p)
-    return _draw(logits.softmax(-1), generators)
+    logits = apply_min_p(logits, config.min_p)
+    return _draw(logits.softmax(-1), [row.generator for row in rows])
+
+
+def _count(texts: Sequence[Sequence[int]], logits: Float[Tensor, "B V"]) -> Int[Tensor, "B V"]:
+    """How often each id of the vocabulary is in each text."""
+    rows = torch.tensor([row for row, ids in enumerate(texts) for _ in ids], dtype=torch.long)
+    ids = torch.tensor([token for ids in texts for token in ids], dtype=torch.long)
+    counts = torch.zeros(logits.shape, dtype=torch.long, device=logits.device)
+    place = (rows.to(logits.device), ids.to(logits.device))
+    return counts.index_put_(place, torch.ones((), dtype=torch.long, device=logits.device), accumulate=True)
 
 
 def _draw(probabilities: Float[Tensor, "B V"], generators: Sequence[torch.Generator]) -> Int[Tensor, " B"]:
-    """One index a row: where a uniform number falls in the running sum of the probabilities.
+    """One index a row: where a uniform number falls in the running sum of the probabilities; -1 where that is NaN.
 
     One random number a row where torch.multinomial takes one per token of the vocabulary: a tenth of its time.
     """
-    device = probabilities.device
-    if device.type == "mps":  # no float64 there
-        probabilities = probabilities.cpu()
     edges = probabilities.cumsum(-1, dtype=torch.float64)
     total = edges[:, -1:]
-    _check_numbers(total)
     uniform = torch.stack([torch.rand(1, generator=g, dtype=torch.float64) for g in generators]).to(edges.device)
     # The first edge strictly above the number belongs to a token of probability above zero.
-    ids = torch.searchsorted(edges, uniform * total, right=True)[:, 0]
-    return ids.clamp(max=edges.shape[-1] - 1).to(device)
-
-
-def _check_numbers(values: Tensor) -> None:
-    if bool(values.isnan().any()):
-        raise UserError("the model's logits are not numbers (NaN): its weights are damaged, or its training diverged")
+    ids = torch.searchsorted(edges, uniform * total, right=True)[:, 0].clamp(max=edges.shape[-1] - 1)
+    return ids.masked_fill(total[:, 0].isnan(), -1)
