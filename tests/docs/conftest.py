@@ -49,8 +49,9 @@ def _groundup(words):
         raise _Parsed
 
     with pytest.MonkeyPatch.context() as patch:
-        reader = module.parse
-        patch.setattr(module, "parse", parsed)
+        name = "read_request" if words[0] == "plan" else "parse"
+        reader = getattr(module, name)
+        patch.setattr(module, name, parsed)
         with pytest.raises(_Parsed):
             module.main(words[1:])
     return None

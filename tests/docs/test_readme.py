@@ -70,7 +70,7 @@ def read(words, monkeypatch):
 
         return stop
 
-    name = "read_request" if command == "train" else "parse"  # train parses in several steps
+    name = "read_request" if command in ("train", "plan") else "parse"  # train parses in several steps
     monkeypatch.setattr(module, name, until_parsed(getattr(module, name)))
     with pytest.raises((Parsed, SystemExit)) as stopped:
         raise SystemExit(module.main(words[1:]))

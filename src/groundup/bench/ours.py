@@ -1,6 +1,8 @@
 """The loop of `groundup train` on random tokens: what the benchmarks of training measure."""
 
+import statistics
 import tempfile
+import time
 from pathlib import Path
 from typing import cast
 
@@ -21,13 +23,17 @@ from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
 from groundup.optim.build import build_optimizers
+from groundup.planner.flops import flops_per_token
 from groundup.runtime.allocator import keep_freed_memory
 from groundup.runtime.matmul import WithOneDNN, pick_products
+from groundup.runtime.measure import synchronize
 from groundup.runtime.precision import Precision
 from groundup.training.signals import StopRequest
 from groundup.training.state import TrainState
 from groundup.training.trainer import Trainer
 
+SECONDS = 5.0
+"""How long `measured_flops` trains."""
 TOKENS = 1_000_000
 """Random tokens to train on: throughput does not depend on what they say."""
 
@@ -94,6 +100,24 @@ def our_trainer(
         stop=StopRequest(),
         world=world,
     )
+
+
+def measured_flops(
+    config: GPTConfig, micro_batch_size: int, *, device: torch.device, precision: Precision, recompute: bool = False
+) -> float:
+    """FLOP/s that training reaches on this machine: the median of real steps, about five seconds of them.
+
+    A model that needs longer per step makes three. The first is left out: it draws memory and chooses kernels.
+    """
+    trainer = our_trainer(config, micro_batch_size, device=device, precision=precision, recompute=recompute)
+    times: list[float] = []
+    while len(times) < 4 or (sum(times) < SECONDS and len(times) < 64):
+        start = time.perf_counter()
+        trainer.train_step()
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+    flops = flops_per_token(config, config.block_size) * trainer.tokens_per_step
+    return flops / statistics.median(times[1:])
 
 
 def split_of(ids: NDArray[np.integer], vocab_size: int, folder: Path) -> Split:

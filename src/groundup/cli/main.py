@@ -13,6 +13,7 @@ from groundup.config.errors import UsageError, UserError
 
 COMMANDS = {
     "train": "train a model: groundup train shakespeare",
+    "plan": "what a run needs and how long it takes, here or on hardware you name",
     "runs": "list, compare and plot what has been trained",
     "generate": "draw text from a trained model",
     "eval": "measure a trained model: loss, HellaSwag, LAMBADA, files of your own",

@@ -108,9 +108,9 @@ def read_request(words: list[str]) -> Request:
     allow_data_change = _take_switch(words, "--allow-data-change")
     preset = words.pop(0) if words and not words[0].startswith("-") else None
     words = _split_equals(words, "--config", "--resume")
-    config_file = _take_value(words, "--config")
+    config_file = take_value(words, "--config")
     resume = "--resume" in words
-    resume_dir = _take_value(words, "--resume", optional=preset is not None)
+    resume_dir = take_value(words, "--resume", optional=preset is not None)
     named = [name for name in (preset, config_file, resume_dir) if name is not None]
     if len(named) != 1:
         raise UsageError("name one of: a preset, --config FILE, --resume DIR (see groundup train --help)")
@@ -137,7 +137,7 @@ def read_request(words: list[str]) -> Request:
 
 def _flags_of_init(words: list[str]) -> list[str]:
     """With --init-from DIR, flags for the shape and the tokenizer of that model; those that were typed come after."""
-    path = _take_value(_split_equals(list(words), "--init-from"), "--init-from")
+    path = take_value(_split_equals(list(words), "--init-from"), "--init-from")
     if path is None or {"-h", "--help"} & set(words):
         return []
     from groundup.training.init_from import flags_of
@@ -223,7 +223,7 @@ def _take_switch(words: list[str], flag: str) -> bool:
     return True
 
 
-def _take_value(words: list[str], flag: str, *, optional: bool = False) -> str | None:
+def take_value(words: list[str], flag: str, *, optional: bool = False) -> str | None:
     """Remove `flag VALUE` from words and return VALUE."""
     if flag not in words:
         return None

@@ -14,7 +14,24 @@ PEAK_TFLOPS: dict[str, dict[str, float]] = {
     "H100": {"fp32": 67, "tf32": 494.7, "bf16": 989.4, "fp16": 989.4},
     "H200": {"fp32": 67, "tf32": 494.7, "bf16": 989.4, "fp16": 989.4},
     "B200": {"fp32": 75, "tf32": 1100, "bf16": 2250, "fp16": 2250},
+    "M3": {"fp32": 3.5},  # 10 cores of 128 lanes at 1.38 GHz; Apple publishes the clock and the cores, no rate
 }
+MEMORY_GB: dict[str, float] = {
+    "T4": 16,
+    "P100": 16,
+    "V100": 16,
+    "A10G": 24,
+    "L4": 24,
+    "A100": 80,
+    "RTX 3090": 24,
+    "RTX 4090": 24,
+    "H100 PCIe": 80,
+    "H100": 80,
+    "H200": 141,
+    "B200": 180,
+    "M3": 8,
+}
+"""Memory of the smallest version that is sold today; of the M3 the whole machine's, which its GPU shares."""
 VARIANTS = {"Laptop", "Max", "Ti", "SUPER", "D", "NVL"}
 """Words that make another chip, or another clock, of a known name."""
 

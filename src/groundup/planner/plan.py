@@ -1,7 +1,9 @@
 """A run on paper: what it learns, what it costs, whether it fits."""
 
+import dataclasses
 from dataclasses import dataclass
 
+from groundup.config.model import GPTConfig
 from groundup.config.train import TrainConfig
 from groundup.planner.flops import flops_per_token
 from groundup.planner.memory import Memory, training_memory
@@ -13,7 +15,8 @@ class Plan:
     """The arithmetic of one run."""
 
     config: TrainConfig
-    vocab_size: int
+    shape: GPTConfig
+    """The model's, its vocabulary known."""
     parameters: int
     tokens: int
     flops_per_step: float
@@ -29,7 +32,7 @@ class Plan:
                 f"{m.n_layer} layers, {m.n_head} heads, {m.n_embd} wide, context {m.block_size},"
                 f" {m.position} positions",
             ),
-            ("parameters", f"{self.parameters:,}, with {self.vocab_size:,} ids"),
+            ("parameters", f"{self.parameters:,}, with {self.shape.vocab_size:,} ids"),
             ("data", f"{c.data.source}, tokenizer {c.data.tokenizer}"),
             ("steps", f"{c.max_steps:,}"),
             (
@@ -53,12 +56,10 @@ def plan(config: TrainConfig, *, vocab_size: int) -> Plan:
         config: The run, its model's vocabulary known.
         vocab_size: Ids of the tokenizer, where the model's config leaves it open.
     """
-    import dataclasses
-
     shape = dataclasses.replace(config.model, vocab_size=config.model.vocab_size or vocab_size)
     return Plan(
         config=config,
-        vocab_size=shape.vocab_size,
+        shape=shape,
         parameters=count_parameters(shape),
         tokens=config.max_steps * config.tokens_per_step,
         flops_per_step=flops_per_token(shape, shape.block_size) * config.tokens_per_step,

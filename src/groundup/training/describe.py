@@ -55,12 +55,12 @@ def _commit() -> str | None:
 def print_plan(config: TrainConfig, console: Console) -> None:
     """Print what a run would be, without reading its text or touching its device."""
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in plan(config, vocab_size=_vocabulary(config.data)).rows():
+    for name, value in plan(config, vocab_size=vocabulary(config.data)).rows():
         table.add_row(name, value)
     console.print(table)
 
 
-def _vocabulary(data: DataConfig) -> int:
+def vocabulary(data: DataConfig) -> int:
     """Ids of the tokenizer, as far as they can be known before the text is read."""
     if data.source == "shards":
         return load_index(data.path).vocab_size if data.path and (data.path / INDEX).is_file() else GPT2_VOCAB

@@ -1,0 +1,105 @@
+"""groundup plan PRESET: a run on paper, and on hardware that is named."""
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from groundup.cli.train import read_request, take_value
+from groundup.config.errors import UsageError
+from groundup.config.train import TrainConfig
+from groundup.planner.forecast import Hardware, forecast, parse_hardware
+
+if TYPE_CHECKING:
+    from groundup.planner.plan import Plan
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+
+USAGE = """usage: groundup plan PRESET [options] [flags of groundup train]
+       groundup plan --config FILE [options] [flags of groundup train]
+
+Parameters, FLOPs, memory, time and cost of a run, before anything is computed.
+
+  --hardware WHAT       a device and how many of it (2xT4, A100, 8xH100, RTX 4090, M3), or here: measured (default)
+  --tokens N            train on so many tokens (300M, 10B) instead of the preset's
+  --mfu SHARE           share of the data sheet's rate that training reaches (default 0.4); not used for here
+  --dollars-per-hour D  price of a device hour, for the cost"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print a plan."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    words = list(argv)
+    where = take_value(words, "--hardware") or "here"
+    tokens = take_value(words, "--tokens")
+    mfu = _number("--mfu", take_value(words, "--mfu") or "0.4", most=1.0)
+    price = take_value(words, "--dollars-per-hour")
+    dollars = None if price is None else _number("--dollars-per-hour", price)
+    named = None if where == "here" else parse_hardware(where)
+    config = read_request(words).config
+    if tokens is not None:
+        config = replace(config, max_steps=max(1, math.ceil(_quantity(tokens) / config.tokens_per_step)))
+
+    from groundup.planner.plan import plan
+    from groundup.training.describe import vocabulary
+
+    paper = plan(config, vocab_size=vocabulary(config.data))
+    found = forecast(paper, named or _here(config, paper), mfu=mfu)
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in [*paper.rows(), *found.rows(dollars_per_hour=dollars)]:
+        table.add_row(name, value)
+    Console(soft_wrap=True, markup=False, emoji=False).print(table)
+    return 0
+
+
+def _here(config: TrainConfig, paper: "Plan") -> Hardware:
+    """This machine: a few real steps of this model are timed, at the micro batch the run asks for."""
+    from groundup.bench.ours import measured_flops
+    from groundup.planner.forecast import USABLE
+    from groundup.runtime.device import device_name, pick_device
+    from groundup.runtime.memory import free_memory
+    from groundup.runtime.precision import pick_precision
+
+    device = pick_device(config.runtime.device)
+    precision = pick_precision(config.runtime.precision, device, n_embd=config.model.n_embd)
+    return Hardware(
+        name=device_name(device),
+        count=1,
+        precision=precision.name,
+        flops=measured_flops(
+            paper.shape,
+            config.smallest_micro_batch,
+            device=device,
+            precision=precision,
+            recompute=config.runtime.recompute,
+        ),
+        memory=int(USABLE * free_memory(device)),
+        measured=True,
+        cpu=device.type == "cpu",
+    )
+
+
+def _quantity(text: str) -> int:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMBT]?)", text, re.IGNORECASE)
+    if match is None or not float(match[1]):
+        raise UsageError(f"--tokens must be a number such as 300M or 10B, got {text!r}")
+    return round(float(match[1]) * UNITS[match[2].upper()])
+
+
+def _number(flag: str, text: str, *, most: float = math.inf) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value <= most:
+        raise UsageError(
+            f"{flag} must be a number above 0{f' and at most {most:g}' if most < math.inf else ''}, got {text!r}"
+        )
+    return value

@@ -1,0 +1,205 @@
+"""A run on named hardware: does it fit, how long does it take, and what helps where it does not fit.
+
+Time is arithmetic: FLOPs of the run, divided by what the devices reach. A GPU's rate is its data sheet's, times the
+share of it that training is assumed to reach (`mfu`); `here` is measured, and needs no share.
+"""
+
+import dataclasses
+import re
+from dataclasses import dataclass
+
+from groundup.config.errors import UsageError
+from groundup.config.model import GPTConfig
+from groundup.config.train import TrainConfig
+from groundup.planner.hardware import MEMORY_GB, PEAK_TFLOPS
+from groundup.planner.memory import Memory, training_memory
+from groundup.planner.plan import Plan
+
+USABLE = 0.9
+"""Share of a device's memory that a run can have: the driver and holes between blocks take the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """Equal devices that share each step.
+
+    Args:
+        name: As a person says it, such as "2 x T4".
+        count: Devices.
+        precision: Arithmetic of the products: fp32, bf16 or fp16.
+        flops: FLOP/s of one device: the data sheet's, or what training was measured to reach.
+        memory: Bytes of one device that a run can have.
+        measured: Whether `flops` was measured in training, so that no share of it is lost any more.
+        cpu: A CPU, which keeps more for the backward pass.
+    """
+
+    name: str
+    count: int
+    precision: str
+    flops: float
+    memory: int
+    measured: bool = False
+    cpu: bool = False
+
+
+def parse_hardware(text: str) -> Hardware:
+    """Hardware by name: "T4", "2xT4", "8xH100".
+
+    Raises:
+        UsageError: A device that the table does not know, or no number before the x.
+    """
+    match = re.fullmatch(r"(?:(\d+)\s*x\s*)?(.+)", text.strip(), re.IGNORECASE)
+    wanted = match[2].lower() if match else ""
+    name = next((key for key in MEMORY_GB if key.lower() == wanted), None)
+    if match is None or name is None or match[1] == "0":
+        known = ", ".join(MEMORY_GB)
+        raise UsageError(
+            f"hardware must be here, or a device and how many of it, such as 2xT4; got {text!r} (known: {known})"
+        )
+    rates = PEAK_TFLOPS[name]
+    precision = next(p for p in ("bf16", "fp16", "fp32") if p in rates)
+    count = int(match[1] or 1)
+    return Hardware(
+        name=f"{count} x {name}" if count > 1 else name,
+        count=count,
+        precision=precision,
+        flops=rates[precision] * 1e12,
+        memory=int(USABLE * MEMORY_GB[name] * 1e9),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """A plan on hardware.
+
+    Args:
+        plan: The run.
+        hardware: Where.
+        mfu: Share of the hardware's FLOP/s that training reaches.
+        micro_batch_size: The largest number of sequences at a time that fits on one device; 0 where not even one does.
+        memory: Of one device at that size, or at one sequence where nothing fits.
+    """
+
+    plan: Plan
+    hardware: Hardware
+    mfu: float
+    micro_batch_size: int
+    memory: Memory
+
+    @property
+    def seconds_per_step(self) -> float:
+        """Computing alone: the exchange between devices, evaluation and saving are not in it."""
+        return self.plan.flops_per_step / (self.hardware.count * self.hardware.flops * self.mfu)
+
+    @property
+    def seconds(self) -> float:
+        """The whole run."""
+        return self.seconds_per_step * self.plan.config.max_steps
+
+    def rows(self, *, dollars_per_hour: float | None = None) -> list[tuple[str, str]]:
+        """What a person wants to know, as (name, value)."""
+        here, plan = self.hardware, self.plan
+        rate = (
+            f"{here.flops / 1e12:.3g} TFLOP/s, measured in training"
+            if here.measured
+            else f"{here.flops / 1e12:.4g} TFLOP/s each on the data sheet, of which {self.mfu:.0%} are assumed (--mfu)"
+        )
+        fits = (
+            f"{self.micro_batch_size} sequences at a time per device need {self.memory.total / 1e9:.2f} GB"
+            if self.micro_batch_size
+            else f"not even 1 sequence: it needs {self.memory.total / 1e9:.2f} GB"
+        )
+        hours = self.seconds * here.count / 3600
+        rows = [
+            ("hardware", f"{here.name}, {here.precision}, {rate}"),
+            ("fits", f"{fits} of {here.memory / 1e9:.1f} GB"),
+            ("time of a step", f"{duration(self.seconds_per_step)} without exchange, evaluation and saving"),
+            ("tokens per second", f"{plan.config.tokens_per_step / self.seconds_per_step:,.0f}"),
+            ("time in all", f"{duration(self.seconds)}, {hours:,.1f} device hours"),
+        ]
+        if dollars_per_hour is not None:
+            rows.append(("cost", f"${hours * dollars_per_hour:,.2f} at ${dollars_per_hour:g} per device hour"))
+        rows += [("to make it fit", line) for line in remedies(plan.config, self)]
+        return rows
+
+
+def forecast(plan: Plan, hardware: Hardware, *, mfu: float) -> Forecast:
+    """Find the micro batch, and the time that follows from the FLOPs.
+
+    Raises:
+        UsageError: The devices cannot share tokens_per_step evenly.
+    """
+    samples = dataclasses.replace(
+        plan.config, runtime=dataclasses.replace(plan.config.runtime, micro_batch_size="auto")
+    ).samples_per_process(hardware.count)
+    shape, recompute = plan.shape, plan.config.runtime.recompute
+    size = largest_micro_batch(shape, samples, hardware, recompute=recompute)
+    return Forecast(
+        plan=plan,
+        hardware=hardware,
+        mfu=1.0 if hardware.measured else mfu,
+        micro_batch_size=size,
+        memory=_memory(shape, max(size, 1), hardware, recompute=recompute),
+    )
+
+
+def largest_micro_batch(shape: GPTConfig, samples: int, hardware: Hardware, *, recompute: bool, shares: int = 1) -> int:
+    """The largest divisor of `samples` whose step fits into a device's memory; 0 where not even one sequence does.
+
+    Args:
+        shape: The model's.
+        samples: Sequences per step of each device.
+        hardware: Its memory and kind count.
+        recompute: Blocks are computed again going back.
+        shares: Devices that share weights, gradients and optimizer (FSDP).
+    """
+
+    def fits(size: int) -> bool:
+        memory = _memory(shape, size, hardware, recompute=recompute)
+        fixed = memory.weights + memory.gradients + memory.optimizer
+        return memory.total - fixed + fixed // shares <= hardware.memory
+
+    return next((n for n in range(samples, 0, -1) if samples % n == 0 and fits(n)), 0)
+
+
+def remedies(config: TrainConfig, found: Forecast) -> list[str]:
+    """What would make a run fit that does not, each tried by the same arithmetic."""
+    if found.micro_batch_size:
+        return []
+    shape, hardware = found.plan.shape, found.hardware
+    tries = [
+        ("--runtime.recompute", 1, True),
+        *([("--runtime.parallel fsdp", hardware.count, False)] if hardware.count > 1 else []),
+        *([("--runtime.parallel fsdp --runtime.recompute", hardware.count, True)] if hardware.count > 1 else []),
+    ]
+    lines = [
+        f"{flags}: {size} at a time"
+        for flags, shares, recompute in tries
+        if (size := largest_micro_batch(shape, 64, hardware, recompute=recompute, shares=shares))
+    ]
+    if lines:
+        return lines
+    shorter = dataclasses.replace(shape, block_size=max(1, shape.block_size // 2))
+    if largest_micro_batch(shorter, 1, hardware, recompute=True, shares=hardware.count):
+        return [f"--model.block-size {shorter.block_size} with --runtime.recompute"]
+    memory = _memory(shape, 1, hardware, recompute=True)
+    fixed = memory.weights + memory.gradients + memory.optimizer
+    return [f"a smaller model: weights, gradients and optimizer alone are {fixed / 1e9:.1f} GB"]
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 31 ms, 4.2 s, 12.5 min, 3.1 h, 2.4 days."""
+    for limit, unit, name in ((1, 1e-3, "ms"), (120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.3g} {name}"
+    return f"{seconds / 86_400:,.1f} days"
+
+
+def _memory(shape: GPTConfig, size: int, hardware: Hardware, *, recompute: bool) -> Memory:
+    return training_memory(
+        shape,
+        micro_batch_size=size,
+        half=hardware.precision in ("bf16", "fp16"),
+        cpu=hardware.cpu,
+        recompute=recompute,
+    )

@@ -1,0 +1,49 @@
+import pytest
+
+from groundup.cli.main import main
+
+
+def run(capsys, *words, code=0):
+    assert main(["plan", *words]) == code
+    captured = capsys.readouterr()
+    return captured.out if code == 0 else captured.err.strip().removeprefix("groundup: ")
+
+
+def test_tokens_become_steps(capsys):
+    out = run(capsys, "gpt2-fineweb", "--tokens", "1.7B", "--hardware", "8xH100")
+    assert "3,243" in out  # 1.7e9 / 524,288, upward
+    assert "8 x H100, bf16" in out
+    assert "cost" not in out
+
+
+def test_flags_of_a_run_change_the_plan(capsys):
+    one = run(capsys, "gpt2-fineweb", "--hardware", "T4", "--model.block-size", "512", "--dollars-per-hour", "1")
+    assert "context 512" in one
+    assert "$1 per device hour" in one
+
+
+def test_here_is_measured(capsys):
+    out = run(capsys, "tiny-shakespeare", "--model.n-layer", "1", "--model.n-embd", "16", "--model.n-head", "2")
+    assert "measured in training" in out
+    assert "sequences at a time per device" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["gpt2-fineweb", "--tokens", "many", "--hardware", "T4"], "--tokens must be a number such as 300M or 10B"),
+        (["gpt2-fineweb", "--tokens", "0", "--hardware", "T4"], "--tokens must be a number such as"),
+        (["gpt2-fineweb", "--hardware", "T5"], "hardware must be here, or a device"),
+        (["gpt2-fineweb", "--hardware", "3xT4"], "must be a multiple"),
+        (["gpt2-fineweb", "--mfu", "1.5"], "--mfu must be a number above 0 and at most 1"),
+        (
+            ["gpt2-fineweb", "--hardware", "T4", "--dollars-per-hour", "x"],
+            "--dollars-per-hour must be a number above 0",
+        ),
+        (["gpt2-finewep"], "did you mean gpt2-fineweb?"),
+    ],
+)
+def test_mistakes_get_one_line(capsys, words, says):
+    line = run(capsys, *words, code=2)
+    assert says in line
+    assert "\n" not in line

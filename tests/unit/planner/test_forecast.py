@@ -1,0 +1,85 @@
+import dataclasses
+
+import pytest
+
+from groundup.config.errors import UsageError
+from groundup.config.presets import RECIPES
+from groundup.planner.flops import flops_per_token
+from groundup.planner.forecast import USABLE, Hardware, duration, forecast, largest_micro_batch, parse_hardware
+from groundup.planner.hardware import MEMORY_GB, PEAK_TFLOPS
+from groundup.planner.memory import training_memory
+from groundup.planner.plan import plan
+
+GPT2 = plan(RECIPES["gpt2-fineweb"], vocab_size=0)
+XL = plan(RECIPES["gpt2-xl-fineweb"], vocab_size=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "count", "precision", "tflops"),
+    [("T4", 1, "fp16", 65), ("2xT4", 2, "fp16", 65), ("8 x h100", 8, "bf16", 989.4), ("M3", 1, "fp32", 3.5)],
+)
+def test_hardware_has_a_name_and_a_number(text, count, precision, tflops):
+    found = parse_hardware(text)
+    assert (found.count, found.precision) == (count, precision)
+    assert found.flops == pytest.approx(tflops * 1e12)
+
+
+@pytest.mark.parametrize("text", ["", "0xT4", "2x", "3090", "here", "-1xT4", "T4x2"])
+def test_unknown_hardware_is_refused_with_what_is_known(text):
+    with pytest.raises(UsageError, match="RTX 4090"):
+        parse_hardware(text)
+
+
+def test_every_device_with_a_rate_has_a_memory():
+    assert PEAK_TFLOPS.keys() == MEMORY_GB.keys()
+
+
+def test_time_is_flops_divided_by_what_is_reached():
+    found = forecast(GPT2, parse_hardware("4xA100"), mfu=0.5)
+    assert found.seconds_per_step == pytest.approx(flops_per_token(GPT2.shape, 1024) * 524_288 / (4 * 312e12 * 0.5))
+    assert found.seconds == pytest.approx(19_073 * found.seconds_per_step)
+    rows = dict(found.rows(dollars_per_hour=2.0))
+    assert rows["cost"].startswith(f"${2 * 4 * found.seconds / 3600:,.2f} ")
+    assert rows["tokens per second"] == f"{524_288 / found.seconds_per_step:,.0f}"
+
+
+def test_a_measured_rate_loses_no_share():
+    here = Hardware(name="here", count=1, precision="fp32", flops=1e12, memory=64 * 10**9, measured=True, cpu=True)
+    assert forecast(GPT2, here, mfu=0.1).seconds_per_step == pytest.approx(GPT2.flops_per_step / 1e12)
+
+
+def test_the_micro_batch_is_the_largest_divisor_that_fits():
+    hardware = parse_hardware("2xT4")
+    found = forecast(GPT2, hardware, mfu=0.4)
+    samples = 524_288 // 1024 // 2
+    assert samples % found.micro_batch_size == 0
+    assert found.memory == training_memory(GPT2.shape, micro_batch_size=found.micro_batch_size, half=True)
+    assert found.memory.total <= hardware.memory == int(USABLE * 16e9)
+    larger = next(n for n in range(found.micro_batch_size + 1, samples + 1) if samples % n == 0)
+    assert training_memory(GPT2.shape, micro_batch_size=larger, half=True).total > hardware.memory
+
+
+def test_what_helps_is_tried_before_it_is_advised():
+    tight = dataclasses.replace(parse_hardware("4xA100"), memory=int(30e9))  # 24.9 GB are fixed
+    found = forecast(XL, tight, mfu=0.4)
+    assert found.micro_batch_size == 0
+    advice = [value for name, value in found.rows() if name == "to make it fit"]
+    assert any(line.startswith("--runtime.parallel fsdp") for line in advice)
+    sizes = {line.split(":")[0]: int(line.split()[-4]) for line in advice}
+    for flags, size in sizes.items():
+        shares = 4 if "fsdp" in flags else 1
+        recompute = "recompute" in flags
+        assert size == largest_micro_batch(XL.shape, 64, tight, recompute=recompute, shares=shares) > 0
+
+
+def test_what_nothing_helps_needs_a_smaller_model():
+    found = forecast(XL, parse_hardware("T4"), mfu=0.4)
+    assert dict(found.rows())["to make it fit"].startswith("a smaller model: weights, gradients and optimizer alone")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.031, "31 ms"), (4.2, "4.2 s"), (119, "119 s"), (750, "12.5 min"), (11_160, "3.1 h"), (207_360, "2.4 days")],
+)
+def test_durations_read_well(seconds, text):
+    assert duration(seconds) == text
