@@ -34,7 +34,6 @@ from groundup.generation.text import TextGenerator
 from groundup.inspection.plots import COLORS, curve_axes
 from groundup.learn.exercises import exercises
 from groundup.model.bigram import fit_bigram
-from groundup.model.gelu import gelu
 from groundup.model.gpt import GPT
 from groundup.model.init import STD, init_weights
 from groundup.model.loss import IGNORE, LossModule
@@ -160,7 +159,7 @@ for ax, factor in zip(axes, (0.1, 1, 10), strict=True):
         model(torch.arange(64)[None])
     counts = torch.histc(seen[0], bins=121, min=-6, max=6)
     ax.fill_between(torch.linspace(-6, 6, 121), 4 * counts / counts.max(), color=COLORS[4], alpha=0.5, lw=0)
-    ax.plot(line, gelu(line), color=COLORS[1])
+    ax.plot(line, torch.nn.functional.gelu(line, approximate="tanh"), color=COLORS[1])
     ax.set(title=f"weights of {factor * STD:g}: std {seen[0].std():.2g}", xlabel="input of GELU", yticks=[])
     ax.spines[["top", "right", "left"]].set_visible(False)
 plt.show()

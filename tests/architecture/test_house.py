@@ -53,6 +53,17 @@ def test_no_global_state_is_rebound(path):
     assert not [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Global)]
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=relative)
+def test_the_model_has_one_door(path):
+    """Nobody asks which class a model is, and nobody replaces functions of PyTorch behind its back."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance" and "interop" not in path.parts:
+            classes = {n.id for n in ast.walk(node.args[1]) if isinstance(n, ast.Name)}
+            assert not classes & {"GPT", "Modern"}, f"line {node.lineno}"
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            assert "TorchFunctionMode" not in {alias.name for alias in node.names}, f"line {node.lineno}"
+
+
 def test_no_drawer():
     assert not [relative(p) for p in SOURCES if p.stem in ("utils", "util", "helpers", "common", "misc")]
 
@@ -97,6 +108,7 @@ def test_every_public_name_is_documented():
             missing.append(relative(path))
         for node in tree.body:
             public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
-            if public and not ast.get_docstring(node):
+            overload = public and "overload" in [ast.unparse(decorator) for decorator in node.decorator_list]
+            if public and not overload and not ast.get_docstring(node):
                 missing.append(f"{relative(path)}: {node.name}")
     assert not missing

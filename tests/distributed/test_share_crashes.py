@@ -16,7 +16,7 @@ from groundup.checkpoint.tensor_file import load_tensors
 FLAGS = [
     "--data.source=text", "--data.path=text.txt", "--model.n-layer=1", "--model.n-head=1", "--model.n-embd=16",
     "--model.block-size=16", "--model.dropout=0.1", "--tokens-per-step=64", "--runtime.micro-batch-size=2",
-    "--runtime.threads=1", "--runtime.compile=off", "--runtime.products=default", "--runtime.device=cpu",
+    "--runtime.threads=1", "--runtime.compile=off", "--runtime.matmul=default", "--runtime.device=cpu",
     "--runtime.parallel=fsdp", "--optim.name=adamw", "--eval.every=100", "--eval.max-tokens=200",
     "--eval.sample-every=0", "--checkpoint.every=2", "--log-every=1",
 ]  # fmt: skip

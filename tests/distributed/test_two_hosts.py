@@ -20,7 +20,7 @@ REBOOT_SECONDS = 20
 RUN = [
     "-m", "groundup", "train", "shakespeare", "--data.source=text", "--data.path=text.txt", "--model.n-layer=2",
     "--model.n-head=2", "--model.n-embd=16", "--model.block-size=16", "--model.dropout=0.1", "--tokens-per-step=128",
-    "--runtime.micro-batch-size=4", "--runtime.threads=1", "--runtime.compile=off", "--runtime.products=default",
+    "--runtime.micro-batch-size=4", "--runtime.threads=1", "--runtime.compile=off", "--runtime.matmul=default",
     "--runtime.device=cpu", "--optim.name=adamw", "--eval.every=100", "--eval.sample-every=0", "--checkpoint.every=20",
     "--log-every=20", "--max-steps=400",
 ]  # fmt: skip

@@ -28,7 +28,7 @@ WORDS = "to be or not to be that is the question whether it is nobler in the min
 SMALL = (
     "--model.n-layer 1 --model.n-head 1 --model.n-embd 16 --model.block-size 16 --runtime.micro-batch-size 2"
     " --tokens-per-step 64 --max-steps 2 --eval.every 2 --eval.sample-tokens 4 --runtime.compile off"
-    " --runtime.products default --runtime.device cpu --data.source text --data.path notes.txt"
+    " --runtime.matmul default --runtime.device cpu --data.source text --data.path notes.txt"
 )
 
 

@@ -10,7 +10,7 @@ FLAGS = [
     "--data.source=text", "--data.path=text.txt", "--model.n-layer=1", "--model.n-head=1", "--model.n-embd=8",
     "--model.block-size=16", "--tokens-per-step=64", "--runtime.micro-batch-size=4", "--runtime.threads=1",
     "--runtime.compile=off",
-    "--runtime.products=default", "--eval.every=2", "--eval.sample-every=0", "--max-steps=4", "--name=run",
+    "--runtime.matmul=default", "--eval.every=2", "--eval.sample-every=0", "--max-steps=4", "--name=run",
 ]  # fmt: skip
 
 

@@ -17,7 +17,7 @@ TOPICS = ["Water boils at 100 degrees", "Łódź is a city in Poland", "Cells di
 TOY = [
     "--model.n-layer=2", "--model.n-head=2", "--model.n-embd=32", "--model.block-size=64", "--tokens-per-step=256",
     "--runtime.micro-batch-size=4", "--runtime.threads=1", "--runtime.compile=off",
-    "--runtime.products=default", "--runtime.device=cpu",
+    "--runtime.matmul=default", "--runtime.device=cpu",
     "--max-steps=6", "--optim.warmup-steps=2", "--optim.lr=3e-3", "--log-every=1", "--eval.every=3",
     "--eval.max-tokens=512", "--eval.sample-every=6", "--eval.sample-tokens=8", "--checkpoint.every=3",
 ]  # fmt: skip

@@ -20,7 +20,7 @@ FLAGS = [
     "--data.source=text", "--data.path=text.txt", "--model.n-layer=2", "--model.n-head=2", "--model.n-embd=32",
     "--model.block-size=16", "--model.dropout=0", "--tokens-per-step=128", "--runtime.micro-batch-size=4",
     "--runtime.threads=1", "--runtime.compile=off",
-    "--runtime.products=default", "--runtime.precision=fp32", "--eval.every=20",
+    "--runtime.matmul=default", "--runtime.precision=fp32", "--eval.every=20",
     "--eval.sample-every=0", "--checkpoint.every=20", "--log-every=5", "--optim.name=adamw", "--optim.warmup-steps=0",
 ]  # fmt: skip
 

@@ -18,7 +18,7 @@ FLAGS = [
     "--data.source=text", "--model.n-layer=2", "--model.n-head=2", "--model.n-embd=32", "--model.block-size=16",
     "--model.dropout=0.1", "--tokens-per-step=128", "--runtime.micro-batch-size=4", "--runtime.threads=1",
     "--runtime.compile=off",
-    "--runtime.products=default", "--eval.every=10", "--eval.sample-every=10", "--eval.sample-tokens=10",
+    "--runtime.matmul=default", "--eval.every=10", "--eval.sample-every=10", "--eval.sample-tokens=10",
     "--checkpoint.every=10", "--log-every=5",
 ]  # fmt: skip
 

@@ -27,7 +27,7 @@ from groundup.training.trainer import Trainer
 RUN = [
     "train", "shakespeare", "--data.source=text", "--data.path=text.txt", "--model.n-layer=1", "--model.n-head=2",
     "--model.n-embd=16", "--model.block-size=16", "--model.dropout=0.1", "--tokens-per-step=64",
-    "--runtime.micro-batch-size=2", "--runtime.threads=1", "--runtime.compile=off", "--runtime.products=default",
+    "--runtime.micro-batch-size=2", "--runtime.threads=1", "--runtime.compile=off", "--runtime.matmul=default",
     "--runtime.device=cpu", "--optim.name=adamw", "--eval.every=5", "--eval.max-tokens=200", "--eval.sample-every=0",
     "--checkpoint.every=5", "--log-every=1", "--name=run",
 ]  # fmt: skip

@@ -14,11 +14,14 @@ from groundup.bench.contest import Factory, median_ratio, race
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.evaluation.examples import read_choices
-from groundup.evaluation.scoring import Question, score
+from groundup.evaluation.scoring import BATCH_TOKENS, Question, score
+from groundup.model.build import build_model
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
+from groundup.model.swap import use_matmul
 from groundup.runtime.allocator import keep_freed_memory
 from groundup.runtime.device import device_name, pick_device
+from groundup.runtime.matmul import pick_matmul
 from groundup.runtime.measure import peak_memory, synchronize
 from groundup.tokenizer.gpt2 import load_gpt2
 
@@ -97,6 +100,9 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
 def _contestant(scorer: Scorer, options: Options) -> tuple[Callable[[], None], Callable[[], int]]:
     model, questions = _prepare(options)
     device = pick_device(options.device)
+    if scorer is _ours:
+        rows, width = BATCH_TOKENS[device.type], options.model.n_embd
+        use_matmul(model, pick_matmul(device, rows=rows, n_embd=width, training=False))
 
     def work() -> None:
         scorer(model, questions)
@@ -111,7 +117,7 @@ def _prepare(options: Options) -> tuple[GPT, list[Question]]:
     device = pick_device(options.device)
     if device.type == "cpu":
         keep_freed_memory()
-    model = init_weights(GPT(options.model), seed=0).to(device).eval()
+    model = init_weights(build_model(options.model), seed=0).to(device).eval()
     if options.path is None:
         return model, _made_up(options.examples, options.model.vocab_size)
     tokenizer = load_gpt2()

@@ -14,9 +14,12 @@ from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
 from groundup.config.model import GPTConfig
 from groundup.generation.engine import generate_ids
+from groundup.model.build import build_model
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
+from groundup.model.swap import use_matmul
 from groundup.runtime.device import device_name, pick_device
+from groundup.runtime.matmul import pick_matmul
 from groundup.runtime.measure import copy_bandwidth, peak_memory, synchronize
 
 Work = tuple[Callable[[], None], Callable[[], int]]
@@ -117,7 +120,8 @@ def _start(options: Options) -> tuple[torch.device, torch.Tensor]:
 
 def _ours(options: Options) -> Work:
     device, prompt = _start(options)
-    model = init_weights(GPT(options.model), seed=0).to(device).eval()
+    model = init_weights(build_model(options.model), seed=0).to(device).eval()
+    use_matmul(model, pick_matmul(device, rows=1, n_embd=options.model.n_embd, training=False))
     sampling = SamplingConfig(temperature=0.8, top_k=50)
 
     def run() -> None:

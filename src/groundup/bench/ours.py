@@ -19,13 +19,14 @@ from groundup.data.loader import TrainBatches
 from groundup.data.shards import write_shard
 from groundup.distributed.parallel import replicate
 from groundup.distributed.ranks import World
-from groundup.model.gpt import GPT
+from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
+from groundup.model.swap import use_matmul
 from groundup.optim.build import build_optimizers
 from groundup.planner.flops import flops_per_token
 from groundup.runtime.allocator import keep_freed_memory
-from groundup.runtime.matmul import WithOneDNN, pick_products
+from groundup.runtime.matmul import pick_matmul
 from groundup.runtime.measure import synchronize
 from groundup.runtime.precision import Precision
 from groundup.training.signals import StopRequest
@@ -75,14 +76,13 @@ def our_trainer(
             rank=world.rank,
             world_size=world.size,
         )
-    model = init_weights(GPT(config), seed=0).to(device)
-    model.recompute = recompute
     tokens = micro_batch_size * config.block_size
+    model = init_weights(build_model(config), seed=0).to(device)
+    use_matmul(model, pick_matmul(device, rows=tokens, n_embd=config.n_embd, training=True))
+    model.recompute = recompute
     loss_module: nn.Module = LossModule(model)
     if compiled:
         loss_module = cast("nn.Module", torch.compile(loss_module, dynamic=False))
-    elif pick_products(device, rows=tokens, n_embd=config.n_embd, training=True) == "onednn":
-        loss_module = WithOneDNN(loss_module)
     return Trainer(
         model=model,
         loss_module=replicate(loss_module, device) if world.size > 1 else loss_module,

@@ -20,7 +20,9 @@ from groundup.files.layout import CONFIG, WEIGHTS
 from groundup.model.bigram import Bigram
 from groundup.model.build import build_model
 from groundup.model.gpt import GPT
+from groundup.model.swap import use_matmul
 from groundup.planner.params import count_parameters
+from groundup.runtime.matmul import pick_matmul
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import load_tokenizer, tokenizer_json
 
@@ -70,12 +72,12 @@ def write_model_files(
 
 
 def load_model(
-    path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = torch.float32
+    path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = torch.float32, rows: int = 0
 ) -> LoadedModel:
     """Open a model folder, a checkpoint or a run (its `model/`, else its newest whole checkpoint).
 
     Every file is checked against its SHA-256 before it is used. With `dtype` None the weights keep the type they are
-    stored in.
+    stored in. With `rows`, tokens that a forward pass will have, the library that multiplies them fastest is used.
 
     Raises:
         UserError: There is no model there, a file is damaged, or the files do not fit together.
@@ -95,6 +97,8 @@ def load_model(
     state = load_tensors(folder / WEIGHTS)
     check_state(model, state, folder / WEIGHTS)
     model.load_state_dict({k: v.to(device=device, dtype=dtype) for k, v in state.items()}, assign=True)
+    if rows and not isinstance(config, BigramConfig):
+        use_matmul(model, pick_matmul(torch.device(device), rows=rows, n_embd=config.n_embd, training=False))
     return LoadedModel(model.eval(), tokenizer, config, info, folder)
 
 

@@ -50,6 +50,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Options, argv, prog="groundup eval")
 
     from groundup.checkpoint.model_folder import load_model
+    from groundup.evaluation.scoring import BATCH_TOKENS
     from groundup.evaluation.tasks import run_task
     from groundup.records.report import write_report
     from groundup.records.results import add_results, read_results, summary
@@ -57,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     from groundup.runtime.device import pick_device
 
     device = pick_device(options.device)
-    loaded = load_model(options.path, device=device)
+    loaded = load_model(options.path, device=device, rows=options.batch_tokens or BATCH_TOKENS[device.type])
     read_results(options.path)  # a damaged file is better known before the work than after
     if device.type == "cpu":
         keep_freed_memory()

@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
     from groundup.generation.text import TextGenerator
     from groundup.runtime.device import pick_device
 
-    loaded = load_model(options.path, device=pick_device(options.device))
+    loaded = load_model(options.path, device=pick_device(options.device), rows=options.num_samples)
     generator = TextGenerator(loaded.model, loaded.tokenizer)
 
     def stream(prompt: str, seed: int) -> Iterator[str]:

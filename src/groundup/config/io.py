@@ -6,6 +6,7 @@ import json
 import sys
 import types
 import typing
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -13,6 +14,8 @@ from groundup.config.errors import UserError
 
 T = TypeVar("T")
 _MAX_FLOAT = sys.float_info.max
+_RENAMED = {"products": "matmul"}
+"""Keys of older run folders, and what they are called now."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -45,6 +48,7 @@ def from_dict(cls: type[T], values: Any, *, where: str = "") -> T:
     if not isinstance(values, dict):
         raise UserError(f"{where or 'config'} must be an object, got {json.dumps(values)}")
     fields = {f.name: f for f in dataclasses.fields(typing.cast("Any", cls))}
+    values = with_new_names(values, fields)
     prefix = f"{where}." if where else ""
     for key in values:
         if key not in fields:
@@ -60,6 +64,12 @@ def from_dict(cls: type[T], values: Any, *, where: str = "") -> T:
     if missing:
         raise UserError(f"missing config key {prefix}{missing[0]}")
     return cls(**{key: _typed(hints[key], value, f"{prefix}{key}") for key, value in values.items()})
+
+
+def with_new_names(values: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """What an older version wrote, under the names of now; a name among `known` stays."""
+    now = {old: new for old, new in _RENAMED.items() if old not in known and new not in values}
+    return {now.get(name, name): value for name, value in values.items()}
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:

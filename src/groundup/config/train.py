@@ -142,7 +142,7 @@ class RuntimeConfig:
     """Where to compute: auto takes cuda, then mps, then cpu."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     """Arithmetic of the matrix products: auto takes what the hardware does well."""
-    products: Literal["auto", "default", "onednn"] = "auto"
+    matmul: Literal["auto", "default", "onednn"] = "auto"
     """Who multiplies fp32 matrices on a CPU: PyTorch's default (MKL) or oneDNN; auto takes what measures faster."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile: auto measures both and keeps the faster, when the run is long enough to pay for it."""

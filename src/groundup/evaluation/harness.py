@@ -21,7 +21,7 @@ from groundup.checkpoint.model_folder import load_model
 from groundup.config.errors import UserError
 from groundup.config.generate import SamplingConfig
 from groundup.evaluation.pages import rolling
-from groundup.evaluation.scoring import Question, score
+from groundup.evaluation.scoring import BATCH_TOKENS, Question, score
 from groundup.generation.engine import generate_ids
 from groundup.generation.stopping import StopStrings
 from groundup.generation.text import TextGenerator
@@ -41,7 +41,8 @@ class Answers:
     """
 
     def __init__(self, path: Path, *, device: str = "auto", batch_tokens: int = 0) -> None:
-        loaded = load_model(path, device=pick_device(device))
+        chosen = pick_device(device)
+        loaded = load_model(path, device=chosen, rows=batch_tokens or BATCH_TOKENS[chosen.type])
         self.model, self.tokenizer, self.batch_tokens = loaded.model, loaded.tokenizer, batch_tokens
         self.block_size = loaded.config.block_size
 

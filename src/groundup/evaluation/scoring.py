@@ -21,11 +21,10 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from groundup.config.model import BigramConfig
 from groundup.evaluation.loss import evaluating
-from groundup.model.gpt import GPT
 from groundup.model.kv_cache import KVCache
 from groundup.model.types import LanguageModel, device_of
-from groundup.runtime.matmul import linear_by, pick_products
 
 BATCH_TOKENS = {"cpu": 512, "cuda": 16_384, "mps": 4_096}
 """Tokens of a forward pass by device: processors of few cores want little padding, GPUs much work at once."""
@@ -110,14 +109,11 @@ def score(model: LanguageModel, questions: Sequence[Question], *, batch_tokens: 
     """
     scores: list[list[Score | None]] = [[None] * len(question.continuations) for question in questions]
     # A bigram reads texts of any length: its context is one token wherever it stands.
-    groups = _groups(questions, model.config.block_size if isinstance(model, GPT) else sys.maxsize - 1)
+    groups = _groups(questions, sys.maxsize - 1 if isinstance(model.config, BigramConfig) else model.config.block_size)
     device = device_of(model)
     batch_tokens = batch_tokens or BATCH_TOKENS[device.type]
     assert isinstance(model, nn.Module)
-    # Narrow models gain as wide ones do: there are many rows here, never the single one of decoding.
-    n_embd = model.config.n_embd if isinstance(model, GPT) else 0
-    products = pick_products(device, rows=batch_tokens, n_embd=max(256, n_embd), training=False)
-    with evaluating(model), linear_by(products):
+    with evaluating(model):
         for batch in _batches(groups, batch_tokens):
             for (question, choice), result in _score_batch(model, batch, batch_tokens):
                 scores[question][choice] = result
@@ -163,7 +159,7 @@ def _score_batch(
     cache = None
     if shared:
         cache = model.new_cache(len(batch), shared)
-        _hidden(model, torch.tensor([group.context[:shared] for group in batch], device=device), cache)
+        model.hidden(torch.tensor([group.context[:shared] for group in batch], device=device), cache=cache)
     rows = [
         _Row(owner, [*group.context[shared:], *continuation[:-1]], continuation, place)
         for owner, group in enumerate(batch)
@@ -187,7 +183,7 @@ def _score_rows(model: LanguageModel, rows: Sequence[_Row], cache: KVCache | Non
     idx = torch.tensor([[*row.inputs, *[0] * (width - len(row.inputs))] for row in rows], device=device)
     if cache is not None:
         cache = _copy(model, cache, [row.owner for row in rows], width)
-    hidden = _hidden(model, idx, cache)
+    hidden = model.hidden(idx, cache=cache)
     places = [
         number * width + place
         for number, row in enumerate(rows)
@@ -202,11 +198,6 @@ def _score_rows(model: LanguageModel, rows: Sequence[_Row], cache: KVCache | Non
             torch.split(logprobs.cpu().double(), sizes), torch.split(greedy.cpu(), sizes), strict=True
         )
     ]
-
-
-def _hidden(model: LanguageModel, idx: Int[Tensor, "B T"], cache: KVCache | None) -> Float[Tensor, "B T C"]:
-    """What `_logprobs` reads: a GPT's residual stream, or another model's logits."""
-    return model.hidden(idx, cache=cache) if isinstance(model, GPT) else model(idx, cache=cache)
 
 
 def _copy(model: LanguageModel, cache: KVCache, owners: list[int], width: int) -> KVCache:
@@ -229,7 +220,7 @@ def _logprobs(
     chunk = max(1, HEAD_BYTES.get(device, 1 << 27) // (4 * vocab_size))
     logprobs, greedy = [], []
     for x, target in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True):
-        logits = F.linear(x, model.head_weight) if isinstance(model, GPT) else x
+        logits = model.logits(x)
         logits = logits.float() if logits.dtype.itemsize < 4 else logits
         logprobs.append(-F.cross_entropy(logits, target, reduction="none"))
         greedy.append(_foreseen(logits, target))

@@ -22,7 +22,6 @@ from groundup.files.layout import WEIGHTS, folders_around
 from groundup.model.loss import LossModule
 from groundup.model.types import device_of
 from groundup.prepare.corpus import open_corpus
-from groundup.runtime.matmul import linear_by, pick_products
 
 FOLDER = Path("data")
 """Where benchmarks are kept."""
@@ -89,11 +88,7 @@ def _val(loaded: LoadedModel, path: Path, data: Path | None, *, limit: int, batc
     batches = eval_batches(
         split, block_size=block_size, batch_size=max(1, tokens // block_size), max_tokens=limit * block_size
     )
-    products = pick_products(device, rows=tokens, n_embd=getattr(loaded.config, "n_embd", 0), training=False)
-    with linear_by(products):
-        result = evaluate_loss(
-            LossModule(model), batches, device=device, bytes_per_token=split.n_bytes / split.n_tokens
-        )
+    result = evaluate_loss(LossModule(model), batches, device=device, bytes_per_token=split.n_bytes / split.n_tokens)
     return {
         "loss": result.loss,
         "perplexity": result.perplexity,

@@ -10,17 +10,14 @@ have left the context; no shift of positions could make them what the model woul
 from collections.abc import Iterator, Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from groundup.config.errors import UsageError
 from groundup.config.generate import SamplingConfig
 from groundup.generation.sampling import Row, check_bias, sample
-from groundup.model.gpt import GPT
 from groundup.model.kv_cache import KVCache
 from groundup.model.types import LanguageModel, device_of
-from groundup.runtime.matmul import linear_by, pick_products
 
 
 class Decoder:
@@ -71,8 +68,6 @@ class Decoder:
         self._room = min(block_size, len(prompt) + max_new_tokens - 1)
         self._window = max(1, block_size // 2)
         self._cache: KVCache | None = None
-        n_embd = getattr(model.config, "n_embd", 0)  # a bigram has no width
-        self._products = pick_products(device_of(model), rows=num_samples, n_embd=n_embd, training=False)
 
     @property
     def tokens(self) -> Int[Tensor, "B S"]:
@@ -82,8 +77,7 @@ class Decoder:
     @torch.inference_mode()
     def step(self) -> Int[Tensor, " B"]:
         """Draw the next token of every sample."""
-        with linear_by(self._products):
-            logits = self._next_logits()
+        logits = self._next_logits()
         drawn = [drawn.token for drawn in sample(logits, self._rows)]
         for row, token in zip(self._rows, drawn, strict=True):
             row.drawn.append(token)
@@ -120,10 +114,8 @@ class Decoder:
 
 
 def _last_logits(model: LanguageModel, idx: Int[Tensor, "B T"], cache: KVCache) -> Float[Tensor, "B V"]:
-    """Logits after the last token. A GPT is spared its head for all others: a third of the work of GPT-2's prefill."""
-    if isinstance(model, GPT):
-        return F.linear(model.hidden(idx, cache=cache)[:, -1], model.head_weight)
-    return model(idx, cache=cache)[:, -1]
+    """Logits after the last token. The head is spared for all others: a third of the work of GPT-2's prefill."""
+    return model.logits(model.hidden(idx, cache=cache)[:, -1])
 
 
 def generate_ids(

@@ -16,12 +16,21 @@ class Bigram(nn.Module):
     def __init__(self, config: BigramConfig) -> None:
         super().__init__()
         self.config = config
+        self.head_weight = None
         self.table = nn.Embedding(config.vocab_size, config.vocab_size)
         nn.init.zeros_(self.table.weight)
 
     def forward(self, idx: Int[Tensor, "B T"], *, cache: KVCache | None = None) -> Float[Tensor, "B T V"]:
         """Logits; the past in a cache does not matter."""
+        return self.logits(self.hidden(idx, cache=cache))
+
+    def hidden(self, idx: Int[Tensor, "B T"], *, cache: KVCache | None = None) -> Float[Tensor, "B T V"]:
+        """The rows of the table, which are logits already."""
         return self.table(idx)
+
+    def logits(self, hidden: Float[Tensor, "*B V"]) -> Float[Tensor, "*B V"]:
+        """What it is given: there is no head."""
+        return hidden
 
     def new_cache(self, batch_size: int, max_tokens: int) -> KVCache:
         """A cache without layers: the past does not matter."""

@@ -1,9 +1,5 @@
 """GPT-2 (Radford et al. 2019): token and position embeddings, blocks, a final norm, and the embedding again as head."""
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -15,6 +11,14 @@ from groundup.config.model import GPTConfig
 from groundup.model.kv_cache import KVCache
 from groundup.model.layers import Block, LayerNorm
 from groundup.model.rope import rope_angles
+
+
+class TiedHead(nn.Module):
+    """The output projection. It has no weight of its own: the token embedding is given to it (Press & Wolf 2017)."""
+
+    def forward(self, x: Float[Tensor, "*B C"], weight: Float[Tensor, "V C"]) -> Float[Tensor, "*B V"]:
+        """How well every token fits what comes next."""
+        return F.linear(x, weight)
 
 
 class GPT(nn.Module):
@@ -31,17 +35,11 @@ class GPT(nn.Module):
         self.recompute = False
         """Keep only the input of each block and compute it again for the backward pass (Chen et al. 2016): a third
         more work, a fraction of the memory."""
-        self.recompute_context: Callable[[], AbstractContextManager[object]] | None = None
-        """What must stand around a block when it is computed again, as it stood around it the first time."""
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd) if config.position == "learned" else None
         self.h = nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)])
         self.ln_f = LayerNorm(config.n_embd, bias=config.bias)
-
-    @property
-    def head_weight(self) -> Float[Tensor, "V C"]:
-        """The output projection: the token embedding itself (Press & Wolf 2017)."""
-        return self.wte.weight
+        self.lm_head = TiedHead()
 
     def forward(self, idx: Int[Tensor, "B T"], *, cache: KVCache | None = None) -> Float[Tensor, "B T V"]:
         """Logits of the next token at every position.
@@ -53,7 +51,7 @@ class GPT(nn.Module):
         Raises:
             UserError: More positions than block_size.
         """
-        return F.linear(self.hidden(idx, cache=cache), self.head_weight)
+        return self.logits(self.hidden(idx, cache=cache))
 
     def hidden(self, idx: Int[Tensor, "B T"], *, cache: KVCache | None = None) -> Float[Tensor, "B T C"]:
         """What the head reads: the residual stream after the last norm."""
@@ -72,20 +70,21 @@ class GPT(nn.Module):
         for block in self.h:
             if self.recompute and torch.is_grad_enabled():
                 # The random generators are kept, too: dropout drops the same elements both times.
-                x = checkpoint(block, x, rotation, use_reentrant=False, **self._contexts())
+                x = checkpoint(block, x, rotation, use_reentrant=False)
             else:
                 x = block(x, rotation, cache)
         if cache is not None:
             cache.advance(idx.shape[1])
         return self.ln_f(x)
 
-    def _contexts(self) -> dict[str, Any]:
-        """For `checkpoint`: the contexts of the first computation of a block and of the second, where there are any.
+    def logits(self, hidden: Float[Tensor, "*B C"]) -> Float[Tensor, "*B V"]:
+        """What the head makes of `hidden`, or of some of its positions."""
+        return self.lm_head(hidden, self.wte.weight)
 
-        torch.compile takes no `context_fn`, and needs none.
-        """
-        again = self.recompute_context
-        return {} if again is None else {"context_fn": lambda: (nullcontext(), again())}
+    @property
+    def head_weight(self) -> Float[Tensor, "V C"]:
+        """W, where logits are hidden W^T and nothing else: the loss may then compute them in pieces."""
+        return self.wte.weight
 
     def new_cache(self, batch_size: int, max_tokens: int) -> KVCache:
         """An empty cache in the model's dtype and on its device."""

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from groundup.config.model import GPTConfig
 from groundup.model.attention import CausalSelfAttention, Rotation
-from groundup.model.gelu import gelu
 from groundup.model.kv_cache import KVCache
 
 
@@ -31,11 +30,12 @@ class MLP(nn.Module):
         super().__init__()
         self.dropout = config.dropout
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.act = nn.GELU(approximate="tanh")
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         """Same shape as the input."""
-        x = self.c_proj(gelu(self.c_fc(x)))
+        x = self.c_proj(self.act(self.c_fc(x)))
         return F.dropout(x, self.dropout, self.training)
 
 

@@ -14,6 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from groundup.model.gpt import GPT
+from groundup.model.swap import replace_linears
+from groundup.runtime.matmul import OneDNNLinear, onednn_linear
 
 _ADDED = ("lora_a", "lora_b", "lora_scale")
 
@@ -33,6 +35,7 @@ class LoRALinear(nn.Linear):
     def __init__(self, linear: nn.Linear, *, rank: int, alpha: float, generator: torch.Generator) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
+        self._linear = onednn_linear if isinstance(linear, OneDNNLinear) else F.linear
         # Uniform in +-1/sqrt(C), as PyTorch's linear layers begin: x A has the size of x.
         bound = 1 / math.sqrt(linear.in_features)
         a = torch.empty(rank, linear.in_features).uniform_(-bound, bound, generator=generator)
@@ -42,19 +45,15 @@ class LoRALinear(nn.Linear):
 
     def forward(self, input: Float[Tensor, "*B C"]) -> Float[Tensor, "*B D"]:
         """The layer plus its change."""
-        change = F.linear(F.linear(input, self.lora_a), self.lora_b)
-        return F.linear(input, self.weight, self.bias) + self.lora_scale * change
+        change = self._linear(self._linear(input, self.lora_a), self.lora_b)
+        return self._linear(input, self.weight, self.bias) + self.lora_scale * change
 
 
 def add_lora(model: GPT, *, rank: int, alpha: float, seed: int) -> None:
     """Freeze a model and put a change beside every matrix of its blocks, in place."""
     generator = torch.Generator().manual_seed(seed)
     model.requires_grad_(requires_grad=False)
-    for block in model.h.children():
-        for parent in block.children():
-            for name, child in list(parent.named_children()):
-                if isinstance(child, nn.Linear):
-                    setattr(parent, name, LoRALinear(child, rank=rank, alpha=alpha, generator=generator))
+    replace_linears(model.h, lambda linear: LoRALinear(linear, rank=rank, alpha=alpha, generator=generator))
 
 
 def merge_lora(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

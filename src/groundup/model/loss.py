@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from groundup.model.gpt import GPT
+from groundup.model.types import LanguageModel
 from groundup.planner.memory import LOGITS_BYTES
 
 IGNORE = -100
@@ -51,16 +51,27 @@ def head_loss_sum(
         multiple: The vocabulary is padded to a multiple of this inside the products; None takes what the device likes.
     """
     device = hidden.device.type
-    if chunk_rows is None:
-        chunk_rows = max(1, LOGITS_BYTES.get(device, LOGITS_BYTES["cpu"]) // (4 * len(weight)))
-    if multiple is None:
-        multiple = CUDA_MULTIPLE if device == "cuda" else 1
-    if device == "meta" or (targets.numel() <= chunk_rows and len(weight) % multiple == 0):
-        return lm_loss_sum(F.linear(hidden, weight), targets)
+    chunk_rows = chunk_rows or _chunk_rows(weight)
+    multiple = multiple or _multiple(weight)
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     return _HeadLoss.apply(  # type: ignore[no-untyped-call]
         hidden.flatten(0, 1), weight, targets.flatten(), dtype, chunk_rows, multiple, torch.is_grad_enabled()
     )
+
+
+def needs_chunks(targets: Int[Tensor, "B T"], weight: Float[Tensor, "V C"]) -> bool:
+    """Whether `head_loss_sum` is worth it: the logits are large, or the head has a width that its device dislikes."""
+    return weight.device.type != "meta" and (
+        targets.numel() > _chunk_rows(weight) or len(weight) % _multiple(weight) != 0
+    )
+
+
+def _chunk_rows(weight: Float[Tensor, "V C"]) -> int:
+    return max(1, LOGITS_BYTES.get(weight.device.type, LOGITS_BYTES["cpu"]) // (4 * len(weight)))
+
+
+def _multiple(weight: Float[Tensor, "V C"]) -> int:
+    return CUDA_MULTIPLE if weight.device.type == "cuda" else 1
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -120,12 +131,13 @@ def _add_product(total: Float[Tensor, "V C"], a: Float[Tensor, "V N"], b: Float[
 class LossModule(nn.Module):
     """A model and its loss as one module, so that torch.compile and data parallelism see one forward."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: LanguageModel) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, idx: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
         """The summed loss."""
-        if isinstance(self.model, GPT):
-            return head_loss_sum(self.model.hidden(idx), self.model.head_weight, targets)
-        return lm_loss_sum(self.model(idx), targets)
+        hidden, head = self.model.hidden(idx), self.model.head_weight
+        if head is None or not needs_chunks(targets, head):
+            return lm_loss_sum(self.model.logits(hidden), targets)
+        return head_loss_sum(hidden, head, targets)

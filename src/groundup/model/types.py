@@ -12,7 +12,11 @@ from groundup.model.kv_cache import KVCache
 
 @runtime_checkable
 class LanguageModel(Protocol):
-    """Logits of the next token at every position. GPT and Bigram are such modules."""
+    """One door: `hidden` reads tokens, `logits` is the head, and calling the module is the one after the other.
+
+    Code that needs the logits of a few positions gives `logits` those rows of `hidden` and no others: in a small model
+    the head is the largest product. GPT, Modern and Bigram are such modules.
+    """
 
     @property
     def config(self) -> ModelConfig:
@@ -20,6 +24,16 @@ class LanguageModel(Protocol):
 
     def __call__(self, idx: Int[Tensor, "B T"], *, cache: KVCache | None = None) -> Float[Tensor, "B T V"]:
         """Logits; with a cache, idx continues the tokens the cache holds and the cache advances by T."""
+
+    def hidden(self, idx: Int[Tensor, "B T"], *, cache: KVCache | None = None) -> Float[Tensor, "B T C"]:
+        """What the head reads, at every position."""
+
+    def logits(self, hidden: Float[Tensor, "*B C"]) -> Float[Tensor, "*B V"]:
+        """What the head says, at the positions it is given."""
+
+    @property
+    def head_weight(self) -> Float[Tensor, "V C"] | None:
+        """W, where the head is the product hidden W^T and nothing else; the loss may then compute it in pieces."""
 
     def new_cache(self, batch_size: int, max_tokens: int) -> KVCache:
         """An empty cache in the model's dtype and on its device."""

@@ -2,7 +2,7 @@
 
 Compiling costs seconds to minutes once and may save a share of every step. `auto` measures both and keeps the
 compiled module only when the run is long enough to earn the cost back; a machine without a compiler, or a model the
-compiler fails on, goes on uncompiled, with one line that says why.
+compiler fails on, goes on module, with one line that says why.
 """
 
 import time
@@ -35,7 +35,6 @@ class Choice:
 def maybe_compile(
     module: nn.Module,
     *,
-    eager: nn.Module | None = None,
     mode: str,
     run: Callable[[nn.Module], None],
     n_runs: int,
@@ -45,8 +44,7 @@ def maybe_compile(
     """Compile a module where that is asked for, or pays.
 
     Args:
-        module: What to compile.
-        eager: What to use where that does not pay; the module itself by default.
+        module: What to compile; used as it is where that does not pay.
         mode: on, off or auto.
         run: Runs a module once, forward and backward, without a lasting effect.
         n_runs: How often the run will do that.
@@ -56,14 +54,13 @@ def maybe_compile(
     Raises:
         UserError: mode is on and the compiler fails.
     """
-    uncompiled = eager or module
     if mode == "off":
-        return Choice(uncompiled, compiled=False)
+        return Choice(module, compiled=False)
     usual = 0.0
     if mode == "auto":
-        usual = _seconds(lambda: run(uncompiled), device)
+        usual = _seconds(lambda: run(module), device)
         if n_runs * usual * BEST_GAIN < COMPILE_SECONDS:
-            return Choice(uncompiled, compiled=False)
+            return Choice(module, compiled=False)
     say("trying torch.compile, which may take minutes (--runtime.compile off does without)")
     compiled = cast("nn.Module", torch.compile(module, dynamic=False))
     start = time.perf_counter()
@@ -73,14 +70,14 @@ def maybe_compile(
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         if mode == "on":
             raise UserError(f"torch.compile does not work here: {reason}; use --runtime.compile off") from error
-        return Choice(uncompiled, compiled=False, note=f"not compiled: torch.compile does not work here ({reason})")
+        return Choice(module, compiled=False, note=f"not compiled: torch.compile does not work here ({reason})")
     if mode == "on":
         return Choice(compiled, compiled=True)
     cost = time.perf_counter() - start
     faster = _seconds(lambda: run(compiled), device)
     if n_runs * (usual - faster) <= cost:
         return Choice(
-            uncompiled,
+            module,
             compiled=False,
             note=f"not compiled: {faster * 1e3:.1f} ms instead of {usual * 1e3:.1f} ms a pass would not pay",
         )

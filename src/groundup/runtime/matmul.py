@@ -2,14 +2,13 @@
 
 MKL keeps its AVX-512 kernels for Intel's processors. oneDNN has its own for everybody, and on AMD's it runs GPT-2's
 fp32 products twice as fast (docs/log.md). PyTorch uses it for 16 bits and compiled inference only, so it is called by
-name here. Both compute in float32: results differ by rounding, as between any two libraries.
+name here, in layers that `model.swap` puts into a model. Both compute in float32: results differ by rounding, as
+between any two libraries.
 """
 
-import contextlib
 import functools
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import torch
@@ -17,18 +16,17 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.overrides import TorchFunctionMode
 
-Products = Literal["default", "onednn"]
+Matmul = Literal["default", "onednn"]
 
 MIN_SPEEDUP = 1.15
 """oneDNN must be measured this much faster before it is used."""
-MIN_WIDTH_OF_DECODING = 256
-"""Narrower models decode one token faster than the detour to oneDNN takes."""
+MIN_WIDTH_OF_DECODING, MIN_ROWS = 256, 64
+"""Narrower models decode a few tokens faster than the detour to oneDNN takes."""
 
 
 @functools.cache
-def pick_products(device: torch.device, *, rows: int, n_embd: int, training: bool) -> Products:
+def pick_matmul(device: torch.device, *, rows: int, n_embd: int, training: bool) -> Matmul:
     """Who multiplies, measured once a process.
 
     Args:
@@ -37,7 +35,7 @@ def pick_products(device: torch.device, *, rows: int, n_embd: int, training: boo
         n_embd: Width of the model.
         training: Forward and backward, or forward alone.
     """
-    if not onednn_is_there(device) or (not training and n_embd < MIN_WIDTH_OF_DECODING):
+    if not onednn_is_there(device) or (not training and rows < MIN_ROWS and n_embd < MIN_WIDTH_OF_DECODING):
         return "default"
     generator = torch.Generator().manual_seed(0)  # measuring must not move the one that dropout draws from
     weight = torch.randn(4 * n_embd, n_embd, generator=generator)
@@ -69,41 +67,36 @@ def onednn_product(
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-class WithOneDNN(nn.Module):
-    """A module whose `F.linear` in float32 on the CPU is computed by oneDNN, forward and backward.
+class OneDNNLinear(nn.Linear):
+    """A linear layer whose products oneDNN computes, forward and backward, in float32 on the CPU.
 
-    Parts of it that compute again during the backward pass, which runs outside of `forward`, are told to do it alike.
+    Args:
+        linear: The layer it stands for; its tensors are taken over, not copied.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
-        for part in module.modules():
-            if hasattr(part, "recompute_context"):
-                part.recompute_context = _OneDNN  # type: ignore[assignment]
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
+        self.weight, self.bias = linear.weight, linear.bias
 
-    def forward(self, *args: Any) -> Any:
-        """What the module returns."""
-        with linear_by("onednn"):
-            return self.module(*args)
+    def forward(self, input: Float[Tensor, "*B C"]) -> Float[Tensor, "*B D"]:
+        """The product, plus the bias where there is one."""
+        return onednn_linear(input, self.weight, self.bias)
 
 
-def linear_by(products: Products) -> AbstractContextManager[object]:
-    """A context in which `F.linear` is computed by this library."""
-    return _OneDNN() if products == "onednn" else contextlib.nullcontext()
+class OneDNNHead(nn.Module):
+    """The head of a model whose product oneDNN computes."""
+
+    def forward(self, x: Float[Tensor, "*B C"], weight: Float[Tensor, "V C"]) -> Float[Tensor, "*B V"]:
+        """Logits."""
+        return onednn_linear(x, weight)
 
 
-class _OneDNN(TorchFunctionMode):
-    """While it is entered, `F.linear` is ours where it can be."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is F.linear and not kwargs and _suits(*args):
-            return _linear(*args)
-        return func(*args, **(kwargs or {}))
-
-
-def _suits(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> bool:
-    return x.dtype == weight.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`F.linear`, by oneDNN where it can be: not in 16 bits, under autocast or in compiled code, which need no help."""
+    narrow = x.dtype != torch.float32 or weight.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
+    if narrow or x.device.type != "cpu" or torch.compiler.is_compiling():
+        return F.linear(x, weight, bias)
+    return _linear(x, weight, bias)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -15,6 +15,7 @@ from rich.console import Console
 from groundup.checkpoint.state import Checkpoint as SavedCheckpoint
 from groundup.checkpoint.state import CheckpointStore
 from groundup.config.errors import UsageError, UserError
+from groundup.config.io import with_new_names
 from groundup.config.model import GPTConfig
 from groundup.config.train import TrainConfig
 from groundup.data.dataset import TokenDataset
@@ -27,6 +28,7 @@ from groundup.model.build import build_model
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.model.lora import add_lora
+from groundup.model.swap import use_matmul
 from groundup.optim.build import build_optimizers
 from groundup.optim.schedule import cosine_scale
 from groundup.planner.flops import flops_per_token
@@ -87,7 +89,7 @@ def build_run(
     Raises:
         UserError: Data, tokenizer and model do not fit together, or the machine lacks what is asked of it.
     """
-    saved = resume_from.state["resolved"] if resume_from else {}
+    saved = with_new_names(resume_from.state["resolved"], ()) if resume_from else {}
     samples = config.samples_per_process(world.size)
     with world.main_first("corpus"):
         dataset = open_corpus(config.data)
@@ -97,7 +99,7 @@ def build_run(
     machine = pick_machine(config, saved, shape, world, parallel)
 
     seed_rank(config.seed, rank=world.rank)
-    model = _new_model(shape, config, tokenizer, resumed=resume_from is not None).to(machine.device)
+    model = _new_model(shape, config, machine, tokenizer, resumed=resume_from is not None).to(machine.device)
     if machine.halves:
         machine = fit_micro_batch(model, machine, samples=samples)
     loss_module, compiled = build_loss_module(
@@ -267,14 +269,14 @@ def _lr_scale(config: TrainConfig) -> Callable[[int], float]:
     )
 
 
-def _new_model(shape: GPTConfig, config: TrainConfig, tokenizer: Tokenizer, *, resumed: bool) -> GPT:
+def _new_model(shape: GPTConfig, config: TrainConfig, machine: Machine, tokenizer: Tokenizer, *, resumed: bool) -> GPT:
     """A model with random weights, or those that config.init_from names; a resumed run will bring its own."""
     model = build_model(shape)
-    assert isinstance(model, GPT)
     init_weights(model, seed=config.seed)
     if config.init_from is not None and not resumed:
         init_from(model, tokenizer, config.init_from)
     model.recompute = config.runtime.recompute
+    use_matmul(model, machine.matmul)
     if config.lora.rank:
         add_lora(model, rank=config.lora.rank, alpha=config.lora.alpha, seed=config.seed)
     return model

@@ -20,6 +20,7 @@ from groundup.evaluation.benchmarks import measure_choices
 from groundup.evaluation.examples import ChoiceExample
 from groundup.evaluation.loss import LossResult
 from groundup.generation.text import TextGenerator
+from groundup.model.build import build_model
 from groundup.model.gpt import GPT
 from groundup.model.lora import merge_lora
 from groundup.records.display import Display
@@ -367,6 +368,6 @@ def _whole_model(trainer: Trainer) -> GPT | None:
     weights = whole_state(trainer.model.state_dict(), keep=trainer.world.is_main)
     if not trainer.world.is_main:
         return None
-    model = GPT(trainer.model.config).to(trainer.device)
+    model = build_model(trainer.model.config).to(trainer.device)
     model.load_state_dict(weights)
     return model

@@ -11,7 +11,6 @@ from groundup.distributed.parallel import refuse_different_weights, replicate, s
 from groundup.model.gpt import GPT
 from groundup.model.loss import LossModule
 from groundup.runtime.compile import Choice, maybe_compile
-from groundup.runtime.matmul import WithOneDNN
 from groundup.training.machine import Machine
 from groundup.training.micro_batch import largest_that_fits
 
@@ -41,7 +40,6 @@ def build_loss_module(
         if compile_mode == "on":
             raise UsageError("--runtime.compile on does not go with --runtime.parallel fsdp; leave it to auto")
         return shard(plain, model.h, machine.device, machine.world), "off"
-    eager = WithOneDNN(plain) if machine.products == "onednn" else plain
 
     def micro_step(module: nn.Module) -> None:
         _try_micro_step(module, machine, size=machine.micro_batch_size, block_size=model.config.block_size)
@@ -51,7 +49,7 @@ def build_loss_module(
 
     def choose(mode: str) -> Choice:
         device = machine.device
-        return maybe_compile(plain, eager=eager, mode=mode, run=micro_step, n_runs=n_runs, device=device, say=say)
+        return maybe_compile(plain, mode=mode, run=micro_step, n_runs=n_runs, device=device, say=say)
 
     # All ranks must compute alike, and what was measured on one decides for all.
     choice = choose(compile_mode) if machine.world.is_main else None

@@ -11,7 +11,7 @@ from groundup.config.train import TrainConfig
 from groundup.distributed.ranks import World
 from groundup.runtime.allocator import keep_freed_memory
 from groundup.runtime.device import pick_device
-from groundup.runtime.matmul import Products, pick_products
+from groundup.runtime.matmul import Matmul, pick_matmul
 from groundup.runtime.precision import Precision, pick_precision
 from groundup.training.micro_batch import estimate
 
@@ -22,7 +22,7 @@ class Machine:
 
     device: torch.device
     precision: Precision
-    products: Products
+    matmul: Matmul
     world: World
     parallel: str
     """none, ddp or fsdp."""
@@ -53,9 +53,9 @@ def pick_machine(config: TrainConfig, saved: dict[str, Any], shape: GPTConfig, w
     if world.size > 1:  # auto measures on a CPU, and all ranks must compute alike
         precision = pick_precision(world.broadcast(precision.name), device, n_embd=shape.n_embd)
     size = _micro_batch_size(config, saved, shape, precision, world, parallel)
-    products = _products(config, saved, shape, precision, world, parallel, rows=size * shape.block_size)
+    matmul = _matmul(config, saved, shape, precision, world, parallel, rows=size * shape.block_size)
     halves = config.runtime.micro_batch_size == "auto" and parallel != "fsdp"
-    return Machine(device, precision, products, world, parallel, size, halves)
+    return Machine(device, precision, matmul, world, parallel, size, halves)
 
 
 def _micro_batch_size(
@@ -77,7 +77,7 @@ def _micro_batch_size(
     )
 
 
-def _products(
+def _matmul(
     config: TrainConfig,
     saved: dict[str, Any],
     shape: GPTConfig,
@@ -86,14 +86,14 @@ def _products(
     parallel: str,
     *,
     rows: int,
-) -> Products:
+) -> Matmul:
     """Who multiplies: what the run began with, what is asked for, or what measures faster on the main rank."""
-    asked: Literal["auto", "default", "onednn"] = saved.get("products", config.runtime.products)
+    asked: Literal["auto", "default", "onednn"] = saved.get("matmul", config.runtime.matmul)
     if asked != "auto":
         return asked
     if precision.name != "fp32" or parallel == "fsdp":  # oneDNN already multiplies 16 bits; FSDP's tensors are not ours
         return "default"
-    return world.broadcast(pick_products(precision.device, rows=rows, n_embd=shape.n_embd, training=True))
+    return world.broadcast(pick_matmul(precision.device, rows=rows, n_embd=shape.n_embd, training=True))
 
 
 def describe_machine(machine: Machine) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def describe_machine(machine: Machine) -> dict[str, Any]:
     return {
         "device": machine.device.type,
         "precision": machine.precision.name,
-        "products": machine.products,
+        "matmul": machine.matmul,
         "parallel": machine.parallel,
         "processes": machine.world.size,
         "micro_batch_size": machine.micro_batch_size,

@@ -25,7 +25,7 @@ from groundup.files.atomic import make_folder, write_file
 from groundup.files.lock import RunLock
 from groundup.generation.text import TextGenerator
 from groundup.model.bigram import fit_bigram
-from groundup.model.gpt import GPT
+from groundup.model.build import build_model
 from groundup.model.loss import LossModule
 from groundup.planner.params import count_parameters
 from groundup.records.display import Display, clock
@@ -232,7 +232,7 @@ def opening(run: Run) -> str:
 def _finish(run: Run, config: TrainConfig, facts: dict[str, Any], log: Logger, prompt: str, console: Console) -> None:
     """The end of a whole run: best weights to model/, the table of losses, a scene, the report, what to do next."""
     state, run_dir = run.trainer.state, config.run_dir
-    model = GPT(run.trainer.model.config).to(run.trainer.device)
+    model = build_model(run.trainer.model.config).to(run.trainer.device)
     model.load_state_dict(run.store.load_best().model)
     info = {"step": state.best_step, "val_loss": state.best_loss, "data": config.data.source}
     save_model(run_dir / "model", model, run.tokenizer, info)

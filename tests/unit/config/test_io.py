@@ -204,3 +204,12 @@ def test_json_is_written_for_people_and_strict():
     with pytest.raises(ValueError, match="not JSON compliant"):
         dump_json({"a": math.nan})
     assert json.loads(dump_json(to_dict(RECIPES["gpt2-fineweb"])))["data"]["path"] == "data/fineweb-edu"
+
+
+def test_older_names_of_keys_are_read():
+    values = to_dict(RECIPES["shakespeare"])
+    values["runtime"]["products"] = values["runtime"].pop("matmul")
+    assert from_dict(TrainConfig, values) == RECIPES["shakespeare"]
+    values["runtime"] |= {"matmul": "auto"}
+    with pytest.raises(UserError, match=r"unknown config key runtime\.products|given twice"):
+        from_dict(TrainConfig, values)

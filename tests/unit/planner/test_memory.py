@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from groundup.config.model import GPTConfig
-from groundup.model.gpt import GPT
+from groundup.model.build import build_model
 from groundup.model.loss import LossModule
 from groundup.planner.memory import Memory, kv_cache_bytes, training_memory
 
@@ -18,7 +18,7 @@ def shape(**options):
 
 def kept_for_backward(config, *, half, recompute=False):
     """Bytes of all storages that autograd keeps, except the weights themselves."""
-    model = GPT(config).train()
+    model = build_model(config).train()
     model.recompute = recompute
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept = {}
@@ -63,7 +63,7 @@ def test_logits_of_a_large_vocabulary_are_never_whole():
 
 def test_state_is_what_adamw_keeps():
     config = shape()
-    model = GPT(config)
+    model = build_model(config)
     optimizer = torch.optim.AdamW(model.parameters())
     LossModule(model)(*[torch.zeros(1, 8, dtype=torch.long)] * 2).backward()
     optimizer.step()
@@ -91,6 +91,6 @@ def test_the_total_is_the_sum_of_its_parts():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_kv_cache_is_what_the_model_allocates(dtype):
     config = shape()
-    cache = GPT(config).to(dtype).new_cache(3, 20)
+    cache = build_model(config).to(dtype).new_cache(3, 20)
     expected = cache.keys.nbytes + cache.values.nbytes
     assert kv_cache_bytes(config, batch_size=3, tokens=20, width=dtype.itemsize) == expected

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,8 +11,9 @@ from groundup.generation.engine import generate_ids
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
-from groundup.runtime import matmul as products
-from groundup.runtime.matmul import WithOneDNN, onednn_is_there, onednn_product, pick_products
+from groundup.model.swap import use_matmul
+from groundup.runtime import matmul
+from groundup.runtime.matmul import OneDNNLinear, onednn_is_there, onednn_product, pick_matmul
 
 CPU = torch.device("cpu")
 needs_onednn = pytest.mark.skipif(not onednn_is_there(CPU), reason="this PyTorch has no oneDNN")
@@ -19,13 +22,13 @@ needs_onednn = pytest.mark.skipif(not onednn_is_there(CPU), reason="this PyTorch
 class Counter:
     def __init__(self, monkeypatch):
         self.calls = 0
-        real = products.onednn_product
+        real = matmul.onednn_product
 
         def count(*args):
             self.calls += 1
             return real(*args)
 
-        monkeypatch.setattr(products, "onednn_product", count)
+        monkeypatch.setattr(matmul, "onednn_product", count)
 
 
 @needs_onednn
@@ -36,43 +39,44 @@ def test_equals_the_default_in_double_precision(monkeypatch, bias, shape):
     torch.manual_seed(0)
     x, linear = torch.randn(shape), nn.Linear(24, 10, bias=bias)
     grad = torch.randn(*shape[:-1], 10)
+    ours = OneDNNLinear(copy.deepcopy(linear))
     results = []
-    for module, dtype in ((linear, torch.float64), (WithOneDNN(linear), torch.float32)):
+    for module, dtype in ((linear, torch.float64), (ours, torch.float32)):
         module.to(dtype)
-        module.zero_grad()
         inputs = x.to(dtype).requires_grad_()
         y = module(inputs)
         y.backward(grad.to(dtype))
-        results.append([t.detach().clone().double() for t in (y, inputs.grad, *(p.grad for p in linear.parameters()))])
+        results.append([t.detach().clone().double() for t in (y, inputs.grad, *(p.grad for p in module.parameters()))])
     assert count.calls == 3
-    for exact, ours in zip(*results, strict=True):
-        torch.testing.assert_close(ours, exact, rtol=1e-5, atol=1e-5)
+    for exact, rounded in zip(*results, strict=True):
+        torch.testing.assert_close(rounded, exact, rtol=1e-5, atol=1e-5)
 
 
 @needs_onednn
-def test_a_whole_model(monkeypatch):
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_whole_model(monkeypatch, recompute):
+    """The head and the blocks that are computed again in the backward pass are oneDNN's as well."""
     count = Counter(monkeypatch)
     config = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=50, dropout=0.1)
-    module = LossModule(init_weights(GPT(config), seed=0))
-    idx = torch.randint(50, (4, 16))
+    idx = torch.randint(50, (4, 16), generator=torch.Generator().manual_seed(1))
     results = []
-    for form in (module, WithOneDNN(module)):
-        module.zero_grad()
+    for choice in ("default", "onednn"):
+        model = init_weights(GPT(config), seed=0)
+        model.recompute = recompute
+        use_matmul(model, choice)
         torch.manual_seed(3)
-        loss = form(idx, idx.roll(-1, 1))
+        loss = LossModule(model)(idx, idx.roll(-1, 1))
         loss.backward()
-        results.append([loss.detach(), *(p.grad.clone() for p in module.parameters())])
-    assert count.calls == 3 * (4 * 2 + 1)
+        results.append([loss.detach(), *(p.grad.clone() for p in model.parameters())])
+    assert count.calls == 3 * (4 * 2 + 1) + (4 * 2 if recompute else 0)
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
 @needs_onednn
 def test_what_is_computed_again_is_computed_alike(tiny_model):
-    """The backward pass runs outside of `forward`; blocks computed again there must be oneDNN's as well."""
-    if not onednn_is_there(torch.device("cpu")):
-        pytest.skip("this build of PyTorch has no oneDNN")
-    module = WithOneDNN(LossModule(tiny_model.train()))
+    use_matmul(tiny_model.train(), "onednn")
+    module = LossModule(tiny_model)
     idx = torch.randint(27, (2, 16))
     grads = []
     for tiny_model.recompute in (False, True):
@@ -83,50 +87,55 @@ def test_what_is_computed_again_is_computed_alike(tiny_model):
         assert torch.equal(a, b)
 
 
+@needs_onednn
 def test_only_what_it_can_do_is_taken(monkeypatch):
     count = Counter(monkeypatch)
-    weight, wide = torch.randn(5, 8), torch.randn(32, 8)
-    linear = WithOneDNN(nn.Linear(8, 5))
+    wide = torch.randn(32, 8)
+    linear = OneDNNLinear(nn.Linear(8, 5))
     linear(wide)
     assert count.calls == 1
-    WithOneDNN(nn.Linear(8, 5).double())(wide.double())
+    OneDNNLinear(nn.Linear(8, 5)).double()(wide.double())
     with torch.autocast("cpu", torch.bfloat16):
         assert linear(wide).dtype == torch.bfloat16
-    F.linear(wide, weight)  # outside
     assert count.calls == 1
-    linear.module.weight.requires_grad_(False)
+    linear.weight.requires_grad_(False)
     linear(wide).sum().backward()
-    assert linear.module.weight.grad is None
+    assert linear.weight.grad is None
 
 
-def test_parameters_and_names_are_the_modules():
-    inner = nn.Linear(3, 2)
-    assert list(WithOneDNN(inner).parameters()) == list(inner.parameters())
+@needs_onednn
+def test_compiled_code_does_without(monkeypatch):
+    count = Counter(monkeypatch)
+    linear = OneDNNLinear(nn.Linear(8, 5))
+    x = torch.randn(3, 8)
+    compiled = torch.compile(linear, backend="eager")
+    assert torch.equal(compiled(x), F.linear(x, linear.weight, linear.bias))
+    assert count.calls == 0
 
 
 @pytest.fixture
 def fresh():
-    pick_products.cache_clear()
+    pick_matmul.cache_clear()
     yield
-    pick_products.cache_clear()
+    pick_matmul.cache_clear()
 
 
 @pytest.mark.usefixtures("fresh")
 def test_no_choice(monkeypatch):
-    monkeypatch.setattr(products, "_seconds", lambda step, linear: 1.0 if linear is F.linear else 0.1)
-    assert pick_products(torch.device("meta"), rows=64, n_embd=8, training=True) == "default"
-    assert pick_products(CPU, rows=1, n_embd=8, training=False) == "default"  # too narrow to decode by detour
-    monkeypatch.setattr(products, "onednn_is_there", lambda device: False)
-    assert pick_products(CPU, rows=64, n_embd=8, training=True) == "default"
+    monkeypatch.setattr(matmul, "_seconds", lambda step, linear: 1.0 if linear is F.linear else 0.1)
+    assert pick_matmul(torch.device("meta"), rows=64, n_embd=8, training=True) == "default"
+    assert pick_matmul(CPU, rows=1, n_embd=8, training=False) == "default"  # too narrow to decode by detour
+    monkeypatch.setattr(matmul, "onednn_is_there", lambda device: False)
+    assert pick_matmul(CPU, rows=64, n_embd=8, training=True) == "default"
 
 
 @pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize(("ours", "expected"), [(0.5, "onednn"), (0.95, "default"), (2.0, "default")])
 @pytest.mark.parametrize("training", [True, False])
 def test_takes_what_measures_faster(monkeypatch, ours, expected, training):
-    monkeypatch.setattr(products, "onednn_is_there", lambda device: True)
-    monkeypatch.setattr(products, "_seconds", lambda step, linear: 1.0 if linear is F.linear else ours)
-    assert pick_products(CPU, rows=64, n_embd=256, training=training) == expected
+    monkeypatch.setattr(matmul, "onednn_is_there", lambda device: True)
+    monkeypatch.setattr(matmul, "_seconds", lambda step, linear: 1.0 if linear is F.linear else ours)
+    assert pick_matmul(CPU, rows=64, n_embd=256, training=training) == expected
 
 
 @needs_onednn
@@ -134,18 +143,18 @@ def test_takes_what_measures_faster(monkeypatch, ours, expected, training):
 @pytest.mark.parametrize("training", [True, False])
 def test_measuring_leaves_no_trace(training):
     before = torch.get_rng_state()
-    assert pick_products(CPU, rows=8, n_embd=256, training=training) in ("default", "onednn")
+    assert pick_matmul(CPU, rows=8, n_embd=256, training=training) in ("default", "onednn")
     assert torch.equal(before, torch.get_rng_state())
     assert torch.is_grad_enabled()
 
 
 @needs_onednn
-def test_decoding_by_onednn_draws_the_same_tokens(monkeypatch):
+def test_decoding_by_onednn_draws_the_same_tokens():
     config = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=50)
     model = init_weights(GPT(config), seed=0).eval()
     drawn = []
     for choice in ("default", "onednn"):
-        monkeypatch.setattr("groundup.generation.engine.pick_products", lambda *args, choice=choice, **kwargs: choice)
+        use_matmul(model, choice)
         ids = generate_ids(
             model,
             torch.tensor([1, 2, 3]),

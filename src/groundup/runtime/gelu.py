@@ -3,26 +3,29 @@
 `0.5 x (1 + tanh(z))` is `x sigmoid(2 z)`. PyTorch's CPU kernel evaluates the hyperbolic tangent, which takes a good
 part of a small model's step; a sigmoid costs one exponential, and a few passes over data that sits in the cache are
 faster than one pass of tangents (docs/log.md has the measurement). GPUs and compiled code have the tangent for free
-behind their memory traffic, and keep PyTorch's function.
+behind their memory traffic, and keep PyTorch's function. `model.swap` puts it into a model.
 """
 
 import math
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 _CUBIC = 0.044715
 _SLOPE = 2 * math.sqrt(2 / math.pi)
 
 
-def gelu(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Gaussian error linear unit, tanh form, of every element."""
-    if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling():
-        return _SigmoidGELU.apply(x)  # type: ignore[no-untyped-call]
-    return F.gelu(x, approximate="tanh")
+class SigmoidGELU(nn.Module):
+    """Gaussian error linear unit, tanh form: a sigmoid on CPUs, PyTorch's function elsewhere and in compiled code."""
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """GELU of every element."""
+        if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling():
+            return _SigmoidGELU.apply(x)  # type: ignore[no-untyped-call]
+        return F.gelu(x, approximate="tanh")
 
 
 class _SigmoidGELU(torch.autograd.Function):

@@ -1,0 +1,47 @@
+"""Swap parts of a model from outside, where something else computes the same: the pages of the models stay as they are.
+
+LoRA, oneDNN's products and the GELU for CPUs come in here. A part that is swapped in takes over the tensors of the one
+it stands for, so that parameters and the names of the state dict remain.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from torch import nn
+
+from groundup.model.gpt import TiedHead
+from groundup.runtime.gelu import SigmoidGELU
+from groundup.runtime.matmul import Matmul, OneDNNHead, OneDNNLinear
+
+M = TypeVar("M", bound=nn.Module)
+
+
+def replace_modules(root: nn.Module, kind: type[M], make: Callable[[M], nn.Module]) -> None:
+    """Put `make(part)` in the place of every part of this kind below a module, in place.
+
+    Args:
+        root: Where to look; the root itself stays.
+        kind: A class; its subclasses count.
+        make: Gives the new part, or the old one to leave it.
+    """
+    for parent in list(root.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, kind):
+                setattr(parent, name, make(child))
+
+
+def replace_linears(root: nn.Module, make: Callable[[nn.Linear], nn.Module]) -> None:
+    """Put `make(linear)` in the place of every linear layer below a module, in place."""
+    replace_modules(root, nn.Linear, make)
+
+
+def use_matmul(model: nn.Module, matmul: Matmul) -> None:
+    """Let the layers and the head of a model multiply by this library, in place. Before `add_lora`, not after it."""
+    if matmul == "onednn":
+        replace_linears(model, lambda linear: OneDNNLinear(linear) if type(linear) is nn.Linear else linear)
+        replace_modules(model, TiedHead, lambda _: OneDNNHead())
+
+
+def use_sigmoid_gelu(model: nn.Module) -> None:
+    """Compute the tanh GELU by a sigmoid where that is faster, in place."""
+    replace_modules(model, nn.GELU, lambda gelu: SigmoidGELU() if gelu.approximate == "tanh" else gelu)
