@@ -3,6 +3,8 @@
 import dataclasses
 import difflib
 import json
+import re
+import stat
 import sys
 import types
 import typing
@@ -11,9 +13,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from groundup.config.errors import UserError
+from groundup.config.limits import JSON_BYTES
 
 T = TypeVar("T")
 _MAX_FLOAT = sys.float_info.max
+_CONTAINERS = {dict: "an object", list: "a list", tuple: "a list"}
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _RENAMED = {"products": "matmul"}
 """Keys of older run folders, and what they are called now."""
 
@@ -33,23 +38,26 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def from_dict(cls: type[T], values: Any, *, where: str = "") -> T:
+def from_dict(cls: type[T], values: Any, *, where: str = "", more: bool = False) -> T:
     """Build `cls` from plain values.
 
     Args:
         cls: A config dataclass.
         values: What `to_dict` made, or a part of it: fields left out take their defaults.
         where: Dotted path of `values`, for messages.
+        more: Let objects have keys that their classes do not, as files of other programs may; they are left out.
 
     Raises:
         UserError: An unknown key, a value of the wrong type, or a missing required field.
         UsageError: The values have the right types but break a rule of the dataclass.
     """
     if not isinstance(values, dict):
-        raise UserError(f"{where or 'config'} must be an object, got {json.dumps(values)}")
+        raise UserError(f"{where or 'config'} must be an object, got {_shown(values)}")
     fields = {f.name: f for f in dataclasses.fields(typing.cast("Any", cls))}
     values = with_new_names(values, fields)
     prefix = f"{where}." if where else ""
+    if more:
+        values = {key: value for key, value in values.items() if key in fields}
     for key in values:
         if key not in fields:
             near = difflib.get_close_matches(key, fields, n=1)
@@ -63,7 +71,7 @@ def from_dict(cls: type[T], values: Any, *, where: str = "") -> T:
     ]
     if missing:
         raise UserError(f"missing config key {prefix}{missing[0]}")
-    return cls(**{key: _typed(hints[key], value, f"{prefix}{key}") for key, value in values.items()})
+    return cls(**{key: _typed(hints[key], value, f"{prefix}{key}", more=more) for key, value in values.items()})
 
 
 def with_new_names(values: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
@@ -72,33 +80,35 @@ def with_new_names(values: dict[str, Any], known: Collection[str]) -> dict[str, 
     return {now.get(name, name): value for name, value in values.items()}
 
 
-def _typed(hint: Any, value: Any, where: str) -> Any:
+def _typed(hint: Any, value: Any, where: str, *, more: bool) -> Any:
     """Check one JSON value against its annotation; only lossless conversions are made (int to float, str to Path)."""
+    if hint is Any:
+        return value
     if dataclasses.is_dataclass(hint):
-        return from_dict(typing.cast("type[Any]", hint), value, where=where)
+        return from_dict(typing.cast("type[Any]", hint), value, where=where, more=more)
     origin = get_origin(hint)
     if origin is Literal:
         if value in get_args(hint) and not isinstance(value, bool):
             return value
-        raise UserError(f"{where} must be one of {', '.join(map(str, get_args(hint)))}, got {json.dumps(value)}")
+        raise UserError(f"{where} must be one of {', '.join(map(str, get_args(hint)))}, got {_shown(value)}")
     if origin in (types.UnionType, typing.Union):
-        return _one_of(hint, value, where)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_typed(get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        return _one_of(hint, value, where, more=more)
+    if origin in (tuple, list) and isinstance(value, list):
+        return origin(_typed(get_args(hint)[0], item, f"{where}[{i}]", more=more) for i, item in enumerate(value))
     if origin is dict and isinstance(value, dict):
-        return {key: _typed(get_args(hint)[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {key: _typed(get_args(hint)[1], item, f"{where}.{key}", more=more) for key, item in value.items()}
     return _plain_typed(hint, value, where)
 
 
-def _one_of(hint: Any, value: Any, where: str) -> Any:
+def _one_of(hint: Any, value: Any, where: str, *, more: bool) -> Any:
     """The first alternative of a union that fits."""
     for option in get_args(hint):
         try:
-            return _typed(option, value, where)
+            return _typed(option, value, where, more=more)
         except UserError:
             continue
     names = " or ".join(_json_name(option) for option in get_args(hint))
-    raise UserError(f"{where} must be {names}, got {json.dumps(value)}")
+    raise UserError(f"{where} must be {names}, got {_shown(value)}")
 
 
 def _plain_typed(hint: Any, value: Any, where: str) -> Any:
@@ -111,12 +121,22 @@ def _plain_typed(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if hint in (int, str, bool) and type(value) is hint:
         return value
-    raise UserError(f"{where} must be {_json_name(hint)}, got {json.dumps(value)}")
+    raise UserError(f"{where} must be {_json_name(hint)}, got {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """A value in a message of one line."""
+    text = json.dumps(value)
+    return text if len(text) <= 200 else f"{text[:100]}..."
 
 
 def _json_name(hint: Any) -> str:
-    if get_origin(hint) is Literal:
+    if (origin := get_origin(hint)) in _CONTAINERS:
+        return _CONTAINERS[origin]
+    if origin is Literal:
         return " or ".join(map(str, get_args(hint)))
+    if dataclasses.is_dataclass(hint):
+        return "an object"
     return "null" if hint is types.NoneType else getattr(hint, "__name__", str(hint))
 
 
@@ -132,19 +152,47 @@ def differing_keys(old: Any, new: Any) -> list[str]:
     return keys
 
 
-def load_json(path: Path) -> Any:
-    """Read a JSON file.
+def read_json(path: Path, cls: type[T], *, more: bool = False) -> T:
+    """Read a JSON file into a dataclass: the door for every file whose form is known.
+
+    Args:
+        path: The file.
+        cls: What it must hold.
+        more: As for `from_dict`.
 
     Raises:
-        UserError: The file cannot be read, is not JSON or gives a key twice; the message names it.
+        UserError: As `load_json` and `from_dict`; the message names the file and the dotted path in it.
+    """
+    values = load_json(path)
+    try:
+        return from_dict(cls, values, more=more)
+    except UserError as error:
+        raise type(error)(f"{path}: {error}") from None
+
+
+def load_json(path: Path) -> Any:
+    """Read a JSON file whose form the caller checks.
+
+    Raises:
+        UserError: The file cannot be read, is too large, is no file, is not JSON, gives a key twice or holds text that
+            cannot be written again; the message names it.
     """
     try:
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise UserError(f"cannot read {path}: it is not a file")
+        JSON_BYTES.check(facts.st_size, str(path))
         text = path.read_text(encoding="utf-8")
-        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins)
+        values = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins)
+        if _SURROGATE.search(text):
+            json.dumps(values, ensure_ascii=False).encode()  # half of a pair of escapes is no character
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    except UserError:
+        raise
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
+    return values
 
 
 def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -5,6 +5,9 @@ from typing import Literal
 
 from groundup.config.errors import UsageError
 
+_MOST = {"n_layer": 10_000, "n_embd": 2**20, "block_size": 2**30, "vocab_size": 2**32}
+"""Far beyond any model; above it sizes overflow, or building takes all memory before anything can be compared."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GPTConfig:
@@ -34,6 +37,9 @@ class GPTConfig:
         for name in ("n_layer", "n_head", "n_embd", "block_size"):
             if getattr(self, name) < 1:
                 raise UsageError(f"model.{name} must be at least 1, got {getattr(self, name)}")
+        for name, most in _MOST.items():
+            if getattr(self, name) > most:
+                raise UsageError(f"model.{name} must be at most {most:,}, got {getattr(self, name)}")
         if self.vocab_size < 0:
             raise UsageError(f"model.vocab_size must be 0 (the tokenizer's) or more, got {self.vocab_size}")
         if self.n_embd % self.n_head:

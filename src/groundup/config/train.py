@@ -9,6 +9,10 @@ from groundup.config.data import DataConfig
 from groundup.config.errors import UsageError
 from groundup.config.model import GPTConfig
 
+_MOST = 2**53
+"""Tokens or steps: beyond it numbers in JSON and in floats are no longer exact."""
+_LONGEST = 30 * 24 * 3600
+
 
 def _require(condition: bool, message: str) -> None:  # noqa: FBT001
     if not condition:
@@ -167,7 +171,8 @@ class RuntimeConfig:
         )
         _require(0 <= self.threads <= 1024, f"runtime.threads must be 0 (automatic) to 1024, got {self.threads}")
         _require(
-            math.isfinite(self.timeout) and self.timeout >= 1, f"runtime.timeout must be at least 1, got {self.timeout}"
+            1 <= self.timeout <= _LONGEST,
+            f"runtime.timeout must be 1 to {_LONGEST} seconds (30 days), got {self.timeout}",
         )
         _require(self.compare_every >= 0, f"runtime.compare_every must be 0 (off) or more, got {self.compare_every}")
 
@@ -223,7 +228,8 @@ class TrainConfig:
             self.name not in ("", ".", "..") and self.name.isprintable() and not {"/", "\\"} & set(self.name),
             f"name must be a plain folder name, got {self.name!r}",
         )
-        _require(self.max_steps >= 1, f"max_steps must be at least 1, got {self.max_steps}")
+        _require(1 <= self.max_steps <= _MOST, f"max_steps must be 1 to 2**53, got {self.max_steps}")
+        _require(self.tokens_per_step <= _MOST, f"tokens_per_step must be at most 2**53, got {self.tokens_per_step}")
         _require(self.log_every >= 1, f"log_every must be at least 1, got {self.log_every}")
         _require(0 <= self.seed < 2**63, f"seed must be in [0, 2**63), got {self.seed}")
         _require(

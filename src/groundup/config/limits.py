@@ -1,0 +1,65 @@
+"""How much of a file from outside is taken before it is refused: small files must not take all memory or time.
+
+Each limit is far above what honest files hold. Whoever has a larger one and trusts it raises the limit by an
+environment variable, whose name stands in the message.
+"""
+
+import os
+from dataclasses import dataclass
+
+from groundup.config.errors import UsageError, UserError
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """A number that no input may pass."""
+
+    variable: str
+    """The environment variable that raises it."""
+    default: int
+    unit: str
+
+    @property
+    def value(self) -> int:
+        """The limit as it is now.
+
+        Raises:
+            UsageError: The variable does not hold a whole number above 0.
+        """
+        text = os.environ.get(self.variable, str(self.default))
+        if not (text.isascii() and text.isdigit() and len(text) < 19 and int(text)):
+            raise UsageError(f"{self.variable} must be a whole number above 0, got {text!r}")
+        return int(text)
+
+    def check(self, amount: float, what: str) -> None:
+        """Refuse what passes the limit.
+
+        Args:
+            amount: How much it is.
+            what: The sentence's beginning: "line 3 of a.jsonl".
+
+        Raises:
+            UserError: It is more.
+        """
+        if amount > self.value:
+            raise self.passed(what)
+
+    def passed(self, what: str) -> UserError:
+        """The error for what has passed the limit, where nobody knows by how much."""
+        return UserError(
+            f"{what} takes more than {self.value:,} {self.unit}; where you trust it, set {self.variable} higher"
+        )
+
+
+JSON_BYTES = Limit("GROUNDUP_MAX_JSON_BYTES", 64 * 2**20, "bytes")
+"""A JSON file that is read at once: configs, manifests, tokenizers, indexes."""
+LINE_BYTES = Limit("GROUNDUP_MAX_LINE_BYTES", 256 * 2**20, "bytes")
+"""A line of a file of lines, unpacked."""
+DOCUMENT_BYTES = Limit("GROUNDUP_MAX_DOCUMENT_BYTES", 1024 * 2**20, "bytes")
+"""A document of a corpus, as UTF-8."""
+TOKEN_BYTES = Limit("GROUNDUP_MAX_TOKEN_BYTES", 64 * 2**10, "bytes")
+"""A token of a vocabulary."""
+VOCABULARY_BYTES = Limit("GROUNDUP_MAX_VOCABULARY_BYTES", 64 * 2**20, "bytes")
+"""All tokens of a vocabulary together."""
+PATTERN_SECONDS = Limit("GROUNDUP_MAX_PATTERN_SECONDS", 60, "seconds")
+"""The pattern of a tokenizer at work on one text."""

@@ -1,0 +1,11 @@
+"""Text from outside, shown so that it cannot command a terminal."""
+
+import re
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""Control characters but tab and new line, and those that turn the direction of writing."""
+
+
+def printable(text: str) -> str:
+    """Control characters as their escapes: a cursor moved by a folder's name could hide what was said."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
