@@ -18,7 +18,7 @@ from groundup.model.types import LanguageModel
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class BenchmarkFile:
     """A file of a benchmark, as its authors serve it."""
 
     file: str
@@ -28,19 +28,19 @@ class Published:
 
 
 PUBLISHED = {
-    "hellaswag": Published(
+    "hellaswag": BenchmarkFile(
         file="hellaswag_val.jsonl",
         url="https://raw.githubusercontent.com/rowanz/hellaswag/master/data/hellaswag_val.jsonl",
         size=12_246_618,
         sha256="0aa3b88843990f3f10a97b9575c94d7b71fb2205240ba04ae4884d9e9c992588",
     ),
-    "lambada": Published(
+    "lambada": BenchmarkFile(
         file="lambada_test.jsonl",
         url="https://openaipublic.blob.core.windows.net/gpt-2/data/lambada_test.jsonl",
         size=1_819_752,
         sha256="4aa8d02cd17c719165fc8a7887fddd641f43fcafa4b1c806ca8abc31fabdb226",
     ),
-    "wikitext": Published(
+    "wikitext": BenchmarkFile(
         file="wikitext-2-raw-v1.zip",
         url="https://huggingface.co/datasets/ggml-org/ci/resolve/927b3642933080f1b0e811e2f916e14c292992f9/wikitext-2-raw-v1.zip",
         size=4_721_645,

@@ -1,17 +1,12 @@
 """Byte-level BPE as GPT-2 published it: tokens written in letters that stand for bytes, and the list of merges."""
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 from groundup.config.errors import UserError
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN, ByteBPE
 from groundup.tokenizer.gpt2 import GPT2Tokenizer
-from groundup.tokenizer.gpt2_vocab import BYTE_ORDER
-
-_N_PRINTABLE = sum(chr(byte).isprintable() and byte != 0x20 for byte in range(256))
-LETTERS = {byte: chr(byte if i < _N_PRINTABLE else 0x100 + i - _N_PRINTABLE) for i, byte in enumerate(BYTE_ORDER)}
-"""GPT-2's letter for each byte: itself where it prints, else the next letter from U+0100 on."""
+from groundup.tokenizer.gpt2_vocab import LETTERS
 
 
 def spelled(token: bytes) -> str:
@@ -20,7 +15,7 @@ def spelled(token: bytes) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class BytePairs:
     """A byte-level BPE as others store it."""
 
     vocab: dict[str, int]
@@ -33,7 +28,7 @@ class Published:
     """Regular expression of a word."""
 
 
-def published(tokenizer: Tokenizer) -> Published:
+def published(tokenizer: Tokenizer) -> BytePairs:
     """The published form of a byte-level BPE of ours.
 
     Raises:
@@ -55,11 +50,11 @@ def published(tokenizer: Tokenizer) -> Published:
     if isinstance(tokenizer, ByteBPE):
         merges = [(spelled(tokens[a]), spelled(tokens[b])) for a, b in tokenizer.merges]
     else:
-        merges = [(spelled(a), spelled(b)) for a, b in merges_of(tokens)]
-    return Published(vocab, merges, specials, pattern)
+        merges = [(spelled(a), spelled(b)) for a, b in tokenizer.merges]
+    return BytePairs(vocab, merges, specials, pattern)
 
 
-def from_published(found: Published) -> ByteBPE | None:
+def from_published(found: BytePairs) -> ByteBPE | None:
     """The inverse of `published`: a byte-level BPE of ours with exactly these ids; None where ours cannot have them.
 
     Raises:
@@ -77,23 +72,3 @@ def from_published(found: Published) -> ByteBPE | None:
     if ids != found.vocab or not in_order:
         return None
     return ByteBPE(merges, specials=specials, pattern=found.pattern)
-
-
-def merges_of(tokens: list[bytes]) -> list[tuple[bytes, bytes]]:
-    """The two parts each token of more than one byte was merged from, where ids count the merges in their order.
-
-    They are what is left when the merges before it have been applied to its bytes (Sennrich et al. 2016).
-    """
-    rank = {token: i for i, token in enumerate(tokens)}
-    return [_parts(token, rank) for token in tokens if len(token) > 1]
-
-
-def _parts(token: bytes, rank: dict[bytes, int]) -> tuple[bytes, bytes]:
-    parts = [token[i : i + 1] for i in range(len(token))]
-    while len(parts) > 2:
-        pairs = [rank.get(a + b, len(rank)) for a, b in pairwise(parts)]
-        at = min(range(len(pairs)), key=pairs.__getitem__)
-        if pairs[at] >= rank[token]:
-            raise ValueError(f"{token!r} cannot be made of tokens with smaller ids")
-        parts[at : at + 2] = [parts[at] + parts[at + 1]]
-    return parts[0], parts[1]

@@ -8,7 +8,7 @@ from typing import Any
 
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
-from groundup.interop.byte_bpe import Published, published
+from groundup.interop.byte_bpe import BytePairs, published
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN
 from groundup.tokenizer.char import CharTokenizer
@@ -58,7 +58,7 @@ def _char_json(tokenizer: CharTokenizer) -> dict[str, Any]:
     }
 
 
-def _bpe_json(bpe: Published) -> dict[str, Any]:
+def _bpe_json(bpe: BytePairs) -> dict[str, Any]:
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     pre_tokenizer: dict[str, Any] = byte_level
     if bpe.pattern != GPT2_PATTERN:
@@ -114,7 +114,7 @@ def read_vocab(folder: Path) -> tuple[str, dict[str, int]] | None:
     return str(kind), words
 
 
-def read_byte_bpe(path: Path) -> Published | None:
+def read_byte_bpe(path: Path) -> BytePairs | None:
     """What a tokenizer.json of byte-level BPE decides, whoever wrote it; None where something else decides, too.
 
     Raises:
@@ -133,7 +133,7 @@ def read_byte_bpe(path: Path) -> Published | None:
             except (TypeError, KeyError, ValueError):
                 return None
             plain = {token: i for token, i in vocab.items() if token not in specials}
-            return Published(plain, pairs, specials, pattern)
+            return BytePairs(plain, pairs, specials, pattern)
     return None
 
 

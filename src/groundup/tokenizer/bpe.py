@@ -9,8 +9,8 @@ text has ids, and common words have one.
     then              special tokens
 
 Sources: Sennrich, Haddow and Birch 2016 (BPE), section 3.2; Radford et al. 2019 (GPT-2), section 2.2. Training is in
-`bpe_train.py`. What counts as a letter follows the Unicode version of the installed `regex`: characters that a version
-does not know yet may be split otherwise by the next.
+`bpe_train.py`, and both in their plainest form in `reference.py`. What counts as a letter follows the Unicode version
+of the installed `regex`: another version may split characters otherwise that this one does not know yet.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

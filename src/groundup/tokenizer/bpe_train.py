@@ -7,9 +7,9 @@
 with the smaller right id. Overlapping pairs all count (`aaaa` holds three of `aa`); merging goes from left to right.
 Training ends early when no pairs are left. Merges are the same on every machine and with either trainer.
 
-Counting anew for every merge would take the time of corpus times vocabulary. `learn_merges` looks at each distinct word
-once, and then only at the places that a merge changes. `learn_merges_with_library` leaves that to the `tokenizers`
-package: another's code with the same result. It uses every core, but has to be given each word as often as it occurs.
+Counting anew for every merge (`reference.py`) takes the time of corpus times vocabulary. `learn_merges` looks at each
+distinct word once, and then only at the places that a merge changes. `learn_merges_with_library` leaves that to the
+`tokenizers` package: the same result, on every core, but it must be given each word as often as the word occurs.
 """
 
 import heapq
@@ -23,7 +23,8 @@ from groundup.config.errors import UsageError, UserError
 from groundup.tokenizer.base import END_OF_TEXT, utf8
 from groundup.tokenizer.bpe import GPT2_PATTERN, ByteBPE, Pair, compile_words
 
-Trainer = Literal["own", "library"]
+Method = Literal["own", "library"]
+"""Our implementation, or the one of the `tokenizers` package."""
 
 
 def train_bpe(
@@ -32,7 +33,7 @@ def train_bpe(
     *,
     specials: Sequence[str] = (END_OF_TEXT,),
     pattern: str = GPT2_PATTERN,
-    trainer: Trainer = "own",
+    trainer: Method = "own",
 ) -> ByteBPE:
     """Learn a tokenizer from texts. A vocabulary comes out smaller where the texts hold too few pairs.
 

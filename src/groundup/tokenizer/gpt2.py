@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundup.config.errors import UserError
+from groundup.config.presets import GPT2_VOCAB
 from groundup.tokenizer.base import END_OF_TEXT, fingerprint, join_tokens, utf8
 from groundup.tokenizer.gpt2_engines import EngineName, make_engine
 from groundup.tokenizer.gpt2_vocab import BYTE_ORDER, SHA256, VOCAB_BPE, find_vocabulary, read_merges
@@ -22,20 +23,21 @@ class GPT2Tokenizer:
 
     Args:
         merges: The 50,000 merges of GPT-2, as bytes.
-        engine: Who encodes; the ids are the same.
+        engine: The library that encodes; the ids are the same with each.
     """
 
-    vocab_size = 50_257
-    eot_id = 50_256
+    vocab_size = GPT2_VOCAB
+    eot_id = GPT2_VOCAB - 1  # `<|endoftext|>` is the last id
 
     def __init__(self, merges: Iterable[tuple[bytes, bytes]], engine: EngineName = "auto") -> None:
-        self._tokens = [*(bytes([byte]) for byte in BYTE_ORDER), *(a + b for a, b in merges)]
+        self.merges = list(merges)
+        self._tokens = [*(bytes([byte]) for byte in BYTE_ORDER), *(a + b for a, b in self.merges)]
         self._engine = make_engine(engine, {token: i for i, token in enumerate(self._tokens)})
         self._tokens.append(END_OF_TEXT.encode())
 
     @property
     def engine(self) -> str:
-        """Who encodes: tiktoken or gigatoken."""
+        """The library that encodes: tiktoken or gigatoken."""
         return self._engine.name
 
     @property

@@ -25,6 +25,8 @@ NAMES = {
 _PRINTABLE = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
 BYTE_ORDER = [*_PRINTABLE, *(byte for byte in range(256) if byte not in _PRINTABLE)]
 """The byte of each id below 256: those that Latin-1 can print come first."""
+LETTERS = {byte: chr(byte if i < len(_PRINTABLE) else 0x100 + i - len(_PRINTABLE)) for i, byte in enumerate(BYTE_ORDER)}
+"""The letter that stands for each byte in `vocab.bpe`: itself where Latin-1 can print it, else one from U+0100 on."""
 
 
 def holds_vocabulary(folder: Path) -> bool:
@@ -93,12 +95,8 @@ def _from_tiktoken() -> bytes:
 
 
 def read_merges(vocab_bpe: bytes) -> list[tuple[bytes, bytes]]:
-    """The merges in a `vocab.bpe`.
-
-    The file writes each byte as one visible character: itself where Latin-1 can print it, else one from U+0100 on.
-    """
-    shown = [*map(chr, _PRINTABLE), *(chr(0x100 + i) for i in range(256 - len(_PRINTABLE)))]
-    byte_of = dict(zip(shown, BYTE_ORDER, strict=True))
+    """The merges in a `vocab.bpe`, which writes each byte as its letter."""
+    byte_of = {letter: byte for byte, letter in LETTERS.items()}
     lines = vocab_bpe.decode().splitlines()[1:]  # the first line is a version
     pairs = (line.split(" ") for line in lines if line)
     return [(bytes(map(byte_of.__getitem__, a)), bytes(map(byte_of.__getitem__, b))) for a, b in pairs]

@@ -16,7 +16,7 @@ from groundup.config.io import dump_json, to_dict
 from groundup.config.model import BigramConfig, GPTConfig
 from groundup.config.train import TrainConfig
 from groundup.evaluation import benchmarks, pages
-from groundup.evaluation.benchmarks import Published
+from groundup.evaluation.benchmarks import BenchmarkFile
 from groundup.files.atomic import read_manifest
 from groundup.model.bigram import Bigram
 from groundup.model.gpt import GPT
@@ -151,7 +151,7 @@ def test_wikitext_is_read_from_the_published_archive(place, capsys, monkeypatch)
     with zipfile.ZipFile("wikitext.zip", "w") as file:
         file.writestr(pages.MEMBER, "the quick brown fox , again\n")
     archive = Path("wikitext.zip").read_bytes()
-    known = Published("wikitext.zip", "http://127.0.0.1:9/none", len(archive), hashlib.sha256(archive).hexdigest())
+    known = BenchmarkFile("wikitext.zip", "http://127.0.0.1:9/none", len(archive), hashlib.sha256(archive).hexdigest())
     monkeypatch.setitem(benchmarks.PUBLISHED, "wikitext", known)
     assert "wikitext: word perplexity " in run(capsys, "run", "--tasks=wikitext", "--data=.")
     found = tasks("run")["wikitext"]

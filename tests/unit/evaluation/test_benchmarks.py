@@ -11,9 +11,9 @@ from groundup.distributed.ranks import World
 from groundup.evaluation import benchmarks
 from groundup.evaluation.benchmarks import (
     PUBLISHED,
+    BenchmarkFile,
     ChoiceResult,
     CompletionResult,
-    Published,
     find_published,
     measure_choices,
     measure_completions,
@@ -120,7 +120,7 @@ def test_a_published_file_is_fetched_once_and_checked(tmp_path, monkeypatch):
     monkeypatch.setattr(download, "WAIT", 0.0)
     data = b'{"text": "a b"}\n'
     (tmp_path / "served").write_bytes(data)
-    known = Published("x.jsonl", (tmp_path / "served").as_uri(), len(data), hashlib.sha256(data).hexdigest())
+    known = BenchmarkFile("x.jsonl", (tmp_path / "served").as_uri(), len(data), hashlib.sha256(data).hexdigest())
     monkeypatch.setitem(benchmarks.PUBLISHED, "x", known)
     path = find_published("x", tmp_path / "data")
     assert path.read_bytes() == data

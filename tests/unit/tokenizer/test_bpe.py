@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from tests.unit.tokenizer.conftest import SCRIPTS, TEXTS, old_texts, tricky_texts
 
 from groundup.config.errors import UserError
-from groundup.tokenizer import bpe
+from groundup.tokenizer import bpe, reference
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN, ByteBPE
 from groundup.tokenizer.bpe_long import LongWords
@@ -68,6 +68,17 @@ def test_ids_are_tiktokens_on_long_random_words(gpt2_bpe, tiktoken_gpt2):
 def test_long_words_are_merged_like_short_ones(word):
     for tokenizer in (SMALL, OVERLAPPING):
         assert LongWords(tokenizer.merges).merge(word).tolist() == tokenizer.merge_word(word)
+
+
+@given(text=st.text("ab \n", max_size=60) | st.text() | tricky_texts)
+def test_ids_are_those_of_the_reference(text):
+    for tokenizer in (SMALL, OVERLAPPING):
+        assert tokenizer.encode(text) == reference.encode(text, tokenizer.merges, tokenizer.pattern)
+
+
+def test_the_reference_merges_from_left_to_right():
+    assert reference.merge([97, 97, 97, 98, 97, 97], (97, 97), 256) == [256, 97, 98, 256]
+    assert reference.count({b"aaaa": 2}, {b"aaaa": [97, 97, 97, 97]}) == {(97, 97): 6}
 
 
 # Merges of merges of one letter, and of pairs that begin as others end: whatever overlaps, overlaps here.

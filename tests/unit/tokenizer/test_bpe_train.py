@@ -1,6 +1,5 @@
 import sys
 from collections import Counter
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -8,7 +7,7 @@ from hypothesis import strategies as st
 from tests.unit.tokenizer.conftest import TEXTS
 
 from groundup.config.errors import UserError
-from groundup.tokenizer import bpe_train
+from groundup.tokenizer import bpe_train, reference
 from groundup.tokenizer.bpe import GPT2_PATTERN, ByteBPE
 from groundup.tokenizer.bpe_train import count_words, learn_merges, learn_merges_with_library, train_bpe
 
@@ -19,37 +18,15 @@ corpora = st.dictionaries(
 )
 
 
-def textbook(words, n_merges):
-    """Count everything anew for every merge."""
-    rows = {word: list(word) for word in words}
-    merges = []
-    while len(merges) < n_merges:
-        counts = Counter()
-        for word, row in rows.items():
-            for pair in pairwise(row):
-                counts[pair] += words[word]
-        if not counts:
-            break
-        pair = min(counts, key=lambda p: (-counts[p], p))
-        merges.append(pair)
-        for row in rows.values():
-            i = 0
-            while i < len(row) - 1:
-                if (row[i], row[i + 1]) == pair:
-                    row[i : i + 2] = [255 + len(merges)]
-                i += 1
-    return merges
-
-
 @given(words=corpora, n_merges=st.integers(0, 40))
 def test_updating_counts_is_the_same_as_counting_anew(words, n_merges):
-    assert learn_merges(words, n_merges) == textbook(words, n_merges)
+    assert learn_merges(words, n_merges) == reference.train(words, n_merges)
 
 
 @given(words=corpora, n_merges=st.integers(0, 40))
 def test_the_library_learns_the_same(words, n_merges):
     pytest.importorskip("tokenizers")
-    assert learn_merges_with_library(words, n_merges) == textbook(words, n_merges)
+    assert learn_merges_with_library(words, n_merges) == reference.train(words, n_merges)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +44,7 @@ def test_ties_are_broken_alike(text):
     words = count_words([text])
     merges = learn_merges(words, 3000)
     assert merges == learn_merges_with_library(words, 3000)
-    assert merges[:300] == textbook(words, 300)
+    assert merges[:300] == reference.train(words, 300)
 
 
 def test_ties_are_broken_on_the_plays(plays):
