@@ -494,8 +494,8 @@ check("largest_scale", largest_scale)
 # constant from the first step on, one warms up and comes down.
 
 # %%
+from groundup.distributed.signals import StopRequest
 from groundup.runtime.precision import Precision
-from groundup.training.signals import StopRequest
 from groundup.training.state import TrainState
 from groundup.training.trainer import Trainer
 

@@ -23,6 +23,7 @@ from groundup.data.loader import TrainBatches, eval_batches
 from groundup.data.shards import write_shard
 from groundup.distributed.parallel import refuse_different_weights, replicate, shard, whole
 from groundup.distributed.ranks import World, joined
+from groundup.distributed.signals import StopRequest
 from groundup.evaluation.loss import evaluate_loss
 from groundup.files import atomic as files
 from groundup.model.gpt import GPT
@@ -31,7 +32,6 @@ from groundup.model.loss import LossModule
 from groundup.optim.build import build_optimizers
 from groundup.runtime.precision import Precision
 from groundup.training import build
-from groundup.training.signals import StopRequest
 from groundup.training.state import TrainState
 from groundup.training.trainer import Trainer
 

@@ -24,7 +24,7 @@ FLAGS = [
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("groundup.training.build.peak_flops", lambda *_: 1e12)
+    monkeypatch.setattr("groundup.training.between_steps.peak_flops", lambda *_: 1e12)
     text = "".join(f"SPEAKER {i % 7}:\nthe {i} quick brown foxes jump over {i * i} lazy dogs\n\n" for i in range(60))
     (tmp_path / "text.txt").write_text(text)
     return tmp_path
@@ -167,7 +167,7 @@ def test_nan_on_one_rank_stops_all_before_any_weight_changes(train):
 
 @pytest.mark.fault("E3", "NaN on one rank only, under guard.nonfinite skip", "both ranks skip; weights stay equal")
 def test_nan_on_one_rank_is_skipped_by_all(train):
-    words = ["--max-steps=8", "--guard.nonfinite=skip", "--runtime.compare-every=1"]
+    words = ["--max-steps=8", "--guard.nonfinite=skip", "--runtime.check-replicas-every=1"]
     codes, team = train(2, "skips", *words, patch="nan_on_rank_1")
     assert codes == [0, 0], team.texts()
     assert rows("skips", "event") == ["step 3: the loss is nan and the gradient norm nan, skipped (samples 32 to 47)"]
@@ -179,7 +179,7 @@ def test_nan_on_one_rank_is_skipped_by_all(train):
 def test_a_rank_without_memory_makes_all_halve(train, record_property):
     words = ["--max-steps=8", "--model.dropout=0", "--eval.sample-every=0"]
     assert train(2, "fixed", *words, "--runtime.micro-batch-size=8")[0] == [0, 0]
-    auto = [*words, "--runtime.micro-batch-size=auto", "--runtime.compare-every=1"]
+    auto = [*words, "--runtime.micro-batch-size=auto", "--runtime.check-replicas-every=1"]
     codes, team = train(2, "auto", *auto, patch="little_memory_on_rank_1")
     assert codes == [0, 0], team.texts()
     note = "step 5: out of memory with micro-batches of 4 sequences; from here on they are of 2"

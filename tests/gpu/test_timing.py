@@ -3,7 +3,7 @@ import time
 import pytest
 import torch
 
-from groundup.training.timing import DATA, FORWARD_BACKWARD, OPTIMIZER, StepClock
+from groundup.runtime.timing import DATA, FORWARD_BACKWARD, OPTIMIZER, StepClock
 
 
 @pytest.mark.gpu

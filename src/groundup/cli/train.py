@@ -2,9 +2,11 @@
 
 import difflib
 import shlex
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TextIO, cast
 
 from groundup.cli.parse import parse
 from groundup.config.errors import UsageError, UserError
@@ -26,7 +28,7 @@ RESUMABLE = (
     "runtime.micro_batch_size",
     "runtime.parallel",
     "runtime.timeout",
-    "runtime.compare_every",
+    "runtime.check_replicas_every",
 )
 """What may change between the sessions of one run. Anything else would make it another run."""
 
@@ -52,9 +54,11 @@ def main(argv: Sequence[str]) -> int:
     request = read_request(list(argv))
     from rich.console import Console
 
-    console = Console(soft_wrap=True)
+    from groundup.records.output import PatientStream
+
+    console = Console(file=cast("TextIO", PatientStream(sys.stdout)), soft_wrap=True)
     if request.dry_run:
-        from groundup.training.describe import print_plan
+        from groundup.cli.dry_run import print_plan
 
         print_plan(request.config, console)
         return 0

@@ -19,7 +19,7 @@ T = TypeVar("T")
 _MAX_FLOAT = sys.float_info.max
 _CONTAINERS = {dict: "an object", list: "a list", tuple: "a list"}
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-_RENAMED = {"products": "matmul"}
+_RENAMED = {"products": "matmul", "compare_every": "check_replicas_every"}
 """Keys of older run folders, and what they are called now."""
 
 

@@ -160,7 +160,7 @@ class RuntimeConfig:
     """How torchrun's processes share the work: with ddp each has the model, with fsdp a part; auto is ddp."""
     timeout: float = 600.0
     """Seconds to wait for another process before it is taken for dead."""
-    compare_every: int = 0
+    check_replicas_every: int = 0
     """Steps between comparisons of the weights across processes; 0 compares at the start and at the end only."""
 
     def __post_init__(self) -> None:
@@ -174,7 +174,10 @@ class RuntimeConfig:
             1 <= self.timeout <= _LONGEST,
             f"runtime.timeout must be 1 to {_LONGEST} seconds (30 days), got {self.timeout}",
         )
-        _require(self.compare_every >= 0, f"runtime.compare_every must be 0 (off) or more, got {self.compare_every}")
+        _require(
+            self.check_replicas_every >= 0,
+            f"runtime.check_replicas_every must be 0 (off) or more, got {self.check_replicas_every}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

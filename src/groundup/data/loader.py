@@ -21,7 +21,7 @@ from groundup.data.order import Epoch, Order
 IGNORE = -100
 """Targets of this value do not count: the convention of PyTorch's cross-entropy."""
 IN_MEMORY_BYTES = 256 << 20
-"""Splits up to this size are held in memory, and a batch is one gather."""
+"""Splits up to this size are held in memory unless told otherwise."""
 AHEAD = 1 << 10
 """Samples whose places are computed at a time."""
 
@@ -37,6 +37,7 @@ class TrainBatches:
         rank: Of this process.
         world_size: Processes that share the stream.
         pin_memory: Put batches where a CUDA device can fetch them while the CPU goes on.
+        in_memory_bytes: Splits up to this size are held in memory, and a batch is one gather.
 
     Raises:
         UserError: The split is too short for one sample.
@@ -52,6 +53,7 @@ class TrainBatches:
         rank: int = 0,
         world_size: int = 1,
         pin_memory: bool = False,
+        in_memory_bytes: int = IN_MEMORY_BYTES,
     ) -> None:
         longest = max(len(shard) for shard in split.shards)
         if longest <= block_size:
@@ -62,20 +64,30 @@ class TrainBatches:
         self.split, self.block_size, self.micro_batch_size = split, block_size, micro_batch_size
         self.rank, self.world_size, self._pin_memory = rank, world_size, pin_memory
         self.consumed = 0
-        """Samples taken from the stream, over all ranks."""
+        """Samples handed out, over all ranks; a batch that is only fetched ahead is not among them."""
         usable = tuple(len(shard) for shard in split.shards)
         self._order = Order(usable, block_size, seed)
         self._epoch: Epoch = self._order.epoch(0)
         self._epoch_start = 0
-        self._tokens = _Tokens(split, block_size + 1)
+        self._tokens = _Tokens(split, block_size + 1, in_memory_bytes)
         self._ahead: tuple[int, NDArray[np.int64], NDArray[np.int64]] | None = None
+        self._fetched: tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]] | None = None
 
     def next_batch(self) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
         """The next B sequences of this rank, and what follows each of their tokens."""
+        batch = self._fetched or self._fetch()
+        self._fetched = None
+        self.consumed += self.micro_batch_size * self.world_size
+        return batch
+
+    def fetch_ahead(self) -> None:
+        """Get ready what `next_batch` will return; the place in the stream stays where it is."""
+        self._fetched = self._fetched or self._fetch()
+
+    def _fetch(self) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
         first = self.consumed + self.rank * self.micro_batch_size
         shards, starts = self._locate(first, self.micro_batch_size)
         rows = torch.from_numpy(self._tokens.gather(shards, starts))
-        self.consumed += self.micro_batch_size * self.world_size
         idx, targets = rows[:, :-1], rows[:, 1:]
         if self._pin_memory:  # only what is contiguous is copied without waiting
             return idx.contiguous().pin_memory(), targets.contiguous().pin_memory()
@@ -128,6 +140,7 @@ class TrainBatches:
         """
         self.micro_batch_size = micro_batch_size or self.micro_batch_size
         self._epoch, self._epoch_start, self._ahead = self._order.epoch(0), 0, None
+        self._fetched = None
         self.consumed = consumed
 
     def _locate(self, first: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -171,12 +184,12 @@ class TrainBatches:
 class _Tokens:
     """Samples by shard and first token: from memory where the split is small, else from the disk."""
 
-    def __init__(self, split: Split, sample_tokens: int) -> None:
+    def __init__(self, split: Split, sample_tokens: int, in_memory_bytes: int) -> None:
         self._split = split
         self._sample = np.arange(sample_tokens)
         sizes = [len(shard) for shard in split.shards]
         width = split.shards[0].header.dtype.itemsize
-        self._all = split.read_all() if sum(sizes) * width <= IN_MEMORY_BYTES else None
+        self._all = split.read_all() if sum(sizes) * width <= in_memory_bytes else None
         self._base = np.concatenate(([0], np.cumsum(sizes)))[:-1]
 
     def announce(self, shards: NDArray[np.int64], starts: NDArray[np.int64]) -> None:

@@ -5,6 +5,9 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.text import Text
+
+from groundup.config.printable import printable
 
 PLAIN_EVERY = 10.0
 """Seconds between lines where there is no terminal."""
@@ -27,6 +30,11 @@ def quantity(number: float) -> str:
         if rounded >= unit:
             return f"{rounded / unit:.3g}{name}"
     return f"{rounded:.3g}"
+
+
+def say(console: Console, text: str, *, style: str = "") -> None:
+    """Print text as it is: what stands in a path or a sample is never markup, emoji or a command to the terminal."""
+    console.print(Text(printable(text), style=style))
 
 
 class Display:
@@ -74,9 +82,9 @@ class Display:
 
     def say(self, text: str) -> None:
         """Print a line above the progress."""
-        self.console.print(text, markup=False, highlight=False)
+        say(self.console, text)
 
     def quote(self, text: str) -> None:
         """Print text of the model, set off from ours."""
         for line in text.splitlines() or [""]:
-            self.console.print(f"  │ {line}", markup=False, highlight=False, style="cyan")
+            say(self.console, f"  │ {line}", style="cyan")

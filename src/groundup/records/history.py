@@ -61,8 +61,8 @@ class RunHistory:
 
     @property
     def best(self) -> dict[str, Any]:
-        """The line of the lowest validation loss; empty if there is none."""
-        return min((row for row in self.rows if is_finite(row.get("val/loss"))), key=_val_loss, default={})
+        """The line of the lowest validation loss that the run keeps weights of; empty if there is none."""
+        return best_row(self.rows, self.config)
 
     @property
     def tokens_per_sec(self) -> float | None:
@@ -107,8 +107,18 @@ def is_finite(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
-def _val_loss(row: dict[str, Any]) -> float:
-    return row["val/loss"]
+def lowest_loss(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The line of the lowest validation loss; empty if there is none."""
+    return min((row for row in rows if is_finite(row.get("val/loss"))), key=lambda row: row["val/loss"], default={})
+
+
+def best_row(rows: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, Any]:
+    """The line of the lowest validation loss that a run of this config keeps weights of.
+
+    Those before the first step are kept where they are a trained model's (`init_from`), not where they are random.
+    """
+    trained = rows if config.get("init_from") else [row for row in rows if row.get("step")]
+    return lowest_loss(trained) or lowest_loss(rows)
 
 
 def is_run(path: Path) -> bool:
@@ -205,7 +215,7 @@ PARTS = {
     "perf/optimizer_ms": "optimizer",
     "perf/data_ms": "data",
 }
-"""What a step's time is made of (`training.timing`), the largest first."""
+"""What a step's time is made of (`runtime.timing`), the largest first."""
 
 
 def where_time_went(rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from typing import Any
 from groundup.config.io import dump_json, load_json
 from groundup.files.atomic import write_file
 from groundup.records.display import clock, quantity
-from groundup.records.history import median_mfu, where_time_went
+from groundup.records.history import best_row, median_mfu, where_time_went
 from groundup.records.metrics import METRICS_FILE, read_metrics
 from groundup.records.plot import plot_loss
 from groundup.records.results import read_results, summary
@@ -82,8 +82,8 @@ def _results(run: dict[str, Any], rows: list[dict[str, Any]]) -> list[tuple[str,
         table.append(("bigram, validation loss", f"{run['bigram_loss']:.4f}"))
     vals = [row for row in rows if "val/loss" in row]
     if vals:
-        best = min(vals, key=lambda row: row["val/loss"])
-        table.append(("best validation loss", f"{best['val/loss']:.4f} at step {best['step']}"))
+        if best := best_row(rows, run["config"]):
+            table.append(("best validation loss", f"{best['val/loss']:.4f} at step {best['step']}"))
         table.append(("last validation loss", f"{vals[-1]['val/loss']:.4f} ({vals[-1]['val/bpb']:.3f} bits per byte)"))
     steps = [row for row in rows if "perf/tokens_per_sec" in row]
     if steps:

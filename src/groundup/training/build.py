@@ -7,20 +7,18 @@ resolved here, once, and the resolved values are what is logged, saved and used 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from rich.console import Console
 
-from groundup.checkpoint.state import Checkpoint as SavedCheckpoint
-from groundup.checkpoint.state import CheckpointStore
+from groundup.checkpoint.state import Checkpoint, CheckpointStore
 from groundup.config.errors import UsageError, UserError
-from groundup.config.io import with_new_names
 from groundup.config.model import GPTConfig
 from groundup.config.train import TrainConfig
 from groundup.data.dataset import TokenDataset
 from groundup.data.loader import TrainBatches, eval_batches
 from groundup.distributed.ranks import World
+from groundup.distributed.signals import StopRequest
 from groundup.evaluation.benchmarks import find_published
 from groundup.evaluation.examples import ChoiceExample, read_choices
 from groundup.evaluation.loss import LossResult, evaluate_loss
@@ -31,21 +29,16 @@ from groundup.model.lora import add_lora
 from groundup.model.swap import use_matmul
 from groundup.optim.build import build_optimizers
 from groundup.optim.schedule import cosine_scale
-from groundup.planner.flops import flops_per_token
 from groundup.prepare.corpus import open_corpus
-from groundup.records.display import Display
-from groundup.runtime.measure import peak_flops
+from groundup.runtime.facts import code_fingerprint
 from groundup.runtime.seed import seed_rank
 from groundup.tokenizer.base import Tokenizer
-from groundup.training import callbacks
+from groundup.training import retry
 from groundup.training.guard import Guard
 from groundup.training.init_from import init_from
-from groundup.training.loggers import Logger
 from groundup.training.loss_module import build_loss_module, fit_micro_batch
-from groundup.training.machine import Machine, describe_machine, pick_machine
-from groundup.training.profile import Profile
-from groundup.training.signals import StopRequest
-from groundup.training.snapshot import capture, restore
+from groundup.training.machine import Machine, Resolved, Setup, pick_machine
+from groundup.training.snapshot import restore
 from groundup.training.state import TrainState
 from groundup.training.trainer import Trainer
 
@@ -57,8 +50,9 @@ class Run:
     trainer: Trainer
     dataset: TokenDataset
     tokenizer: Tokenizer
+    batches: TrainBatches
     store: CheckpointStore
-    resolved: dict[str, Any]
+    resolved: Resolved
     measure: Callable[[torch.nn.Module], LossResult]
     """Loss of any model over the validation split."""
     hellaswag: Sequence[ChoiceExample]
@@ -70,7 +64,8 @@ def build_run(
     *,
     world: World,
     parallel: str,
-    resume_from: SavedCheckpoint | None,
+    store: CheckpointStore,
+    resume_from: Checkpoint | None,
     console: Console,
     stop: StopRequest,
     allow_data_change: bool = False,
@@ -81,6 +76,7 @@ def build_run(
         config: The run.
         world: The ranks that share it.
         parallel: How: none, ddp or fsdp.
+        store: Its checkpoints.
         resume_from: Where to go on.
         console: Where to print.
         stop: How a signal reaches the loop.
@@ -89,28 +85,26 @@ def build_run(
     Raises:
         UserError: Data, tokenizer and model do not fit together, or the machine lacks what is asked of it.
     """
-    saved = with_new_names(resume_from.state["resolved"], ()) if resume_from else {}
+    saved = Resolved.from_dict(resume_from.state["resolved"]) if resume_from else None
     samples = config.samples_per_process(world.size)
     with world.main_first("corpus"):
         dataset = open_corpus(config.data)
     tokenizer = dataset.tokenizer()
+    _refuse_different_inputs(world, data=dataset.index.fingerprint, tokenizer=tokenizer.fingerprint)
     shape = resolve_model(config.model, tokenizer)
     hellaswag = _hellaswag(config, world, tokenizer)
-    machine = pick_machine(config, saved, shape, world, parallel)
-
+    machine = pick_machine(Setup(config=config, shape=shape, world=world, parallel=parallel, saved=saved))
     seed_rank(config.seed, rank=world.rank)
     model = _new_model(shape, config, machine, tokenizer, resumed=resume_from is not None).to(machine.device)
-    if machine.halves:
+    if machine.shrinks_on_oom:
         machine = fit_micro_batch(model, machine, samples=samples)
     loss_module, compiled = build_loss_module(
         model,
         machine,
-        compile_mode=saved.get("compile", config.runtime.compile),
+        compile_mode=saved.compile if saved else config.runtime.compile,
         n_runs=config.max_steps * (samples // machine.micro_batch_size),
         console=console,
     )
-    resolved = {**describe_machine(machine), "compile": compiled, "vocab_size": shape.vocab_size}
-    resolved["background"] = _saves_in_background(config, machine)
     batches = _batches(dataset, config, machine, shape.block_size)
     trainer = _trainer(config, machine, model, loss_module, batches, stop)
     if resume_from:
@@ -119,11 +113,39 @@ def build_run(
         trainer=trainer,
         dataset=dataset,
         tokenizer=tokenizer,
-        store=CheckpointStore(config.run_dir / "checkpoints", keep_last=config.checkpoint.keep_last),
-        resolved=resolved,
+        batches=batches,
+        store=store,
+        resolved=_resolved(config, machine, shape, compiled),
         measure=partial(_val_loss, trainer=trainer, dataset=dataset, config=config),
         hellaswag=hellaswag,
     )
+
+
+def _resolved(config: TrainConfig, machine: Machine, shape: GPTConfig, compiled: str) -> Resolved:
+    return Resolved(
+        device=machine.device.type,
+        precision=machine.precision.name,
+        matmul=machine.matmul,
+        parallel=machine.parallel,
+        processes=machine.world.size,
+        micro_batch_size=machine.micro_batch_size,
+        threads=torch.get_num_threads(),
+        compile=compiled,
+        vocab_size=shape.vocab_size,
+        background=_saves_in_background(config, machine),
+    )
+
+
+def _refuse_different_inputs(world: World, **fingerprints: str) -> None:
+    """Ranks that learn from other data, or by other code, would spoil a run without a word: gradients are averaged."""
+    if world.size == 1:
+        return
+    for what, fingerprint in {**fingerprints, "code": code_fingerprint()}.items():
+        if others := world.require_same(fingerprint):
+            raise UserError(
+                f"rank {', '.join(map(str, others))} has other {what} than rank 0: all machines need the same versions"
+                " of groundup, Python and PyTorch, and the same files in data.path and data.cache_dir"
+            )
 
 
 def _trainer(
@@ -149,7 +171,7 @@ def _trainer(
         tokens_per_step=config.tokens_per_step,
         grad_clip=config.optim.grad_clip,
         guard=Guard(nonfinite=config.guard.nonfinite, spikes=config.guard.spikes, max_skips=config.guard.max_skips),
-        halves=machine.halves,
+        gradients=retry.or_shrink if machine.shrinks_on_oom else retry.or_explain,
         state=TrainState(),
         stop=stop,
         world=machine.world,
@@ -168,63 +190,6 @@ def resolve_model(config: GPTConfig, tokenizer: Tokenizer) -> GPTConfig:
             " --model.vocab-size 0 takes the tokenizer's"
         )
     return replace(config, vocab_size=tokenizer.vocab_size)
-
-
-def build_callbacks(run: Run, config: TrainConfig, *, log: Logger, display: Display, prompt: str) -> list[Any]:
-    """Who looks on at a run, in the order that `training.callbacks` explains."""
-    trainer = run.trainer
-    shape = trainer.model.config
-    peak = None
-    if trainer.world.is_main:  # who logs; measuring takes a second
-        peak = trainer.world.size * peak_flops(trainer.device, trainer.precision.name)
-    looking_on: list[Any] = [
-        callbacks.LogMetrics(
-            log=log,
-            display=display,
-            every=config.log_every,
-            lr=config.optim.lr,
-            flops_per_token=flops_per_token(shape, shape.block_size),
-            peak_flops=peak,
-        ),
-        callbacks.Evaluate(
-            measure=lambda: run.measure(trainer.loss_module),
-            every=config.eval.every,
-            log=log,
-            display=display,
-        ),
-    ]
-    if config.profile and trainer.world.is_main:
-        looking_on.insert(0, Profile(folder=config.run_dir / "profile", say=display.say))
-    if config.eval.sample_every:
-        looking_on.append(
-            callbacks.Sample(
-                tokenizer=run.tokenizer,
-                prompt=prompt,
-                every=config.eval.sample_every,
-                max_new_tokens=config.eval.sample_tokens,
-                seed=config.seed,
-                log=log,
-                display=display,
-            )
-        )
-    if config.eval.hellaswag_every:
-        every = config.eval.hellaswag_every
-        looking_on.append(callbacks.HellaSwag(examples=run.hellaswag, every=every, log=log, display=display))
-    if trainer.world.size > 1:
-        looking_on.append(callbacks.CompareWeights(every=config.runtime.compare_every))
-    batches = trainer.batches
-    assert isinstance(batches, TrainBatches)
-    looking_on.append(
-        callbacks.Checkpoint(
-            store=run.store,
-            every=config.checkpoint.every,
-            tokenizer=run.tokenizer,
-            snapshot=lambda t: capture(t, batches, {**run.resolved, "micro_batch_size": t.micro_batch_size}),
-            background=run.resolved["background"],
-            say=display.say,
-        )
-    )
-    return looking_on
 
 
 def _hellaswag(config: TrainConfig, world: World, tokenizer: Tokenizer) -> Sequence[ChoiceExample]:

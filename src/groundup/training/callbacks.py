@@ -1,41 +1,56 @@
-"""Looking on at a run: logging, evaluating, sampling, saving.
+"""What a run does between its steps. `training.between_steps` says which of these, and when each is due.
 
-The order matters and `build` keeps it: the log before the evaluation (so that lines come in the order of steps),
-the evaluation before the checkpoint (which asks whether this step is the best). Every rank has the same callbacks, and
-they meet where a number or a tensor of all is needed; the logs and displays of ranks other than 0 say nothing.
+Every rank has the same callbacks, and they meet where a number or a tensor of all is needed; the logs and displays of
+ranks other than 0 say nothing.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
-from groundup.checkpoint.shares import write_shares
 from groundup.checkpoint.state import CheckpointStore, Contents
-from groundup.distributed.parallel import is_sharded, is_share, refuse_different_weights, whole_state
+from groundup.distributed.parallel import is_sharded, refuse_different_weights
 from groundup.distributed.ranks import World
 from groundup.evaluation.benchmarks import measure_choices
 from groundup.evaluation.examples import ChoiceExample
 from groundup.evaluation.loss import LossResult
 from groundup.generation.text import TextGenerator
-from groundup.model.build import build_model
-from groundup.model.gpt import GPT
-from groundup.model.lora import merge_lora
 from groundup.records.display import Display
 from groundup.tokenizer.base import Tokenizer
 from groundup.training.loggers import Logger
-from groundup.training.trainer import StepMetrics, Trainer
+from groundup.training.snapshot import save_together, whole_model
+from groundup.training.trainer import Callback, StepMetrics, Trainer
 
 
-class LogMetrics:
-    """Write and show the numbers of every `every`-th step.
+@dataclass(frozen=True, slots=True)
+class Every:
+    """Which steps something is due after: each n-th, and those named besides."""
+
+    n: int
+    """0 is none."""
+    first: int | None = None
+    """One step more: 0 is before the first step, 1 after it."""
+    last: bool = False
+    """Whether the last step of the run is due. It is due for this reason only, whatever its number."""
+
+    def __call__(self, trainer: Trainer) -> bool:
+        """Whether it is due after the step that the trainer has made."""
+        step = trainer.state.step
+        if step >= trainer.max_steps:
+            return self.last
+        return step == self.first or (step > 0 and self.n > 0 and step % self.n == 0)
+
+
+class LogMetrics(Callback):
+    """Write and show the numbers of a step, and the speed since the last such line.
 
     Args:
+        when: Lines are due. One more is written where a session ends between two.
         log: Where lines go.
         display: What the person sees.
-        every: Steps between lines; the first and the last are always written.
         lr: Peak learning rate.
         flops_per_token: For MFU.
         peak_flops: FLOP/s the machine can do at best; None leaves MFU out.
@@ -44,24 +59,21 @@ class LogMetrics:
     def __init__(
         self,
         *,
+        when: Every,
         log: Logger,
         display: Display,
-        every: int,
         lr: float,
         flops_per_token: float,
         peak_flops: float | None,
     ) -> None:
-        self.log, self.display, self.every, self.lr = log, display, every, lr
+        self.when, self.log, self.display, self.lr = when, log, display, lr
         self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
         self._seconds = 0.0
         self._steps = 0
         self._parts: dict[str, float] = {}
 
-    def on_fit_start(self, trainer: Trainer) -> None:
-        """Nothing to log yet."""
-
     def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
-        """Average the speed since the last line, and write one; tell at once what must be known of a step."""
+        """Add up times, and write a line when it is due; tell at once what must be known of a step."""
         for note in metrics.notes:
             self.log.write(step=trainer.state.step, event=note)
             self.display.say(note)
@@ -69,9 +81,11 @@ class LogMetrics:
         self._steps += 1
         for part, seconds in metrics.parts.items():
             self._parts[part] = self._parts.get(part, 0.0) + seconds
+        if self.when(trainer) or trainer.finished:
+            self._write(trainer, metrics)
+
+    def _write(self, trainer: Trainer, metrics: StepMetrics) -> None:
         state = trainer.state
-        if state.step % self.every and state.step != 1 and not trainer.finished:
-            return
         speed = self._steps * trainer.tokens_per_step / self._seconds
         mfu = speed * self.flops_per_token / self.peak_flops if self.peak_flops else None
         left = (trainer.max_steps - state.step) * self._seconds / self._steps
@@ -94,41 +108,38 @@ class LogMetrics:
         self.log.write(**values, **parts)
         self.display.update(step=state.step, loss=loss, tokens_per_sec=speed, mfu=mfu, left=left)
 
-    def on_fit_end(self, trainer: Trainer) -> None:
-        """The last step has been written already."""
 
-
-class Evaluate:
-    """Measure the validation loss every `every` steps and after the last, and remember the best.
+class Evaluate(Callback):
+    """Measure the validation loss, and remember the best.
 
     Args:
         measure: Returns the loss over the validation split.
-        every: Steps between evaluations.
+        when: It is due; before the first step it is ln(vocab_size), when a model of random weights starts right.
+        from_start: Whether the weights before the first step may be the best: those of a trained model may.
         log: Where results go.
         display: What the person sees.
     """
 
-    def __init__(self, *, measure: Callable[[], LossResult], every: int, log: Logger, display: Display) -> None:
-        self.measure, self.every, self.log, self.display = measure, every, log, display
+    def __init__(
+        self, *, measure: Callable[[], LossResult], when: Every, from_start: bool, log: Logger, display: Display
+    ) -> None:
+        self.measure, self.when, self.from_start, self.log, self.display = measure, when, from_start, log, display
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        """The loss before the first step: ln(vocab_size), when the model starts right."""
-        if trainer.state.step == 0:
+        """Only before the first step of the run: a resumed one has been evaluated where it stopped."""
+        if trainer.state.step == 0 and self.when(trainer):
             self._evaluate(trainer)
 
     def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
-        """Evaluate when it is time."""
-        if trainer.state.step % self.every == 0 or trainer.state.step >= trainer.max_steps:
+        """Evaluate when it is due."""
+        if self.when(trainer):
             self._evaluate(trainer)
-
-    def on_fit_end(self, trainer: Trainer) -> None:
-        """The last step has been evaluated already."""
 
     def _evaluate(self, trainer: Trainer) -> None:
         state = trainer.state
         start = time.perf_counter()
         result = self.measure()
-        if result.loss < state.best_loss:
+        if result.loss < state.best_loss and (state.step > 0 or self.from_start):
             state.best_loss, state.best_step = result.loss, state.step
         self.log.write(
             step=state.step,
@@ -146,32 +157,29 @@ class Evaluate:
         )
 
 
-class HellaSwag:
-    """Let the model choose endings every `every` steps, and after the last.
+class HellaSwag(Callback):
+    """Let the model choose endings.
 
     The ranks share the examples; a model whose parameters are shared out is put together and measured on rank 0. It is
     the model itself that is asked, never its compiled form: shapes change from batch to batch.
 
     Args:
         examples: The questions.
-        every: Steps between measurements.
+        when: They are asked.
         log: Where results go.
         display: What the person sees.
     """
 
-    def __init__(self, *, examples: Sequence[ChoiceExample], every: int, log: Logger, display: Display) -> None:
-        self.examples, self.every, self.log, self.display = examples, every, log, display
-
-    def on_fit_start(self, trainer: Trainer) -> None:
-        """Random weights choose at random."""
+    def __init__(self, *, examples: Sequence[ChoiceExample], when: Every, log: Logger, display: Display) -> None:
+        self.examples, self.when, self.log, self.display = examples, when, log, display
 
     def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
-        """Measure when it is time."""
-        if trainer.state.step % self.every and trainer.state.step < trainer.max_steps:
+        """Measure when it is due."""
+        if not self.when(trainer):
             return
         start = time.perf_counter()
         sharded = is_sharded(trainer.model)
-        model = _whole_model(trainer) if sharded else trainer.model
+        model = whole_model(trainer) if sharded else trainer.model
         if model is None:
             return
         with trainer.precision.autocast():
@@ -189,17 +197,14 @@ class HellaSwag:
         )
         self.display.say(f"step {step}: HellaSwag {result.acc:.4f}, by tokens {result.acc_norm:.4f}")
 
-    def on_fit_end(self, trainer: Trainer) -> None:
-        """The last step has been measured already."""
 
-
-class Sample:
-    """Let the model speak every `every` steps.
+class Sample(Callback):
+    """Let the model speak.
 
     Args:
         tokenizer: The model's.
         prompt: What it continues.
-        every: Steps between samples.
+        when: It speaks, unless a signal asks to stop.
         max_new_tokens: Length of a sample.
         seed: The same for every sample, so that only the model differs.
         log: Where samples go.
@@ -211,29 +216,20 @@ class Sample:
         *,
         tokenizer: Tokenizer,
         prompt: str,
-        every: int,
+        when: Every,
         max_new_tokens: int,
         seed: int,
         log: Logger,
         display: Display,
     ) -> None:
-        self.tokenizer, self.prompt, self.every = tokenizer, prompt, every
+        self.tokenizer, self.prompt, self.when = tokenizer, prompt, when
         self.max_new_tokens, self.seed, self.log, self.display = max_new_tokens, seed, log, display
 
-    def on_fit_start(self, trainer: Trainer) -> None:
-        """An untrained model has nothing to say."""
-
     def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
-        """Sample when it is time."""
-        if trainer.state.step % self.every == 0 and not trainer.finished:
-            self.sample(trainer)
-
-    def on_fit_end(self, trainer: Trainer) -> None:
-        """The scene at the end is `report`'s."""
-
-    def sample(self, trainer: Trainer) -> None:
         """Draw one sample, log it and show it; rank 0 speaks for all."""
-        model = _whole_model(trainer)
+        if trainer.finished or not self.when(trainer):
+            return
+        model = whole_model(trainer)
         if model is None:
             return
         generator = TextGenerator(model, self.tokenizer)
@@ -242,14 +238,34 @@ class Sample:
         self.display.quote(self.prompt + text)
 
 
-class Checkpoint:
-    """Save every `every` steps, at every new best, and at the end of the run or of the session.
+class CompareWeights(Callback):
+    """See to it that replicas are replicas: when they begin, and when it is due. What is saved is always compared.
+
+    Args:
+        when: They are compared.
+    """
+
+    def __init__(self, *, when: Every) -> None:
+        self.when = when
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """What is built or restored begins with the same weights."""
+        refuse_different_weights(trainer.model, trainer.world)
+
+    def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
+        """Compare when it is due."""
+        if self.when(trainer):
+            refuse_different_weights(trainer.model, trainer.world)
+
+
+class SaveCheckpoints(Callback):
+    """Save when it is due, at every new best, and at the end of the run or of the session.
 
     Args:
         store: Where checkpoints go.
-        every: Steps between checkpoints.
-        tokenizer: Saved with the weights, so that every checkpoint is a whole model.
-        snapshot: Returns what else the run needs to go on: tensors by part, and JSON values.
+        when: They are due.
+        capture: Returns what to save: `training.snapshot.capture`; every rank asks.
+        from_start: Save the weights that the run begins with, too: they may stay its best.
         background: Write while training goes on; the last save of a session never does.
         say: Where to tell that a step waits for the disk.
     """
@@ -258,29 +274,31 @@ class Checkpoint:
         self,
         *,
         store: CheckpointStore,
-        every: int,
-        tokenizer: Tokenizer,
-        snapshot: Callable[[Trainer], tuple[dict[str, dict[str, Tensor]], dict[str, Any]]],
+        when: Every,
+        capture: Callable[[Trainer], tuple[Contents | None, dict[str, Tensor]]],
+        from_start: bool = False,
         background: bool = False,
-        say: Callable[[str], None] | None = None,
+        say: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.store, self.every, self.tokenizer, self.snapshot = store, every, tokenizer, snapshot
+        self.store, self.when, self.capture, self.from_start = store, when, capture, from_start
         self.background, self.say = background, say
         self._saved_step = -1
         self._reserved = not background
 
     def on_fit_start(self, trainer: Trainer) -> None:
         """Remember where the run stands: resumed and stopped again at once, nothing needs saving."""
+        if self.from_start and trainer.state.step == 0:
+            self._save(trainer, background=False)
         self._saved_step = trainer.state.step
 
     def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
-        """Save when it is time; learn what became of a save in the background."""
+        """Save when it is due; learn what became of a save in the background."""
         self.store.check()
         best = trainer.state.best_step == trainer.state.step
-        if best or trainer.state.step % self.every == 0:
-            self._save(trainer, background=self.background)
+        if best or self.when(trainer):
+            self._save(trainer, background=self.background and not trainer.finished)
         elif not self._reserved:  # after the first step the optimizer has its state, and the size is known
-            contents, _ = self._contents(trainer)
+            contents, _ = self.capture(trainer)
             if contents:
                 self.store.reserve(contents)
             self._reserved = True
@@ -292,82 +310,17 @@ class Checkpoint:
             self._save(trainer, background=False)
 
     def _save(self, trainer: Trainer, *, background: bool) -> None:
+        refuse_different_weights(trainer.model, trainer.world)
         self._saved_step = trainer.state.step
-        contents, shares = self._contents(trainer)
+        contents, shares = self.capture(trainer)
         if shares:
-            self._save_together(trainer.world, contents, shares)
+            save_together(self.store, trainer.world, contents, shares)
         elif contents is None:
             return
         elif not background:
             self.store.wait()
             self.store.save(contents)
         else:
-            if self.store.busy and self.say:
+            if self.store.busy:
                 self.say(f"step {contents.step}: waiting until the checkpoint before it is written")
             self.store.save_later(contents)
-
-    def _save_together(self, world: World, contents: Contents | None, shares: dict[str, Tensor]) -> None:
-        """Rank 0 makes the folder and vouches for it; each rank writes what it alone holds."""
-        if contents is None:
-            write_shares(Path(world.broadcast(None)), shares, world)
-            return
-        self.store.save(contents, lambda folder: write_shares(Path(world.broadcast(str(folder))), shares, world))
-
-    def _contents(self, trainer: Trainer) -> tuple[Contents | None, dict[str, Tensor]]:
-        """What rank 0 saves (None on the others), and what each rank has only a share of. Every rank must ask."""
-        tensors, state = self.snapshot(trainer)
-        shares = {
-            f"{part}/{name}": tensors[part].pop(name)
-            for part in tensors
-            for name in list(tensors[part])
-            if is_share(tensors[part][name])
-        }
-        model = whole_state(trainer.model.state_dict(), keep=trainer.world.is_main)
-        if not trainer.world.is_main:
-            return None, shares
-        contents = Contents(
-            step=trainer.state.step,
-            config=trainer.model.config,
-            model=merge_lora(model),
-            tokenizer=self.tokenizer,
-            tensors=tensors,
-            state=state,
-            is_best=trainer.state.best_step == trainer.state.step,
-        )
-        return contents, shares
-
-
-class CompareWeights:
-    """See to it that replicas are replicas: every `every` steps, and at the end.
-
-    Args:
-        every: Steps between comparisons; 0 compares only at the end.
-    """
-
-    def __init__(self, *, every: int) -> None:
-        self.every = every
-
-    def on_fit_start(self, trainer: Trainer) -> None:
-        """What is built or restored begins with the same weights."""
-        refuse_different_weights(trainer.model, trainer.world)
-
-    def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
-        """Compare when it is time."""
-        if self.every and trainer.state.step % self.every == 0:
-            refuse_different_weights(trainer.model, trainer.world)
-
-    def on_fit_end(self, trainer: Trainer) -> None:
-        """Compare, before the last save."""
-        refuse_different_weights(trainer.model, trainer.world)
-
-
-def _whole_model(trainer: Trainer) -> GPT | None:
-    """A model that can compute on rank 0 alone; None on the others. Every rank must ask."""
-    if not is_sharded(trainer.model):
-        return trainer.model if trainer.world.is_main else None
-    weights = whole_state(trainer.model.state_dict(), keep=trainer.world.is_main)
-    if not trainer.world.is_main:
-        return None
-    model = build_model(trainer.model.config).to(trainer.device)
-    model.load_state_dict(weights)
-    return model

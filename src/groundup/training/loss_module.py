@@ -59,7 +59,7 @@ def build_loss_module(
         say(choice.note)
     module = choice.module
     # Where memory may run out in any backward pass, the trainer exchanges gradients after it.
-    replicated = machine.parallel == "ddp" and not machine.halves
+    replicated = machine.parallel == "ddp" and not machine.shrinks_on_oom
     return replicate(module, machine.device) if replicated else module, compiled
 
 

@@ -1,10 +1,11 @@
-"""Where and how a run computes: everything that the config leaves to the machine, resolved once."""
+"""Where and how a run computes: everything that the config leaves to the machine, resolved once into `Resolved`."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from groundup.config import io
 from groundup.config.errors import UsageError
 from groundup.config.model import GPTConfig
 from groundup.config.train import TrainConfig
@@ -14,6 +15,56 @@ from groundup.runtime.device import pick_device
 from groundup.runtime.matmul import Matmul, pick_matmul
 from groundup.runtime.precision import Precision, pick_precision
 from groundup.training.micro_batch import estimate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolved:
+    """What `auto` became: logged, saved in every checkpoint, and used again when the run is resumed."""
+
+    device: str
+    precision: str
+    matmul: Matmul
+    parallel: str
+    processes: int
+    micro_batch_size: int
+    threads: int
+    compile: str
+    """on or off."""
+    vocab_size: int
+    background: bool = False
+    """Whether checkpoints are written while training goes on."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return io.to_dict(self)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "Resolved":
+        """The inverse of `to_dict`.
+
+        Raises:
+            UserError: It is not what `to_dict` made.
+        """
+        return io.from_dict(cls, values, where="resolved")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setup:
+    """What the choices about a machine rest on."""
+
+    config: TrainConfig
+    shape: GPTConfig
+    """The model's, with its vocabulary."""
+    world: World
+    parallel: str
+    """none, ddp or fsdp."""
+    saved: Resolved | None = None
+    """What the run that is resumed had resolved."""
+
+    @property
+    def same_world(self) -> bool:
+        """Whether the run that is resumed had as many processes."""
+        return self.saved is not None and self.saved.processes == self.world.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,82 +79,67 @@ class Machine:
     """none, ddp or fsdp."""
     micro_batch_size: int
     """Sequences per forward pass of one rank."""
-    halves: bool
-    """Whether it shrinks when memory runs out."""
+    shrinks_on_oom: bool
+    """Whether micro-batches become smaller when memory runs out."""
 
 
-def pick_machine(config: TrainConfig, saved: dict[str, Any], shape: GPTConfig, world: World, parallel: str) -> Machine:
+def pick_machine(setup: Setup) -> Machine:
     """Pick device, threads and precision: those the run began with, where it is resumed."""
-    if parallel == "fsdp" and config.lora.rank:
+    config, world, saved = setup.config, setup.world, setup.saved
+    if setup.parallel == "fsdp" and config.lora.rank:
         raise UsageError("lora needs no fsdp: its optimizer state is small; use --runtime.parallel ddp")
-    if parallel == "fsdp" and config.optim.name == "muon":
+    if setup.parallel == "fsdp" and config.optim.name == "muon":
         raise UsageError(
             "muon turns whole matrices, of which fsdp leaves each rank a part; use --runtime.parallel ddp or"
             " --optim.name adamw"
         )
     device = pick_device(config.runtime.device)
-    threads = config.runtime.threads
-    if saved.get("processes", 1) == world.size:  # else the cores are shared by more or fewer than before
-        threads = saved.get("threads", threads)
+    # Where there are more or fewer processes than before, they share the cores in another way.
+    threads = saved.threads if saved and setup.same_world else config.runtime.threads
     if threads:
         torch.set_num_threads(threads)
     if device.type == "cpu":
         keep_freed_memory()
-    precision = pick_precision(saved.get("precision", config.runtime.precision), device, n_embd=shape.n_embd)
+    asked = saved.precision if saved else config.runtime.precision
+    precision = pick_precision(asked, device, n_embd=setup.shape.n_embd)
     if world.size > 1:  # auto measures on a CPU, and all ranks must compute alike
-        precision = pick_precision(world.broadcast(precision.name), device, n_embd=shape.n_embd)
-    size = _micro_batch_size(config, saved, shape, precision, world, parallel)
-    matmul = _matmul(config, saved, shape, precision, world, parallel, rows=size * shape.block_size)
-    halves = config.runtime.micro_batch_size == "auto" and parallel != "fsdp"
-    return Machine(device, precision, matmul, world, parallel, size, halves)
-
-
-def _micro_batch_size(
-    config: TrainConfig, saved: dict[str, Any], shape: GPTConfig, precision: Precision, world: World, parallel: str
-) -> int:
-    """What is asked for; with auto what the run has learned, or else the planner's estimate."""
-    asked = config.runtime.micro_batch_size
-    if asked != "auto":
-        return asked
-    if saved.get("processes") == world.size and "micro_batch_size" in saved:
-        return int(saved["micro_batch_size"])
-    return estimate(
-        shape,
-        samples=config.samples_per_process(world.size),
+        precision = pick_precision(world.broadcast(precision.name), device, n_embd=setup.shape.n_embd)
+    size = _micro_batch_size(setup, precision)
+    return Machine(
+        device=device,
         precision=precision,
-        recompute=config.runtime.recompute,
-        parallel=parallel,
+        matmul=_matmul(setup, precision, rows=size * setup.shape.block_size),
         world=world,
+        parallel=setup.parallel,
+        micro_batch_size=size,
+        shrinks_on_oom=config.runtime.micro_batch_size == "auto" and setup.parallel != "fsdp",
     )
 
 
-def _matmul(
-    config: TrainConfig,
-    saved: dict[str, Any],
-    shape: GPTConfig,
-    precision: Precision,
-    world: World,
-    parallel: str,
-    *,
-    rows: int,
-) -> Matmul:
-    """Who multiplies: what the run began with, what is asked for, or what measures faster on the main rank."""
-    asked: Literal["auto", "default", "onednn"] = saved.get("matmul", config.runtime.matmul)
+def _micro_batch_size(setup: Setup, precision: Precision) -> int:
+    """What is asked for; with auto what the run has learned, or else the planner's estimate."""
+    asked = setup.config.runtime.micro_batch_size
     if asked != "auto":
         return asked
-    if precision.name != "fp32" or parallel == "fsdp":  # oneDNN already multiplies 16 bits; FSDP's tensors are not ours
+    if setup.saved and setup.same_world:
+        return setup.saved.micro_batch_size
+    return estimate(
+        setup.shape,
+        samples=setup.config.samples_per_process(setup.world.size),
+        precision=precision,
+        recompute=setup.config.runtime.recompute,
+        parallel=setup.parallel,
+        world=setup.world,
+    )
+
+
+def _matmul(setup: Setup, precision: Precision, *, rows: int) -> Matmul:
+    """Who multiplies: what the run began with, what is asked for, or what measures faster on the main rank."""
+    asked = setup.saved.matmul if setup.saved else setup.config.runtime.matmul
+    if asked != "auto":
+        return asked
+    # oneDNN already multiplies 16 bits; FSDP's tensors are not ours
+    if precision.name != "fp32" or setup.parallel == "fsdp":
         return "default"
-    return world.broadcast(pick_matmul(precision.device, rows=rows, n_embd=shape.n_embd, training=True))
-
-
-def describe_machine(machine: Machine) -> dict[str, Any]:
-    """What `auto` became."""
-    return {
-        "device": machine.device.type,
-        "precision": machine.precision.name,
-        "matmul": machine.matmul,
-        "parallel": machine.parallel,
-        "processes": machine.world.size,
-        "micro_batch_size": machine.micro_batch_size,
-        "threads": torch.get_num_threads(),
-    }
+    picked = pick_matmul(precision.device, rows=rows, n_embd=setup.shape.n_embd, training=True)
+    return setup.world.broadcast(picked)

@@ -15,7 +15,7 @@ from torch.profiler import ProfilerActivity
 
 from groundup.files.atomic import write_file
 from groundup.runtime.device import device_name
-from groundup.training.trainer import StepMetrics, Trainer
+from groundup.training.trainer import Callback, StepMetrics, Trainer
 
 WARMUP_STEPS, STEPS = 10, 5
 """Steps left alone, and steps watched."""
@@ -32,7 +32,7 @@ class Spent:
     calls: int
 
 
-class Profile:
+class Profile(Callback):
     """Watch STEPS steps after the first WARMUP_STEPS of this session, then let the run go on.
 
     It is the first of the callbacks, so that the window ends before the others act after its last step. What they do

@@ -8,35 +8,31 @@ import contextlib
 import datetime
 import shlex
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
-from groundup.checkpoint.model_folder import save_model
 from groundup.checkpoint.state import Checkpoint, CheckpointStore
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import dump_json, load_json, to_dict
-from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
 from groundup.distributed.ranks import World, job, joined, launcher, resolve_parallel, restarted
+from groundup.distributed.signals import StopRequest
 from groundup.files.atomic import make_folder, write_file
 from groundup.files.lock import RunLock
-from groundup.generation.text import TextGenerator
 from groundup.model.bigram import fit_bigram
-from groundup.model.build import build_model
 from groundup.model.loss import LossModule
 from groundup.planner.params import count_parameters
-from groundup.records.display import Display, clock
-from groundup.records.metrics import METRICS_FILE, STOPPED, MetricsLog, read_metrics
-from groundup.records.report import time_line, write_report
+from groundup.records.display import Display, quantity, say
+from groundup.records.metrics import METRICS_FILE, STOPPED, MetricsLog
 from groundup.runtime.device import pick_device
-from groundup.training.build import Run, build_callbacks, build_run
-from groundup.training.describe import machine, print_start
-from groundup.training.earlier import set_aside
+from groundup.runtime.facts import machine_facts
+from groundup.training.between_steps import callbacks_of
+from groundup.training.build import Run, build_run
+from groundup.training.finish import finish
 from groundup.training.loggers import Logger, Silence, open_loggers, require_extras
-from groundup.training.signals import StopRequest
 
 BIGRAM_LIMIT = 8192
 """Above this many ids the bigram's table outgrows the model it is meant to be a baseline for."""
@@ -72,12 +68,28 @@ def train(config: TrainConfig, *, resume: bool, command: str, console: Console, 
                 config,
                 world=world,
                 parallel=parallel,
+                store=store,
                 resume_from=checkpoint,
                 allow_data_change=allow_data_change,
                 console=console,
                 stop=StopRequest(),
             )
             return _train(run, config, checkpoint, launcher() + command, console)
+
+
+def set_aside(run_dir: Path) -> Path | None:
+    """Rename an earlier run out of the way: it is never overwritten.
+
+    Returns:
+        Where it is now (`runs/name.1`, the next free number), or None if there was nothing.
+    """
+    if not run_dir.exists():
+        return None
+    number = 1
+    while (target := run_dir.with_name(f"{run_dir.name}.{number}")).exists():
+        number += 1
+    run_dir.rename(target)
+    return target
 
 
 @contextlib.contextmanager
@@ -100,9 +112,9 @@ def _start(
     if world.is_main:
         again = not resume and _is_same_job(config)
         if again:
-            console.print("torchrun started this job again", highlight=False)
+            say(console, "torchrun started this job again")
         if resume or (again and store.paths()):
-            checkpoint = _newest_checkpoint(config.run_dir, console)
+            checkpoint = _newest_checkpoint(config.run_dir, store, console)
         world.refuse_crash_loop(checkpoint.state["train"]["step"] if checkpoint else 0)
     path = world.broadcast(str(checkpoint.path) if checkpoint else None)
     if world.is_main or path is None:
@@ -127,15 +139,15 @@ def _is_same_job(config: TrainConfig) -> bool:
     return same and (restarted() or fresh_name)
 
 
-def _newest_checkpoint(run_dir: Path, console: Console) -> Checkpoint:
+def _newest_checkpoint(run_dir: Path, store: CheckpointStore, console: Console) -> Checkpoint:
     """The newest checkpoint that is whole.
 
     Raises:
         UserError: There is none.
     """
-    found = CheckpointStore(run_dir / "checkpoints").latest_verified()
+    found = store.latest_verified()
     for note in found.notes:
-        console.print(note, highlight=False)
+        say(console, note)
     if found.checkpoint is None:
         raise UserError(f"{run_dir} has no usable checkpoint; start it again without --resume")
     return found.checkpoint
@@ -143,69 +155,81 @@ def _newest_checkpoint(run_dir: Path, console: Console) -> Checkpoint:
 
 def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command: str, console: Console) -> int:
     trainer, model = run.trainer, run.trainer.model
-    split = run.dataset.split("train")
     parameters = count_parameters(model.config)
-    print_start(config, parameters=parameters, resolved=run.resolved, tokens=split.n_tokens, console=console)
+    say(console, _start_lines(run, config, parameters=parameters))
     if checkpoint:
         if trainer.state.step > config.max_steps:
             raise UsageError(f"{config.run_dir} is at step {trainer.state.step}, beyond max_steps {config.max_steps}")
-        console.print(f"resumed at step {trainer.state.step} from {checkpoint.path}", highlight=False)
+        say(console, f"resumed at step {trainer.state.step} from {checkpoint.path}")
         facts = load_json(config.run_dir / "run.json")
     else:
         facts = {
-            **machine_facts(run, command),
+            **_facts(run, command),
             "parameters": parameters,
             "bigram_loss": _bigram_loss(run),
             "config": to_dict(config),
         }
     if not trainer.world.is_main:
-        return _fit(run, config, facts, Silence(), console)
+        return _fit(run, config, facts, Silence(), console, resumed=checkpoint is not None)
     if not checkpoint:
         # Not before everything is built and measured: a run that cannot start leaves the earlier one where it is.
         if moved := set_aside(config.run_dir):
-            console.print(f"an earlier run was here; it is in {moved} now", highlight=False)
+            say(console, f"an earlier run was here; it is in {moved} now")
         make_folder(config.run_dir)
     write_file(config.run_dir / "config.json", dump_json(to_dict(config)).encode())
     write_file(config.run_dir / "run.json", dump_json(facts).encode())
 
-    record = MetricsLog(config.run_dir / METRICS_FILE, step=trainer.state.step, say=console.print)
+    record = MetricsLog(config.run_dir / METRICS_FILE, step=trainer.state.step, say=partial(say, console))
     with open_loggers(
-        config.log, config.run_dir, record, step=trainer.state.step, facts=facts, say=console.print
+        config.log, config.run_dir, record, step=trainer.state.step, facts=facts, say=partial(say, console)
     ) as log:
-        return _fit(run, config, facts, log, console)
+        return _fit(run, config, facts, log, console, resumed=checkpoint is not None)
 
 
-def _fit(run: Run, config: TrainConfig, facts: dict[str, Any], log: Logger, console: Console) -> int:
+def _fit(run: Run, config: TrainConfig, facts: dict[str, Any], log: Logger, console: Console, *, resumed: bool) -> int:
     trainer, stop = run.trainer, run.trainer.stop
     prompt = opening(run)
     with Display(max_steps=config.max_steps, console=console) as display:
-        trainer.callbacks = build_callbacks(run, config, log=log, display=display, prompt=prompt)
+        trainer.callbacks = callbacks_of(run, config, log=log, display=display, prompt=prompt, resumed=resumed)
         # Until here Ctrl-C ends the program at once: there is nothing to save yet.
         with stop, run.store:
             trainer.fit()
     if trainer.state.step < config.max_steps:
         log.write(step=trainer.state.step, event=STOPPED)
-        console.print(
+        say(
+            console,
             f"stopped at step {trainer.state.step} of {config.max_steps}, saved;"
-            f" continue with: {launcher()}groundup train --resume {config.run_dir}",
-            highlight=False,
+            f" continue with: {launcher()}groundup train --resume {shlex.quote(str(config.run_dir))}",
         )
         return stop.exit_code
     if trainer.world.is_main:
-        _finish(run, config, facts, log, prompt, console)
+        finish(run, config, facts, log=log, prompt=prompt, console=console)
     return 0
 
 
-def machine_facts(run: Run, command: str) -> dict[str, Any]:
+def _start_lines(run: Run, config: TrainConfig, *, parameters: int) -> str:
+    """What is about to happen, in two lines."""
+    shape, resolved, tokens = run.trainer.model.config, run.resolved, run.dataset.split("train").n_tokens
+    shared = f", {resolved.processes} processes ({resolved.parallel})" if resolved.processes > 1 else ""
+    return (
+        f"model: {shape.n_layer} layers, {shape.n_head} heads, {shape.n_embd} wide, context {shape.block_size},"
+        f" {shape.vocab_size} symbols: {quantity(parameters)} parameters\n"
+        f"run: {config.max_steps:,} steps of {config.tokens_per_step:,} tokens,"
+        f" {config.max_steps * config.tokens_per_step / tokens:.1f} times through {quantity(tokens)} tokens,"
+        f" on {resolved.device} in {resolved.precision}{', compiled' if resolved.compile == 'on' else ''}{shared}"
+    )
+
+
+def _facts(run: Run, command: str) -> dict[str, Any]:
     """What run.json says of how a run came to be."""
-    facts = machine(run.trainer.device)
+    facts = machine_facts(run.trainer.device)
     return {
         "groundup": facts.pop("groundup"),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": command,
         "job": job(),
         "machine": facts,
-        "resolved": run.resolved,
+        "resolved": run.resolved.to_dict(),
         "data_fingerprint": run.dataset.index.fingerprint,
     }
 
@@ -227,55 +251,3 @@ def opening(run: Run) -> str:
             continue
         return prompt
     return run.tokenizer.decode(run.dataset.split("val").read(0, 0, 1))
-
-
-def _finish(run: Run, config: TrainConfig, facts: dict[str, Any], log: Logger, prompt: str, console: Console) -> None:
-    """The end of a whole run: best weights to model/, the table of losses, a scene, the report, what to do next."""
-    state, run_dir = run.trainer.state, config.run_dir
-    model = build_model(run.trainer.model.config).to(run.trainer.device)
-    model.load_state_dict(run.store.load_best().model)
-    info = {"step": state.best_step, "val_loss": state.best_loss, "data": config.data.source}
-    save_model(run_dir / "model", model, run.tokenizer, info)
-
-    part = f"{config.eval.max_tokens:,} tokens of the split" if config.eval.max_tokens else "the whole split"
-    table = Table(title=f"validation loss, nats per token ({part})", title_justify="left")
-    table.add_column("model")
-    table.add_column("parameters", justify="right")
-    table.add_column("loss", justify="right")
-    if facts["bigram_loss"] is not None:
-        table.add_row("bigram", f"{run.tokenizer.vocab_size**2:,}", f"{facts['bigram_loss']:.4f}")
-    table.add_row(f"GPT, step {state.best_step}", f"{facts['parameters']:,}", f"{state.best_loss:.4f}")
-    console.print(table)
-
-    scene = TextGenerator(model, run.tokenizer).generate(prompt, max_new_tokens=400, seed=config.seed)[0]
-    log.write(step=state.step, sample=prompt + scene)
-    console.print(prompt + scene, markup=False, highlight=False, style="cyan")
-    write_report(run_dir)
-    console.print(
-        f"\ntrained {state.step} steps in {clock(state.seconds)}\n"
-        f"{time_line(read_metrics(run_dir / METRICS_FILE)) or ''}\n\nwhat to try next:\n{_next_steps(config, prompt)}",
-        markup=False,
-        highlight=False,
-    )
-
-
-def _next_steps(config: TrainConfig, prompt: str) -> str:
-    """Commands that fit this run, to be copied."""
-    run_dir = shlex.quote(str(config.run_dir))
-    # Generation begins at a line break unless told otherwise, which not every tokenizer knows.
-    speaker = '"JULIET:"' if prompt.startswith("ROMEO") else shlex.quote(prompt)
-    begin = "" if prompt == "\n" else f"--prompt {speaker} "
-    if config == RECIPES.get(config.name):
-        more = f"{config.name} --model.n-layer {config.model.n_layer + 2}"
-    else:
-        more = f"--config {shlex.quote(str(config.run_dir / 'config.json'))} --name longer"
-    return "\n".join(
-        [
-            f"  open {config.run_dir / 'report.html'} in a browser",
-            f"  groundup generate {run_dir} {begin}--temperature 0.8 --stream",
-            f"  groundup generate {run_dir} --interactive",
-            f"  groundup runs list {shlex.quote(str(config.out_dir))}",
-            f"  groundup train {more} --max-steps {2 * config.max_steps}",
-            "  groundup doctor",
-        ]
-    )

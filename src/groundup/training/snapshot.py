@@ -8,34 +8,40 @@ Nothing of it depends on how many ranks there are, but that each has random gene
 another number of them. Ranks that were not there before begin new streams.
 """
 
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from groundup.checkpoint.optimizer_state import flatten_optimizer, load_flat_optimizer
-from groundup.checkpoint.shares import has_shares, read_shares
-from groundup.checkpoint.state import Checkpoint
+from groundup.checkpoint.shares import has_shares, read_shares, write_shares
+from groundup.checkpoint.state import Checkpoint, CheckpointStore, Contents
 from groundup.config.errors import UserError
 from groundup.data.loader import TrainBatches
-from groundup.distributed.parallel import share, shares
+from groundup.distributed.parallel import is_sharded, is_share, share, shares, whole_state
 from groundup.distributed.ranks import World
-from groundup.model.lora import lora_state
+from groundup.model.build import build_model
+from groundup.model.gpt import GPT
+from groundup.model.lora import lora_state, merge_lora
 from groundup.runtime.seed import capture_rng, restore_rng, seed_rank
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import FILE as TOKENIZER_FILE
 from groundup.tokenizer.io import load_tokenizer
+from groundup.training.machine import Resolved
 from groundup.training.state import TrainState
 from groundup.training.trainer import Trainer
 
 
 def capture(
-    trainer: Trainer, batches: TrainBatches, resolved: dict[str, Any]
-) -> tuple[dict[str, dict[str, Tensor]], dict[str, Any]]:
-    """Tensors by part, and JSON values, for `CheckpointStore.save`; every rank must ask.
+    trainer: Trainer, batches: TrainBatches, resolved: Resolved, tokenizer: Tokenizer
+) -> tuple[Contents | None, dict[str, Tensor]]:
+    """All that a checkpoint of this moment holds; every rank must ask.
 
-    What a rank has only a share of stays so: rank 0 need not have room for the state of all.
+    Returns:
+        What rank 0 saves (None on the others), and what each rank has only a share of: such a tensor stays in its
+        shares, as rank 0 need not have room for the state of all.
     """
     world = trainer.world
     tensors: dict[str, dict[str, Tensor]] = {_rng(rank): {} for rank in range(world.size)}
@@ -43,21 +49,57 @@ def capture(
         for rank, generator in enumerate(world.gather(own)):
             tensors[_rng(rank)][name] = generator
     optimizers = []
+    own_shares: dict[str, Tensor] = {}
     for i, optimizer in enumerate(trainer.optimizers):
         moments, values = flatten_optimizer(optimizer)
-        tensors[f"optimizer{i}"] = moments
+        part = f"optimizer{i}"
+        tensors[part] = {name: t for name, t in moments.items() if not is_share(t)}
+        own_shares |= {f"{part}/{name}": t for name, t in moments.items() if is_share(t)}
         optimizers.append(values)
     if lora := lora_state(trainer.model.state_dict()):
         tensors["lora"] = lora
-    state = {
-        "train": trainer.state.to_dict(),
-        "data": batches.state_dict(),
-        "optimizers": optimizers,
-        "scaler": trainer.scaler.state_dict(),
-        "guard": trainer.guard.state_dict(),
-        "resolved": resolved,
-    }
-    return tensors, state
+    model = whole_state(trainer.model.state_dict(), keep=world.is_main)
+    if not world.is_main:
+        return None, own_shares
+    contents = Contents(
+        step=trainer.state.step,
+        config=trainer.model.config,
+        model=merge_lora(model),
+        tokenizer=tokenizer,
+        tensors=tensors,
+        state={
+            "train": trainer.state.to_dict(),
+            "data": batches.state_dict(),
+            "optimizers": optimizers,
+            "scaler": trainer.scaler.state_dict(),
+            "guard": trainer.guard.state_dict(),
+            "resolved": replace(resolved, micro_batch_size=trainer.micro_batch_size).to_dict(),
+        },
+        is_best=trainer.state.best_step == trainer.state.step,
+    )
+    return contents, own_shares
+
+
+def save_together(
+    store: CheckpointStore, world: World, contents: Contents | None, own_shares: dict[str, Tensor]
+) -> None:
+    """Rank 0 makes the folder and vouches for it; each rank writes what it alone holds."""
+    if contents is None:
+        write_shares(Path(world.broadcast(None)), own_shares, world)
+        return
+    store.save(contents, lambda folder: write_shares(Path(world.broadcast(str(folder))), own_shares, world))
+
+
+def whole_model(trainer: Trainer) -> GPT | None:
+    """A model that can compute on rank 0 alone; None on the others. Every rank must ask."""
+    if not is_sharded(trainer.model):
+        return trainer.model if trainer.world.is_main else None
+    weights = whole_state(trainer.model.state_dict(), keep=trainer.world.is_main)
+    if not trainer.world.is_main:
+        return None
+    model = build_model(trainer.model.config).to(trainer.device)
+    model.load_state_dict(weights)
+    return model
 
 
 def restore(

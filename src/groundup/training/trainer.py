@@ -1,4 +1,4 @@
-"""The loop. Read `fit`, then `train_step`; everything else is setting up and looking on.
+"""The loop. Read `fit`, then `train_step`, then `accumulate`; everything else is setting up and messages.
 
 One optimizer step is: learning rate, micro-steps (forward and backward), clip, check, update. The loss of a step
 is the mean over all of its tokens, whatever the number of micro-steps and of ranks: each rank takes the mean over its
@@ -17,18 +17,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from groundup.config.errors import UserError
-from groundup.distributed.parallel import average_gradients, sync_gradients, whole
+from groundup.distributed.parallel import sync_gradients, whole
 from groundup.distributed.ranks import World
+from groundup.distributed.signals import StopRequest
 from groundup.model.gpt import GPT
 from groundup.optim.build import set_lr
-from groundup.runtime.memory import is_out_of_memory, release_cached
 from groundup.runtime.precision import Precision
-from groundup.runtime.seed import capture_rng, restore_rng
+from groundup.runtime.timing import DATA, FORWARD_BACKWARD, OPTIMIZER, StepClock
 from groundup.training.guard import Guard
-from groundup.training.micro_batch import next_smaller, nothing_fits
-from groundup.training.signals import StopRequest
 from groundup.training.state import TrainState
-from groundup.training.timing import DATA, FORWARD_BACKWARD, OPTIMIZER, StepClock
 
 
 class Batches(Protocol):
@@ -36,6 +33,9 @@ class Batches(Protocol):
 
     def next_batch(self) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
         """Ids and the ids that follow them."""
+
+    def fetch_ahead(self) -> None:
+        """Get ready what `next_batch` will return."""
 
     def restart(self, consumed: int, *, micro_batch_size: int | None = None) -> None:
         """Go on after so many samples of all ranks, by micro-batches of another size."""
@@ -54,16 +54,16 @@ class StepMetrics:
     seconds: float
     """Wall time of the step."""
     parts: dict[str, float] = field(default_factory=dict)
-    """Seconds by part (`training.timing`); on a GPU those that have become known during this step."""
+    """Seconds by part (`runtime.timing`); on a GPU those that have become known during this step."""
     notes: tuple[str, ...] = ()
     """What a person should know of this step."""
 
 
-class Callback(Protocol):
-    """Looks on, and acts between steps. A callback never changes the numbers of a run."""
+class Callback:
+    """Acts between steps, and never changes the numbers of a run. `training.between_steps` says which, and when."""
 
     def on_fit_start(self, trainer: "Trainer") -> None:
-        """Before the first step."""
+        """Before the first step of this session."""
 
     def on_step_end(self, trainer: "Trainer", metrics: StepMetrics) -> None:
         """After each step; `trainer.state` already counts it."""
@@ -99,9 +99,11 @@ class Trainer:
     """The ranks that share each step; alone by default."""
     guard: Guard = field(default_factory=Guard)
     """Decides whether a step changes the weights."""
-    halves: bool = False
-    """Whether a step that runs out of memory is made again by micro-batches of half the size. The loss module is then
-    not DDP's: a rank that fails in the middle of an exchange would leave the others waiting."""
+    gradients: Callable[["Trainer"], Tensor] = lambda trainer: trainer.accumulate()
+    """Leaves the gradients of a step in the parameters and returns this rank's loss: `accumulate`, or one of
+    `training.retry`, which know what to do when memory runs out."""
+    notes: list[str] = field(default_factory=list)
+    """What a person should know of the step that is being made."""
     clock: StepClock = field(init=False)
 
     def __post_init__(self) -> None:
@@ -121,21 +123,6 @@ class Trainer:
         for callback in self.callbacks:
             callback.on_fit_end(self)
 
-    @property
-    def finished(self) -> bool:
-        """Whether there is no step left to make, now or because of a stop request."""
-        return self.state.step >= self.max_steps or self.stop.requested
-
-    @property
-    def micro_batch_size(self) -> int:
-        """Sequences per forward pass of one rank."""
-        return self._samples // self.grad_accum_steps
-
-    @property
-    def _samples(self) -> int:
-        """Sequences per step of one rank."""
-        return self.tokens_per_step // self.world.size // self.model.config.block_size
-
     def train_step(self) -> StepMetrics:
         """Make one optimizer step.
 
@@ -147,63 +134,31 @@ class Trainer:
         lr_scale = self.lr_scale(self.state.step)
         set_lr(self.optimizers, lr_scale)
 
-        own_loss, notes = self._gradients()
+        own_loss = self.gradients(self)
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
+        own_norm = self._clip_gradients()
         # One exchange and one wait for the device: the guards of all ranks see the same two numbers.
-        both = self.world.mean(torch.stack([own_loss, self._clip()]))
-        verdict = self.guard.judge(*both.tolist(), scaled=self.scaler.is_enabled())
-        if verdict.act == "stop":
-            self._refuse(verdict.reason, own_loss)
-        if verdict.reason:
-            done = ", skipped" if verdict.act == "skip" else ""
-            notes.append(f"step {self.state.step + 1}: {verdict.reason}{done} ({self._place})")
-        if verdict.act == "go":
-            for optimizer in self.optimizers:
-                self.scaler.step(optimizer)
-        self.state.skipped_steps += verdict.act == "skip"
-        if self.scaler.is_enabled():
-            self.scaler.update()
+        both = self.world.mean(torch.stack([own_loss, own_norm]))
+        loss, grad_norm = both.tolist()
+        act = self._judge(loss, grad_norm, own_loss)
         for optimizer in self.optimizers:
+            if act == "go":
+                self.scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
+        self.scaler.update()
         self.clock.lap(OPTIMIZER)
 
         seconds = time.perf_counter() - start
         self.state.step += 1
         self.state.tokens_seen += self.tokens_per_step
         self.state.seconds += seconds
-        return StepMetrics(both[0], both[1], lr_scale, seconds, self.clock.take(), tuple(notes))
+        if act == "skip":
+            self.state.skipped_steps += 1
+        notes, self.notes = tuple(self.notes), []
+        return StepMetrics(both[0], both[1], lr_scale, seconds, self.clock.take(), notes)
 
-    def _gradients(self) -> tuple[Tensor, list[str]]:
-        """Compute the gradients of a step; with `halves`, by as many micro-steps as memory asks for.
-
-        Returns:
-            The mean loss over this rank's tokens, and notes.
-        """
-        if not self.halves:
-            try:
-                return self._accumulate(), []
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                raise self._too_large() from error
-        notes: list[str] = []
-        while True:
-            generators = capture_rng()
-            loss = self._accumulate_or_fail()
-            if not self.world.max(int(loss is None)):
-                assert loss is not None
-                average_gradients(self.model, self.world)
-                return loss, notes
-            before = self.micro_batch_size
-            self._halve()
-            restore_rng(generators)
-            notes.append(
-                f"step {self.state.step + 1}: out of memory with micro-batches of {before} sequences;"
-                f" from here on they are of {self.micro_batch_size}"
-            )
-
-    def _accumulate(self) -> Tensor:
+    def accumulate(self) -> Tensor:
         """Forward and backward over this rank's tokens; returns their mean loss."""
         loss = torch.zeros((), device=self.device)
         for micro_step in range(self.grad_accum_steps):
@@ -216,39 +171,11 @@ class Trainer:
                 self.scaler.scale(micro_loss).backward()
             loss += micro_loss.detach()
             self.clock.lap(FORWARD_BACKWARD)
+            self.batches.fetch_ahead()  # a GPU is still computing
+        self.clock.lap(DATA)
         return loss
 
-    def _accumulate_or_fail(self) -> Tensor | None:
-        """None when memory ran out. What the attempt held is free again once its error is gone, so: a function."""
-        try:
-            return self._accumulate()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return None
-
-    def _halve(self) -> None:
-        """Go back to the beginning of the step, with smaller micro-batches and no gradients."""
-        smaller = next_smaller(self.micro_batch_size, self._samples)
-        if not smaller:
-            raise nothing_fits()
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        release_cached(self.device)
-        self.grad_accum_steps = self._samples // smaller
-        self.batches.restart(self._first_sample, micro_batch_size=smaller)
-
-    def _too_large(self) -> UserError:
-        """A micro-batch of a fixed size that does not fit."""
-        smaller = next_smaller(self.micro_batch_size, self._samples)
-        if not smaller:
-            return nothing_fits()
-        return UserError(
-            f"step {self.state.step + 1}: out of memory with micro-batches of {self.micro_batch_size} sequences; use"
-            f" --runtime.micro-batch-size {smaller} (tokens_per_step stays), or auto"
-        )
-
-    def _clip(self) -> Tensor:
+    def _clip_gradients(self) -> Tensor:
         """Scale the gradient down to grad_clip; returns its norm before. One that is not finite is left as it is."""
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
@@ -258,17 +185,38 @@ class Trainer:
         return norm
 
     @property
-    def _first_sample(self) -> int:
-        """Samples of the stream before this step's."""
-        return self.state.tokens_seen // self.model.config.block_size
+    def finished(self) -> bool:
+        """Whether there is no step left to make, now or because of a stop request."""
+        return self.state.step >= self.max_steps or self.stop.requested
 
     @property
-    def _place(self) -> str:
-        """Which samples of the stream a step learns from: where to look for what is wrong with them."""
-        first = self._first_sample
-        return f"samples {first} to {first + self.tokens_per_step // self.model.config.block_size - 1}"
+    def samples_per_step(self) -> int:
+        """Sequences per step, over all ranks."""
+        return self.tokens_per_step // self.model.config.block_size
 
-    def _refuse(self, reason: str, own_loss: Tensor) -> NoReturn:
+    @property
+    def micro_batch_size(self) -> int:
+        """Sequences per forward pass of one rank."""
+        return self.samples_per_step // self.world.size // self.grad_accum_steps
+
+    @property
+    def first_sample(self) -> int:
+        """Samples of the stream before those of the next step."""
+        return self.state.tokens_seen // self.model.config.block_size
+
+    def _judge(self, loss: float, grad_norm: float, own_loss: Tensor) -> str:
+        """Ask the guard: go or skip, the same on all ranks; a stop ends the run here."""
+        verdict = self.guard.judge(loss, grad_norm, scaled=self.scaler.is_enabled())
+        # Where to look for what is wrong with the data.
+        place = f"samples {self.first_sample} to {self.first_sample + self.samples_per_step - 1}"
+        if verdict.act == "stop":
+            self._refuse(verdict.reason, place, own_loss)
+        if verdict.reason:
+            done = ", skipped" if verdict.act == "skip" else ""
+            self.notes.append(f"step {self.state.step + 1}: {verdict.reason}{done} ({place})")
+        return verdict.act
+
+    def _refuse(self, reason: str, place: str, own_loss: Tensor) -> NoReturn:
         """Stop before the weights change, on every rank; name what can be named."""
         losses = self.world.gather(own_loss.cpu())
         ranks = [str(rank) for rank, own in enumerate(losses) if not own.isfinite()] if len(losses) > 1 else []
@@ -276,7 +224,7 @@ class Trainer:
         where = [
             *([f"on rank {', '.join(ranks)}"] if ranks else []),
             *([f"first in {culprit}"] if culprit else []),
-            self._place,
+            place,
         ]
         raise UserError(
             f"step {self.state.step + 1}: {reason} ({'; '.join(where)}); the weights are those of the step before."

@@ -214,6 +214,7 @@ def test_json_is_written_for_people_and_strict():
 def test_older_names_of_keys_are_read():
     values = to_dict(RECIPES["shakespeare"])
     values["runtime"]["products"] = values["runtime"].pop("matmul")
+    values["runtime"]["compare_every"] = values["runtime"].pop("check_replicas_every")
     assert from_dict(TrainConfig, values) == RECIPES["shakespeare"]
     values["runtime"] |= {"matmul": "auto"}
     with pytest.raises(UserError, match=r"unknown config key runtime\.products|given twice"):

@@ -22,10 +22,10 @@ def batches(split, **options):
     return TrainBatches(split, **{"block_size": 16, "micro_batch_size": 4, "seed": 5, **options})
 
 
-def stream_hash(split, *, world_size, micro_batch_size, n_samples):
+def stream_hash(split, *, world_size, micro_batch_size, n_samples, **options):
     """What all ranks together learn from, micro-step after micro-step."""
     ranks = [
-        batches(split, micro_batch_size=micro_batch_size, rank=rank, world_size=world_size)
+        batches(split, micro_batch_size=micro_batch_size, rank=rank, world_size=world_size, **options)
         for rank in range(world_size)
     ]
     digest = hashlib.sha256()
@@ -92,10 +92,9 @@ def test_an_epoch_sees_no_token_twice_and_almost_all(split):
 
 
 @pytest.mark.parametrize("in_memory", [0, 1 << 30])
-def test_memory_and_disk_give_the_same(split, monkeypatch, in_memory):
+def test_memory_and_disk_give_the_same(split, in_memory):
     expected = stream_hash(split, world_size=1, micro_batch_size=4, n_samples=100)
-    monkeypatch.setattr(loader, "IN_MEMORY_BYTES", in_memory)
-    assert stream_hash(split, world_size=1, micro_batch_size=4, n_samples=100) == expected
+    assert stream_hash(split, world_size=1, micro_batch_size=4, n_samples=100, in_memory_bytes=in_memory) == expected
 
 
 @pytest.mark.fault(
@@ -108,6 +107,29 @@ def test_memory_and_disk_give_the_same(split, monkeypatch, in_memory):
     "the loader goes on anywhere with another number of ranks, of 1, 2 and 4",
     "the samples that were to come, shared out among them",
 )
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from(["next", "ahead", "restart", "save"]), max_size=60), st.sampled_from([1, 2]))
+def test_what_is_only_fetched_ahead_is_not_counted(make_split_once, actions, world_size):
+    """A stream that fetches ahead at any moment, beside one that never does."""
+    options = {"rank": world_size - 1, "world_size": world_size}
+    plain, eager = (batches(make_split_once, **options) for _ in range(2))
+    for action in actions:
+        if action == "ahead":
+            eager.fetch_ahead()
+        elif action == "next":
+            for a, b in zip(plain.next_batch(), eager.next_batch(), strict=True):
+                assert torch.equal(a, b)
+        elif action == "restart":
+            plain.restart(8, micro_batch_size=2)
+            eager.restart(8, micro_batch_size=2)
+        else:
+            state = json.loads(json.dumps(eager.state_dict()))
+            eager = batches(make_split_once, **options, micro_batch_size=plain.micro_batch_size)
+            eager.load_state_dict(state)
+        assert eager.state_dict() == plain.state_dict()
+        assert eager.epoch == plain.epoch
+
+
 @settings(max_examples=25, deadline=None)
 @given(before=st.integers(0, 120), worlds=st.tuples(st.sampled_from([1, 2, 4]), st.sampled_from([1, 2, 4])))
 def test_a_stream_goes_on_where_it_stood(make_split_once, before, worlds):

@@ -4,6 +4,8 @@ import types
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from groundup.config.errors import UserError
 from groundup.distributed.ranks import World
@@ -11,7 +13,7 @@ from groundup.evaluation.benchmarks import measure_choices
 from groundup.evaluation.examples import ChoiceExample
 from groundup.evaluation.loss import LossResult
 from groundup.evaluation.scoring import Question
-from groundup.training.callbacks import Checkpoint, Evaluate, HellaSwag, LogMetrics, Sample
+from groundup.training.callbacks import Evaluate, Every, HellaSwag, LogMetrics, Sample, SaveCheckpoints
 from groundup.training.state import TrainState
 from groundup.training.trainer import StepMetrics
 
@@ -68,7 +70,7 @@ def notes():
 
 
 def log_metrics(notes, **changes):
-    values = {"every": 4, "lr": 0.01, "flops_per_token": 6.0, "peak_flops": 2400.0}
+    values = {"when": Every(4, first=1, last=True), "lr": 0.01, "flops_per_token": 6.0, "peak_flops": 2400.0}
     return LogMetrics(log=notes, display=notes, **{**values, **changes})
 
 
@@ -119,9 +121,15 @@ def test_without_a_known_peak_there_is_no_mfu(notes):
     assert notes.updates[0]["mfu"] is None
 
 
-def evaluate(notes, losses, *, every=4):
+def evaluate(notes, losses, *, from_start=False):
     values = iter(losses)
-    return Evaluate(measure=lambda: LossResult(next(values), 1, 2.0), every=every, log=notes, display=notes)
+    return Evaluate(
+        when=Every(4, first=0, last=True),
+        measure=lambda: LossResult(next(values), 1, 2.0),
+        from_start=from_start,
+        log=notes,
+        display=notes,
+    )
 
 
 def test_evaluates_before_the_first_step_every_nth_and_after_the_last_once(notes):
@@ -149,8 +157,14 @@ def test_a_resumed_run_does_not_evaluate_where_it_stopped(notes):
 @pytest.mark.parametrize("loss", [math.nan, math.inf, 5.0])
 def test_no_better_loss_is_not_the_best(notes, loss):
     trainer = FakeTrainer(4)
-    trainer.run(evaluate(notes, [5.0, loss]))
+    trainer.run(evaluate(notes, [5.0, loss], from_start=True))
     assert (trainer.state.best_loss, trainer.state.best_step) == (5.0, 0)
+
+
+def test_random_weights_are_never_the_best(notes):
+    trainer = FakeTrainer(8)
+    trainer.run(evaluate(notes, [3.0, 5.0, 6.0]))
+    assert (trainer.state.best_loss, trainer.state.best_step) == (5.0, 4)
 
 
 def test_samples_between_but_not_at_the_end(notes, monkeypatch):
@@ -165,7 +179,9 @@ def test_samples_between_but_not_at_the_end(notes, monkeypatch):
             return [" and so on"]
 
     monkeypatch.setattr("groundup.training.callbacks.TextGenerator", Generator)
-    sample = Sample(tokenizer="tokenizer", prompt="O", every=3, max_new_tokens=7, seed=9, log=notes, display=notes)
+    sample = Sample(
+        tokenizer="tokenizer", prompt="O", when=Every(3), max_new_tokens=7, seed=9, log=notes, display=notes
+    )
     FakeTrainer(9).run(sample)
     assert notes.rows == [{"step": step, "sample": "O and so on"} for step in (3, 6)]
     assert notes.quotes == ["O and so on"] * 2
@@ -185,11 +201,7 @@ class Store:
         self.waits += 1
 
     def save(self, contents):
-        step = contents.step
-        assert (contents.config, contents.tokenizer) == ("config", "tokenizer")
-        assert (contents.tensors, contents.state) == ({"t": {"x": step}}, {"s": step})
-        assert contents.model["w"].item() == step
-        self.saved.append((step, contents.is_best))
+        self.saved.append((contents.step, contents.is_best))
 
     def reserve(self, contents):
         self.saved.append(f"reserve {contents.step}")
@@ -199,10 +211,12 @@ class Store:
         self.saved.append("later")
 
 
-def checkpoint(store, every=4, **options):
-    return Checkpoint(store=store, every=every, tokenizer="tokenizer",
-                      snapshot=lambda trainer: ({"t": {"x": trainer.state.step}}, {"s": trainer.state.step}),
-                      **options)  # fmt: skip
+def checkpoint(store, **options):
+    def capture(trainer):
+        step = trainer.state.step
+        return types.SimpleNamespace(step=step, is_best=trainer.state.best_step == step), {}
+
+    return SaveCheckpoints(store=store, when=Every(4), capture=capture, **options)
 
 
 def test_saves_every_nth_step_and_the_last_once():
@@ -222,7 +236,7 @@ def test_in_the_background_all_but_the_last():
     assert store.waits == 2
     assert said == []
     store.busy = True
-    FakeTrainer(8).run(checkpoint(store, background=True, say=said.append))
+    FakeTrainer(10).run(checkpoint(store, background=True, say=said.append))
     assert said == [f"step {n}: waiting until the checkpoint before it is written" for n in (4, 8)]
 
 
@@ -258,6 +272,25 @@ def test_a_new_best_is_saved_at_once_and_marked():
     assert store.saved == [(3, True), (4, False)]
 
 
+def test_what_a_run_begins_with_is_saved_where_it_may_stay_the_best():
+    store, trainer = Store(), FakeTrainer(5)
+    trainer.state.best_step = 0
+    trainer.run(checkpoint(store, from_start=True))
+    assert store.saved == [(0, True), (4, False), (5, False)]
+    store = Store()
+    FakeTrainer(6, start=5).run(checkpoint(store, from_start=True))
+    assert store.saved == [(6, False)]
+
+
+@given(n=st.integers(0, 6), first=st.none() | st.integers(0, 3), last=st.booleans(), steps=st.integers(1, 20))
+def test_every_is_what_it_says(n, first, last, steps):
+    """Against the steps written out one by one."""
+    due = {first, *([k * n for k in range(1, steps + 1)] if n else [])} - {steps} | ({steps} if last else set())
+    trainer = FakeTrainer(steps)
+    for trainer.state.step in range(steps + 1):
+        assert Every(n, first=first, last=last)(trainer) == (trainer.state.step in due)
+
+
 def test_hellaswag_is_measured_every_nth_step_and_after_the_last(notes, tiny_model):
     """By the model itself, in evaluation mode, under the precision of the run."""
     entered = []
@@ -270,7 +303,7 @@ def test_hellaswag_is_measured_every_nth_step_and_after_the_last(notes, tiny_mod
     trainer = FakeTrainer(7)
     trainer.model, trainer.precision = tiny_model.train(), types.SimpleNamespace(autocast=autocast)
     examples = [ChoiceExample(Question([n, n + 1], [[n], [5, 6], [n + 2]]), n % 3) for n in range(6)]
-    trainer.run(HellaSwag(examples=examples, every=3, log=notes, display=notes))
+    trainer.run(HellaSwag(examples=examples, when=Every(3, last=True), log=notes, display=notes))
     expected = measure_choices(tiny_model, examples)
     assert [row["step"] for row in notes.rows] == [3, 6, 7]
     for row in notes.rows:

@@ -8,15 +8,16 @@ import torch
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.config.train import OptimConfig
+from groundup.distributed.signals import StopRequest
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
 from groundup.optim.build import build_optimizers
 from groundup.runtime.precision import Precision
 from groundup.training.guard import Guard
-from groundup.training.signals import StopRequest
+from groundup.training.retry import or_explain, or_shrink
 from groundup.training.state import TrainState
-from groundup.training.trainer import Trainer
+from groundup.training.trainer import Callback, Trainer
 
 CPU = torch.device("cpu")
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, vocab_size=11)
@@ -34,6 +35,9 @@ class Stream:
         rows = self.rows[self.at : self.at + self.size]
         self.at += self.size
         return rows[:, :-1], rows[:, 1:]
+
+    def fetch_ahead(self):
+        """There is nothing to wait for."""
 
     def restart(self, consumed, *, micro_batch_size=None):
         self.at, self.size = consumed, micro_batch_size or self.size
@@ -143,7 +147,7 @@ def test_nothing_that_is_not_finite_reaches_the_weights(what, value):
     assert run.state.step == 1
 
 
-class Watcher:
+class Watcher(Callback):
     def __init__(self, stop_at=None):
         self.seen, self.stop_at = [], stop_at
 
@@ -300,7 +304,7 @@ def always(limit):
 @pytest.mark.parametrize("backward", [False, True])
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
 def test_what_does_not_fit_is_halved_and_nothing_changes(dtype, bound, backward, record_property):
-    run = limited(always(3), backward=backward, micro=12, halves=True, dtype=dtype)
+    run = limited(always(3), backward=backward, micro=12, gradients=or_shrink, dtype=dtype)
     plain = trainer(micro=12, dtype=dtype)
     gradients, steps = [], []
     for one in (run, plain):
@@ -327,7 +331,9 @@ def test_what_does_not_fit_is_halved_and_nothing_changes(dtype, bound, backward,
 @pytest.mark.parametrize("call", range(3, 7))
 def test_a_step_is_made_again_with_the_same_dropout_and_no_half_of_a_gradient(call, backward):
     """Memory falls short in any micro-step of the second step, against a run that had the smaller size by then."""
-    run = limited([8] * call + [2] + [8] * 20, backward=backward, micro=4, accumulate=3, halves=True, dropout=0.3)
+    run = limited(
+        [8] * call + [2] + [8] * 20, backward=backward, micro=4, accumulate=3, gradients=or_shrink, dropout=0.3
+    )
     plain = trainer(micro=4, accumulate=3, dropout=0.3)
     for one, again in ((run, False), (plain, True)):
         torch.manual_seed(5)
@@ -355,7 +361,7 @@ def test_a_step_is_made_again_with_the_same_dropout_and_no_half_of_a_gradient(ca
     ],
 )
 def test_a_fixed_size_that_does_not_fit_is_one_line(error):
-    run = trainer(micro=6, accumulate=2)
+    run = trainer(micro=6, accumulate=2, gradients=or_explain)
 
     def fail(idx, targets):
         raise error
@@ -371,17 +377,18 @@ def test_a_fixed_size_that_does_not_fit_is_one_line(error):
     assert all(torch.equal(p, before[name]) for name, p in run.model.state_dict().items())
 
 
-@pytest.mark.parametrize("halves", [True, False])
-def test_one_sequence_too_many_is_one_line(halves):
-    run = limited(always(0), micro=4 if halves else 1, halves=halves)
+@pytest.mark.parametrize("gradients", [or_shrink, or_explain])
+def test_one_sequence_too_many_is_one_line(gradients):
+    shrinks = gradients is or_shrink
+    run = limited(always(0), micro=4 if shrinks else 1, gradients=gradients)
     with pytest.raises(UserError, match=r"out of memory even with one sequence at a time; --runtime\.recompute"):
         run.train_step()
-    assert run.loss_module.sizes == ([4, 2, 1] if halves else [1])
+    assert run.loss_module.sizes == ([4, 2, 1] if shrinks else [1])
 
 
 def test_other_errors_are_not_taken_for_memory():
-    for halves in (True, False):
-        run = trainer(halves=halves)
+    for gradients in (or_shrink, or_explain):
+        run = trainer(gradients=gradients)
         run.loss_module.forward = lambda idx, targets: 1 // 0
         with pytest.raises(ZeroDivisionError):
             run.train_step()

@@ -3,8 +3,8 @@ import types
 import pytest
 import torch
 
-from groundup.training import timing
-from groundup.training.timing import DATA, FORWARD_BACKWARD, OPTIMIZER, StepClock
+from groundup.runtime import timing
+from groundup.runtime.timing import DATA, FORWARD_BACKWARD, OPTIMIZER, StepClock
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -1,4 +1,4 @@
-"""Turn Ctrl-C and SIGTERM into a request to stop after the current step."""
+"""Turn Ctrl-C, SIGTERM and SIGHUP into a request to stop after the current step."""
 
 import signal
 import time
@@ -7,15 +7,20 @@ from types import FrameType, TracebackType
 from groundup.distributed.ranks import World
 
 AGAIN = 5.0
-"""Seconds within which a second SIGTERM is the first one told twice."""
+"""Seconds within which SIGTERM or SIGHUP told again is the same request."""
+
+
+_ENDS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals that ask a process to end; Windows has no SIGHUP."""
 
 
 class StopRequest:
-    """While entered, the first SIGINT or SIGTERM is a request; a second one acts at once, as without us.
+    """While entered, the first SIGINT, SIGTERM or SIGHUP is a request; a second one acts at once, as without us.
 
     A run that stops between steps saves a checkpoint it can continue from; a scheduler that preempts a job sends
     SIGTERM and gives it seconds to do just that. It may send it to a process and to the torchrun above, which passes it
-    on: SIGTERM told again within `AGAIN` seconds is the same request.
+    on; a terminal that closes sends SIGHUP, and so does its shell. So either of the two, told again within `AGAIN`
+    seconds, is the same request. A signal that the process ignores (nohup, disown) stays ignored.
     """
 
     def __init__(self) -> None:
@@ -33,7 +38,7 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """128 + signal, the shell's convention: 130 for Ctrl-C, 143 for SIGTERM."""
+        """128 + signal, the shell's convention: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
         return 128 + (self.signum or 0)
 
     def agree(self, world: World) -> None:
@@ -45,7 +50,7 @@ class StopRequest:
         if not self.heard:
             self.heard, self._since = signum, time.monotonic()
             return
-        if signum == self.heard == signal.SIGTERM and time.monotonic() - self._since < AGAIN:
+        if signum == self.heard != signal.SIGINT and time.monotonic() - self._since < AGAIN:
             return
         self._restore()
         signal.raise_signal(signum)
@@ -56,7 +61,9 @@ class StopRequest:
         self._previous.clear()
 
     def __enter__(self) -> "StopRequest":
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _ENDS:
+            if signal.getsignal(number) is signal.SIG_IGN:
+                continue
             self._previous[number] = signal.signal(number, self._handle)
         return self
 

@@ -1,4 +1,4 @@
-from groundup.training.earlier import set_aside
+from groundup.training.run import set_aside
 
 
 def test_nothing_there_is_nothing_done(tmp_path):

@@ -3,10 +3,10 @@ import signal
 import pytest
 
 from groundup.distributed.ranks import World
-from groundup.training.signals import AGAIN, StopRequest
+from groundup.distributed.signals import AGAIN, StopRequest
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_is_a_request(number):
     with StopRequest() as stop:
         assert not stop.requested
@@ -27,21 +27,33 @@ def test_the_second_ctrl_c_acts_at_once():
     assert stop.exit_code == 130
 
 
-def test_a_sigterm_that_is_passed_on_twice_is_one_request(monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_what_is_passed_on_twice_is_one_request(monkeypatch, number):
     seen, now = [], 100.0
-    monkeypatch.setattr("groundup.training.signals.time.monotonic", lambda: now)
-    before = signal.signal(signal.SIGTERM, lambda number, frame: seen.append(number))
+    monkeypatch.setattr("groundup.distributed.signals.time.monotonic", lambda: now)
+    before = signal.signal(number, lambda signum, frame: seen.append(signum))
     try:
         with StopRequest() as stop:
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(number)
             now += AGAIN / 2
-            signal.raise_signal(signal.SIGTERM)
-            assert (stop.heard, seen) == (signal.SIGTERM, [])
+            signal.raise_signal(number)
+            assert (stop.heard, seen) == (number, [])
             now += AGAIN
-            signal.raise_signal(signal.SIGTERM)
-            assert seen == [signal.SIGTERM]
+            signal.raise_signal(number)
+            assert seen == [number]
     finally:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(number, before)
+
+
+def test_a_signal_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            stop.agree(World())
+            assert not stop.requested
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_after_a_request_the_other_signal_acts_at_once_too():
@@ -58,7 +70,7 @@ def test_after_a_request_the_other_signal_acts_at_once_too():
 
 @pytest.mark.parametrize("error", [None, RuntimeError])
 def test_handlers_are_put_back(error):
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = [signal.getsignal(number) for number in numbers]
     try:
         with StopRequest():

@@ -1,0 +1,74 @@
+"""Standard output for a run that must not end because nobody reads it."""
+
+import contextlib
+import os
+import sys
+from typing import TextIO
+
+
+class PatientStream:
+    """A text stream that drops what the system no longer takes: a closed pipe, a full disk, a terminal that is gone.
+
+    The first time that happens it is said on stderr. What the stream's encoding cannot express becomes question marks.
+
+    Args:
+        stream: Where words go; None (a process without standard output) drops all of them.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write, or drop."""
+        if self._stream is not None:
+            try:
+                self._stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
+            except (OSError, ValueError) as error:  # ValueError: the stream is closed
+                self._give_up(self._stream, error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, or drop what is held back."""
+        if self._stream is not None:
+            try:
+                self._stream.flush()
+            except (OSError, ValueError) as error:
+                self._give_up(self._stream, error)
+
+    def isatty(self) -> bool:
+        """Whether a terminal reads it."""
+        try:
+            return self._stream is not None and self._stream.isatty()
+        except ValueError:  # closed
+            return False
+
+    @property
+    def encoding(self) -> str:
+        """What characters become bytes by."""
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+    def fileno(self) -> int:
+        """The file descriptor.
+
+        Raises:
+            OSError: There is none.
+        """
+        if self._stream is None:
+            raise OSError("no standard output")
+        return self._stream.fileno()
+
+    def _give_up(self, stream: TextIO, error: Exception) -> None:
+        self._stream = None
+        discard(stream)
+        reason = getattr(error, "strerror", None) or str(error)
+        try:
+            sys.stderr.write(f"groundup: nobody takes what is printed ({reason}); the run goes on with its record\n")
+            sys.stderr.flush()
+        except (OSError, ValueError):
+            discard(sys.stderr)
+
+
+def discard(stream: TextIO) -> None:
+    """Point a stream that refuses what it holds to nowhere: else Python fails on it once more at exit."""
+    with contextlib.suppress(OSError, ValueError):  # ValueError: a stream that is closed, or no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

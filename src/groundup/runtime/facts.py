@@ -1,0 +1,51 @@
+"""Which machine and which versions compute: the facts that numbers depend on."""
+
+import hashlib
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import groundup
+from groundup import __version__
+from groundup.runtime.device import device_name
+
+
+def machine_facts(device: torch.device) -> dict[str, Any]:
+    """The machine and the versions that compute a run."""
+    return {
+        "device": device_name(device),
+        "cpu cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "groundup": __version__ + (f" ({commit})" if (commit := _commit()) else ""),
+    }
+
+
+def code_fingerprint() -> str:
+    """SHA-256 of the source of groundup, with the versions of Python and PyTorch: the same code gives the same."""
+    digest = hashlib.sha256(f"{platform.python_version()} {torch.__version__}".encode())
+    package = Path(groundup.__file__).parent
+    for file in sorted(package.rglob("*.py")):
+        digest.update(f"\0{file.relative_to(package).as_posix()}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _commit() -> str | None:
+    """The commit groundup runs from, when it runs from a checkout."""
+    here = Path(__file__).parent
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(here), "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=5,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()

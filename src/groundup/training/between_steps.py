@@ -1,0 +1,103 @@
+"""What a run does between its steps, when, and in which order: read the list in `callbacks_of` from top to bottom.
+
+After a step its numbers are logged, then the model is evaluated (which decides whether it is the best so far), speaks,
+answers questions, and is saved: whatever comes before the save is in the record when the checkpoint claims it.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+
+from groundup.config.train import TrainConfig
+from groundup.planner.flops import flops_per_token
+from groundup.records.display import Display
+from groundup.runtime.measure import peak_flops
+from groundup.training.build import Run
+from groundup.training.callbacks import (
+    CompareWeights,
+    Evaluate,
+    Every,
+    HellaSwag,
+    LogMetrics,
+    Sample,
+    SaveCheckpoints,
+)
+from groundup.training.loggers import Logger
+from groundup.training.profile import Profile
+from groundup.training.snapshot import capture
+from groundup.training.trainer import Callback
+
+
+def callbacks_of(
+    run: Run, config: TrainConfig, *, log: Logger, display: Display, prompt: str, resumed: bool
+) -> Sequence[Callback]:
+    """The callbacks of a run, in order.
+
+    Args:
+        run: Its built parts.
+        config: The run.
+        log: Where numbers go.
+        display: What the person sees.
+        prompt: What samples continue.
+        resumed: Whether the run begins at a checkpoint.
+    """
+    trainer, ask = run.trainer, config.eval
+    from_start = config.init_from is not None
+    callbacks: list[Callback] = []
+    if config.profile and trainer.world.is_main:  # first, so that its window holds nothing but steps
+        callbacks.append(Profile(folder=config.run_dir / "profile", say=display.say))
+
+    when = Every(config.log_every, first=1, last=True)
+    callbacks.append(_log_metrics(run, config, when, log, display))
+
+    when = Every(ask.every, first=0, last=True)
+    measure = partial(run.measure, trainer.loss_module)
+    callbacks.append(Evaluate(when=when, measure=measure, from_start=from_start, log=log, display=display))
+
+    when = Every(ask.sample_every)  # not after the last step: the run ends with a longer sample
+    callbacks.append(_sample(run, config, when, prompt, log, display))
+
+    if ask.hellaswag_every:
+        when = Every(ask.hellaswag_every, last=True)
+        callbacks.append(HellaSwag(when=when, examples=run.hellaswag, log=log, display=display))
+    if trainer.world.size > 1:
+        callbacks.append(CompareWeights(when=Every(config.runtime.check_replicas_every)))
+
+    when = Every(config.checkpoint.every)  # and at every new best, and where the session ends
+    callbacks.append(
+        SaveCheckpoints(
+            when=when,
+            store=run.store,
+            capture=lambda trainer: capture(trainer, run.batches, run.resolved, run.tokenizer),
+            from_start=from_start and not resumed,
+            background=run.resolved.background,
+            say=display.say,
+        )
+    )
+    return callbacks
+
+
+def _log_metrics(run: Run, config: TrainConfig, when: Every, log: Logger, display: Display) -> LogMetrics:
+    trainer, shape = run.trainer, run.trainer.model.config
+    peak = None
+    if trainer.world.is_main:  # the rank that logs; measuring what MFU is a share of takes a second
+        peak = trainer.world.size * peak_flops(trainer.device, trainer.precision.name)
+    return LogMetrics(
+        when=when,
+        log=log,
+        display=display,
+        lr=config.optim.lr,
+        flops_per_token=flops_per_token(shape, shape.block_size),
+        peak_flops=peak,
+    )
+
+
+def _sample(run: Run, config: TrainConfig, when: Every, prompt: str, log: Logger, display: Display) -> Sample:
+    return Sample(
+        when=when,
+        tokenizer=run.tokenizer,
+        prompt=prompt,
+        max_new_tokens=config.eval.sample_tokens,
+        seed=config.seed,
+        log=log,
+        display=display,
+    )

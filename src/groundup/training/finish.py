@@ -1,0 +1,132 @@
+"""The end of a whole run: the best weights to model/, the table of losses, a scene, the report, what to do next."""
+
+import math
+import shlex
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from groundup.checkpoint.model_folder import save_model
+from groundup.checkpoint.state import Checkpoint
+from groundup.config.presets import RECIPES
+from groundup.config.train import TrainConfig
+from groundup.generation.text import TextGenerator
+from groundup.model.build import build_model
+from groundup.records.display import clock, say
+from groundup.records.history import is_finite, lowest_loss
+from groundup.records.metrics import METRICS_FILE, read_metrics
+from groundup.records.report import time_line, write_report
+from groundup.training.build import Run
+from groundup.training.loggers import Logger
+
+
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What is said of saved weights. All of it comes from the checkpoint that they come from."""
+
+    step: int
+    val_loss: float | None
+    """None where it was not measured at that step, or was not finite."""
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, rows: list[dict[str, Any]]) -> "Label":
+        """The step of a checkpoint, and its loss: its own where it is the best, else that of the record.
+
+        Args:
+            checkpoint: Where the weights come from.
+            rows: The run's metrics.
+        """
+        train = checkpoint.state["train"]
+        losses = [row["val/loss"] for row in rows if row["step"] == train["step"] and "val/loss" in row]
+        loss = train["best_loss"] if train["best_step"] == train["step"] else next(reversed(losses), None)
+        return cls(train["step"], loss if is_finite(loss) and math.isfinite(loss) else None)
+
+
+def finish(run: Run, config: TrainConfig, facts: dict[str, Any], *, log: Logger, prompt: str, console: Console) -> None:
+    """Leave what a whole run leaves; rank 0 alone.
+
+    Args:
+        run: After its last step.
+        config: The run.
+        facts: What run.json says.
+        log: Where the scene goes.
+        prompt: What the scene continues.
+        console: Where to print.
+
+    Raises:
+        UserError: No checkpoint can be read, or the disk refuses.
+    """
+    state, run_dir = run.trainer.state, config.run_dir
+    rows = read_metrics(run_dir / METRICS_FILE)
+    checkpoint = run.store.load_best()
+    label = Label.of(checkpoint, rows)
+    model = build_model(run.trainer.model.config).to(run.trainer.device)
+    model.load_state_dict(checkpoint.model)
+    info = {"step": label.step, "data": config.data.source}
+    save_model(
+        run_dir / "model",
+        model,
+        run.tokenizer,
+        info if label.val_loss is None else {**info, "val_loss": label.val_loss},
+    )
+    console.print(_losses(run, config, facts, label))
+    if warning := _warning(rows, label):
+        say(console, warning)
+
+    scene = TextGenerator(model, run.tokenizer).generate(prompt, max_new_tokens=400, seed=config.seed)[0]
+    log.write(step=state.step, sample=prompt + scene)
+    say(console, prompt + scene, style="cyan")
+    write_report(run_dir)
+    say(
+        console,
+        f"\ntrained {state.step} steps in {clock(state.seconds)}\n"
+        f"{time_line(read_metrics(run_dir / METRICS_FILE)) or ''}\n\nwhat to try next:\n{_next_steps(config, prompt)}",
+    )
+
+
+def _losses(run: Run, config: TrainConfig, facts: dict[str, Any], label: Label) -> Table:
+    part = f"{config.eval.max_tokens:,} tokens of the split" if config.eval.max_tokens else "the whole split"
+    table = Table(title=f"validation loss, nats per token ({part})", title_justify="left")
+    table.add_column("model")
+    table.add_column("parameters", justify="right")
+    table.add_column("loss", justify="right")
+    if facts["bigram_loss"] is not None:
+        table.add_row("bigram", f"{run.tokenizer.vocab_size**2:,}", f"{facts['bigram_loss']:.4f}")
+    loss = "not measured" if label.val_loss is None else f"{label.val_loss:.4f}"
+    table.add_row(f"GPT, step {label.step}", f"{facts['parameters']:,}", loss)
+    return table
+
+
+def _warning(rows: list[dict[str, Any]], label: Label) -> str | None:
+    """One line where training has only made the model worse."""
+    best = lowest_loss(rows)
+    if best.get("step") != 0:
+        return None
+    return (
+        f"warning: no step reached a lower validation loss than the {best['val/loss']:.4f} of step 0; model/ has the"
+        f" weights of step {label.step}. A lower --optim.lr, more --optim.warmup-steps or more text may help"
+    )
+
+
+def _next_steps(config: TrainConfig, prompt: str) -> str:
+    """Commands that fit this run, to be copied."""
+    run_dir = shlex.quote(str(config.run_dir))
+    # Generation begins at a line break unless told otherwise, which not every tokenizer knows.
+    speaker = '"JULIET:"' if prompt.startswith("ROMEO") else shlex.quote(prompt)
+    begin = "" if prompt == "\n" else f"--prompt {speaker} "
+    if config == RECIPES.get(config.name):
+        more = f"{config.name} --model.n-layer {config.model.n_layer + 2}"
+    else:
+        more = f"--config {shlex.quote(str(config.run_dir / 'config.json'))} --name longer"
+    return "\n".join(
+        [
+            f"  open {config.run_dir / 'report.html'} in a browser",
+            f"  groundup generate {run_dir} {begin}--temperature 0.8 --stream",
+            f"  groundup generate {run_dir} --interactive",
+            f"  groundup runs list {shlex.quote(str(config.out_dir))}",
+            f"  groundup train {more} --max-steps {2 * config.max_steps}",
+            "  groundup doctor",
+        ]
+    )
