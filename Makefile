@@ -6,11 +6,12 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 TESTS ?= tests
 SOURCES := src tests docs notebooks runs
 
-.PHONY: demo test check fix docs pictures notebooks faults test-slow test-network test-gpu clean help
+.PHONY: demo test test-room check fix docs pictures notebooks faults test-slow test-network test-gpu clean help
 
 help:
 	@echo "make demo       train a GPT on the plays of Shakespeare and let it speak (minutes, no GPU)"
 	@echo "make test       check and test everything"
+	@echo "make test-room ROOM=model  test one room, with a light environment"
 	@echo "make check      style, types, architecture"
 	@echo "make fix        format the code and mend what ruff can mend"
 	@echo "make docs       build the documentation into site/"
@@ -53,6 +54,10 @@ notebooks: $(VENV)/.dev
 faults: $(VENV)/.dev
 	$(BIN)/python -m pytest --numprocesses 2 -p tests.faults_report --faults docs/faults.md -m "not gpu and not network" --timeout 3600 $(TESTS)
 
+# Tests of what an extra brings skip themselves where the extra is not installed.
+test-room: $(VENV)/.core
+	$(BIN)/python -m pytest $(if $(ROOM),tests/unit/$(ROOM),$(error name a room: make test-room ROOM=model))
+
 test-slow: $(VENV)/.eval
 	$(BIN)/python -m pytest -m slow --timeout 3600 $(TESTS)
 
@@ -70,10 +75,17 @@ $(VENV)/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "groundup needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
+$(VENV)/.torch: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (PyTorch is large; the first time takes a minute or more)"
 	$(PIP) torch
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.torch
 	$(PIP) --editable '.[shakespeare]'
+	@touch $@
+
+$(VENV)/.core: $(VENV)/.torch
+	$(PIP) --editable '.[dev]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo

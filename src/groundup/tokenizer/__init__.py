@@ -1,1 +1,1 @@
-"""Floor 3: text to ids and back, without torch."""
+"""Text to ids and back, without torch."""

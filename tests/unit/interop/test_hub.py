@@ -86,6 +86,7 @@ def test_no_such_model(fake_hub):
 
 
 def test_offline_is_one_line():
+    pytest.importorskip("huggingface_hub")
     with pytest.raises(UserError) as error:
         fetch("gpt2", endpoint="http://127.0.0.1:9")
     assert "cannot fetch openai-community/gpt2 from the Hugging Face hub" in one_line(error)
