@@ -4,9 +4,10 @@ A checkpoint is such a folder with more files in it, and a run folder holds one 
 three. Nothing in it is code: tensors are safetensors, the rest is JSON.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +30,20 @@ from groundup.tokenizer.io import load_tokenizer, tokenizer_json
 FORMAT, VERSION = "groundup-model", 1
 TOKENIZER = "tokenizer.json"
 _KINDS: dict[str, type[GPTConfig] | type[BigramConfig]] = {"gpt": GPTConfig, "bigram": BigramConfig}
+_TRIES = 5
+"""Checkpoints of a run that goes on that may vanish, one after the other, while they are read."""
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """config.json of a model folder."""
+
+    format: str
+    version: int
+    kind: Literal["gpt", "bigram"]
+    model: dict[str, Any]
+    info: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +96,19 @@ def load_model(
     Raises:
         UserError: There is no model there, a file is damaged, or the files do not fit together.
     """
-    folder = find_model(path)
-    verify_folder(folder)
+    for _ in range(_TRIES):
+        folder = find_model(path)
+        try:
+            return _load(folder, torch.device(device), dtype, rows)
+        except UserError:
+            if folder.exists():
+                raise  # else a run that goes on has dropped this checkpoint meanwhile, and has a newer one
+    return _load(find_model(path), torch.device(device), dtype, rows)
+
+
+def _load(folder: Path, device: torch.device, dtype: torch.dtype | None, rows: int) -> LoadedModel:
+    """Open a model folder that `find_model` found."""
+    verify_folder(folder, CONFIG, WEIGHTS, TOKENIZER)
     config, info = read_config(folder / CONFIG)
     tokenizer = load_tokenizer(folder / TOKENIZER)
     if config.vocab_size != tokenizer.vocab_size:
@@ -98,7 +123,7 @@ def load_model(
     check_state(model, state, folder / WEIGHTS)
     model.load_state_dict({k: v.to(device=device, dtype=dtype) for k, v in state.items()}, assign=True)
     if rows and not isinstance(config, BigramConfig):
-        use_matmul(model, pick_matmul(torch.device(device), rows=rows, n_embd=config.n_embd, training=False))
+        use_matmul(model, pick_matmul(device, rows=rows, n_embd=config.n_embd, training=False))
     return LoadedModel(model.eval(), tokenizer, config, info, folder)
 
 
@@ -124,13 +149,34 @@ def find_model(path: Path) -> Path:
     if (path / "model" / WEIGHTS).is_file():
         return path / "model"
     # A run that is not over has no model/ yet.
-    for folder in sorted((path / "checkpoints").glob("step-*"), reverse=True):
+    for folder in reversed(step_folders(path / "checkpoints")):
         try:
             verify_folder(folder)
         except UserError:
             continue
         return folder
     raise UserError(f"{path} holds no model: neither {WEIGHTS} nor model/ nor checkpoints/ is in it")
+
+
+def step_folder(checkpoints: Path, step: int) -> Path:
+    """The folder of the checkpoint of a step."""
+    return checkpoints / f"step-{step:07d}"
+
+
+def step_folders(checkpoints: Path) -> list[Path]:
+    """All checkpoints of a run, oldest first: what has exactly such a name. Anything else beside them is not ours."""
+    numbers = [int(name[5:]) for name in _names(checkpoints) if re.fullmatch(r"step-[0-9]{7,18}", name)]
+    folders = [step_folder(checkpoints, number) for number in sorted(numbers)]
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir() and not folder.is_symlink()]
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError(f"cannot list {folder}: {error.strerror or error}") from error
 
 
 def read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
@@ -145,9 +191,11 @@ def read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
     version = values.get("version")
     if version != VERSION:
         raise UserError(f"{path} has format version {version}; this groundup reads version {VERSION}")
-    if values.get("kind") not in _KINDS:
-        raise UserError(f"{path}: kind must be one of {', '.join(_KINDS)}, got {values.get('kind')!r}")
-    return from_dict(_KINDS[values["kind"]], values.get("model"), where="model"), values.get("info") or {}
+    try:
+        head = from_dict(_Head, values)
+        return from_dict(_KINDS[head.kind], head.model, where="model"), head.info or {}
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def check_state(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:

@@ -4,9 +4,9 @@
 `training.json` (counters, place in the data) and the manifest. The newest `keep_last` are kept, and the best.
 """
 
+import contextlib
 import copy
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -16,13 +16,15 @@ from typing import Any
 from torch import Tensor
 
 from groundup.checkpoint.background import Background, HostCopy
-from groundup.checkpoint.model_folder import write_model_files
+from groundup.checkpoint.model_folder import step_folder, step_folders, write_model_files
 from groundup.checkpoint.tensor_file import load_tensors, save_tensors
 from groundup.config.errors import UserError
-from groundup.config.io import dump_json, load_json
+from groundup.config.io import dump_json, read_json
 from groundup.config.model import ModelConfig
 from groundup.files.atomic import Facts, make_folder, new_folder, remove_folder, sweep, verify_folder, write_synced
+from groundup.files.layout import CONFIG, WEIGHTS
 from groundup.tokenizer.base import Tokenizer
+from groundup.tokenizer.io import FILE as TOKENIZER
 
 TENSORS, STATE = "training.safetensors", "training.json"
 
@@ -47,6 +49,16 @@ class Contents:
     def parts(self) -> list[dict[str, Tensor]]:
         """All tensors: the model's, then those of each part."""
         return [self.model, *self.tensors.values()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Saved:
+    """training.json."""
+
+    step: int
+    is_best: bool
+    parts: list[str]
+    state: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +169,7 @@ class CheckpointStore:
         """
         make_folder(self.folder)
         sweep(self.folder)
-        path = self.folder / f"step-{contents.step:07d}"
+        path = step_folder(self.folder, contents.step)
         info: dict[str, Any] = {"step": contents.step}
         if contents.is_best and "train" in contents.state:
             info["val_loss"] = contents.state["train"]["best_loss"]
@@ -176,7 +188,7 @@ class CheckpointStore:
 
     def paths(self) -> list[Path]:
         """All checkpoints, oldest first."""
-        return sorted(self.folder.glob("step-*"))
+        return step_folders(self.folder)
 
     def load(self, path: Path) -> Checkpoint:
         """Read a checkpoint after checking every file of it.
@@ -184,18 +196,40 @@ class CheckpointStore:
         Raises:
             UserError: A file is missing or damaged.
         """
-        verify_folder(path)
-        values = load_json(path / STATE)
-        tensors: dict[str, dict[str, Tensor]] = {part: {} for part in values["parts"]}
+        verify_folder(path, CONFIG, WEIGHTS, TOKENIZER, TENSORS, STATE)
+        values = read_json(path / STATE, _Saved)
+        tensors: dict[str, dict[str, Tensor]] = {part: {} for part in values.parts}
         for key, tensor in load_tensors(path / TENSORS).items():
-            part, name = key.split("/", 1)
+            part, _, name = key.partition("/")
+            if part not in tensors:
+                raise UserError(f"{path / TENSORS} holds {key!r}, of a part that {STATE} does not know")
             tensors[part][name] = tensor
-        return Checkpoint(path, load_tensors(path / "model.safetensors"), tensors, values["state"])
+        return Checkpoint(path, load_tensors(path / WEIGHTS), tensors, values.state)
 
     def latest_verified(self) -> Found:
         """The newest checkpoint that is whole; damaged ones are passed over by name."""
+        return self._first_whole(reversed(self.paths()))
+
+    def load_best(self, tell: Callable[[str], object]) -> Checkpoint:
+        """The checkpoint of the lowest validation loss; the newest whole one, where none is marked.
+
+        Args:
+            tell: Told of each damaged one that is passed over: the best, then those that were the best before it.
+
+        Raises:
+            UserError: There is no whole checkpoint.
+        """
+        best = self._best()
+        found = self._first_whole(dict.fromkeys([*best, *reversed(self.paths())]))
+        for note in found.notes:
+            tell(note)
+        if found.checkpoint is None:
+            raise UserError(f"{self.folder} has no usable checkpoint")
+        return found.checkpoint
+
+    def _first_whole(self, paths: Iterable[Path]) -> Found:
         found = Found()
-        for path in reversed(self.paths()):
+        for path in paths:
             try:
                 found.checkpoint = self.load(path)
             except UserError as error:
@@ -204,32 +238,17 @@ class CheckpointStore:
                 break
         return found
 
-    def load_best(self) -> Checkpoint:
-        """The checkpoint of the lowest validation loss; the newest whole one, where none is marked.
-
-        Raises:
-            UserError: There is no whole checkpoint.
-        """
-        best = self._best()
-        if best is not None:
-            return self.load(best)
-        found = self.latest_verified()
-        if found.checkpoint is None:
-            raise UserError(f"{self.folder} has no usable checkpoint")
-        return found.checkpoint
-
-    def _best(self) -> Path | None:
-        """The newest checkpoint marked as best: each is better than all before it."""
+    def _best(self) -> list[Path]:
+        """Checkpoints marked as best, newest first: each is better than all before it."""
+        best = []
         for path in reversed(self.paths()):
-            try:
-                if json.loads((path / STATE).read_bytes())["is_best"]:
-                    return path
-            except (OSError, ValueError, KeyError, TypeError):
-                continue
-        return None
+            with contextlib.suppress(UserError):
+                if read_json(path / STATE, _Saved).is_best:
+                    best.append(path)
+        return best
 
     def _purge(self) -> None:
-        kept = {*self.paths()[-self.keep_last :], self._best()}
+        kept = {*self.paths()[-self.keep_last :], *self._best()[:1]}
         for path in self.paths():
             if path not in kept:
                 remove_folder(path)

@@ -71,8 +71,8 @@ def main(argv: Sequence[str]) -> int:
             limit=options.limit,
             batch_tokens=options.batch_tokens,
         )
-        print(f"{name}: {summary(result)}", flush=True)
         add_results(options.path, {Path(name).name: result})
+        print(f"{name}: {summary(result)}", flush=True)
     if (options.path / "run.json").is_file():
         write_report(options.path)
     return 0

@@ -7,24 +7,37 @@ the folder get its name. Removal goes the other way round: first the name, then 
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 from groundup.config.errors import UserError
-from groundup.config.io import dump_json
+from groundup.config.io import dump_json, read_json
+from groundup.files.leftovers import remove_leftover, sweep_dead, sweep_dead_once, temporary_name
 
 MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PIECE = 64 * 2**20
 Facts = dict[str, Any]
 """What a manifest says of a file: its bytes and its sha256."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    format: Literal[1]
+    files: dict[str, _Facts]
 
 
 def fault_point(operation: str, path: Path) -> None:
@@ -37,14 +50,15 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         UserError: The disk refuses; the old file is as it was.
     """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = temporary_name(path)
+    sweep_dead_once(path.parent)
     try:
         with _explained(path):
             write_synced(temporary, data)
             _rename(temporary, path)
             _sync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        remove_leftover(temporary)
 
 
 @contextlib.contextmanager
@@ -54,7 +68,8 @@ def atomic_stream(path: Path) -> Iterator[BinaryIO]:
     Raises:
         UserError: The disk refuses; nothing has the name that had it not before.
     """
-    temporary = path.with_name(f".{path.name}.tmp-{os.getpid()}")
+    temporary = temporary_name(path)
+    sweep_dead_once(path.parent)
     try:
         with _explained(path):
             fault_point("open", temporary)
@@ -66,7 +81,7 @@ def atomic_stream(path: Path) -> Iterator[BinaryIO]:
             _rename(temporary, path)
             _sync_folder(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        remove_leftover(temporary)
 
 
 def make_folder(path: Path) -> None:
@@ -99,13 +114,14 @@ def new_folder(path: Path, known: dict[str, Facts] | None = None) -> Iterator[Pa
     Raises:
         UserError: The disk refuses; what was there before is still there.
     """
-    temporary = path.with_name(f".tmp-{path.name}-{os.getpid()}")
+    temporary = temporary_name(path)
     old = path.with_name(f".old-{path.name}")
     make_folder(path.parent)
     with _explained(path):
         recover(path)
         remove_folder(old)  # a crash came after the second rename
-        shutil.rmtree(temporary, ignore_errors=True)
+        sweep_dead(path.parent)
+        remove_leftover(temporary)
         try:
             fault_point("mkdir", temporary)
             temporary.mkdir()
@@ -116,7 +132,7 @@ def new_folder(path: Path, known: dict[str, Facts] | None = None) -> Iterator[Pa
             _rename(temporary, path)
             _sync_folder(path.parent)
         except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
+            remove_leftover(temporary)
             recover(path)
             raise
         remove_folder(old)
@@ -140,21 +156,31 @@ def _seal(folder: Path, known: dict[str, Facts]) -> None:
     _sync_folder(folder)
 
 
-def verify_folder(folder: Path) -> None:
+def verify_folder(folder: Path, *names: str) -> None:
     """Check every file of a folder against its manifest.
 
+    Args:
+        folder: The folder.
+        names: Files that will be read: the manifest must vouch for them.
+
     Raises:
-        UserError: A file is missing, has another size or another SHA-256, or there is no manifest; it is named.
+        UserError: A file is missing, cannot be read, has another size or another SHA-256, or there is no manifest, or
+            it does not know a name; the file is named.
     """
     files = read_manifest(folder)
+    if unknown := [name for name in names if name not in files]:
+        raise UserError(f"{folder / MANIFEST} is damaged: it does not name {', '.join(unknown)}")
     for name, facts in files.items():
         file = folder / name
-        if not file.is_file() or file.is_symlink():
-            raise UserError(f"{file} is missing")
-        if (size := file.stat().st_size) != facts["bytes"]:
-            raise UserError(f"{file} is damaged: {size} bytes instead of {facts['bytes']}")
-        if sha256_file(file) != facts["sha256"]:
-            raise UserError(f"{file} is damaged: its SHA-256 is not the one in {MANIFEST}")
+        try:
+            if not file.is_file() or file.is_symlink():
+                raise UserError(f"{file} is missing")
+            if (size := file.stat().st_size) != facts["bytes"]:
+                raise UserError(f"{file} is damaged: {size} bytes instead of {facts['bytes']}")
+            if sha256_file(file) != facts["sha256"]:
+                raise UserError(f"{file} is damaged: its SHA-256 is not the one in {MANIFEST}")
+        except OSError as error:
+            raise UserError(f"cannot read {file}: {error.strerror or error}") from error
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -164,16 +190,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         UserError: There is no readable manifest, or it names files elsewhere.
     """
     path = folder / MANIFEST
-    try:
-        files = json.loads(path.read_bytes())["files"]
-        sound = all(_NAME.fullmatch(name) and set(facts) == {"bytes", "sha256"} for name, facts in files.items())
-    except OSError as error:
-        raise UserError(f"{folder} has no readable {MANIFEST}: {error.strerror}") from error
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise UserError(f"{path} is damaged: it is not a manifest") from error
-    if not sound:
-        raise UserError(f"{path} is damaged: it is not a manifest")
-    return files
+    if path.is_symlink():
+        raise UserError(f"{path} is a link, not a manifest")
+    manifest = read_json(path, _Manifest)
+    if odd := [name for name in manifest.files if not _NAME.fullmatch(name)]:
+        raise UserError(f"{path} is damaged: it names {odd[0]!r}, which is not a manifest's to name")
+    return {name: asdict(facts) for name, facts in manifest.files.items()}
 
 
 def remove_folder(path: Path) -> None:
@@ -190,7 +212,7 @@ def remove_folder(path: Path) -> None:
 def sweep(parent: Path) -> None:
     """Remove what crashed writers left in a folder. Only the holder of the run's lock may call this."""
     for leftover in [*parent.glob(".tmp-*"), *parent.glob(".trash-*")]:
-        shutil.rmtree(leftover, ignore_errors=True)
+        remove_leftover(leftover)
 
 
 def sha256_file(path: Path) -> str:

@@ -1,7 +1,9 @@
-"""One writer a run folder."""
+"""One writer a run folder, and one at a time for a file that several commands add to."""
 
+import contextlib
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -24,7 +26,27 @@ def is_held(run_dir: Path) -> bool:
 
 
 def _lock_file(run_dir: Path) -> Path:
-    return run_dir.with_name(f".{run_dir.name}.lock")
+    """Beside the folder itself, also where `run_dir` is a link: a folder has one lock, whatever it is called."""
+    folder = run_dir.resolve()
+    return folder.with_name(f".{folder.name}.lock")
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Keep other processes from changing a file in the same way, for as long as the `with` block takes.
+
+    Raises:
+        UserError: The folder of the file cannot be written to.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise UserError(f"cannot lock {path}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class RunLock:
@@ -37,7 +59,7 @@ class RunLock:
     def __init__(self, run_dir: Path) -> None:
         self.run_dir = run_dir
         self._lock = FileLock(_lock_file(run_dir))
-        self._holder = run_dir.with_name(f".{run_dir.name}.lock.holder")
+        self._holder = _lock_file(run_dir).with_suffix(".lock.holder")
 
     def __enter__(self) -> "RunLock":
         """Take the lock.
@@ -47,17 +69,19 @@ class RunLock:
         """
         try:
             self._lock.acquire(timeout=0.2)
+            self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         except Timeout:
             raise UserError(f"{self.run_dir} is in use by another run ({self._who()})") from None
         except OSError as error:
+            self._lock.release()
             raise UserError(f"cannot lock {self.run_dir}: {error.strerror or error}") from error
-        self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._holder.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # who held it last does not matter, if only it is free
+            self._holder.unlink(missing_ok=True)
         self._lock.release()
 
     def _who(self) -> str:

@@ -148,7 +148,7 @@ def _finished(folder: Path, settings: Settings) -> DatasetIndex:
 
 def _remove_leftovers(folder: Path) -> None:
     """Delete the half-made files of calls that were killed. Only where no other task can be making them."""
-    for leftover in folder.glob(".*.tmp-*"):
+    for leftover in folder.glob(".tmp-*"):
         leftover.unlink(missing_ok=True)
 
 

@@ -1,5 +1,6 @@
 """Loss curves as PNG: of one run for its report, of several side by side. Drawn without a display."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from groundup.config.errors import UserError
+from groundup.files.atomic import write_file
 from groundup.records.display import clock, quantity
 from groundup.records.history import Axis, RunHistory, series
 
@@ -114,13 +116,9 @@ def _new_axes(axis: Axis) -> "tuple[Figure, Axes]":
 
 
 def _save(figure: "Figure", path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp.png")
-    try:
-        figure.savefig(temporary)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_file(path, picture.getvalue())
 
 
 def _power(number: float) -> str:

@@ -1,5 +1,6 @@
 """eval.json: what is known of a model, task by task."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
 from groundup.files.atomic import read_manifest, write_file
 from groundup.files.layout import WEIGHTS, folders_around
+from groundup.files.lock import one_at_a_time
 
 EVAL = "eval.json"
 VERSION = 1
@@ -33,11 +35,20 @@ def read_results(folder: Path) -> dict[str, dict[str, Any]]:
 def add_results(folder: Path, results: dict[str, dict[str, Any]]) -> None:
     """Write results beside those of other tasks; a task that was measured before is replaced.
 
+    Several processes may do so at once: each reads what the one before it wrote.
+
     Raises:
-        UserError: The old file cannot be read, or the disk refuses; the old file is as it was.
+        UserError: A result is not finite, the old file cannot be read, or the disk refuses; the old file is as it was.
     """
-    tasks = read_results(folder) | results
-    write_file(folder / EVAL, dump_json({"version": VERSION, "tasks": dict(sorted(tasks.items()))}).encode())
+    if odd := [task for task, result in results.items() if any(map(_is_diverged, result.values()))]:
+        raise UserError(f"{', '.join(odd)}: the result is not a finite number; the model is damaged or has diverged")
+    with one_at_a_time(folder / EVAL):
+        tasks = read_results(folder) | results
+        write_file(folder / EVAL, dump_json({"version": VERSION, "tasks": dict(sorted(tasks.items()))}).encode())
+
+
+def _is_diverged(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def results_of(model: Path) -> dict[str, dict[str, Any]]:

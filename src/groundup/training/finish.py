@@ -3,6 +3,7 @@
 import math
 import shlex
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -60,7 +61,7 @@ def finish(run: Run, config: TrainConfig, facts: dict[str, Any], *, log: Logger,
     """
     state, run_dir = run.trainer.state, config.run_dir
     rows = read_metrics(run_dir / METRICS_FILE)
-    checkpoint = run.store.load_best()
+    checkpoint = run.store.load_best(partial(say, console))
     label = Label.of(checkpoint, rows)
     model = build_model(run.trainer.model.config).to(run.trainer.device)
     model.load_state_dict(checkpoint.model)

@@ -78,13 +78,24 @@ def train(config: TrainConfig, *, resume: bool, command: str, console: Console, 
 
 
 def set_aside(run_dir: Path) -> Path | None:
-    """Rename an earlier run out of the way: it is never overwritten.
+    """Rename an earlier run out of the way: it is never overwritten. An empty folder, or a link to one, is no run.
 
     Returns:
         Where it is now (`runs/name.1`, the next free number), or None if there was nothing.
+
+    Raises:
+        UserError: What is there can be neither used nor renamed.
     """
-    if not run_dir.exists():
+    if run_dir.is_symlink() and not run_dir.exists():
+        raise UserError(
+            f"{run_dir} is a link to {run_dir.readlink()}, which does not exist; make it, or remove the link"
+        )
+    if not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())):
         return None
+    if run_dir.is_mount():
+        raise UserError(
+            f"{run_dir} is the root of a disk and not empty, so it cannot be set aside; choose another --name"
+        )
     number = 1
     while (target := run_dir.with_name(f"{run_dir.name}.{number}")).exists():
         number += 1

@@ -1,16 +1,20 @@
 """Damaged, foreign and hostile checkpoints are refused, in one line that names the file."""
 
+import errno
 import io
 import json
 import os
 import pickle
+import re
+import shutil
 import struct
 
 import numpy as np
 import pytest
 import torch
 
-from groundup.checkpoint.model_folder import load_model
+from groundup.checkpoint import model_folder
+from groundup.checkpoint.model_folder import find_model, load_model
 from groundup.config.errors import UserError
 from groundup.files import atomic as files
 
@@ -124,7 +128,7 @@ def test_keeps_the_last_and_the_best(store, save):
     for step in range(1, 8):
         save(step, is_best=step in (2, 3))
     assert [p.name for p in store.paths()] == ["step-0000003", "step-0000006", "step-0000007"]
-    assert store.load_best().state["step"] == 3
+    assert store.load_best(pytest.fail).state["step"] == 3
     save(8, is_best=True)
     save(9)
     assert [p.name for p in store.paths()] == ["step-0000008", "step-0000009"]
@@ -284,13 +288,147 @@ def test_hostile_safetensors_are_refused(store, save, kind):
     "a config that declares a model far larger than the file beside it",
     "refused before memory for it is taken",
 )
-@pytest.mark.parametrize("key", ["n_embd", "n_layer", "block_size"])
-def test_a_config_of_a_huge_model_takes_no_memory(save, key):
+@pytest.mark.parametrize(("key", "size"), [("n_embd", 2**20), ("n_layer", 10_000), ("block_size", 2**30)])
+def test_a_config_of_a_huge_model_takes_no_memory(save, key, size):
     path = save(1)
     values = json.loads((path / "config.json").read_text())
-    values["model"][key] = 2**40
+    values["model"][key] = size
     (path / "config.json").write_text(json.dumps(values))
     (path / files.MANIFEST).unlink()
     files._seal(path, {})
     with pytest.raises(UserError, match="does not fit its config"):
         load_model(path)
+
+
+@pytest.mark.fault(
+    "A4",
+    "the newest checkpoint cannot be read: a bad sector, no permission, a manifest of an odd form or that is no file",
+    "it is skipped by name, and the one before it is loaded",
+)
+@pytest.mark.parametrize("how", ["EIO", "EACCES", "odd facts", "odd files", "odd format", "fifo", "zero"])
+def test_a_newest_that_cannot_be_read_is_skipped_by_name(store, save, monkeypatch, how):
+    save(1)
+    newest = save(2)
+    manifest = newest / "manifest.json"
+    values = json.loads(manifest.read_text())
+    if how.startswith("E"):
+        whole = files.sha256_file
+
+        def refuse(path):
+            if path == newest / "model.safetensors":
+                raise OSError(getattr(errno, how), os.strerror(getattr(errno, how)), str(path))
+            return whole(path)
+
+        monkeypatch.setattr(files, "sha256_file", refuse)
+    elif how == "odd facts":
+        values["files"]["config.json"] = ["bytes", "sha256"]
+        manifest.write_text(json.dumps(values))
+    elif how == "odd files":
+        manifest.write_text(json.dumps(values | {"files": ["config.json"]}))
+    elif how == "odd format":
+        manifest.write_text(json.dumps(values | {"format": 99}))
+    else:
+        manifest.unlink()
+        os.mkfifo(manifest) if how == "fifo" else manifest.symlink_to("/dev/zero")
+    found = store.latest_verified()
+    assert found.checkpoint.state["step"] == 1
+    assert len(found.notes) == 1
+    assert re.match(r"skipped step-0000002: .*(model.safetensors|manifest.json)", found.notes[0])
+    assert find_model(store.folder.parent).name == "step-0000001"
+
+
+@pytest.mark.fault(
+    "A4",
+    "the best checkpoint is damaged when a run ends",
+    "it is passed over by name, and the run ends with the one that was the best before it, else with the newest",
+)
+def test_a_damaged_best_is_passed_over_by_name(store, save):
+    save(1, is_best=True)
+    store.keep_last = 9
+    for step in (2, 3, 4):
+        save(step, is_best=step < 4)
+    for damaged, left in (("step-0000003", 2), ("step-0000002", 1), ("step-0000001", 4)):
+        (store.folder / damaged / "model.safetensors").write_bytes(b"")
+        notes = []
+        assert store.load_best(notes.append).state["step"] == left
+        assert notes[0].startswith("skipped step-0000003: ")
+        assert notes[-1].startswith(f"skipped {damaged}: ")
+
+
+@pytest.mark.fault(
+    "A13",
+    "step 10,000,000; folders of the user's beside the checkpoints, whose names look like theirs",
+    "checkpoints are ordered by number and kept; what is not exactly a checkpoint's name is neither read nor deleted",
+)
+def test_names_are_numbers_and_all_else_is_not_ours(store, save):
+    for step in (9_999_998, 9_999_999, 10_000_000, 10_000_001):
+        save(step)
+    assert [path.name for path in store.paths()] == ["step-10000000", "step-10000001"]
+    odd = ["step-10000001-keep", "step-mine", "step-00000000000000000001", "step-7", "step-" + "\u0660" * 7]
+    for name in odd:
+        shutil.copytree(store.folder / "step-10000001", store.folder / name)
+    (store.folder / "step-9999997").write_text("a file")
+    (store.folder / "step-9999996").symlink_to(store.folder / "step-mine")
+    save(10_000_002)
+    assert [path.name for path in store.paths()] == ["step-10000001", "step-10000002"]
+    assert store.latest_verified().checkpoint.state["step"] == 10_000_002
+    assert find_model(store.folder.parent).name == "step-10000002"
+    assert all((store.folder / name).exists() for name in [*odd, "step-9999997", "step-9999996"])
+
+
+@pytest.mark.fault(
+    "B5",
+    "a manifest that does not name the weights, one of whose bits is flipped",
+    "refused: what is read must be vouched for",
+)
+def test_what_is_read_must_be_in_the_manifest(store, save):
+    path = save(1)
+    manifest = path / "manifest.json"
+    values = json.loads(manifest.read_text())
+    for name in list(values["files"]):
+        less = {other: facts for other, facts in values["files"].items() if other != name}
+        manifest.write_text(json.dumps(values | {"files": less}))
+        with pytest.raises(UserError, match=f"manifest.json is damaged: it does not name {name}"):
+            store.load(path)
+        if not name.startswith("training"):
+            with pytest.raises(UserError, match="does not name"):
+                load_model(path)
+
+
+@pytest.mark.fault(
+    "A14",
+    "a run drops the checkpoint that a command is reading",
+    "the command reads the next one",
+)
+def test_a_checkpoint_that_vanishes_while_it_is_read(store, save, monkeypatch):
+    save(1)
+    save(2)
+    whole = model_folder.load_tensors
+    reads = []
+
+    def slow(path):
+        reads.append(path.parent.name)
+        if len(reads) == 1:
+            save(3)
+            save(4)
+        return whole(path)
+
+    monkeypatch.setattr(model_folder, "load_tensors", slow)
+    assert load_model(store.folder.parent).path.name == "step-0000004"
+    assert reads == ["step-0000002", "step-0000004"]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"kind": ["gpt"]}, r'config.json: kind must be one of gpt, bigram, got \["gpt"\]'),
+        ({"info": "x"}, 'config.json: info must be an object or null, got "x"'),
+        ({"model": []}, r"config.json: model must be an object, got \[\]"),
+        ({"model": {"n_layer": "x"}}, 'config.json: model.n_layer must be int, got "x"'),
+    ],
+)
+def test_a_config_of_an_odd_form_is_told_by_its_path(store, save, values, message):
+    path = save(1) / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    with pytest.raises(UserError, match=message):
+        model_folder.read_config(path)

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from groundup.config.errors import UserError
-from groundup.files.lock import RunLock
+from groundup.files.lock import RunLock, is_held
 
 
 @pytest.mark.fault(
@@ -43,5 +43,41 @@ def test_a_killed_holder_frees_it(tmp_path):
         pass
     holder.kill()
     holder.communicate()
+    with RunLock(tmp_path / "run"):
+        pass
+
+
+@pytest.mark.fault(
+    "A12",
+    "a second run in the folder of one that goes on, by another name: a link, a link above it, dots",
+    "refused: a folder has one lock",
+)
+def test_a_folder_has_one_lock_whatever_it_is_called(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "real")
+    (tmp_path / "other").symlink_to(tmp_path / "disk")
+    names = [tmp_path / "disk/real", tmp_path / "link", tmp_path / "other/real", tmp_path / "disk/../link"]
+    for held in names:
+        with RunLock(held):
+            for name in names:
+                assert is_held(name)
+                with pytest.raises(UserError, match="in use"), RunLock(name):
+                    pass
+    assert not any(map(is_held, names))
+
+
+@pytest.mark.fault(
+    "A7",
+    "the disk is full when a run takes its lock",
+    "one line that names the folder, and the lock is free",
+)
+def test_a_full_disk_names_the_folder(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            type(tmp_path), "write_text", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left"))
+        )
+        with pytest.raises(UserError, match=r"cannot lock .*run: No space left"), RunLock(tmp_path / "run"):
+            pass
     with RunLock(tmp_path / "run"):
         pass

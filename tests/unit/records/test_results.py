@@ -1,4 +1,7 @@
 import json
+import math
+import subprocess
+import sys
 
 import pytest
 
@@ -13,7 +16,7 @@ def test_tasks_are_merged_and_measured_again(tmp_path):
     add_results(tmp_path, {"hellaswag": {"acc": 0.3}, "a.jsonl": {"acc": 1.0}})
     add_results(tmp_path, {"val": {"loss": 1.0}})
     assert read_results(tmp_path) == {"val": {"loss": 1.0}, "hellaswag": {"acc": 0.3}, "a.jsonl": {"acc": 1.0}}
-    assert [path.name for path in tmp_path.iterdir()] == ["eval.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".eval.json.lock", "eval.json"]
 
 
 def test_a_crash_leaves_the_old_file(tmp_path, monkeypatch):
@@ -27,7 +30,7 @@ def test_a_crash_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"cannot write .*eval\.json: No space left"):
         add_results(tmp_path, {"val": {"loss": 1.0}})
     assert read_results(tmp_path) == {"val": {"loss": 2.0}}
-    assert [path.name for path in tmp_path.iterdir()] == ["eval.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".eval.json.lock", "eval.json"]
 
 
 @pytest.mark.parametrize(
@@ -48,3 +51,25 @@ def test_a_line_for_people():
         "loss 1.5000 · perplexity 4.4817 · bits per byte 2.1000 (12,345 tokens)"
     )
     assert json.dumps(summary({}))
+
+
+@pytest.mark.fault(
+    "E12",
+    "six processes note results of one model at once",
+    "none is lost",
+)
+def test_results_of_several_at_once_are_all_kept(tmp_path):
+    code = (
+        "import pathlib, sys; from groundup.records.results import add_results\n"
+        "for i in range(10): add_results(pathlib.Path(sys.argv[1]), {f'{sys.argv[2]}-{i}': {'loss': 1.0}})"
+    )
+    children = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), str(j)]) for j in range(6)]
+    assert [child.wait() for child in children] == [0] * 6
+    assert len(read_results(tmp_path)) == 60
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_diverged_model_is_one_line_and_nothing_is_noted(tmp_path, value):
+    with pytest.raises(UserError, match="val: the result is not a finite number; the model is damaged or has diverged"):
+        add_results(tmp_path, {"val": {"loss": value, "tokens": 3}})
+    assert read_results(tmp_path) == {}
