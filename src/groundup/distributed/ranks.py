@@ -14,10 +14,12 @@ import os
 import secrets
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,6 +29,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from groundup.config.errors import UsageError, UserError
 
+T = TypeVar("T")
 MAX_STARTS = 3
 """A job that has begun so often at one step is not started there again."""
 _FAILED, _CAUSE = "groundup/failed", "groundup/cause"
@@ -34,6 +37,8 @@ _PR_SET_PDEATHSIG = 1
 """Option of prctl(2)."""
 _ROLL_CALL_SECONDS = 3.0
 """How long those who notice a lost process wait for the others to say that it is not them."""
+_ANSWER_SECONDS = 10.0
+"""The store is a thread that answers in milliseconds, also while its process computes; one that does not is stopped."""
 _LOST = ("onnection closed", "onnection reset", "onnection refused", "imed out", "timeout", "roken pipe", "NCCL")
 """What the messages of torch.distributed have in common when a process is gone."""
 
@@ -133,8 +138,9 @@ class World:
     def _wait_for(self, key: str) -> None:
         """Wait until a key is set; leave when another process has failed."""
         assert self.store is not None
-        while not self.store.check([key]):
-            if self.store.check([_FAILED]):
+        store = self.store
+        while not _answered(lambda: store.check([key])):
+            if _answered(lambda: store.check([_FAILED])):
                 raise SystemExit(1)
             time.sleep(0.05)
 
@@ -146,7 +152,7 @@ def launched() -> bool:
 
 def local_size() -> int:
     """Processes of this job on this machine, which share its memory."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if launched() else 1
+    return _variable("LOCAL_WORLD_SIZE", 1, least=1) if launched() else 1
 
 
 def job() -> str | None:
@@ -156,14 +162,26 @@ def job() -> str | None:
 
 def restarted() -> bool:
     """Whether torchrun has started the processes of this job again, after one of them failed."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    return _variable("TORCHELASTIC_RESTART_COUNT", 0) > 0
+
+
+def _variable(name: str, default: int, *, least: int = 0, most: int = 2**31) -> int:
+    """A whole number that the launcher has put into the environment.
+
+    Raises:
+        UsageError: It is none, or out of range.
+    """
+    text = os.environ.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 11 and least <= int(text) <= most):
+        raise UsageError(f"the variable {name}, which a launcher sets, must be {least} to {most}, got {text!r}")
+    return int(text)
 
 
 def launcher() -> str:
     """What stands before `groundup` on the command line that started this process: empty, or torchrun's words."""
     if not launched():
         return ""
-    here, everywhere = local_size(), int(os.environ["WORLD_SIZE"])
+    here, everywhere = local_size(), _variable("WORLD_SIZE", 1, least=1)
     machines = "--standalone" if here == everywhere else f"--nnodes {everywhere // here}"
     return f"torchrun {machines} --nproc_per_node {here} -m "
 
@@ -181,8 +199,8 @@ def resolve_parallel(requested: str) -> str:
                 " torchrun --standalone --nproc_per_node N -m groundup train ..."
             )
         return "none"
-    size = os.environ["WORLD_SIZE"]
-    if requested == "none" and size != "1":
+    size = _variable("WORLD_SIZE", 1, least=1)
+    if requested == "none" and size != 1:
         raise UsageError(
             f"runtime.parallel none would train {size} models that know nothing of each other; use ddp or fsdp,"
             " or start one process without torchrun"
@@ -202,12 +220,14 @@ def joined(device: torch.device, *, timeout: float) -> Iterator[World]:
 
     Raises:
         UserError: A process cannot join, or is lost on the way.
+        UsageError: What the launcher says of the process is not sound.
     """
     if not launched():
         yield World()
         return
     _end_with_parent()
     world = _join(device, timeout)
+    leave: Callable[[], object] = dist.destroy_process_group
     try:
         yield world
         world.max(0)  # nobody leaves while others still work
@@ -219,12 +239,14 @@ def joined(device: torch.device, *, timeout: float) -> Iterator[World]:
         if not _is_loss(error):
             _speaks(world, str(error))
             raise
+        leave = partial(_answered, dist.destroy_process_group)  # it waits for the others, and they may be stopped
         message = _who_is_lost(world, error)
         if message is None:
             raise SystemExit(1) from None
         raise UserError(message) from error
     finally:
-        dist.destroy_process_group()
+        with contextlib.suppress(RuntimeError):
+            leave()
 
 
 def _end_with_parent() -> None:
@@ -234,8 +256,10 @@ def _end_with_parent() -> None:
 
 
 def _join(device: torch.device, timeout: float) -> World:
-    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    size = _variable("WORLD_SIZE", 1, least=1)
+    rank = _variable("RANK", 0, most=size - 1)
+    local_rank = _variable("LOCAL_RANK", 0)
+    _variable("MASTER_PORT", 0, most=65535)
     backend = "gloo"
     if device.type == "cuda":
         there = torch.cuda.device_count()
@@ -249,7 +273,7 @@ def _join(device: torch.device, timeout: float) -> World:
         raise UserError(f"several processes cannot share {device.type}; use --runtime.device cpu")
     limit = datetime.timedelta(seconds=timeout)
     try:
-        store, _, _ = next(iter(rendezvous("env://", timeout=limit)))
+        store, _, _ = _within(timeout + _ANSWER_SECONDS, lambda: next(iter(rendezvous("env://", timeout=limit))))
         job_store = store.underlying_store if isinstance(store, PrefixStore) else store  # without the restart's number
         store = PrefixStore(_name_of_this_start(store, rank, size, timeout), store)
         torchs = PrefixStore("torch", store)
@@ -284,6 +308,40 @@ def _name_of_this_start(store: Store, rank: int, size: int, timeout: float) -> s
     return mine
 
 
+def _answered(ask: Callable[[], T]) -> T:
+    """Ask the store, which never answers where the process that holds it is stopped.
+
+    Raises:
+        RuntimeError: It did not.
+    """
+    return _within(_ANSWER_SECONDS, ask)
+
+
+def _within(seconds: float, act: Callable[[], T]) -> T:
+    """Do what may never return. A thread that hangs in it ends with the process.
+
+    Raises:
+        RuntimeError: It took longer, or it raised one.
+    """
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(act())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if errors:
+        raise errors[0]
+    if not results:
+        raise RuntimeError(f"timed out after {seconds:g} seconds: rank 0, or what started the ranks, hangs")
+    return results[0]
+
+
 def _is_loss(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or any(word in str(error) for word in _LOST)
 
@@ -293,9 +351,9 @@ def _speaks(world: World, cause: str) -> bool:
     assert world.store is not None
     assert world.job_store is not None
     try:
-        first = world.store.add(_FAILED, 1) == 1
+        first = _answered(partial(world.store.add, _FAILED, 1)) == 1
         if first and (lines := cause.splitlines()):
-            world.job_store.set(_CAUSE, lines[0])
+            _answered(partial(world.job_store.set, _CAUSE, lines[0]))
     except RuntimeError:  # the store is gone, too
         return True
     return first
@@ -303,13 +361,15 @@ def _speaks(world: World, cause: str) -> bool:
 
 def _who_is_lost(world: World, error: RuntimeError) -> str | None:
     """Call the roll after a broken connection; None where another process has said what happened."""
-    assert world.store is not None
+    store = world.store
+    assert store is not None
     try:
-        if world.store.check([_FAILED]):
+        if _answered(lambda: store.check([_FAILED])):
             return None
-        world.store.set(f"groundup/alive/{world.rank}", "")
+        _answered(lambda: store.set(f"groundup/alive/{world.rank}", ""))
         time.sleep(_ROLL_CALL_SECONDS)
-        missing = [str(r) for r in range(world.size) if not world.store.check([f"groundup/alive/{r}"])]
+        ranks = range(world.size)
+        missing = _answered(lambda: [str(r) for r in ranks if not store.check([f"groundup/alive/{r}"])])
         who = f"rank {' and '.join(missing)}" if missing else "the connection to another rank"
         said = (
             f"{who} of {world.size} is lost: it died, or hung for longer than runtime.timeout; see what it wrote last"
