@@ -1,3 +1,6 @@
+import pytest
+
+from groundup.config.errors import UserError
 from groundup.training.run import set_aside
 
 
@@ -22,10 +25,39 @@ def test_a_hole_in_the_numbers_is_filled_and_nothing_overwritten(tmp_path):
         (tmp_path / name / "which").write_text(name)
     assert set_aside(tmp_path / "run") == tmp_path / "run.1"
     (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "which").touch()
     assert set_aside(tmp_path / "run") == tmp_path / "run.3"
     assert (tmp_path / "run.2" / "which").read_text() == "run.2"
 
 
 def test_dots_in_the_name_stay(tmp_path):
     (tmp_path / "lr0.1").mkdir()
+    (tmp_path / "lr0.1" / "config.json").touch()
     assert set_aside(tmp_path / "lr0.1") == tmp_path / "lr0.1.1"
+
+
+def test_an_empty_folder_or_a_link_to_one_is_no_run(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    for name in ("disk", "run"):
+        assert set_aside(tmp_path / name) is None
+    assert (tmp_path / "run").is_symlink()
+    (tmp_path / "disk" / "config.json").touch()
+    assert set_aside(tmp_path / "run") == tmp_path / "run.1"
+
+
+@pytest.mark.fault(
+    "A16",
+    "the run folder is a link to nothing, or the root of a disk that is not empty",
+    "one line that says so; nothing is made or moved",
+)
+def test_what_cannot_be_set_aside_is_told(tmp_path, monkeypatch):
+    (tmp_path / "run").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match=r"run is a link to .*gone, which does not exist"):
+        set_aside(tmp_path / "run")
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "disk" / "config.json").touch()
+    monkeypatch.setattr(type(tmp_path), "is_mount", lambda path: path.name == "disk")
+    with pytest.raises(UserError, match=r"disk is the root of a disk and not empty"):
+        set_aside(tmp_path / "disk")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "run"]
