@@ -9,6 +9,7 @@ Names follow one scheme: `train/loss` and `val/loss` in nats per token, `val/bpb
 
 import json
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,14 +89,20 @@ def _row(line: bytes) -> dict[str, Any] | None:
     """One line as values; None if it is damaged."""
     try:
         row = json.loads(line, parse_constant=lambda name: None)
+        if b"\\u" in line:
+            json.dumps(row, ensure_ascii=False).encode()  # half of a pair of escapes is no character
     except (ValueError, RecursionError):
         return None
     if not isinstance(row, dict) or type(row.get("step")) is not int:
         return None
-    measured = (value for name, value in row.items() if "/" in name or name in ("tokens", "seconds"))
-    return row if all(map(_is_number, measured)) else None
+    return row if all(_is_sound(name, value) for name, value in row.items()) else None
 
 
-def _is_number(value: Any) -> bool:
-    """A JSON number; null stands for one that is not finite."""
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+def _is_sound(name: str, value: Any) -> bool:
+    """Whether a value is what its name says: a text, or a JSON number, for which null stands where it is not finite."""
+    if name in ("sample", "event"):
+        return value is None or isinstance(value, str)
+    if "/" not in name and name not in ("step", "tokens", "seconds"):
+        return True
+    most = sys.float_info.max if name.startswith(("train/", "val/", "optim/")) else 2**63
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= most)

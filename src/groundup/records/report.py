@@ -6,13 +6,14 @@ The page carries its picture inside and loads nothing from anywhere. It is drawn
 
 import base64
 import html
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from groundup.config.io import dump_json, load_json
+from groundup.config.io import dump_json, read_json
 from groundup.files.atomic import write_file
 from groundup.records.display import clock, quantity
-from groundup.records.history import best_row, median_mfu, where_time_went
+from groundup.records.history import best_row, is_finite, median_mfu, where_time_went
 from groundup.records.metrics import METRICS_FILE, read_metrics
 from groundup.records.plot import plot_loss
 from groundup.records.results import read_results, summary
@@ -34,24 +35,38 @@ td.bar div { background: #8fb8de; height: .8rem; min-width: 1px }
 """
 
 
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What run.json says of how a run came to be; nothing is insisted on, as it may be of another version."""
+
+    groundup: str = "of an unknown version"
+    started: str = ""
+    command: str = ""
+    parameters: int | None = None
+    bigram_loss: float | None = None
+    machine: dict[str, Any] = field(default_factory=dict)
+    resolved: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+
+
 def write_report(run_dir: Path) -> None:
     """Draw loss.png and report.html from what the run folder holds.
 
     Raises:
         UserError: The folder has no run.json, or it cannot be read.
     """
-    run = load_json(run_dir / "run.json")
+    run = read_json(run_dir / "run.json", RunFacts, more=True)
     rows = read_metrics(run_dir / METRICS_FILE)
-    plot_loss(rows, run_dir / "loss.png", baseline=run.get("bigram_loss"), title=run_dir.name)
+    plot_loss(rows, run_dir / "loss.png", baseline=run.bigram_loss, title=run_dir.name)
     write_file(run_dir / "report.html", _page(run_dir, run, rows).encode())
 
 
-def _page(run_dir: Path, run: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+def _page(run_dir: Path, run: RunFacts, rows: list[dict[str, Any]]) -> str:
     picture = base64.b64encode((run_dir / "loss.png").read_bytes()).decode()
-    samples = [(row["step"], row["sample"]) for row in rows if "sample" in row]
+    samples = [(row["step"], row["sample"]) for row in rows if row.get("sample") is not None]
     parts = [
         f"<h1>{html.escape(run_dir.name)}</h1>",
-        f"<p class=quiet>groundup {html.escape(run['groundup'])} · {html.escape(run['started'])}</p>",
+        f"<p class=quiet>groundup {html.escape(run.groundup)} · {html.escape(run.started)}</p>",
         _table(_results(run, rows)),
         f'<img alt="training and validation loss" src="data:image/png;base64,{picture}">',
         *_time(rows),
@@ -63,10 +78,10 @@ def _page(run_dir: Path, run: dict[str, Any], rows: list[dict[str, Any]]) -> str
             for i, (step, text) in enumerate(samples)
         ],
         "<h2>How to reproduce it</h2>",
-        f"<pre>{html.escape(run['command'])}</pre>",
-        f"<h2>Machine</h2>{_table([(key, str(value)) for key, value in run['machine'].items()])}",
-        f"<h2>Settings</h2>{_table([(key, str(value)) for key, value in run['resolved'].items()])}",
-        f"<details><summary>config.json</summary><pre>{html.escape(dump_json(run['config']))}</pre></details>",
+        f"<pre>{html.escape(run.command)}</pre>",
+        f"<h2>Machine</h2>{_table([(key, str(value)) for key, value in run.machine.items()])}",
+        f"<h2>Settings</h2>{_table([(key, str(value)) for key, value in run.resolved.items()])}",
+        f"<details><summary>config.json</summary><pre>{html.escape(dump_json(run.config))}</pre></details>",
     ]
     return (
         "<!doctype html>\n<html lang=en><meta charset=utf-8>"
@@ -75,21 +90,23 @@ def _page(run_dir: Path, run: dict[str, Any], rows: list[dict[str, Any]]) -> str
     )
 
 
-def _results(run: dict[str, Any], rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
+def _results(run: RunFacts, rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
     """The numbers a reader looks for first."""
-    table = [("parameters", f"{run['parameters']:,}")]
-    if run.get("bigram_loss") is not None:
-        table.append(("bigram, validation loss", f"{run['bigram_loss']:.4f}"))
-    vals = [row for row in rows if "val/loss" in row]
-    if vals:
-        if best := best_row(rows, run["config"]):
-            table.append(("best validation loss", f"{best['val/loss']:.4f} at step {best['step']}"))
-        table.append(("last validation loss", f"{vals[-1]['val/loss']:.4f} ({vals[-1]['val/bpb']:.3f} bits per byte)"))
-    steps = [row for row in rows if "perf/tokens_per_sec" in row]
-    if steps:
-        table.append(("steps, tokens", f"{steps[-1]['step']:,}, {quantity(steps[-1]['tokens'])}"))
-        table.append(("training time", clock(steps[-1]["seconds"])))
-        table.append(("mean speed", f"{quantity(steps[-1]['tokens'] / steps[-1]['seconds'])} tokens/s"))
+    table = [] if run.parameters is None else [("parameters", f"{run.parameters:,}")]
+    if run.bigram_loss is not None:
+        table.append(("bigram, validation loss", f"{run.bigram_loss:.4f}"))
+    if best := best_row(rows, run.config):
+        table.append(("best validation loss", f"{best['val/loss']:.4f} at step {best['step']}"))
+    if vals := [row for row in rows if is_finite(row.get("val/loss"))]:
+        bits = f" ({vals[-1]['val/bpb']:.3f} bits per byte)" if is_finite(vals[-1].get("val/bpb")) else ""
+        table.append(("last validation loss", f"{vals[-1]['val/loss']:.4f}{bits}"))
+    timed = [row for row in rows if is_finite(row.get("tokens")) and is_finite(row.get("seconds")) and row["step"]]
+    if timed:
+        step, tokens, seconds = timed[-1]["step"], timed[-1]["tokens"], timed[-1]["seconds"]
+        table.append(("steps, tokens", f"{step:,}, {quantity(tokens)}"))
+        table.append(("training time", clock(seconds)))
+        if seconds > 0:
+            table.append(("mean speed", f"{quantity(tokens / seconds)} tokens/s"))
     if (mfu := median_mfu(rows)) is not None:
         table.append(("MFU, median", f"{mfu:.1%}"))
     return table

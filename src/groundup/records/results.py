@@ -1,17 +1,25 @@
 """eval.json: what is known of a model, task by task."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from groundup.config.errors import UserError
-from groundup.config.io import dump_json, load_json
+from groundup.config.io import dump_json, read_json
 from groundup.files.atomic import read_manifest, write_file
 from groundup.files.layout import WEIGHTS, folders_around
 from groundup.files.lock import one_at_a_time
+from groundup.records.history import is_finite
 
 EVAL = "eval.json"
 VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class _Results:
+    version: Literal[1]
+    tasks: dict[str, dict[str, Any]]
 
 
 def read_results(folder: Path) -> dict[str, dict[str, Any]]:
@@ -23,13 +31,10 @@ def read_results(folder: Path) -> dict[str, dict[str, Any]]:
     path = folder / EVAL
     if not path.exists():
         return {}
-    values = load_json(path)
-    if not isinstance(values, dict) or values.get("version") != VERSION:
-        raise UserError(f"{path} is not of version {VERSION} of {EVAL}; remove it to begin a new one")
-    tasks = values.get("tasks")
-    if not isinstance(tasks, dict) or not all(isinstance(result, dict) for result in tasks.values()):
-        raise UserError(f'{path} is damaged: "tasks" must be an object of objects; remove it to begin a new one')
-    return tasks
+    try:
+        return read_json(path, _Results).tasks
+    except UserError as error:
+        raise UserError(f"{error}; remove it to begin a new one") from None
 
 
 def add_results(folder: Path, results: dict[str, dict[str, Any]]) -> None:
@@ -73,10 +78,13 @@ def summary(result: dict[str, Any]) -> str:
     """One line for people: shares with their standard error, everything else with four places."""
     parts = []
     for key, value in result.items():
-        if key.startswith("acc"):
-            error = (value * (1 - value) / result["examples"]) ** 0.5
-            parts.append(f"{key} {value:.4f} ± {error:.4f}")
+        if not is_finite(value):
+            continue
+        if key.startswith("acc") and 0 <= value <= 1:
+            examples = result.get("examples")
+            error = f" ± {(value * (1 - value) / examples) ** 0.5:.4f}" if is_finite(examples) and examples > 0 else ""
+            parts.append(f"{key} {value:.4f}{error}")
         elif key in ("loss", "perplexity", "word_perplexity", "bits_per_byte"):
             parts.append(f"{key.replace('_', ' ')} {value:.4f}")
-    count = f"{result['tokens']:,} tokens" if "tokens" in result else f"{result.get('examples', 0):,} examples"
-    return f"{' · '.join(parts)} ({count})"
+    counts = [f"{result[unit]:,} {unit}" for unit in ("tokens", "examples") if is_finite(result.get(unit))]
+    return f"{' · '.join(parts)} ({counts[0] if counts else 'of an unknown number'})"

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from groundup.checkpoint.state import Checkpoint, CheckpointStore
 from groundup.config.errors import UsageError, UserError
-from groundup.config.io import dump_json, load_json, to_dict
+from groundup.config.io import dump_json, load_json, read_json, to_dict
 from groundup.config.train import TrainConfig
 from groundup.distributed.ranks import World, job, joined, launcher, resolve_parallel, restarted
 from groundup.distributed.signals import StopRequest
@@ -27,6 +27,7 @@ from groundup.model.loss import LossModule
 from groundup.planner.params import count_parameters
 from groundup.records.display import Display, quantity, say
 from groundup.records.metrics import METRICS_FILE, STOPPED, MetricsLog
+from groundup.records.report import RunFacts
 from groundup.runtime.device import pick_device
 from groundup.runtime.facts import machine_facts
 from groundup.training.between_steps import callbacks_of
@@ -172,7 +173,8 @@ def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command
         if trainer.state.step > config.max_steps:
             raise UsageError(f"{config.run_dir} is at step {trainer.state.step}, beyond max_steps {config.max_steps}")
         say(console, f"resumed at step {trainer.state.step} from {checkpoint.path}")
-        facts = load_json(config.run_dir / "run.json")
+        read_json(config.run_dir / "run.json", RunFacts, more=True)
+        facts = {"parameters": parameters, "bigram_loss": None} | load_json(config.run_dir / "run.json")
     else:
         facts = {
             **_facts(run, command),
