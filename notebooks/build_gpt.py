@@ -217,7 +217,7 @@ print(f"the same with positions added:    changes by {(last - last_shuffled).abs
 # %% [markdown]
 # GPT-2's answer is blunt and works: a second table, `wpe`, with a learned vector for each *place*, added to the
 # vector of the token. Place 0, place 1, up to `block_size`; beyond that the model cannot look. (The library also knows
-# rotary positions, `position="rope"`, which turn queries and keys instead.)
+# rotary positions, in `model/modern.py`, which turn queries and keys instead.)
 #
 # ## Staying trainable: the residual stream and the norm
 #

@@ -27,7 +27,7 @@ from torch import Tensor
 from groundup.checkpoint.model_folder import load_model
 from groundup.config.data import DataConfig
 from groundup.config.generate import SamplingConfig
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.presets import MODELS
 from groundup.config.train import EvalConfig, OptimConfig, RuntimeConfig, TrainConfig
 from groundup.generation.engine import Decoder, generate_ids
@@ -48,7 +48,7 @@ config = TrainConfig(
     out_dir=Path(folder.name, "runs"),
     max_steps=260,
     tokens_per_step=8 * 128,
-    model=GPTConfig(n_layer=2, n_head=3, n_embd=96, block_size=128, position="rope"),
+    model=ModernConfig(n_layer=2, n_head=3, n_embd=96, block_size=128),
     data=DataConfig(source="shakespeare", cache_dir=Path(folder.name, "data")),
     optim=OptimConfig(name="muon", lr=1e-2, min_lr=1e-3, warmup_steps=20),
     eval=EvalConfig(every=260, max_tokens=16_384, sample_every=0),

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from groundup.config.data import DataConfig
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.presets import RECIPES
 from groundup.config.train import OptimConfig
 from groundup.data.loader import TrainBatches
@@ -37,6 +37,7 @@ from groundup.model.bigram import fit_bigram
 from groundup.model.gpt import GPT
 from groundup.model.init import STD, init_weights
 from groundup.model.loss import IGNORE, LossModule
+from groundup.model.modern import Modern
 from groundup.optim.build import build_optimizers
 from groundup.optim.schedule import cosine_scale
 from groundup.prepare.corpus import open_corpus
@@ -51,7 +52,7 @@ check = exercises("training")
 folder = TemporaryDirectory()
 corpus = open_corpus(DataConfig(source="shakespeare", cache_dir=Path(folder.name)))
 tokenizer = corpus.tokenizer()
-small = GPTConfig(n_layer=2, n_head=2, n_embd=64, block_size=64, vocab_size=tokenizer.vocab_size, position="rope")
+small = ModernConfig(n_layer=2, n_head=2, n_embd=64, block_size=64, vocab_size=tokenizer.vocab_size)
 
 
 def batches(micro_batch_size: int = 8) -> TrainBatches:
@@ -82,8 +83,10 @@ def mean_loss(model: GPT) -> float:
 
 
 torch.manual_seed(0)
-as_pytorch_draws = GPT(small)  # the constructor leaves the numbers that PyTorch's layers draw: embeddings are N(0, 1)
-as_gpt2_draws = init_weights(GPT(small), seed=0)  # N(0, 0.02), as published
+as_pytorch_draws = Modern(
+    small
+)  # the constructor leaves the numbers that PyTorch's layers draw: embeddings are N(0, 1)
+as_gpt2_draws = init_weights(Modern(small), seed=0)  # N(0, 0.02), as published
 
 print(f"ln V                          {math.log(tokenizer.vocab_size):7.3f}")
 print(f"groundup's first weights      {mean_loss(as_gpt2_draws):7.3f}")
@@ -210,7 +213,7 @@ def adam_step(w: Tensor, g: Tensor, m: Tensor, v: Tensor, t: int) -> None:
 
 def double_model() -> GPT:
     """The small model in double precision, always from the same start."""
-    return init_weights(GPT(small), seed=0).double()
+    return init_weights(Modern(small), seed=0).double()
 
 
 library = double_model()
@@ -253,7 +256,9 @@ for name in ("h.0.attn.c_attn.weight", "h.1.mlp.c_proj.weight", "ln_f.weight"):
 # matrices, not gains and biases.
 
 # %%
-decaying = build_optimizers(GPT(replace(small, position="learned")), OptimConfig(weight_decay=0.1), torch.device("cpu"))
+decaying = build_optimizers(
+    Modern(replace(small, position="learned")), OptimConfig(weight_decay=0.1), torch.device("cpu")
+)
 for group in decaying[0].param_groups:
     kinds = sorted({p.dim() for p in group["params"]})
     print(f"weight_decay {group['weight_decay']}: {len(group['params'])} tensors with {kinds} dimensions")
@@ -415,7 +420,7 @@ print("a bf16 weight of 1 after 1000 steps of -0.001:", weight.item())
 # these gradients from our model and look at them in fp16, times a scale.
 
 # %%
-model = init_weights(GPT(small), seed=0)
+model = init_weights(Modern(small), seed=0)
 with torch.no_grad():
     model.wte.weight.mul_(5)  # give it opinions: logits spread out as those of a model that has learned a little
 logits = model(idx).detach().requires_grad_()
@@ -504,7 +509,7 @@ STEPS, MICRO_STEPS, CPU = 160, 2, torch.device("cpu")
 
 def make_trainer(scale) -> Trainer:
     """groundup's loop around a fresh small model; scale: step -> share of the peak learning rate."""
-    model = init_weights(GPT(small), seed=0)
+    model = init_weights(Modern(small), seed=0)
     return Trainer(
         model=model,
         loss_module=LossModule(model),

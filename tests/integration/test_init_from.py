@@ -64,7 +64,7 @@ def test_dropout_may_differ(place):
 def test_every_mismatch_in_one_line(place, capsys):
     config = GPTConfig(n_layer=3, n_head=4, n_embd=32, block_size=8, vocab_size=4, bias=False)
     save_model(place / "other", init_weights(GPT(config), seed=1), CharTokenizer("abcd"), {})
-    typed = ["--model.position=rope", "--model.bias", "--data.tokenizer=char"]
+    typed = ["--model.bias", "--data.tokenizer=char"]
     assert start("run", "--init-from=other", "--max-steps=1", *typed) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1
@@ -72,10 +72,9 @@ def test_every_mismatch_in_one_line(place, capsys):
         "model.n_layer is 2 and its 3",
         "model.n_head is 2 and its 4",
         "model.block_size is 16 and its 8",
-        "model.position is rope and its learned",
         "model.bias is True and its False",
         "is not the one it learned with (4 ids)",
-        "give --model.n-layer 3 --model.n-head 4 --model.block-size 8 --model.position learned --model.no-bias",
+        "give --model.n-layer 3 --model.n-head 4 --model.block-size 8 --model.no-bias",
         "--data.tokenizer other/tokenizer.json",
     ):
         assert fault in error
@@ -92,7 +91,7 @@ def test_the_flags_of_the_message_help(place, capsys):
 
 @pytest.mark.parametrize("preset", ["shakespeare", "gpt2-fineweb"])  # the second asks for GPT-2's vocabulary
 def test_shape_and_tokenizer_are_the_models_unless_typed(place, capsys, preset):
-    assert start("first", "--max-steps=1", "--model.n-layer=3", "--model.no-bias", "--model.position=rope") == 0
+    assert start("first", "--max-steps=1", "--model.n-layer=3", "--model.no-bias") == 0
     Path("text.txt").write_text("over and over and over\n" * 300)
     words = [flag for flag in FLAGS if not flag.startswith("--model.")]
     assert main(["train", preset, "--name=second", *words, "--init-from", "runs/first", "--max-steps=1"]) == 0

@@ -15,8 +15,7 @@ from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.evaluation.examples import read_choices
 from groundup.evaluation.scoring import BATCH_TOKENS, Question, score
-from groundup.model.build import build_model
-from groundup.model.gpt import GPT
+from groundup.model.build import Transformer, build_model
 from groundup.model.init import init_weights
 from groundup.model.swap import use_matmul
 from groundup.runtime.allocator import keep_freed_memory
@@ -27,7 +26,7 @@ from groundup.tokenizer.gpt2 import load_gpt2
 
 TOLERANCE = 1e-5
 """Most by which the scores, mean log-probabilities of endings, may differ in float32."""
-Scorer = Callable[[GPT, Sequence[Question]], list[list[float]]]
+Scorer = Callable[[Transformer, Sequence[Question]], list[list[float]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +110,7 @@ def _contestant(scorer: Scorer, options: Options) -> tuple[Callable[[], None], C
     return work, lambda: peak_memory(device)
 
 
-def _prepare(options: Options) -> tuple[GPT, list[Question]]:
+def _prepare(options: Options) -> tuple[Transformer, list[Question]]:
     if options.threads:
         torch.set_num_threads(options.threads)
     device = pick_device(options.device)
@@ -140,12 +139,12 @@ def _made_up(count: int, vocab_size: int) -> list[Question]:
     return questions
 
 
-def _ours(model: GPT, questions: Sequence[Question]) -> list[list[float]]:
+def _ours(model: Transformer, questions: Sequence[Question]) -> list[list[float]]:
     return [[s.mean for s in scores] for scores in score(model, questions)]
 
 
 @torch.no_grad()
-def _one_at_a_time(model: GPT, questions: Sequence[Question]) -> list[list[float]]:
+def _one_at_a_time(model: Transformer, questions: Sequence[Question]) -> list[list[float]]:
     """As build-nanogpt scores: the choices of an example are the rows of a batch, each with the context before it.
 
     Logits and losses are computed for all tokens; a mask leaves those of the endings.

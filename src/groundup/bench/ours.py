@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.train import OptimConfig
 from groundup.data.dataset import Split
 from groundup.data.index import ShardInfo
@@ -39,13 +39,13 @@ TOKENS = 1_000_000
 """Random tokens to train on: throughput does not depend on what they say."""
 
 
-def random_ids(config: GPTConfig) -> NDArray[np.integer]:
+def random_ids(config: GPTConfig | ModernConfig) -> NDArray[np.integer]:
     """TOKENS ids, the same at every call."""
     return np.random.default_rng(0).integers(config.vocab_size, size=TOKENS)
 
 
 def our_trainer(
-    config: GPTConfig,
+    config: GPTConfig | ModernConfig,
     micro_batch_size: int,
     *,
     device: torch.device,
@@ -103,7 +103,12 @@ def our_trainer(
 
 
 def measured_flops(
-    config: GPTConfig, micro_batch_size: int, *, device: torch.device, precision: Precision, recompute: bool = False
+    config: GPTConfig | ModernConfig,
+    micro_batch_size: int,
+    *,
+    device: torch.device,
+    precision: Precision,
+    recompute: bool = False,
 ) -> float:
     """FLOP/s that training reaches on this machine: the median of real steps, about five seconds of them.
 

@@ -23,7 +23,7 @@ from groundup.bench.ours import our_trainer
 from groundup.bench.train import Work
 from groundup.config.errors import UsageError
 from groundup.config.io import from_dict, to_dict
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.distributed.ranks import World, joined
 from groundup.planner.params import count_parameters
 from groundup.runtime.device import device_name
@@ -41,10 +41,8 @@ TIMEOUT = 600.0
 class Options:
     """Measure how data parallelism scales on CPUs. The default model is the demo's."""
 
-    model: GPTConfig = field(
-        default_factory=lambda: GPTConfig(
-            n_layer=4, n_head=4, n_embd=128, block_size=128, vocab_size=65, position="rope"
-        )
+    model: GPTConfig | ModernConfig = field(
+        default_factory=lambda: ModernConfig(n_layer=4, n_head=4, n_embd=128, block_size=128, vocab_size=65)
     )
     micro_batch_size: int = 16
     """Sequences per step of each process."""

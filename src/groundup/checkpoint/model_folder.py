@@ -14,13 +14,12 @@ from torch import Tensor, nn
 
 from groundup.checkpoint.tensor_file import load_tensors, save_tensors
 from groundup.config.errors import UserError
-from groundup.config.io import dump_json, from_dict, load_json, to_dict
-from groundup.config.model import BigramConfig, GPTConfig, ModelConfig
+from groundup.config.io import dump_json, from_dict, from_kinds, load_json, to_dict
+from groundup.config.model import BigramConfig, GPTConfig, ModelConfig, ModernConfig
 from groundup.files.atomic import Facts, new_folder, recover, verify_folder, write_synced
 from groundup.files.layout import CONFIG, WEIGHTS
 from groundup.model.bigram import Bigram
-from groundup.model.build import build_model
-from groundup.model.gpt import GPT
+from groundup.model.build import Transformer, build_model
 from groundup.model.swap import use_matmul
 from groundup.planner.params import count_parameters
 from groundup.runtime.matmul import pick_matmul
@@ -29,7 +28,7 @@ from groundup.tokenizer.io import load_tokenizer, tokenizer_json
 
 FORMAT, VERSION = "groundup-model", 1
 TOKENIZER = "tokenizer.json"
-_KINDS: dict[str, type[GPTConfig] | type[BigramConfig]] = {"gpt": GPTConfig, "bigram": BigramConfig}
+_KINDS: tuple[type[GPTConfig] | type[ModernConfig] | type[BigramConfig], ...] = (GPTConfig, ModernConfig, BigramConfig)
 _TRIES = 5
 """Checkpoints of a run that goes on that may vanish, one after the other, while they are read."""
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -41,7 +40,7 @@ class _Head:
 
     format: str
     version: int
-    kind: Literal["gpt", "bigram"]
+    kind: Literal["gpt", "modern", "bigram"]
     model: dict[str, Any]
     info: dict[str, Any] | None = None
 
@@ -50,7 +49,7 @@ class _Head:
 class LoadedModel:
     """A model ready to use, with what it came with."""
 
-    model: GPT | Bigram
+    model: Transformer | Bigram
     tokenizer: Tokenizer
     config: ModelConfig
     info: dict[str, Any]
@@ -59,7 +58,7 @@ class LoadedModel:
     """The folder it was read from."""
 
 
-def save_model(path: Path, model: GPT | Bigram, tokenizer: Tokenizer, info: dict[str, Any]) -> None:
+def save_model(path: Path, model: Transformer | Bigram, tokenizer: Tokenizer, info: dict[str, Any]) -> None:
     """Write a model folder, replacing one of the same name.
 
     Raises:
@@ -78,8 +77,7 @@ def write_model_files(
     Returns:
         What is known of the large one, by its name.
     """
-    kind = next(name for name, cls in _KINDS.items() if isinstance(config, cls))
-    values = {"format": FORMAT, "version": VERSION, "kind": kind, "model": to_dict(config), "info": info}
+    values = {"format": FORMAT, "version": VERSION, "kind": config.kind, "model": to_dict(config), "info": info}
     write_synced(folder / CONFIG, dump_json(values).encode())
     write_synced(folder / TOKENIZER, tokenizer_json(tokenizer).encode())
     return {WEIGHTS: save_tensors(folder / WEIGHTS, state)}
@@ -129,7 +127,7 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype | None, rows: i
 
 def _refuse_too_large(config: ModelConfig, folder: Path) -> None:
     """See whether the parameters of a config can be in the file beside it, before a model of that size is built."""
-    n = count_parameters(config) if isinstance(config, GPTConfig) else config.vocab_size**2
+    n = count_parameters(config) if not isinstance(config, BigramConfig) else config.vocab_size**2
     size = (folder / WEIGHTS).stat().st_size
     if n * min(dtype.itemsize for dtype in _DTYPES) > size:
         raise UserError(f"{folder / WEIGHTS} does not fit its config: {n:,} parameters cannot be in {size:,} bytes")
@@ -193,7 +191,7 @@ def read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
         raise UserError(f"{path} has format version {version}; this groundup reads version {VERSION}")
     try:
         head = from_dict(_Head, values)
-        return from_dict(_KINDS[head.kind], head.model, where="model"), head.info or {}
+        return from_kinds(_KINDS, {**head.model, "kind": head.kind}, where="model"), head.info or {}
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 

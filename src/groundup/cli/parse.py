@@ -61,7 +61,8 @@ def parse(spec: type[T], argv: Sequence[str], *, prog: str, default: Any = None,
     """
     import tyro
 
-    options: dict[str, Any] = {"prog": prog}
+    # Of several classes for one field the default's is meant: its flags stay flat.
+    options: dict[str, Any] = {"prog": prog, "config": (tyro.conf.AvoidSubcommands,)}
     if default is not None:
         options["default"] = default
     if {"-h", "--help"} & set(argv):

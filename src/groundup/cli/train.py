@@ -131,7 +131,7 @@ def read_request(words: list[str]) -> Request:
         base = _read_config(Path(config_file))
     else:
         base = _saved_config(Path(str(resume_dir)))
-    config = parse(TrainConfig, [*_flags_of_init(words), *words], prog=prog, default=base, also=OWN_FLAGS)
+    config = parse(TrainConfig, words, prog=prog, default=_with_init(base, words), also=OWN_FLAGS)
     if resume:
         _refuse_changes(base, config)
     if allow_data_change and not resume:
@@ -139,17 +139,22 @@ def read_request(words: list[str]) -> Request:
     return Request(config=config, resume=resume, dry_run=dry_run, allow_data_change=allow_data_change)
 
 
-def _flags_of_init(words: list[str]) -> list[str]:
-    """With --init-from DIR, flags for the shape and the tokenizer of that model; those that were typed come after."""
+def _with_init(base: TrainConfig, words: list[str]) -> TrainConfig:
+    """With --init-from DIR, shape and tokenizer are that model's unless flags say otherwise."""
     path = take_value(_split_equals(list(words), "--init-from"), "--init-from")
     if path is None or {"-h", "--help"} & set(words):
-        return []
-    from groundup.training.init_from import flags_of
+        return base
+    from groundup.training.init_from import config_of
 
     try:
-        return flags_of(Path(path))
+        found = config_of(Path(path))
     except UserError:  # the run will say it, after what is wrong with the flags
-        return []
+        return base
+    if found is None:
+        return base
+    model, tokenizer = found
+    model = replace(model, dropout=base.model.dropout)
+    return replace(base, model=model, data=replace(base.data, tokenizer=str(tokenizer)))
 
 
 def find_preset(name: str) -> TrainConfig:

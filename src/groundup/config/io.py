@@ -8,7 +8,7 @@ import stat
 import sys
 import types
 import typing
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -30,7 +30,8 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return to_dict(value)
+        kind = _kind(type(value))
+        return ({"kind": kind} if kind else {}) | to_dict(value)
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple):
@@ -92,12 +93,42 @@ def _typed(hint: Any, value: Any, where: str, *, more: bool) -> Any:
             return value
         raise UserError(f"{where} must be one of {', '.join(map(str, get_args(hint)))}, got {_shown(value)}")
     if origin in (types.UnionType, typing.Union):
+        if all(map(_kind, get_args(hint))):
+            return from_kinds(get_args(hint), value, where=where, more=more)
         return _one_of(hint, value, where, more=more)
     if origin in (tuple, list) and isinstance(value, list):
         return origin(_typed(get_args(hint)[0], item, f"{where}[{i}]", more=more) for i, item in enumerate(value))
     if origin is dict and isinstance(value, dict):
         return {key: _typed(get_args(hint)[1], item, f"{where}.{key}", more=more) for key, item in value.items()}
     return _plain_typed(hint, value, where)
+
+
+def _kind(cls: type[Any]) -> str:
+    """What a class calls its kind in JSON; empty where it does not say."""
+    kind = getattr(cls, "kind", "")
+    return kind if isinstance(kind, str) else ""
+
+
+def from_kinds(classes: Sequence[type[T]], values: Any, *, where: str, more: bool = False) -> T:
+    """Build the one of several classes that the key `kind` names; the rest as in `from_dict`."""
+    if not isinstance(values, dict):
+        raise UserError(f"{where} must be an object, got {_shown(values)}")
+    values = _with_kind(values)
+    kinds = {_kind(cls): cls for cls in classes}
+    if values["kind"] not in kinds:
+        raise UserError(f"{where}.kind must be one of {', '.join(kinds)}, got {_shown(values['kind'])}")
+    rest = {name: value for name, value in values.items() if name != "kind"}
+    return from_dict(kinds[values["kind"]], rest, where=where, more=more)
+
+
+def _with_kind(values: dict[str, Any]) -> dict[str, Any]:
+    """The kind of a model. In older folders a gpt had a position, and one with rope is what is now modern."""
+    kind = values.get("kind", "gpt")
+    if kind == "gpt" and values.get("position") == "rope":
+        kind = "modern"
+    elif kind == "gpt" and values.get("position") == "learned":
+        values = {name: value for name, value in values.items() if name not in ("position", "rope_base")}
+    return values | {"kind": kind}
 
 
 def _one_of(hint: Any, value: Any, where: str, *, more: bool) -> Any:

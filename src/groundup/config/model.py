@@ -1,7 +1,7 @@
 """What a model is made of. The names are GPT-2's own, shared by OpenAI's code, nanoGPT and Hugging Face."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 from groundup.config.errors import UsageError
 
@@ -10,8 +10,8 @@ _MOST = {"n_layer": 10_000, "n_embd": 2**20, "block_size": 2**30, "vocab_size": 
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class GPTConfig:
-    """The shape of a GPT-2 (Radford et al. 2019, section 2.3). The defaults are the published 124M model."""
+class TransformerConfig:
+    """The shape that GPT-2 and its descendants share. The defaults are the published 124M model."""
 
     n_layer: int = 12
     """Number of transformer blocks."""
@@ -23,10 +23,6 @@ class GPTConfig:
     """Context: the most tokens the model can look at."""
     vocab_size: int = 0
     """Number of token ids; 0 takes the tokenizer's."""
-    position: Literal["learned", "rope"] = "learned"
-    """Position information: a learned table as in GPT-2, or rotary embedding (Su et al. 2021)."""
-    rope_base: float = 10000.0
-    """Base of the rotary wavelengths; read only when position is rope."""
     dropout: float = 0.0
     """Dropout on embeddings, attention and residual branches, in [0, 1)."""
     bias: bool = True
@@ -44,10 +40,6 @@ class GPTConfig:
             raise UsageError(f"model.vocab_size must be 0 (the tokenizer's) or more, got {self.vocab_size}")
         if self.n_embd % self.n_head:
             raise UsageError(f"model.n_embd must be a multiple of model.n_head, got {self.n_embd} and {self.n_head}")
-        if self.position == "rope" and self.head_dim % 2:
-            raise UsageError(f"rope rotates pairs: n_embd / n_head must be even, got {self.head_dim}")
-        if not 1 < self.rope_base < float("inf"):
-            raise UsageError(f"model.rope_base must be a number above 1, got {self.rope_base}")
         if not 0 <= self.dropout < 1:
             raise UsageError(f"model.dropout must be in [0, 1), got {self.dropout}")
 
@@ -58,8 +50,39 @@ class GPTConfig:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class GPTConfig(TransformerConfig):
+    """GPT-2 as published (Radford et al. 2019, section 2.3), and nothing else."""
+
+    kind: ClassVar[str] = "gpt"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModernConfig(TransformerConfig):
+    """GPT-2 with what has been found since; every field of its own is a switch."""
+
+    kind: ClassVar[str] = "modern"
+    AS_GPT2: ClassVar[dict[str, Any]] = {"position": "learned"}
+    """The values of the switches that make it GPT-2."""
+
+    position: Literal["learned", "rope"] = "rope"
+    """Position information: a learned table as in GPT-2, or rotary embedding (Su et al. 2021)."""
+    rope_base: float = 10000.0
+    """Base of the rotary wavelengths; read only when position is rope."""
+
+    def __post_init__(self) -> None:
+        """Check what would otherwise fail deep inside the model."""
+        TransformerConfig.__post_init__(self)  # `super()` does not know the class that slots=True makes
+        if self.position == "rope" and self.head_dim % 2:
+            raise UsageError(f"rope rotates pairs: n_embd / n_head must be even, got {self.head_dim}")
+        if not 1 < self.rope_base < float("inf"):
+            raise UsageError(f"model.rope_base must be a number above 1, got {self.rope_base}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class BigramConfig:
     """The baseline that sees one token back: a table of vocab_size x vocab_size logits."""
+
+    kind: ClassVar[str] = "bigram"
 
     vocab_size: int
     """Number of token ids."""
@@ -67,4 +90,4 @@ class BigramConfig:
     """Context: one token, always."""
 
 
-ModelConfig = GPTConfig | BigramConfig
+ModelConfig = GPTConfig | ModernConfig | BigramConfig

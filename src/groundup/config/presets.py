@@ -4,14 +4,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from groundup.config.data import DataConfig
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.train import CheckpointConfig, EvalConfig, OptimConfig, RuntimeConfig, TrainConfig
 
 GPT2_VOCAB = 50257
 
-MODELS: dict[str, GPTConfig] = {
-    "nano": GPTConfig(n_layer=4, n_head=4, n_embd=128, block_size=128, position="rope"),
-    "nano-wide": GPTConfig(n_layer=6, n_head=6, n_embd=384, block_size=256, position="rope", dropout=0.2),
+MODELS: dict[str, GPTConfig | ModernConfig] = {
+    "nano": ModernConfig(n_layer=4, n_head=4, n_embd=128, block_size=128),
+    "nano-wide": ModernConfig(n_layer=6, n_head=6, n_embd=384, block_size=256, dropout=0.2),
     "gpt2": GPTConfig(n_layer=12, n_head=12, n_embd=768, vocab_size=GPT2_VOCAB),
     "gpt2-medium": GPTConfig(n_layer=24, n_head=16, n_embd=1024, vocab_size=GPT2_VOCAB),
     "gpt2-large": GPTConfig(n_layer=36, n_head=20, n_embd=1280, vocab_size=GPT2_VOCAB),

@@ -7,7 +7,7 @@ from typing import Literal
 
 from groundup.config.data import DataConfig
 from groundup.config.errors import UsageError
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 
 _MOST = 2**53
 """Tokens or steps: beyond it numbers in JSON and in floats are no longer exact."""
@@ -215,7 +215,7 @@ class TrainConfig:
     """Steps between lines of metrics."""
     profile: bool = False
     """Watch a few steps with PyTorch's profiler, and write RUN/profile."""
-    model: GPTConfig = field(default_factory=GPTConfig)
+    model: GPTConfig | ModernConfig = field(default_factory=GPTConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     guard: GuardConfig = field(default_factory=GuardConfig)

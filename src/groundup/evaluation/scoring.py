@@ -182,7 +182,7 @@ def _score_rows(model: LanguageModel, rows: Sequence[_Row], cache: KVCache | Non
     width = max(len(row.inputs) for row in rows)
     idx = torch.tensor([[*row.inputs, *[0] * (width - len(row.inputs))] for row in rows], device=device)
     if cache is not None:
-        cache = _copy(model, cache, [row.owner for row in rows], width)
+        cache = cache.gather([row.owner for row in rows], max_tokens=cache.length + width)
     hidden = model.hidden(idx, cache=cache)
     places = [
         number * width + place
@@ -198,17 +198,6 @@ def _score_rows(model: LanguageModel, rows: Sequence[_Row], cache: KVCache | Non
             torch.split(logprobs.cpu().double(), sizes), torch.split(greedy.cpu(), sizes), strict=True
         )
     ]
-
-
-def _copy(model: LanguageModel, cache: KVCache, owners: list[int], width: int) -> KVCache:
-    """A cache whose rows hold what the given rows of another hold, with room for `width` tokens more."""
-    copy = model.new_cache(len(owners), cache.length + width)
-    index = torch.tensor(owners, device=cache.keys.device)
-    held = slice(cache.length)
-    copy.keys[:, :, :, held] = cache.keys[:, index, :, held]
-    copy.values[:, :, :, held] = cache.values[:, index, :, held]
-    copy.length = cache.length
-    return copy
 
 
 def _logprobs(

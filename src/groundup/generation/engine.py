@@ -95,7 +95,7 @@ class Decoder:
         self._tokens = self._tokens[index]
         self._rows = [self._rows[row] for row in rows]
         if self._cache is not None:
-            self._cache.keep(index)
+            self._cache.keep(rows)
 
     def _next_logits(self) -> Float[Tensor, "B V"]:
         """Read what the cache does not hold yet."""
@@ -104,7 +104,7 @@ class Decoder:
             cache = self.model.new_cache(1, self._room)
             logits = _last_logits(self.model, self.tokens[:1, -self.model.config.block_size :], cache)
             n_samples = len(self._tokens)
-            self._cache = cache if n_samples == 1 else cache.expand(n_samples)
+            self._cache = cache if n_samples == 1 else cache.gather([0] * n_samples)
             return logits.expand(n_samples, -1)
         n_unread = 1
         if cache.length == cache.max_tokens:

@@ -11,16 +11,14 @@ from torch import Tensor
 
 from groundup.config.errors import UsageError
 from groundup.inspection.plots import heat_map, visible
-from groundup.model.attention import CausalSelfAttention
-from groundup.model.gpt import GPT
-from groundup.model.rope import rotate
+from groundup.model.build import Transformer
 
 MAX_LABELS = 32
 """Tokens up to which a picture writes them on its axes."""
 
 
 @torch.no_grad()
-def attention_patterns(model: GPT, idx: Int[Tensor, " T"]) -> Float[Tensor, "L H T T"]:
+def attention_patterns(model: Transformer, idx: Int[Tensor, " T"]) -> Float[Tensor, "L H T T"]:
     """How much every position takes from every position before it, in every head of every layer.
 
     The model computes attention without ever holding these weights (`scaled_dot_product_attention`), so they are
@@ -38,20 +36,15 @@ def attention_patterns(model: GPT, idx: Int[Tensor, " T"]) -> Float[Tensor, "L H
     """
     patterns: list[Tensor] = []
 
-    def keep(attention: CausalSelfAttention, given: tuple[Any, ...], _output: Tensor) -> None:
-        x, rotation = given[0], given[1]
-        _, T, C = x.shape
-        q, k, _ = attention.c_attn(x).view(T, 3, attention.n_head, C // attention.n_head).permute(1, 2, 0, 3)
-        if rotation is not None:
-            q, k = rotate(q, *rotation), rotate(k, *rotation)
+    def keep(attention: Any, given: tuple[Any, ...], _output: Tensor) -> None:
+        q, k, _ = (part[0] for part in attention.project(*given))  # each (H, T, D)
         scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (H, T, T)
-        future = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)
+        future = torch.ones_like(scores[0], dtype=torch.bool).triu(1)
         patterns.append(scores.masked_fill(future, -math.inf).softmax(dim=-1))
 
     was_training = model.training
-    handles = [
-        module.register_forward_hook(keep) for module in model.modules() if isinstance(module, CausalSelfAttention)
-    ]
+    layers = [block.get_submodule("attn") for block in model.h]
+    handles = [layer.register_forward_hook(keep) for layer in layers]
     try:
         model.eval()(idx[None].to(model.wte.weight.device))
     finally:

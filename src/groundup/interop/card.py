@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from groundup.checkpoint.model_folder import LoadedModel
-from groundup.config.model import GPTConfig
-from groundup.planner.params import count_parameters
+from groundup.config.model import TransformerConfig
+from groundup.planner.params import count_parameters, has_position_table
 
 _RUN = {
     "hf": """```python
@@ -38,7 +38,13 @@ print(generator.generate_batch([tokens], max_length=50, sampling_topk=50)[0].seq
 
 
 def model_card(
-    loaded: LoadedModel, config: GPTConfig, *, name: str, kind: str, scores: Mapping[str, str], curve: str | None
+    loaded: LoadedModel,
+    config: TransformerConfig,
+    *,
+    name: str,
+    kind: str,
+    scores: Mapping[str, str],
+    curve: str | None,
 ) -> str:
     """The text of README.md.
 
@@ -88,7 +94,7 @@ def _table(rows: Iterable[tuple[str, str]]) -> list[str]:
     return ["| | |", "|---|---|", *(f"| {what} | {value} |" for what, value in rows), ""]
 
 
-def _facts(info: dict[str, Any], config: GPTConfig) -> list[tuple[str, str]]:
+def _facts(info: dict[str, Any], config: TransformerConfig) -> list[tuple[str, str]]:
     facts = []
     if (data := info.get("data")) is not None:
         facts.append(("data", f"{data}"))
@@ -104,7 +110,7 @@ def _facts(info: dict[str, Any], config: GPTConfig) -> list[tuple[str, str]]:
         ("width", f"{config.n_embd}"),
         ("context", f"{config.block_size} tokens"),
         ("vocabulary", f"{config.vocab_size} ids"),
-        ("positions", config.position),
+        ("positions", "learned" if has_position_table(config) else "rotary"),
         ("biases", "yes" if config.bias else "no"),
     ]
     return facts

@@ -10,11 +10,11 @@ from typing import Literal, get_args
 from groundup.checkpoint.model_folder import LoadedModel, load_model
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
-from groundup.config.model import GPTConfig
+from groundup.config.model import BigramConfig, GPTConfig, ModernConfig
 from groundup.files.atomic import new_folder, write_synced
 from groundup.files.layout import folders_around
 from groundup.interop.card import model_card
-from groundup.interop.hf_config import refuse_variants
+from groundup.interop.hf_config import as_gpt2
 from groundup.interop.new import refuse_existing
 from groundup.interop.onnx_graph import write_onnx
 from groundup.interop.write_gguf import write_gguf
@@ -45,7 +45,7 @@ def export_model(path: Path, out: Path, kind: Format, *, scores: Mapping[str, st
     refuse_existing(out)
     loaded = load_model(path, dtype=None)
     config = loaded.config
-    if not isinstance(config, GPTConfig):
+    if isinstance(config, BigramConfig):
         raise UserError(f"{path} is a bigram: only GPTs have a form in other programs")
     with new_folder(out) as folder:
         _write(kind, folder, loaded, config, out.name)
@@ -56,7 +56,7 @@ def export_model(path: Path, out: Path, kind: Format, *, scores: Mapping[str, st
         write_synced(folder / "README.md", card.encode())
 
 
-def _write(kind: Format, folder: Path, loaded: LoadedModel, config: GPTConfig, name: str) -> None:
+def _write(kind: Format, folder: Path, loaded: LoadedModel, config: GPTConfig | ModernConfig, name: str) -> None:
     match kind:
         case "hf":
             write_hf(folder, loaded, config)
@@ -69,13 +69,13 @@ def _write(kind: Format, folder: Path, loaded: LoadedModel, config: GPTConfig, n
             _write_ct2(folder, loaded, config)
 
 
-def _write_ct2(folder: Path, loaded: LoadedModel, config: GPTConfig) -> None:
+def _write_ct2(folder: Path, loaded: LoadedModel, config: GPTConfig | ModernConfig) -> None:
     """CTranslate2's own converter reads a Hugging Face folder; it gets one and makes its own from it.
 
     Raises:
         UserError: The model is not a plain GPT-2, or a package is missing.
     """
-    refuse_variants(config, "the GPT-2 of CTranslate2")
+    config = as_gpt2(config, "the GPT-2 of CTranslate2")
     try:
         from ctranslate2.converters import TransformersConverter
         from transformers.utils.logging import disable_progress_bar

@@ -4,14 +4,15 @@
 weights is refused by name.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 from groundup.config.errors import UserError
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
 
 NORM_EPS = 1e-5
-"""Of every layer norm of ours; see `model.layers`."""
+"""Of every layer norm of ours; see `model.gpt`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,7 @@ def hf_config(config: GPTConfig, *, dtype: str, eot_id: int | None) -> dict[str,
     """The config.json that makes transformers build our model.
 
     Args:
-        config: A plain GPT-2: see `refuse_variants`.
+        config: A plain GPT-2: see `as_gpt2`.
         dtype: Of the weights, as PyTorch spells it: float32.
         eot_id: The id between documents, for both ends of a text; None where the vocabulary has none.
     """
@@ -102,14 +103,17 @@ def hf_config(config: GPTConfig, *, dtype: str, eot_id: int | None) -> dict[str,
     }
 
 
-def refuse_variants(config: GPTConfig, target: str) -> None:
-    """Refuse what the published GPT-2 has no place for.
+def as_gpt2(config: TransformerConfig, target: str) -> GPTConfig:
+    """The config of the GPT-2 that a model is; a modern one is a GPT-2 when all its switches say so.
 
     Raises:
-        UserError: The model has rotary positions.
+        UserError: The model has parts that the published GPT-2 has no place for.
     """
-    if config.position != "learned":
-        raise UserError(
-            f"{target} knows GPT-2 with learned positions only, this model has model.position {config.position};"
-            " --format onnx takes it, or train one with --model.position learned"
-        )
+    if isinstance(config, ModernConfig):
+        for name, value in config.AS_GPT2.items():
+            if getattr(config, name) != value:
+                raise UserError(
+                    f"{target} knows GPT-2 with {value} {name}s only, this model has model.{name}"
+                    f" {getattr(config, name)}; --format onnx takes it, or train one with --model.{name} {value}"
+                )
+    return GPTConfig(**{field.name: getattr(config, field.name) for field in dataclasses.fields(GPTConfig)})

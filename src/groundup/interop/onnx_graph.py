@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from groundup.config.errors import UserError
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.interop.hf_config import NORM_EPS
 from groundup.model.rope import rope_angles
 
@@ -24,7 +24,7 @@ ONE_FILE_BYTES = 1_500_000_000
 """Larger weights go to a file of their own: protobuf ends at 2 GiB."""
 
 
-def write_onnx(path: Path, config: GPTConfig, state: dict[str, Tensor]) -> None:
+def write_onnx(path: Path, config: GPTConfig | ModernConfig, state: dict[str, Tensor]) -> None:
     """Write a model's graph and float32 weights.
 
     Raises:
@@ -59,7 +59,7 @@ def write_onnx(path: Path, config: GPTConfig, state: dict[str, Tensor]) -> None:
 class _Graph:
     """Collects nodes and weights; every method adds one layer and returns the name of its result."""
 
-    def __init__(self, config: GPTConfig, state: dict[str, NDArray[Any]]) -> None:
+    def __init__(self, config: GPTConfig | ModernConfig, state: dict[str, NDArray[Any]]) -> None:
         self.config = config
         self.state = state
         self.weights: dict[str, NDArray[Any]] = {}
@@ -76,7 +76,7 @@ class _Graph:
         mask = self.op("Trilu", square, self.scalar(1), upper=1)
         x = self.op("Gather", self.weight("wte.weight"), "input_ids")
         rotation = None
-        if self.config.position == "learned":
+        if not isinstance(self.config, ModernConfig) or self.config.position == "learned":
             x = self.op("Add", x, self.op("Gather", self.weight("wpe.weight"), positions))
         else:
             angles = rope_angles(torch.arange(self.config.block_size), head_dim, self.config.rope_base)
@@ -89,7 +89,7 @@ class _Graph:
         self.op("MatMul", self.norm("ln_f", x), head, output="logits")
 
     def attention(self, name: str, x: str, mask: str, rotation: list[str] | None) -> str:
-        """Causal self-attention, as `model.attention` writes it."""
+        """Causal self-attention, as `model.gpt` writes it."""
         n_head, head_dim = self.config.n_head, self.config.head_dim
         qkv = self.op("Reshape", self.linear(f"{name}.c_attn", x), self.ints([0, 0, 3, n_head, head_dim]))
         parts = self.op("Transpose", qkv, perm=[2, 0, 3, 1, 4])  # (3, B, H, T, D)

@@ -6,16 +6,16 @@ from typing import Any
 from groundup import __version__
 from groundup.checkpoint.model_folder import LoadedModel
 from groundup.config.errors import UserError
-from groundup.config.model import GPTConfig
+from groundup.config.model import TransformerConfig
 from groundup.interop.byte_bpe import published
-from groundup.interop.hf_config import NORM_EPS, refuse_variants
+from groundup.interop.hf_config import NORM_EPS, as_gpt2
 from groundup.interop.names import to_gguf, with_biases
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN
 from groundup.tokenizer.char import CharTokenizer
 
 
-def write_gguf(path: Path, loaded: LoadedModel, config: GPTConfig, name: str) -> None:
+def write_gguf(path: Path, loaded: LoadedModel, config: TransformerConfig, name: str) -> None:
     """Write a model in float32.
 
     llama.cpp cuts words as GPT-2 does; a tokenizer that does not is left out of the file (`tokenizer.ggml.model` is
@@ -24,7 +24,7 @@ def write_gguf(path: Path, loaded: LoadedModel, config: GPTConfig, name: str) ->
     Raises:
         UserError: The model is not a plain GPT-2, or the gguf package is missing.
     """
-    refuse_variants(config, "the GPT-2 of llama.cpp")
+    config = as_gpt2(config, "the GPT-2 of llama.cpp")
     try:
         import gguf
     except ImportError:

@@ -6,9 +6,9 @@ from safetensors.torch import save_file
 
 from groundup.checkpoint.model_folder import LoadedModel
 from groundup.config.io import dump_json
-from groundup.config.model import GPTConfig
+from groundup.config.model import TransformerConfig
 from groundup.files.atomic import write_synced
-from groundup.interop.hf_config import hf_config, refuse_variants
+from groundup.interop.hf_config import as_gpt2, hf_config
 from groundup.interop.hf_tokenizer import tokenizer_files
 from groundup.interop.names import to_hf, with_biases
 
@@ -16,13 +16,13 @@ METADATA = {"format": "pt"}
 """Some versions of transformers refuse safetensors that do not say which library laid the tensors out."""
 
 
-def write_hf(folder: Path, loaded: LoadedModel, config: GPTConfig) -> None:
+def write_hf(folder: Path, loaded: LoadedModel, config: TransformerConfig) -> None:
     """Write config.json, model.safetensors, generation_config.json and the tokenizer's files.
 
     Raises:
         UserError: The model is not a plain GPT-2.
     """
-    refuse_variants(config, "the GPT-2 of transformers")
+    config = as_gpt2(config, "the GPT-2 of transformers")
     state = with_biases(loaded.model.state_dict(), config)
     dtype = str(state["wte.weight"].dtype).removeprefix("torch.")
     eot_id = loaded.tokenizer.eot_id

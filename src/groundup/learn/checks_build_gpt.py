@@ -3,10 +3,10 @@
 import torch
 import torch.nn.functional as F
 
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.presets import MODELS
 from groundup.learn.exercises import Answer, Exercise, ask, expect, same, show
-from groundup.model.attention import CausalSelfAttention
+from groundup.model.gpt import CausalSelfAttention
 from groundup.planner.params import count_parameters
 
 
@@ -76,7 +76,7 @@ def _layer_norm(answer: Answer) -> None:
 
 
 def _count_parameters(answer: Answer) -> None:
-    shapes = [GPTConfig(n_layer=1, n_head=1, n_embd=2, block_size=3, vocab_size=5)]
+    shapes: list[GPTConfig | ModernConfig] = [GPTConfig(n_layer=1, n_head=1, n_embd=2, block_size=3, vocab_size=5)]
     shapes += [GPTConfig(n_layer=3, n_head=4, n_embd=32, block_size=64, vocab_size=62)]
     shapes += [MODELS[name] for name in ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")]
     for shape in shapes:

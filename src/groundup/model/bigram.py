@@ -32,7 +32,7 @@ class Bigram(nn.Module):
         """What it is given: there is no head."""
         return hidden
 
-    def new_cache(self, batch_size: int, max_tokens: int) -> KVCache:
+    def new_cache(self, batch_size: int, max_tokens: int, *, static: bool = False) -> KVCache:
         """A cache without layers: the past does not matter."""
         return KVCache(n_layer=0, batch_size=batch_size, n_head=1, max_tokens=max_tokens, head_dim=1)
 

@@ -1,45 +1,126 @@
-"""GPT-2 (Radford et al. 2019): token and position embeddings, blocks, a final norm, and the embedding again as head."""
+"""GPT-2 (Radford et al. 2019) on one page, top to bottom: norm, attention, MLP, block, model.
+
+Sizes: B sequences of T tokens, C = n_embd, H = n_head heads of width D = C / H, V = vocab_size. Parameters carry the
+names of the published checkpoints.
+"""
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from groundup.config.errors import UserError
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, TransformerConfig
 from groundup.model.kv_cache import KVCache
-from groundup.model.layers import Block, LayerNorm
-from groundup.model.rope import rope_angles
+
+
+class LayerNorm(nn.Module):
+    """Give each token's vector mean 0 and variance 1, then a learned gain and shift (Ba et al. 2016)."""
+
+    def __init__(self, n_embd: int, *, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(n_embd))
+        self.bias = nn.Parameter(torch.zeros(n_embd)) if bias else None
+
+    def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+        """Normalize every token on its own."""
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, eps=1e-5)
+
+
+class CausalSelfAttention(nn.Module):
+    """Every token gathers from itself and the tokens before it (Vaswani et al. 2017, section 3.2)."""
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.layer, self.n_head, self.dropout = layer, config.n_head, config.dropout
+        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)  # queries, keys and values
+        self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+
+    def project(self, x: Float[Tensor, "B T C"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of every head, each (B, H, T, D)."""
+        B, T, C = x.shape
+        q, k, v = self.c_attn(x).split(C, dim=2)  # each (B, T, C)
+        q = q.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, H, T, D)
+        k = k.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, H, T, D)
+        v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, H, T, D)
+        return q, k, v
+
+    def forward(
+        self, x: Float[Tensor, "B T C"], *, cache: KVCache | None = None, mask: Bool[Tensor, "*B T S"] | None = None
+    ) -> Float[Tensor, "B T C"]:
+        """Attend within x; with a cache, also to the S - T tokens it holds, as far as the mask allows."""
+        B, T, C = x.shape
+        q, k, v = self.project(x)  # each (B, H, T, D)
+        if cache is None:
+            dropout = self.dropout if self.training else 0.0
+            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+        else:
+            k, v = cache.update(self.layer, k, v)  # each (B, H, S, D)
+            y = F.scaled_dot_product_attention(q.to(k.dtype), k, v, attn_mask=mask)
+        y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side again
+        return F.dropout(self.c_proj(y), self.dropout, self.training)
+
+
+class MLP(nn.Module):
+    """Two layers, four times wider in between, applied to each token on its own."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, bias=config.bias)
+        self.act = nn.GELU(approximate="tanh")  # the form GPT-2 was trained with (Hendrycks & Gimpel 2016)
+        self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, bias=config.bias)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+        """Work on what attention gathered."""
+        x = self.act(self.c_fc(x))  # (B, T, 4C)
+        return self.drop(self.c_proj(x))  # (B, T, C)
+
+
+class Block(nn.Module):
+    """Attention, then MLP. Both read a normalized copy of the residual stream and add to it."""
+
+    def __init__(self, config: GPTConfig, layer: int) -> None:
+        super().__init__()
+        self.ln_1 = LayerNorm(config.n_embd, bias=config.bias)
+        self.attn = CausalSelfAttention(config, layer)
+        self.ln_2 = LayerNorm(config.n_embd, bias=config.bias)
+        self.mlp = MLP(config)
+
+    def forward(
+        self, x: Float[Tensor, "B T C"], *, cache: KVCache | None = None, mask: Bool[Tensor, "*B T S"] | None = None
+    ) -> Float[Tensor, "B T C"]:
+        """Tokens exchange what they know, then each works on it."""
+        x = x + self.attn(self.ln_1(x), cache=cache, mask=mask)
+        return x + self.mlp(self.ln_2(x))
 
 
 class TiedHead(nn.Module):
-    """The output projection. It has no weight of its own: the token embedding is given to it (Press & Wolf 2017)."""
+    """The output projection. It has no weight of its own: it is given the token embedding (Press & Wolf 2017)."""
 
     def forward(self, x: Float[Tensor, "*B C"], weight: Float[Tensor, "V C"]) -> Float[Tensor, "*B V"]:
-        """How well every token fits what comes next."""
+        """How well each of the V tokens would go on."""
         return F.linear(x, weight)
 
 
 class GPT(nn.Module):
-    """A GPT-2. Parameters carry the names of the published checkpoints; the head is tied to `wte`.
-
-    Construction leaves the weights as PyTorch's layers draw them: call `init_weights`, or load some.
-    """
+    """A GPT-2. Its weights are still as PyTorch's layers draw them: call `init_weights`, or load some."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         if config.vocab_size < 1:
             raise ValueError("vocab_size must be known before a model is built")
         self.config = config
-        self.recompute = False
-        """Keep only the input of each block and compute it again for the backward pass (Chen et al. 2016): a third
-        more work, a fraction of the memory."""
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.block_size, config.n_embd) if config.position == "learned" else None
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # of the token
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)  # of its position
+        self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)])
         self.ln_f = LayerNorm(config.n_embd, bias=config.bias)
         self.lm_head = TiedHead()
+        self.recompute = False
+        """Keep only the input of each block and compute it again for the backward pass (Chen et al. 2016): a third
+        more work, a fraction of the memory."""
 
     def forward(self, idx: Int[Tensor, "B T"], *, cache: KVCache | None = None) -> Float[Tensor, "B T V"]:
         """Logits of the next token at every position.
@@ -55,26 +136,20 @@ class GPT(nn.Module):
 
     def hidden(self, idx: Int[Tensor, "B T"], *, cache: KVCache | None = None) -> Float[Tensor, "B T C"]:
         """What the head reads: the residual stream after the last norm."""
-        start = cache.length if cache is not None else 0
-        end = start + idx.shape[1]
+        T = idx.shape[1]
+        end = T if cache is None else cache.length + T
         if end > self.config.block_size:
             raise UserError(f"the model's context is {self.config.block_size} tokens, {end} were given")
-        positions = torch.arange(start, end, device=idx.device)
-        x = self.wte(idx)
-        rotation = None
-        if self.wpe is not None:
-            x = x + self.wpe(positions)
-        else:
-            rotation = rope_angles(positions, self.config.head_dim, self.config.rope_base, x.dtype)
-        x = F.dropout(x, self.config.dropout, self.training)
+        positions = torch.arange(T, device=idx.device) if cache is None else cache.positions(T)
+        mask = None if cache is None else cache.mask(T)
+        x = self.drop(self.wte(idx) + self.wpe(positions))  # (B, T, C), and so to the end
         for block in self.h:
             if self.recompute and torch.is_grad_enabled():
-                # The random generators are kept, too: dropout drops the same elements both times.
-                x = checkpoint(block, x, rotation, use_reentrant=False)
+                x = checkpoint(block, x, use_reentrant=False)  # dropout drops the same elements both times
             else:
-                x = block(x, rotation, cache)
+                x = block(x, cache=cache, mask=mask)
         if cache is not None:
-            cache.advance(idx.shape[1])
+            cache.advance(T)
         return self.ln_f(x)
 
     def logits(self, hidden: Float[Tensor, "*B C"]) -> Float[Tensor, "*B V"]:
@@ -86,15 +161,6 @@ class GPT(nn.Module):
         """W, where logits are hidden W^T and nothing else: the loss may then compute them in pieces."""
         return self.wte.weight
 
-    def new_cache(self, batch_size: int, max_tokens: int) -> KVCache:
+    def new_cache(self, batch_size: int, max_tokens: int, *, static: bool = False) -> KVCache:
         """An empty cache in the model's dtype and on its device."""
-        weight = self.wte.weight
-        return KVCache(
-            n_layer=self.config.n_layer,
-            batch_size=batch_size,
-            n_head=self.config.n_head,
-            max_tokens=max_tokens,
-            head_dim=self.config.head_dim,
-            dtype=weight.dtype,
-            device=weight.device,
-        )
+        return KVCache.for_config(self.config, batch_size, max_tokens, like=self.wte.weight, static=static)

@@ -13,16 +13,19 @@ precision starts from the same weights.
 """
 
 import math
+from typing import TypeVar
 
 import torch
 
 from groundup.model.gpt import GPT
+from groundup.model.modern import Modern
 
 STD = 0.02
+M = TypeVar("M", bound=GPT | Modern)
 
 
 @torch.no_grad()
-def init_weights(model: GPT, *, seed: int) -> GPT:
+def init_weights(model: M, *, seed: int) -> M:
     """Draw all parameters of a model in place; returns the model."""
     generator = torch.Generator().manual_seed(seed)
     scaled = STD / math.sqrt(2 * model.config.n_layer)

@@ -1,12 +1,22 @@
 """Keys and values of the tokens already seen, so that each new token costs one position and not all of them.
 
 The cache is an argument of `forward`, never an attribute of a module: two conversations with one model are two
-caches. It is allocated once, at its full length; decoding writes in place and reads a slice.
+caches. It is allocated once, at its full length, and written in place.
+
+Rows have lengths of their own. While all are equally long, reading is a slice and a single new token needs no mask, as
+in the decoding of one prompt. Otherwise positions and mask come from the lengths, which lie on the device. A static
+cache always reads its full length under a mask: then no shape of a decoding step changes from one token to the next,
+and the step can be compiled once or captured as a graph.
 """
 
+from collections.abc import Sequence
+from typing import Self
+
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from groundup.config.model import TransformerConfig
 
 
 class KVCache:
@@ -20,6 +30,7 @@ class KVCache:
         head_dim: Width of a head (D).
         dtype: Element type.
         device: Where to allocate.
+        static: Read all max_tokens positions in every step.
     """
 
     def __init__(
@@ -32,64 +43,138 @@ class KVCache:
         head_dim: int,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        static: bool = False,
     ) -> None:
         shape = (n_layer, batch_size, n_head, max_tokens, head_dim)
-        self.keys = torch.empty(shape, dtype=dtype, device=device)
-        self.values = torch.empty(shape, dtype=dtype, device=device)
-        self.length = 0
-        """Tokens held, the same for every sequence."""
+        # Zeros and not what memory holds: a masked position counts 0 times its value, which must not be NaN.
+        self.keys = torch.zeros(shape, dtype=dtype, device=device)
+        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.static = static
+        self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
+        """Tokens held by every row, on the device."""
+        self.held = [0] * batch_size
+        """The same numbers on the host, which never waits for the device to know them."""
+
+    @classmethod
+    def for_config(
+        cls, config: TransformerConfig, batch_size: int, max_tokens: int, *, like: Tensor, static: bool = False
+    ) -> Self:
+        """An empty cache for a model of this shape whose weights are like a tensor."""
+        return cls(
+            n_layer=config.n_layer,
+            batch_size=batch_size,
+            n_head=config.n_head,
+            max_tokens=max_tokens,
+            head_dim=config.head_dim,
+            dtype=like.dtype,
+            device=like.device,
+            static=static,
+        )
 
     @property
     def max_tokens(self) -> int:
         """Positions there is room for."""
         return self.keys.shape[3]
 
+    @property
+    def length(self) -> int:
+        """Tokens held by the longest row."""
+        return max(self.held)
+
+    @property
+    def even(self) -> bool:
+        """Whether all rows are equally long, and what is held may be read as a slice."""
+        return not self.static and min(self.held) == max(self.held)
+
+    def positions(self, T: int) -> Int[Tensor, "*B T"]:
+        """Where T new tokens stand: one row for all where they are equally long, else a row for each."""
+        steps = torch.arange(T, device=self.lengths.device)
+        return steps + self.length if self.even else self.lengths[:, None] + steps
+
+    def mask(self, T: int) -> Bool[Tensor, "*B T S"] | None:
+        """Which of the S tokens that `update` returns each of T new ones may see; None where it is all of them.
+
+        The triangle is aligned with the last token; that of `is_causal` would be with the first.
+        """
+        if self.even:
+            if T == 1:
+                return None
+            S = self.length + T
+            return torch.ones(T, S, dtype=torch.bool, device=self.keys.device).tril(S - T)
+        seen = torch.arange(self._reach(T), device=self.keys.device)
+        return (seen <= self.positions(T)[:, :, None])[:, None]  # (B, 1, T, S)
+
     def update(
         self, layer: int, k: Float[Tensor, "B H T D"], v: Float[Tensor, "B H T D"]
     ) -> tuple[Float[Tensor, "B H S D"], Float[Tensor, "B H S D"]]:
-        """Write the keys and values of T new tokens behind those held; return all S = length + T of them.
+        """Write the keys and values of T new tokens behind those held; return the S that the mask is about.
 
-        The length stays as it is until `advance`, because every layer writes to the same positions.
+        Lengths stay as they are until `advance`, because every layer writes to the same positions.
 
         Raises:
             ValueError: There is no room for T more tokens.
         """
-        end = self.length + k.shape[2]
-        if end > self.max_tokens:
-            raise ValueError(f"the cache has room for {self.max_tokens} tokens, {end} were given")
-        self.keys[layer, :, :, self.length : end] = k
-        self.values[layer, :, :, self.length : end] = v
-        return self.keys[layer, :, :, :end], self.values[layer, :, :, :end]
+        T = k.shape[2]
+        if self.length + T > self.max_tokens:
+            raise ValueError(f"the cache has room for {self.max_tokens} tokens, {self.length + T} were given")
+        keys, values, end = self.keys[layer], self.values[layer], self._reach(T)
+        if self.even:
+            keys[:, :, self.length : end] = k
+            values[:, :, self.length : end] = v
+        else:
+            rows, at = torch.arange(len(k), device=k.device)[:, None], self.positions(T)  # (B, 1) and (B, T)
+            keys[rows, :, at] = k.transpose(1, 2).to(keys.dtype)  # (B, T, H, D)
+            values[rows, :, at] = v.transpose(1, 2).to(values.dtype)
+        return keys[:, :, :end], values[:, :, :end]
+
+    def _reach(self, T: int) -> int:
+        """Positions that are read (S)."""
+        return self.max_tokens if self.static else self.length + T
 
     def advance(self, n_tokens: int) -> None:
-        """Count n_tokens more as held; called once per forward, after the last layer."""
-        self.length += n_tokens
+        """Count n_tokens more as held by every row; called once per forward, after the last layer."""
+        self.lengths += n_tokens
+        self.held = [length + n_tokens for length in self.held]
 
-    def truncate(self, length: int) -> None:
-        """Forget everything from position `length` on."""
-        if not 0 <= length <= self.length:
-            raise ValueError(f"cannot truncate {self.length} tokens to {length}")
-        self.length = length
+    def truncate(self, length: int | Sequence[int]) -> None:
+        """Forget everything from position `length` on; a length for every row, or one for all.
 
-    def expand(self, batch_size: int) -> "KVCache":
-        """A copy for batch_size sequences that share the one prompt held here: prefill once, sample many."""
-        if self.keys.shape[1] != 1:
-            raise ValueError(f"only a cache of one sequence expands, this one holds {self.keys.shape[1]}")
-        n_layer, _, n_head, max_tokens, head_dim = self.keys.shape
+        So a batch of unequal prompts is read: padded behind to the longest, then cut to the length of each.
+        """
+        lengths = [length] * len(self.held) if isinstance(length, int) else list(length)
+        for held, wanted in zip(self.held, lengths, strict=True):
+            if not 0 <= wanted <= held:
+                raise ValueError(f"cannot truncate {held} tokens to {wanted}")
+        self.held = lengths
+        self.lengths.copy_(torch.tensor(lengths))
+
+    def gather(self, rows: Sequence[int], *, max_tokens: int | None = None) -> "KVCache":
+        """A cache of copies of these rows: a prompt that is read once goes on many times.
+
+        Args:
+            rows: Which, in the order of the new ones; any may come several times.
+            max_tokens: Room of the new cache; None is that of this one.
+        """
+        n_layer, _, n_head, room, head_dim = self.keys.shape
         cache = KVCache(
             n_layer=n_layer,
-            batch_size=batch_size,
+            batch_size=len(rows),
             n_head=n_head,
-            max_tokens=max_tokens,
+            max_tokens=room if max_tokens is None else max_tokens,
             head_dim=head_dim,
             dtype=self.keys.dtype,
             device=self.keys.device,
+            static=self.static,
         )
-        cache.keys[:, :, :, : self.length] = self.keys[:, :, :, : self.length]
-        cache.values[:, :, :, : self.length] = self.values[:, :, :, : self.length]
-        cache.length = self.length
+        index, length = torch.tensor(rows, device=self.keys.device), self.length
+        cache.keys[:, :, :, :length] = self.keys[:, index, :, :length]
+        cache.values[:, :, :, :length] = self.values[:, index, :, :length]
+        cache.lengths.copy_(self.lengths[index])
+        cache.held = [self.held[row] for row in rows]
         return cache
 
-    def keep(self, rows: Int[Tensor, " R"]) -> None:
-        """Hold only these sequences, in this order: what has ended needs no room."""
-        self.keys, self.values = self.keys[:, rows], self.values[:, rows]
+    def keep(self, rows: Sequence[int]) -> None:
+        """Hold only these rows, in this order: what has ended needs no room."""
+        index = torch.tensor(rows, dtype=torch.long, device=self.keys.device)
+        self.keys, self.values, self.lengths = self.keys[:, index], self.values[:, index], self.lengths[index]
+        self.held = [self.held[row] for row in rows]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from groundup.model.gpt import GPT
+from groundup.model.build import Transformer
 from groundup.model.swap import replace_linears
 from groundup.runtime.matmul import OneDNNLinear, onednn_linear
 
@@ -49,7 +49,7 @@ class LoRALinear(nn.Linear):
         return self._linear(input, self.weight, self.bias) + self.lora_scale * change
 
 
-def add_lora(model: GPT, *, rank: int, alpha: float, seed: int) -> None:
+def add_lora(model: Transformer, *, rank: int, alpha: float, seed: int) -> None:
     """Freeze a model and put a change beside every matrix of its blocks, in place."""
     generator = torch.Generator().manual_seed(seed)
     model.requires_grad_(requires_grad=False)

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from groundup.config.model import GPTConfig
+from groundup.config.model import ModernConfig, TransformerConfig
 
 Weights = dict[str, Tensor]
 
@@ -46,12 +46,12 @@ def rope(x: Float[Tensor, "B H T D"], base: float) -> Float[Tensor, "B H T D"]:
     return torch.cat((turned.real, turned.imag), dim=-1)
 
 
-def attention(x: Float[Tensor, "B T C"], w: Weights, name: str, config: GPTConfig) -> Float[Tensor, "B T C"]:
+def attention(x: Float[Tensor, "B T C"], w: Weights, name: str, config: TransformerConfig) -> Float[Tensor, "B T C"]:
     """Every token takes a mean of the values before it, weighted by how well its query fits their keys."""
     B, T, C = x.shape
     qkv = linear(x, w, f"{name}.c_attn").chunk(3, dim=-1)  # 3 x (B, T, C)
     q, k, v = (part.view(B, T, config.n_head, -1).transpose(1, 2) for part in qkv)  # (B, H, T, D)
-    if config.position == "rope":
+    if isinstance(config, ModernConfig) and config.position == "rope":
         q, k = rope(q, config.rope_base), rope(k, config.rope_base)
     scores = q @ k.transpose(-2, -1) / math.sqrt(config.head_dim)  # (B, H, T, T)
     future = torch.ones(T, T, dtype=torch.bool).triu(1)
@@ -64,10 +64,10 @@ def mlp(x: Float[Tensor, "B T C"], w: Weights, name: str) -> Float[Tensor, "B T 
     return linear(gelu(linear(x, w, f"{name}.c_fc")), w, f"{name}.c_proj")
 
 
-def gpt(idx: Int[Tensor, "B T"], w: Weights, config: GPTConfig) -> Float[Tensor, "B T V"]:
+def gpt(idx: Int[Tensor, "B T"], w: Weights, config: TransformerConfig) -> Float[Tensor, "B T V"]:
     """Logits of the next token at every position."""
     x = w["wte.weight"][idx]  # (B, T, C)
-    if config.position == "learned":
+    if "wpe.weight" in w:
         x = x + w["wpe.weight"][: idx.shape[1]]
     for i in range(config.n_layer):
         x = x + attention(layer_norm(x, w, f"h.{i}.ln_1"), w, f"h.{i}.attn", config)

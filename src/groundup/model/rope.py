@@ -9,10 +9,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+Rotation = tuple[Float[Tensor, "*B T D"], Float[Tensor, "*B T D"]]
+"""Cosine and sine for every coordinate at every position."""
+
 
 def rope_angles(
-    positions: Int[Tensor, " T"], head_dim: int, base: float, dtype: torch.dtype = torch.float32
-) -> tuple[Float[Tensor, "T D"], Float[Tensor, "T D"]]:
+    positions: Int[Tensor, "*B T"], head_dim: int, base: float, dtype: torch.dtype = torch.float32
+) -> Rotation:
     """Cosines and sines of the angle of every coordinate at every position.
 
     They are computed in float32 at least: 16 bits cannot tell position 1,000 from 1,001. Both halves carry the same
@@ -20,13 +23,13 @@ def rope_angles(
     """
     wide = torch.promote_types(dtype, torch.float32)
     exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=wide) / head_dim
-    angles = torch.outer(positions.to(wide), base**-exponents)  # (T, D/2)
-    angles = torch.cat((angles, angles), dim=-1)  # (T, D)
+    angles = positions[..., None].to(wide) * base**-exponents  # (*B, T, D/2)
+    angles = torch.cat((angles, angles), dim=-1)  # (*B, T, D)
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
 def rotate(
-    x: Float[Tensor, "B H T D"], cos: Float[Tensor, "T D"], sin: Float[Tensor, "T D"]
+    x: Float[Tensor, "B H T D"], cos: Float[Tensor, "*#B T D"], sin: Float[Tensor, "*#B T D"]
 ) -> Float[Tensor, "B H T D"]:
     """Turn queries or keys by their angles."""
     first, second = x.chunk(2, dim=-1)

@@ -35,8 +35,8 @@ class LanguageModel(Protocol):
     def head_weight(self) -> Float[Tensor, "V C"] | None:
         """W, where the head is the product hidden W^T and nothing else; the loss may then compute it in pieces."""
 
-    def new_cache(self, batch_size: int, max_tokens: int) -> KVCache:
-        """An empty cache in the model's dtype and on its device."""
+    def new_cache(self, batch_size: int, max_tokens: int, *, static: bool = False) -> KVCache:
+        """An empty cache in the model's dtype and on its device; see KVCache for `static`."""
 
     def parameters(self) -> Any:
         """As in torch.nn.Module."""

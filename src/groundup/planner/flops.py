@@ -6,16 +6,16 @@ attention (PaLM, Chowdhery et al. 2022, appendix B; the convention of nanoGPT's 
 up, not multiplied, and do not count; the tied token embedding counts once, as the head.
 """
 
-from groundup.config.model import GPTConfig
+from groundup.config.model import TransformerConfig
 from groundup.planner.params import parameter_table
 
 
-def flops_per_token(config: GPTConfig, context: int) -> float:
+def flops_per_token(config: TransformerConfig, context: int) -> float:
     """Training FLOPs per token at a context length T: forward and backward."""
     return 3 * forward_flops_per_token(config, context)
 
 
-def forward_flops_per_token(config: GPTConfig, context: int) -> float:
+def forward_flops_per_token(config: TransformerConfig, context: int) -> float:
     """Forward FLOPs per token when every token attends over a context of T (not halved for causality)."""
     table = parameter_table(config)
     multiplied = sum(table.values()) - table["position embedding"]

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from groundup.config.errors import UsageError
-from groundup.config.model import GPTConfig
+from groundup.config.model import TransformerConfig
 from groundup.config.train import TrainConfig
 from groundup.planner.hardware import MEMORY_GB, PEAK_TFLOPS
 from groundup.planner.memory import Memory, training_memory
@@ -143,7 +143,9 @@ def forecast(plan: Plan, hardware: Hardware, *, mfu: float) -> Forecast:
     )
 
 
-def largest_micro_batch(shape: GPTConfig, samples: int, hardware: Hardware, *, recompute: bool, shares: int = 1) -> int:
+def largest_micro_batch(
+    shape: TransformerConfig, samples: int, hardware: Hardware, *, recompute: bool, shares: int = 1
+) -> int:
     """The largest divisor of `samples` whose step fits into a device's memory; 0 where not even one sequence does.
 
     Args:
@@ -195,7 +197,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400:,.1f} days"
 
 
-def _memory(shape: GPTConfig, size: int, hardware: Hardware, *, recompute: bool) -> Memory:
+def _memory(shape: TransformerConfig, size: int, hardware: Hardware, *, recompute: bool) -> Memory:
     return training_memory(
         shape,
         micro_batch_size=size,

@@ -12,8 +12,8 @@ matrices of scores, weights and masks (B, H, T, T) stay.
 
 from dataclasses import dataclass
 
-from groundup.config.model import GPTConfig
-from groundup.planner.params import count_parameters
+from groundup.config.model import TransformerConfig
+from groundup.planner.params import count_parameters, has_position_table
 
 LOGITS_BYTES = {"cpu": 1 << 27, "cuda": 1 << 29}
 """Logits in float32 that are in memory at once, by device: more tokens go through the head in chunks (model.loss)."""
@@ -38,7 +38,7 @@ class Memory:
 
 
 def training_memory(
-    config: GPTConfig, *, micro_batch_size: int, half: bool = False, cpu: bool = False, recompute: bool = False
+    config: TransformerConfig, *, micro_batch_size: int, half: bool = False, cpu: bool = False, recompute: bool = False
 ) -> Memory:
     """Peak memory of a training step.
 
@@ -56,7 +56,7 @@ def training_memory(
     stream = tokens * config.n_embd
     block = stream * (4 * RESIDUAL_TENSORS + width * NARROW_TENSORS)
     ends = stream * (4 + width)  # the last norm's input and output
-    if config.position == "rope" and not (cpu and config.dropout):
+    if not has_position_table(config) and not (cpu and config.dropout):
         block += 2 * width * stream
     if cpu and not half:
         block += 4 * 4 * stream
@@ -76,6 +76,6 @@ def training_memory(
     return Memory(weights=4 * n, gradients=4 * n, optimizer=8 * n, activations=activations, logits=logits)
 
 
-def kv_cache_bytes(config: GPTConfig, *, batch_size: int, tokens: int, width: int = 4) -> int:
+def kv_cache_bytes(config: TransformerConfig, *, batch_size: int, tokens: int, width: int = 4) -> int:
     """Keys and values of every layer for `tokens` positions."""
     return 2 * config.n_layer * batch_size * tokens * config.n_embd * width

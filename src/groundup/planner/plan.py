@@ -3,11 +3,11 @@
 import dataclasses
 from dataclasses import dataclass
 
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.train import TrainConfig
 from groundup.planner.flops import flops_per_token
 from groundup.planner.memory import Memory, training_memory
-from groundup.planner.params import count_parameters
+from groundup.planner.params import count_parameters, has_position_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,7 @@ class Plan:
     """The arithmetic of one run."""
 
     config: TrainConfig
-    shape: GPTConfig
+    shape: GPTConfig | ModernConfig
     """The model's, its vocabulary known."""
     parameters: int
     tokens: int
@@ -30,7 +30,7 @@ class Plan:
             (
                 "model",
                 f"{m.n_layer} layers, {m.n_head} heads, {m.n_embd} wide, context {m.block_size},"
-                f" {m.position} positions",
+                f" {'learned' if has_position_table(m) else 'rotary'} positions",
             ),
             ("parameters", f"{self.parameters:,}, with {self.shape.vocab_size:,} ids"),
             ("data", f"{c.data.source}, tokenizer {c.data.tokenizer}"),

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 from groundup.config.errors import UserError
-from groundup.config.io import from_dict, load_json
-from groundup.config.model import GPTConfig
+from groundup.config.io import from_kinds, load_json
+from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
 from groundup.files.lock import is_held
 from groundup.planner.flops import flops_per_token
 from groundup.records.metrics import METRICS_FILE, STOPPED, load_metrics
@@ -71,13 +71,14 @@ class RunHistory:
         return tokens / seconds if is_finite(tokens) and is_finite(seconds) and seconds > 0 else None
 
     @property
-    def shape(self) -> GPTConfig | None:
+    def shape(self) -> TransformerConfig | None:
         """The model's shape with its vocabulary; None if this groundup does not know such a model."""
         model, resolved = self.config.get("model"), _object(self.facts.get("resolved"))
         if not isinstance(model, dict):
             return None
         try:
-            return from_dict(GPTConfig, {**model, "vocab_size": resolved.get("vocab_size", model.get("vocab_size", 0))})
+            model = {**model, "vocab_size": resolved.get("vocab_size", model.get("vocab_size", 0))}
+            return from_kinds((GPTConfig, ModernConfig), model, where="model")
         except UserError:
             return None
 

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from groundup.checkpoint.state import Checkpoint, CheckpointStore
 from groundup.config.errors import UsageError, UserError
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
 from groundup.config.train import TrainConfig
 from groundup.data.dataset import TokenDataset
 from groundup.data.loader import TrainBatches, eval_batches
@@ -22,8 +22,7 @@ from groundup.distributed.signals import StopRequest
 from groundup.evaluation.benchmarks import find_published
 from groundup.evaluation.examples import ChoiceExample, read_choices
 from groundup.evaluation.loss import LossResult, evaluate_loss
-from groundup.model.build import build_model
-from groundup.model.gpt import GPT
+from groundup.model.build import Transformer, build_model
 from groundup.model.init import init_weights
 from groundup.model.lora import add_lora
 from groundup.model.swap import use_matmul
@@ -121,7 +120,7 @@ def build_run(
     )
 
 
-def _resolved(config: TrainConfig, machine: Machine, shape: GPTConfig, compiled: str) -> Resolved:
+def _resolved(config: TrainConfig, machine: Machine, shape: TransformerConfig, compiled: str) -> Resolved:
     return Resolved(
         device=machine.device.type,
         precision=machine.precision.name,
@@ -151,7 +150,7 @@ def _refuse_different_inputs(world: World, **fingerprints: str) -> None:
 def _trainer(
     config: TrainConfig,
     machine: Machine,
-    model: GPT,
+    model: Transformer,
     loss_module: torch.nn.Module,
     batches: TrainBatches,
     stop: StopRequest,
@@ -178,7 +177,7 @@ def _trainer(
     )
 
 
-def resolve_model(config: GPTConfig, tokenizer: Tokenizer) -> GPTConfig:
+def resolve_model(config: GPTConfig | ModernConfig, tokenizer: Tokenizer) -> GPTConfig | ModernConfig:
     """The model's shape with its vocabulary filled in.
 
     Raises:
@@ -234,7 +233,9 @@ def _lr_scale(config: TrainConfig) -> Callable[[int], float]:
     )
 
 
-def _new_model(shape: GPTConfig, config: TrainConfig, machine: Machine, tokenizer: Tokenizer, *, resumed: bool) -> GPT:
+def _new_model(
+    shape: GPTConfig | ModernConfig, config: TrainConfig, machine: Machine, tokenizer: Tokenizer, *, resumed: bool
+) -> Transformer:
     """A model with random weights, or those that config.init_from names; a resumed run will bring its own."""
     model = build_model(shape)
     init_weights(model, seed=config.seed)

@@ -1,40 +1,41 @@
 """--init-from: begin with the weights of a model folder in place of random ones (fine-tuning)."""
 
+from dataclasses import fields, replace
 from pathlib import Path
 
 from groundup.checkpoint.model_folder import LoadedModel, find_model, load_model, read_config
 from groundup.config.errors import UsageError
-from groundup.config.model import GPTConfig
+from groundup.config.model import BigramConfig, GPTConfig, ModernConfig
 from groundup.files.layout import CONFIG
-from groundup.model.gpt import GPT
+from groundup.model.build import Transformer
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import FILE
 
-_SHAPE = ("n_layer", "n_head", "n_embd", "block_size", "position", "rope_base", "bias")
-"""What decides the function of the weights. Dropout does not: fine-tuning may want more of it."""
-_BIAS = {True: "--model.bias", False: "--model.no-bias"}
+_FREE = ("vocab_size", "dropout")
+"""What need not be the same: the vocabulary is compared as a tokenizer, and fine-tuning may want more dropout."""
 
 
-def flags_of(path: Path) -> list[str]:
-    """The flags of `groundup train` that ask for the shape and the tokenizer of a model folder.
+def config_of(path: Path) -> tuple[GPTConfig | ModernConfig, Path] | None:
+    """The shape of a model folder, its vocabulary left open, and the file of its tokenizer; None for a bigram.
 
     Raises:
         UserError: There is no model there.
     """
     folder = find_model(path)
     config, _ = read_config(folder / CONFIG)
-    if not isinstance(config, GPTConfig):
-        return []  # `init_from` says so
-    shape = [word for name in _SHAPE for word in _flag(name, config)]
-    return [*shape, "--model.vocab-size", "0", "--data.tokenizer", str(folder / FILE)]
+    if isinstance(config, BigramConfig):
+        return None  # `init_from` says so
+    return replace(config, vocab_size=0), folder / FILE
 
 
-def _flag(name: str, config: GPTConfig) -> list[str]:
-    value = getattr(config, name)
-    return [_BIAS[value]] if name == "bias" else [f"--model.{name.replace('_', '-')}", str(value)]
+def _flag(name: str, value: object) -> str:
+    flag = f"--model.{name.replace('_', '-')}"
+    if isinstance(value, bool):
+        return flag if value else flag.replace(".", ".no-")
+    return f"{flag} {value}"
 
 
-def init_from(model: GPT, tokenizer: Tokenizer, path: Path) -> None:
+def init_from(model: Transformer, tokenizer: Tokenizer, path: Path) -> None:
     """Copy the weights of a model folder into a model.
 
     Args:
@@ -47,7 +48,7 @@ def init_from(model: GPT, tokenizer: Tokenizer, path: Path) -> None:
         UsageError: It has another shape or another vocabulary; one message lists everything, with the flags that help.
     """
     loaded = load_model(path)
-    if not isinstance(loaded.config, GPTConfig):
+    if isinstance(loaded.config, BigramConfig):
         raise UsageError(f"cannot start from {path}: it is a bigram")
     faults, flags = _mismatches(model.config, loaded.config, tokenizer, loaded)
     if faults:
@@ -56,16 +57,17 @@ def init_from(model: GPT, tokenizer: Tokenizer, path: Path) -> None:
 
 
 def _mismatches(
-    asked: GPTConfig, there: GPTConfig, tokenizer: Tokenizer, loaded: LoadedModel
+    asked: GPTConfig | ModernConfig, there: GPTConfig | ModernConfig, tokenizer: Tokenizer, loaded: LoadedModel
 ) -> tuple[list[str], list[str]]:
     """What differs, and the flags that would make it the same."""
     faults, flags = [], []
-    for name in _SHAPE:
-        mine, its = getattr(asked, name), getattr(there, name)
-        if mine == its or (name == "rope_base" and there.position != "rope"):
-            continue
-        faults.append(f"model.{name} is {mine} and its {its}")
-        flags += _flag(name, there)
+    if type(asked) is not type(there):
+        faults.append(f"model.kind is {asked.kind} and its {there.kind}")
+    for name in (field.name for field in fields(there) if field.name not in _FREE):
+        mine, its = getattr(asked, name, None), getattr(there, name)
+        if mine not in (its, None):
+            faults.append(f"model.{name} is {mine} and its {its}")
+            flags.append(_flag(name, its))
     if tokenizer.fingerprint != loaded.tokenizer.fingerprint:
         faults.append(
             f"the data's tokenizer ({tokenizer.vocab_size} ids) is not the one it learned with ({there.vocab_size} ids)"

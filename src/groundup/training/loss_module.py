@@ -8,7 +8,7 @@ from torch import nn
 
 from groundup.config.errors import UsageError
 from groundup.distributed.parallel import refuse_different_weights, replicate, shard
-from groundup.model.gpt import GPT
+from groundup.model.build import Transformer
 from groundup.model.loss import LossModule
 from groundup.runtime.compile import Choice, maybe_compile
 from groundup.training.machine import Machine
@@ -16,7 +16,7 @@ from groundup.training.micro_batch import largest_that_fits
 
 
 def build_loss_module(
-    model: GPT, machine: Machine, *, compile_mode: str, n_runs: int, console: Console
+    model: Transformer, machine: Machine, *, compile_mode: str, n_runs: int, console: Console
 ) -> tuple[nn.Module, str]:
     """Wrap a model for training.
 
@@ -63,7 +63,7 @@ def build_loss_module(
     return replicate(module, machine.device) if replicated else module, compiled
 
 
-def fit_micro_batch(model: GPT, machine: Machine, *, samples: int) -> Machine:
+def fit_micro_batch(model: Transformer, machine: Machine, *, samples: int) -> Machine:
     """Try the machine's micro-batch, and halve it until it runs on every rank.
 
     Args:

@@ -7,7 +7,7 @@ import torch
 
 from groundup.config import io
 from groundup.config.errors import UsageError
-from groundup.config.model import GPTConfig
+from groundup.config.model import TransformerConfig
 from groundup.config.train import TrainConfig
 from groundup.distributed.ranks import World
 from groundup.runtime.allocator import keep_freed_memory
@@ -53,7 +53,7 @@ class Setup:
     """What the choices about a machine rest on."""
 
     config: TrainConfig
-    shape: GPTConfig
+    shape: TransformerConfig
     """The model's, with its vocabulary."""
     world: World
     parallel: str

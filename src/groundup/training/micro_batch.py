@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 
 from groundup.config.errors import UserError
-from groundup.config.model import GPTConfig
+from groundup.config.model import TransformerConfig
 from groundup.distributed.ranks import World, local_size
 from groundup.planner.memory import training_memory
 from groundup.runtime.memory import free_memory, is_out_of_memory, release_cached
@@ -26,7 +26,7 @@ def next_smaller(size: int, samples: int) -> int:
 
 
 def estimate(
-    shape: GPTConfig, *, samples: int, precision: Precision, recompute: bool, parallel: str, world: World
+    shape: TransformerConfig, *, samples: int, precision: Precision, recompute: bool, parallel: str, world: World
 ) -> int:
     """The largest micro batch that fits by formula on every rank; 1 where not even that does.
 

@@ -22,8 +22,7 @@ from groundup.config.errors import UserError
 from groundup.data.loader import TrainBatches
 from groundup.distributed.parallel import is_sharded, is_share, share, shares, whole_state
 from groundup.distributed.ranks import World
-from groundup.model.build import build_model
-from groundup.model.gpt import GPT
+from groundup.model.build import Transformer, build_model
 from groundup.model.lora import lora_state, merge_lora
 from groundup.runtime.seed import capture_rng, restore_rng, seed_rank
 from groundup.tokenizer.base import Tokenizer
@@ -90,7 +89,7 @@ def save_together(
     store.save(contents, lambda folder: write_shares(Path(world.broadcast(str(folder))), own_shares, world))
 
 
-def whole_model(trainer: Trainer) -> GPT | None:
+def whole_model(trainer: Trainer) -> Transformer | None:
     """A model that can compute on rank 0 alone; None on the others. Every rank must ask."""
     if not is_sharded(trainer.model):
         return trainer.model if trainer.world.is_main else None

@@ -20,7 +20,7 @@ from groundup.config.errors import UserError
 from groundup.distributed.parallel import sync_gradients, whole
 from groundup.distributed.ranks import World
 from groundup.distributed.signals import StopRequest
-from groundup.model.gpt import GPT
+from groundup.model.build import Transformer
 from groundup.optim.build import set_lr
 from groundup.runtime.precision import Precision
 from groundup.runtime.timing import DATA, FORWARD_BACKWARD, OPTIMIZER, StepClock
@@ -76,7 +76,7 @@ class Callback:
 class Trainer:
     """A model, what to teach it with, and how. Built by `training.build`."""
 
-    model: GPT
+    model: Transformer
     """The bare model, for evaluation, sampling and saving."""
     loss_module: nn.Module
     """Maps (idx, targets) to the summed loss; the compiled or wrapped form of the same model."""

@@ -62,7 +62,7 @@ def test_a_run_folder_is_opened_by_its_model(tmp_path, folder):
     [
         ({"format": "other"}, "is not a groundup model"),
         ({"version": 2}, "format version 2; this groundup reads version 1"),
-        ({"kind": "mamba"}, 'kind must be one of gpt, bigram, got "mamba"'),
+        ({"kind": "mamba"}, 'kind must be one of gpt, modern, bigram, got "mamba"'),
         ({"model": {"n_layers": 2}}, "unknown config key model.n_layers; did you mean model.n_layer?"),
         ({"model": {"n_layer": "2"}}, 'model.n_layer must be int, got "2"'),
     ],

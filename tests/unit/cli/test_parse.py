@@ -161,7 +161,7 @@ def test_every_value_of_a_recipe_can_be_given_as_a_flag():
         section, _, last = name.rpartition(".")
         switch = name if value else (f"{section}.no-{last}" if section else f"--no-{last[2:]}")
         words.append(switch if isinstance(value, bool) else f"{name}={value}")
-    assert parse(TrainConfig, words, prog="p", default=RECIPES["shakespeare"]) == recipe
+    assert parse(TrainConfig, words, prog="p", default=RECIPES["tiny-shakespeare"]) == recipe
 
 
 def test_help_goes_to_stdout_and_exits_with_0(capsys):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from groundup.config.data import DataConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import differing_keys, dump_json, from_dict, load_json, read_json, to_dict
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.presets import RECIPES
 from groundup.config.printable import printable as shown
 from groundup.config.train import CheckpointConfig, EvalConfig, OptimConfig, RuntimeConfig, TrainConfig
@@ -29,10 +29,12 @@ printable = text.filter(lambda s: s.isprintable() and s not in (".", "..") and n
 @st.composite
 def train_configs(draw):
     head_dim, n_head = 2 * draw(st.integers(1, 64)), draw(st.integers(1, 32))
-    model = GPTConfig(
+    switches = {"position": st.sampled_from(["learned", "rope"]), "rope_base": st.floats(1.5, 1e300)}
+    cls = draw(st.sampled_from([GPTConfig, ModernConfig]))
+    model = cls(
         n_layer=draw(size), n_head=n_head, n_embd=n_head * head_dim, block_size=draw(size),
-        vocab_size=draw(st.integers(0, 10**9)), position=draw(st.sampled_from(["learned", "rope"])),
-        rope_base=draw(st.floats(1.5, 1e300)), dropout=draw(share), bias=draw(st.booleans()),
+        vocab_size=draw(st.integers(0, 10**9)), dropout=draw(share), bias=draw(st.booleans()),
+        **({} if cls is GPTConfig else {name: draw(values) for name, values in switches.items()}),
     )  # fmt: skip
     micro_batch_size = draw(size)
     lr = draw(positive)

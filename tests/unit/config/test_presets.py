@@ -12,7 +12,7 @@ def test_published_sizes_are_the_published_ones(name, parameters):
     model = MODELS[name]
     assert count_parameters(model) == parameters
     assert model.head_dim == 64  # the one shape that does not show in the count
-    assert (model.vocab_size, model.block_size, model.position, model.bias) == (GPT2_VOCAB, 1024, "learned", True)
+    assert (model.vocab_size, model.block_size, model.kind, model.bias) == (GPT2_VOCAB, 1024, "gpt", True)
     assert GPT2_VOCAB == 50_257
 
 

@@ -8,10 +8,13 @@ import pytest
 from groundup.config.data import DataConfig, ShardConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.train import CheckpointConfig, EvalConfig, OptimConfig, RuntimeConfig, TrainConfig
 
-CONFIGS = [DataConfig, ShardConfig, SamplingConfig, GPTConfig, OptimConfig, EvalConfig, CheckpointConfig, RuntimeConfig]
+CONFIGS = [
+    DataConfig, ShardConfig, SamplingConfig, GPTConfig, ModernConfig, OptimConfig, EvalConfig, CheckpointConfig,
+    RuntimeConfig,
+]  # fmt: skip
 FLOATS = [(cls, f.name) for cls in CONFIGS for f in dataclasses.fields(cls) if f.type is float]
 
 
@@ -40,8 +43,9 @@ def broken_rules():
     yield from ((GPTConfig, {name: 0}) for name in ("n_layer", "n_head", "n_embd", "block_size"))
     yield GPTConfig, {"vocab_size": -1}
     yield GPTConfig, {"n_embd": 770}
-    yield GPTConfig, {"n_embd": 36, "n_head": 12, "position": "rope"}
-    yield GPTConfig, {"rope_base": 1.0}
+    yield ModernConfig, {"n_embd": 36, "n_head": 12, "position": "rope"}
+    yield ModernConfig, {"rope_base": 1.0}
+    yield ModernConfig, {"n_layer": 0}
     yield GPTConfig, {"dropout": 1.0}
     yield GPTConfig, {"dropout": -0.1}
     yield from ((OptimConfig, {name: 0.0}) for name in ("lr", "muon_lr"))

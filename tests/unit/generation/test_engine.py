@@ -6,20 +6,22 @@ import torch.nn.functional as F
 
 from groundup.config.errors import UsageError
 from groundup.config.generate import SamplingConfig
-from groundup.config.model import BigramConfig, GPTConfig
+from groundup.config.model import BigramConfig, GPTConfig, ModernConfig
 from groundup.generation import engine
 from groundup.generation.engine import Decoder, generate_ids
 from groundup.model.bigram import Bigram
-from groundup.model.gpt import GPT
+from groundup.model.build import Transformer, build_model
 from groundup.model.init import init_weights
 
 GREEDY = SamplingConfig(temperature=0.0)
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=50)
 
 
-def gpt(**changes) -> GPT:
+def gpt(*, position="learned", **changes) -> Transformer:
     """Weights ten times GPT-2's: attention that looks somewhere, and greedy text that does not repeat one token."""
-    model = init_weights(GPT(dataclasses.replace(CONFIG, **changes)), seed=4)
+    shape = dataclasses.asdict(CONFIG) | changes
+    config = GPTConfig(**shape) if position == "learned" else ModernConfig(**shape, position=position)
+    model = init_weights(build_model(config), seed=4)
     with torch.no_grad():
         for p in model.parameters():
             p.copy_(p * 10 if p.dim() == 2 else p)

@@ -1,19 +1,19 @@
-from dataclasses import replace
+from dataclasses import asdict
 
 import pytest
 import torch
 
 from groundup.config.errors import UsageError, UserError
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.inspection.attention import attention_patterns, draw_attention
 from groundup.inspection.plots import curve_axes, heat_map, visible
-from groundup.model.attention import CausalSelfAttention
-from groundup.model.gpt import GPT
+from groundup.model.build import build_model
 from groundup.model.init import init_weights
 
 
 def sharp(config):
     """A model whose patterns are far from uniform: weights as drawn leave them nearly flat."""
-    model = init_weights(GPT(config), seed=3).double()
+    model = init_weights(build_model(config), seed=3).double()
     with torch.no_grad():
         for block in model.h:
             block.attn.c_attn.weight.mul_(20)
@@ -22,7 +22,8 @@ def sharp(config):
 
 @pytest.fixture(params=["learned", "rope"])
 def model(request, tiny_config):
-    return sharp(replace(tiny_config, position=request.param, dropout=0.3))
+    shape = asdict(tiny_config) | {"dropout": 0.3}
+    return sharp(GPTConfig(**shape) if request.param == "learned" else ModernConfig(**shape))
 
 
 @pytest.fixture
@@ -43,9 +44,8 @@ def test_values_gathered_by_the_patterns_are_what_the_layers_compute(model, idx)
     model.eval()
     patterns = attention_patterns(model, idx)
     seen = []
-    for module in model.modules():
-        if isinstance(module, CausalSelfAttention):
-            module.register_forward_hook(lambda _module, given, output: seen.append((given[0], output)))
+    for block in model.h:
+        block.attn.register_forward_hook(lambda _module, given, output: seen.append((given[0], output)))
     model(idx[None])
     for block, pattern, (x, output) in zip(model.h, patterns, seen, strict=True):
         T, C = x.shape[1:]

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from groundup.checkpoint.model_folder import save_model
-from groundup.config.model import GPTConfig
-from groundup.model.gpt import GPT
+from groundup.config.model import GPTConfig, ModernConfig
+from groundup.model.build import Transformer, build_model
 from groundup.model.init import init_weights
 from groundup.tokenizer.char import CharTokenizer
 
@@ -43,11 +43,11 @@ def letters():
 
 @pytest.fixture
 def make_model():
-    def make(*, n_layer=2, n_head=2, n_embd=16, block_size=32, vocab_size=27, **options) -> GPT:
-        config = GPTConfig(
+    def make(*, n_layer=2, n_head=2, n_embd=16, block_size=32, vocab_size=27, **options) -> Transformer:
+        config = (ModernConfig if "position" in options else GPTConfig)(
             n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, vocab_size=vocab_size, **options
         )
-        return awake(init_weights(GPT(config), seed=3))
+        return awake(init_weights(build_model(config), seed=3))
 
     return make
 

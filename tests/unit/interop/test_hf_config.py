@@ -1,9 +1,9 @@
 import pytest
 
 from groundup.config.errors import UsageError, UserError
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.presets import MODELS
-from groundup.interop.hf_config import hf_config, read_hf_config, refuse_variants
+from groundup.interop.hf_config import as_gpt2, hf_config, read_hf_config
 
 transformers = pytest.importorskip("transformers")
 
@@ -79,4 +79,9 @@ def test_n_inner_written_out_and_old_names():
 
 def test_rotary_positions_are_refused_with_the_reason():
     with pytest.raises(UserError, match=r"knows GPT-2 with learned positions only, this model has model.position rope"):
-        refuse_variants(GPTConfig(position="rope", vocab_size=5), "it")
+        as_gpt2(ModernConfig(position="rope", vocab_size=5), "it")
+
+
+def test_a_modern_model_with_every_switch_at_gpt2s_value_is_a_gpt2():
+    shape = {"n_layer": 3, "n_embd": 36, "bias": False, "vocab_size": 7}
+    assert as_gpt2(ModernConfig(**shape, **ModernConfig.AS_GPT2), "it") == GPTConfig(**shape)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.interop.names import from_hf, from_nanogpt, names, to_gguf, to_hf, with_biases, without_padding
-from groundup.model.gpt import GPT
+from groundup.model.build import build_model
 
 
 def same(a, b):
@@ -91,7 +91,7 @@ def test_unknown_names_are_passed_on_to_be_reported():
 
 def test_zero_biases_are_the_same_function(make_model):
     plain = make_model(bias=False)
-    full = GPT(GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=32, vocab_size=27)).eval()
+    full = build_model(GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=32, vocab_size=27)).eval()
     full.load_state_dict(with_biases(plain.state_dict(), plain.config))
     idx = torch.randint(27, (2, 32))
     with torch.no_grad():

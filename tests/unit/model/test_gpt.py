@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from groundup.config.errors import UserError
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.presets import MODELS
 from groundup.model import reference
+from groundup.model.build import build_model
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule, lm_loss_sum
@@ -25,25 +26,24 @@ def awake(model: GPT, scale=0.3) -> GPT:
     return model
 
 
-@pytest.fixture(params=["learned", "rope"])
-def position(request):
+@pytest.fixture(params=[GPTConfig, ModernConfig])
+def kind(request):
     return request.param
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("bias", [True, False])
-def test_equals_the_page_of_pure_functions(shape, bias, position):
+def test_equals_the_page_of_pure_functions(shape, bias, kind):
     n_layer, n_head, n_embd, block_size = shape
-    config = GPTConfig(
+    config = kind(
         n_layer=n_layer,
         n_head=n_head,
         n_embd=n_embd,
         block_size=block_size,
         vocab_size=19,
         bias=bias,
-        position=position,
     )
-    model = awake(init_weights(GPT(config), seed=3)).double()
+    model = awake(init_weights(build_model(config), seed=3)).double()
     idx = torch.randint(19, (3, block_size))
     torch.testing.assert_close(model(idx), reference.gpt(idx, dict(model.state_dict()), config), atol=1e-11, rtol=1e-11)
 
@@ -124,9 +124,8 @@ def test_rope_equals_transformers():
 
 @pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 @pytest.mark.parametrize("chunks", [[1] * 16, [16], [5, 1, 1, 7, 2]])
-def test_cached_decoding_equals_the_full_forward(tiny_config, position, dtype, bound, chunks):
-    config = dataclasses.replace(tiny_config, position=position)
-    model = awake(init_weights(GPT(config), seed=1)).to(dtype).eval()
+def test_cached_decoding_equals_the_full_forward(tiny_config, kind, dtype, bound, chunks):
+    model = awake(init_weights(build_model(kind(**dataclasses.asdict(tiny_config))), seed=1)).to(dtype).eval()
     idx = torch.randint(27, (3, 16))
     cache = model.new_cache(3, 16)
     with torch.no_grad():
@@ -135,8 +134,8 @@ def test_cached_decoding_equals_the_full_forward(tiny_config, position, dtype, b
     assert (torch.cat(pieces, dim=1) - full).abs().max() <= bound * max(1, full.abs().max())
 
 
-def test_the_future_is_invisible(tiny_config, position):
-    model = awake(init_weights(GPT(dataclasses.replace(tiny_config, position=position)), seed=1)).eval()
+def test_the_future_is_invisible(tiny_config, kind):
+    model = awake(init_weights(build_model(kind(**dataclasses.asdict(tiny_config))), seed=1)).eval()
     idx = torch.randint(27, (1, 16))
     before = model(idx)
     for t in range(1, 16):

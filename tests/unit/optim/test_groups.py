@@ -1,19 +1,19 @@
 import pytest
 from torch import nn
 
-from groundup.config.model import GPTConfig
-from groundup.model.gpt import GPT
+from groundup.config.model import GPTConfig, ModernConfig
+from groundup.model.build import build_model
 from groundup.optim.groups import assert_covers, decay_groups, split_matrices
 
 SHAPES = [
     GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, vocab_size=11),
-    GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=8, vocab_size=11, position="rope", bias=False),
+    ModernConfig(n_layer=1, n_head=2, n_embd=16, block_size=8, vocab_size=11, bias=False),
 ]
 
 
 @pytest.mark.parametrize("config", SHAPES)
 def test_matrices_decay_and_vectors_do_not(config):
-    model = GPT(config)
+    model = build_model(config)
     names = {p: name for name, p in model.named_parameters()}
     groups = decay_groups(model.parameters(), 0.1)
     rates = {names[p]: group["weight_decay"] for group in groups for p in group["params"]}
@@ -25,14 +25,14 @@ def test_matrices_decay_and_vectors_do_not(config):
 
 
 def test_the_tied_head_is_one_parameter():
-    model = GPT(SHAPES[0])
+    model = build_model(SHAPES[0])
     (embedding,) = [p for p in model.parameters() if p.shape == (11, 16)]
     groups = decay_groups(model.parameters(), 0.1)
     assert sum(p is embedding for group in groups for p in group["params"]) == 1
 
 
 def test_frozen_parameters_and_empty_groups_are_left_out():
-    model = GPT(SHAPES[1])
+    model = build_model(SHAPES[1])
     for name, p in model.named_parameters():
         if "ln_" in name:
             p.requires_grad_(False)
@@ -44,7 +44,7 @@ def test_frozen_parameters_and_empty_groups_are_left_out():
 
 @pytest.mark.parametrize("config", SHAPES)
 def test_muon_gets_the_matrices_inside_the_blocks_and_nothing_else(config):
-    model = GPT(config)
+    model = build_model(config)
     names = {p: name for name, p in model.named_parameters()}
     inside, others = split_matrices(model)
     ends = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")

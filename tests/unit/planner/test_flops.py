@@ -2,14 +2,14 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.model.gpt import GPT
 from groundup.model.loss import LossModule
 from groundup.planner.flops import flops_per_token, forward_flops_per_token
 
 SHAPES = [
     GPTConfig(n_layer=3, n_head=4, n_embd=64, block_size=32, vocab_size=101),
-    GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=50, position="rope", bias=False),
+    ModernConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=50, bias=False),
     GPTConfig(vocab_size=50257),
 ]
 

@@ -4,7 +4,7 @@ from itertools import product
 import pytest
 import torch
 
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.model.build import build_model
 from groundup.model.loss import LossModule
 from groundup.planner.memory import Memory, kv_cache_bytes, training_memory
@@ -13,7 +13,8 @@ B = 4
 
 
 def shape(**options):
-    return GPTConfig(n_layer=3, n_head=4, n_embd=128, block_size=64, vocab_size=151, **options)
+    cls = ModernConfig if "position" in options else GPTConfig
+    return cls(n_layer=3, n_head=4, n_embd=128, block_size=64, vocab_size=151, **options)
 
 
 def kept_for_backward(config, *, half, recompute=False):

@@ -1,20 +1,22 @@
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.config.model import GPTConfig
-from groundup.model.gpt import GPT
+from groundup.config.model import GPTConfig, ModernConfig
+from groundup.model.build import build_model
 from groundup.planner.params import count_parameters, parameter_table
 
 shapes = st.builds(
-    lambda n_head, head_dim, **rest: GPTConfig(n_head=n_head, n_embd=n_head * head_dim * 2, **rest),
+    lambda cls, n_head, head_dim, **rest: cls(n_head=n_head, n_embd=n_head * head_dim * 2, **rest),
+    cls=st.sampled_from([GPTConfig, ModernConfig, partial(ModernConfig, position="learned")]),
     n_head=st.integers(1, 4),
     head_dim=st.integers(1, 8),
     n_layer=st.integers(1, 4),
     block_size=st.integers(1, 64),
     vocab_size=st.integers(1, 300),
-    position=st.sampled_from(["learned", "rope"]),
     bias=st.booleans(),
 )
 
@@ -23,7 +25,7 @@ shapes = st.builds(
 @given(shapes)
 def test_equals_the_model(config):
     with torch.device("meta"):
-        model = GPT(config)
+        model = build_model(config)
     assert count_parameters(config) == sum(p.numel() for p in model.parameters())
 
 
@@ -31,7 +33,7 @@ def test_equals_the_model(config):
 @given(shapes)
 def test_every_part_equals_its_modules(config):
     with torch.device("meta"):
-        model = GPT(config)
+        model = build_model(config)
     parts = {"wte": "token embedding", "wpe": "position embedding", "attn": "attention", "mlp": "MLP", "ln_": "norms"}
     counted = dict.fromkeys(parts.values(), 0)
     for name, parameter in model.named_parameters():

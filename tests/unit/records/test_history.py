@@ -9,7 +9,7 @@ from groundup.config.errors import UserError
 from groundup.config.io import dump_json, to_dict
 from groundup.config.presets import RECIPES
 from groundup.files.lock import RunLock, is_held
-from groundup.model.gpt import GPT
+from groundup.model.build import build_model
 from groundup.planner.flops import flops_per_token
 from groundup.records.history import (
     MISSING,
@@ -168,7 +168,7 @@ def test_against_what_a_loss_stands(tmp_path):
     assert run.shape.vocab_size == 65
     x, _ = run.series("train/loss", "flops")
     # PaLM, appendix B, by hand: 6 N + 12 L C T, where N counts the model's own parameters (rope has no table).
-    n = sum(p.numel() for p in GPT(run.shape).parameters())
+    n = sum(p.numel() for p in build_model(run.shape).parameters())
     assert x == [tokens * (6 * n + 12 * 4 * 128 * 128) for tokens in (1000, 2000)]
     assert x[0] == 1000 * flops_per_token(run.shape, 128)
 

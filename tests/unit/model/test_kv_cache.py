@@ -1,0 +1,112 @@
+"""Rows of their own length: a batch of unequal prompts is what each of them is alone."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from groundup.config.model import GPTConfig, ModernConfig
+from groundup.model.build import build_model
+from groundup.model.init import init_weights
+
+LENGTHS = [3, 9, 1, 6]
+ROOM = 16
+
+
+@pytest.fixture(params=[GPTConfig, ModernConfig])
+def model(request, tiny_config):
+    model = init_weights(build_model(request.param(**dataclasses.asdict(tiny_config))), seed=1).double().eval()
+    with torch.no_grad():
+        for block in model.h:
+            block.attn.c_attn.weight.mul_(20)  # attention that looks somewhere
+    return model
+
+
+@pytest.fixture
+def ids():
+    return torch.randint(27, (len(LENGTHS), ROOM), generator=torch.Generator().manual_seed(3))
+
+
+def filled(model, ids, *, static):
+    """A cache of the first LENGTHS[row] ids of every row, read together, padded with other ids."""
+    cache = model.new_cache(len(ids), ROOM, static=static)
+    with torch.no_grad():
+        model(ids[:, : max(LENGTHS)], cache=cache)
+    cache.truncate(LENGTHS)
+    return cache
+
+
+def alone(model, row, length):
+    """Logits after `length` ids of a row, without a cache."""
+    with torch.no_grad():
+        return model(row[None, :length])[0, -1]
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("steps", [[1] * 7, [2, 1, 4], [7]])
+def test_a_batch_of_unequal_prompts_is_each_alone(model, ids, static, steps):
+    cache, read = filled(model, ids, static=static), list(LENGTHS)
+    for n in steps:
+        piece = torch.stack([row[start : start + n] for row, start in zip(ids, read, strict=True)])
+        with torch.no_grad():
+            logits = model(piece, cache=cache)[:, -1]
+        read = [start + n for start in read]
+        assert cache.held == read == cache.lengths.tolist()
+        expected = torch.stack([alone(model, row, length) for row, length in zip(ids, read, strict=True)])
+        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_rows_end_and_begin_on_their_own(model, ids, static):
+    """Two rows are kept in another order, and one of them starts again with another text."""
+    cache = filled(model, ids, static=static)
+    cache.keep([3, 1])
+    cache.truncate([0, LENGTHS[1]])
+    fresh = ids[2]
+    for step in range(5):
+        with torch.no_grad():
+            logits = model(torch.stack([fresh[step], ids[1, LENGTHS[1] + step]])[:, None], cache=cache)[:, -1]
+        expected = torch.stack([alone(model, fresh, step + 1), alone(model, ids[1], LENGTHS[1] + step + 1)])
+        torch.testing.assert_close(logits, expected, rtol=0, atol=1e-12)
+
+
+def test_copies_go_on_as_the_row_they_are_of(model, ids):
+    cache = filled(model, ids, static=False).gather([1, 1, 0], max_tokens=12)
+    assert (cache.held, cache.max_tokens) == ([9, 9, 3], 12)
+    with torch.no_grad():
+        logits = model(torch.stack([ids[1, 9], ids[2, 0], ids[0, 3]])[:, None], cache=cache)[:, -1]
+    torch.testing.assert_close(logits[0], alone(model, ids[1], 10), rtol=0, atol=1e-12)
+    torch.testing.assert_close(logits[2], alone(model, ids[0], 4), rtol=0, atol=1e-12)
+
+
+def test_no_shape_of_a_static_step_depends_on_the_lengths(model, ids):
+    cache = filled(model, ids, static=True)
+    shapes = []
+    for _ in range(3):
+        k = torch.zeros(len(ids), 2, 1, 16, dtype=torch.float64)
+        tensors = cache.positions(1), cache.mask(1), *cache.update(0, k, k)
+        shapes.append([tuple(t.shape) for t in tensors])
+        cache.advance(1)
+    assert shapes[0] == shapes[1] == shapes[2]
+    assert shapes[0][1] == (4, 1, 1, ROOM)
+
+
+def test_equal_rows_are_read_as_a_slice_and_need_no_mask(model, ids):
+    cache = model.new_cache(4, ROOM)
+    with torch.no_grad():
+        model(ids[:, :5], cache=cache)
+    assert cache.even
+    assert cache.mask(1) is None
+    k, _ = cache.update(0, torch.zeros(4, 2, 1, 16), torch.zeros(4, 2, 1, 16))
+    assert k.shape[2] == 6
+    assert k.data_ptr() == cache.keys.data_ptr()
+
+
+def test_rows_are_only_cut_to_what_they_hold(model, ids):
+    cache = filled(model, ids, static=False)
+    with pytest.raises(ValueError, match="cannot truncate 1 tokens to 2"):
+        cache.truncate([3, 3, 2, 3])
+    assert cache.held == LENGTHS
+    k = torch.zeros(4, 2, 8, 16)
+    with pytest.raises(ValueError, match="room for 16 tokens, 17 were given"):
+        cache.update(0, k, k)
