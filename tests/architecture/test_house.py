@@ -64,6 +64,17 @@ def test_the_model_has_one_door(path):
             assert "TorchFunctionMode" not in {alias.name for alias in node.names}, f"line {node.lineno}"
 
 
+def test_gpt2_is_one_page():
+    page = (ROOT / "src/groundup/model/gpt.py").read_text()
+    assert len(page.splitlines()) <= 200
+    rooms = {
+        node.module.split(".")[1]
+        for node in ast.walk(ast.parse(page))
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("groundup.")
+    }
+    assert rooms == {"config", "model"}
+
+
 def test_no_drawer():
     assert not [relative(p) for p in SOURCES if p.stem in ("utils", "util", "helpers", "common", "misc")]
 
