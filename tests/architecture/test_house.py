@@ -9,6 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
+ROOMS = sorted(path.parent for path in (ROOT / "src/groundup").glob("*/__init__.py"))
+LARGE = {"training": 2600}
+"""Rooms that still hold two trades, and the lines that they may have until they are split."""
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 
@@ -20,6 +23,12 @@ def relative(path):
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_file_is_short_enough_to_read_in_one_sitting(path):
     assert len(path.read_text().splitlines()) <= 400
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda path: path.name)
+def test_a_room_holds_one_trade(room):
+    """A room above 2,000 lines holds two trades: split it."""
+    assert sum(len(path.read_text().splitlines()) for path in room.rglob("*.py")) <= LARGE.get(room.name, 2000)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
@@ -92,8 +101,10 @@ def test_help_imports_no_torch(words):
     assert "usage" in result.stdout or "groundup" in result.stdout
 
 
-def test_every_module_imports_alone_and_silently():
-    """Nothing happens at import: no output, no thread, no changed default, whatever the order."""
+@pytest.mark.parametrize("order", [sorted, lambda names: sorted(names, reverse=True)], ids=["forward", "backward"])
+def test_every_module_imports_silently(order):
+    """Nothing happens at import: no output, no thread, no changed default. Of two orders, so that of any two modules
+    each is once imported before the other."""
     names = [
         relative(p).removeprefix("src/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
         for p in SOURCES
@@ -102,7 +113,7 @@ def test_every_module_imports_alone_and_silently():
     code = (
         "import importlib, threading, torch\n"
         "before = (torch.get_default_dtype(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())\n"
-        f"for name in {names!r}: importlib.import_module(name)\n"
+        f"for name in {order(names)!r}: importlib.import_module(name)\n"
         "after = (torch.get_default_dtype(), torch.get_num_threads(), torch.are_deterministic_algorithms_enabled())\n"
         "assert before == after, (before, after)\n"
         "assert threading.active_count() == 1\n"

@@ -1,1 +1,1 @@
-"""Floor 8: benchmarks whose last line of output is one JSON object."""
+"""Benchmarks whose last line of output is one JSON object."""

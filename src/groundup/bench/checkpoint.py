@@ -5,7 +5,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from torch import Tensor
 from groundup.checkpoint.state import CheckpointStore, Contents
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
+from groundup.config.presets import GPT2
+from groundup.files.layout import CHECKPOINTS
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.runtime.device import device_name, pick_device
@@ -30,9 +32,7 @@ TORCH_SAVE, TORCH_DURABLE, TORCH_LOAD = "torch.save", "torch.save, fsynced", "to
 class Options:
     """Measure checkpoints. The default is GPT-2 124M with AdamW in float32, 1.5 GB."""
 
-    model: GPTConfig = field(
-        default_factory=lambda: GPTConfig(n_layer=12, n_head=12, n_embd=768, block_size=1024, vocab_size=50257)
-    )
+    model: GPTConfig = GPT2
     folder: Path = Path()
     """Where to write, in a folder that is removed afterwards; up to four times the state must fit."""
     device: str = "cpu"
@@ -109,7 +109,7 @@ def _contents(config: GPTConfig, device: torch.device) -> Contents:
 
 def _measure(contents: Contents, folder: Path, rounds: int, device: torch.device) -> tuple[dict[str, list[float]], int]:
     """Seconds of each way, by round, and the bytes of a checkpoint."""
-    store = CheckpointStore(folder / "checkpoints")
+    store = CheckpointStore(folder / CHECKPOINTS)
     seconds: dict[str, list[float]] = {}
 
     def timed(way: str, work: Callable[[], Any]) -> Any:

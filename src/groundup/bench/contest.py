@@ -85,7 +85,7 @@ def _receive(pipe: Connection, name: str) -> float:
 
 
 def _contestant(pipe: Connection, factory: Factory, options: object, warmup: int) -> None:
-    """The life of a contestant: get ready, then work when told, until told 0."""
+    """The life of a contestant: get ready, then work whenever a number arrives, until it is 0."""
     try:
         work, peak_memory = factory(options)
         for _ in range(warmup):

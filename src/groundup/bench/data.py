@@ -16,6 +16,7 @@ from groundup.bench.ours import split_of
 from groundup.bench.train import Options as TrainOptions
 from groundup.bench.train import _ours as train_step
 from groundup.config.model import GPTConfig
+from groundup.config.presets import GPT2_VOCAB
 from groundup.data.dataset import Split
 from groundup.data.loader import TrainBatches
 from groundup.runtime.measure import copy_bandwidth
@@ -64,8 +65,8 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     }
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
-        ids = np.random.default_rng(0).integers(50_257, size=options.tokens, dtype=np.uint16)
-        split = split_of(ids, 50_257, folder)
+        ids = np.random.default_rng(0).integers(GPT2_VOCAB, size=options.tokens, dtype=np.uint16)
+        split = split_of(ids, GPT2_VOCAB, folder)
         del ids
         file = folder / "train.bin"
         result["disk_read_gb_per_sec"] = round(_read_rate(file) / 1e9, 3)

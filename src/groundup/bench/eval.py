@@ -1,7 +1,7 @@
 """Multiple-choice scoring, against a scorer that takes one example at a time and computes everything about it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import torch.nn.functional as F  # noqa: N812
 from groundup.bench.contest import Factory, median_ratio, race
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
+from groundup.config.presets import GPT2
 from groundup.evaluation.examples import read_choices
 from groundup.evaluation.scoring import BATCH_TOKENS, Question, score
 from groundup.model.build import Transformer, build_model
@@ -33,9 +34,7 @@ Scorer = Callable[[Transformer, Sequence[Question]], list[list[float]]]
 class Options:
     """Measure multiple-choice scoring. The default is GPT-2 124M with random weights, in float32."""
 
-    model: GPTConfig = field(
-        default_factory=lambda: GPTConfig(n_layer=12, n_head=12, n_embd=768, block_size=1024, vocab_size=50257)
-    )
+    model: GPTConfig = GPT2
     path: Path | None = None
     """A file of HellaSwag's form, for GPT-2's vocabulary; without it, random tokens of about its lengths."""
     examples: int = 16

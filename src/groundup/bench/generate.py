@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from groundup.bench.peers import nanogpt_model, transformers_model
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
 from groundup.config.model import GPTConfig
+from groundup.config.presets import GPT2
 from groundup.generation.engine import generate_ids
 from groundup.model.build import build_model
 from groundup.model.gpt import GPT
@@ -29,7 +30,7 @@ Work = tuple[Callable[[], None], Callable[[], int]]
 class Options:
     """Measure decoding: temperature 0.8, top-k 50. The default is GPT-2 124M with random weights."""
 
-    model: GPTConfig = field(default_factory=lambda: GPTConfig(n_layer=12, n_head=12, n_embd=768, vocab_size=50257))
+    model: GPTConfig = GPT2
     prompt_tokens: int = 64
     """Length of the prompt."""
     new_tokens: int = 64

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from groundup.bench.ours import our_trainer
 from groundup.bench.train import Work
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
+from groundup.config.presets import GPT2
 from groundup.planner.memory import training_memory
 from groundup.planner.params import count_parameters
 from groundup.runtime.device import device_name, pick_device
@@ -23,7 +24,7 @@ from groundup.runtime.precision import pick_precision
 class Options:
     """Measure the memory of training. The default model is GPT-2 124M."""
 
-    model: GPTConfig = field(default_factory=lambda: GPTConfig(vocab_size=50_257))
+    model: GPTConfig = GPT2
     micro_batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
     """Sequences per forward pass, one row of the table each."""
     recompute_from: int = 8

@@ -1,1 +1,1 @@
-"""Floor 4: model folders and resumable training state."""
+"""Model folders and resumable training state."""

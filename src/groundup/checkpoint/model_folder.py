@@ -17,7 +17,7 @@ from groundup.config.errors import UserError
 from groundup.config.io import dump_json, from_dict, from_kinds, load_json, to_dict
 from groundup.config.model import BigramConfig, GPTConfig, ModelConfig, ModernConfig
 from groundup.files.atomic import Facts, new_folder, recover, verify_folder, write_synced
-from groundup.files.layout import CONFIG, WEIGHTS
+from groundup.files.layout import CHECKPOINTS, CONFIG, TOKENIZER, WEIGHTS
 from groundup.model.bigram import Bigram
 from groundup.model.build import Transformer, build_model
 from groundup.model.swap import use_matmul
@@ -27,7 +27,6 @@ from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import load_tokenizer, tokenizer_json
 
 FORMAT, VERSION = "groundup-model", 1
-TOKENIZER = "tokenizer.json"
 _KINDS: tuple[type[GPTConfig] | type[ModernConfig] | type[BigramConfig], ...] = (GPTConfig, ModernConfig, BigramConfig)
 _TRIES = 5
 """Checkpoints of a run that goes on that may vanish, one after the other, while they are read."""
@@ -147,7 +146,7 @@ def find_model(path: Path) -> Path:
     if (path / "model" / WEIGHTS).is_file():
         return path / "model"
     # A run that is not over has no model/ yet.
-    for folder in reversed(step_folders(path / "checkpoints")):
+    for folder in reversed(step_folders(path / CHECKPOINTS)):
         try:
             verify_folder(folder)
         except UserError:

@@ -22,11 +22,8 @@ from groundup.config.errors import UserError
 from groundup.config.io import dump_json, read_json
 from groundup.config.model import ModelConfig
 from groundup.files.atomic import Facts, make_folder, new_folder, remove_folder, sweep, verify_folder, write_synced
-from groundup.files.layout import CONFIG, WEIGHTS
+from groundup.files.layout import CONFIG, STATE, TENSORS, TOKENIZER, WEIGHTS
 from groundup.tokenizer.base import Tokenizer
-from groundup.tokenizer.io import FILE as TOKENIZER
-
-TENSORS, STATE = "training.safetensors", "training.json"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""Floor 9: one thin file a command."""
+"""One file per command: parse, call, print."""

@@ -1,10 +1,10 @@
 """groundup bench WHAT: measure speed, with peers side by side. The last line of output is one JSON object."""
 
-import difflib
 import importlib
 import json
 from collections.abc import Sequence
 
+from groundup.cli.actions import pick_action
 from groundup.cli.parse import parse
 from groundup.config.errors import UsageError
 
@@ -22,20 +22,15 @@ BENCHES = {
 
 def main(argv: Sequence[str]) -> int:
     """Run one benchmark: each is a module of `groundup.bench` with `Options` and `bench(options, say)`."""
-    if not argv or argv[0] in ("-h", "--help"):
-        rows = [f"  {name:<12}{what}" for name, what in BENCHES.items()]
-        print("\n".join(["usage: groundup bench WHAT [options]", "", *rows]))
+    name = pick_action(argv, command="bench", actions=BENCHES, rest="[options]")
+    if name is None:
         return 0
-    if argv[0] not in BENCHES:
-        near = difflib.get_close_matches(argv[0], BENCHES, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"the benchmarks are {', '.join(BENCHES)}"
-        raise UsageError(f"unknown benchmark {argv[0]!r}; {hint}")
-    module = importlib.import_module(f"groundup.bench.{argv[0]}")
-    options = parse(module.Options, argv[1:], prog=f"groundup bench {argv[0]}")
-    for name, value in vars(options).items():
-        least = 0 if name == "threads" else 1
+    module = importlib.import_module(f"groundup.bench.{name}")
+    options = parse(module.Options, argv[1:], prog=f"groundup bench {name}")
+    for flag, value in vars(options).items():
+        least = 0 if flag == "threads" else 1
         if type(value) is int and value < least:
-            raise UsageError(f"{name} must be at least {least}, got {value}")
+            raise UsageError(f"{flag} must be at least {least}, got {value}")
     result = module.bench(options, lambda line: print(line, flush=True))
     print(json.dumps(result, ensure_ascii=False))
     return 0

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from groundup.cli.actions import pick_action
 from groundup.cli.parse import parse
 from groundup.config.errors import UsageError
 
@@ -48,17 +49,14 @@ class SampleOptions(Options):
 
 def main(argv: Sequence[str]) -> int:
     """Run one of the actions."""
-    if not argv or argv[0] in ("-h", "--help"):
-        rows = [f"  {name:<8}{what}" for name, what in ACTIONS.items()]
-        print("\n".join([f"usage: groundup data {'|'.join(ACTIONS)} DIR [options]", "", *rows]))
+    action = pick_action(argv, command="data", actions=ACTIONS, rest="DIR [options]")
+    if action is None:
         return 0
-    if argv[0] not in ACTIONS:
-        raise UsageError(f"unknown action {argv[0]!r}; there are {', '.join(ACTIONS)}")
-    prog = f"groundup data {argv[0]}"
-    if argv[0] == "sample":
+    prog = f"groundup data {action}"
+    if action == "sample":
         return _sample(parse(SampleOptions, argv[1:], prog=prog))
     options = parse(Options, argv[1:], prog=prog)
-    return _info(options.folder) if argv[0] == "info" else _verify(options.folder)
+    return _info(options.folder) if action == "info" else _verify(options.folder)
 
 
 def _info(folder: Path) -> int:

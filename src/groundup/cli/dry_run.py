@@ -6,7 +6,8 @@ from rich.table import Table
 from groundup.config.data import DataConfig
 from groundup.config.presets import GPT2_VOCAB
 from groundup.config.train import TrainConfig
-from groundup.data.index import INDEX, load_index
+from groundup.data.index import load_index
+from groundup.files.layout import INDEX
 from groundup.planner.plan import plan
 from groundup.tokenizer.io import resolve_tokenizer
 

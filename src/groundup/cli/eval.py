@@ -9,6 +9,7 @@ import tyro
 
 from groundup.cli.parse import parse
 from groundup.config.errors import UsageError
+from groundup.files.layout import RUN
 
 NAMES = ("val", "hellaswag", "lambada", "wikitext")
 
@@ -73,6 +74,6 @@ def main(argv: Sequence[str]) -> int:
         )
         add_results(options.path, {Path(name).name: result})
         print(f"{name}: {summary(result)}", flush=True)
-    if (options.path / "run.json").is_file():
+    if (options.path / RUN).is_file():
         write_report(options.path)
     return 0

@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = run(words[0], words[1:]) if words else run("help", [])
         if sys.stdout is not None:  # a process may be started without it
-            sys.stdout.flush()  # a full disk is told below, and not by Python at exit
+            sys.stdout.flush()  # a full disk is reported below, and not by Python at exit
         return code
     except UserError as error:
         print(f"groundup: {error}", file=sys.stderr)

@@ -46,7 +46,7 @@ class Options:
     workers: int = 0
     """Processes on this machine; 0 is one per core."""
     executor: Literal["processes", "ray"] = "processes"
-    """Who does the work: processes of this machine, or the Ray cluster at RAY_ADDRESS."""
+    """Where the work is done: processes of this machine, or the Ray cluster at RAY_ADDRESS."""
     task_index: int | None = None
     """This is task number task-index (from 0) of task-count that share the work in one folder."""
     task_count: int | None = None

@@ -6,9 +6,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
-from groundup.records.display import PLAIN_EVERY, clock, quantity
+from groundup.records.display import PLAIN_EVERY, Bar, clock, quantity
 
 if TYPE_CHECKING:
     from groundup.prepare.executors import Call, Executor
@@ -32,14 +31,7 @@ class PrepareProgress:
         self._begun = self._last_plain = time.monotonic()
         self._before = 0
         """Parts or shards that earlier calls had done."""
-        self._bar = Progress(
-            TextColumn("{task.fields[doing]} {task.completed:.0f}/{task.total:.0f}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.description}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self._bar = Bar("{task.fields[doing]} {task.completed:.0f}/{task.total:.0f}", console)
         self._task = self._bar.add_task("", total=None, visible=False, doing="")
 
     def __enter__(self) -> "PrepareProgress":

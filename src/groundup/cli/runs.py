@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from groundup.cli.actions import pick_action
 from groundup.cli.parse import parse
 from groundup.config.errors import UsageError
 from groundup.records.display import clock, quantity
@@ -66,16 +67,13 @@ class PlotOptions:
 
 def main(argv: Sequence[str]) -> int:
     """Run one of the actions."""
-    if not argv or argv[0] in ("-h", "--help"):
-        rows = [f"  {name:<9}{what}" for name, what in ACTIONS.items()]
-        print("\n".join([f"usage: groundup runs {'|'.join(ACTIONS)} [options]", "", *rows]))
+    action = pick_action(argv, command="runs", actions=ACTIONS, rest="[options]")
+    if action is None:
         return 0
-    if argv[0] not in ACTIONS:
-        raise UsageError(f"unknown action {argv[0]!r}; there are {', '.join(ACTIONS)}")
-    prog = f"groundup runs {argv[0]}"
-    if argv[0] == "list":
+    prog = f"groundup runs {action}"
+    if action == "list":
         return _list(parse(ListOptions, argv[1:], prog=prog).folder)
-    if argv[0] == "compare":
+    if action == "compare":
         return _compare([read_run(path) for path in parse(CompareOptions, argv[1:], prog=prog).runs])
     return _plot(parse(PlotOptions, argv[1:], prog=prog))
 

@@ -2,15 +2,17 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from groundup.cli.actions import pick_action
 from groundup.cli.parse import parse
 from groundup.config.errors import UsageError, UserError
+from groundup.files.layout import TOKENIZER
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,6 +25,12 @@ SHOWN_TOKENS = 200
 """Tokens that `show` lists one by one."""
 STYLES = ("black on bright_cyan", "black on bright_yellow", "black on bright_green", "black on bright_magenta")
 
+ACTIONS = {
+    "train": "learn a byte pair encoding from FILE...",
+    "encode": "print the ids of TEXT, or of standard input",
+    "show": "show the tokens of TEXT or of standard input; compare tokenizers",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
@@ -34,7 +42,7 @@ class TrainOptions:
     """A corpus in place of files. Its validation part is left out."""
     vocab_size: int = 4096
     """Ids wanted: 256 bytes, the special tokens, and the rest merges."""
-    out: Path = Path("tokenizer.json")
+    out: Path = Path(TOKENIZER)
     """Where the tokenizer goes. A file that is there is replaced."""
     trainer: Literal["own", "library"] = "own"
     """own, or library for the package tokenizers; the result is the same."""
@@ -70,26 +78,9 @@ class ShowOptions:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one of the three."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(_usage())
-        return 0
-    actions: dict[str, Callable[[Sequence[str]], int]] = {"train": _train, "encode": _encode, "show": _show}
-    if argv[0] not in actions:
-        raise UsageError(f"unknown command {argv[0]!r}; groundup tokenizer knows {', '.join(actions)}")
-    return actions[argv[0]](argv[1:])
-
-
-def _usage() -> str:
-    return "\n".join(
-        [
-            "usage: groundup tokenizer train FILE... [flags]   learn a byte pair encoding",
-            "       groundup tokenizer encode [TEXT] [flags]   print the ids of a text",
-            "       groundup tokenizer show [TEXT] [flags]     show tokens, compare tokenizers",
-            "",
-            "Without TEXT, standard input is read. A command followed by --help lists its flags.",
-        ]
-    )
+    """Run one of the actions."""
+    action = pick_action(argv, command="tokenizer", actions=ACTIONS, rest="[flags]")
+    return 0 if action is None else {"train": _train, "encode": _encode, "show": _show}[action](argv[1:])
 
 
 def _train(argv: Sequence[str]) -> int:

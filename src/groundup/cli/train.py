@@ -13,6 +13,7 @@ from groundup.config.errors import UsageError, UserError
 from groundup.config.io import differing_keys, from_dict, load_json
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
+from groundup.files.layout import CONFIG, TOKENIZER, WEIGHTS
 
 RESUMABLE = (
     "max_steps",
@@ -165,7 +166,7 @@ def find_preset(name: str) -> TrainConfig:
     """
     if name in RECIPES:
         return RECIPES[name]
-    if (Path(name) / "config.json").is_file():
+    if (Path(name) / CONFIG).is_file():
         raise UsageError(f"{name} is a run, not a preset; to go on with it: groundup train --resume {name}")
     near = difflib.get_close_matches(name, RECIPES, n=1)
     hint = f"did you mean {near[0]}?" if near else f"the presets are {', '.join(RECIPES)}"
@@ -173,7 +174,7 @@ def find_preset(name: str) -> TrainConfig:
 
 
 def _read_config(path: Path) -> TrainConfig:
-    """A config.json; what is wrong with it is told with its name."""
+    """A config.json; a mistake in it is reported with its path."""
     values = load_json(path)
     try:
         return from_dict(TrainConfig, values)
@@ -184,7 +185,7 @@ def _read_config(path: Path) -> TrainConfig:
 def _saved_config(run_dir: Path) -> TrainConfig:
     """The config of a run folder; the folder may have been moved since."""
     path = run_dir / "config.json"
-    if (run_dir / "model.safetensors").is_file():
+    if (run_dir / WEIGHTS).is_file():
         raise UsageError(
             f"{run_dir} is a model, not a run; resume the run it is of, or begin with --init-from {run_dir}"
         )
@@ -202,7 +203,7 @@ def _with_own_tokenizer(saved: TrainConfig, run_dir: Path) -> TrainConfig:
     """The file that a tokenizer came from may be gone; a run has a copy of its own."""
     if saved.data.tokenizer in ("char", "gpt2") or Path(saved.data.tokenizer).exists():
         return saved
-    from groundup.checkpoint.model_folder import TOKENIZER, find_model
+    from groundup.checkpoint.model_folder import find_model
 
     try:
         own = find_model(run_dir) / TOKENIZER

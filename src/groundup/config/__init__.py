@@ -1,1 +1,1 @@
-"""Floor 1: frozen dataclasses, presets as values, strict JSON in and out."""
+"""Frozen dataclasses, presets as values, strict JSON in and out."""

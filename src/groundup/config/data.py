@@ -9,6 +9,9 @@ from groundup.config.errors import UsageError
 SourceName = Literal["shakespeare", "tiny-shakespeare", "text", "shards"]
 ValRule = Literal["head", "hash"]
 
+IGNORE = -100
+"""Targets of this value do not count: the convention of PyTorch's cross-entropy."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataConfig:

@@ -8,11 +8,12 @@ from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.train import CheckpointConfig, EvalConfig, OptimConfig, RuntimeConfig, TrainConfig
 
 GPT2_VOCAB = 50257
+GPT2 = GPTConfig(n_layer=12, n_head=12, n_embd=768, vocab_size=GPT2_VOCAB)
 
 MODELS: dict[str, GPTConfig | ModernConfig] = {
     "nano": ModernConfig(n_layer=4, n_head=4, n_embd=128, block_size=128),
     "nano-wide": ModernConfig(n_layer=6, n_head=6, n_embd=384, block_size=256, dropout=0.2),
-    "gpt2": GPTConfig(n_layer=12, n_head=12, n_embd=768, vocab_size=GPT2_VOCAB),
+    "gpt2": GPT2,
     "gpt2-medium": GPTConfig(n_layer=24, n_head=16, n_embd=1024, vocab_size=GPT2_VOCAB),
     "gpt2-large": GPTConfig(n_layer=36, n_head=20, n_embd=1280, vocab_size=GPT2_VOCAB),
     "gpt2-xl": GPTConfig(n_layer=48, n_head=25, n_embd=1600, vocab_size=GPT2_VOCAB),

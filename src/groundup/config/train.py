@@ -1,4 +1,4 @@
-"""One training run, as inert values. It stops at `training/build.py`: parts are given what they need."""
+"""One training run, as inert values. `training/build.py` turns them into objects."""
 
 import math
 from dataclasses import dataclass, field
@@ -147,7 +147,7 @@ class RuntimeConfig:
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     """Arithmetic of the matrix products: auto takes what the hardware does well."""
     matmul: Literal["auto", "default", "onednn"] = "auto"
-    """Who multiplies fp32 matrices on a CPU: PyTorch's default (MKL) or oneDNN; auto takes what measures faster."""
+    """Library of fp32 matrix products on a CPU: PyTorch's default (MKL) or oneDNN; auto takes the faster one."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile: auto measures both and keeps the faster, when the run is long enough to pay for it."""
     micro_batch_size: int | Literal["auto"] = 12

@@ -31,7 +31,7 @@ FORMATS = {
     ".jsonl.gz": _GZIP,
     ".jsonl.zst": _ZSTD,
     ".parquet": Format(parquet.spans, parquet.read),
-    # One object a line, too, by another name; without compression .json is most often something else.
+    # One object per line, too, by another name; without compression .json is most often something else.
     ".json.gz": _GZIP,
     ".json.zst": _ZSTD,
 }

@@ -1,4 +1,4 @@
-"""One JSON object a line, plain or compressed by gzip or Zstandard.
+"""One JSON object per line, plain or compressed by gzip or Zstandard.
 
 A plain file is cut into ranges of bytes: a line belongs to the range in which it begins. A compressed file can only be
 read from its beginning, so it is one span; write many files of 100 MB, not one of 100 GB.
@@ -44,7 +44,9 @@ def read_plain(file: BinaryIO, name: str, span: tuple[int, int], column: str, sk
         UserError: No line has the column.
     """
     start, stop = span
-    begin = max(0, start - 1)  # one byte early: its line is the one before, and ends here when that byte is its end
+    # Start one byte early. If that byte is a line's end, the first "line" is empty and is skipped below; if not, the
+    # first line is the tail of one that the span before reads.
+    begin = max(0, start - 1)
     file.seek(begin)
     lines = split_lines(iter(lambda: file.read(CHUNK), b""), begin)
     if start:

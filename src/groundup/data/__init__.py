@@ -1,1 +1,1 @@
-"""Floor 4: corpora to documents, documents to shards, shards to batches."""
+"""Shards of tokens, their order, and batches."""

@@ -10,8 +10,8 @@ from groundup.config.errors import UserError
 from groundup.config.io import dump_json, from_dict, load_json, to_dict
 from groundup.corpora.documents import SplitName
 from groundup.files.atomic import write_file
+from groundup.files.layout import INDEX
 
-INDEX = "index.json"
 VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -58,7 +58,7 @@ class DatasetIndex:
 
 
 def _checksum(values: dict[str, Any]) -> str:
-    """SHA-256 of everything else in index.json: counts vouch for nothing that hashes of shards vouch for."""
+    """SHA-256 of everything else in index.json: the hashes of the shards do not cover the counts stored here."""
     return hashlib.sha256(dump_json(values).encode()).hexdigest()
 
 

@@ -14,14 +14,13 @@ from jaxtyping import Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from groundup.config.data import IGNORE
 from groundup.config.errors import UserError
 from groundup.data.dataset import Split
 from groundup.data.order import Epoch, Order
 
-IGNORE = -100
-"""Targets of this value do not count: the convention of PyTorch's cross-entropy."""
 IN_MEMORY_BYTES = 256 << 20
-"""Splits up to this size are held in memory unless told otherwise."""
+"""Splits up to this size are held in memory unless the loader is given another size."""
 AHEAD = 1 << 10
 """Samples whose places are computed at a time."""
 

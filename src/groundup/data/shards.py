@@ -108,7 +108,7 @@ class ShardReader:
     """Reads ranges of one shard, the file opened at the first read.
 
     It reads into memory instead of mapping the file: a mapped file that shrinks kills the process with SIGBUS, a
-    short read is an error that can be told.
+    short read is an error that can be reported.
     """
 
     def __init__(self, path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from groundup.config.errors import UserError
 from groundup.data.index import DatasetIndex, ShardInfo, load_index
 from groundup.data.shards import HEADER_BYTES, read_header
+from groundup.files.layout import TOKENIZER
 from groundup.tokenizer.io import load_tokenizer
 
 CHUNK = 8 << 20
@@ -24,7 +25,7 @@ def verify(folder: Path) -> Iterator[tuple[str, str]]:
         UserError: There is no sound index, so that nothing can be said of the rest.
     """
     index = load_index(folder)
-    yield "tokenizer.json", _tokenizer_fault(folder, index)
+    yield TOKENIZER, _tokenizer_fault(folder, index)
     for info in index.shards:
         yield info.file, _shard_fault(folder / info.file, info, index)
 

@@ -1,8 +1,8 @@
-"""The processes that train together, as torchrun starts them: who they are, and how they agree.
+"""The processes that train together, as torchrun starts them: their ranks, and how they agree.
 
 torchrun gives every process RANK, WORLD_SIZE and the address of a store; `joined` makes a process group of them and
 `World` is what everybody else sees of it. A run of one process is a world of size 1, in which every function returns at
-once: nothing but this file asks whether there are others. GPU tensors travel by NCCL, those on the CPU by gloo.
+once. GPU tensors travel by NCCL, those on the CPU by gloo.
 """
 
 import contextlib
@@ -11,10 +11,9 @@ import datetime
 import hashlib
 import json
 import os
-import secrets
+import re
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -25,9 +24,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
-from torch.distributed.rendezvous import rendezvous
 
 from groundup.config.errors import UsageError, UserError
+from groundup.distributed.rendezvous import answered, meet
 
 T = TypeVar("T")
 MAX_STARTS = 3
@@ -37,10 +36,8 @@ _PR_SET_PDEATHSIG = 1
 """Option of prctl(2)."""
 _ROLL_CALL_SECONDS = 3.0
 """How long those who notice a lost process wait for the others to say that it is not them."""
-_ANSWER_SECONDS = 10.0
-"""The store is a thread that answers in milliseconds, also while its process computes; one that does not is stopped."""
-_LOST = ("onnection closed", "onnection reset", "onnection refused", "imed out", "timeout", "roken pipe", "NCCL")
-"""What the messages of torch.distributed have in common when a process is gone."""
+_LOST = re.compile(r"connection (closed|reset|refused)|timed out|timeout|broken pipe|nccl", re.IGNORECASE)
+"""Words in error messages of torch.distributed that mean a peer process died."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +136,8 @@ class World:
         """Wait until a key is set; leave when another process has failed."""
         assert self.store is not None
         store = self.store
-        while not _answered(lambda: store.check([key])):
-            if _answered(lambda: store.check([_FAILED])):
+        while not answered(lambda: store.check([key])):
+            if answered(lambda: store.check([_FAILED])):
                 raise SystemExit(1)
             time.sleep(0.05)
 
@@ -239,7 +236,7 @@ def joined(device: torch.device, *, timeout: float) -> Iterator[World]:
         if not _is_loss(error):
             _speaks(world, str(error))
             raise
-        leave = partial(_answered, dist.destroy_process_group)  # it waits for the others, and they may be stopped
+        leave = partial(answered, dist.destroy_process_group)  # it waits for the others, and they may be stopped
         message = _who_is_lost(world, error)
         if message is None:
             raise SystemExit(1) from None
@@ -273,9 +270,7 @@ def _join(device: torch.device, timeout: float) -> World:
         raise UserError(f"several processes cannot share {device.type}; use --runtime.device cpu")
     limit = datetime.timedelta(seconds=timeout)
     try:
-        store, _, _ = _within(timeout + _ANSWER_SECONDS, lambda: next(iter(rendezvous("env://", timeout=limit))))
-        job_store = store.underlying_store if isinstance(store, PrefixStore) else store  # without the restart's number
-        store = PrefixStore(_name_of_this_start(store, rank, size, timeout), store)
+        store, job_store = meet(rank, size, timeout)
         torchs = PrefixStore("torch", store)
         dist.init_process_group(backend, store=torchs, rank=rank, world_size=size, timeout=limit)
     except (RuntimeError, ValueError) as error:
@@ -284,66 +279,8 @@ def _join(device: torch.device, timeout: float) -> World:
     return World(rank=rank, size=size, local_rank=local_rank, store=store, job_store=job_store)
 
 
-def _name_of_this_start(store: Store, rank: int, size: int, timeout: float) -> str:
-    """A name for this start of the processes, the same on all of them and new each time.
-
-    torchrun's store outlives a restart, and so do addresses of dead processes in it. Nor does it tell how often the
-    processes of other machines were started. So each rank asks under a name that it has just drawn, and rank 0 answers
-    whoever asks until all ranks of today have heard it.
-    """
-    mine = secrets.token_hex(8)
-    if rank:
-        store.set(f"groundup/question/{rank}", mine)
-        name = store.get(f"groundup/answer/{mine}").decode()
-        store.add(f"groundup/heard/{name}", 1)
-        return name
-    end = time.monotonic() + timeout
-    while store.add(f"groundup/heard/{mine}", 0) < size - 1:
-        for other in range(1, size):
-            if store.check([question := f"groundup/question/{other}"]):
-                store.set(f"groundup/answer/{store.get(question).decode()}", mine)
-        if time.monotonic() > end:
-            raise RuntimeError(f"timed out after {timeout:g} seconds: not all ranks have come")
-        time.sleep(0.01)
-    return mine
-
-
-def _answered(ask: Callable[[], T]) -> T:
-    """Ask the store, which never answers where the process that holds it is stopped.
-
-    Raises:
-        RuntimeError: It did not.
-    """
-    return _within(_ANSWER_SECONDS, ask)
-
-
-def _within(seconds: float, act: Callable[[], T]) -> T:
-    """Do what may never return. A thread that hangs in it ends with the process.
-
-    Raises:
-        RuntimeError: It took longer, or it raised one.
-    """
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            results.append(act())
-        except BaseException as error:
-            errors.append(error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if errors:
-        raise errors[0]
-    if not results:
-        raise RuntimeError(f"timed out after {seconds:g} seconds: rank 0, or what started the ranks, hangs")
-    return results[0]
-
-
 def _is_loss(error: RuntimeError) -> bool:
-    return isinstance(error, dist.DistError) or any(word in str(error) for word in _LOST)
+    return isinstance(error, dist.DistError) or _LOST.search(str(error)) is not None
 
 
 def _speaks(world: World, cause: str) -> bool:
@@ -351,9 +288,9 @@ def _speaks(world: World, cause: str) -> bool:
     assert world.store is not None
     assert world.job_store is not None
     try:
-        first = _answered(partial(world.store.add, _FAILED, 1)) == 1
+        first = answered(partial(world.store.add, _FAILED, 1)) == 1
         if first and (lines := cause.splitlines()):
-            _answered(partial(world.job_store.set, _CAUSE, lines[0]))
+            answered(partial(world.job_store.set, _CAUSE, lines[0]))
     except RuntimeError:  # the store is gone, too
         return True
     return first
@@ -364,12 +301,12 @@ def _who_is_lost(world: World, error: RuntimeError) -> str | None:
     store = world.store
     assert store is not None
     try:
-        if _answered(lambda: store.check([_FAILED])):
+        if answered(lambda: store.check([_FAILED])):
             return None
-        _answered(lambda: store.set(f"groundup/alive/{world.rank}", ""))
+        answered(lambda: store.set(f"groundup/alive/{world.rank}", ""))
         time.sleep(_ROLL_CALL_SECONDS)
         ranks = range(world.size)
-        missing = _answered(lambda: [str(r) for r in ranks if not store.check([f"groundup/alive/{r}"])])
+        missing = answered(lambda: [str(r) for r in ranks if not store.check([f"groundup/alive/{r}"])])
         who = f"rank {' and '.join(missing)}" if missing else "the connection to another rank"
         said = (
             f"{who} of {world.size} is lost: it died, or hung for longer than runtime.timeout; see what it wrote last"

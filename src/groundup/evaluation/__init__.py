@@ -1,1 +1,1 @@
-"""Floor 6: how good a model is."""
+"""How good a model is."""

@@ -129,7 +129,7 @@ def measure_choices(
 
 @dataclass(frozen=True, slots=True)
 class CompletionResult:
-    """How well last words were foreseen."""
+    """How well last words were predicted."""
 
     n: int
     right: int

@@ -75,7 +75,7 @@ def read_choices(path: Path, tokenizer: Tokenizer, *, limit: int = 0) -> list[Ch
 
 
 def read_completions(path: Path, tokenizer: Tokenizer, *, limit: int = 0) -> list[CompletionExample]:
-    """Lines of `{"text": ...}`: all before the last space is the context, " " + the last word is to be foreseen.
+    """Lines of `{"text": ...}`: all before the last space is the context, " " + the last word is to be predicted.
 
     Args and errors are `read_choices`'s.
     """

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from groundup.config.data import IGNORE
 from groundup.distributed.ranks import World
 
 
@@ -67,7 +68,7 @@ def evaluate_loss(
     overlap, so a token sees between 0 and block_size - 1 tokens before it, as in training.
 
     Args:
-        loss_module: Maps (idx, targets) to the summed cross-entropy; targets of -100 do not count.
+        loss_module: Maps (idx, targets) to the summed cross-entropy; targets of IGNORE do not count.
         batches: Pairs (idx, targets).
         device: Where the model lives.
         bytes_per_token: Mean UTF-8 bytes of a token of this split.
@@ -79,7 +80,7 @@ def evaluate_loss(
     world = world or World()
     with evaluating(loss_module), autocast or contextlib.nullcontext():
         for idx, targets in batches:
-            n_tokens += int((targets != -100).sum())
+            n_tokens += int((targets != IGNORE).sum())
             total += loss_module(idx.to(device), targets.to(device))
     n_tokens = int(world.sum(torch.tensor(n_tokens)))
     return LossResult(nats=float(world.sum(total)), n_tokens=n_tokens, n_bytes=n_tokens * bytes_per_token)

@@ -92,13 +92,13 @@ def read_pages(path: Path, *, limit: int = 0) -> list[Page]:
 
 
 def rolling(ids: Sequence[int], first: int, block_size: int) -> Iterator[Question]:
-    """Every token of a text once, each after as much of what precedes it as windows without overlap leave.
+    """Score each token once, in windows without overlap; its context is the window so far.
 
     Only the last window reaches back into the one before it, since it would be short otherwise.
 
     Args:
         ids: The text.
-        first: The token that its first one is foreseen after.
+        first: The token before the first one.
         block_size: The model's context.
     """
     tokens = [first, *ids]
@@ -109,7 +109,7 @@ def rolling(ids: Sequence[int], first: int, block_size: int) -> Iterator[Questio
 
 @dataclass(frozen=True, slots=True)
 class PagesResult:
-    """How well whole texts were foreseen."""
+    """How well whole texts were predicted."""
 
     n_pages: int
     n_tokens: int

@@ -46,7 +46,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How well a model foresaw one continuation."""
+    """How well a model predicted one continuation."""
 
     logprob: float
     """Sum of ln p(token)."""
@@ -212,11 +212,11 @@ def _logprobs(
         logits = model.logits(x)
         logits = logits.float() if logits.dtype.itemsize < 4 else logits
         logprobs.append(-F.cross_entropy(logits, target, reduction="none"))
-        greedy.append(_foreseen(logits, target))
+        greedy.append(_predicted(logits, target))
     return torch.cat(logprobs), torch.cat(greedy)
 
 
-def _foreseen(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) -> Bool[Tensor, " N"]:
+def _predicted(logits: Float[Tensor, "N V"], targets: Int[Tensor, " N"]) -> Bool[Tensor, " N"]:
     """`logits.argmax(-1) == targets`, for less: few targets are as likely as any token, and only those need argmax."""
     largest = logits.gather(-1, targets[:, None]).squeeze(-1) >= logits.amax(-1)
     largest[largest.clone()] = logits[largest].argmax(-1) == targets[largest]

@@ -10,7 +10,6 @@ from groundup.config.errors import UserError
 from groundup.config.io import from_dict, load_json
 from groundup.config.train import TrainConfig
 from groundup.data.dataset import TokenDataset
-from groundup.data.index import INDEX
 from groundup.data.loader import eval_batches
 from groundup.evaluation.benchmarks import PUBLISHED, find_published, measure_choices, measure_completions
 from groundup.evaluation.examples import kind_of, read_choices, read_completions
@@ -18,7 +17,7 @@ from groundup.evaluation.loss import evaluate_loss
 from groundup.evaluation.pages import measure_pages, read_pages
 from groundup.evaluation.scoring import BATCH_TOKENS
 from groundup.files.atomic import read_manifest, sha256_file
-from groundup.files.layout import WEIGHTS, folders_around
+from groundup.files.layout import INDEX, RUN, WEIGHTS, folders_around
 from groundup.model.loss import LossModule
 from groundup.model.types import device_of
 from groundup.prepare.corpus import open_corpus
@@ -112,7 +111,7 @@ def _own_data(path: Path) -> TokenDataset:
         UserError: It is of no run, or the run's data is not there.
     """
     for folder in folders_around(path):
-        if (folder / "run.json").is_file():
+        if (folder / RUN).is_file():
             config = folder / "config.json"
             return open_corpus(from_dict(TrainConfig, load_json(config), where=str(config)).data)
     raise UserError(f"{path} is of no run that says what it learned from: name a prepared folder with --data")

@@ -1,6 +1,6 @@
 """Writing so that a crash at any moment leaves the old or the new, never half of either.
 
-Every open, write, fsync, rename and unlink of a checkpoint goes through the functions of this file. A folder is made
+Checkpoints, model folders, datasets and records are written by the functions of this file. A folder is made
 under a temporary name, each of its files is fsynced, a manifest with their SHA-256 is written last, and only then does
 the folder get its name. Removal goes the other way round: first the name, then the contents.
 """
@@ -66,7 +66,7 @@ def atomic_stream(path: Path) -> Iterator[BinaryIO]:
     """A file to write piece by piece; it gets its name, fsynced, when the `with` block ends well.
 
     Raises:
-        UserError: The disk refuses; nothing has the name that had it not before.
+        UserError: The disk refuses; `path` is then as it was: the old file, or none.
     """
     temporary = temporary_name(path)
     sweep_dead_once(path.parent)

@@ -1,4 +1,4 @@
-"""One writer a run folder, and one at a time for a file that several commands add to."""
+"""One writer per run folder, and one at a time for a file that several commands add to."""
 
 import contextlib
 import os

@@ -1,1 +1,1 @@
-"""Floor 5: sampling, decoding, text."""
+"""Sampling, decoding, text."""

@@ -12,10 +12,10 @@ from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
 from groundup.config.model import BigramConfig, GPTConfig, ModernConfig
 from groundup.files.atomic import new_folder, write_synced
-from groundup.files.layout import folders_around
+from groundup.files.layout import CONFIG, TOKENIZER, folders_around
+from groundup.files.new import refuse_existing
 from groundup.interop.card import model_card
 from groundup.interop.hf_config import as_gpt2
-from groundup.interop.new import refuse_existing
 from groundup.interop.onnx_graph import write_onnx
 from groundup.interop.write_gguf import write_gguf
 from groundup.interop.write_hf import write_hf
@@ -64,7 +64,7 @@ def _write(kind: Format, folder: Path, loaded: LoadedModel, config: GPTConfig | 
             write_gguf(folder / "model.gguf", loaded, config, name)
         case "onnx":
             write_onnx(folder / "model.onnx", config, loaded.model.state_dict())
-            write_synced(folder / "tokenizer.json", tokenizer_json(loaded.tokenizer).encode())
+            write_synced(folder / TOKENIZER, tokenizer_json(loaded.tokenizer).encode())
         case "ct2":
             _write_ct2(folder, loaded, config)
 
@@ -88,8 +88,8 @@ def _write_ct2(folder: Path, loaded: LoadedModel, config: GPTConfig | ModernConf
         write_hf(source, loaded, config)
         TransformersConverter(str(source)).convert(str(made))
         # A character model has no special tokens; CTranslate2 wants names for them all the same, and never draws them.
-        values = load_json(made / "config.json")
+        values = load_json(made / CONFIG)
         values |= {key: "<unk>" for key in ("bos_token", "eos_token", "unk_token") if values.get(key) is None}
-        (made / "config.json").write_text(dump_json(values), "utf-8")
+        (made / CONFIG).write_text(dump_json(values), "utf-8")
         for file in made.iterdir():
             shutil.move(file, folder / file.name)

@@ -10,6 +10,7 @@ from typing import Any
 
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
+from groundup.config.presets import GPT2
 
 NORM_EPS = 1e-5
 """Of every layer norm of ours; see `model.gpt`."""
@@ -57,11 +58,11 @@ def read_hf_config(values: Any, where: str) -> GPTConfig:
         raise UserError(f"{where} is not a model's config: it must be an object")
     faults = [fault for rule in _RULES if (fault := rule.fault(values))]
     shape = {
-        "n_layer": values.get("n_layer", 12),
-        "n_head": values.get("n_head", 12),
-        "n_embd": values.get("n_embd", 768),
-        "block_size": values.get("n_positions", values.get("n_ctx", 1024)),
-        "vocab_size": values.get("vocab_size", 50257),
+        "n_layer": values.get("n_layer", GPT2.n_layer),
+        "n_head": values.get("n_head", GPT2.n_head),
+        "n_embd": values.get("n_embd", GPT2.n_embd),
+        "block_size": values.get("n_positions", values.get("n_ctx", GPT2.block_size)),
+        "vocab_size": values.get("vocab_size", GPT2.vocab_size),
     }
     faults += [f"{key} is {value!r}, not a number" for key, value in shape.items() if type(value) is not int]
     inner = values.get("n_inner")

@@ -1,4 +1,4 @@
-"""The Hugging Face hub: fetch a model's files, push a folder. The only file that knows huggingface_hub."""
+"""The Hugging Face hub: fetch a model's files, push a folder (datasets: `corpora/hub.py`)."""
 
 import hashlib
 from pathlib import Path

@@ -7,23 +7,23 @@ import torch
 
 from groundup.checkpoint.model_folder import check_state, write_model_files
 from groundup.config.errors import UsageError, UserError
+from groundup.config.presets import GPT2_VOCAB
 from groundup.files.atomic import Facts, new_folder
-from groundup.files.layout import CONFIG
+from groundup.files.layout import CONFIG, TOKENIZER
+from groundup.files.new import refuse_existing
 from groundup.interop import hub
 from groundup.interop.byte_bpe import from_published, published
 from groundup.interop.hf_tokenizer import char_tokenizer, read_byte_bpe, read_vocab
 from groundup.interop.imported import Foreign
 from groundup.interop.names import without_padding
-from groundup.interop.new import refuse_existing
 from groundup.interop.read_hf import read_hf_folder
 from groundup.interop.read_llmc import MAGIC, read_llmc
 from groundup.interop.read_nanogpt import read_nanogpt
 from groundup.model.build import build_model
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.gpt2 import load_gpt2
-from groundup.tokenizer.io import FILE, resolve_tokenizer
+from groundup.tokenizer.io import resolve_tokenizer
 
-GPT2_IDS = 50257
 HUB = "hf:"
 
 
@@ -104,15 +104,15 @@ def _tokenizer(name: str | None, path: Path, vocab_size: int) -> Tokenizer:
         kind, words = beside
         if kind == "WordLevel" and (found := char_tokenizer(words)):
             return found
-        if kind == "BPE" and len(words) == GPT2_IDS:
+        if kind == "BPE" and len(words) == GPT2_VOCAB:
             gpt2 = published(load_gpt2())
             if words == gpt2.vocab | gpt2.specials:
                 return load_gpt2()
-        if kind == "BPE" and (path / FILE).is_file():
-            bpe = read_byte_bpe(path / FILE)
+        if kind == "BPE" and (path / TOKENIZER).is_file():
+            bpe = read_byte_bpe(path / TOKENIZER)
             if bpe is not None and (ours := from_published(bpe)):
                 return ours
         raise UserError(f"{path} has a tokenizer that groundup cannot be; name one of ours with --tokenizer")
-    if 0 <= vocab_size - GPT2_IDS < 128:
+    if 0 <= vocab_size - GPT2_VOCAB < 128:
         return load_gpt2()
     raise UserError(f"nothing says which tokenizer the {vocab_size} ids of {path} are of; name it with --tokenizer")

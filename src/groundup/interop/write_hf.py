@@ -8,6 +8,7 @@ from groundup.checkpoint.model_folder import LoadedModel
 from groundup.config.io import dump_json
 from groundup.config.model import TransformerConfig
 from groundup.files.atomic import write_synced
+from groundup.files.layout import CONFIG
 from groundup.interop.hf_config import as_gpt2, hf_config
 from groundup.interop.hf_tokenizer import tokenizer_files
 from groundup.interop.names import to_hf, with_biases
@@ -27,7 +28,7 @@ def write_hf(folder: Path, loaded: LoadedModel, config: TransformerConfig) -> No
     dtype = str(state["wte.weight"].dtype).removeprefix("torch.")
     eot_id = loaded.tokenizer.eot_id
     values = hf_config(config, dtype=dtype, eot_id=eot_id)
-    write_synced(folder / "config.json", dump_json(values).encode())
+    write_synced(folder / CONFIG, dump_json(values).encode())
     ends = {"bos_token_id": eot_id, "eos_token_id": eot_id}
     write_synced(folder / "generation_config.json", dump_json(ends).encode())
     weights = folder / "model.safetensors"

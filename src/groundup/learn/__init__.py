@@ -1,1 +1,1 @@
-"""The learning path: exercises that check themselves, pictures, and the builder of the notebooks."""
+"""Exercises that check themselves."""

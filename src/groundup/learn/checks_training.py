@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from groundup.config.data import IGNORE
 from groundup.config.model import GPTConfig
 from groundup.config.train import OptimConfig
 from groundup.learn.exercises import Answer, Exercise, UnwrittenError, ask, expect, same
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
-from groundup.model.loss import IGNORE, LossModule
+from groundup.model.loss import LossModule
 from groundup.optim.build import build_optimizers
 from groundup.optim.schedule import cosine_scale
 

@@ -1,1 +1,1 @@
-"""Floor 3: the transformer, its baseline, its loss and its oracle."""
+"""The transformer, its baseline, its loss and its oracle."""

@@ -14,11 +14,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from groundup.config.data import IGNORE
 from groundup.model.types import LanguageModel
-from groundup.planner.memory import LOGITS_BYTES
 
-IGNORE = -100
-"""Targets of this value do not count."""
+LOGITS_BYTES = {"cpu": 1 << 27, "cuda": 1 << 29}
+"""Logits in float32 that are in memory at once, by device; more tokens go through the head in chunks."""
 CUDA_MULTIPLE = 64
 """Rows of the head are padded to a multiple of this on CUDA: 50,257 columns would keep tensor cores waiting."""
 

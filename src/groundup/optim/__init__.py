@@ -1,1 +1,1 @@
-"""Floor 4: parameter groups, optimizers, learning rate."""
+"""Parameter groups, optimizers, learning rate."""

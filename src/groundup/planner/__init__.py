@@ -1,1 +1,1 @@
-"""Floor 2: parameters, FLOPs, memory and time by arithmetic, without torch."""
+"""Parameters, FLOPs, memory and time by arithmetic, without torch."""

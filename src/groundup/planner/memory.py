@@ -16,7 +16,7 @@ from groundup.config.model import TransformerConfig
 from groundup.planner.params import count_parameters, has_position_table
 
 LOGITS_BYTES = {"cpu": 1 << 27, "cuda": 1 << 29}
-"""Logits in float32 that are in memory at once, by device: more tokens go through the head in chunks (model.loss)."""
+"""Logits in float32 that are in memory at once, by device, as in `model/loss.py`; a test holds the two together."""
 RESIDUAL_TENSORS = 2
 NARROW_TENSORS = 2 + 4 + 8
 

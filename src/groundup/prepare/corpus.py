@@ -15,6 +15,7 @@ from groundup.corpora.shakespeare import Shakespeare
 from groundup.corpora.text_files import TextFiles
 from groundup.corpora.tiny_shakespeare import TinyShakespeare
 from groundup.data.dataset import TokenDataset
+from groundup.files.layout import INDEX
 from groundup.prepare.prepare import prepare
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.char import CharTokenizer
@@ -39,7 +40,7 @@ def open_corpus(config: DataConfig) -> TokenDataset:
     described = json.dumps([source.name, source.describe(), tokenizer], sort_keys=True)
     key = hashlib.sha256(described.encode()).hexdigest()[:8]
     folder = config.cache_dir / f"{source.name}-{Path(config.tokenizer).stem}-{key}"
-    if not (folder / "index.json").exists():
+    if not (folder / INDEX).exists():
         prepare(source, make_tokenizer(config.tokenizer, source), folder)
     return TokenDataset(folder)
 

@@ -1,4 +1,4 @@
-"""Who does the work of a preparation: this process, or several on this machine (many machines: `executors_ray`).
+"""Where the work of a preparation is done: this process, or several on this machine (many machines: `executors_ray`).
 
 An executor takes a function and the arguments of its calls, and yields the results as they come, in any order.
 """

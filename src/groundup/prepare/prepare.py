@@ -1,7 +1,7 @@
 """From documents to shards: plan, tokenize, assemble, index.
 
 1. Every part of the source is tokenized on its own into files of raw ids (`work.tokenize_part`).
-2. The parts, in order, are one stream of ids per split. A shard is a fixed range of its stream (`prepare_plan`), so
+2. The parts, in order, are one stream of ids per split. A shard is a fixed range of its stream (`plan.py`), so
    shards are a function of the input and the settings alone: not of the number of workers, not of which came first.
 3. Shards are copied together (`work.assemble_shard`), and the index, written last, makes the folder a dataset.
 
@@ -25,14 +25,14 @@ from groundup.config.data import ShardConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import dump_json, load_json, to_dict
 from groundup.corpora.documents import Source
-from groundup.data.index import INDEX, DatasetIndex, ShardInfo, load_index
+from groundup.data.index import DatasetIndex, ShardInfo, load_index
 from groundup.data.shards import read_header
 from groundup.files.atomic import write_file
+from groundup.files.layout import INDEX, TOKENIZER
 from groundup.prepare.executors import Executor, run_here
 from groundup.prepare.plan import bytes_per_id, plan_shards
 from groundup.prepare.work import PartFailed, PartResult, ShardPlan, Work, assemble_shard, find_shard, tokenize_part
 from groundup.tokenizer.base import Tokenizer
-from groundup.tokenizer.io import FILE as TOKENIZER_FILE
 from groundup.tokenizer.io import tokenizer_json
 
 Settings = dict[str, str | int | float]
@@ -69,7 +69,7 @@ def prepare(
         tokenizer: What makes ids of them.
         folder: Where the dataset goes.
         layout: Sizes of shards and of validation.
-        executor: Who does the work.
+        executor: What runs the calls.
         only: (index, count): do the share of one task of several that run on one folder: every count-th part. The
             shards are assembled by the tasks that find all parts done, together where there are several.
         progress: Told how far the work is, after every part and shard.
@@ -174,7 +174,7 @@ def _claim(work_folder: Path, settings: Settings, tokenizer: Tokenizer) -> None:
         work_folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write {work_folder}: {error.strerror}") from error
-    write_file(work_folder / TOKENIZER_FILE, tokenizer_json(tokenizer).encode())
+    write_file(work_folder / TOKENIZER, tokenizer_json(tokenizer).encode())
     write_file(mark, dump_json(settings).encode())
 
 
@@ -305,10 +305,10 @@ def _finish(work: Work, infos: Sequence[ShardInfo], results: Sequence[PartResult
         for info in infos:
             if (made := work.folder / info.file).exists():
                 made.replace(folder / info.file)
-        saved_tokenizer = (work.folder / TOKENIZER_FILE).read_bytes()
+        saved_tokenizer = (work.folder / TOKENIZER).read_bytes()
     except OSError as error:
         raise UserError(f"cannot write {folder}: {error.strerror}") from error
-    write_file(folder / TOKENIZER_FILE, saved_tokenizer)
+    write_file(folder / TOKENIZER, saved_tokenizer)
     index.save(folder)
     shutil.rmtree(work.folder, ignore_errors=True)
     return index

@@ -24,8 +24,8 @@ from groundup.corpora.documents import Document, Part, Source, SplitName
 from groundup.data.index import ShardInfo
 from groundup.data.shards import HEADER_BYTES, ShardHeader, id_dtype
 from groundup.files.atomic import atomic_stream, sha256_file, write_file
+from groundup.files.layout import TOKENIZER
 from groundup.tokenizer.base import Tokenizer
-from groundup.tokenizer.io import FILE as TOKENIZER_FILE
 from groundup.tokenizer.io import load_tokenizer
 
 COPY_TOKENS = 1 << 20
@@ -80,7 +80,7 @@ class Work:
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, loaded once in every process."""
-        return _load_once(self.folder / TOKENIZER_FILE, self.fingerprint)
+        return _load_once(self.folder / TOKENIZER, self.fingerprint)
 
     def part_file(self, number: int, split: SplitName) -> Path:
         """Raw ids of one part."""

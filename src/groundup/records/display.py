@@ -37,6 +37,25 @@ def say(console: Console, text: str, *, style: str = "") -> None:
     console.print(Text(printable(text), style=style))
 
 
+class Bar(Progress):
+    """What is counted, a bar, and what there is to say; nothing outside a terminal.
+
+    Args:
+        counted: The text before the bar, in rich's form.
+        console: Where to draw.
+    """
+
+    def __init__(self, counted: str, console: Console) -> None:
+        super().__init__(
+            TextColumn(counted),
+            BarColumn(bar_width=20),
+            TextColumn("{task.description}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+
 class Display:
     """Progress of one run.
 
@@ -49,14 +68,7 @@ class Display:
         self.console = console
         self._max_steps = max_steps
         self._last_plain = time.monotonic()
-        self._progress = Progress(
-            TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.description}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self._progress = Bar("step {task.completed:.0f}/{task.total:.0f}", console)
         self._task: TaskID | None = None
 
     def __enter__(self) -> "Display":

@@ -14,9 +14,10 @@ from typing import Any, Literal, TypeGuard
 from groundup.config.errors import UserError
 from groundup.config.io import from_kinds, load_json
 from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
+from groundup.files.layout import CONFIG, EVAL, METRICS, RUN
 from groundup.files.lock import is_held
 from groundup.planner.flops import flops_per_token
-from groundup.records.metrics import METRICS_FILE, STOPPED, load_metrics
+from groundup.records.metrics import STOPPED, load_metrics
 
 Axis = Literal["tokens", "time", "flops"]
 """What a run can be drawn against: tokens learned from, seconds of training steps, training FLOPs."""
@@ -124,7 +125,7 @@ def best_row(rows: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, An
 
 def is_run(path: Path) -> bool:
     """Whether a folder is that of a run."""
-    return (path / "run.json").is_file() or ((path / "config.json").is_file() and (path / METRICS_FILE).is_file())
+    return (path / RUN).is_file() or ((path / CONFIG).is_file() and (path / METRICS).is_file())
 
 
 def find_runs(folder: Path) -> list[Path]:
@@ -149,18 +150,18 @@ def read_run(path: Path) -> RunHistory:
     """
     if not is_run(path):
         raise UserError(f"{path} is not a run folder: it holds neither run.json nor config.json and metrics.jsonl")
-    config, facts = _json(path / "config.json"), _json(path / "run.json")
+    config, facts = _json(path / CONFIG), _json(path / RUN)
     try:
-        metrics = load_metrics(path / METRICS_FILE)
+        metrics = load_metrics(path / METRICS)
     except OSError as error:
-        raise UserError(f"cannot read {path / METRICS_FILE}: {error.strerror}") from error
+        raise UserError(f"cannot read {path / METRICS}: {error.strerror}") from error
     run = RunHistory(
         path=path,
         config=config or _object(facts.get("config")),
         facts=facts,
         rows=metrics.rows,
         damaged=metrics.damaged,
-        scores=flatten(_json(path / "eval.json")),
+        scores=flatten(_json(path / EVAL)),
         state="crashed",
     )
     return replace(run, state=_state(run))

@@ -1,4 +1,4 @@
-"""The record of a run: one JSON object a line, appended as the run goes.
+"""The record of a run: one JSON object per line, appended as the run goes.
 
 Names follow one scheme: `train/loss` and `val/loss` in nats per token, `val/bpb` in bits per byte of text,
 `optim/lr`, `optim/grad_norm`, `optim/skipped_steps` (so far, when there are any), `perf/tokens_per_sec`,
@@ -17,7 +17,6 @@ from typing import Any
 
 from groundup.files.atomic import write_file
 
-METRICS_FILE = "metrics.jsonl"
 STOPPED = "stopped"
 """The event at the end of a session that a signal ended and that saved its state."""
 

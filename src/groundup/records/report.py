@@ -12,9 +12,10 @@ from typing import Any
 
 from groundup.config.io import dump_json, read_json
 from groundup.files.atomic import write_file
+from groundup.files.layout import LOSS_PICTURE, METRICS, REPORT, RUN
 from groundup.records.display import clock, quantity
 from groundup.records.history import best_row, is_finite, median_mfu, where_time_went
-from groundup.records.metrics import METRICS_FILE, read_metrics
+from groundup.records.metrics import read_metrics
 from groundup.records.plot import plot_loss
 from groundup.records.results import read_results, summary
 
@@ -55,14 +56,14 @@ def write_report(run_dir: Path) -> None:
     Raises:
         UserError: The folder has no run.json, or it cannot be read.
     """
-    run = read_json(run_dir / "run.json", RunFacts, more=True)
-    rows = read_metrics(run_dir / METRICS_FILE)
-    plot_loss(rows, run_dir / "loss.png", baseline=run.bigram_loss, title=run_dir.name)
-    write_file(run_dir / "report.html", _page(run_dir, run, rows).encode())
+    run = read_json(run_dir / RUN, RunFacts, more=True)
+    rows = read_metrics(run_dir / METRICS)
+    plot_loss(rows, run_dir / LOSS_PICTURE, baseline=run.bigram_loss, title=run_dir.name)
+    write_file(run_dir / REPORT, _page(run_dir, run, rows).encode())
 
 
 def _page(run_dir: Path, run: RunFacts, rows: list[dict[str, Any]]) -> str:
-    picture = base64.b64encode((run_dir / "loss.png").read_bytes()).decode()
+    picture = base64.b64encode((run_dir / LOSS_PICTURE).read_bytes()).decode()
     samples = [(row["step"], row["sample"]) for row in rows if row.get("sample") is not None]
     parts = [
         f"<h1>{html.escape(run_dir.name)}</h1>",

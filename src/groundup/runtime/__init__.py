@@ -1,1 +1,1 @@
-"""Floor 3: device, precision, seeds, measurement, files."""
+"""The machine: device, precision, matrix products, compiler, memory, seeds."""

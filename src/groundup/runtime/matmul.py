@@ -27,7 +27,7 @@ MIN_WIDTH_OF_DECODING, MIN_ROWS = 256, 64
 
 @functools.cache
 def pick_matmul(device: torch.device, *, rows: int, n_embd: int, training: bool) -> Matmul:
-    """Who multiplies, measured once a process.
+    """Choose MKL or oneDNN for float32 matrix products by timing both, once per process.
 
     Args:
         device: Where it is computed; there is a choice on CPUs only.

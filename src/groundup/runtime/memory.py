@@ -1,4 +1,4 @@
-"""How much memory is left, and how its end is told."""
+"""How much memory is left, and what an error of missing memory looks like."""
 
 import sys
 from pathlib import Path

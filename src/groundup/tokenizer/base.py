@@ -1,4 +1,4 @@
-"""What every tokenizer does. Rooms above know only this protocol, never a concrete class."""
+"""What every tokenizer does. Files of other programs need its kind as well; all else needs only this protocol."""
 
 import hashlib
 import json

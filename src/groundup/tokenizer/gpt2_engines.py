@@ -1,4 +1,4 @@
-"""Who turns text into GPT-2's ids: tiktoken always, gigatoken where it proved that it gives the same ids faster."""
+"""Encode with tiktoken, or with gigatoken if it is installed and gives the same ids on a probe text."""
 
 import base64
 import importlib.util

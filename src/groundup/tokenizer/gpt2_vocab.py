@@ -1,6 +1,6 @@
 """Where GPT-2's vocabulary comes from.
 
-`vocab.bpe` lists the merges, one a line, and says everything: id 256 + i is merge i. `encoder.json`, which OpenAI
+`vocab.bpe` lists the merges, one per line, and says everything: id 256 + i is merge i. `encoder.json`, which OpenAI
 published with it, says the same once more; where it lies beside, it is checked too.
 """
 

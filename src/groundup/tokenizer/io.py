@@ -5,6 +5,7 @@ from typing import Any
 
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
+from groundup.files.layout import TOKENIZER
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.bpe import ByteBPE
 from groundup.tokenizer.char import CharTokenizer
@@ -12,7 +13,6 @@ from groundup.tokenizer.gpt2 import GPT2Tokenizer, load_gpt2
 from groundup.tokenizer.gpt2_vocab import holds_vocabulary
 
 VERSION = 1
-FILE = "tokenizer.json"
 
 KINDS: dict[str, type[CharTokenizer] | type[ByteBPE] | type[GPT2Tokenizer]] = {
     "char": CharTokenizer,
@@ -37,7 +37,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     Raises:
         UserError: Not readable, not ours, or of a newer version.
     """
-    file = path / FILE if path.is_dir() else path
+    file = path / TOKENIZER if path.is_dir() else path
     values: Any = load_json(file)
     if not isinstance(values, dict) or values.get("format") != "groundup-tokenizer":
         raise UserError(f"{file} is not a groundup tokenizer")
@@ -66,10 +66,12 @@ def resolve_tokenizer(name: str) -> Tokenizer:
         return load_gpt2()
     path = Path(name)
     if not path.exists():
-        raise UserError(f"there is no tokenizer {name!r}: give gpt2, or the path of a {FILE} or of a folder with one")
-    if path.is_dir() and not (path / FILE).exists():
+        raise UserError(
+            f"there is no tokenizer {name!r}: give gpt2, or the path of a {TOKENIZER} or of a folder with one"
+        )
+    if path.is_dir() and not (path / TOKENIZER).exists():
         if holds_vocabulary(path):
             return load_gpt2(path)
-        if (path / "model" / FILE).is_file():
+        if (path / "model" / TOKENIZER).is_file():
             return load_tokenizer(path / "model")
     return load_tokenizer(path)

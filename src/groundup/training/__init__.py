@@ -1,1 +1,1 @@
-"""Floor 7: the composition root, the loop, and those who look on."""
+"""The composition root, the loop and its callbacks."""

@@ -1,6 +1,6 @@
 """From a config to objects: the one place where the parts of a run meet.
 
-Nothing below this file sees a `TrainConfig`: each part is given the few values it needs. Everything `auto` is
+Each part is given the few values it needs. Everything `auto` is
 resolved here, once, and the resolved values are what is logged, saved and used again when the run is resumed.
 """
 

@@ -13,11 +13,12 @@ from groundup.checkpoint.model_folder import save_model
 from groundup.checkpoint.state import Checkpoint
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
+from groundup.files.layout import METRICS
 from groundup.generation.text import TextGenerator
 from groundup.model.build import build_model
 from groundup.records.display import clock, say
 from groundup.records.history import is_finite, lowest_loss
-from groundup.records.metrics import METRICS_FILE, read_metrics
+from groundup.records.metrics import read_metrics
 from groundup.records.report import time_line, write_report
 from groundup.training.build import Run
 from groundup.training.loggers import Logger
@@ -60,7 +61,7 @@ def finish(run: Run, config: TrainConfig, facts: dict[str, Any], *, log: Logger,
         UserError: No checkpoint can be read, or the disk refuses.
     """
     state, run_dir = run.trainer.state, config.run_dir
-    rows = read_metrics(run_dir / METRICS_FILE)
+    rows = read_metrics(run_dir / METRICS)
     checkpoint = run.store.load_best(partial(say, console))
     label = Label.of(checkpoint, rows)
     model = build_model(run.trainer.model.config).to(run.trainer.device)
@@ -83,7 +84,7 @@ def finish(run: Run, config: TrainConfig, facts: dict[str, Any], *, log: Logger,
     say(
         console,
         f"\ntrained {state.step} steps in {clock(state.seconds)}\n"
-        f"{time_line(read_metrics(run_dir / METRICS_FILE)) or ''}\n\nwhat to try next:\n{_next_steps(config, prompt)}",
+        f"{time_line(read_metrics(run_dir / METRICS)) or ''}\n\nwhat to try next:\n{_next_steps(config, prompt)}",
     )
 
 

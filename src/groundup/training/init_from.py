@@ -6,10 +6,9 @@ from pathlib import Path
 from groundup.checkpoint.model_folder import LoadedModel, find_model, load_model, read_config
 from groundup.config.errors import UsageError
 from groundup.config.model import BigramConfig, GPTConfig, ModernConfig
-from groundup.files.layout import CONFIG
+from groundup.files.layout import CONFIG, TOKENIZER
 from groundup.model.build import Transformer
 from groundup.tokenizer.base import Tokenizer
-from groundup.tokenizer.io import FILE
 
 _FREE = ("vocab_size", "dropout")
 """What need not be the same: the vocabulary is compared as a tokenizer, and fine-tuning may want more dropout."""
@@ -25,7 +24,7 @@ def config_of(path: Path) -> tuple[GPTConfig | ModernConfig, Path] | None:
     config, _ = read_config(folder / CONFIG)
     if isinstance(config, BigramConfig):
         return None  # `init_from` says so
-    return replace(config, vocab_size=0), folder / FILE
+    return replace(config, vocab_size=0), folder / TOKENIZER
 
 
 def _flag(name: str, value: object) -> str:
@@ -72,5 +71,5 @@ def _mismatches(
         faults.append(
             f"the data's tokenizer ({tokenizer.vocab_size} ids) is not the one it learned with ({there.vocab_size} ids)"
         )
-        flags.append(f"--data.tokenizer {loaded.path / FILE}")
+        flags.append(f"--data.tokenizer {loaded.path / TOKENIZER}")
     return faults, flags

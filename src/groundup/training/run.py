@@ -21,12 +21,13 @@ from groundup.config.train import TrainConfig
 from groundup.distributed.ranks import World, job, joined, launcher, resolve_parallel, restarted
 from groundup.distributed.signals import StopRequest
 from groundup.files.atomic import make_folder, write_file
+from groundup.files.layout import CHECKPOINTS, CONFIG, METRICS, RUN
 from groundup.files.lock import RunLock
 from groundup.model.bigram import fit_bigram
 from groundup.model.loss import LossModule
 from groundup.planner.params import count_parameters
 from groundup.records.display import Display, quantity, say
-from groundup.records.metrics import METRICS_FILE, STOPPED, MetricsLog
+from groundup.records.metrics import STOPPED, MetricsLog
 from groundup.records.report import RunFacts
 from groundup.runtime.device import pick_device
 from groundup.runtime.facts import machine_facts
@@ -107,7 +108,7 @@ def set_aside(run_dir: Path) -> Path | None:
 @contextlib.contextmanager
 def _own_folder(config: TrainConfig, world: World) -> Iterator[CheckpointStore]:
     """The checkpoints of a run folder, for as long as rank 0 keeps all other runs out of it."""
-    store = CheckpointStore(config.run_dir / "checkpoints", keep_last=config.checkpoint.keep_last)
+    store = CheckpointStore(config.run_dir / CHECKPOINTS, keep_last=config.checkpoint.keep_last)
     if not world.is_main:
         yield store
         return
@@ -142,8 +143,8 @@ def _is_same_job(config: TrainConfig) -> bool:
     Then torchrun or a scheduler has started the job again, and the run goes on where it would have been set aside.
     """
     try:
-        facts = load_json(config.run_dir / "run.json")
-        same = facts["job"] == job() is not None and load_json(config.run_dir / "config.json") == to_dict(config)
+        facts = load_json(config.run_dir / RUN)
+        same = facts["job"] == job() is not None and load_json(config.run_dir / CONFIG) == to_dict(config)
     except (UserError, KeyError, TypeError):
         return False
     # Without --rdzv-id every job is called "none"; and a job id may be used again for a run that is over.
@@ -173,8 +174,8 @@ def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command
         if trainer.state.step > config.max_steps:
             raise UsageError(f"{config.run_dir} is at step {trainer.state.step}, beyond max_steps {config.max_steps}")
         say(console, f"resumed at step {trainer.state.step} from {checkpoint.path}")
-        read_json(config.run_dir / "run.json", RunFacts, more=True)
-        facts = {"parameters": parameters, "bigram_loss": None} | load_json(config.run_dir / "run.json")
+        read_json(config.run_dir / RUN, RunFacts, more=True)
+        facts = {"parameters": parameters, "bigram_loss": None} | load_json(config.run_dir / RUN)
     else:
         facts = {
             **_facts(run, command),
@@ -189,10 +190,10 @@ def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command
         if moved := set_aside(config.run_dir):
             say(console, f"an earlier run was here; it is in {moved} now")
         make_folder(config.run_dir)
-    write_file(config.run_dir / "config.json", dump_json(to_dict(config)).encode())
-    write_file(config.run_dir / "run.json", dump_json(facts).encode())
+    write_file(config.run_dir / CONFIG, dump_json(to_dict(config)).encode())
+    write_file(config.run_dir / RUN, dump_json(facts).encode())
 
-    record = MetricsLog(config.run_dir / METRICS_FILE, step=trainer.state.step, say=partial(say, console))
+    record = MetricsLog(config.run_dir / METRICS, step=trainer.state.step, say=partial(say, console))
     with open_loggers(
         config.log, config.run_dir, record, step=trainer.state.step, facts=facts, say=partial(say, console)
     ) as log:

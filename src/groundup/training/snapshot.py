@@ -22,11 +22,11 @@ from groundup.config.errors import UserError
 from groundup.data.loader import TrainBatches
 from groundup.distributed.parallel import is_sharded, is_share, share, shares, whole_state
 from groundup.distributed.ranks import World
+from groundup.files.layout import TOKENIZER
 from groundup.model.build import Transformer, build_model
 from groundup.model.lora import lora_state, merge_lora
 from groundup.runtime.seed import capture_rng, restore_rng, seed_rank
 from groundup.tokenizer.base import Tokenizer
-from groundup.tokenizer.io import FILE as TOKENIZER_FILE
 from groundup.tokenizer.io import load_tokenizer
 from groundup.training.machine import Resolved
 from groundup.training.state import TrainState
@@ -127,7 +127,7 @@ def restore(
     if load_tokenizer(checkpoint.path).fingerprint != tokenizer.fingerprint:
         raise UserError(
             f"the data was made with another tokenizer than {checkpoint.path} learned; prepare it with"
-            f" --data.tokenizer {checkpoint.path / TOKENIZER_FILE}"
+            f" --data.tokenizer {checkpoint.path / TOKENIZER}"
         )
     trainer.state = TrainState.from_dict(checkpoint.state["train"])
     for i, optimizer in enumerate(trainer.optimizers):

@@ -1,4 +1,3 @@
-import importlib
 import json
 from dataclasses import dataclass
 
@@ -37,7 +36,7 @@ def test_the_last_line_is_one_json_object(quick, capsys):
 def test_help_lists_every_bench(capsys):
     assert main(["bench"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("usage: groundup bench WHAT")
+    assert printed.startswith("usage: groundup bench train|generate|")
     for name, what in BENCHES.items():
         assert f"  {name} " in printed
         assert what in printed
@@ -45,8 +44,6 @@ def test_help_lists_every_bench(capsys):
 
 @pytest.mark.parametrize("name", BENCHES)
 def test_every_bench_explains_itself(name, capsys):
-    if importlib.util.find_spec(f"groundup.bench.{name}") is None:
-        pytest.skip(f"groundup bench {name} is not written yet")
     with pytest.raises(SystemExit) as stop:
         main(["bench", name, "--help"])
     assert not stop.value.code
@@ -56,8 +53,8 @@ def test_every_bench_explains_itself(name, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "unknown benchmark 'trian'; did you mean train?"),
-        (["zzz"], f"unknown benchmark 'zzz'; the benchmarks are {', '.join(BENCHES)}"),
+        (["trian"], "unknown action 'trian'; did you mean train?"),
+        (["zzz"], f"unknown action 'zzz'; there are {', '.join(BENCHES)}"),
         (["train", "--rounds", "x"], "--rounds must be a whole number, got 'x'"),
         (["train", "--rounds=0"], "rounds must be at least 1, got 0"),
         (["train", "--steps=-3"], "steps must be at least 1, got -3"),

@@ -117,7 +117,7 @@ def test_plot(place, capsys, x):
     ("code", "words", "line"),
     [
         (1, ["list", "none"], "cannot list runs in none: No such file or directory"),
-        (2, ["plt"], "unknown action 'plt'; there are list, compare, plot"),
+        (2, ["plt"], "unknown action 'plt'; did you mean plot?"),
         (2, ["compare", "a"], "name at least two runs to compare, got 1 (see groundup runs compare --help)"),
         (2, ["plot", "--out", "x.png"], "name at least one run to draw (see groundup runs plot --help)"),
         (2, ["plot", "a", "--out", "x.pdf"], "out must end with .png, got x.pdf (see groundup runs plot --help)"),

@@ -155,7 +155,7 @@ def test_show_of_nothing(trained, capsys):
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["sow"], 2, "unknown command 'sow'"),
+        (["sow"], 2, "unknown action 'sow'; did you mean show?"),
         (["train"], 2, "files must be named, or a --source"),
         (["train", "FILE", "--source", "shakespeare"], 2, "not both"),
         (["train", "/nowhere.txt"], 1, "cannot read /nowhere.txt"),
@@ -185,7 +185,7 @@ def test_input_that_is_not_utf8_is_named(trained, capsys, monkeypatch):
 
 def test_help(capsys):
     assert main(["tokenizer"]) == 0
-    assert "groundup tokenizer train FILE..." in capsys.readouterr().out
+    assert "groundup tokenizer train|encode|show" in capsys.readouterr().out
     for action in ("train", "encode", "show"):
         with pytest.raises(SystemExit) as stop:
             main(["tokenizer", action, "--help"])

@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from groundup.config.data import IGNORE
 from groundup.config.model import GPTConfig
 from groundup.model import loss as loss_room
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
-from groundup.model.loss import IGNORE, LossModule, head_loss_sum, lm_loss_sum
+from groundup.model.loss import LossModule, head_loss_sum, lm_loss_sum
+from groundup.planner import memory
 
 
 def both(hidden, weight, targets, upstream=1.0, **chunks):
@@ -150,3 +152,7 @@ def test_memory_of_gpt2s_head(loss, whole):
         assert grown > 0.6e9 + 1.5e9
     else:
         assert grown < 0.6e9
+
+
+def test_the_planner_counts_the_chunks_that_the_loss_makes():
+    assert memory.LOGITS_BYTES == loss_room.LOGITS_BYTES

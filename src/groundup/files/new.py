@@ -1,4 +1,4 @@
-"""Where imports and exports go: into a folder that is new."""
+"""Results that go into a folder of their own."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from groundup.config.errors import UsageError
 
 
 def refuse_existing(out: Path) -> None:
-    """Never write over what is there.
+    """Never write over an existing file or folder.
 
     Raises:
         UsageError: The path is taken by something other than an empty folder.
