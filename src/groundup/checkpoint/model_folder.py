@@ -5,14 +5,15 @@ three. Nothing in it is code: tensors are safetensors, the rest is JSON.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from groundup.checkpoint.tensor_file import load_tensors, save_tensors
+from groundup.checkpoint.tensor_file import each_tensor, load_tensors, save_tensors
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, from_dict, from_kinds, load_json, to_dict
 from groundup.config.model import BigramConfig, GPTConfig, ModelConfig, ModernConfig
@@ -21,8 +22,11 @@ from groundup.files.layout import CHECKPOINTS, CONFIG, TOKENIZER, WEIGHTS
 from groundup.model.bigram import Bigram
 from groundup.model.build import Transformer, build_model
 from groundup.model.swap import use_matmul
+from groundup.model.weights import MAX_ROWS, stored_tensors, use_weights
 from groundup.planner.params import count_parameters
-from groundup.runtime.matmul import pick_matmul
+from groundup.runtime.kernels import load_kernels, pick_weights
+from groundup.runtime.matmul import MIN_WIDTH_OF_DECODING, pick_matmul
+from groundup.runtime.stored import DTYPES, Weights
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import load_tokenizer, tokenizer_json
 
@@ -83,27 +87,50 @@ def write_model_files(
 
 
 def load_model(
-    path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype | None = torch.float32, rows: int = 0
+    path: Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = torch.float32,
+    rows: int = 0,
+    weights: Weights | Literal["saved", "auto"] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> LoadedModel:
     """Open a model folder, a checkpoint or a run (its `model/`, else its newest whole checkpoint).
 
     Every file is checked against its SHA-256 before it is used. With `dtype` None the weights keep the type they are
     stored in. With `rows`, tokens that a forward pass will have, the library that multiplies them fastest is used.
 
+    Args:
+        path: The folder.
+        device: Where the model is to live.
+        dtype: Type of the parameters of an ordinary model.
+        rows: Tokens per forward pass.
+        weights: For inference only: how the matrices are stored and multiplied; saved is how the folder has them,
+            auto what decodes fastest here. None gives ordinary parameters.
+        say: Told what a person should know about that.
+
     Raises:
-        UserError: There is no model there, a file is damaged, or the files do not fit together.
+        UserError: There is no model there, a file is damaged, the files do not fit together, or the device or the
+            folder does not have these weights.
     """
     for _ in range(_TRIES):
         folder = find_model(path)
         try:
-            return _load(folder, torch.device(device), dtype, rows)
+            return _load(folder, torch.device(device), dtype, rows, weights, say)
         except UserError:
             if folder.exists():
                 raise  # else a run that goes on has dropped this checkpoint meanwhile, and has a newer one
-    return _load(find_model(path), torch.device(device), dtype, rows)
+    return _load(find_model(path), torch.device(device), dtype, rows, weights, say)
 
 
-def _load(folder: Path, device: torch.device, dtype: torch.dtype | None, rows: int) -> LoadedModel:
+def _load(
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    rows: int,
+    weights: Weights | Literal["saved", "auto"] | None,
+    say: Callable[[str], None],
+) -> LoadedModel:
     """Open a model folder that `find_model` found."""
     verify_folder(folder, CONFIG, WEIGHTS, TOKENIZER)
     config, info = read_config(folder / CONFIG)
@@ -113,9 +140,24 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype | None, rows: i
             f"{folder} does not fit together: the model has {config.vocab_size} ids,"
             f" its tokenizer {tokenizer.vocab_size}"
         )
-    _refuse_too_large(config, folder)
+    saved: Weights | None = info.get("weights")
+    _refuse_too_large(config, folder, 1 if saved == "int8" else 2)
     with torch.device("meta"):
         model = build_model(config)
+    how = _pick_weights(folder, config, weights, saved, device=device, rows=rows, say=say)
+    if how and device.type == "cpu":
+        if saved != "int8":
+            check_state(model, load_tensors(folder / WEIGHTS), folder / WEIGHTS)
+        use_weights(cast("Transformer", model), how, load_kernels(say))
+        state = (
+            dict(each_tensor(folder / WEIGHTS))
+            if saved == "int8"
+            else _stored(folder / WEIGHTS, cast("Transformer", model), how)
+        )
+        check_state(model, state, folder / WEIGHTS)
+        model.load_state_dict(state, assign=True)
+        return LoadedModel(model.eval(), tokenizer, config, info, folder)
+    dtype = DTYPES[how] if how else dtype
     state = load_tensors(folder / WEIGHTS)
     check_state(model, state, folder / WEIGHTS)
     model.load_state_dict({k: v.to(device=device, dtype=dtype) for k, v in state.items()}, assign=True)
@@ -124,11 +166,53 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype | None, rows: i
     return LoadedModel(model.eval(), tokenizer, config, info, folder)
 
 
-def _refuse_too_large(config: ModelConfig, folder: Path) -> None:
+def _stored(path: Path, model: Transformer, weights: Weights) -> dict[str, Tensor]:
+    """The state of a model with stored matrices, from the file of an ordinary one."""
+    return dict(part for name, tensor in each_tensor(path) for part in stored_tensors(name, tensor, model, weights))
+
+
+def _pick_weights(
+    folder: Path,
+    config: ModelConfig,
+    weights: Weights | Literal["saved", "auto"] | None,
+    saved: Weights | None,
+    *,
+    device: torch.device,
+    rows: int,
+    say: Callable[[str], None],
+) -> Weights | None:
+    """How to store the matrices; None for ordinary parameters.
+
+    Raises:
+        UserError: The folder or the device does not have what is asked for.
+    """
+    if saved == "int8" and weights not in ("saved", "auto", "int8"):
+        raise UserError(
+            f"{folder} holds int8 weights, for `generate` and `eval` alone; give the folder that it was exported from"
+        )
+    if isinstance(config, BigramConfig):
+        if weights in DTYPES:
+            raise UserError(f"{folder} is a bigram, which has no matrices to store in {weights}")
+        return None
+    if weights is None:
+        return None
+    if weights == "auto":
+        weights = saved or pick_weights(device, n_embd=config.n_embd, rows=max(rows, 1), say=say)
+    if weights == "saved":
+        few = rows <= MAX_ROWS and config.n_embd >= MIN_WIDTH_OF_DECODING  # else our kernels have nothing to gain
+        weights = saved or ("fp32" if few else None)
+    if weights == "int8" and device.type != "cpu":
+        raise UserError(
+            f"weights of 8 bits are for CPUs, the device is {device.type}: use --device cpu or --weights fp16"
+        )
+    return weights
+
+
+def _refuse_too_large(config: ModelConfig, folder: Path, itemsize: int) -> None:
     """See whether the parameters of a config can be in the file beside it, before a model of that size is built."""
     n = count_parameters(config) if not isinstance(config, BigramConfig) else config.vocab_size**2
     size = (folder / WEIGHTS).stat().st_size
-    if n * min(dtype.itemsize for dtype in _DTYPES) > size:
+    if n * itemsize > size:
         raise UserError(f"{folder / WEIGHTS} does not fit its config: {n:,} parameters cannot be in {size:,} bytes")
 
 
@@ -207,7 +291,9 @@ def check_state(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     for name in wanted.keys() & state.keys():
         if state[name].shape != wanted[name].shape:
             faults.append(f"{name} is {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}")
-        elif state[name].dtype not in _DTYPES:
+        elif torch.int8 in (wanted[name].dtype, state[name].dtype) and wanted[name].dtype != state[name].dtype:
+            faults.append(f"{name} is {state[name].dtype} instead of {wanted[name].dtype}")
+        elif state[name].dtype not in (*_DTYPES, torch.int8):
             faults.append(f"{name} is {state[name].dtype}, not a floating-point type")
     if faults:
         raise UserError(f"{path} does not fit its config: {'; '.join(sorted(faults))}")

@@ -6,10 +6,11 @@ of all tensors without gaps. What is written here is, byte for byte, what `safet
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -57,6 +58,24 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> Facts:
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     return write_hashed(path, [memoryview(len(text).to_bytes(8, "little") + text), *parts])
+
+
+def each_tensor(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a safetensors file one by one, opened anew for each: what was read before can leave memory.
+
+    Raises:
+        UserError: Missing, or not safetensors.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = list(file.keys())
+        for name in names:
+            with safe_open(path, framework="pt") as file:
+                tensor = file.get_tensor(name)
+            yield name, tensor
+            del tensor
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

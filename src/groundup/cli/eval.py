@@ -30,6 +30,8 @@ class Options:
     """For val: prepared data, not the run's own; for the others: where their files are or go (data/ unless given)."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes a GPU where there is one."""
+    weights: Literal["saved", "fp32", "fp16", "bf16", "int8", "auto"] = "saved"
+    """Bits per weight, as `generate` has them; saved is as the model has them, auto the fastest here."""
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning before a model is loaded."""
@@ -51,6 +53,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Options, argv, prog="groundup eval")
 
     from groundup.checkpoint.model_folder import load_model
+    from groundup.cli.progress import tell
     from groundup.evaluation.scoring import BATCH_TOKENS
     from groundup.evaluation.tasks import run_task
     from groundup.records.report import write_report
@@ -59,7 +62,13 @@ def main(argv: Sequence[str]) -> int:
     from groundup.runtime.device import pick_device
 
     device = pick_device(options.device)
-    loaded = load_model(options.path, device=device, rows=options.batch_tokens or BATCH_TOKENS[device.type])
+    loaded = load_model(
+        options.path,
+        device=device,
+        rows=options.batch_tokens or BATCH_TOKENS[device.type],
+        weights=options.weights,
+        say=tell,
+    )
     read_results(options.path)  # a damaged file is better known before the work than after
     if device.type == "cpu":
         keep_freed_memory()
@@ -72,7 +81,8 @@ def main(argv: Sequence[str]) -> int:
             limit=options.limit,
             batch_tokens=options.batch_tokens,
         )
-        add_results(options.path, {Path(name).name: result})
+        stored = f" ({result['weights']})" if "weights" in result else ""
+        add_results(options.path, {Path(name).name + stored: result})
         print(f"{name}: {summary(result)}", flush=True)
     if (options.path / RUN).is_file():
         write_report(options.path)

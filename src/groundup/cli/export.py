@@ -19,13 +19,17 @@ class Options:
     """A run, checkpoint or model folder."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """The folder to make."""
-    format: Literal["hf", "gguf", "onnx", "ct2"] = "hf"
-    """hf: transformers; gguf: llama.cpp; onnx: onnxruntime; ct2: CTranslate2."""
+    format: Literal["groundup", "hf", "gguf", "onnx", "ct2"] = "hf"
+    """groundup: a model folder like DIR's; hf: transformers; gguf: llama.cpp; onnx: onnxruntime; ct2: CTranslate2."""
+    weights: Literal["saved", "fp32", "fp16", "bf16", "int8"] = "saved"
+    """For --format groundup: bits per weight. int8 is for `generate` and `eval` alone; saved changes nothing."""
     push_to_hub: str | None = None
     """Upload the folder to this model repository, OWNER/NAME, of the Hugging Face hub; it is made if need be."""
 
     def __post_init__(self) -> None:
-        """Refuse a wrong name before there is anything to upload."""
+        """Refuse a wrong name before there is anything to upload, and weights that a format does not have."""
+        if self.weights != "saved" and self.format != "groundup":
+            raise UsageError(f"--weights is for --format groundup, got {self.weights} for {self.format}")
         if self.push_to_hub is not None and self.push_to_hub.count("/") != 1:
             raise UsageError(f"push-to-hub must be OWNER/NAME, got {self.push_to_hub!r}")
 
@@ -39,7 +43,8 @@ def main(argv: Sequence[str]) -> int:
     from groundup.records.results import results_of, summary
 
     scores = {task: summary(result) for task, result in results_of(find_model(options.path)).items()}
-    export_model(options.path, options.out, options.format, scores=scores)
+    weights = None if options.weights == "saved" else options.weights
+    export_model(options.path, options.out, options.format, weights=weights, scores=scores)
     for file in sorted(options.out.iterdir()):
         print(f"{file}  {file.stat().st_size:,} bytes")
     if options.push_to_hub is not None:

@@ -41,6 +41,8 @@ class Options:
     """Ask for prompts, one a line, until Ctrl-D. Ctrl-C ends a text."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes a GPU where there is one."""
+    weights: Literal["saved", "fp32", "fp16", "bf16", "int8", "auto"] = "saved"
+    """Bits per weight: fewer decode faster and round more; saved is as the model has them, auto the fastest here."""
     sampling: Annotated[SamplingConfig, tyro.conf.arg(name="")] = field(default_factory=SamplingConfig)
 
     def __post_init__(self) -> None:
@@ -64,10 +66,17 @@ def main(argv: Sequence[str]) -> int:
     prompt, stop = _unescape(options.prompt), [_unescape(text) for text in options.stop]
 
     from groundup.checkpoint.model_folder import load_model
+    from groundup.cli.progress import tell
     from groundup.generation.text import TextGenerator
     from groundup.runtime.device import pick_device
 
-    loaded = load_model(options.path, device=pick_device(options.device), rows=options.num_samples)
+    loaded = load_model(
+        options.path,
+        device=pick_device(options.device),
+        rows=options.num_samples,
+        weights=options.weights,
+        say=tell,
+    )
     generator = TextGenerator(loaded.model, loaded.tokenizer)
 
     def stream(prompt: str, seed: int) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """What a person sees while data is prepared: a bar in a terminal, plain lines in a log file."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from groundup.prepare.prepare import Progress as Report
 
 DOING = {"tokenize": "tokenizing", "assemble": "writing shards"}
+
+
+def tell(line: str) -> None:
+    """Say what a person should know, beside the output."""
+    print(f"groundup: {line}", file=sys.stderr, flush=True)
 
 
 class PrepareProgress:

@@ -20,6 +20,7 @@ from groundup.files.atomic import read_manifest, sha256_file
 from groundup.files.layout import INDEX, RUN, WEIGHTS, folders_around
 from groundup.model.loss import LossModule
 from groundup.model.types import device_of
+from groundup.model.weights import weights_of
 from groundup.prepare.corpus import open_corpus
 
 FOLDER = Path("data")
@@ -56,6 +57,7 @@ def run_task(
     facts: dict[str, Any] = {
         "limit": limit,
         "model": read_manifest(loaded.path)[WEIGHTS]["sha256"],
+        "weights": weights_of(loaded.model),
         "step": loaded.info.get("step"),
         "groundup": __version__,
         "seconds": round(time.perf_counter() - start, 3),

@@ -8,6 +8,9 @@ from groundup.config.model import TransformerConfig
 from groundup.planner.params import count_parameters, has_position_table
 
 _RUN = {
+    "groundup": """```
+groundup generate FOLDER --prompt "PROMPT"
+```""",
     "hf": """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, get_args
 
-from groundup.checkpoint.model_folder import LoadedModel, load_model
+import torch
+
+from groundup.checkpoint.model_folder import LoadedModel, load_model, write_model_files
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
 from groundup.config.model import BigramConfig, GPTConfig, ModernConfig
-from groundup.files.atomic import new_folder, write_synced
+from groundup.files.atomic import Facts, new_folder, write_synced
 from groundup.files.layout import CONFIG, TOKENIZER, folders_around
 from groundup.files.new import refuse_existing
 from groundup.interop.card import model_card
@@ -19,9 +21,12 @@ from groundup.interop.hf_config import as_gpt2
 from groundup.interop.onnx_graph import write_onnx
 from groundup.interop.write_gguf import write_gguf
 from groundup.interop.write_hf import write_hf
+from groundup.model.build import build_model
+from groundup.model.weights import stored_tensors, use_weights
+from groundup.runtime.stored import PlainKernels, Weights
 from groundup.tokenizer.io import tokenizer_json
 
-Format = Literal["hf", "gguf", "onnx", "ct2"]
+Format = Literal["groundup", "hf", "gguf", "onnx", "ct2"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
@@ -29,13 +34,22 @@ CURVE = "loss.png"
 """The picture in a run's folder, and in what is exported from it."""
 
 
-def export_model(path: Path, out: Path, kind: Format, *, scores: Mapping[str, str] = MappingProxyType({})) -> None:
+def export_model(
+    path: Path,
+    out: Path,
+    kind: Format,
+    *,
+    weights: Weights | None = None,
+    scores: Mapping[str, str] = MappingProxyType({}),
+) -> None:
     """Write a model in another format into a new folder, with a model card.
 
     Args:
         path: A run, checkpoint or model folder.
         out: The folder to make.
-        kind: hf for transformers, gguf for llama.cpp, onnx for onnxruntime, ct2 for CTranslate2.
+        kind: groundup for a model folder of ours, hf for transformers, gguf for llama.cpp, onnx for onnxruntime, ct2
+            for CTranslate2.
+        weights: How a model folder of ours stores the matrices; None is as they are.
         scores: For the card: task, and what was measured.
 
     Raises:
@@ -47,13 +61,31 @@ def export_model(path: Path, out: Path, kind: Format, *, scores: Mapping[str, st
     config = loaded.config
     if isinstance(config, BigramConfig):
         raise UserError(f"{path} is a bigram: only GPTs have a form in other programs")
-    with new_folder(out) as folder:
-        _write(kind, folder, loaded, config, out.name)
+    known: dict[str, Facts] = {}
+    with new_folder(out, known) as folder:
+        if kind == "groundup":
+            known |= _write_stored(folder, loaded, config, weights)
+        else:
+            _write(kind, folder, loaded, config, out.name)
         curve = next((p / CURVE for p in folders_around(loaded.path) if (p / CURVE).is_file()), None)
         if curve:
             write_synced(folder / CURVE, curve.read_bytes())
         card = model_card(loaded, config, name=out.name, kind=kind, scores=scores, curve=CURVE if curve else None)
         write_synced(folder / "README.md", card.encode())
+
+
+def _write_stored(
+    folder: Path, loaded: LoadedModel, config: GPTConfig | ModernConfig, weights: Weights | None
+) -> dict[str, Facts]:
+    """The files of a model folder whose matrices are stored in another type than training left them in."""
+    state, info = loaded.model.state_dict(), loaded.info
+    if weights is not None:
+        with torch.device("meta"):
+            model = build_model(config)
+        use_weights(model, weights, PlainKernels())
+        state = {k: v for name, t in state.items() for k, v in stored_tensors(name, t, model, weights)}
+        info = info | {"weights": weights}
+    return write_model_files(folder, config, state, loaded.tokenizer, info)
 
 
 def _write(kind: Format, folder: Path, loaded: LoadedModel, config: GPTConfig | ModernConfig, name: str) -> None:

@@ -103,6 +103,10 @@ class TiedHead(nn.Module):
         """How well each of the V tokens would go on."""
         return F.linear(x, weight)
 
+    def matrix(self, weight: Float[Tensor, "V C"]) -> Float[Tensor, "V C"]:
+        """What x is multiplied with."""
+        return weight
+
 
 class GPT(nn.Module):
     """A GPT-2. Its weights are still as PyTorch's layers draw them: call `init_weights`, or load some."""
@@ -159,8 +163,8 @@ class GPT(nn.Module):
     @property
     def head_weight(self) -> Float[Tensor, "V C"]:
         """W, where logits are hidden W^T and nothing else: the loss may then compute them in pieces."""
-        return self.wte.weight
+        return self.lm_head.matrix(self.wte.weight)
 
     def new_cache(self, batch_size: int, max_tokens: int, *, static: bool = False) -> KVCache:
         """An empty cache in the model's dtype and on its device."""
-        return KVCache.for_config(self.config, batch_size, max_tokens, like=self.wte.weight, static=static)
+        return KVCache.for_config(self.config, batch_size, max_tokens, like=self.ln_f.weight, static=static)

@@ -143,8 +143,8 @@ class Modern(nn.Module):
     @property
     def head_weight(self) -> Float[Tensor, "V C"] | None:
         """As GPT's; None once a switch makes the head more than a product."""
-        return self.wte.weight
+        return self.lm_head.matrix(self.wte.weight)
 
     def new_cache(self, batch_size: int, max_tokens: int, *, static: bool = False) -> KVCache:
         """An empty cache in the model's dtype and on its device."""
-        return KVCache.for_config(self.config, batch_size, max_tokens, like=self.wte.weight, static=static)
+        return KVCache.for_config(self.config, batch_size, max_tokens, like=self.ln_f.weight, static=static)

@@ -90,6 +90,10 @@ class OneDNNHead(nn.Module):
         """Logits."""
         return onednn_linear(x, weight)
 
+    def matrix(self, weight: Float[Tensor, "V C"]) -> Float[Tensor, "V C"]:
+        """What x is multiplied with."""
+        return weight
+
 
 def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`F.linear`, by oneDNN where it can be: not in 16 bits, under autocast or in compiled code, which need no help."""

@@ -1,0 +1,131 @@
+"""Decode from weights stored in 32, 16 or 8 bits: every matrix of a model is swapped, and its products with it.
+
+What the embedding reads and the head multiplies stays one matrix, so a model of 8 bits holds each of its matrices once.
+A few rows go to the kernels of runtime/kernels.py; many rows, such as a prompt, are bound by arithmetic: for them the
+matrix is widened and PyTorch multiplies. Stored models are for inference: only float32 has a gradient.
+"""
+
+from collections.abc import Iterator
+
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from groundup.model.gpt import GPT, TiedHead
+from groundup.model.modern import Modern
+from groundup.model.swap import replace_linears, replace_modules
+from groundup.runtime.matmul import onednn_linear, pick_matmul
+from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, store
+
+MAX_ROWS = 32
+"""With more rows, widening the weights once costs less than multiplying them as they are."""
+
+
+class StoredMatrix(nn.Module):
+    """A matrix and, for 8 bits, the scale of each row, under the names that a linear layer or an embedding has.
+
+    Args:
+        weight: In float32; taken over where that is how it is to be stored.
+        weights: How to store it.
+        kernels: Multiply a few rows with it.
+    """
+
+    def __init__(self, weight: Float[Tensor, "D C"], weights: Weights, kernels: PlainKernels) -> None:
+        super().__init__()
+        stored = store(weight, weights)
+        self.kernels = kernels
+        self.weight = nn.Parameter(stored.weight, requires_grad=False)
+        self.scale = None if stored.scale is None else nn.Parameter(stored.scale, requires_grad=False)
+
+    @property
+    def stored(self) -> Stored:
+        """The matrix as the kernels take it."""
+        return Stored(self.weight, self.scale)
+
+    def product(self, x: Float[Tensor, "*B C"], bias: Float[Tensor, " D"] | None = None) -> Float[Tensor, "*B D"]:
+        """X @ weight.T + bias."""
+        rows = x.reshape(-1, x.shape[-1])
+        if len(rows) > MAX_ROWS:
+            width = x.shape[-1]
+            many = pick_matmul(x.device, rows=256, n_embd=width, training=False)
+            multiply = onednn_linear if many == "onednn" else F.linear
+            return multiply(x, self.stored.widened(), bias)
+        return self.kernels.linear(rows.contiguous(), self.stored, bias).view(*x.shape[:-1], -1)
+
+
+class StoredLinear(StoredMatrix):
+    """Stands for a linear layer."""
+
+    def __init__(self, linear: nn.Linear, weights: Weights, kernels: PlainKernels) -> None:
+        super().__init__(linear.weight, weights, kernels)
+        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
+
+    def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B D"]:
+        """The product, plus the bias where there is one."""
+        return self.product(x, self.bias)
+
+
+class StoredEmbedding(StoredMatrix):
+    """Stands for the token embedding."""
+
+    def forward(self, idx: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
+        """The rows of these ids, in float32."""
+        rows = self.weight[idx].float()
+        return rows if self.scale is None else rows * self.scale[idx, None]
+
+
+class StoredHead(nn.Module):
+    """Stands for the tied head.
+
+    Args:
+        embedding: Whose matrix it multiplies with.
+    """
+
+    def __init__(self, embedding: StoredEmbedding) -> None:
+        super().__init__()
+        self._embedding = (embedding,)  # a tuple: it is no part of this module
+
+    def forward(self, x: Float[Tensor, "*B C"], weight: Tensor) -> Float[Tensor, "*B V"]:
+        """Logits; the weight given is the embedding's, without its scales."""
+        return self._embedding[0].product(x)
+
+    def matrix(self, weight: Tensor) -> Float[Tensor, "V C"]:
+        """The matrix in float32."""
+        return self._embedding[0].stored.widened()
+
+
+def use_weights(model: GPT | Modern, weights: Weights, kernels: PlainKernels) -> None:
+    """Store the matrices of a model on the CPU in this type and multiply with them by these kernels, in place.
+
+    Works on a model without data, too (device "meta"): the names of its state are then those of a stored model.
+    """
+    replace_linears(model, lambda linear: StoredLinear(linear, weights, kernels))
+    embedding = StoredEmbedding(model.wte.weight, weights, kernels)
+    replace_modules(model, TiedHead, lambda _: StoredHead(embedding))
+    model.wte = embedding  # type: ignore[assignment]
+
+
+def stored_tensors(name: str, tensor: Tensor, model: GPT | Modern, weights: Weights) -> Iterator[tuple[str, Tensor]]:
+    """What a tensor of an ordinary model is in the state of one that went through `use_weights`.
+
+    Args:
+        name: Its name.
+        tensor: In any floating-point type.
+        model: The one with stored matrices.
+        weights: How they are stored.
+    """
+    owner, _, kind = name.rpartition(".")
+    tensor = tensor.float()
+    if kind == "weight" and isinstance(dict(model.named_modules()).get(owner), StoredMatrix):
+        stored = store(tensor, weights)
+        yield name, stored.weight
+        if stored.scale is not None:
+            yield f"{owner}.scale", stored.scale
+    else:
+        yield name, tensor
+
+
+def weights_of(model: nn.Module) -> Weights | None:
+    """How the matrices of a model are stored; None where they are ordinary parameters."""
+    matrix = next((part for part in model.modules() if isinstance(part, StoredMatrix)), None)
+    return None if matrix is None else next(name for name, dtype in DTYPES.items() if dtype == matrix.weight.dtype)

@@ -1,0 +1,224 @@
+// Products of a few rows with a large matrix, and attention over a cache: what decoding on a CPU spends its time on.
+//
+// A token reads every weight once, so the aim is the speed of memory: weights are read in the order in which they lie,
+// the next ones are fetched while these are multiplied, and whatever their type, they are widened in registers. All
+// types share one shape of code, `tile`: R rows of weights by M rows of x, a vector of partial sums for each pair. The
+// sums of a pair are added in one order whatever R and M are: a row gets the same bits in every batch.
+//
+// Vectors are the extension that GCC and Clang share, as wide as the machine's; intrinsics stand only where it has no
+// word. Compiled at first use by runtime/kernels.py for the machine at hand, and called through ctypes.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <utility>
+#include <vector>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+namespace {
+
+#if defined(__AVX512BW__)
+constexpr int BYTES = 64;
+#elif defined(__AVX2__)
+constexpr int BYTES = 32;
+#else
+constexpr int BYTES = 16;
+#endif
+constexpr int L = BYTES / 4;  // 32-bit lanes of a vector
+
+template <class T, int N> struct VectorOf { typedef T type __attribute__((vector_size(N * sizeof(T)))); };
+template <class T, int N> using Vector = typename VectorOf<T, N>::type;
+typedef Vector<float, L> Floats;
+typedef Vector<int32_t, L> Ints;
+
+template <class V> V read(const void* p) {  // wherever it lies
+    V v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+
+// Types of weights: W as stored, X what x is made of, N elements a step, `add` how a step adds to the sums.
+struct Fp32 {
+    typedef float W, X;
+    typedef Floats Sums, Step;
+    static constexpr int N = L;
+    static Step widen(const W* w) { return read<Step>(w); }
+    static Sums add(Sums sums, Step w, Step x) { return sums + w * x; }
+};
+struct Bf16 : Fp32 {  // the upper half of a float
+    typedef uint16_t W;
+    static Step widen(const W* w) {
+        return (Step)(__builtin_convertvector(read<Vector<uint16_t, L>>(w), Vector<uint32_t, L>) << 16);
+    }
+};
+struct Fp16 : Fp32 {
+    typedef uint16_t W;
+    static Step widen(const W* w) {
+#if defined(__AVX512BW__)
+        return (Step)_mm512_cvtph_ps(read<__m256i>(w));
+#elif defined(__AVX2__)
+        return (Step)_mm256_cvtph_ps(read<__m128i>(w));
+#else
+        return __builtin_convertvector(read<Vector<_Float16, L>>(w), Step);
+#endif
+    }
+};
+struct Int8 {  // by 16-bit integers, in pairs. K is bounded so that no sum overflows: see `quantize`
+    typedef int8_t W;
+    typedef int16_t X;
+    typedef Ints Sums;
+    typedef Vector<int16_t, 2 * L> Step;
+    static constexpr int N = 2 * L;
+    static Step widen(const W* w) { return __builtin_convertvector(read<Vector<int8_t, N>>(w), Step); }
+    static Sums add(Sums sums, Step w, Step x) {
+#if defined(__AVX512VNNI__)
+        return (Sums)_mm512_dpwssd_epi32((__m512i)sums, (__m512i)w, (__m512i)x);
+#elif defined(__AVX512BW__)
+        return sums + (Sums)_mm512_madd_epi16((__m512i)w, (__m512i)x);
+#elif defined(__AVXVNNI__)
+        return (Sums)_mm256_dpwssd_avx_epi32((__m256i)sums, (__m256i)w, (__m256i)x);
+#elif defined(__AVX2__)
+        return sums + (Sums)_mm256_madd_epi16((__m256i)w, (__m256i)x);
+#elif defined(__aarch64__)
+        int16x8_t a = (int16x8_t)w, b = (int16x8_t)x;
+        return (Sums)vmlal_high_s16(vmlal_s16((int32x4_t)sums, vget_low_s16(a), vget_low_s16(b)), a, b);
+#else
+        for (int i = 0; i < L; i++) sums[i] += w[2 * i] * x[2 * i] + w[2 * i + 1] * x[2 * i + 1];
+        return sums;
+#endif
+    }
+};
+
+template <class V, size_t... i> V pairs(V a, V b, std::index_sequence<i...>) {
+    return __builtin_shufflevector(a, b, 2 * i...) + __builtin_shufflevector(a, b, 2 * i + 1 ...);
+}
+
+// The lanes of each of n <= L vectors added up, sum i in lane i: neighbors first, log2(L) times.
+template <class V> V add_lanes(V* v, int n) {
+#pragma GCC unroll 4
+    for (int width = 1; width < L; width *= 2, n = (n + 1) / 2)
+#pragma GCC unroll 8
+        for (int i = 0; i < (n + 1) / 2; i++)
+            v[i] = pairs(v[2 * i], v[std::min(2 * i + 1, n - 1)], std::make_index_sequence<L>{});
+    return v[0];
+}
+
+struct Task {  // y (M, N) = x (M, K) times w (N, K) turned, by scales where integers were multiplied, plus a bias
+    const void *x, *w;
+    const float *x_scale, *w_scale, *bias;
+    float* y;
+    int64_t M, N, K;
+};
+
+// Outputs n .. n + R of rows m .. m + M. A tile fetches its share of the weights that are next in memory.
+template <class T, int R, int M> void tile(const Task& t, int64_t m, int64_t n) {
+    typedef typename T::W W;
+    typedef typename T::X X;
+    const X* x = (const X*)t.x + m * t.K;
+    const W* w = (const W*)t.w + n * t.K;
+    typename T::Sums sums[M * R] = {};
+    auto step = [&sums](const X* x, int64_t x_stride, const W* w, int64_t w_stride) {
+        typename T::Step xs[M];
+#pragma GCC unroll 8
+        for (int i = 0; i < M; i++) xs[i] = read<typename T::Step>(x + i * x_stride);
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) {
+            auto wide = T::widen(w + r * w_stride);
+#pragma GCC unroll 8
+            for (int i = 0; i < M; i++) sums[i * R + r] = T::add(sums[i * R + r], wide, xs[i]);
+        }
+    };
+    const int64_t share = std::max<int64_t>(1, R * T::N * sizeof(W) * M / t.M);
+    const char* next = (const char*)(w + R * t.K) + m * R * t.K * (int64_t)sizeof(W) / t.M;
+    int64_t k = 0;
+    for (; k + T::N <= t.K; k += T::N, next += share) {
+        for (int64_t i = 0; i < share; i += 64) __builtin_prefetch(next + i, 0, 2);
+        step(x + k, t.K, w + k, t.K);
+    }
+    if (k < t.K) {  // the rest of the rows, with zeros behind
+        X x_end[M * T::N] = {};
+        W w_end[R * T::N] = {};
+        for (int i = 0; i < M; i++) std::copy(x + i * t.K + k, x + (i + 1) * t.K, x_end + i * T::N);
+        for (int r = 0; r < R; r++) std::copy(w + r * t.K + k, w + (r + 1) * t.K, w_end + r * T::N);
+        step(x_end, T::N, w_end, T::N);
+    }
+    auto total = add_lanes(sums, M * R);
+    for (int i = 0; i < M; i++)
+        for (int r = 0; r < R; r++) {
+            float scale = t.w_scale ? t.x_scale[m + i] * t.w_scale[n + r] : 1.0f;
+            t.y[(m + i) * t.N + n + r] = std::fma((float)total[i * R + r], scale, t.bias ? t.bias[n + r] : 0.0f);
+        }
+}
+
+template <class T, int R, int M> void tiles(const Task& t, int64_t n) {
+    int64_t m = 0;
+    for (; m + M <= t.M; m += M) tile<T, R, M>(t, m, n);
+    for (; m < t.M; m++) tile<T, R, 1>(t, m, n);
+}
+
+// A core takes some rows of weights at a time, whichever core is free: another program may slow one down.
+template <class T> void multiply(const Task& t) {
+    constexpr int64_t some = 32;
+    constexpr int one = std::min(8, L), four = L / 4;  // rows of weights for one row of x, and for four
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int64_t first = 0; first < t.N; first += some) {
+        int64_t n = first, end = std::min(t.N, first + some);
+        if (t.M < 4)
+            for (; n + one <= end; n += one) tiles<T, one, 1>(t, n);
+        for (; n + four <= end; n += four) tiles<T, four, 4>(t, n);
+        for (; n < end; n++) tiles<T, 1, 4>(t, n);
+    }
+}
+
+// 16-bit integers whose largest is `limit`: small enough that a sum of K products with 127 fits into 32 bits.
+void quantize(const float* x, int64_t K, float limit, int16_t* q, float* scale) {
+    int32_t largest = 0x0da24260;  // of 1e-30f. The bits of positive floats have their order, and NaN's are the largest
+    for (int64_t k = 0; k < K; k++) largest = std::max(largest, read<int32_t>(x + k) & 0x7fffffff);
+    float bound = read<float>(&largest), factor = limit / bound;
+    for (int64_t k = 0; k < K; k++) q[k] = (int16_t)std::rint(x[k] * factor);
+    *scale = bound / limit;
+}
+
+}  // namespace
+
+extern "C" {
+
+// type: 0 fp32, 1 bf16, 2 fp16, 3 int8, which needs w_scale (N) and limit. bias may be null.
+void linear(int type, const float* x, const void* w, const float* w_scale, const float* bias, float limit, float* y,
+            int64_t M, int64_t N, int64_t K) {
+    Task t = {x, w, nullptr, nullptr, bias, y, M, N, K};
+    if (type == 0) return multiply<Fp32>(t);
+    if (type == 1) return multiply<Bf16>(t);
+    if (type == 2) return multiply<Fp16>(t);
+    std::vector<int16_t> q(M * K);
+    std::vector<float> scales(M);
+#pragma omp parallel for if (M > 1)
+    for (int64_t m = 0; m < M; m++) quantize(x + m * K, K, limit, &q[m * K], &scales[m]);
+    t.x = q.data(), t.x_scale = scales.data(), t.w_scale = w_scale;
+    multiply<Int8>(t);
+}
+
+// The sum of n 32-bit integers, by all cores: how fast memory can be read.
+int32_t sum(const int32_t* data, int64_t n) {
+    int32_t total = 0;
+    const int64_t some = 1 << 16;
+#pragma omp parallel for schedule(dynamic, 1) reduction(+ : total)
+    for (int64_t first = 0; first < n; first += some) {
+        Ints sums[4] = {};
+        int64_t i = first, end = std::min(n, first + some);
+        for (; i + 4 * L <= end; i += 4 * L)
+            for (int j = 0; j < 4; j++) {
+                __builtin_prefetch(data + i + j * L + 1024, 0, 2);
+                sums[j] += read<Ints>(data + i + j * L);
+            }
+        Ints added = add_lanes(sums, 4);
+        for (int j = 0; j < 4; j++) total += added[j];
+        for (; i < end; i++) total += data[i];
+    }
+    return total;
+}
+}

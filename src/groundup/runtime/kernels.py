@@ -1,0 +1,217 @@
+"""The kernels of kernels.cpp: compiled at first use, for this machine, and trusted only after a test.
+
+A plain shared library, called through ctypes: that takes a compiler and two seconds, where an extension of PyTorch
+takes its headers, Python's, ninja and half a minute. It lies in the user's cache under a hash of all that it was made
+from, so a new version or another machine with the same home folder makes its own.
+"""
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, largest_activation, store
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+COMPILERS = ("c++", "g++", "clang++")
+CANDIDATES: tuple[Weights, ...] = ("fp32", "fp16", "int8")
+MIN_SPEEDUP = 1.15
+OUT_OF_CACHE = 128 << 20
+TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int8: 3}
+
+
+class CompiledKernels(PlainKernels):
+    """Products by the compiled kernels.
+
+    Args:
+        path: The shared library.
+
+    Raises:
+        OSError: It is none.
+    """
+
+    name = "compiled"
+
+    def __init__(self, path: Path) -> None:
+        library = ctypes.CDLL(str(path))
+        pointer, size = ctypes.c_void_p, ctypes.c_int64
+        self._linear, self._sum = library.linear, library.sum
+        self._linear.argtypes = [ctypes.c_int, *4 * [pointer], ctypes.c_float, pointer, *3 * [size]]
+        self._linear.restype = None
+        self._sum.argtypes, self._sum.restype = [pointer, size], ctypes.c_int32
+
+    def linear(
+        self, x: Float[Tensor, "B C"], stored: Stored, bias: Float[Tensor, " D"] | None = None
+    ) -> Float[Tensor, "B D"]:
+        """X @ weight.T + bias. A row of x gives the same bits in every batch."""
+        weight, scale = stored.weight, stored.scale
+        (n_rows, n_inputs), n_outputs = x.shape, len(weight)
+        y = x.new_empty(n_rows, n_outputs)
+        self._linear(
+            TYPES[weight.dtype],
+            x.data_ptr(),
+            weight.data_ptr(),
+            None if scale is None else scale.data_ptr(),
+            None if bias is None else bias.data_ptr(),
+            0.0 if scale is None else largest_activation(n_inputs),
+            y.data_ptr(),
+            n_rows,
+            n_outputs,
+            n_inputs,
+        )
+        return y
+
+    def sum(self, x: Int[Tensor, " N"]) -> int:
+        """The sum of 32-bit integers, modulo 2^32: every byte read once, by all cores."""
+        return self._sum(x.data_ptr(), x.numel())
+
+
+@functools.cache
+def load_kernels(say: Callable[[str], None]) -> PlainKernels:
+    """The compiled kernels, or PyTorch's operations where those cannot be had; once a process.
+
+    Args:
+        say: Told in one line that they are being compiled, and why they are not used.
+    """
+    try:
+        path = _library(say)
+        try:
+            kernels = CompiledKernels(path)
+        except OSError:  # damaged: make it again
+            path.unlink()
+            kernels = CompiledKernels(_library(say))
+    except (OSError, subprocess.SubprocessError) as error:
+        say(f"no compiled kernels, decoding is slower: {_reason(error)}")
+        return PlainKernels()
+    if wrong := _wrong(kernels):
+        say(f"the compiled kernels give wrong numbers here ({', '.join(wrong)}) and are not used; decoding is slower")
+        return PlainKernels()
+    return kernels
+
+
+def cache_folder() -> Path:
+    """Where what was made for this machine lies; may be removed at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "groundup"
+
+
+def machine_id() -> str:
+    """A hash of what this processor can do: a home folder may be shared by several machines."""
+    able = f"{platform.system()} {platform.machine()} {platform.processor()}"
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        lines = info.read_text(encoding="utf-8").splitlines()
+        able += next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return hashlib.sha256(able.encode()).hexdigest()[:16]
+
+
+def _library(say: Callable[[str], None]) -> Path:
+    """The shared library, compiled if it is not there yet.
+
+    Raises:
+        OSError: There is no compiler, or the cache cannot be written.
+        SubprocessError: The compiler fails.
+    """
+    names = (os.environ["CXX"],) if os.environ.get("CXX") else COMPILERS
+    compiler = next(filter(None, map(shutil.which, names)), None)
+    if compiler is None:
+        raise FileNotFoundError(f"there is no C++ compiler ({', '.join(names)})")
+    native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
+    command = [compiler, "-std=c++17", "-O3", native, "-fopenmp", "-shared", "-fPIC"]
+    made_from = SOURCE.read_bytes() + "\0".join([*command, machine_id()]).encode()
+    path = cache_folder() / f"kernels-{hashlib.sha256(made_from).hexdigest()[:16]}.so"
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):  # the system frees it, however its holder ends
+        if path.exists():
+            return path
+        say("compiling the kernels for this machine, once")
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            made = Path(folder, path.name)
+            subprocess.run(
+                [*command, str(SOURCE), "-o", str(made)], check=True, timeout=300, capture_output=True, text=True
+            )
+            made.replace(path)
+    return path
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, subprocess.CalledProcessError):
+        lines = error.stderr.splitlines() or ["it says nothing"]
+        return f"the compiler fails: {next((line for line in lines if 'error' in line), lines[0])}"
+    return str(error)
+
+
+def _wrong(kernels: CompiledKernels) -> list[str]:
+    """The types of weights whose products differ from PyTorch's: sizes that fill vectors and tiles, and that do not."""
+    generator = torch.Generator().manual_seed(0)
+    wrong: list[str] = []
+    for name in DTYPES:
+        for n_rows, n_outputs, n_inputs in ((1, 40, 64), (5, 19, 77)):
+            x = torch.randn(n_rows, n_inputs, generator=generator)
+            bias = torch.randn(n_outputs, generator=generator)
+            stored = store(torch.randn(n_outputs, n_inputs, generator=generator), name)
+            ours, theirs = kernels.linear(x, stored, bias), PlainKernels().linear(x, stored, bias)
+            if not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4) and name not in wrong:
+                wrong.append(name)
+    return wrong
+
+
+def pick_weights(device: torch.device, *, n_embd: int, rows: int, say: Callable[[str], None]) -> Weights:
+    """What decodes fastest: measured once a machine, width and number of rows, and remembered.
+
+    Fewer bits are taken only for MIN_SPEEDUP: they cost precision. GPUs get 16 bits, which they multiply faster.
+    """
+    if device.type != "cpu":
+        return "fp16"
+    kernels = load_kernels(say)
+    choices = cache_folder() / "weights.json"
+    key = f"{machine_id()} {kernels.name} {torch.get_num_threads()} threads, {n_embd} wide, {rows} rows"
+    try:
+        known = dict(json.loads(choices.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        known = {}
+    if known.get(key) not in DTYPES:
+        known[key] = _fastest(n_embd, rows, kernels)
+        with contextlib.suppress(OSError):  # then it is measured again
+            choices.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=choices.parent, delete=False, encoding="utf-8") as file:
+                json.dump(known, file, indent=1)
+            Path(file.name).replace(choices)
+    return known[key]
+
+
+def _fastest(n_embd: int, rows: int, kernels: PlainKernels) -> Weights:
+    """Products of GPT-2's largest layer, with matrices enough that none is in a cache, in turns."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(4 * n_embd, n_embd, generator=generator)
+    x = torch.randn(rows, n_embd, generator=generator)
+    copies = min(32, 1 + OUT_OF_CACHE // weight.nbytes)
+    stored = {name: [store(weight.clone(), name) for _ in range(copies)] for name in CANDIDATES}
+    seconds = dict.fromkeys(CANDIDATES, math.inf)
+    for _ in range(5):
+        for name in CANDIDATES:
+            start = time.perf_counter()
+            for matrix in stored[name]:
+                kernels.linear(x, matrix)
+            seconds[name] = min(seconds[name], time.perf_counter() - start)
+    best: Weights = CANDIDATES[0]
+    for name in CANDIDATES[1:]:
+        if seconds[best] > MIN_SPEEDUP * seconds[name]:
+            best = name
+    return best

@@ -1,0 +1,99 @@
+"""Products of a few rows with a large matrix that is stored in 32, 16 or 8 bits: in plain PyTorch.
+
+A token reads every weight once, so decoding is as fast as memory, and half the bits are twice the speed. This is what
+runtime/kernels.cpp computes, in the words of PyTorch: the reference that the compiled kernels are tested against, and
+what runs where there is no compiler.
+
+8 bits: every row of weights has a scale, its largest absolute value over 127. Activations become integers, too, of up
+to 16 bits with a scale per token: the sums are exact, and only the weights lose anything that shows.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Weights = Literal["fp32", "fp16", "bf16", "int8"]
+DTYPES: dict[Weights, torch.dtype] = {
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "int8": torch.int8,
+}
+assert tuple(DTYPES) == get_args(Weights)
+
+_LARGEST_WEIGHT, _LARGEST_ACTIVATION, _LARGEST_SUM = 127, 2**15 - 1, 2**31 - 1
+_TINY = 1e-30
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A matrix (D, C), and for 8 bits the scale of each row: row d stands for `weight[d] * scale[d]`."""
+
+    weight: Tensor
+    scale: Float[Tensor, " D"] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that a token reads."""
+        return self.weight.nbytes + (0 if self.scale is None else self.scale.nbytes)
+
+    def widened(self, rows: slice = slice(None)) -> Float[Tensor, "D C"]:
+        """The matrix in float32, or some rows of it; no copy where it is that already."""
+        wide = self.weight[rows].float()
+        return wide if self.scale is None else wide.mul_(self.scale[rows, None])
+
+
+def store(weight: Float[Tensor, "D C"], weights: Weights) -> Stored:
+    """Round a matrix to a type of weights; float32 is taken over, not copied."""
+    weight = weight.detach()
+    if weights != "int8":
+        return Stored(weight.to(DTYPES[weights]))
+    weight = weight.float()
+    scale = weight.abs().amax(1).clamp(min=_TINY) / _LARGEST_WEIGHT
+    return Stored((weight / scale[:, None]).round_().to(torch.int8), scale)
+
+
+def largest_activation(n_inputs: int) -> int:
+    """Activations are scaled to this integer: the sum of n_inputs products with weights of 8 bits fits into 32."""
+    return min(_LARGEST_ACTIVATION, _LARGEST_SUM // (_LARGEST_WEIGHT * n_inputs))
+
+
+def quantize(x: Float[Tensor, "B C"]) -> tuple[Int[Tensor, "B C"], Float[Tensor, "B 1"]]:
+    """Integers and a scale per row whose product is x, rounded."""
+    bound = x.abs().amax(1, keepdim=True).clamp(min=_TINY)
+    limit = torch.tensor(float(largest_activation(x.shape[1])))
+    return (x * (limit / bound)).round_().to(torch.int16), bound / limit
+
+
+class PlainKernels:
+    """Products in the operations that PyTorch brings along."""
+
+    name = "PyTorch's"
+
+    def linear(
+        self, x: Float[Tensor, "B C"], stored: Stored, bias: Float[Tensor, " D"] | None = None
+    ) -> Float[Tensor, "B D"]:
+        """X @ weight.T + bias.
+
+        Args:
+            x: Some rows, contiguous, float32 on the CPU.
+            stored: The matrix.
+            bias: Added to each row.
+        """
+        if stored.scale is None:
+            return F.linear(x, stored.widened(), bias)
+        q, x_scale = quantize(x)
+        y = self.integer_product(q, stored.weight).float() * (x_scale * stored.scale)
+        return y if bias is None else y + bias
+
+    def integer_product(self, q: Int[Tensor, "B C"], weight: Int[Tensor, "D C"]) -> Float[Tensor, "B D"]:
+        """The exact sums, which float64 holds; a part of the rows at a time, because eight bytes are many."""
+        return torch.cat([q.double() @ rows.double().T for rows in torch.split(weight, 4096)], dim=1)
+
+    def sum(self, x: Int[Tensor, " N"]) -> int:
+        """The sum of 32-bit integers: every byte read once."""
+        return int(x.sum())

@@ -1,0 +1,87 @@
+"""Model folders opened with, and saved with, fewer bits per weight."""
+
+import pytest
+import torch
+
+from groundup.checkpoint.model_folder import load_model, save_model
+from groundup.cli.main import main
+from groundup.config.errors import UserError
+from groundup.config.model import BigramConfig, GPTConfig
+from groundup.files.atomic import verify_folder
+from groundup.files.layout import WEIGHTS
+from groundup.interop.export import export_model
+from groundup.model.bigram import Bigram
+from groundup.model.gpt import GPT
+from groundup.model.init import init_weights
+from groundup.model.weights import weights_of
+
+CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=27)
+
+
+@pytest.fixture
+def folder(tmp_path, alphabet):
+    save_model(tmp_path / "model", init_weights(GPT(CONFIG), seed=0), alphabet, {"step": 7})
+    return tmp_path / "model"
+
+
+@torch.inference_mode()
+def logits(loaded):
+    return loaded.model(torch.arange(12).view(1, -1))
+
+
+@pytest.mark.parametrize("weights", ["fp32", "fp16", "bf16", "int8"])
+def test_saved_weights_are_those_of_opening_the_ordinary_folder_with_them(folder, tmp_path, weights):
+    export_model(folder, tmp_path / "out", "groundup", weights=weights)
+    verify_folder(tmp_path / "out")
+    opened, saved = load_model(folder, weights=weights), load_model(tmp_path / "out", weights="saved")
+    assert weights_of(opened.model) == weights_of(saved.model) == weights
+    assert torch.equal(logits(opened), logits(saved))
+    assert saved.info["step"] == 7
+    torch.testing.assert_close(logits(opened), logits(load_model(folder)), rtol=0, atol=0.02)
+
+
+def test_int8_files_are_a_fourth(folder, tmp_path):
+    config = GPTConfig(n_layer=1, n_head=2, n_embd=128, block_size=16, vocab_size=27)
+    save_model(tmp_path / "wide", init_weights(GPT(config), seed=0), load_model(folder).tokenizer, {})
+    export_model(tmp_path / "wide", tmp_path / "out", "groundup", weights="int8")
+    sizes = [(tmp_path / name / WEIGHTS).stat().st_size for name in ("wide", "out")]
+    assert sizes[1] < 0.3 * sizes[0]
+
+
+@pytest.mark.parametrize("call", [load_model, lambda path: load_model(path, weights="fp32")])
+def test_what_was_rounded_away_cannot_be_had_back(folder, tmp_path, call):
+    export_model(folder, tmp_path / "out", "groundup", weights="int8")
+    with pytest.raises(UserError, match="holds int8 weights"):
+        call(tmp_path / "out")
+    with pytest.raises(UserError, match="holds int8 weights"):
+        export_model(tmp_path / "out", tmp_path / "again", "hf")
+
+
+def test_narrow_models_keep_ordinary_parameters_unless_asked(folder):
+    assert weights_of(load_model(folder, weights="saved", rows=1).model) is None
+    assert weights_of(load_model(folder, weights="fp32", rows=1).model) == "fp32"
+
+
+def test_a_bigram_has_no_matrix_to_store(tmp_path, alphabet):
+
+    save_model(tmp_path / "bigram", Bigram(BigramConfig(vocab_size=27)), alphabet, {})
+    with pytest.raises(UserError, match="is a bigram, which has no matrices to store in int8"):
+        load_model(tmp_path / "bigram", weights="int8")
+    assert weights_of(load_model(tmp_path / "bigram", weights="auto").model) is None
+
+
+def test_generate_and_eval_take_them_and_tell_results_apart(folder, tmp_path, capsys):
+    assert main(["generate", str(folder), "--max-new-tokens", "5", "--weights", "int8"]) == 0
+    (tmp_path / "examples.jsonl").write_text('{"text": "abc abc abc"}\n')
+    for weights in ("saved", "int8"):
+        command = ["eval", str(folder), "--tasks", str(tmp_path / "examples.jsonl"), "--weights", weights]
+        assert main(command) == 0
+    assert capsys.readouterr().err.count("\n") <= 1  # that kernels are compiled, once
+    text = (folder / "eval.json").read_text()
+    assert '"examples.jsonl"' in text
+    assert '"examples.jsonl (int8)"' in text
+
+
+def test_other_formats_have_no_such_flag(folder, tmp_path, capsys):
+    assert main(["export", str(folder), str(tmp_path / "out"), "--format", "gguf", "--weights", "int8"]) == 2
+    assert "--weights is for --format groundup" in capsys.readouterr().err

@@ -1,0 +1,83 @@
+"""Models whose matrices are stored in fewer bits, against the same model with its matrices rounded."""
+
+import pytest
+import torch
+
+from groundup.config.model import GPTConfig
+from groundup.model.build import build_model
+from groundup.model.init import init_weights
+from groundup.model.loss import LossModule
+from groundup.model.weights import MAX_ROWS, StoredMatrix, stored_tensors, use_weights, weights_of
+from groundup.runtime.stored import DTYPES, PlainKernels, store
+
+CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=64, vocab_size=101)
+
+
+def models(weights):
+    """One with its matrices rounded to what is stored, and one that stores them."""
+    rounded, stored = init_weights(build_model(CONFIG), seed=3).eval(), init_weights(build_model(CONFIG), seed=3).eval()
+    for name, parameter in rounded.named_parameters():
+        if parameter.dim() == 2 and "wpe" not in name:
+            parameter.data = store(parameter.data, weights).widened()
+    use_weights(stored, weights, PlainKernels())
+    return rounded, stored
+
+
+@pytest.mark.parametrize("weights", DTYPES)
+@pytest.mark.parametrize("n_tokens", [1, 5, MAX_ROWS + 1])
+@torch.inference_mode()
+def test_the_logits_are_those_of_rounded_weights(weights, n_tokens):
+    rounded, stored = models(weights)
+    idx = torch.randint(CONFIG.vocab_size, (1, n_tokens))
+    torch.testing.assert_close(stored(idx), rounded(idx), rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("weights", DTYPES)
+@torch.inference_mode()
+def test_decoding_with_a_cache_gives_the_logits_of_one_pass(weights):
+    _, stored = models(weights)
+    idx = torch.randint(CONFIG.vocab_size, (3, 9))
+    cache = stored.new_cache(3, 9)
+    steps = torch.cat([stored(idx[:, t : t + 1], cache=cache) for t in range(9)], dim=1)
+    assert cache.keys.dtype == torch.float32
+    torch.testing.assert_close(steps, stored(idx), rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("weights", DTYPES)
+@torch.inference_mode()
+def test_the_loss_goes_through_the_stored_head(weights):
+    rounded, stored = models(weights)
+    idx = torch.randint(CONFIG.vocab_size, (2, 40))
+    losses = [LossModule(model)(idx[:, :-1], idx[:, 1:]).item() for model in (rounded, stored)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
+def test_float32_matrices_are_the_parameters_themselves():
+    model = init_weights(build_model(CONFIG), seed=0)
+    address = model.wte.weight.data_ptr()
+    use_weights(model, "fp32", PlainKernels())
+    assert model.wte.weight.data_ptr() == model.head_weight.data_ptr() == address
+
+
+@pytest.mark.parametrize("weights", DTYPES)
+def test_the_state_of_an_ordinary_model_becomes_that_of_a_stored_one(weights):
+    ordinary = init_weights(build_model(CONFIG), seed=3)
+    _, stored = models(weights)
+    with torch.device("meta"):
+        empty = build_model(CONFIG)
+    use_weights(empty, weights, PlainKernels())
+    state = dict(part for name, t in ordinary.state_dict().items() for part in stored_tensors(name, t, empty, weights))
+    wanted = stored.state_dict()
+    assert state.keys() == wanted.keys() == empty.state_dict().keys()
+    assert all(torch.equal(state[name], wanted[name]) for name in wanted)
+
+
+def test_every_matrix_is_stored_once_and_the_bytes_of_int8_are_a_quarter():
+    _, stored = models("int8")
+    matrices = [part for part in stored.modules() if isinstance(part, StoredMatrix)]
+    assert len(matrices) == 1 + 4 * CONFIG.n_layer
+    assert weights_of(stored) == "int8"
+    assert weights_of(build_model(CONFIG)) is None
+    n_weights = sum(matrix.weight.numel() for matrix in matrices)
+    n_outputs = sum(len(matrix.weight) for matrix in matrices)
+    assert sum(matrix.stored.nbytes for matrix in matrices) == n_weights + 4 * n_outputs

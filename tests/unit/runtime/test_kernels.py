@@ -1,0 +1,196 @@
+"""The compiled kernels against PyTorch's operations, and against float64."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.runtime import kernels as module
+from groundup.runtime.kernels import COMPILERS, CompiledKernels, load_kernels
+from groundup.runtime.stored import DTYPES, PlainKernels, Stored, largest_activation, quantize, store
+
+needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
+sizes = st.tuples(st.integers(1, 18), st.integers(1, 70), st.integers(1, 200))
+seeds = st.integers(0, 2**31)
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    kernels = load_kernels(lambda _: None)
+    assert isinstance(kernels, CompiledKernels)
+    return kernels
+
+
+def draw(size, seed, weights):
+    n_rows, n_outputs, n_inputs = size
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n_rows, n_inputs, generator=generator) * 10 ** torch.randn(n_rows, 1, generator=generator)
+    weight = torch.randn(n_outputs, n_inputs, generator=generator)
+    return x, store(weight, weights), torch.randn(n_outputs, generator=generator)
+
+
+def exact(x, stored, bias):
+    return x.double() @ stored.widened().double().T + bias
+
+
+@needs_compiler
+@given(sizes, seeds, st.sampled_from(("fp32", "fp16", "bf16")))
+@settings(max_examples=60)
+def test_products_are_those_of_pytorch_up_to_rounding(compiled, size, seed, weights):
+    x, stored, bias = draw(size, seed, weights)
+    atol = 1e-6 * x.abs().max().item() * size[2] ** 0.5 + 1e-6
+    torch.testing.assert_close(compiled.linear(x, stored, bias).double(), exact(x, stored, bias), rtol=1e-5, atol=atol)
+
+
+@needs_compiler
+@given(sizes, seeds)
+@settings(max_examples=60)
+def test_products_of_integers_are_those_of_pytorch_to_the_bit(compiled, size, seed):
+    x, stored, _ = draw(size, seed, "int8")
+    assert torch.equal(compiled.linear(x, stored), PlainKernels().linear(x, stored))
+
+
+@needs_compiler
+@given(sizes, seeds, st.sampled_from(list(DTYPES)))
+@settings(max_examples=60)
+def test_a_row_gives_the_same_bits_in_every_batch(compiled, size, seed, weights):
+    x, stored, bias = draw(size, seed, weights)
+    alone = [compiled.linear(row[None], stored, bias) for row in x]
+    assert torch.equal(compiled.linear(x, stored, bias), torch.cat(alone))
+
+
+@needs_compiler
+@given(st.integers(1, 300_000), seeds)
+@settings(max_examples=10)
+def test_the_sum_reads_every_number(compiled, n, seed):
+    x = torch.randint(-1000, 1000, (n,), dtype=torch.int32, generator=torch.Generator().manual_seed(seed))
+    assert compiled.sum(x) == PlainKernels().sum(x) == int(x.sum())
+
+
+@given(st.integers(1, 40_000))
+def test_no_sum_of_integers_overflows(n_inputs):
+    limit = largest_activation(n_inputs)
+    assert 0 < 127 * limit * n_inputs < 2**31
+    assert limit < 2**15
+
+
+@pytest.mark.parametrize("kernels", [PlainKernels(), pytest.param("compiled", marks=needs_compiler)])
+@pytest.mark.parametrize("n_inputs", [768, 3072])
+def test_the_largest_sums_are_exact(kernels, n_inputs, request):
+    kernels = request.getfixturevalue(kernels) if isinstance(kernels, str) else kernels
+    stored = Stored(torch.full((5, n_inputs), 127, dtype=torch.int8), torch.ones(5))
+    x = torch.full((2, n_inputs), float(largest_activation(n_inputs)))
+    x[1] *= -1
+    wanted = 127 * largest_activation(n_inputs) * n_inputs
+    assert torch.equal(kernels.linear(x, stored), torch.tensor([[float(wanted)] * 5, [-float(wanted)] * 5]))
+
+
+@given(sizes, seeds)
+def test_eight_bits_lose_at_most_half_a_unit_of_each_weight(size, seed):
+    _, n_outputs, n_inputs = size
+    weight = torch.randn(n_outputs, n_inputs, generator=torch.Generator().manual_seed(seed))
+    stored = store(weight, "int8")
+    assert stored.weight.dtype == torch.int8
+    assert ((stored.widened() - weight).abs() <= 0.5001 * stored.scale[:, None]).all()
+    assert stored.nbytes == weight.numel() + 4 * n_outputs
+
+
+def test_float32_is_taken_over_and_not_copied():
+    weight = torch.randn(3, 4)
+    assert store(weight, "fp32").weight.data_ptr() == store(weight, "fp32").widened().data_ptr() == weight.data_ptr()
+
+
+@pytest.mark.parametrize("kernels", [PlainKernels(), pytest.param("compiled", marks=needs_compiler)])
+def test_zeros_stay_zeros_and_what_is_no_number_is_seen(kernels, request):
+    kernels = request.getfixturevalue(kernels) if isinstance(kernels, str) else kernels
+    stored = store(torch.randn(6, 33), "int8")
+    x = torch.zeros(3, 33)
+    x[1, 4], x[2, 5] = float("nan"), float("inf")
+    y = kernels.linear(x, stored)
+    assert torch.equal(y[0], torch.zeros(6))
+    assert not y[1:].isfinite().any()
+
+
+def test_quantized_activations_keep_four_digits():
+    x = torch.randn(4, 768)
+    q, scale = quantize(x)
+    assert (q * scale - x).abs().max() < 1e-4 * x.abs().max()
+
+
+class TestBuilding:
+    @pytest.fixture(autouse=True)
+    def _empty_cache(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        self.said = []
+        self.load = lambda: load_kernels.__wrapped__(self.said.append)
+
+    def test_no_compiler_is_one_line_and_pytorchs_operations(self, monkeypatch):
+        monkeypatch.setenv("CXX", "no-such-compiler")
+        assert type(self.load()) is PlainKernels
+        assert self.said == ["no compiled kernels, decoding is slower: there is no C++ compiler (no-such-compiler)"]
+
+    def test_a_compiler_that_fails_is_one_line(self, monkeypatch, tmp_path):
+        broken = tmp_path / "kernels.cpp"
+        broken.write_text("int main( {")
+        monkeypatch.setattr(module, "SOURCE", broken)
+        assert type(self.load()) is PlainKernels
+        assert len(self.said) == 2
+        assert "the compiler fails" in self.said[1]
+        assert "\n" not in self.said[1]
+
+    @needs_compiler
+    def test_built_again_when_damaged_and_else_once(self, monkeypatch, tmp_path):
+        source = tmp_path / "kernels.cpp"  # as much of it as is asked for here, and quickly compiled
+        source.write_text('extern "C" { void linear() {} int sum() { return 7; } }')
+        monkeypatch.setattr(module, "SOURCE", source)
+        monkeypatch.setattr(module, "_wrong", lambda kernels: [])
+        library = module._library(self.said.append)
+        library.write_bytes(b"half")  # not loaded yet, so no process has it mapped
+        assert isinstance(self.load(), CompiledKernels)
+        assert self.said == 2 * ["compiling the kernels for this machine, once"]
+        assert isinstance(self.load(), CompiledKernels)
+        assert len(self.said) == 2
+        assert sorted(path.suffix for path in (tmp_path / "groundup").iterdir()) == [".lock", ".so"]
+
+    @needs_compiler
+    def test_wrong_numbers_are_one_line_and_pytorchs_operations(self, monkeypatch, tmp_path):
+        source = tmp_path / "kernels.cpp"
+        source.write_text('extern "C" { void linear() {} int sum() { return 7; } }')
+        monkeypatch.setattr(module, "SOURCE", source)
+        assert type(self.load()) is PlainKernels
+        assert "wrong numbers here (fp32, fp16, bf16, int8)" in self.said[-1]
+
+
+class TestChoosing:
+    @pytest.fixture(autouse=True)
+    def _cache(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        monkeypatch.setattr(module, "OUT_OF_CACHE", 0)
+        monkeypatch.setattr(module, "load_kernels", lambda say: PlainKernels())
+        self.file = tmp_path / "groundup" / "weights.json"
+        self.pick = lambda **kwargs: module.pick_weights(
+            torch.device("cpu"), **{"n_embd": 32, "rows": 1, "say": pytest.fail} | kwargs
+        )
+
+    def test_a_choice_is_measured_once_per_shape(self, monkeypatch):
+        first = self.pick()
+        assert first in module.CANDIDATES
+        monkeypatch.setattr(module, "_fastest", lambda *shape: "bf16")
+        assert self.pick() == first
+        assert self.pick(rows=2) == "bf16"
+        assert len(json.loads(self.file.read_text())) == 2
+
+    @pytest.mark.parametrize("text", ["{", "[]", "{}"])
+    def test_a_damaged_file_is_measured_again(self, text):
+        self.file.parent.mkdir()
+        self.file.write_text(text)
+        assert self.pick() in module.CANDIDATES
+        assert len(json.loads(self.file.read_text())) == 1
+
+    def test_fewer_bits_must_be_faster(self, monkeypatch):
+        clock = iter(range(1000))  # every product takes as long as every other
+        monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
+        assert self.pick() == "fp32"
