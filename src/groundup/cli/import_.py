@@ -15,11 +15,15 @@ class Options:
     """Turn a GPT-2 of another program into a model folder, which generate, train --init-from and export take."""
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """hf:gpt2[-medium|-large|-xl], hf:OWNER/NAME, a folder of transformers, nanoGPT's .pt or llm.c's .bin."""
+    """hf:gpt2[-medium|-large|-xl], hf:OWNER/NAME, a folder of transformers, a file of tensors (nanoGPT's ckpt.pt, ...)
+    or llm.c's .bin."""
     out: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[OUT]")] = None
     """The folder to make; models/NAME if not given."""
     tokenizer: str | None = None
-    """gpt2 or the path of a tokenizer.json, where the model comes without one."""
+    """gpt2, or the path of a tokenizer.json, a folder of transformers or nanoGPT's meta.pkl, where the model comes
+    without one."""
+    n_head: int | None = None
+    """Attention heads, where a file of tensors does not say."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     from groundup.interop.import_model import import_model
     from groundup.planner.params import count_parameters
 
-    foreign = import_model(options.source, out, tokenizer=options.tokenizer)
+    foreign = import_model(options.source, out, tokenizer=options.tokenizer, n_head=options.n_head)
     config = foreign.config
     print(
         f"{out}: {config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide, context {config.block_size},"

@@ -116,7 +116,7 @@ def register() -> None:
 
         def __init__(self, path: str, device: str | None = None, batch_tokens: int = 0, **_: object) -> None:
             super().__init__()
-            self.answers = Answers(Path(path), device=(device or "auto").split(":")[0], batch_tokens=int(batch_tokens))
+            self.answers = Answers(Path(path), device=_device(device), batch_tokens=int(batch_tokens))
 
         @property
         def eot_token_id(self) -> int:
@@ -147,6 +147,12 @@ def register() -> None:
                 texts.append(_generate(self.answers, prompt, normalize_gen_kwargs(options)))
                 self.cache_hook.add_partial("generate_until", (prompt, options), texts[-1])
             return texts
+
+
+def _device(asked: str | None) -> str:
+    """A kind of device: the harness asks for `cuda:0` by itself, and its own models take the CPU where that is not."""
+    kind = (asked or "auto").split(":")[0]
+    return "auto" if kind == "cuda" and not torch.cuda.is_available() else kind
 
 
 def _generate(answers: Answers, prompt: str, options: Any) -> str:

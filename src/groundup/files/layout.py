@@ -1,6 +1,7 @@
 """The names of files in a run, a checkpoint, a model folder and a dataset, written once."""
 
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from typing import Any
 
 # Of a run, of a checkpoint and of a model folder.
 CONFIG = "config.json"
@@ -27,3 +28,15 @@ INDEX = "index.json"
 def folders_around(path: Path) -> tuple[Path, Path, Path]:
     """A folder and the two above it: of a model folder or a checkpoint, the run is among them."""
     return (path, *path.resolve().parents[:2])  # type: ignore[return-value]
+
+
+def is_plain_name(name: Any) -> bool:
+    """Whether what somebody else calls a file is a file of this folder on every system: no way out of it, no device."""
+    return (
+        isinstance(name, str)
+        and name.isprintable()
+        and name not in ("", ".", "..")
+        and PureWindowsPath(name).name == name
+        and not PureWindowsPath(name).is_reserved()
+        and len(name.encode(errors="replace")) < 256
+    )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from groundup.config.errors import UserError
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
-from groundup.tokenizer.bpe import GPT2_PATTERN, ByteBPE
+from groundup.tokenizer.bpe import GPT2_PATTERN, ByteBPE, token_bytes
 from groundup.tokenizer.gpt2 import GPT2Tokenizer
 from groundup.tokenizer.gpt2_vocab import LETTERS
 
@@ -19,13 +19,15 @@ class BytePairs:
     """A byte-level BPE as others store it."""
 
     vocab: dict[str, int]
-    """Ids of the tokens, spelled; without the special ones."""
+    """Ids of the tokens, spelled; of ours without the special ones, of theirs perhaps with them."""
     merges: list[tuple[str, str]]
     """Pairs of tokens, spelled, in the order they were learned."""
     specials: dict[str, int]
     """Ids of the special tokens, in plain text."""
     pattern: str
     """Regular expression of a word."""
+    end: str | None = END_OF_TEXT
+    """The special token between documents, if there is one."""
 
 
 def published(tokenizer: Tokenizer) -> BytePairs:
@@ -35,40 +37,49 @@ def published(tokenizer: Tokenizer) -> BytePairs:
         UserError: It is none, or two of its ids stand for the same bytes, which this form cannot say.
     """
     if isinstance(tokenizer, ByteBPE):
-        first = tokenizer.vocab_size - len(tokenizer.specials)
-        specials = {token: first + i for i, token in enumerate(tokenizer.specials)}
-        pattern = tokenizer.pattern
+        tokens, pairs = token_bytes(tokenizer.merges), tokenizer.merges
+        numbers = tokenizer.ids or range(tokenizer.vocab_size)
+        specials, pattern, end = tokenizer.special_ids, tokenizer.pattern, tokenizer.end
+        merges = [(spelled(tokens[a]), spelled(tokens[b])) for a, b in pairs]
     elif isinstance(tokenizer, GPT2Tokenizer):
-        specials, pattern = {END_OF_TEXT: tokenizer.eot_id}, GPT2_PATTERN
+        numbers = range(tokenizer.eot_id)
+        tokens = [tokenizer.decode_bytes([i]) for i in numbers]
+        specials, pattern, end = {END_OF_TEXT: tokenizer.eot_id}, GPT2_PATTERN, END_OF_TEXT
+        merges = [(spelled(a), spelled(b)) for a, b in tokenizer.merges]
     else:
         raise UserError(f"a tokenizer of kind {tokenizer.to_dict()['kind']} has no published form")
-    ids = [i for i in range(tokenizer.vocab_size) if i not in specials.values()]
-    tokens = [tokenizer.decode_bytes([i]) for i in ids]
-    vocab = {spelled(token): i for i, token in zip(ids, tokens, strict=True)}
-    if len(vocab) < len(tokens):
-        raise UserError("two ids of the tokenizer stand for the same bytes; other programs know a token by its bytes")
-    if isinstance(tokenizer, ByteBPE):
-        merges = [(spelled(tokens[a]), spelled(tokens[b])) for a, b in tokenizer.merges]
-    else:
-        merges = [(spelled(a), spelled(b)) for a, b in tokenizer.merges]
-    return BytePairs(vocab, merges, specials, pattern)
+    vocab: dict[str, int] = {}
+    for token, i in zip(map(spelled, tokens), numbers, strict=False):  # the special ones come after
+        if i >= 0 and vocab.setdefault(token, i) != i:
+            raise UserError(
+                "two ids of the tokenizer stand for the same bytes; other programs know a token by its bytes"
+            )
+    return BytePairs(vocab, merges, specials, pattern, end if end in specials else None)
 
 
-def from_published(found: BytePairs) -> ByteBPE | None:
-    """The inverse of `published`: a byte-level BPE of ours with exactly these ids; None where ours cannot have them.
+def from_published(found: BytePairs) -> ByteBPE:
+    """The inverse of `published`: a byte-level BPE of ours with exactly these ids, in whatever order they are.
 
     Raises:
-        UserError: The merges or the pattern are damaged.
+        UserError: Merges, ids or pattern do not fit together.
     """
-    ids = {spelled(bytes([byte])): byte for byte in range(256)}
+    numbers = {spelled(bytes([byte])): byte for byte in range(256)}
+    ids = [found.vocab.get(letter, -1) for letter in numbers]
     merges = []
     for i, (a, b) in enumerate(found.merges):
-        if a not in ids or b not in ids:
-            return None
-        merges.append((ids[a], ids[b]))
-        ids[a + b] = 256 + i
-    specials = sorted(found.specials, key=found.specials.__getitem__)
-    in_order = [found.specials[token] for token in specials] == [len(ids) + i for i in range(len(specials))]
-    if ids != found.vocab or not in_order:
-        return None
-    return ByteBPE(merges, specials=specials, pattern=found.pattern)
+        if a not in numbers or b not in numbers or a + b not in found.vocab:
+            raise UserError(f"its merge {i}, {a!r} with {b!r}, joins or makes a token that it does not have")
+        merges.append((numbers[a], numbers[b]))
+        numbers.setdefault(a + b, 256 + i)
+        ids.append(found.vocab[a + b])
+    # A token that text can become is no special one, even where it is used as one: `!` to pad, for example.
+    specials = {token: i for token, i in found.specials.items() if spelled(token.encode()) not in numbers}
+    if unmade := [token for token in found.vocab if token not in numbers and token not in specials]:
+        raise UserError(f"no merge makes its token {unmade[0]!r}, and it is not a special one")
+    return ByteBPE(
+        merges,
+        specials=list(specials),
+        pattern=found.pattern,
+        ids=[*ids, *specials.values()],
+        end=found.end or END_OF_TEXT,
+    )

@@ -11,6 +11,7 @@ from typing import Any
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
 from groundup.config.presets import GPT2
+from groundup.interop.imported import gpt_config
 
 NORM_EPS = 1e-5
 """Of every layer norm of ours; see `model.gpt`."""
@@ -34,14 +35,15 @@ class _Rule:
 
 _RULES = (
     _Rule("model_type", "gpt2", ("gpt2",)),
-    _Rule("activation_function", "gelu_new", ("gelu_new", "gelu_pytorch_tanh")),
+    _Rule("activation_function", "gelu_new", ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")),
     _Rule("layer_norm_epsilon", NORM_EPS, (NORM_EPS,)),
     _Rule("scale_attn_weights", True, (True,)),  # noqa: FBT003
     _Rule("scale_attn_by_inverse_layer_idx", False, (False,)),  # noqa: FBT003
     _Rule("add_cross_attention", False, (False,)),  # noqa: FBT003
     _Rule("quantization_config", None, (None,)),
 )
-"""`reorder_and_upcast_attn` is not here: it changes the rounding, not the function."""
+"""The three names of GELU's tanh form differ in rounding alone, and so does `reorder_and_upcast_attn`, which is not
+here."""
 
 
 def read_hf_config(values: Any, where: str) -> GPTConfig:
@@ -72,7 +74,7 @@ def read_hf_config(values: Any, where: str) -> GPTConfig:
         raise UserError(f"{where} is not a GPT-2 that groundup can build: {'; '.join(faults)}")
     if shape["vocab_size"] < 1:
         raise UserError(f"{where}: vocab_size must be at least 1, got {shape['vocab_size']}")
-    return GPTConfig(**shape)
+    return gpt_config(shape, where)
 
 
 def hf_config(config: GPTConfig, *, dtype: str, eot_id: int | None) -> dict[str, Any]:

@@ -1,11 +1,14 @@
 """The Hugging Face hub: fetch a model's files, push a folder (datasets: `corpora/hub.py`)."""
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
 from groundup.config.errors import UsageError, UserError
 from groundup.files.atomic import sha256_file
+from groundup.files.layout import is_plain_name
+from groundup.interop.read_tokenizer import FILES
 
 SHORT_NAMES = {
     "gpt2": "openai-community/gpt2",
@@ -16,7 +19,8 @@ SHORT_NAMES = {
 }
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _SHARDS = {"model.safetensors.index.json": ".safetensors", "pytorch_model.bin.index.json": ".bin"}
-_TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt")
+_ETAG = re.compile(r"[0-9A-Za-z_-]{1,200}")
+"""A hash, as hubs send it. huggingface_hub names files after it, so it must not be a path."""
 
 
 def fetch(name: str, *, endpoint: str | None = None, cache_dir: Path | None = None) -> tuple[Path, str]:
@@ -43,10 +47,13 @@ def fetch(name: str, *, endpoint: str | None = None, cache_dir: Path | None = No
     try:
         info = hub.HfApi(endpoint=endpoint).model_info(repo, files_metadata=True)
         files = {file.rfilename: file for file in info.siblings}
-        paths = [
-            Path(hub.hf_hub_download(repo, file, revision=info.sha, endpoint=endpoint, cache_dir=cache_dir))
-            for file in _wanted(list(files), repo)
-        ]
+        paths = {}
+        for name in _wanted(list(files), repo):
+            url = hub.hf_hub_url(repo, name, revision=info.sha, endpoint=endpoint)
+            if not _ETAG.fullmatch(tag := hub.get_hf_file_metadata(url).etag or ""):
+                raise UserError(f"{repo} is not fetched: the hub calls its file {name} {tag[:100]!r}, which is no hash")
+            path = hub.hf_hub_download(repo, name, revision=info.sha, endpoint=endpoint, cache_dir=cache_dir)
+            paths[name] = Path(path)
     except Exception as error:
         if isinstance(error, UserError):
             raise
@@ -54,9 +61,9 @@ def fetch(name: str, *, endpoint: str | None = None, cache_dir: Path | None = No
             f"cannot fetch {repo} from the Hugging Face hub: {_reason(error)};"
             " offline, give a folder with its config.json and model.safetensors"
         ) from error
-    for path in paths:
-        _check_hash(path, files[path.name])
-    return paths[0].parent, info.sha
+    for name, path in paths.items():
+        _check_hash(path, files[name])
+    return paths["config.json"].parent, info.sha
 
 
 def push(folder: Path, repo: str, *, endpoint: str | None = None) -> str:
@@ -94,14 +101,15 @@ def _wanted(files: list[str], repo: str) -> list[str]:
     if weights is None or "config.json" not in files:
         raise UserError(f"{repo} holds no model: it needs config.json and one of {', '.join(_WEIGHTS)}")
     shards = [file for file in files if weights in _SHARDS and "-of-" in file and file.endswith(_SHARDS[weights])]
-    return ["config.json", weights, *shards, *[file for file in _TOKENIZER if file in files]]
+    return ["config.json", weights, *filter(is_plain_name, shards), *[file for file in FILES if file in files]]
 
 
 def _check_hash(path: Path, listed: Any) -> None:
     """Compare a file with what the hub lists: the SHA-256 of a large file, git's hash of a small one.
 
     Raises:
-        UserError: They differ; the file is removed from the cache, so that the next try fetches it again.
+        UserError: They differ; the file is removed from the cache, so that the next try fetches it again. What the
+            cache's link leads to elsewhere is not ours to remove.
     """
     if listed.lfs is not None:
         right = sha256_file(path) == listed.lfs.sha256
@@ -109,7 +117,9 @@ def _check_hash(path: Path, listed: Any) -> None:
         data = path.read_bytes()
         right = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == listed.blob_id
     if not right:
-        path.resolve().unlink()
+        blobs = path.parents[2] / "blobs"  # of CACHE/models--OWNER--NAME/snapshots/COMMIT/FILE
+        if path.is_symlink() and path.resolve().parent == blobs.resolve():
+            path.resolve().unlink()
         path.unlink(missing_ok=True)
         raise UserError(f"{path.name} is not the file the hub lists: its hash differs; it was removed, try again")
 

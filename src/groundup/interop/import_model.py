@@ -7,19 +7,21 @@ import torch
 
 from groundup.checkpoint.model_folder import check_state, write_model_files
 from groundup.config.errors import UsageError, UserError
+from groundup.config.io import load_json
 from groundup.config.presets import GPT2_VOCAB
 from groundup.files.atomic import Facts, new_folder
-from groundup.files.layout import CONFIG, TOKENIZER
+from groundup.files.layout import CONFIG
 from groundup.files.new import refuse_existing
 from groundup.interop import hub
-from groundup.interop.byte_bpe import from_published, published
-from groundup.interop.hf_tokenizer import char_tokenizer, read_byte_bpe, read_vocab
 from groundup.interop.imported import Foreign
 from groundup.interop.names import without_padding
 from groundup.interop.read_hf import read_hf_folder
 from groundup.interop.read_llmc import MAGIC, read_llmc
-from groundup.interop.read_nanogpt import read_nanogpt
+from groundup.interop.read_meta import read_meta
+from groundup.interop.read_tokenizer import VOCAB, WHOLE, read_tokenizer
+from groundup.interop.read_torch import SUFFIXES, read_torch
 from groundup.model.build import build_model
+from groundup.planner.params import count_parameters
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.gpt2 import load_gpt2
 from groundup.tokenizer.io import resolve_tokenizer
@@ -27,14 +29,22 @@ from groundup.tokenizer.io import resolve_tokenizer
 HUB = "hf:"
 
 
-def import_model(source: str, out: Path, *, tokenizer: str | None = None, endpoint: str | None = None) -> Foreign:
+def import_model(
+    source: str,
+    out: Path,
+    *,
+    tokenizer: str | None = None,
+    n_head: int | None = None,
+    endpoint: str | None = None,
+) -> Foreign:
     """Read a model of another program and write it as a model folder of ours.
 
     Args:
-        source: `hf:NAME`, a Hugging Face folder, or a file: nanoGPT's ckpt.pt or llm.c's .bin.
+        source: `hf:NAME`, a Hugging Face folder, or a file: of tensors (nanoGPT's ckpt.pt, ...) or llm.c's .bin.
         out: The folder to make.
-        tokenizer: As `resolve_tokenizer` takes it; None takes what comes with the model, or GPT-2's where the model has
-            as many ids.
+        tokenizer: As `resolve_tokenizer` takes it, a Hugging Face folder, or nanoGPT's meta.pkl; None takes what comes
+            with the model, or GPT-2's where the model has as many ids.
+        n_head: Attention heads, where a file of tensors does not say.
         endpoint: Another Hugging Face hub than the public one.
 
     Returns:
@@ -50,8 +60,9 @@ def import_model(source: str, out: Path, *, tokenizer: str | None = None, endpoi
         path, revision = hub.fetch(source.removeprefix(HUB), endpoint=endpoint)
     else:
         path = Path(source)
-    foreign = _read(path)
-    chosen = _tokenizer(tokenizer, path, foreign.config.vocab_size)
+    foreign = _read(path, n_head)
+    _refuse_too_large(foreign, path)
+    chosen = _tokenizer(tokenizer, path, foreign)
     state = without_padding(foreign.state, chosen.vocab_size)
     config = dataclasses.replace(foreign.config, vocab_size=chosen.vocab_size)
     with torch.device("meta"):
@@ -61,10 +72,20 @@ def import_model(source: str, out: Path, *, tokenizer: str | None = None, endpoi
     known: dict[str, Facts] = {}
     with new_folder(out, known) as folder:
         known |= write_model_files(folder, config, state, chosen, info)
-    return dataclasses.replace(foreign, config=config, state=state, info=info)
+    note = foreign.note
+    if cut := foreign.state["wte.weight"].shape[0] - chosen.vocab_size:
+        note = "\n".join(filter(None, [note, f"{cut} rows that pad the embedding were cut: no token has their ids"]))
+    return dataclasses.replace(foreign, config=config, state=state, info=info, note=note)
 
 
-def _read(path: Path) -> Foreign:
+def _refuse_too_large(foreign: Foreign, path: Path) -> None:
+    """A config that asks for far more than the tensors are must not be built to find that out."""
+    wanted, there = count_parameters(foreign.config), sum(tensor.numel() for tensor in foreign.state.values())
+    if wanted > 2 * there:
+        raise UserError(f"{path} does not fit its config: {wanted:,} parameters cannot be in {there:,} numbers")
+
+
+def _read(path: Path, n_head: int | None) -> Foreign:
     """Tell by its looks who wrote a file or folder, and read it.
 
     Raises:
@@ -83,36 +104,40 @@ def _read(path: Path) -> Foreign:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if int.from_bytes(start, "little") == MAGIC:
         return read_llmc(path)
-    if path.suffix == ".pt":
-        return read_nanogpt(path)
+    if path.suffix in SUFFIXES:
+        return read_torch(path, n_head=n_head)
     raise UsageError(
-        f"{path} is no model file that groundup knows: nanoGPT's end in .pt, llm.c's begin with {MAGIC};"
-        " of Hugging Face's, name the folder"
+        f"{path} is no model file that groundup knows: files of tensors end in {', '.join(SUFFIXES)}, llm.c's begin"
+        f" with {MAGIC}; of Hugging Face's, name the folder"
     )
 
 
-def _tokenizer(name: str | None, path: Path, vocab_size: int) -> Tokenizer:
+def _tokenizer(name: str | None, path: Path, foreign: Foreign) -> Tokenizer:
     """The tokenizer of a model: the one asked for, or the one beside it, or GPT-2's.
 
     Raises:
         UserError: There is none that groundup knows.
     """
     if name is not None:
-        return resolve_tokenizer(name)
-    beside = read_vocab(path) if path.is_dir() else None
-    if beside is not None:
-        kind, words = beside
-        if kind == "WordLevel" and (found := char_tokenizer(words)):
-            return found
-        if kind == "BPE" and len(words) == GPT2_VOCAB:
-            gpt2 = published(load_gpt2())
-            if words == gpt2.vocab | gpt2.specials:
-                return load_gpt2()
-        if kind == "BPE" and (path / TOKENIZER).is_file():
-            bpe = read_byte_bpe(path / TOKENIZER)
-            if bpe is not None and (ours := from_published(bpe)):
-                return ours
-        raise UserError(f"{path} has a tokenizer that groundup cannot be; name one of ours with --tokenizer")
+        return _named(name)
+    if path.is_dir() and (beside := read_tokenizer(path)):
+        return beside
+    if foreign.tokenizer is not None:
+        return foreign.tokenizer
+    vocab_size = foreign.config.vocab_size
     if 0 <= vocab_size - GPT2_VOCAB < 128:
         return load_gpt2()
-    raise UserError(f"nothing says which tokenizer the {vocab_size} ids of {path} are of; name it with --tokenizer")
+    raise UserError(
+        f"nothing says which tokenizer the {vocab_size} ids of {path} are of; name it with --tokenizer: a"
+        " tokenizer.json, a Hugging Face folder, or the meta.pkl of nanoGPT's data, also found beside the model"
+    )
+
+
+def _named(name: str) -> Tokenizer:
+    """The tokenizer that --tokenizer names, which may be another program's."""
+    path = Path(name)
+    if path.suffix == ".pkl":
+        return read_meta(path)
+    theirs = (path / VOCAB).is_file() or ((path / WHOLE).is_file() and "model" in load_json(path / WHOLE))
+    found = read_tokenizer(path) if theirs else None
+    return found or resolve_tokenizer(name)

@@ -1,14 +1,18 @@
 """What a reader of somebody else's files hands over, and what every reader needs."""
 
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup.config.errors import UserError
+from groundup.config.io import from_dict
 from groundup.config.model import GPTConfig
+from groundup.tokenizer.base import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +26,96 @@ class Foreign:
     """What is known of its training."""
     note: str = ""
     """What the user should know: where our model is not exactly theirs."""
+    tokenizer: Tokenizer | None = None
+    """The one that lies beside it."""
 
 
-def load_pickled_tensors(path: Path) -> Any:
-    """Read a PyTorch file with the unpickler that builds tensors and plain containers, and runs nothing.
+class Record:
+    """Stands for an object of a foreign class: its attributes, without its class and without its code."""
+
+    name = ""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        for part in state if isinstance(state, tuple) else (state,):  # a class with slots has two parts
+            if isinstance(part, dict):
+                self.__dict__.update(part)
+
+
+def gpt_config(shape: Mapping[str, Any], where: str) -> GPTConfig:
+    """A config of foreign numbers.
 
     Raises:
-        UserError: It cannot be read, or holds anything else.
+        UserError: They are no shape of a model; the message names where they stand.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return from_dict(GPTConfig, dict(shape), where="model")
+    except UserError as error:
+        raise type(error)(f"{where}: {error}") from None
+
+
+def load_pickled(path: Path) -> Any:
+    """Read a PyTorch file with the unpickler that builds tensors and plain containers, and runs nothing.
+
+    An object of any class, such as a config, becomes a `Record`; a function in the file is refused.
+
+    Raises:
+        UserError: It cannot be read, unpacks to more than it is, or holds anything else.
+    """
+    try:
+        _refuse_packed(path)
+        stand_ins: list[Any] = [(type("Record", (Record,), {"name": name}), name) for name in _classes(path)]
+        with torch.serialization.safe_globals(stand_ins):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:
         # Damaged and hostile files make every kind of exception; PyTorch's own text spans a page.
-        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise UserError(f"{path} is not a plain PyTorch file of tensors, and nothing else is read: {reason}") from error
+        raise UserError(
+            f"{path} is not a plain PyTorch file of tensors, and nothing else is read; save its model's state_dict()"
+        ) from error
+
+
+def _classes(path: Path) -> list[str]:
+    """Names of the classes in a file that PyTorch does not know as harmless."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # not a zip file: `torch.load` says what it is
+        return []
+    return [name for name in names if name.rpartition(".")[2][:1].isupper() or name in _NUMPY]
+
+
+_NUMPY = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar", "numpy.dtype")
+
+
+def _refuse_packed(path: Path) -> None:
+    """PyTorch stores its parts as they are; a file that unpacks to more was made to fill the memory."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as file:
+        parts = file.infolist()
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts) or (
+        sum(part.file_size for part in parts) > path.stat().st_size
+    ):
+        raise UserError(f"{path} is compressed, which PyTorch's own files never are; save it again with torch.save")
+
+
+def plain_tensors(state: Any, where: str) -> dict[str, Tensor]:
+    """Tensors by name, when all of them are: dense, on the CPU, and no larger than what was read for them.
+
+    Raises:
+        UserError: They are not.
+    """
+    if not isinstance(state, Mapping) or not state or not all(isinstance(t, Tensor) for t in state.values()):
+        raise UserError(f"{where} is not a model's weights: it must hold tensors by name")
+    for name, t in state.items():
+        dense = type(t) in (Tensor, nn.Parameter) and t.layout is torch.strided and t.device.type == "cpu"
+        if not dense or t.is_neg() or t.is_conj() or t.is_quantized:
+            raise UserError(f"{where}: {name!r} is not a dense tensor on the CPU")
+        if t.numel() * t.element_size() > t.untyped_storage().nbytes():
+            raise UserError(f"{where}: {name!r} is {tuple(t.shape)}, which is more than the file holds for it")
+    return {name: t.detach() for name, t in state.items()}

@@ -5,8 +5,9 @@ of a block, (in, out), the transpose of `nn.Linear`'s (out, in) that everybody e
 the parameters in the order of this table, each for all blocks before the next.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,8 +60,13 @@ _FINAL = (
 _HEAD = "lm_head.weight"
 _BUFFERS = (".attn.bias", ".attn.masked_bias")
 """The causal mask, which older versions of Hugging Face and nanoGPT saved with the weights."""
-_PREFIXES = ("module.", "_orig_mod.", "transformer.")
-"""Left by DistributedDataParallel, by torch.compile, and by the class around the trunk: in this order."""
+_WRAPPERS = {
+    *("_orig_mod", "module", "model", "base_model", "transformer"),
+    *("_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"),
+    *("base_layer", "original_module", "modules_to_save", "default"),
+}
+"""Words that classes around a model leave in its names, wherever they stand: torch.compile, DistributedDataParallel,
+Lightning, Fabric, PEFT, FSDP, recomputation, and the class around the trunk. No name of the table holds one."""
 
 
 def names(n_layer: int) -> Iterator[Name]:
@@ -71,44 +77,55 @@ def names(n_layer: int) -> Iterator[Name]:
     yield from _FINAL
 
 
-def from_hf(state: dict[str, Tensor], n_layer: int) -> dict[str, Tensor]:
-    """Hugging Face's tensors under our names and in our layout; `from_nanogpt` for what is laid out as ours is.
+def to_ours(state: Mapping[Any, Tensor], where: str) -> dict[str, Tensor]:
+    """Tensors of Hugging Face, nanoGPT and what was built around them, under our names and in our layout.
 
-    Tensors of names that the table does not know are passed on: the check against the model's shape lists them.
+    Words of wrappers, masks and the tied copy of the head go. The layout is told by its shapes: (C, 3C) is Hugging
+    Face's. Names that the table does not know are passed on: the check against the model's shape lists them.
 
-    Raises:
-        UserError: The head is not tied to the token embedding.
-    """
-    transposed = {name.ours for name in names(n_layer) if name.transposed}
-    return {
-        name: tensor.mT.contiguous() if name in transposed and tensor.dim() == 2 else tensor
-        for name, tensor in from_nanogpt(state).items()
-    }
-
-
-def from_nanogpt(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of nanoGPT under our names: prefixes, masks and the tied copy of the head go.
+    Args:
+        state: Their tensors by name.
+        where: Their file, for messages.
 
     Raises:
-        UserError: The head is not tied to the token embedding.
+        UserError: These are not a GPT-2's tensors: it has no token embedding, two of one name, or a head of its own.
     """
-    ours = {}
-    for full_name, tensor in state.items():
-        name = full_name
-        for prefix in _PREFIXES:
-            name = name.removeprefix(prefix)
-        if not name.endswith(_BUFFERS):
-            ours[name] = tensor
+    if odd := next((name for name in state if not isinstance(name, str)), None):
+        raise UserError(f"{where} must hold tensors by name, and one of its names is {odd!r}")
+    if lora := next((name for name in state if ".lora_" in name), None):
+        raise UserError(
+            f"{where} holds a LoRA beside the weights ({lora}): merge it first, with PEFT's merge_and_unload(), and"
+            " save the model again"
+        )
+    ours: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        short = ".".join(word for word in name.split(".") if word not in _WRAPPERS)
+        if short in ours:
+            raise UserError(f"{where} holds two tensors that are {short}; one of them is {name}")
+        if not short.endswith(_BUFFERS):
+            ours[short] = tensor
+    if "wte.weight" not in ours or ours["wte.weight"].dim() != 2:
+        first = ", ".join(list(state)[:3])
+        raise UserError(f"{where} is no GPT-2: it has no matrix wte.weight; its {len(state)} names begin with {first}")
     head = ours.pop(_HEAD, None)
-    if head is not None and "wte.weight" in ours and not torch.equal(head, ours["wte.weight"]):
-        raise UserError("lm_head.weight is not wte.weight: models with a head of their own are not GPT-2s")
-    return ours
+    if head is not None and not torch.equal(head, ours["wte.weight"]):
+        raise UserError(f"{where}: lm_head.weight is not wte.weight: models with a head of their own are not GPT-2s")
+    if not _is_transposed(ours):
+        return ours
+    ends = tuple(name.ours.removeprefix("h.{i}") for name in _BLOCK if name.transposed)
+    return {name: t.mT.contiguous() if name.endswith(ends) and t.dim() == 2 else t for name, t in ours.items()}
+
+
+def _is_transposed(state: dict[str, Tensor]) -> bool:
+    """Whether the matrices of the blocks are laid out (in, out)."""
+    matrix = next((tensor for name, tensor in state.items() if name.endswith(".attn.c_attn.weight")), None)
+    return matrix is not None and matrix.dim() == 2 and matrix.shape[1] == 3 * matrix.shape[0]
 
 
 def to_hf(state: dict[str, Tensor], n_layer: int) -> dict[str, Tensor]:
     """Our tensors under Hugging Face's names and in its layout; the head is left out, as its own folders do.
 
-    `to_hf(from_hf(x)) == x`, bit for bit.
+    `to_hf(to_ours(x)) == x`, bit for bit.
     """
     return {
         name.hf: state[name.ours].mT.contiguous() if name.transposed else state[name.ours] for name in names(n_layer)

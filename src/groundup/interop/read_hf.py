@@ -8,10 +8,10 @@ from groundup.checkpoint.model_folder import FORMAT
 from groundup.checkpoint.tensor_file import load_tensors
 from groundup.config.errors import UserError
 from groundup.config.io import load_json
-from groundup.files.layout import CONFIG, WEIGHTS
+from groundup.files.layout import CONFIG, WEIGHTS, is_plain_name
 from groundup.interop.hf_config import read_hf_config
-from groundup.interop.imported import Foreign, load_pickled_tensors
-from groundup.interop.names import from_hf
+from groundup.interop.imported import Foreign, load_pickled, plain_tensors
+from groundup.interop.names import to_ours
 
 INDEX, PICKLED, PICKLED_INDEX = "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
 
@@ -27,7 +27,7 @@ def read_hf_folder(folder: Path) -> Foreign:
     if isinstance(values, dict) and values.get("format") == FORMAT:
         raise UserError(f"{folder} is a model of groundup already; there is nothing to import")
     config = read_hf_config(values, str(path))
-    return Foreign(config, from_hf(_read_weights(folder), config.n_layer), {})
+    return Foreign(config, to_ours(plain_tensors(_read_weights(folder), str(folder)), str(folder)), {})
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
@@ -47,7 +47,7 @@ def _read_shards(folder: Path, index: str) -> dict[str, Tensor]:
     """The tensors an index spreads over files, each from the file it names."""
     values = load_json(folder / index)
     places = values.get("weight_map") if isinstance(values, dict) else None
-    if not isinstance(places, dict) or not all(isinstance(f, str) and Path(f).name == f for f in places.values()):
+    if not isinstance(places, dict) or not places or not all(map(is_plain_name, places.values())):
         raise UserError(f"{folder / index} is not an index: its weight_map must name files of its folder")
     state: dict[str, Tensor] = {}
     for file in sorted(set(places.values())):
@@ -60,9 +60,4 @@ def _read_shards(folder: Path, index: str) -> dict[str, Tensor]:
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
-    values = load_pickled_tensors(path)
-    if not isinstance(values, dict) or not all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in values.items()
-    ):
-        raise UserError(f"{path} is not a model's weights: it must hold tensors by name")
-    return dict(values)
+    return plain_tensors(load_pickled(path), str(path))

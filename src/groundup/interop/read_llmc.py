@@ -10,7 +10,7 @@ from torch import Tensor
 
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
-from groundup.interop.imported import Foreign
+from groundup.interop.imported import Foreign, gpt_config
 from groundup.interop.names import names
 from groundup.model.gpt import GPT
 from groundup.planner.params import count_parameters
@@ -39,7 +39,8 @@ def read_llmc(path: Path) -> Foreign:
         raise UserError(f"{path} has version {version} of llm.c's format; 3 (float32) and 5 (bfloat16) are known")
     if not 0 < vocab_size <= padded:
         raise UserError(f"{path} is damaged: {vocab_size} ids in {padded} rows")
-    config = GPTConfig(n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, vocab_size=padded)
+    shape = {"n_layer": n_layer, "n_head": n_head, "n_embd": n_embd, "block_size": block_size, "vocab_size": padded}
+    config = gpt_config(shape, f"the header of {path} is damaged")
     state = _split(data[HEADER_BYTES:], config, DTYPES[version], path)
     state["wte.weight"] = state["wte.weight"][:vocab_size]
     return Foreign(dataclasses.replace(config, vocab_size=vocab_size), state, {})

@@ -21,7 +21,7 @@ from typing import Literal
 
 from groundup.config.errors import UsageError, UserError
 from groundup.tokenizer.base import END_OF_TEXT, utf8
-from groundup.tokenizer.bpe import GPT2_PATTERN, ByteBPE, Pair, compile_words
+from groundup.tokenizer.bpe import GPT2_PATTERN, ByteBPE, Pair, compile_words, split_words
 
 Method = Literal["own", "library"]
 """Our implementation, or the one of the `tokenizers` package."""
@@ -68,7 +68,7 @@ def count_words(texts: Iterable[str], pattern: str = GPT2_PATTERN) -> dict[bytes
     counts: Counter[str] = Counter()
     for text in texts:
         utf8(text)
-        counts.update(filter(None, splitter.splititer(text)))
+        counts.update(split_words(text, splitter))
     return {word.encode(): count for word, count in counts.items()}
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
-from groundup.interop.names import from_hf, from_nanogpt, names, to_gguf, to_hf, with_biases, without_padding
+from groundup.interop.names import names, to_gguf, to_hf, to_ours, with_biases, without_padding
 from groundup.model.build import build_model
 
 
@@ -25,7 +25,7 @@ def hf_state(model):
 
 def test_there_and_back_is_bitwise(make_hf, shape):
     state = hf_state(make_hf(**shape))
-    same(to_hf(from_hf(state, shape["n_layer"]), shape["n_layer"]), state)
+    same(to_hf(to_ours(state, "it"), shape["n_layer"]), state)
 
 
 @settings(deadline=None, max_examples=25)
@@ -35,14 +35,14 @@ def test_back_and_there_is_bitwise_for_any_bits(n_layer, dtype, data):
     seed = data.draw(st.integers(0, 2**32))
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
-        shapes = GPT(GPTConfig(n_layer=n_layer, n_head=1, n_embd=4, block_size=3, vocab_size=5)).state_dict()
+        shapes = build_model(GPTConfig(n_layer=n_layer, n_head=1, n_embd=4, block_size=3, vocab_size=5)).state_dict()
     state = {
         name: torch.randint(256, (t.numel() * dtype.itemsize,), generator=generator, dtype=torch.uint8)
         .view(dtype)
         .view(t.shape)
         for name, t in shapes.items()
     }
-    same(from_hf(to_hf(state, n_layer), n_layer), state)
+    same(to_ours(to_hf(state, n_layer), "it"), state)
 
 
 def test_the_table_has_every_parameter_once(make_model):
@@ -69,24 +69,65 @@ def test_old_files_without_prefix_and_with_masks(make_hf):
     old |= {f"h.{i}.attn.bias": torch.ones(1, 1, 32, 32).tril() for i in range(2)}
     old |= {f"h.{i}.attn.masked_bias": torch.tensor(-1e4) for i in range(2)}
     old["lm_head.weight"] = state["transformer.wte.weight"].clone()
-    same(from_hf(old, 2), from_hf(state, 2))
+    same(to_ours(old, "it"), to_ours(state, "it"))
 
 
 def test_a_head_of_its_own_is_refused(make_hf):
     state = make_hf().state_dict()
     state["lm_head.weight"] = state["lm_head.weight"] + 1
     with pytest.raises(UserError, match=re.escape("lm_head.weight is not wte.weight")):
-        from_hf(state, 2)
+        to_ours(state, "it")
 
 
-def test_prefixes_of_compiled_and_parallel_models(make_model):
+WRAPPED = {
+    "DistributedDataParallel of torch.compile": "module._orig_mod.transformer.{}",
+    "torch.compile of DistributedDataParallel": "_orig_mod.module.transformer.{}",
+    "Lightning": "model.{}",
+    "Lightning of torch.compile": "model._orig_mod.transformer.{}",
+    "PEFT": "base_model.model.transformer.{}",
+    "FSDP": "_fsdp_wrapped_module.transformer._fsdp_wrapped_module.{}",
+    "Fabric": "_forward_module.module.transformer.{}",
+}
+
+
+@pytest.mark.parametrize("form", WRAPPED)
+def test_words_of_wrappers_go(make_model, form):
     state = dict(make_model().state_dict())
-    for prefix in ("transformer.", "_orig_mod.transformer.", "module._orig_mod.transformer."):
-        same(from_nanogpt({f"{prefix}{name}": p for name, p in state.items()}), state)
+    same(to_ours({WRAPPED[form].format(name): p for name, p in state.items()}, "it"), state)
 
 
-def test_unknown_names_are_passed_on_to_be_reported():
-    assert from_nanogpt({"transformer.score.weight": torch.ones(1)}).keys() == {"score.weight"}
+@pytest.mark.parametrize("word", ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
+def test_words_of_wrappers_around_blocks_go(make_model, word):
+    state = dict(make_model().state_dict())
+    wrapped = {re.sub(r"^h\.(\d+)\.", rf"transformer.h.\1.{word}.", name): p for name, p in state.items()}
+    assert wrapped.keys() != state.keys()
+    same(to_ours(wrapped, "it"), state)
+
+
+def test_unknown_names_are_passed_on_to_be_reported(make_model):
+    state = {**make_model().state_dict(), "transformer.score.weight": torch.ones(1)}
+    assert "score.weight" in to_ours(state, "it")
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (
+            lambda s: {f"bert.{name}": p for name, p in s.items()},
+            "its 28 names begin with bert.wte",
+        ),
+        (lambda s: {**s, "wte.weight": torch.ones(())}, "it has no matrix wte.weight"),
+        (lambda s: {**s, 1: torch.ones(1)}, "must hold tensors by name, and one of its names is 1"),
+        (
+            lambda s: {**s, "model.ln_f.bias": torch.ones(1)},
+            "two tensors that are ln_f.bias",
+        ),
+        (lambda s: {**s, "h.0.attn.c_attn.lora_A.default.weight": torch.ones(1)}, r"a LoRA .*merge_and_unload\(\)"),
+    ],
+)
+def test_what_is_no_gpt2_is_refused_by_name(make_model, change, fault):
+    with pytest.raises(UserError, match=fault):
+        to_ours(change(dict(make_model().state_dict())), "it")
 
 
 def test_zero_biases_are_the_same_function(make_model):

@@ -1,0 +1,185 @@
+"""The tokenizer of a Hugging Face folder as one of ours, with the same ids, or the reason why it cannot be."""
+
+from pathlib import Path
+from typing import Any
+
+from groundup.config.errors import UserError
+from groundup.config.io import load_json
+from groundup.config.presets import GPT2_VOCAB
+from groundup.interop.byte_bpe import BytePairs, from_published, published
+from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
+from groundup.tokenizer.bpe import GPT2_PATTERN
+from groundup.tokenizer.char import CharTokenizer
+from groundup.tokenizer.gpt2 import load_gpt2
+
+WHOLE, VOCAB, MERGES, ADDED, SETTINGS = (
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "added_tokens.json",
+    "tokenizer_config.json",
+)
+FILES = (WHOLE, VOCAB, MERGES, ADDED, SETTINGS)
+"""What decides the ids: the tokenizer in one file, or in its older parts."""
+
+
+def read_tokenizer(folder: Path) -> Tokenizer | None:
+    """The tokenizer of a Hugging Face folder; None where there is none.
+
+    Raises:
+        UserError: Ours cannot give the same ids; the message names what stands in the way.
+    """
+    try:
+        if (folder / WHOLE).is_file():
+            values = _object(folder / WHOLE)
+            if (alphabet := _alphabet(values)) is not None:
+                return CharTokenizer(alphabet)
+            pairs = _whole(values, folder)
+        elif (folder / VOCAB).is_file() and (folder / MERGES).is_file():
+            pairs = _parts(folder)
+        elif (folder / VOCAB).is_file():
+            raise UserError(f"there is no {MERGES} beside its {VOCAB}")
+        else:
+            return None
+        return _gpt2(pairs) or from_published(pairs)
+    except UserError as error:
+        raise UserError(
+            f"{folder} has a tokenizer that groundup cannot be: {error}; name one of ours with --tokenizer, if the"
+            " model can speak with it"
+        ) from None
+
+
+def _gpt2(pairs: BytePairs) -> Tokenizer | None:
+    """GPT-2's own tokenizer, which is faster, where these are its ids."""
+    if len(pairs.vocab | pairs.specials) != GPT2_VOCAB or pairs.pattern != GPT2_PATTERN:
+        return None
+    ours = load_gpt2()
+    there = published(ours)
+    same = pairs.vocab | pairs.specials == there.vocab | there.specials and pairs.merges == there.merges
+    return ours if same else None
+
+
+def _alphabet(values: dict[str, Any]) -> list[str] | None:
+    """The symbols of a vocabulary of single characters with the ids 0, 1, 2 and so on; None for any other."""
+    match values:
+        case {"normalizer": None, "model": {"type": "WordLevel", "vocab": dict(words)}}:
+            symbols = sorted(words, key=lambda symbol: str(words[symbol]).zfill(9))
+            if all(len(s) == 1 for s in symbols) and [words[s] for s in symbols] == list(range(len(symbols))):
+                return symbols
+    return None
+
+
+def _whole(values: dict[str, Any], folder: Path) -> BytePairs:
+    """What a tokenizer.json of byte-level BPE decides.
+
+    Raises:
+        UserError: Something else decides, too.
+    """
+    model, added = values.get("model"), values.get("added_tokens")
+    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
+        kind = model.get("type") if isinstance(model, dict) else model
+        raise UserError(f"its model is {kind}, not byte-level BPE")
+    if values.get("normalizer") not in (None, {"type": "Sequence", "normalizers": []}):
+        raise UserError(f"its normalizer {_name(values['normalizer'])} changes text before it is cut into words")
+    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix", "ignore_merges"):
+        if model.get(key):
+            raise UserError(f"its model has {key} {model[key]!r}")
+    try:
+        specials = {token["content"]: token["id"] for token in added or []}
+        vocab = dict(model["vocab"])
+        merges: list[Any] = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
+    except (TypeError, KeyError, ValueError):
+        raise UserError("its added_tokens, vocab and merges cannot be read") from None
+    pattern = _pattern(values.get("pre_tokenizer"))
+    return _checked(BytePairs(vocab, merges, specials, pattern, _end(folder, specials)), folder)
+
+
+def _parts(folder: Path) -> BytePairs:
+    """What vocab.json, merges.txt and added_tokens.json decide together: GPT-2's words, and no special list.
+
+    Raises:
+        UserError: A file cannot be read.
+    """
+    vocab = _object(folder / VOCAB)
+    try:
+        lines = (folder / MERGES).read_text("utf-8").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{MERGES} cannot be read: {error}") from None
+    merges: list[Any] = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+    made = {"".join(pair) for pair in merges}
+    # Of longer tokens that no merge makes, those in brackets are special: <|endoftext|>, [PAD].
+    specials = {t: i for t, i in vocab.items() if len(t) > 2 and t not in made and t[0] + t[-1] in ("<>", "[]")}
+    if (folder / ADDED).is_file():
+        specials |= _object(folder / ADDED)
+    match _object(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}:
+        case {"added_tokens_decoder": dict(listed)}:
+            specials |= {t["content"]: int(i) for i, t in listed.items() if isinstance(t, dict) and "content" in t}
+    return _checked(BytePairs(vocab, merges, specials, GPT2_PATTERN, _end(folder, specials)), folder)
+
+
+def _checked(pairs: BytePairs, folder: Path) -> BytePairs:
+    """The same, when names are text, ids are numbers, and merges are pairs.
+
+    Raises:
+        UserError: They are not, or a space is put before each text.
+    """
+    ids = {**pairs.vocab, **pairs.specials}
+    if not all(isinstance(token, str) and type(i) is int for token, i in ids.items()):
+        raise UserError("its vocabulary must be whole numbers by text")
+    if not all(len(pair) == 2 and all(isinstance(part, str) for part in pair) for pair in pairs.merges):
+        raise UserError("its merges must be pairs of tokens")
+    if (folder / SETTINGS).is_file() and _object(folder / SETTINGS).get("add_prefix_space"):
+        raise UserError(_PREFIX_SPACE)
+    return pairs
+
+
+_PREFIX_SPACE = "it has add_prefix_space, which puts a space before each text, and ours change no text"
+
+
+def _pattern(words: Any) -> str:
+    """The regular expression of a word in a byte-level tokenizer.json.
+
+    Raises:
+        UserError: Words are cut in a way that none can say.
+    """
+    steps = words.get("pretokenizers") if isinstance(words, dict) and words.get("type") == "Sequence" else [words]
+    match steps:
+        case [*_, {"type": "ByteLevel", "add_prefix_space": True}]:
+            raise UserError(_PREFIX_SPACE)
+        case [{"type": "ByteLevel"} as last] if last.get("use_regex", True):
+            return GPT2_PATTERN
+        case [
+            {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated", "invert": False},
+            {"type": "ByteLevel", "use_regex": False},
+        ]:
+            return pattern
+    raise UserError(f"its pre_tokenizer {_name(words)} cuts words in another way than one pattern")
+
+
+def _end(folder: Path, specials: dict[str, int]) -> str | None:
+    """The special token that ends a document: what tokenizer_config.json or config.json says, or GPT-2's own."""
+    token = _object(folder / SETTINGS).get("eos_token") if (folder / SETTINGS).is_file() else None
+    if isinstance(token, dict):
+        token = token.get("content")
+    if token in specials:
+        return str(token)
+    ends = _object(folder / "config.json").get("eos_token_id") if (folder / "config.json").is_file() else None
+    by_id = {i: token for token, i in specials.items()}
+    if isinstance(ends, int) and ends in by_id and END_OF_TEXT not in specials:
+        return by_id[ends]
+    return END_OF_TEXT if END_OF_TEXT in specials else None
+
+
+def _object(path: Path) -> dict[str, Any]:
+    values = load_json(path)
+    if not isinstance(values, dict):
+        raise UserError(f"{path.name} must be an object")
+    return values
+
+
+def _name(part: Any) -> str:
+    """What a part of a tokenizer.json is called; of a sequence, what its parts are."""
+    if not isinstance(part, dict):
+        return repr(part)
+    parts = part.get("pretokenizers") or part.get("normalizers")
+    return f"{part.get('type')} ({', '.join(map(_name, parts))})" if isinstance(parts, list) else str(part.get("type"))

@@ -1,0 +1,142 @@
+"""A file of tensors: nanoGPT's ckpt.pt and what was made like it, Lightning's .ckpt, or a bare state dict."""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from groundup.checkpoint.tensor_file import load_tensors
+from groundup.config.errors import UserError
+from groundup.interop.imported import Foreign, Record, gpt_config, load_pickled, plain_tensors
+from groundup.interop.names import to_ours
+from groundup.interop.read_meta import META, read_meta
+from groundup.tokenizer.char import CharTokenizer
+
+SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
+HEAD_DIM = 64
+"""Of every published GPT-2."""
+GELU = (
+    "nanoGPT computes GELU with erf, groundup and the published GPT-2 with tanh: where the model is of nanoGPT, logits"
+    " differ in the third digit after the point"
+)
+_WEIGHTS = ("model", "state_dict", "model_state_dict", "module", "weights")
+_SETTINGS = ("model_args", "config", "model_config", "hyper_parameters", "hparams", "args", "cfg", "model")
+_SHAPE = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size", "bias", "dropout")
+_BLOCK = re.compile(r"h\.([0-9]{1,6})\.")
+
+
+def read_torch(path: Path, *, n_head: int | None = None) -> Foreign:
+    """Read shape and weights; the optimizer's state is left behind.
+
+    Args:
+        path: The file.
+        n_head: Attention heads, which no tensor tells, where the file does not say.
+
+    Raises:
+        UserError: It holds no GPT-2, or nothing says how many heads it has.
+    """
+    values = load_tensors(path) if path.suffix == ".safetensors" else load_pickled(path)
+    if isinstance(values, Record):
+        raise UserError(f"{path} holds an object of {values.name}, not tensors; save its state_dict()")
+    if not isinstance(values, dict):
+        raise UserError(f"{path} is not a model's weights: it must hold tensors by name")
+    held = next((values[key] for key in _WEIGHTS if isinstance(values.get(key), Mapping)), values)
+    state = to_ours(plain_tensors(held, str(path)), str(path))
+    told = _told(values, path) if held is not values else {}
+    notes = [GELU]
+    if n_head is not None:
+        told["n_head"] = n_head
+    if "n_head" not in told:
+        told["n_head"] = _usual_heads(state["wte.weight"].shape[1], path)
+        notes.append(f"nothing says how many heads it has; {told['n_head']} were taken, --n-head says otherwise")
+    config = gpt_config({**_seen(state, path), **told}, str(path))
+    return Foreign(config, state, _info(values, path), "\n".join(notes), _alphabet(values, path))
+
+
+def _told(values: dict[Any, Any], path: Path) -> dict[str, Any]:
+    """The shape as the file tells it, in a dictionary or in a config object.
+
+    Raises:
+        UserError: nanoGPT's own arguments hold what nanoGPT's models do not have.
+    """
+    arguments = values.get("model_args")
+    if arguments is not None:
+        if not isinstance(arguments, dict) or not all(isinstance(v, int | float) for v in arguments.values()):
+            raise UserError(f"{path} is not a checkpoint of nanoGPT: model_args must hold numbers by name")
+        if unknown := sorted(map(str, arguments.keys() - set(_SHAPE))):
+            raise UserError(f"{path} is not a plain nanoGPT model: model_args has {', '.join(unknown)}")
+    for settings in _settings(values):
+        told = {name: settings[name] for name in _SHAPE if name in settings}
+        if "n_head" in told:
+            return told
+    return {}
+
+
+def _settings(part: Any, depth: int = 3) -> Iterator[dict[Any, Any]]:
+    """The dictionaries and config objects in a checkpoint, outer ones first."""
+    values = vars(part) if isinstance(part, Record) else part
+    if isinstance(values, dict) and depth:
+        yield values
+        for key in _SETTINGS:
+            yield from _settings(values.get(key), depth - 1)
+
+
+def _seen(state: dict[str, Tensor], path: Path) -> dict[str, Any]:
+    """What the tensors themselves say of the shape.
+
+    Raises:
+        UserError: There is no table of positions.
+    """
+    if "wpe.weight" not in state or state["wpe.weight"].dim() != 2:
+        raise UserError(f"{path} is no GPT-2: it has no matrix wpe.weight, so its positions are not learned")
+    blocks = [int(found[1]) for name in state if (found := _BLOCK.match(name))]
+    return {
+        "n_layer": max(blocks, default=-1) + 1,
+        "n_embd": state["wte.weight"].shape[1],
+        "block_size": state["wpe.weight"].shape[0],
+        "vocab_size": state["wte.weight"].shape[0],
+        "bias": "ln_f.bias" in state,
+    }
+
+
+def _usual_heads(n_embd: int, path: Path) -> int:
+    if n_embd % HEAD_DIM:
+        raise UserError(f"nothing in {path} says how many heads its {n_embd} columns are; name them with --n-head")
+    return n_embd // HEAD_DIM
+
+
+def _info(values: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Step and validation loss: numbers, or tensors of one.
+
+    Raises:
+        UserError: One is infinite or NaN.
+    """
+    info = {}
+    for theirs, ours, kind in (
+        ("step", "step", int),
+        ("global_step", "step", int),
+        ("iter_num", "step", int),
+        ("val_loss", "val_loss", float),
+        ("best_val_loss", "val_loss", float),
+    ):
+        value = values.get(theirs)
+        if isinstance(value, Tensor) and value.numel() == 1 and value.device.type == "cpu":
+            value = value.item()
+        if isinstance(value, int | float):
+            if not math.isfinite(value):
+                raise UserError(f"{path}: {theirs} is {value}, not a number")
+            info[ours] = kind(value)
+    return info
+
+
+def _alphabet(values: dict[str, Any], path: Path) -> CharTokenizer | None:
+    """NanoGPT's meta.pkl: beside the checkpoint, or where nanoGPT keeps it."""
+    places = [path.parent / META]
+    settings = values.get("config")
+    name = settings.get("dataset") if isinstance(settings, dict) else None
+    if isinstance(name, str) and Path(name).name == name and name.isprintable():
+        places += [path.parent / name / META, *(at / "data" / name / META for at in path.resolve().parents[:2])]
+    return next((read_meta(place) for place in places if place.is_file()), None)

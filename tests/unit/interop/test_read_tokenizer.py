@@ -1,0 +1,201 @@
+"""Byte-level tokenizers that other programs made: the same ids for the same text, or a reason."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from groundup.checkpoint.model_folder import load_model, save_model
+from groundup.config.errors import UserError
+from groundup.interop.export import export_model
+from groundup.interop.import_model import import_model
+from groundup.interop.read_tokenizer import read_tokenizer
+from groundup.tokenizer.bpe import ByteBPE
+from groundup.tokenizer.io import load_tokenizer, save_tokenizer
+
+tokenizers = pytest.importorskip("tokenizers")
+transformers = pytest.importorskip("transformers")
+
+CORPUS = ["In the beginning was the word, and the word was with the machine: 1999, 2000 and 20000 words.\n" * 20]
+TEXTS = ["In the end 12345678  words\n\n", "naïve café 東京 🇪🇺", "don't we'll I'D", "\x00\x7f\u200b ", " ", "the" * 500]
+ENDS = {"first": ["<s>", "<pad>", "</s>"], "none": [], "one": ["<|endoftext|>"]}
+
+
+def trained(specials, size=330, *, prefix=False, alphabet=True):
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+    made.decoder = tokenizers.decoders.ByteLevel()
+    letters = tokenizers.pre_tokenizers.ByteLevel.alphabet() if alphabet else []
+    options = {"vocab_size": size, "special_tokens": specials, "initial_alphabet": letters, "show_progress": False}
+    made.train_from_iterator(CORPUS, tokenizers.trainers.BpeTrainer(**options))
+    return made
+
+
+def folder_of(made, folder, **settings):
+    transformers.PreTrainedTokenizerFast(tokenizer_object=made, **settings).save_pretrained(folder)
+    return folder
+
+
+def assert_same_ids(ours, theirs, texts=TEXTS):
+    for text in texts:
+        ids = theirs.encode(text, add_special_tokens=False)
+        assert ours.encode(text) == getattr(ids, "ids", ids)
+        assert ours.decode(ours.encode(text)) == text
+
+
+@pytest.mark.parametrize("specials", ENDS)
+def test_a_tokenizer_that_was_trained_elsewhere(tmp_path, specials):
+    made = trained(ENDS[specials])
+    ours = read_tokenizer(folder_of(made, tmp_path))
+    assert_same_ids(ours, made)
+    assert ours.vocab_size == made.get_vocab_size()
+    assert ours.decode([made.token_to_id("Ġthe")]) == " the"
+    for token in ENDS[specials]:
+        assert ours.encode(f"a{token}b", allow_special=True) == made.encode(f"a{token}b").ids
+    assert ours.eot_id == (0 if specials == "one" else None)
+
+
+def test_the_end_of_a_document_is_what_its_settings_say(tmp_path):
+    ours = read_tokenizer(folder_of(trained(ENDS["first"]), tmp_path, eos_token="</s>"))
+    assert ours.eot_id == 2
+    save_tokenizer(ours, tmp_path / "ours.json")
+    again = load_tokenizer(tmp_path / "ours.json")
+    assert (again.eot_id, again.fingerprint) == (2, ours.fingerprint)
+    assert_same_ids(again, trained(ENDS["first"]))
+
+
+def test_vocab_and_merges_alone(tmp_path):
+    made = trained(["<|endoftext|>"])
+    made.model.save(str(tmp_path))
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"[PAD]": made.get_vocab_size()}))
+    ours = read_tokenizer(tmp_path)
+    assert_same_ids(ours, made)
+    assert (ours.eot_id, ours.vocab_size) == (0, made.get_vocab_size() + 1)
+    assert ours.encode("[PAD]", allow_special=True) == [made.get_vocab_size()]
+
+
+def test_bytes_that_the_vocabulary_lacks_are_an_error_not_a_gap(tmp_path):
+    made = trained([], alphabet=False)
+    ours = read_tokenizer(folder_of(made, tmp_path))
+    assert_same_ids(ours, made, ["In the machine"])
+    assert made.encode("Z").ids == []
+    with pytest.raises(UserError, match="the vocabulary lacks a byte of 'Z'"):
+        ours.encode("Z")
+
+
+def test_merges_that_make_the_same_token(tmp_path):
+    """abc is a+bc and ab+c; a long word takes the same way."""
+    made = trained([])
+    values = json.loads(made.to_str())
+    byte = {token: i for token, i in values["model"]["vocab"].items() if len(token) == 1}
+    vocab = {**byte, "bc": 256, "abc": 257, "ab": 258, "abcd": 259}
+    merges = [["b", "c"], ["a", "bc"], ["a", "b"], ["abc", "d"], ["ab", "c"]]
+    values["model"] |= {"vocab": vocab, "merges": merges}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(values))
+    theirs = tokenizers.Tokenizer.from_str(json.dumps(values))
+    ours = read_tokenizer(tmp_path)
+    assert_same_ids(ours, theirs, ["abcd", "abc ab bcd", "abab", "abcdab" * 400])
+
+
+def test_import_use_and_export_of_a_model_with_its_own_tokenizer(tmp_path, make_hf, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = trained(ENDS["first"])
+    folder_of(made, "theirs", eos_token="</s>")
+    theirs = make_hf(vocab_size=made.get_vocab_size(), eos_token_id=2)
+    theirs.save_pretrained("theirs")
+    import_model("theirs", Path("ours"))
+    loaded = load_model(Path("ours"))
+    idx = torch.tensor([loaded.tokenizer.encode("In the beginning")])
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.model(idx), theirs(idx).logits, atol=1e-5, rtol=1e-4)
+    export_model(Path("ours"), Path("again"), "hf")
+    again = transformers.AutoTokenizer.from_pretrained("again")
+    assert_same_ids(loaded.tokenizer, again)
+    assert (again.eos_token_id, len(again)) == (2, made.get_vocab_size())
+    assert again("<s>a</s>").input_ids == made.encode("<s>a</s>").ids
+
+
+@pytest.mark.parametrize("pad", [None, 64])
+def test_tokens_that_a_fine_tune_added(tmp_path, make_hf, monkeypatch, pad):
+    """[PAD] and the words of a chat, with and without rows that pad the embedding."""
+    monkeypatch.chdir(tmp_path)
+    made = trained(["<|endoftext|>"])
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|endoftext|>")
+    model = make_hf(vocab_size=len(theirs))
+    theirs.add_special_tokens({"pad_token": "[PAD]", "additional_special_tokens": ["<|user|>", "<|bot|>"]})
+    model.resize_token_embeddings(len(theirs), pad_to_multiple_of=pad, mean_resizing=False)
+    model.save_pretrained("theirs")
+    theirs.save_pretrained("theirs")
+    foreign = import_model("theirs", Path("ours"))
+    loaded = load_model(Path("ours"))
+    assert loaded.config.vocab_size == len(theirs) == made.get_vocab_size() + 3
+    text = "<|user|>the word<|bot|>[PAD]"
+    ids = theirs(text).input_ids
+    assert loaded.tokenizer.encode(text, allow_special=True) == ids
+    with torch.no_grad():
+        wanted = model(torch.tensor([ids])).logits[..., : len(theirs)]
+        torch.testing.assert_close(loaded.model(torch.tensor([ids])), wanted, atol=1e-5, rtol=1e-4)
+    assert ("rows that pad" in foreign.note) == (pad is not None)
+
+
+REFUSED = {
+    "add_prefix_space": ({"pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": True}}, "it has add_prefix_space"),
+    "a normalizer": ({"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}]}}, r"Sequence \(NFC\)"),
+    "another cut": ({"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Digits"}]}}, r"\(Digits\)"),
+    "another model": ({"model": {"type": "Unigram"}}, "its model is Unigram"),
+    "whole words first": ({"ignore_merges": True}, "its model has ignore_merges True"),
+    "dropout": ({"dropout": 0.1}, "its model has dropout 0.1"),
+    "ids as text": ({"vocab": {"a": "0"}}, "must be whole numbers by text"),
+    "merges of three": ({"merges": [["a", "b", "c"]]}, "its merges must be pairs"),
+    "merges of lists": ({"merges": [[["a"], ["b"]]]}, "its merges must be pairs"),
+    "a hole": ({"vocab": {"a": 0, "b": 2}, "merges": []}, "no token has id 1"),
+    "two of one id": ({"vocab": {"a": 0, "b": 0}, "merges": []}, "id 0 stands for"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_ours_cannot_be_is_refused_by_name(tmp_path, case):
+    change, fault = REFUSED[case]
+    values = json.loads(trained([]).to_str())
+    (values if change.keys() <= values.keys() else values["model"]).update(change)
+    (tmp_path / "tokenizer.json").write_text(json.dumps(values))
+    with pytest.raises(UserError, match=f"has a tokenizer that groundup cannot be: .*{fault}") as error:
+        read_tokenizer(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_a_prefix_space_of_the_settings(tmp_path):
+    folder_of(trained([]), tmp_path)
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "add_prefix_space": True}))
+    with pytest.raises(UserError, match="it has add_prefix_space"):
+        read_tokenizer(tmp_path)
+
+
+def test_a_token_that_pads_and_is_a_word_too(tmp_path):
+    made = trained([])
+    made.add_special_tokens(["!"])
+    (tmp_path / "tokenizer.json").write_text(made.to_str())
+    ours = read_tokenizer(tmp_path)
+    assert ours.encode("the word!") == made.encode("the word!").ids
+    assert ours.vocab_size == made.get_vocab_size()
+
+
+def test_a_folder_of_transformers_names_the_tokenizer_of_a_bare_file(tmp_path, make_model, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = trained(ENDS["one"])
+    folder_of(made, "theirs")
+    torch.save(make_model(vocab_size=made.get_vocab_size()).state_dict(), "state.pt")
+    import_model("state.pt", Path("ours"), tokenizer="theirs", n_head=2)
+    assert_same_ids(load_model(Path("ours")).tokenizer, made)
+
+
+def test_ids_in_any_order_survive_a_model_folder(tmp_path, make_model):
+    ours = ByteBPE([(108, 108), (104, 101)], ids=[*range(3, 259), 0, 2, 1])
+    save_model(tmp_path / "m", make_model(vocab_size=259), ours, {})
+    again = load_model(tmp_path / "m").tokenizer
+    assert again.encode("hell") == ours.encode("hell") == [2, 0]
+    assert again.eot_id == 1
+    shutil.rmtree(tmp_path / "m")

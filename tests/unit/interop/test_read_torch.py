@@ -1,0 +1,220 @@
+"""Files of tensors as people save them, with the weights of a model of ours inside."""
+
+import argparse
+import contextlib
+import dataclasses
+import pickle
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from groundup.checkpoint.model_folder import load_model
+from groundup.config.errors import UserError
+from groundup.interop.import_model import import_model
+from groundup.interop.read_meta import read_meta
+from groundup.tokenizer.io import save_tokenizer
+
+SHAPE = {"n_layer": 2, "n_head": 4, "n_embd": 16, "block_size": 32, "vocab_size": 27}
+
+
+@dataclasses.dataclass
+class NetConfig:
+    n_layer: int = 2
+    n_head: int = 4
+    n_embd: int = 16
+    block_size: int = 32
+    vocab_size: int = 27
+
+
+class Slotted:
+    __slots__ = tuple(SHAPE)
+
+    def __init__(self):
+        for name, value in SHAPE.items():
+            setattr(self, name, value)
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, letters):
+    monkeypatch.chdir(tmp_path)
+    save_tokenizer(letters, tmp_path / "letters.json")
+    return tmp_path
+
+
+@pytest.fixture
+def model(make_model):
+    return make_model(n_head=4)
+
+
+def bring(file, **options):
+    import_model(file, Path("ours"), **{"tokenizer": "letters.json", **options})
+    return load_model(Path("ours"))
+
+
+def state_of(model, form="{}"):
+    return {form.format(name): p.clone() for name, p in model.state_dict().items()}
+
+
+CHECKPOINTS = {
+    "nanoGPT": lambda m: {"model": state_of(m, "_orig_mod.transformer.{}"), "model_args": {**SHAPE, "bias": True}},
+    "a dataclass": lambda m: {"model": state_of(m, "transformer.{}"), "config": NetConfig(), "step": 3},
+    "a class with slots": lambda m: {"model": state_of(m), "config": Slotted()},
+    "a namespace": lambda m: {"model_state_dict": state_of(m), "args": argparse.Namespace(lr=1e-3, **SHAPE)},
+    "a path": lambda m: {"model": state_of(m), "config": SHAPE, "out": Path("out")},
+    "Lightning": lambda m: {"state_dict": state_of(m, "model.{}"), "hyper_parameters": {"lr": 1e-3, **SHAPE}},
+    "Lightning with a config": lambda m: {
+        "state_dict": state_of(m, "model.transformer.{}"),
+        "hyper_parameters": {"config": NetConfig()},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", CHECKPOINTS)
+def test_checkpoints_that_tell_their_shape(place, model, kind):
+    torch.save(CHECKPOINTS[kind](model), "ckpt.pt")
+    loaded = bring("ckpt.pt")
+    assert loaded.config == model.config
+    for name, p in model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], p)
+
+
+@pytest.mark.parametrize("file", ["state.pt", "state.pth", "state.ckpt", "pytorch_model.bin", "model.safetensors"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_bare_state_dict(place, make_model, file, bias):
+    model = make_model(n_head=4, bias=bias)
+    (save_file if file.endswith("safetensors") else torch.save)(state_of(model, "transformer.{}"), file)
+    with pytest.raises(UserError, match=r"nothing in .* says how many heads its 16 columns are; .* --n-head"):
+        bring(file)
+    loaded = bring(file, n_head=4)
+    assert loaded.config == model.config
+    for name, p in model.state_dict().items():
+        assert torch.equal(loaded.model.state_dict()[name], p)
+
+
+def test_the_usual_heads_are_taken_and_told(place, make_model):
+    model = make_model(n_head=2, n_embd=128)
+    torch.save(state_of(model), "state.pt")
+    foreign = import_model("state.pt", Path("ours"), tokenizer="letters.json")
+    assert foreign.config == model.config
+    assert "how many heads it has; 2 were taken" in foreign.note
+
+
+def test_a_bare_state_dict_of_transformers(place, make_hf):
+    theirs = make_hf()
+    torch.save(theirs.state_dict(), "state.bin")
+    idx = torch.randint(27, (2, 32))
+    with torch.no_grad():
+        torch.testing.assert_close(bring("state.bin", n_head=2).model(idx), theirs(idx).logits, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.fault(
+    "B8", "a .pt whose parts are deflated, or overlap, to fill the memory", "refused before it is unpacked"
+)
+def test_a_compressed_file_is_refused(place, model):
+    torch.save(state_of(model), "state.pt")
+    with zipfile.ZipFile("state.pt") as there, zipfile.ZipFile("small.pt", "w", zipfile.ZIP_DEFLATED) as file:
+        for name in there.namelist():
+            file.writestr(name, there.read(name))
+    with pytest.raises(UserError, match=r"small.pt is compressed, which PyTorch's own files never are"):
+        bring("small.pt", n_head=4)
+
+
+ODD = {
+    "sparse": lambda: torch.eye(32, 16).to_sparse(),
+    "on meta": lambda: torch.empty(32, 16, device="meta"),
+    "negative by a bit": lambda: torch._neg_view(torch.ones(32, 16)),
+    "conjugate by a bit": lambda: torch.ones(32, 16, dtype=torch.complex64).conj(),
+    "wide": lambda: torch.ones(1).expand(10**6, 16),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_odd_tensors_are_refused_by_name(place, model, kind):
+    torch.save({**state_of(model), "wpe.weight": ODD[kind]()}, "state.pt")
+    with pytest.raises(UserError, match=r"state.pt: 'wpe.weight' is"):
+        bring("state.pt", n_head=4)
+
+
+def test_a_model_that_was_saved_whole(place, model):
+    torch.save(model, "whole.pt")
+    with pytest.raises(UserError, match=r"save its (model's )?state_dict\(\)"):
+        bring("whole.pt")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), torch.tensor(float("nan"))])
+def test_a_step_that_is_no_number(place, model, value):
+    torch.save({**CHECKPOINTS["nanoGPT"](model), "iter_num": value}, "ckpt.pt")
+    with pytest.raises(UserError, match=r"ckpt.pt: iter_num is (nan|inf), not a number"):
+        bring("ckpt.pt")
+
+
+def test_a_shape_beyond_the_tensors_is_refused_before_it_is_built(place, model):
+    checkpoint = CHECKPOINTS["nanoGPT"](model)
+    torch.save({**checkpoint, "model_args": {**SHAPE, "n_embd": 1_000_000}}, "ckpt.pt")
+    with pytest.raises(UserError, match=r"ckpt.pt does not fit its config: [0-9,]+ parameters cannot be in"):
+        bring("ckpt.pt")
+
+
+def meta(symbols, **more):
+    itos = dict(enumerate(symbols))
+    return {"vocab_size": len(symbols), "itos": itos, "stoi": {s: i for i, s in itos.items()}, **more}
+
+
+@pytest.mark.parametrize("where", ["out", "data/poems", "../data/poems"])
+def test_the_alphabet_of_a_character_model_of_nanogpt(place, model, letters, where):
+    Path("out").mkdir()
+    folder = Path("out") / where if where.startswith("..") else Path(where)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "meta.pkl").write_bytes(pickle.dumps(meta(letters.symbols)))
+    torch.save({**CHECKPOINTS["nanoGPT"](model), "config": {"dataset": "poems"}}, "out/ckpt.pt")
+    assert bring("out/ckpt.pt", tokenizer=None).tokenizer.fingerprint == letters.fingerprint
+
+
+def test_the_alphabet_by_its_path(place, model, letters):
+    Path("letters.pkl").write_bytes(pickle.dumps(meta(letters.symbols)))
+    torch.save(CHECKPOINTS["nanoGPT"](model), "ckpt.pt")
+    assert bring("ckpt.pt", tokenizer="letters.pkl").tokenizer.fingerprint == letters.fingerprint
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    symbols=st.lists(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=400, unique=True),
+    protocol=st.integers(2, 5),
+)
+def test_any_alphabet_is_read_as_pickle_reads_it(tmp_path_factory, symbols, protocol):
+    path = tmp_path_factory.mktemp("meta") / "meta.pkl"
+    path.write_bytes(pickle.dumps(meta(symbols), protocol))
+    assert read_meta(path).symbols == symbols
+
+
+class Canary:
+    def __reduce__(self):
+        return (open, ("canary", "w"))
+
+
+def test_code_in_an_alphabet_never_runs(place):
+    Path("meta.pkl").write_bytes(pickle.dumps(meta("ab", more=Canary())))
+    with pytest.raises(UserError, match="only text, numbers and dictionaries are read"):
+        read_meta(Path("meta.pkl"))
+    assert not Path("canary").exists()
+
+
+@settings(deadline=None, max_examples=200)
+@given(data=st.binary(max_size=200) | st.integers(0, 10**9).map(lambda n: _cut(n)))
+def test_a_damaged_alphabet_makes_no_other_error(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("meta") / "meta.pkl"
+    path.write_bytes(data)
+    with contextlib.suppress(UserError):
+        read_meta(path)
+
+
+def _cut(n):
+    """The pickle of an alphabet with one byte changed."""
+    data = bytearray(pickle.dumps(meta("abc")))
+    data[n % len(data)] = n // len(data) % 256
+    return bytes(data)
