@@ -57,20 +57,55 @@ def test_nothing_is_pickled_or_evaluated(path):
                 assert allowed is None, f"line {node.lineno}"
 
 
+def rebound(source):
+    """Lines that rebind a global: by `global`, or as an attribute of something that was imported.
+
+    Options of a library are what its attributes are for (`torch.backends...`); ours have arguments.
+    """
+    tree, lines = ast.parse(source), []
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    imported = {(alias.asname or alias.name).split(".")[0] for node in imports for alias in node.names}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Global):
+            lines.append(node.lineno)
+        targets = node.targets if isinstance(node, ast.Assign | ast.Delete) else [getattr(node, "target", None)]
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("setattr", "delattr"):
+            targets = [ast.Attribute(node.args[0], "", ast.Store(), lineno=node.lineno)]
+        elif not isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign | ast.Delete):
+            continue
+        for target in [inner for each in targets for inner in ast.walk(each) if isinstance(inner, ast.Attribute)]:
+            root = target.value
+            while isinstance(root, ast.Attribute):
+                root = root.value
+            library = ast.unparse(target.value).startswith("torch.backends")
+            if isinstance(target.ctx, ast.Store | ast.Del) and isinstance(root, ast.Name) and not library:
+                lines += [target.lineno] if root.id in imported else []
+    return lines
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=relative)
 def test_no_global_state_is_rebound(path):
-    assert not [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Global)]
+    assert not rebound(path.read_text())
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=relative)
-def test_the_model_has_one_door(path):
-    """Nobody asks which class a model is, and nobody replaces functions of PyTorch behind its back."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance" and "interop" not in path.parts:
-            classes = {n.id for n in ast.walk(node.args[1]) if isinstance(n, ast.Name)}
-            assert not classes & {"GPT", "Modern"}, f"line {node.lineno}"
-        if isinstance(node, ast.ImportFrom | ast.Import):
-            assert "TorchFunctionMode" not in {alias.name for alias in node.names}, f"line {node.lineno}"
+@pytest.mark.parametrize(
+    "line",
+    [
+        "global x",
+        "loader.LIMIT = 3",
+        "loader.LIMIT += 3",
+        "loader.inner.LIMIT = 3",
+        "Loader.limit: int = 3",
+        "a, loader.LIMIT = 1, 2",
+        "del loader.LIMIT",
+        "setattr(loader, 'LIMIT', 3)",
+        "np.random.x = 3",
+    ],
+)
+def test_rebinding_is_seen(line):
+    head = "import numpy as np\nfrom data import loader, Loader\nimport torch\ndef f(self, x):\n    "
+    assert rebound(head + line)
+    assert not rebound(head + "self.limit = loader.LIMIT\n    x.y = 3\n    torch.backends.cuda.x = 1")
 
 
 def test_gpt2_is_one_page():

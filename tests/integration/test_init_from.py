@@ -144,3 +144,47 @@ def test_lora_resumes_bit_for_bit(place, optimizer):
 def test_lora_needs_a_model(place, capsys):
     assert start("run", "--lora.rank=4") == 2
     assert "name one with --init-from" in capsys.readouterr().err
+
+
+HARMFUL = ["--optim.lr=0.3", "--optim.min-lr=0.3", "--eval.every=4", "--checkpoint.every=4", "--max-steps=8"]
+
+
+def measured(name: str, capsys) -> float:
+    capsys.readouterr()
+    assert main(["eval", f"runs/{name}"]) == 0
+    return float(capsys.readouterr().out.split("loss ")[1].split()[0])
+
+
+@pytest.mark.fault(
+    "E14",
+    "fine-tuning only makes the model worse",
+    "model/ is the model of the start, under its own loss; one line says so",
+)
+def test_the_model_of_the_start_may_stay_the_best(place, capsys):
+    assert start("first", "--max-steps=40", "--optim.lr=0.01", "--optim.min-lr=0.001") == 0
+    assert start("worse", "--init-from=runs/first", *HARMFUL) == 0
+    assert "warning: no step reached a lower validation loss" in capsys.readouterr().out
+    first, worse = (load_model(Path("runs") / name) for name in ("first", "worse"))
+    assert worse.info["step"] == 0
+    assert worse.info["val_loss"] == pytest.approx(measured("worse", capsys), abs=1e-4)
+    torch.testing.assert_close(worse.model.state_dict(), first.model.state_dict())
+
+    # A run that is killed before its next checkpoint goes on from the start, and ends the same.
+    for later in Path("runs/worse/checkpoints").glob("step-*[48]"):
+        shutil.rmtree(later)
+    assert main(["train", "--resume", "runs/worse"]) == 0
+    assert "resumed at step 0 " in capsys.readouterr().out
+    assert load_model(Path("runs/worse")).info == worse.info
+
+
+@pytest.mark.fault(
+    "E14", "training from random weights only makes them worse", "model/ is labeled with the loss its weights have"
+)
+def test_a_label_is_that_of_its_weights(place, capsys):
+    assert start("lost", *HARMFUL, "--optim.lr=3", "--optim.min-lr=3", "--model.n-layer=1") == 0
+    said = capsys.readouterr().out
+    info = load_model(Path("runs/lost")).info
+    assert info["step"] in (4, 8)
+    assert f"of step 0; model/ has the weights of step {info['step']}." in " ".join(said.split())
+    assert info["val_loss"] == pytest.approx(measured("lost", capsys), rel=1e-4)
+    assert f"{info['val_loss']:.4f} at step {info['step']}" in Path("runs/lost/report.html").read_text()

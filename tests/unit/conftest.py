@@ -72,7 +72,7 @@ def random_texts() -> Callable[..., list[list[str]]]:
 def separated(monkeypatch) -> Separated:
     """A tokenizer with a separator; preparations in this process find it again."""
     tokenizer = Separated([*ALPHABET, "\x1f"])
-    monkeypatch.setattr(work, "_load_once", lambda path, fingerprint: tokenizer)
+    monkeypatch.setattr(work, "_load_once", lambda path, fingerprint, engine: tokenizer)
     return tokenizer
 
 

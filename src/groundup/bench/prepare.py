@@ -28,8 +28,7 @@ from groundup.config.data import ShardConfig
 from groundup.config.errors import UserError
 from groundup.corpora.local_files import LocalFiles
 from groundup.corpora.shakespeare import Shakespeare
-from groundup.prepare import work
-from groundup.prepare.executors import Call, run_processes
+from groundup.prepare.executors import run_processes
 from groundup.prepare.prepare import prepare
 from groundup.tokenizer.gpt2 import GPT2Tokenizer, load_gpt2
 from groundup.tokenizer.gpt2_engines import EngineName
@@ -177,21 +176,18 @@ def _timed(pipe: Connection, contestant: Callable[[Path, Options], int], texts: 
 
 
 def _ours(texts: Path, options: Options, engine: EngineName = "tiktoken") -> int:
-    def execute(function: Callable[..., Any], calls: Any) -> Iterator[Any]:
-        return run_processes(options.workers)(functools.partial(_with_engine, engine, function), calls)
-
     with tempfile.TemporaryDirectory() as folder:
-        tokenizer = load_gpt2(engine="tiktoken")
+        tokenizer = load_gpt2(engine=engine)
         layout = ShardConfig(shard_tokens=SHARD_TOKENS)
-        index = prepare(LocalFiles(str(texts)), tokenizer, Path(folder), layout, executor=execute)
+        index = prepare(
+            LocalFiles(str(texts)),
+            tokenizer,
+            Path(folder),
+            layout,
+            executor=run_processes(options.workers),
+        )
     assert index is not None
     return sum(info.n_tokens for info in index.shards)
-
-
-def _with_engine(engine: EngineName, function: Callable[..., Any], *arguments: Call) -> Any:
-    """Make a call with this engine: a saved tokenizer names none, for its ids are the same with all."""
-    work._load_once = lambda path, fingerprint: _tokenizer(engine)  # type: ignore[assignment]
-    return function(*arguments)
 
 
 @functools.cache

@@ -148,7 +148,7 @@ class _Team:
             self._others.append(
                 subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, bufsize=0)
             )
-        os.environ |= {**address, **size, "RANK": "0", "LOCAL_RANK": "0"}
+        os.environ.update({**address, **size, "RANK": "0", "LOCAL_RANK": "0"})
         self._open = contextlib.ExitStack()
         self._trainer = _trainer(options, self._open.enter_context(joined(CPU, timeout=TIMEOUT)))
 

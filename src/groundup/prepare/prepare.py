@@ -31,7 +31,16 @@ from groundup.files.atomic import write_file
 from groundup.files.layout import INDEX, TOKENIZER
 from groundup.prepare.executors import Executor, run_here
 from groundup.prepare.plan import bytes_per_id, plan_shards
-from groundup.prepare.work import PartFailed, PartResult, ShardPlan, Work, assemble_shard, find_shard, tokenize_part
+from groundup.prepare.work import (
+    PartFailed,
+    PartResult,
+    ShardPlan,
+    Work,
+    assemble_shard,
+    engine_of,
+    find_shard,
+    tokenize_part,
+)
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import tokenizer_json
 
@@ -94,6 +103,7 @@ def prepare(
         eot_id=tokenizer.eot_id,
         fingerprint=tokenizer.fingerprint,
         hash_fraction=layout.val_fraction if layout.val_rule == "hash" else 0.0,
+        engine=engine_of(tokenizer),
     )
     _claim(work.folder, settings, tokenizer)
     with _locked(work.folder / f"task-{index}-of-{count}.lock"):

@@ -26,6 +26,8 @@ from groundup.data.shards import HEADER_BYTES, ShardHeader, id_dtype
 from groundup.files.atomic import atomic_stream, sha256_file, write_file
 from groundup.files.layout import TOKENIZER
 from groundup.tokenizer.base import Tokenizer
+from groundup.tokenizer.gpt2 import GPT2Tokenizer, load_gpt2
+from groundup.tokenizer.gpt2_engines import EngineName
 from groundup.tokenizer.io import load_tokenizer
 
 COPY_TOKENS = 1 << 20
@@ -72,6 +74,8 @@ class Work:
     """Of the tokenizer."""
     hash_fraction: float
     """Share of documents that their hash puts into validation; 0 leaves unlabeled documents to training."""
+    engine: EngineName = "auto"
+    """What GPT-2's tokenizer encodes with, in every worker; the ids are the same."""
 
     @property
     def dtype(self) -> np.dtype[np.unsignedinteger]:
@@ -80,7 +84,7 @@ class Work:
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer, loaded once in every process."""
-        return _load_once(self.folder / TOKENIZER, self.fingerprint)
+        return _load_once(self.folder / TOKENIZER, self.fingerprint, self.engine)
 
     def part_file(self, number: int, split: SplitName) -> Path:
         """Raw ids of one part."""
@@ -101,9 +105,16 @@ class Work:
         return result
 
 
+def engine_of(tokenizer: Tokenizer) -> EngineName:
+    """What a tokenizer encodes with; a saved one does not say."""
+    return tokenizer.engine if isinstance(tokenizer, GPT2Tokenizer) else "auto"
+
+
 @functools.lru_cache(maxsize=1)
-def _load_once(path: Path, fingerprint: str) -> Tokenizer:
+def _load_once(path: Path, fingerprint: str, engine: EngineName) -> Tokenizer:
     tokenizer = load_tokenizer(path)
+    if engine != "auto" and isinstance(tokenizer, GPT2Tokenizer):
+        tokenizer = load_gpt2(engine=engine)
     if tokenizer.fingerprint != fingerprint:
         raise UserError(f"{path} is not the tokenizer that this preparation began with; remove {path.parent}")
     return tokenizer

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from groundup.config.errors import UserError
-from groundup.runtime.measure import synchronize
+from groundup.runtime.measure import seconds
 
 COMPILE_SECONDS = 60.0
 """A compilation takes about this long on a CPU; `auto` does not try when all steps together could not save it."""
@@ -58,7 +58,7 @@ def maybe_compile(
         return Choice(module, compiled=False)
     usual = 0.0
     if mode == "auto":
-        usual = _seconds(lambda: run(module), device)
+        usual = _fastest(lambda: run(module), device)
         if n_runs * usual * BEST_GAIN < COMPILE_SECONDS:
             return Choice(module, compiled=False)
     say("trying torch.compile, which may take minutes (--runtime.compile off does without)")
@@ -74,7 +74,7 @@ def maybe_compile(
     if mode == "on":
         return Choice(compiled, compiled=True)
     cost = time.perf_counter() - start
-    faster = _seconds(lambda: run(compiled), device)
+    faster = _fastest(lambda: run(compiled), device)
     if n_runs * (usual - faster) <= cost:
         return Choice(
             module,
@@ -88,12 +88,6 @@ def maybe_compile(
     )
 
 
-def _seconds(call: Callable[[], None], device: torch.device) -> float:
-    """The fastest of three calls after one to warm up."""
-    times = []
-    for _ in range(4):
-        start = time.perf_counter()
-        call()
-        synchronize(device)
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
+def _fastest(call: Callable[[], None], device: torch.device) -> float:
+    """Seconds of the fastest of three calls after one to warm up."""
+    return min([seconds(call, device) for _ in range(4)][1:])

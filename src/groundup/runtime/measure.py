@@ -40,19 +40,22 @@ def gemm(device: torch.device, precision: str) -> Callable[[], None]:
     def multiply_by_onednn() -> None:
         onednn_product(a, turned)
 
-    return min((multiply, multiply_by_onednn), key=lambda call: min(_seconds(call) for _ in range(4)))
+    return min((multiply, multiply_by_onednn), key=lambda call: min(seconds(call) for _ in range(4)))
 
 
-def _seconds(call: Callable[[], None]) -> float:
+def seconds(call: Callable[[], object], device: torch.device | None = None) -> float:
+    """Wall time of a call, to the end of what it has given a device to do."""
     start = time.perf_counter()
     call()
+    if device is not None:
+        synchronize(device)
     return time.perf_counter() - start
 
 
 def gemm_rate(device: torch.device, precision: str) -> float:
     """FLOP/s of a matrix product: the median of seven."""
     multiply = gemm(device, precision)
-    times = [_seconds(multiply) for _ in range(9)]
+    times = [seconds(multiply) for _ in range(9)]
     return 2 * math.prod(GEMM_SHAPE) / statistics.median(times[2:])
 
 
@@ -62,7 +65,7 @@ def gemm_speedup(device: torch.device, precision: str, over: str) -> float:
     The median of seven turns, in each of which both have one: what else the machine does slows both down.
     """
     fast, slow = gemm(device, precision), gemm(device, over)
-    ratios = [_seconds(slow) / _seconds(fast) for _ in range(9)]
+    ratios = [seconds(slow) / seconds(fast) for _ in range(9)]
     return statistics.median(ratios[2:])
 
 
@@ -70,12 +73,7 @@ def copy_bandwidth(device: torch.device, *, megabytes: int = 256) -> float:
     """Bytes read plus bytes written per second by a large copy. The median of five."""
     source = torch.ones(megabytes << 18, dtype=torch.float32, device=device)
     target = torch.empty_like(source)
-    times = []
-    for _ in range(6):
-        start = time.perf_counter()
-        target.copy_(source)
-        synchronize(device)
-        times.append(time.perf_counter() - start)
+    times = [seconds(lambda: target.copy_(source), device) for _ in range(6)]
     return 2 * (megabytes << 20) / statistics.median(times[1:])
 
 

@@ -36,7 +36,7 @@ class GPT2Tokenizer:
         self._tokens.append(END_OF_TEXT.encode())
 
     @property
-    def engine(self) -> str:
+    def engine(self) -> EngineName:
         """The library that encodes: tiktoken or gigatoken."""
         return self._engine.name
 

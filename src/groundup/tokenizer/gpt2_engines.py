@@ -30,7 +30,7 @@ PROBE = (
 class Engine(Protocol):
     """Text to ids."""
 
-    name: str
+    name: EngineName
 
     def encode(self, text: str, data: bytes) -> NDArray[np.uint32]:
         """The ids of a text; `data` is the same as UTF-8."""
@@ -57,7 +57,7 @@ def make_engine(name: EngineName, vocabulary: Vocabulary) -> Engine:
 class Tiktoken:
     """OpenAI's library."""
 
-    name = "tiktoken"
+    name: EngineName = "tiktoken"
 
     LONG_SPACE = 100_000
     """White space from this length on is cut out: its engine gives up on a million characters of it."""
@@ -97,7 +97,7 @@ class Tiktoken:
 class Gigatoken:
     """A library with vector instructions. It is given no special tokens, for it would see them in any text."""
 
-    name = "gigatoken"
+    name: EngineName = "gigatoken"
 
     FRESH_BYTES = 1 << 28
     """It remembers every word for ever, some 100 bytes each; after this much text it starts anew."""

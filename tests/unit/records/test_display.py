@@ -5,7 +5,7 @@ import pytest
 from rich.console import Console
 
 from groundup.records import display as module
-from groundup.records.display import Display, clock, quantity
+from groundup.records.display import Display, clock, quantity, say
 
 
 @pytest.mark.parametrize(
@@ -86,3 +86,10 @@ def test_a_terminal_gets_a_live_line_and_no_plain_ones(clock_hand):
     assert "step 30/100" in printed
     assert "loss 1.500 · 12.3k tokens/s · MFU 42% · 1:05 left" in printed
     assert "step 30/100 · loss" not in printed
+
+
+def test_a_path_is_neither_markup_nor_a_command_to_the_terminal():
+    out = io.StringIO()
+    console = Console(file=out, soft_wrap=True, force_terminal=True, color_system=None)
+    say(console, "runs/[/y] [bold]x :smile: \x1b[2J\u202e")
+    assert out.getvalue() == "runs/[/y] [bold]x :smile: \\x1b[2J\\u202e\n"
