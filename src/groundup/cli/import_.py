@@ -15,13 +15,11 @@ class Options:
     """Turn a GPT-2 of another program into a model folder, which generate, train --init-from and export take."""
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
-    """hf:gpt2[-medium|-large|-xl], hf:OWNER/NAME, a folder of transformers, a file of tensors (nanoGPT's ckpt.pt, ...)
-    or llm.c's .bin."""
+    """hf:gpt2[-medium|-large|-xl], hf:OWNER/NAME, a folder of transformers, a file of tensors, or llm.c's .bin."""
     out: Annotated[Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="[OUT]")] = None
     """The folder to make; models/NAME if not given."""
     tokenizer: str | None = None
-    """gpt2, or the path of a tokenizer.json, a folder of transformers or nanoGPT's meta.pkl, where the model comes
-    without one."""
+    """Where the model has none: gpt2, or a path of a tokenizer.json, transformers' folder or nanoGPT's meta.pkl."""
     n_head: int | None = None
     """Attention heads, where a file of tensors does not say."""
 

@@ -55,15 +55,15 @@ def main(argv: Sequence[str]) -> int:
     request = read_request(list(argv))
     from rich.console import Console
 
-    from groundup.records.output import PatientStream
-
-    console = Console(file=cast("TextIO", PatientStream(sys.stdout)), soft_wrap=True)
     if request.dry_run:
         from groundup.cli.dry_run import print_plan
 
-        print_plan(request.config, console)
+        print_plan(request.config, Console(soft_wrap=True))
         return 0
+    from groundup.records.output import PatientStream
     from groundup.training.run import train
+
+    console = Console(file=cast("TextIO", PatientStream(sys.stdout)), soft_wrap=True)
 
     command = "groundup train " + shlex.join(argv)
     return train(

@@ -11,14 +11,11 @@ class SamplingConfig:
     """One distribution to draw the next token from; applied in the order of the fields."""
 
     repetition_penalty: float = 1.0
-    """Divide positive logits of tokens already seen, in the prompt or after it, by this, and multiply negative ones
-    (Keskar et al. 2019); above 1 makes them less likely, 1 turns it off."""
+    """Divide (below 0: multiply) the logits of tokens already seen by this (Keskar et al. 2019); 1 turns it off."""
     presence_penalty: float = 0.0
-    """Subtract this from the logits of tokens already drawn, once; the prompt does not count. Below 0 makes them more
-    likely, 0 turns it off."""
+    """Subtract this from the logits of tokens already drawn, once; the prompt does not count; 0 turns it off."""
     frequency_penalty: float = 0.0
-    """Subtract this from the logits of tokens already drawn, as often as they were; the prompt does not count. Below 0
-    makes them more likely, 0 turns it off."""
+    """Subtract this from the logits of tokens already drawn, each time they were; the prompt does not count."""
     logit_bias: tuple[tuple[int, float], ...] = ()
     """Pairs of a token's id and what to add to its logit: -100 all but forbids a token, 100 all but forces it."""
     temperature: float = 1.0
@@ -28,8 +25,7 @@ class SamplingConfig:
     top_p: float = 1.0
     """Keep the smallest set of tokens with at least this much probability (Holtzman et al. 2020)."""
     min_p: float = 0.0
-    """Keep the tokens with at least this share of the likeliest token's probability (Nguyen et al. 2024); 0 keeps
-    all."""
+    """Keep tokens with at least this share of the likeliest one's probability (Nguyen et al. 2024); 0 keeps all."""
 
     def __post_init__(self) -> None:
         """Refuse values that have no meaning."""

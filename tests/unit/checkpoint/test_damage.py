@@ -421,7 +421,7 @@ def test_a_checkpoint_that_vanishes_while_it_is_read(store, save, monkeypatch):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"kind": ["gpt"]}, r'config.json: kind must be one of gpt, bigram, got \["gpt"\]'),
+        ({"kind": ["gpt"]}, r'config.json: kind must be one of gpt, modern, bigram, got \["gpt"\]'),
         ({"info": "x"}, 'config.json: info must be an object or null, got "x"'),
         ({"model": []}, r"config.json: model must be an object, got \[\]"),
         ({"model": {"n_layer": "x"}}, 'config.json: model.n_layer must be int, got "x"'),

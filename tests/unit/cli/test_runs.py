@@ -67,7 +67,15 @@ def test_list(place, capsys):
     table = cells(printed.out)
     assert table["name"] == ["model", "params", "steps", "tokens", "best val loss", "tokens/s", "state"]
     assert table["good"] == ["4L 4H 128C 128T", "802k", "20", "2k", "1.5000", "200", "finished"]
-    assert table["[bold]"] == ["4L 4H 128C 128T", "802k", "10/2,000", "1k", "4.0000", "200", "crashed"]
+    assert table["[bold]"] == [
+        "4L 4H 128C 128T",
+        "802k",
+        "10/2,000",
+        "1k",
+        "11.2500",
+        "200",
+        "crashed",
+    ]  # of step 10: random weights are not kept
     assert table["hurt"] == ["4L 4H 128C 128T", "802k", "0/20", "0", "4.0000", "-", "crashed"]
     assert "notes" not in table
     assert printed.err == "groundup: 1 damaged line of runs/hurt/metrics.jsonl left out\n"

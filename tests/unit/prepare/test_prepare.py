@@ -374,7 +374,7 @@ def test_a_refusing_disk_at_every_point(
 def test_leftovers_of_crashes_do_not_fill_the_disk(tmp_path, monkeypatch, corpus, random_texts, separated):
     source = corpus(random_texts(9))
     assert prepare(source, separated, tmp_path, SMALL, only=(0, 2)) is None
-    leftover = tmp_path / ".work" / ".part-000001.train.tmp-99999"
+    leftover = tmp_path / ".work" / ".tmp-part-000001.train-0badcafe-99999"  # made on another machine
     leftover.write_bytes(b"half")
     monkeypatch.setattr(prepare_module, "_tokenize", lambda *_: None)
     assert prepare(source, separated, tmp_path, SMALL, only=(1, 2)) is None
