@@ -30,7 +30,8 @@ from groundup.config.generate import SamplingConfig
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.presets import MODELS
 from groundup.config.train import EvalConfig, OptimConfig, RuntimeConfig, TrainConfig
-from groundup.generation.engine import Decoder, generate_ids
+from groundup.generation.engine import Engine, generate_ids
+from groundup.generation.requests import Request
 from groundup.generation.sampling import apply_temperature, apply_top_k, apply_top_p
 from groundup.generation.text import TextGenerator
 from groundup.inspection.plots import COLORS, curve_axes, visible
@@ -359,35 +360,30 @@ check("cached_decode", cached_decode)
 # %% [markdown]
 # ## 5. All of it together
 #
-# `groundup.generation.engine` is that loop: prefill (read the prompt, once for all samples), then a step for each token.
+# `groundup.generation.engine` is that loop: prefill (read the prompt, once for all samples), then a tick for each token.
 # Several samples go side by side: a step must fetch all weights from memory whether it serves one text or eight, so
 # eight cost far less than eight times one.
 
 # %%
-prompt_ids = tokens[0, :16]
+prompt_ids = tuple(tokens[0, :16].tolist())
 rates = {}
 for num_samples in (1, 2, 4, 8):
-    decoder = Decoder(
-        timed,
-        prompt_ids,
-        max_new_tokens=100,
-        sampling=SamplingConfig(top_k=50),
-        num_samples=num_samples,
-        generator=torch.Generator().manual_seed(0),
-    )
-    decoder.step()  # the prompt
-    rates[num_samples] = num_samples / min(milliseconds(decoder.step) for _ in range(60))
+    engine = Engine(timed, n_slots=num_samples)
+    engine.submit(Request(prompt=prompt_ids, max_new_tokens=100, sampling=SamplingConfig(top_k=50), n=num_samples))
+    engine.tick()  # the prompt
+    engine.tick()  # the other samples join
+    rates[num_samples] = num_samples / min(milliseconds(engine.tick) for _ in range(60))
 for num_samples, rate in rates.items():
     print(f"{num_samples} side by side: {rate / rates[1]:.1f} times the tokens a second")
 
 ids = generate_ids(
     model,
-    torch.tensor(tokenizer.encode("ROMEO:\n")),
+    tokenizer.encode("ROMEO:\n"),
     max_new_tokens=80,
     sampling=SamplingConfig(temperature=0.7),
-    generator=torch.Generator().manual_seed(3),
+    seed=3,
 )
-print("\nROMEO:\n" + tokenizer.decode([int(i) for i in ids]))
+print("\nROMEO:\n" + tokenizer.decode([token for (token,) in ids]))
 
 # %% [markdown]
 # And with text around it, piece by piece as it comes, the way a chat window shows it. Stop strings end it where the next

@@ -126,8 +126,7 @@ def _ours(options: Options) -> Work:
     sampling = SamplingConfig(temperature=0.8, top_k=50)
 
     def run() -> None:
-        generator = torch.Generator().manual_seed(0)
-        for _ in generate_ids(model, prompt, max_new_tokens=options.new_tokens, sampling=sampling, generator=generator):
+        for _ in generate_ids(model, prompt.tolist(), max_new_tokens=options.new_tokens, sampling=sampling):
             pass
         synchronize(device)
 

@@ -11,7 +11,7 @@ Tokens and scores are those of the harness's own model `hf` on the folder that `
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,8 @@ from groundup.config.errors import UserError
 from groundup.config.generate import SamplingConfig
 from groundup.evaluation.pages import rolling
 from groundup.evaluation.scoring import BATCH_TOKENS, Question, score
-from groundup.generation.engine import generate_ids
-from groundup.generation.stopping import StopStrings
-from groundup.generation.text import TextGenerator
+from groundup.generation.text import TextGenerator, TextRequest
 from groundup.runtime.device import pick_device
-from groundup.tokenizer.streaming import Utf8Stream
 
 Pair = tuple[Sequence[int], Sequence[int]]
 
@@ -71,29 +68,22 @@ class Answers:
             answers.update((k, (result.logprob, result.greedy)) for k, result in zip(found, results, strict=True))
         return [answers[place] for place in range(len(pairs))]
 
-    def generate(self, prompt: str, *, stop: Sequence[str], max_new_tokens: int, sampling: SamplingConfig) -> str:
-        """A continuation, up to a stop string or the end of the document.
+    def request(
+        self, prompt: str, *, stop: Sequence[str], max_new_tokens: int, sampling: SamplingConfig
+    ) -> TextRequest:
+        """To continue a prompt up to a stop string or the end of the document.
 
         A long prompt loses its beginning, as the harness's own models do it: what is new still fits into the context.
         """
         room = max(1, self.block_size - max_new_tokens)
-        ids = torch.tensor((self.tokenizer.encode(prompt) or [self.prefix_id])[-room:])
-        utf8, stops = Utf8Stream(), StopStrings([text for text in stop if text])
-        text = ""
-        for drawn in generate_ids(
-            self.model,
-            ids,
-            max_new_tokens=max_new_tokens,
-            sampling=sampling,
-            generator=torch.Generator().manual_seed(0),
-        ):
-            token = int(drawn)
-            if token == self.tokenizer.eot_id:
-                break
-            text += stops.push(utf8.push(self.tokenizer.decode_bytes([token])))
-            if stops.stopped:
-                return text
-        return text + stops.push(utf8.finish()) + stops.finish()
+        ids = (self.tokenizer.encode(prompt) or [self.prefix_id])[-room:]
+        stop = tuple(text for text in stop if text)
+        return TextRequest(prompt=tuple(ids), max_new_tokens=max_new_tokens, sampling=sampling, stop=stop)
+
+    def generate(self, requests: Sequence[TextRequest]) -> Iterator[tuple[int, str]]:
+        """(place of the request, text), side by side and in the order in which they end."""
+        completions = TextGenerator(self.model, self.tokenizer).complete(requests)
+        return ((completion.request, completion.texts[0]) for completion in completions)
 
 
 @functools.cache
@@ -142,10 +132,11 @@ def register() -> None:
             return totals
 
         def generate_until(self, requests: Any, **_: object) -> list[str]:
-            texts = []
-            for prompt, options in (request.args for request in requests):
-                texts.append(_generate(self.answers, prompt, normalize_gen_kwargs(options)))
-                self.cache_hook.add_partial("generate_until", (prompt, options), texts[-1])
+            asked = [request.args for request in requests]
+            texts = [""] * len(asked)
+            wanted = [_request(self.answers, prompt, normalize_gen_kwargs(options)) for prompt, options in asked]
+            for place, texts[place] in self.answers.generate(wanted):
+                self.cache_hook.add_partial("generate_until", asked[place], texts[place])
             return texts
 
 
@@ -155,13 +146,13 @@ def _device(asked: str | None) -> str:
     return "auto" if kind == "cuda" and not torch.cuda.is_available() else kind
 
 
-def _generate(answers: Answers, prompt: str, options: Any) -> str:
+def _request(answers: Answers, prompt: str, options: Any) -> TextRequest:
     """One request to generate, with the harness's options in their normal form."""
     sampling = SamplingConfig(
         temperature=options["temperature"], top_k=options.get("top_k", 0), top_p=options.get("top_p", 1.0)
     )
     stop, most = options.get("until", []), options["max_gen_toks"]
-    return answers.generate(prompt, stop=stop, max_new_tokens=most, sampling=sampling)
+    return answers.request(prompt, stop=stop, max_new_tokens=most, sampling=sampling)
 
 
 def main() -> int:

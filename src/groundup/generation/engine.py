@@ -1,143 +1,329 @@
-"""Decoding: ids in, ids out. The engine knows nothing of text.
+"""Many texts, one model: ids in, ids out. The engine knows nothing of text, time, threads or networks.
 
-The prompt is read once (prefill), for all samples together. Then every step reads one token a sample and finds the
-tokens before it in a preallocated KV cache. When the context is full, the engine reads the last half of
-`block_size` tokens again as a new prompt, at positions 0, 1, ...: half a context of new tokens for one more
-prefill. It does the same for learned and rotary positions, because keys of deeper layers depend on tokens that
-have left the context; no shift of positions could make them what the model would compute.
+    engine = Engine(model, n_slots=8)
+    first = engine.submit(Request(prompt=(464, 3290), max_new_tokens=20))
+    other = engine.submit(Request(prompt=(40, 716), max_new_tokens=5, n=4, n_top=3))
+    while engine.busy:
+        for event in engine.tick():
+            print(event.request, event.choice, event.token, event.finish)
+
+`submit` and `cancel` may be called between any two ticks; a server has one thread that empties its inbox into them,
+calls `tick`, hands the events out, and sleeps on the inbox when the engine is not `busy`.
+
+A tick is, in this order:
+
+1. Free slots are given to waiting requests in turn: a request with many choices gets one slot a turn.
+2. All texts with one token to read read it together, whatever their lengths.
+3. One chunk of one prompt is read, of the text that has waited longest for that; a long prompt stops nobody for longer.
+4. The next token of every text that has read everything is drawn, and told.
+
+A slot has room for the whole context, so nobody is ever thrown out to make room. A text that has filled its context
+reads the last half of `block_size` tokens again, at positions 0, 1, ..., as one more prompt: keys of deeper layers
+depend on tokens that have left the context; no shift of positions could make them what the model would compute.
+
+A prompt is read in chunks that end at multiples of the chunk size, and what is found of it in a slot is used in whole
+chunks: the pieces that are read are the same ones with and without. Other choices of the same request find all of it.
 """
 
+from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from groundup.config.errors import UsageError
 from groundup.config.generate import SamplingConfig
-from groundup.generation.sampling import Row, check_bias, sample
-from groundup.model.kv_cache import KVCache
-from groundup.model.types import LanguageModel, device_of
+from groundup.generation.requests import Event, Finish, Request
+from groundup.generation.sampling import Drawn, Row, check_bias, sample
+from groundup.generation.scores import Score, read_scores, score
+from groundup.generation.slots import Slots, count_slots
+from groundup.model.types import LanguageModel
 
 
-class Decoder:
-    """Continues one prompt several times, side by side, a token of each per step.
+@dataclass(eq=False)
+class _Job:
+    """A request and how far it is."""
 
-    A sample draws from a random generator of its own: it is the same however many samples there are and whichever
-    of them end early (up to rounding: products of differently sized batches differ in their last bits).
-
-    Args:
-        model: In evaluation mode.
-        prompt: At least one id. A model that sees one token (block_size 1) reads the last of any prompt; other
-            prompts must fit into the context, because dropping their beginning would answer another question.
-        max_new_tokens: The most steps that will be taken.
-        sampling: How tokens are chosen.
-        num_samples: Continuations (B).
-        generator: Decides the random generators of all samples; sample i gets the i-th number drawn from it.
-
-    Raises:
-        UsageError: The prompt is empty or does not fit into the context.
-    """
-
-    def __init__(
-        self,
-        model: LanguageModel,
-        prompt: Int[Tensor, " T"],
-        *,
-        max_new_tokens: int,
-        sampling: SamplingConfig,
-        num_samples: int = 1,
-        generator: torch.Generator,
-    ) -> None:
-        if num_samples < 1 or max_new_tokens < 1:
-            raise ValueError(f"nothing to do: {num_samples} samples of {max_new_tokens} tokens")
-        block_size = model.config.block_size
-        if not len(prompt):
-            raise UsageError("the prompt is empty: give at least one token")
-        if len(prompt) > block_size > 1:
-            raise UsageError(f"the prompt has {len(prompt)} tokens, the model's context is {block_size}: shorten it")
-        check_bias(sampling, model.config.vocab_size)
-        self.model = model
-        seeds = torch.randint(2**63 - 1, (num_samples,), generator=generator, device=generator.device)
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds.tolist()]
-        ids = prompt.tolist()
-        self._rows = [Row(config=sampling, generator=generator, prompt=ids) for generator in generators]
-        self._tokens = prompt.to(device_of(model)).expand(num_samples, -1)
-        self._n_tokens = len(prompt)
-        # The last token drawn is never read, so the cache needs no room for it.
-        self._room = min(block_size, len(prompt) + max_new_tokens - 1)
-        self._window = max(1, block_size // 2)
-        self._cache: KVCache | None = None
+    id: int
+    request: Request
+    prompt: list[int]
+    seeds: list[int]
+    """One per choice."""
+    waiting: deque[int]
+    """Choices that have not begun."""
+    running: list["_Choice"] = field(default_factory=list)
+    was_read: bool = False
+    """Whether a choice has read the whole prompt."""
+    told: bool = False
+    """Whether the scores of the prompt were told, or nobody wants them."""
 
     @property
-    def tokens(self) -> Int[Tensor, "B S"]:
-        """Prompt and continuation of every sample so far."""
-        return self._tokens[:, : self._n_tokens]
+    def may_start(self) -> bool:
+        """Whether the next choice would find the prompt read, or is the first."""
+        return all(choice.row.drawn or len(choice.unread) == 1 for choice in self.running)
+
+
+@dataclass(eq=False)
+class _Choice:
+    """One continuation of a request."""
+
+    job: _Job
+    index: int
+    row: Row
+    slot: int
+    unread: list[int]
+    n_reused: int
+    scores: list[Score | None] | None
+    """Of the prompt's tokens so far, where this choice tells them."""
+    last_read: int
+    """The tick of its last chunk."""
+
+
+class Engine:
+    """Reads prompts and draws tokens for many requests, a tick at a time.
+
+    A choice draws the tokens that it draws alone, up to rounding: products of differently sized batches differ in
+    their last bits.
+
+    Args:
+        model: In evaluation mode; its weights stay as they are.
+        n_slots: The most texts side by side.
+        chunk: The most tokens of a prompt that are read in one tick.
+    """
+
+    def __init__(self, model: LanguageModel, *, n_slots: int = 8, chunk: int = 128) -> None:
+        if n_slots < 1 or chunk < 1:
+            raise ValueError(f"an engine needs slots and a chunk, got {n_slots} and {chunk}")
+        if getattr(model, "training", False) and getattr(model.config, "dropout", 0):
+            raise ValueError("the model is in training mode and would drop activations: call its eval() first")
+        self.model, self.chunk = model, chunk
+        self._block_size = model.config.block_size
+        self._slots = Slots(model, n_slots)
+        self._jobs: dict[int, _Job] = {}
+        self._turn: deque[_Job] = deque()
+        """Jobs with choices that have not begun; who is first is next."""
+        self._running: list[_Choice] = []
+        self._n_jobs = self._n_ticks = 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether a tick would do something."""
+        return bool(self._jobs)
+
+    @property
+    def n_waiting(self) -> int:
+        """Choices that have no slot yet."""
+        return sum(len(job.waiting) for job in self._turn)
+
+    def submit(self, request: Request) -> int:
+        """Take a request; returns the number that its events will carry.
+
+        Raises:
+            UsageError: The prompt is empty or does not fit into the context (without its beginning it would be another
+                question), or an id is not the model's.
+        """
+        prompt, vocab_size = request.prompt, self.model.config.vocab_size
+        if request.n < 1 or request.max_new_tokens < (0 if request.score_prompt else 1):
+            raise ValueError(f"nothing to do: {request.n} choices of {request.max_new_tokens} tokens")
+        if not prompt:
+            raise UsageError("the prompt is empty: give at least one token")
+        if len(prompt) > self._block_size and (self._block_size > 1 or request.score_prompt):
+            raise UsageError(
+                f"the prompt has {len(prompt)} tokens, the model's context is {self._block_size}: shorten it"
+            )
+        if not 0 <= min(prompt) <= max(prompt) < vocab_size:
+            raise UsageError(f"the prompt has an id outside of the model's 0 to {vocab_size - 1}")
+        check_bias(request.sampling, vocab_size)
+        generator = torch.Generator().manual_seed(request.seed)
+        self._n_jobs += 1
+        job = _Job(
+            id=self._n_jobs,
+            request=request,
+            prompt=list(prompt[-self._block_size :]),
+            seeds=torch.randint(2**63 - 1, (request.n,), generator=generator).tolist(),
+            waiting=deque(range(request.n)),
+            told=not request.score_prompt,
+        )
+        self._jobs[job.id] = job
+        self._turn.append(job)
+        return job.id
+
+    def cancel(self, request: int, choice: int | None = None) -> None:
+        """End a request, or one choice of it, without a further event; its slots are free at once.
+
+        What has ended already, or never was, is left as it is.
+        """
+        job = self._jobs.get(request)
+        if job is None:
+            return
+        for index in [*job.waiting] if choice is None else [choice]:
+            if index in job.waiting:
+                job.waiting.remove(index)
+        for running in [*job.running]:
+            if choice in (None, running.index):
+                self._release(running)
+        self._forget_if_over(job)
 
     @torch.inference_mode()
-    def step(self) -> Int[Tensor, " B"]:
-        """Draw the next token of every sample."""
-        logits = self._next_logits()
-        drawn = [drawn.token for drawn in sample(logits, self._rows)]
-        for row, token in zip(self._rows, drawn, strict=True):
-            row.drawn.append(token)
-        ids = torch.tensor(drawn, device=self._tokens.device)
-        if self._n_tokens == self._tokens.shape[1]:  # full: double it, so that n steps copy O(n) ids
-            self._tokens = torch.cat((self._tokens, torch.empty_like(self._tokens)), dim=1)
-        self._tokens[:, self._n_tokens] = ids
-        self._n_tokens += 1
-        return ids
+    def tick(self) -> list[Event]:
+        """Do one round of work, and tell what came of it.
 
-    @torch.inference_mode()
-    def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these samples only (indices into the present ones): ended ones cost nothing any more."""
-        index = torch.tensor(rows, device=self._tokens.device)
-        self._tokens = self._tokens[index]
-        self._rows = [self._rows[row] for row in rows]
-        if self._cache is not None:
-            self._cache.keep(rows)
+        Raises:
+            UserError: The model's logits are not numbers; there is no use in going on.
+        """
+        self._n_ticks += 1
+        self._admit()
+        together = sorted((c for c in self._running if len(c.unread) == 1), key=lambda c: c.slot)
+        ready, hidden = list(together), []
+        if together:
+            hidden.append(self._slots.read_one_each([c.slot for c in together], [c.unread[0] for c in together]))
+        # After the others: rows between them need a free place at their end, and this may fill the last one.
+        if reader := min((c for c in self._running if len(c.unread) > 1), key=lambda c: c.last_read, default=None):
+            last = self._read_chunk(reader)
+            if not reader.unread:
+                ready.append(reader)
+                hidden.append(last)
+        if not ready:
+            return []
+        drawing = [place for place, c in enumerate(ready) if c.job.request.max_new_tokens]
+        drawn: dict[int, Drawn] = {}
+        if drawing:
+            logits = self.model.logits(torch.cat(hidden) if len(hidden) > 1 else hidden[0])
+            if len(drawing) < len(ready):
+                logits = logits[drawing]
+            drawn = dict(zip(drawing, sample(logits, [ready[place].row for place in drawing]), strict=True))
+        return [self._take(choice, drawn.get(place)) for place, choice in enumerate(ready)]
 
-    def _next_logits(self) -> Float[Tensor, "B V"]:
-        """Read what the cache does not hold yet."""
-        cache = self._cache
-        if cache is None:
-            cache = self.model.new_cache(1, self._room)
-            logits = _last_logits(self.model, self.tokens[:1, -self.model.config.block_size :], cache)
-            n_samples = len(self._tokens)
-            self._cache = cache if n_samples == 1 else cache.gather([0] * n_samples)
-            return logits.expand(n_samples, -1)
-        n_unread = 1
-        if cache.length == cache.max_tokens:
-            cache.truncate(0)
-            n_unread = self._window
-        return _last_logits(self.model, self.tokens[:, -n_unread:], cache)
+    def _admit(self) -> None:
+        """Give free slots to those whose turn it is."""
+        while self._slots.free and (job := next((job for job in self._turn if job.may_start), None)):
+            self._turn.remove(job)
+            self._start(job)
+            if job.waiting:
+                self._turn.append(job)
 
+    def _start(self, job: _Job) -> None:
+        request, index = job.request, job.waiting.popleft()
+        tells = not job.told and all(choice.scores is None for choice in job.running)
+        # One token is always left to read, for the logits after it; and all where each has a score to tell.
+        wanted = [] if tells else job.prompt[:-1]
+        slot = self._slots.take(wanted, whole=1 if job.was_read else self.chunk)
+        n_reused = len(self._slots.held[slot])
+        choice = _Choice(
+            job=job,
+            index=index,
+            row=Row(
+                config=request.sampling,
+                generator=torch.Generator().manual_seed(job.seeds[index]),
+                prompt=request.prompt,
+                n_top=request.n_top,
+            ),
+            slot=slot,
+            unread=job.prompt[n_reused:],
+            n_reused=n_reused,
+            scores=[None] if tells else None,
+            last_read=self._n_ticks,
+        )
+        job.running.append(choice)
+        self._running.append(choice)
 
-def _last_logits(model: LanguageModel, idx: Int[Tensor, "B T"], cache: KVCache) -> Float[Tensor, "B V"]:
-    """Logits after the last token. The head is spared for all others: a third of the work of GPT-2's prefill."""
-    return model.logits(model.hidden(idx, cache=cache)[:, -1])
+    def _read_chunk(self, choice: _Choice) -> Float[Tensor, "1 C"]:
+        """Read the next chunk of a prompt; returns what the head reads after it."""
+        start = len(self._slots.held[choice.slot])
+        ids = choice.unread[: self.chunk - start % self.chunk]
+        hidden = self._slots.read(choice.slot, ids)
+        choice.unread = choice.unread[len(ids) :]
+        choice.last_read = self._n_ticks
+        if choice.scores is not None and not choice.row.drawn:
+            followers = choice.job.prompt[start + 1 : start + 1 + len(ids)]
+            if followers:
+                choice.scores += self._score(hidden[: len(followers)], followers, choice.row.n_top or 0)
+        return hidden[-1:]
+
+    def _score(self, hidden: Float[Tensor, "T C"], followers: list[int], n_top: int) -> list[Score]:
+        """The model's scores of the ids that follow."""
+        logits = self.model.logits(hidden)
+        logits = logits if logits.dtype == torch.float64 else logits.float()
+        told = score(logits, torch.tensor(followers, device=logits.device), n_top)
+        return [read_scores(values, n_top) for values in told.tolist()]
+
+    def _take(self, choice: _Choice, drawn: Drawn | None) -> Event:
+        """Note what was drawn for a text, and see whether it goes on."""
+        job, row = choice.job, choice.row
+        first = not row.drawn
+        finish: Finish | None = None if drawn else "length"
+        if drawn:
+            row.drawn.append(drawn.token)
+            choice.unread = [drawn.token]
+            if drawn.token in job.request.stop_ids:
+                finish = "stop"
+            elif len(row.drawn) == job.request.max_new_tokens:
+                finish = "length"
+        scores, choice.scores = choice.scores, None
+        job.was_read, job.told = True, job.told or scores is not None
+        if finish:
+            self._release(choice)
+            self._forget_if_over(job)
+        elif len(self._slots.held[choice.slot]) == self._block_size:
+            self._slots.held[choice.slot].clear()
+            n_window = max(1, self._block_size // 2)
+            choice.unread = [*row.prompt, *row.drawn][-n_window:]
+        return Event(
+            request=job.id,
+            choice=choice.index,
+            token=drawn.token if drawn else None,
+            score=drawn.score if drawn else None,
+            finish=finish,
+            prompt_scores=None if scores is None else tuple(scores),
+            n_reused=choice.n_reused if first else 0,
+        )
+
+    def _release(self, choice: _Choice) -> None:
+        choice.job.running.remove(choice)
+        self._running.remove(choice)
+        self._slots.give_back(choice.slot)
+
+    def _forget_if_over(self, job: _Job) -> None:
+        if not job.waiting and job in self._turn:
+            self._turn.remove(job)
+        if not job.waiting and not job.running:
+            del self._jobs[job.id]
 
 
 def generate_ids(
     model: LanguageModel,
-    prompt: Int[Tensor, " T"],
+    prompt: Sequence[int],
     *,
     max_new_tokens: int,
     sampling: SamplingConfig,
     num_samples: int = 1,
-    generator: torch.Generator,
-) -> Iterator[Int[Tensor, " B"]]:
-    """Continue a prompt by max_new_tokens tokens; arguments and errors are `Decoder`'s.
+    seed: int = 0,
+) -> Iterator[list[int]]:
+    """Continue one prompt by max_new_tokens tokens, whatever they are.
 
-    Yields:
-        The next id of every sample.
+    Args:
+        model: In evaluation mode.
+        prompt: As in `Request`, as are the other arguments and the errors.
+        max_new_tokens: How many steps to take.
+        sampling: How tokens are chosen.
+        num_samples: Continuations (B), side by side where memory allows.
+        seed: Decides all of them.
+
+    Returns:
+        The next id of every sample, step by step.
     """
-    decoder = Decoder(
-        model,
-        prompt,
-        max_new_tokens=max_new_tokens,
-        sampling=sampling,
-        num_samples=num_samples,
-        generator=generator,
-    )
-    return (decoder.step() for _ in range(max_new_tokens))
+    engine = Engine(model, n_slots=count_slots(model, num_samples), chunk=model.config.block_size)
+    request = Request(prompt=tuple(prompt), max_new_tokens=max_new_tokens, sampling=sampling, n=num_samples, seed=seed)
+    engine.submit(request)
+    return _steps(engine, [[] for _ in range(num_samples)], max_new_tokens)
+
+
+def _steps(engine: Engine, texts: list[list[int]], n_steps: int) -> Iterator[list[int]]:
+    for step in range(n_steps):
+        while any(len(text) == step for text in texts):
+            for event in engine.tick():
+                if event.token is not None:
+                    texts[event.choice].append(event.token)
+        yield [text[step] for text in texts]

@@ -39,14 +39,8 @@ def _model(seed: int) -> _Counting:
 
 
 def _truth(model: GPT, prompt: list[int], n: int) -> list[int]:
-    steps = generate_ids(
-        model,
-        torch.tensor(prompt),
-        max_new_tokens=n,
-        sampling=SamplingConfig(temperature=0),
-        generator=torch.Generator(),
-    )
-    return [int(ids) for ids in steps]
+    steps = generate_ids(model, prompt, max_new_tokens=n, sampling=SamplingConfig(temperature=0))
+    return [token for (token,) in steps]
 
 
 def _nucleus(answer: Answer) -> None:

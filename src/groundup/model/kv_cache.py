@@ -9,6 +9,7 @@ cache always reads its full length under a mask: then no shape of a decoding ste
 and the step can be compiled once or captured as a graph.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Self
 
@@ -171,6 +172,18 @@ class KVCache:
         cache.values[:, :, :, :length] = self.values[:, index, :, :length]
         cache.lengths.copy_(self.lengths[index])
         cache.held = [self.held[row] for row in rows]
+        return cache
+
+    def view(self, rows: slice, lengths: Sequence[int]) -> "KVCache":
+        """Rows side by side, without a copy: what is written there is written here, but counted there alone.
+
+        Args:
+            rows: Which.
+            lengths: How much of each is held; what this cache has counted does not matter.
+        """
+        cache = copy.copy(self)
+        cache.keys, cache.values, cache.held = self.keys[:, rows], self.values[:, rows], list(lengths)
+        cache.lengths = torch.tensor(cache.held, device=self.lengths.device)
         return cache
 
     def keep(self, rows: Sequence[int]) -> None:

@@ -232,8 +232,12 @@ class Sample(Callback):
         model = whole_model(trainer)
         if model is None:
             return
-        generator = TextGenerator(model, self.tokenizer)
-        text = generator.generate(self.prompt, max_new_tokens=self.max_new_tokens, seed=self.seed)[0]
+        model.eval()
+        try:
+            generator = TextGenerator(model, self.tokenizer)
+            text = generator.generate(self.prompt, max_new_tokens=self.max_new_tokens, seed=self.seed)[0]
+        finally:
+            model.train()
         self.log.write(step=trainer.state.step, sample=self.prompt + text)
         self.display.quote(self.prompt + text)
 

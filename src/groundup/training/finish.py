@@ -77,7 +77,7 @@ def finish(run: Run, config: TrainConfig, facts: dict[str, Any], *, log: Logger,
     if warning := _warning(rows, label):
         say(console, warning)
 
-    scene = TextGenerator(model, run.tokenizer).generate(prompt, max_new_tokens=400, seed=config.seed)[0]
+    scene = TextGenerator(model.eval(), run.tokenizer).generate(prompt, max_new_tokens=400, seed=config.seed)[0]
     log.write(step=state.step, sample=prompt + scene)
     say(console, prompt + scene, style="cyan")
     write_report(run_dir)

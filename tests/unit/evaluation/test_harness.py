@@ -20,6 +20,12 @@ GREEDY = SamplingConfig(temperature=0.0)
 WORDS = ["the sea", "was calm", "and", "old ships", "sailed", "on", "through fog", "while", "a gull", "cried", "above"]
 
 
+def generate(answers, prompt, **options):
+    ((place, text),) = answers.generate([answers.request(prompt, **options)])
+    assert place == 0
+    return text
+
+
 @pytest.fixture
 def answers(tmp_path, make_model, letters):
     save_model(tmp_path / "model", make_model(block_size=16), letters, {})
@@ -62,18 +68,19 @@ def test_generation_is_greedy_and_ends_at_a_stop_string(answers):
                 int(answers.model(torch.cat((ids, torch.tensor(drawn, dtype=torch.long)))[None])[0, -1].argmax())
             )
     text = answers.tokenizer.decode(drawn)
-    assert answers.generate("abc", stop=[], max_new_tokens=10, sampling=GREEDY) == text
+    assert generate(answers, "abc", stop=[], max_new_tokens=10, sampling=GREEDY) == text
     stop = text[4:6]
     assert (
-        answers.generate("abc", stop=["never", "", stop], max_new_tokens=10, sampling=GREEDY) == text[: text.find(stop)]
+        generate(answers, "abc", stop=["never", "", stop], max_new_tokens=10, sampling=GREEDY)
+        == text[: text.find(stop)]
     )
 
 
 def test_a_long_prompt_loses_its_beginning(answers):
     prompt = "abcdefghijklmnopqrstuvwxyz"
-    short = answers.generate(prompt[-11:], stop=[], max_new_tokens=5, sampling=GREEDY)
-    assert answers.generate(prompt, stop=[], max_new_tokens=5, sampling=GREEDY) == short
-    assert len(answers.generate(prompt, stop=[], max_new_tokens=50, sampling=GREEDY)) == 50
+    short = generate(answers, prompt[-11:], stop=[], max_new_tokens=5, sampling=GREEDY)
+    assert generate(answers, prompt, stop=[], max_new_tokens=5, sampling=GREEDY) == short
+    assert len(generate(answers, prompt, stop=[], max_new_tokens=50, sampling=GREEDY)) == 50
 
 
 def test_without_a_separator_a_new_line_comes_first(answers):

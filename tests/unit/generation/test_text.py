@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from groundup.config.errors import UserError
 from groundup.config.generate import SamplingConfig
 from groundup.config.model import BigramConfig
-from groundup.generation.text import TextGenerator
+from groundup.generation.text import TextGenerator, TextRequest
 from groundup.model.gpt import GPT
 from groundup.model.kv_cache import KVCache
 from groundup.model.types import LanguageModel
@@ -149,18 +149,33 @@ def test_errors_come_before_the_first_piece(tiny_model, alphabet):
         generator.stream("a", max_new_tokens=5, stop=[""])
 
 
-@pytest.mark.parametrize("training", [True, False])
-def test_dropout_sleeps_while_text_is_drawn(tiny_config, alphabet, training):
-    model = GPT(dataclasses.replace(tiny_config, dropout=0.5)).train(training)
-    generator = TextGenerator(model, alphabet)
+def test_a_model_that_would_drop_activations_is_refused(tiny_config, alphabet):
+    model = GPT(dataclasses.replace(tiny_config, dropout=0.5)).train()
+    with pytest.raises(ValueError, match="training mode"):
+        TextGenerator(model, alphabet).generate("abc", max_new_tokens=2)
+    generator = TextGenerator(model.eval(), alphabet)
     assert generator.generate("abc", max_new_tokens=20, seed=1) == generator.generate("abc", max_new_tokens=20, seed=1)
-    assert model.training is training
 
 
-def test_mode_is_restored_when_a_stream_is_left_early():
-    model = Scripted(b"abc")
-    pieces = TextGenerator(model, Bytes()).stream("x", max_new_tokens=3, sampling=GREEDY)
-    assert next(pieces) == "a"
-    assert model.training is False
-    del pieces
-    assert model.training is True
+def test_many_prompts_side_by_side_are_what_each_is_alone(tiny_model, alphabet):
+    """More prompts than slots, in whatever order they end; one of them ends at a stop string."""
+    generator = TextGenerator(tiny_model, alphabet)
+    prompts = ["abc"[: 1 + k % 3] + "vwx"[k % 2 :] for k in range(20)]
+    requests = [
+        TextRequest(
+            prompt=tuple(generator.prompt_ids(prompt)),
+            max_new_tokens=5 + k,
+            seed=k,
+            n=1 + k % 2,
+            stop=("a",) if k % 4 == 0 else (),
+        )
+        for k, prompt in enumerate(prompts)
+    ]
+    done = {completion.request: completion for completion in generator.complete(requests)}
+    assert sorted(done) == list(range(20))
+    for k, prompt in enumerate(prompts):
+        stop = ["a"] if k % 4 == 0 else []
+        expected = generator.generate(prompt, max_new_tokens=5 + k, seed=k, num_samples=1 + k % 2, stop=stop)
+        assert done[k].texts == expected
+        assert set(done[k].finishes) <= {"stop", "length"}
+        assert k % 4 == 0 or set(done[k].finishes) == {"length"}

@@ -47,6 +47,9 @@ class FakeTrainer:
         self.model = types.SimpleNamespace(
             config="config", state_dict=lambda: {"w": torch.tensor(self.state.step)}, parameters=lambda: []
         )
+        self.model.train = lambda mode=True: setattr(self.model, "training", mode)
+        self.model.eval = lambda: self.model.train(False)
+        self.model.train()
 
     @property
     def finished(self):
@@ -173,8 +176,10 @@ def test_samples_between_but_not_at_the_end(notes, monkeypatch):
     class Generator:
         def __init__(self, model, tokenizer):
             assert (model.config, tokenizer) == ("config", "tokenizer")
+            self.model = model
 
         def generate(self, prompt, **options):
+            assert not self.model.training
             asked.append((prompt, options))
             return [" and so on"]
 
@@ -182,7 +187,9 @@ def test_samples_between_but_not_at_the_end(notes, monkeypatch):
     sample = Sample(
         tokenizer="tokenizer", prompt="O", when=Every(3), max_new_tokens=7, seed=9, log=notes, display=notes
     )
-    FakeTrainer(9).run(sample)
+    trainer = FakeTrainer(9)
+    trainer.run(sample)
+    assert trainer.model.training
     assert notes.rows == [{"step": step, "sample": "O and so on"} for step in (3, 6)]
     assert notes.quotes == ["O and so on"] * 2
     assert asked == [("O", {"max_new_tokens": 7, "seed": 9})] * 2
