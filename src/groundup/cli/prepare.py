@@ -4,14 +4,14 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from groundup.cli.parse import parse
-from groundup.config.data import ShardConfig
+from groundup.config.data import ReadConfig, ShardConfig
 from groundup.config.errors import UsageError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Options:
     """Turn text into token shards. Stopped or killed at any time, the same command goes on.
 
-    Files end in .txt, .md, .jsonl, .jsonl.gz, .jsonl.zst or .parquet.
+    Files end in .txt, .md, .jsonl, .json, .csv, .tsv or .parquet, each also with .gz or .zst.
     """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
@@ -33,8 +33,7 @@ class Options:
     tokenizer: str = "gpt2"
     """gpt2, char, or the path of a tokenizer.json."""
     layout: Annotated[ShardConfig, tyro.conf.arg(name="")] = field(default_factory=ShardConfig)
-    text_column: str = "text"
-    """Key or column of the text in JSON lines and parquet."""
+    reading: Annotated[ReadConfig, tyro.conf.arg(name="")] = field(default_factory=ReadConfig)
     subset: str | None = None
     """Subset (configuration) of a dataset of the Hub; sample-10BT for fineweb-edu."""
     split: str = "train"
@@ -77,11 +76,12 @@ def main(argv: Sequence[str]) -> int:
     from groundup.cli.progress import PrepareProgress
     from groundup.prepare.corpus import find_source, make_tokenizer
     from groundup.prepare.prepare import prepare
+    from groundup.prepare.surprises import surprises
 
     source = find_source(
         options.source,
         cache_dir=options.cache_dir,
-        text_column=options.text_column,
+        config=options.reading,
         subset=options.subset,
         split=options.split,
         stream=options.stream,
@@ -106,6 +106,8 @@ def main(argv: Sequence[str]) -> int:
         print(f"the share of task {options.task_index} is done; {options.out} is complete when all tasks are")
         return 0
     print(summary(index, options.out))
+    for line in surprises(replace(index, skipped={})):
+        print(f"groundup: {line}", file=sys.stderr)
     if display.tokens:
         print(f"  {display.rate()}, {time.monotonic() - start:.1f} s in all")
     return 0

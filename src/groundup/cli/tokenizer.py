@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,6 +11,7 @@ import tyro
 
 from groundup.cli.actions import pick_action
 from groundup.cli.parse import parse
+from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.files.layout import TOKENIZER
 
@@ -37,7 +38,8 @@ class TrainOptions:
     """Learn a byte pair encoding from text files or from a corpus."""
 
     files: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FILE...")] = ()
-    """UTF-8 text; each file is one text."""
+    """Text: files, folders and quoted globs of .txt, .md, .jsonl, .json, .csv, .tsv and .parquet, also .gz and .zst."""
+    reading: Annotated[ReadConfig, tyro.conf.arg(name="")] = field(default_factory=ReadConfig)
     source: Literal["shakespeare", "tiny-shakespeare"] | None = None
     """A corpus in place of files. Its validation part is left out."""
     vocab_size: int = 4096
@@ -112,24 +114,25 @@ def _train(argv: Sequence[str]) -> int:
 
 
 def _texts(options: TrainOptions) -> Iterator[str]:
-    """What to learn from.
+    """What to learn from; what is left out is told at the end.
 
     Raises:
         UserError: A file cannot be read, is not UTF-8 or is empty.
     """
     from groundup.config.data import DataConfig
-    from groundup.corpora.text_files import read_text
+    from groundup.corpora.documents import Source, read_all
+    from groundup.corpora.local_files import LocalFiles
     from groundup.prepare.corpus import make_source
 
-    for file in options.files:
-        text = read_text(file)
-        if not text:
-            raise UserError(f"{file} is empty")
-        yield text
+    sources: list[Source] = [LocalFiles(str(file), options.reading) for file in options.files]
     if options.source is not None:
-        source = make_source(DataConfig(source=options.source))
-        for part in source.parts():
-            yield from (document.text for document in source.read(part, {}) if document.split != "val")
+        sources.append(make_source(DataConfig(source=options.source)))
+    skipped: dict[str, int] = {}
+    for source in sources:
+        documents = read_all(source, source.parts(), skipped)
+        yield from (document.text for _, document in documents if document.split != "val")
+    for reason, count in sorted(skipped.items())[:20]:
+        print(f"groundup: skipped {count:,}: {reason}", file=sys.stderr)
 
 
 def _encode(argv: Sequence[str]) -> int:

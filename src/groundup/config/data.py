@@ -2,34 +2,65 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from groundup.config.errors import UsageError
 
 SourceName = Literal["shakespeare", "tiny-shakespeare", "text", "shards"]
-ValRule = Literal["head", "hash"]
+ValRule = Literal["documents", "head", "hash"]
+BadFiles = Literal["refuse", "skip"]
 
 IGNORE = -100
 """Targets of this value do not count: the convention of PyTorch's cross-entropy."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class DataConfig:
+class ReadConfig:
+    """How files become documents, for every command that reads text."""
+
+    FLAGS: ClassVar[str] = "--"
+    """How the flags of these values begin, for advice."""
+    text_column: str = "text"
+    """Key or column of the text in .jsonl, .json, .csv, .tsv and .parquet."""
+    separator: str = ""
+    r"""What stands between documents in plain text, such as <|endoftext|> or \n; unless given, a file is one."""
+    text_suffixes: tuple[str, ...] = ()
+    """Endings of more files to read as plain text, such as .py .pgn; .txt and .md always are."""
+    bad_files: BadFiles = "refuse"
+    """refuse: a file that cannot be read ends the work, all of them named; skip: leave them out, counted."""
+
+    def __post_init__(self) -> None:
+        """Check the suffixes."""
+        for suffix in self.text_suffixes:
+            if not suffix.startswith(".") or len(suffix) < 2 or "/" in suffix:
+                raise UsageError(f"a suffix begins with a dot, such as .py; got {suffix!r}")
+
+    @property
+    def between(self) -> str:
+        r"""The separator as it stands in the text: \n and \t are hard to type."""
+        return self.separator.replace("\\n", "\n").replace("\\t", "\t")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataConfig(ReadConfig):
     """One corpus and one tokenizer."""
+
+    FLAGS: ClassVar[str] = "--data."
 
     source: SourceName = "shakespeare"
     """shakespeare: the plays; tiny-shakespeare: nanoGPT's file; text: data.path; shards: a prepared data.path."""
     path: Path | None = None
-    """A local file or folder: required by text and shards, replaces the download for tiny-shakespeare."""
+    """A local file, folder or glob: required by text and shards, replaces the download for tiny-shakespeare."""
     tokenizer: str = "char"
     """char, gpt2, or the path of a tokenizer.json; ignored for shards, which carry their own."""
     cache_dir: Path = Path("data")
     """Where prepared shards and downloads are kept."""
     val_fraction: float = 0.1
-    """Share of the text held out for validation."""
+    """Share of the text held out for validation: whole documents, or the end of the largest where they are few."""
 
     def __post_init__(self) -> None:
         """Check the combination."""
+        ReadConfig.__post_init__(self)
         if self.source in ("text", "shards") and self.path is None:
             raise UsageError(f"data.source {self.source} needs --data.path")
         if self.source == "shakespeare" and self.path is not None:
@@ -44,8 +75,9 @@ class ShardConfig:
 
     shard_tokens: int = 100_000_000
     """Ids per shard."""
-    val_rule: ValRule = "head"
-    """Where the source tells no split, validation is the first ids (head), or documents chosen by their hash (hash)."""
+    val_rule: ValRule = "documents"
+    """Where the source tells no split, validation is whole documents chosen by their hash, or the end of the largest
+    where whole ones miss the share (documents); each document by its hash alone (hash); or the first ids (head)."""
     val_fraction: float = 0.01
     """Share of validation; head takes no more than one shard."""
 

@@ -1,54 +1,157 @@
 """File formats by suffix: how a file of documents is cut into spans, and how a span is read."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import BinaryIO
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import BinaryIO, cast
 
+from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
-from groundup.corpora import jsonl, parquet, plain_text
-from groundup.corpora.pieces import Span
+from groundup.corpora import jsonl, parquet, plain_text, table
+from groundup.corpora.decode import line_ends
+from groundup.corpora.documents import Document, UnreadableError, count
+from groundup.corpora.pieces import Piece, Span
+from groundup.corpora.streams import Unpack, gunzipped, plain, unzstd
+
+COMPRESSION = 4
+"""About how much larger text is than its compressed form."""
+
+Stream = Callable[[Iterable[bytes], str, ReadConfig, dict[str, int]], Iterator[Document]]
+"""(chunks, name, config, skipped) to the documents of a file that is read from its beginning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
     """One format, as functions of an open file of bytes."""
 
-    spans: Callable[[BinaryIO, str, str], list[Span]]
-    """(file, name, text column) to the spans of the file."""
-    read: Callable[[BinaryIO, str, tuple[int, int], str, dict[str, int]], Iterator[str]]
-    """(file, name, span, text column, skipped) to texts."""
+    spans: Callable[[BinaryIO, str, ReadConfig], list[Span]]
+    """(file, name, config) to the spans of the file."""
+    read: Callable[[BinaryIO, str, tuple[int, int], ReadConfig, dict[str, int]], Iterator[Document]]
+    """(file, name, span, config, skipped) to documents."""
 
 
-_JSONL = Format(jsonl.plain_spans, jsonl.read_plain)
-_GZIP = Format(jsonl.whole_span, jsonl.read_gzip)
-_ZSTD = Format(jsonl.whole_span, jsonl.read_zstd)
+def _as_stream(
+    stream: Stream,
+    unpack: Unpack,
+    file: BinaryIO,
+    name: str,
+    span: tuple[int, int],
+    config: ReadConfig,
+    skipped: dict[str, int],
+) -> Iterator[Document]:
+    yield from stream(unpack(file, name), name, config, skipped)
+
+
+def _streamed(stream: Stream, unpack: Unpack) -> Format:
+    """A file that is one span."""
+    times = 1 if unpack is plain else COMPRESSION
+    return Format(lambda file, name, config: [Span(0, 1, times * file.seek(0, 2))], partial(_as_stream, stream, unpack))
+
+
+def _parquet_stream(
+    chunks: Iterable[bytes], name: str, config: ReadConfig, skipped: dict[str, int]
+) -> Iterator[Document]:
+    """Parquet is read from its end: what is packed once more goes to a temporary file first."""
+    with tempfile.TemporaryFile() as whole:
+        for chunk in chunks:
+            whole.write(chunk)
+        file = cast("BinaryIO", whole)
+        for span in parquet.spans(file, name, config):
+            yield from parquet.read(file, name, (span.start, span.stop), config, skipped)
+
+
 _TEXT = Format(plain_text.spans, plain_text.read)
-
-FORMATS = {
+_PLAIN = {
     ".txt": _TEXT,
     ".md": _TEXT,
-    ".jsonl": _JSONL,
-    ".jsonl.gz": _GZIP,
-    ".jsonl.zst": _ZSTD,
+    ".jsonl": Format(jsonl.plain_spans, jsonl.read_plain),
+    ".json": _streamed(jsonl.read_json, plain),
+    ".csv": _streamed(table.read_csv, plain),
+    ".tsv": _streamed(table.read_tsv, plain),
     ".parquet": Format(parquet.spans, parquet.read),
-    # One object per line, too, by another name; without compression .json is most often something else.
-    ".json.gz": _GZIP,
-    ".json.zst": _ZSTD,
 }
+_STREAMS: dict[str, Stream] = {
+    ".txt": plain_text.read_stream,
+    ".md": plain_text.read_stream,
+    ".jsonl": jsonl.read_lines,
+    ".json": jsonl.read_json,
+    ".csv": table.read_csv,
+    ".tsv": table.read_tsv,
+    ".parquet": _parquet_stream,
+}
+_PACKED: dict[str, Unpack] = {".gz": gunzipped, ".zst": unzstd}
+FORMATS = _PLAIN | {
+    suffix + packed: _streamed(stream, unpack)
+    for suffix, stream in _STREAMS.items()
+    for packed, unpack in _PACKED.items()
+}
+SAID = f"{', '.join(_PLAIN)}, each also with {' or '.join(_PACKED)}"
 
 
-def has_format(name: str) -> bool:
+def has_format(name: str, text_suffixes: Sequence[str] = ()) -> bool:
     """Whether a file can be read, by its name."""
-    return name.lower().endswith(tuple(FORMATS))
+    return _find(name, text_suffixes) is not None
 
 
-def format_of(name: str) -> Format:
+def format_of(name: str, config: ReadConfig | None = None) -> Format:
     """The format of a file.
+
+    Args:
+        name: Of the file.
+        config: Names endings of more files to read as plain text.
 
     Raises:
         UserError: Its suffix is none of ours.
     """
-    for suffix, kind in FORMATS.items():
-        if name.lower().endswith(suffix):
-            return kind
-    raise UserError(f"cannot tell the format of {name}; files end with {', '.join(FORMATS)}")
+    config = config or ReadConfig()
+    if found := _find(name, config.text_suffixes):
+        return found
+    base = name.rsplit("/", 1)[-1].removesuffix(".gz").removesuffix(".zst")
+    suffix = base[base.rindex(".") :] if "." in base[1:] else ""
+    advice = f"; {config.FLAGS}text-suffixes {suffix} reads it as plain text" if suffix else ""
+    raise UserError(f"cannot tell the format of {name}; files end with {SAID}{advice}")
+
+
+def _find(name: str, text_suffixes: Sequence[str]) -> Format | None:
+    name = name.lower()
+    packed = next((ending for ending in _PACKED if name.endswith(ending)), "")
+    if name.removesuffix(packed).endswith(tuple(suffix.lower() for suffix in text_suffixes)):
+        return FORMATS[f".txt{packed}"]
+    return next((kind for suffix, kind in FORMATS.items() if name.endswith(suffix)), None)
+
+
+def read_pieces(
+    part: Iterable[Piece],
+    opened: Callable[[str], BinaryIO],
+    said: Callable[[str], str],
+    form: Callable[[str], Format],
+    config: ReadConfig,
+    skipped: dict[str, int],
+) -> Iterator[Document]:
+    """The documents of some spans of files, with one kind of line end.
+
+    Args:
+        part: The spans.
+        opened: Opens a file by its name.
+        said: What messages call it.
+        form: Its format.
+        config: How files are read.
+        skipped: Records, and files where the config says so, that cannot be used are counted here by reason.
+
+    Raises:
+        UnreadableError: In the end, where files could not be read: all of them are named.
+    """
+    faults = []
+    for name, start, stop in part:
+        try:
+            with opened(name) as file:
+                for document in form(name).read(file, said(name), (start, stop), config, skipped):
+                    yield replace(document, text=line_ends(document.text)) if "\r" in document.text else document
+        except UserError as error:
+            if config.bad_files == "skip":
+                count(skipped, f"file that cannot be read: {error}")
+            else:
+                faults.append(str(error))
+    if faults:
+        raise UnreadableError(faults, f"{config.FLAGS}bad-files skip")

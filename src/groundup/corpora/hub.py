@@ -6,23 +6,31 @@ download going on where it stopped; or each worker reads the row groups of its o
 is kept.
 """
 
+import hashlib
 import io
 import re
+import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
+import regex
+
+from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import dump_json, from_dict, load_json, to_dict
 from groundup.corpora.documents import Document
-from groundup.corpora.formats import format_of, has_format
+from groundup.corpora.formats import format_of, has_format, read_pieces
+from groundup.corpora.patterns import glob_regex
 from groundup.corpora.pieces import Piece, gather
-from groundup.files.atomic import write_file
+from groundup.files.atomic import sha256_file, write_file
 
 FINEWEB_EDU = ("HuggingFaceFW/fineweb-edu", "sample-10BT")
 READ_AHEAD = 8 << 20
 """Bytes per request when reading over the network."""
+PATTERN_TIME = 1.0
+"""Seconds that comparing one name with one pattern of a dataset card may take."""
 
 T = TypeVar("T")
 
@@ -34,6 +42,8 @@ class Listing:
     revision: str
     files: dict[str, int]
     """Names and sizes, in order."""
+    hashes: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of large files, and git's hash of small ones, as the Hub lists them."""
 
 
 class HubDataset:
@@ -43,7 +53,7 @@ class HubDataset:
         dataset: `OWNER/NAME`, or `OWNER/NAME@REVISION`.
         subset: What the Hub calls a subset or configuration; None takes the dataset's default.
         split: Name of the split there; it has nothing to do with ours.
-        text_column: Column of the text.
+        config: How files are read.
         cache: Where the listing and the downloads are kept.
         stream: Read over the network instead of downloading.
     """
@@ -56,14 +66,16 @@ class HubDataset:
         *,
         subset: str | None = None,
         split: str = "train",
-        text_column: str = "text",
+        config: ReadConfig | None = None,
         cache: Path,
         stream: bool = False,
     ) -> None:
         self.dataset, _, self.wanted = dataset.partition("@")
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", self.dataset):
             raise UsageError(f"a dataset of the Hub is OWNER/NAME or OWNER/NAME@REVISION, got {dataset!r}")
-        self.subset, self.split, self.text_column, self.stream = subset, split, text_column, stream
+        self.subset, self.split, self.stream = subset, split, stream
+        self.config = config or ReadConfig()
+        self._checked: set[str] = set()
         self.folder = cache.absolute() / "hub" / self.dataset.replace("/", "--")
 
     def describe(self) -> dict[str, Any]:
@@ -73,7 +85,9 @@ class HubDataset:
             "revision": self.listing().revision,
             "subset": self.subset or "",
             "split": self.split,
-            "text_column": self.text_column,
+            "text_column": self.config.text_column,
+            "separator": self.config.between,
+            "bad_files": self.config.bad_files,
         }
 
     def listing(self) -> Listing:
@@ -89,10 +103,14 @@ class HubDataset:
         info = self._ask(
             lambda hub: hub.HfApi().dataset_info(self.dataset, revision=self.wanted or None, files_metadata=True)
         )
-        sizes = {file.rfilename: file.size for file in info.siblings or [] if has_format(file.rfilename)}
-        configs = (info.card_data or {}).get("configs") or []
-        names = choose_files(sorted(sizes), configs, self.dataset, self.subset, self.split)
-        listing = Listing(revision=info.sha, files={name: sizes[name] or 0 for name in names})
+        listed = {file.rfilename: file for file in info.siblings or [] if has_format(file.rfilename)}
+        configs = _configs(info.card_data)
+        names = choose_files(sorted(listed), configs, self.dataset, self.subset, self.split)
+        listing = Listing(
+            revision=info.sha,
+            files={name: max(0, listed[name].size or 0) for name in names},
+            hashes={name: found for name in names if (found := _listed_hash(listed[name]))},
+        )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -108,9 +126,11 @@ class HubDataset:
         """
 
         def spans() -> Iterator[tuple[str, Any]]:
+            self._refuse_beyond_disk()
             for name in self.listing().files:
                 with self._open(name) as file:
-                    yield name, format_of(name).spans(file, self._said(name), self.text_column)
+                    self._check(name)
+                    yield name, format_of(name).spans(file, self._said(name), self.config)
 
         return gather(spans())
 
@@ -120,11 +140,7 @@ class HubDataset:
         Raises:
             UserError: A file cannot be had, or is damaged; it is named, with the place.
         """
-        for name, start, stop in part:
-            with self._open(name) as file:
-                said = self._said(name)
-                for text in format_of(name).read(file, said, (start, stop), self.text_column, skipped):
-                    yield Document(text)
+        return read_pieces(part, self._open, self._said, format_of, self.config, skipped)
 
     def _said(self, name: str) -> str:
         """A file, in messages."""
@@ -146,8 +162,43 @@ class HubDataset:
         )
         return Path(path).open("rb")
 
+    def _refuse_beyond_disk(self) -> None:
+        """Refuse a download that cannot end well before it begins.
+
+        Raises:
+            UserError: The files that are not here yet are larger than the free space.
+        """
+        if self.stream:
+            return
+        missing = sum(size for name, size in self.listing().files.items() if not (self.folder / name).exists())
+        free = shutil.disk_usage(self.folder).free
+        if missing > free:
+            raise UserError(
+                f"{self.dataset} is {missing / 1e9:,.1f} GB, and {self.folder} has {free / 1e9:,.1f} GB free;"
+                " --stream reads it without keeping it, --cache-dir names another disk"
+            )
+
+    def _check(self, name: str) -> None:
+        """Compare a download with the hash that the Hub lists, once.
+
+        Raises:
+            UserError: It is another file, which is removed, so that the next call fetches it again.
+        """
+        wanted = self.listing().hashes.get(name)
+        if self.stream or wanted is None or name in self._checked:
+            return
+        path = self.folder / name
+        if wanted != (_git_hash(path) if len(wanted) == 40 else sha256_file(path)):
+            if path.resolve().is_relative_to(self.folder.resolve()):
+                path.unlink()
+            raise UserError(
+                f"{path} is not the file that {self.dataset} lists: its hash differs, as a proxy's page does;"
+                " it was removed, run the command again"
+            )
+        self._checked.add(name)
+
     def _fetch(self, name: str, start: int, stop: int) -> bytes:
-        """Bytes [start, stop) of a file at the Hub."""
+        """Bytes [start, stop) of a file at the Hub, and no more, whatever it sends."""
 
         def get(hub: Any) -> bytes:
             from huggingface_hub import utils
@@ -159,13 +210,19 @@ class HubDataset:
                 revision=self.listing().revision,
             )
             headers = {**utils.build_hf_headers(), "Range": f"bytes={start}-{stop - 1}"}
-            answer = utils.http_backoff("GET", url, headers=headers)  # tries again where that may help
-            utils.hf_raise_for_status(answer)
-            data: bytes = answer.content
-            if answer.status_code != 206 or len(data) != stop - start:
-                got = f"{len(data)} with status {answer.status_code}"
-                raise OSError(f"asked for {stop - start} bytes of {name}, got {got}")
-            return data
+            data = bytearray()
+            with _answer(utils, url, headers) as answer:  # tries again where that may help
+                utils.hf_raise_for_status(answer)
+                if answer.status_code == 206:
+                    pieces = answer.iter_bytes() if hasattr(answer, "iter_bytes") else answer.iter_content(1 << 20)
+                    for piece in pieces:
+                        data += piece
+                        if len(data) > stop - start:
+                            break
+                if answer.status_code != 206 or len(data) != stop - start:
+                    got = "more" if len(data) > stop - start else f"{len(data)} with status {answer.status_code}"
+                    raise OSError(f"asked for {stop - start} bytes of {name}, got {got}")
+            return bytes(data)
 
         return self._ask(get)
 
@@ -193,6 +250,33 @@ class HubDataset:
                 f"cannot reach {self.dataset} at {constants.ENDPOINT} ({reason[0][:200]});"
                 " run the command again to go on, or give local files instead"
             ) from error
+
+
+def _answer(utils: Any, url: str, headers: dict[str, str]) -> Any:
+    """An answer whose body is not read yet. Versions of the client before 1.0 stream by an argument."""
+    if hasattr(utils, "http_stream_backoff"):
+        return utils.http_stream_backoff("GET", url, headers=headers)
+    return utils.http_backoff("GET", url, headers=headers, stream=True)
+
+
+def _listed_hash(listed: Any) -> str:
+    """The hash that the Hub lists for a file: SHA-256 of a large one, git's of a small one; or nothing."""
+    return str(listed.lfs.sha256 if listed.lfs is not None else listed.blob_id or "")
+
+
+def _git_hash(path: Path) -> str:
+    """What git calls a file by its contents."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _configs(card: Any) -> list[dict[str, Any]]:
+    """The subsets that a dataset card lists; what is no list of objects lists none."""
+    configs = (card or {}).get("configs")
+    return [config for config in configs if isinstance(config, dict)] if isinstance(configs, list) else []
 
 
 class _RemoteFile(io.RawIOBase):
@@ -238,10 +322,10 @@ def choose_files(
     """
     if configs:
         patterns = _card_patterns(configs, dataset, subset, split)
-        matchers = [re.compile(_translate(pattern)) for pattern in patterns]
-        chosen = [name for name in names if any(matcher.match(name) for matcher in matchers)]
+        chosen = _matching(names, patterns, dataset)
     else:
         below = [name for name in names if not subset or name.startswith(f"{subset}/")]
+        below = [name for name in below if not name.endswith(".json")] or below  # most often facts about the dataset
         word = r"(?:^|[/._-]){}(?:[/._-]|$)"
         named = any(re.search(word.format("(train|test|validation|valid|dev)"), name) for name in below)
         chosen = [name for name in below if re.search(word.format(re.escape(split)), name)]
@@ -251,6 +335,20 @@ def choose_files(
         what = f"subset {subset!r}, split {split!r}" if subset else f"split {split!r}"
         raise UsageError(f"{dataset} has no parquet, JSON lines or text files for {what}")
     return chosen
+
+
+def _matching(names: Sequence[str], patterns: Sequence[str], dataset: str) -> list[str]:
+    """The names that one of a card's patterns means, found in bounded time.
+
+    Raises:
+        UserError: A pattern means nothing, or takes too long to compare.
+    """
+    try:
+        matchers = [regex.compile(glob_regex(p.removeprefix("./").removeprefix("/"))) for p in patterns]
+        return [name for name in names if any(matcher.match(name, timeout=PATTERN_TIME) for matcher in matchers)]
+    except (re.error, regex.error, TimeoutError) as error:
+        reason = str(error) or "it takes too long"
+        raise UserError(f"the card of {dataset} names files by a pattern that cannot be used: {reason}") from None
 
 
 def _card_patterns(configs: Sequence[dict[str, Any]], dataset: str, subset: str | None, split: str) -> list[str]:
@@ -267,18 +365,7 @@ def _card_patterns(configs: Sequence[dict[str, Any]], dataset: str, subset: str 
     if split not in by_split:
         raise UsageError(f"{dataset}, subset {subset!r}, has no split {split!r}; it has {_some(list(by_split))}")
     path = by_split[split]
-    return [path] if isinstance(path, str) else list(path)
-
-
-def _translate(pattern: str) -> str:
-    """A glob as a regular expression: `*` stays within a folder, `**` does not."""
-    pattern = pattern.removeprefix("./").removeprefix("/")
-    out = ""
-    for token in re.findall(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]|[^*?\[]+|\[", pattern):
-        known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-        is_set = token.startswith("[") and len(token) > 1
-        out += known.get(token) or (token.replace("[!", "[^") if is_set else re.escape(token))
-    return out + r"\Z"
+    return [path] if isinstance(path, str) else [str(each) for each in path or []]
 
 
 def _some(names: Sequence[str]) -> str:

@@ -1,47 +1,45 @@
-"""One JSON object per line, plain or compressed by gzip or Zstandard.
+"""JSON: one object per line, or one array of objects.
 
-A plain file is cut into ranges of bytes: a line belongs to the range in which it begins. A compressed file can only be
-read from its beginning, so it is one span; write many files of 100 MB, not one of 100 GB.
+A plain file of lines is cut into ranges of bytes: a line belongs to the range in which it begins. A compressed file and
+an array can only be read from their beginning, so each is one span; write many files of 100 MB, not one of 100 GB.
 """
 
-import gzip
+import itertools
 import json
-import zlib
 from collections.abc import Iterable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
+from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
+from groundup.corpora.decode import text_chunks
+from groundup.corpora.documents import Document, count
 from groundup.corpora.pieces import Span, byte_spans
+from groundup.corpora.records import Records
 
 CHUNK = 1 << 20
 MAX_LINE = 32 << 20
-"""Longest line that is read. Longer ones are counted and left out: memory stays flat."""
-COMPRESSION = 4
-"""About how much larger text is than its compressed form."""
+"""Longest line or object that is read. Longer lines are counted and left out: memory stays flat."""
 
 
-def plain_spans(file: BinaryIO, name: str, column: str) -> list[Span]:
+def plain_spans(file: BinaryIO, name: str, config: ReadConfig) -> list[Span]:
     """Ranges of bytes."""
     return byte_spans(file.seek(0, 2))
 
 
-def whole_span(file: BinaryIO, name: str, column: str) -> list[Span]:
-    """The file as one."""
-    return [Span(0, 1, COMPRESSION * file.seek(0, 2))]
-
-
-def read_plain(file: BinaryIO, name: str, span: tuple[int, int], column: str, skipped: dict[str, int]) -> Iterator[str]:
+def read_plain(
+    file: BinaryIO, name: str, span: tuple[int, int], config: ReadConfig, skipped: dict[str, int]
+) -> Iterator[Document]:
     """The texts of the lines that begin in bytes [start, stop).
 
     Args:
         file: Open, of bytes.
         name: Of the file, for messages.
         span: (start, stop).
-        column: Key of the text.
+        config: Names the key of the text.
         skipped: Lines that have no text are counted here, by reason and file.
 
     Raises:
-        UserError: No line has the column.
+        UserError: No line has the key.
     """
     start, stop = span
     # Start one byte early. If that byte is a line's end, the first "line" is empty and is skipped below; if not, the
@@ -51,7 +49,7 @@ def read_plain(file: BinaryIO, name: str, span: tuple[int, int], column: str, sk
     lines = split_lines(iter(lambda: file.read(CHUNK), b""), begin)
     if start:
         next(lines, None)
-    yield from _texts(_until(lines, stop), name, column, skipped)
+    yield from _texts(_until(lines, stop), name, config, skipped)
 
 
 def _until(lines: Iterator[tuple[int, bytes | None]], stop: int) -> Iterator[bytes | None]:
@@ -61,64 +59,78 @@ def _until(lines: Iterator[tuple[int, bytes | None]], stop: int) -> Iterator[byt
         yield line
 
 
-def read_gzip(file: BinaryIO, name: str, span: tuple[int, int], column: str, skipped: dict[str, int]) -> Iterator[str]:
-    """The texts of a `.jsonl.gz`; see `read_plain`.
+def read_lines(chunks: Iterable[bytes], name: str, config: ReadConfig, skipped: dict[str, int]) -> Iterator[Document]:
+    """The texts of all lines of a stream; see `read_plain`."""
+    # A few packed bytes can become millions of empty lines.
+    full = (chunk if chunk.strip(b"\n") else b"\n" for chunk in chunks)
+    yield from _texts((line for _, line in split_lines(full, 0)), name, config, skipped)
+
+
+def read_json(chunks: Iterable[bytes], name: str, config: ReadConfig, skipped: dict[str, int]) -> Iterator[Document]:
+    """The texts of an array of objects or strings, or of lines where the file does not begin with a bracket.
 
     Raises:
-        UserError: The file is cut or damaged, or no line has the column.
+        UserError: The array is not JSON, or no object has the key.
     """
-    file.seek(0)
-    yield from _texts(_whole_lines(_gunzipped(file), name), name, column, skipped)
+    head = b""
+    rest = iter(chunks)
+    while not head.strip(b" \t\r\n\xef\xbb\xbf") and (chunk := next(rest, b"")):
+        head = chunk
+    whole = itertools.chain([head], rest)
+    if head.lstrip(b" \t\r\n\xef\xbb\xbf")[:1] in (b"{", b'"'):
+        yield from read_lines(whole, name, config, skipped)
+        return
+    records = Records(name, config, skipped)
+    for value in _items(text_chunks(whole, name), name):
+        if isinstance(value, str):
+            yield Document(value)
+        else:
+            yield from records.take(value)
+    records.finish()
 
 
-def _gunzipped(file: BinaryIO) -> Iterator[bytes]:
-    with gzip.GzipFile(fileobj=file) as unpacked:
-        while chunk := unpacked.read(CHUNK):
-            yield chunk
-
-
-def read_zstd(file: BinaryIO, name: str, span: tuple[int, int], column: str, skipped: dict[str, int]) -> Iterator[str]:
-    """The texts of a `.jsonl.zst`; see `read_plain`.
+def _items(chunks: Iterator[str], name: str) -> Iterator[Any]:
+    """The items of a JSON array, one after the other.
 
     Raises:
-        UserError: The file is cut or damaged, no line has the column, or `zstandard` is not installed.
+        UserError: It is none; the item is named by its number, from 1.
     """
-    file.seek(0)
-    yield from _texts(_whole_lines(_unzstd(file), name), name, column, skipped)
+    decoder = json.JSONDecoder()
+    text = _more("", chunks).lstrip()
+    if not text.startswith("["):
+        raise UserError(f"{name} is neither a JSON array nor one JSON object per line")
+    text = text[1:]
+    for number in itertools.count(1):
+        text = _more(text, chunks) if len(text) < CHUNK else text
+        text = text.lstrip()
+        if number > 1 and text.startswith(","):
+            text = text[1:].lstrip()
+        while not text and (text := _more("", chunks)):
+            text = text.lstrip()
+        if text.startswith("]"):
+            return
+        while True:
+            try:
+                value, end = decoder.raw_decode(text)
+                break
+            except (ValueError, RecursionError) as error:
+                longer = _more(text, chunks) if len(text) < MAX_LINE else text
+                if len(longer) == len(text):
+                    raise UserError(f"{name} is not a JSON array: item {number}: {error}") from None
+                text = longer
+        yield value
+        text = text[end:]
 
 
-def _unzstd(file: BinaryIO) -> Iterator[bytes]:
-    try:
-        import zstandard
-    except ImportError:
-        raise UserError("reading .zst needs zstandard: pip install 'groundup[data]'") from None
-    unpacker = zstandard.ZstdDecompressor()
-    # Not stream_reader: at the end of a file that was cut, it says nothing.
-    frame = unpacker.decompressobj()
-    try:
-        while chunk := file.read(CHUNK // 8):
-            while chunk:
-                if frame.eof:
-                    frame = unpacker.decompressobj()
-                yield frame.decompress(chunk)
-                chunk = frame.unused_data
-    except zstandard.ZstdError as error:
-        raise zlib.error(str(error)) from error
-    if not frame.eof:
-        raise EOFError
-
-
-def _whole_lines(chunks: Iterable[bytes], name: str) -> Iterator[bytes | None]:
-    """Lines of an unpacked stream; damage is told with the line where it shows."""
-    count = 0
-    try:
-        for _, line in split_lines(chunks, 0):
-            count += 1
-            yield line
-    except EOFError:
-        raise UserError(f"{name} is cut: its compressed data ends early, after line {count}; fetch it again") from None
-    except (gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{name} is damaged after line {count}: {error}") from error
+def _more(text: str, chunks: Iterator[str]) -> str:
+    """A text with as much again of what follows, so that the work stays in proportion to the length."""
+    pieces, size = [text], 0
+    for chunk in chunks:
+        pieces.append(chunk)
+        size += len(chunk)
+        if size >= max(len(text), 1):
+            break
+    return "".join(pieces)
 
 
 def split_lines(chunks: Iterable[bytes], at: int) -> Iterator[tuple[int, bytes | None]]:
@@ -152,38 +164,19 @@ def split_lines(chunks: Iterable[bytes], at: int) -> Iterator[tuple[int, bytes |
         yield at, None if size > MAX_LINE else b"".join(held)
 
 
-def _texts(lines: Iterator[bytes | None], name: str, column: str, skipped: dict[str, int]) -> Iterator[str]:
-    records = 0
-    without = 0
-    keys: list[str] = []
+def _texts(lines: Iterator[bytes | None], name: str, config: ReadConfig, skipped: dict[str, int]) -> Iterator[Document]:
     short = name.rsplit("/", 1)[-1]
-
-    def skip(reason: str) -> None:
-        skipped[f"{reason} in {short}"] = skipped.get(f"{reason} in {short}", 0) + 1
-
+    records = Records(name, config, skipped)
     for line in lines:
         if line is None:
-            skip(f"line longer than {MAX_LINE >> 20} MB")
+            count(skipped, f"line longer than {MAX_LINE >> 20} MB in {short}")
             continue
         if not line.strip():
             continue
         try:
-            record = json.loads(line.decode("utf-8-sig"))
+            value = json.loads(line.decode("utf-8-sig"))
         except (ValueError, RecursionError):
-            skip("line that is not JSON")
+            count(skipped, f"line that is not JSON in {short}")
             continue
-        if not isinstance(record, dict):
-            skip("line that is not a JSON object")
-            continue
-        records += 1
-        if isinstance(text := record.get(column), str):
-            yield text
-        elif column in record:
-            skip(f"{column} that is null" if text is None else f"{column} that is not a string")
-        else:
-            without += 1
-            keys = keys or sorted(record)
-            skip(f"record without {column}")
-    if records and without == records:
-        known = ", ".join(keys[:8]) or "none"
-        raise UserError(f"{name}: no record has the key {column!r}, its keys are {known}; choose with --text-column")
+        yield from records.take(value)
+    records.finish()

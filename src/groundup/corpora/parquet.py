@@ -3,7 +3,9 @@
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
+from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
+from groundup.corpora.documents import Document, count
 from groundup.corpora.pieces import Span, merge_spans
 
 BATCH_BYTES = 8 << 20
@@ -11,31 +13,33 @@ BATCH_BYTES = 8 << 20
 BATCH_ROWS = 1024
 
 
-def spans(file: BinaryIO, name: str, column: str) -> list[Span]:
+def spans(file: BinaryIO, name: str, config: ReadConfig) -> list[Span]:
     """Neighboring row groups with PART_BYTES of text together; a row group cannot be cut.
 
     Args:
         file: Open, of bytes.
         name: Of the file, for messages.
-        column: Of the text.
+        config: Names the column of the text.
 
     Raises:
         UserError: The file is not whole, has no such column, or the column is not of text.
     """
     metadata = _open(file, name).metadata
-    at = _column_index(metadata, name, column)
+    at = _column_index(metadata, name, config)
     sizes = [metadata.row_group(k).column(at).total_uncompressed_size for k in range(metadata.num_row_groups)]
     return merge_spans(Span(k, k + 1, size) for k, size in enumerate(sizes))
 
 
-def read(file: BinaryIO, name: str, span: tuple[int, int], column: str, skipped: dict[str, int]) -> Iterator[str]:
+def read(
+    file: BinaryIO, name: str, span: tuple[int, int], config: ReadConfig, skipped: dict[str, int]
+) -> Iterator[Document]:
     """The texts of row groups [start, stop).
 
     Args:
         file: Open, of bytes.
         name: Of the file, for messages.
         span: (start, stop).
-        column: Of the text.
+        config: Names the column of the text.
         skipped: Rows that have no text are counted here, by reason and file.
 
     Raises:
@@ -43,8 +47,9 @@ def read(file: BinaryIO, name: str, span: tuple[int, int], column: str, skipped:
     """
     import pyarrow
 
+    column = config.text_column
     parquet = _open(file, name)
-    _column_index(parquet.metadata, name, column)
+    _column_index(parquet.metadata, name, config)
     for group in range(*span):
         try:
             for batch in parquet.iter_batches(
@@ -68,16 +73,17 @@ def _open(file: BinaryIO, name: str) -> Any:
         raise UserError(f"{name} is not a whole parquet file: {_first_line(error)}") from error
 
 
-def _column_index(metadata: Any, name: str, column: str) -> int:
+def _column_index(metadata: Any, name: str, config: ReadConfig) -> int:
     """Place of the text column among the stored columns."""
     schema = metadata.schema.to_arrow_schema()
+    column, choose = config.text_column, f"choose with {config.FLAGS}text-column"
     if column not in schema.names:
         known = ", ".join(schema.names[:8])
-        raise UserError(f"{name} has no column {column!r}, its columns are {known}; choose with --text-column")
+        raise UserError(f"{name} has no column {column!r}, its columns are {known}; {choose}")
     kind = schema.field(column).type
     value = getattr(kind, "value_type", kind)  # of a dictionary
     if str(value) not in ("string", "large_string", "string_view"):
-        raise UserError(f"{name}: column {column!r} is of type {kind}, not of text; choose with --text-column")
+        raise UserError(f"{name}: column {column!r} is of type {kind}, not of text; {choose}")
     paths = [metadata.schema.column(k).path for k in range(metadata.num_columns)]
     return paths.index(column)
 
@@ -89,7 +95,7 @@ def _rows_at_once(metadata: Any, group: int) -> int:
     return max(1, min(BATCH_ROWS, BATCH_BYTES // row))
 
 
-def _texts(values: Any, name: str, column: str, skipped: dict[str, int]) -> Iterator[str]:
+def _texts(values: Any, name: str, column: str, skipped: dict[str, int]) -> Iterator[Document]:
     short = name.rsplit("/", 1)[-1]
     for value in values:
         try:
@@ -98,10 +104,10 @@ def _texts(values: Any, name: str, column: str, skipped: dict[str, int]) -> Iter
             reason = f"{column} that is not UTF-8 in {short}"
         else:
             if text is not None:
-                yield text
+                yield Document(text)
                 continue
             reason = f"{column} that is null in {short}"
-        skipped[reason] = skipped.get(reason, 0) + 1
+        count(skipped, reason)
 
 
 def _first_line(error: BaseException) -> str:

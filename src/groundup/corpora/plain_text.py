@@ -1,39 +1,91 @@
-"""Plain UTF-8 text: a file is one document; a large one is cut at ends of lines into one document per span."""
+"""Plain UTF-8 text: a file is one document, or several with a separator between them.
 
-from collections.abc import Iterator
+A large file is read in spans, cut at ends of documents where a separator tells them, else at ends of lines; a document
+that goes on in the next span says so.
+"""
+
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
+from groundup.config.data import ReadConfig
+from groundup.corpora.decode import decode_text
+from groundup.corpora.documents import Document
 from groundup.corpora.pieces import PART_BYTES, Span
-from groundup.corpora.text_files import decode_text
 
 DOCUMENT_BYTES = PART_BYTES // 2
-"""Longest document: its characters, four bytes each at worst, its ids and its bytes are in memory at once."""
+"""Longest piece of a document: its characters, four bytes each at worst, its ids and its bytes are held at once."""
 LINE = 1 << 16
 """How far from a cut the end of a line is looked for."""
 
 
-def spans(file: BinaryIO, name: str, column: str) -> list[Span]:
+def spans(file: BinaryIO, name: str, config: ReadConfig) -> list[Span]:
     """Ranges of bytes."""
     size = file.seek(0, 2)
     starts = range(0, max(size, 1), DOCUMENT_BYTES)
     return [Span(start, min(start + DOCUMENT_BYTES, size), min(DOCUMENT_BYTES, size - start)) for start in starts]
 
 
-def read(file: BinaryIO, name: str, span: tuple[int, int], column: str, skipped: dict[str, int]) -> Iterator[str]:
-    """The text from the first line that begins at or after byte `start` to the first at or after `stop`.
+def read(
+    file: BinaryIO, name: str, span: tuple[int, int], config: ReadConfig, skipped: dict[str, int]
+) -> Iterator[Document]:
+    """The documents from the first cut at or after byte `start` to the first at or after `stop`.
 
     Raises:
         UserError: Binary, or not UTF-8; the message says where.
     """
-    start, stop = (_cut(file, at) for at in span)
+    separator = config.between.encode()
+    size = file.seek(0, 2)
+    start, stop = (_cut(file, min(at, size), separator) for at in span)
     file.seek(start)
-    yield decode_text(file.read(stop - start), name, start)
+    data = file.read(stop - start)
+    if data or not size:
+        yield from _documents(decode_text(data, name, start), config.between, more=stop < size)
 
 
-def _cut(file: BinaryIO, at: int) -> int:
-    """Where a cut near `at` falls: after the end of a line, or before a character where lines are long."""
+def read_stream(chunks: Iterable[bytes], name: str, config: ReadConfig, skipped: dict[str, int]) -> Iterator[Document]:
+    """The documents of a file that can only be read from its beginning.
+
+    Raises:
+        UserError: As `read`.
+    """
+    separator = config.between.encode()
+    held = b""
+    at = 0
+    for chunk in chunks:
+        held += chunk
+        if len(held) >= DOCUMENT_BYTES:
+            cut = (held.rfind(separator) + len(separator) if separator in held else 0) if separator else 0
+            cut = cut or held.rfind(b"\n") + 1 or len(held) - _begun(held)
+            yield from _documents(decode_text(held[:cut], name, at), config.between, more=True)
+            held, at = held[cut:], at + cut
+    yield from _documents(decode_text(held, name, at), config.between, more=False)
+
+
+def _documents(text: str, separator: str, *, more: bool) -> Iterator[Document]:
+    """Cut a text at its separators; with `more`, what stands after the last one goes on elsewhere."""
+    if not separator:
+        if text or not more:
+            yield Document(text, ends=not more)
+        return
+    *whole, rest = text.split(separator)
+    for document in whole:
+        if document := _trimmed(document, separator):
+            yield Document(document)
+    if rest := (rest if more else _trimmed(rest, separator)):
+        yield Document(rest, ends=not more)
+
+
+def _trimmed(document: str, separator: str) -> str:
+    """A document without the line ends that only set the separator apart, and nothing where it is blank."""
+    return document.strip("\n") if document.strip() else ""
+
+
+def _cut(file: BinaryIO, at: int, separator: bytes) -> int:
+    """Where a cut near `at` falls: after a separator, or a line, or before a character where lines are long."""
     if at == 0:
         return 0
+    if separator and (end := _after_separator(file, at, separator)):
+        return end
     file.seek(at - 1)
     window = file.read(LINE)
     if end := window.find(b"\n") + 1:
@@ -41,3 +93,29 @@ def _cut(file: BinaryIO, at: int) -> int:
     # Bytes 10xxxxxx go on with a character; no character has more than three of them.
     rest = window[1:5]
     return at + next((k for k, byte in enumerate(rest) if byte & 0xC0 != 0x80), len(rest))
+
+
+def _after_separator(file: BinaryIO, at: int, separator: bytes) -> int:
+    """The end of the first separator that ends at or after `at`; without one, the file's end, or 0 if that is far."""
+    place = max(0, at - len(separator))
+    file.seek(place)
+    window = b""
+    while place - at < DOCUMENT_BYTES:
+        chunk = file.read(LINE)
+        if not chunk:
+            return place + len(window)
+        window += chunk
+        if (found := window.find(separator)) >= 0:
+            return place + found + len(separator)
+        kept = min(len(window), len(separator) - 1)
+        place, window = place + len(window) - kept, window[len(window) - kept :]
+    return 0
+
+
+def _begun(data: bytes) -> int:
+    """Bytes at the end that begin a character and do not end it."""
+    for back in range(1, min(4, len(data)) + 1):
+        byte = data[-back]
+        if byte & 0xC0 != 0x80:
+            return back if back < (2 if byte >= 0xC0 else 1) + (byte >= 0xE0) + (byte >= 0xF0) else 0
+    return 0

@@ -8,10 +8,14 @@ from numpy.typing import NDArray
 from groundup.config.errors import UserError
 from groundup.corpora.documents import SplitName
 from groundup.data.index import DatasetIndex, ShardInfo, load_index
-from groundup.data.shards import ShardReader
+from groundup.data.shards import SAMPLES, ShardReader, id_dtype, sample_hash
+from groundup.files.atomic import sha256_file
+from groundup.files.layout import INDEX
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import load_tokenizer
 
+HASHED_BYTES = 256 << 20
+"""Splits up to this size, which are read into memory, are hashed whole before they are used."""
 OPEN_SHARDS = 32
 """Files held open: a window of the training order lies in a few shards, a corpus may have thousands."""
 
@@ -54,7 +58,7 @@ class Split:
 
 
 class TokenDataset:
-    """A dataset on disk whose headers agree with its index. The contents are hashed by `data.verify` alone.
+    """A dataset on disk whose headers agree with its index; `check` compares contents, `data.verify` all of them.
 
     Args:
         folder: What `prepare` made.
@@ -72,6 +76,45 @@ class TokenDataset:
             found = (header.n_tokens, header.max_id, header.vocab_size, header.fingerprint)
             if said != found:
                 raise UserError(f"{folder / info.file} is not the shard that {folder / 'index.json'} describes")
+
+    def check(self) -> str:
+        """Compare the shards with what was prepared: all bytes of a small split, sixteen places of a large one.
+
+        Returns:
+            What was compared, in words.
+
+        Raises:
+            UserError: A shard holds something else; it is named.
+        """
+        whole: list[ShardInfo] = []
+        sampled: list[ShardInfo] = []
+        unknown: list[ShardInfo] = []
+        for split in ("train", "val"):
+            infos = [info for info in self.index.shards if info.split == split]
+            sizes = sum(info.n_tokens for info in infos) * id_dtype(self.index.vocab_size).itemsize
+            for info in infos:
+                path = self.dir / info.file
+                if sizes <= HASHED_BYTES:
+                    whole.append(info)
+                    same = sha256_file(path) == info.sha256
+                else:
+                    (sampled if info.sample else unknown).append(info)
+                    same = not info.sample or sample_hash(path) == info.sample
+                if not same:
+                    raise UserError(
+                        f"{path} is not what was prepared: its contents have another hash than {INDEX} says;"
+                        f" remove {self.dir} and prepare it again (groundup data verify names every such file)"
+                    )
+        words = [
+            f"{len(infos):,} shards {how}"
+            for infos, how in (
+                (whole, "compared whole by SHA-256"),
+                (sampled, f"compared at {SAMPLES} places"),
+                (unknown, "not compared: an older version prepared them (see groundup data verify)"),
+            )
+            if infos
+        ]
+        return f"data in {self.dir}: {', '.join(words)}"
 
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that made the ids.

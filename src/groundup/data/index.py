@@ -30,6 +30,8 @@ class ShardInfo:
     """Separators in the shard; 0 where the tokenizer has none."""
     max_id: int
     sha256: str
+    sample: str = ""
+    """SHA-256 of sixteen places of the file, for shards that are too large to be hashed at every start."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,6 +47,8 @@ class DatasetIndex:
     shards: tuple[ShardInfo, ...]
     skipped: dict[str, int]
     """Why records of the source were left out, and how many."""
+    spelled_ends: int = 0
+    """How often `<|endoftext|>` stood in the text, and was read as plain characters."""
 
     @property
     def fingerprint(self) -> str:

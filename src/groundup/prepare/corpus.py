@@ -4,45 +4,81 @@ import difflib
 import glob
 import hashlib
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from groundup.config.data import DataConfig
+from groundup.config.data import DataConfig, ReadConfig, ShardConfig
 from groundup.config.errors import UsageError
-from groundup.corpora.documents import Source
+from groundup.corpora.documents import Source, read_all
 from groundup.corpora.hub import FINEWEB_EDU, HubDataset
 from groundup.corpora.local_files import LocalFiles
 from groundup.corpora.shakespeare import Shakespeare
-from groundup.corpora.text_files import TextFiles
 from groundup.corpora.tiny_shakespeare import TinyShakespeare
 from groundup.data.dataset import TokenDataset
 from groundup.files.layout import INDEX
-from groundup.prepare.prepare import prepare
+from groundup.prepare.prepare import Progress, prepare
+from groundup.prepare.surprises import surprises
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.char import CharTokenizer
 from groundup.tokenizer.io import resolve_tokenizer
 
 HUB = "hf:"
+HOLD_OUT = 1
+"""Version of the rules by which text files are read and split: data of another version is prepared again."""
 NAMES = ("shakespeare", "tiny-shakespeare", "fineweb-edu")
 
 
-def open_corpus(config: DataConfig) -> TokenDataset:
+def open_corpus(
+    config: DataConfig, *, say: Callable[[str], None] = lambda _: None, block_size: int = 0
+) -> TokenDataset:
     """Open the tokens that a config names; the first call prepares them below `cache_dir`.
+
+    Args:
+        config: Corpus and tokenizer.
+        say: Told what a person should know of the data, in lines: progress of a preparation, and what may surprise.
+        block_size: The model's context, by which a validation split is too small; 0 is unknown.
 
     Raises:
         UserError: The text is not there, not text, or too short.
     """
     if config.source == "shards":
         assert config.path is not None
-        return TokenDataset(config.path)
-    source = make_source(config)
-    # A character tokenizer follows from the text; others may change under their name.
-    tokenizer = config.tokenizer if config.tokenizer == "char" else resolve_tokenizer(config.tokenizer).fingerprint
-    described = json.dumps([source.name, source.describe(), tokenizer], sort_keys=True)
-    key = hashlib.sha256(described.encode()).hexdigest()[:8]
-    folder = config.cache_dir / f"{source.name}-{Path(config.tokenizer).stem}-{key}"
-    if not (folder / INDEX).exists():
-        prepare(source, make_tokenizer(config.tokenizer, source), folder)
-    return TokenDataset(folder)
+        dataset = TokenDataset(config.path)
+    else:
+        source = make_source(config)
+        # A character tokenizer follows from the text; others may change under their name.
+        tokenizer = config.tokenizer if config.tokenizer == "char" else resolve_tokenizer(config.tokenizer).fingerprint
+        facts: list[Any] = [source.name, source.describe(), tokenizer]
+        if isinstance(source, LocalFiles):  # the others have a split of their own
+            facts += [config.val_fraction, HOLD_OUT]
+        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+        folder = config.cache_dir / f"{source.name}-{Path(config.tokenizer).stem}-{key}"
+        if not (folder / INDEX).exists():
+            layout = ShardConfig(val_fraction=config.val_fraction)
+            prepare(source, make_tokenizer(config.tokenizer, source), folder, layout, progress=_Spoken(say, folder))
+        dataset = TokenDataset(folder)
+    say(dataset.check())
+    for line in surprises(dataset.index, block_size):
+        say(line)
+    return dataset
+
+
+class _Spoken:
+    """Progress in lines, a few seconds apart: nothing for what is done at once."""
+
+    EVERY = 5.0
+
+    def __init__(self, say: Callable[[str], None], folder: Path) -> None:
+        self._say, self._folder, self._last = say, folder, time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._last >= self.EVERY:
+            self._last = now
+            doing = "tokenizing" if progress.phase == "tokenize" else "writing shards"
+            self._say(f"preparing {self._folder}: {doing} {progress.done}/{progress.total}, {progress.tokens:,} tokens")
 
 
 def make_source(config: DataConfig) -> Source:
@@ -52,14 +88,14 @@ def make_source(config: DataConfig) -> Source:
     if config.source == "tiny-shakespeare":
         return TinyShakespeare(config.path, config.cache_dir)
     assert config.path is not None
-    return TextFiles(config.path, config.val_fraction)
+    return LocalFiles(str(config.path), config)
 
 
 def find_source(
     name: str,
     *,
     cache_dir: Path,
-    text_column: str = "text",
+    config: ReadConfig | None = None,
     subset: str | None = None,
     split: str = "train",
     stream: bool = False,
@@ -69,7 +105,7 @@ def find_source(
     Args:
         name: One of NAMES, `hf:OWNER/NAME[@REVISION]`, a file, a folder, or a glob.
         cache_dir: Where downloads are kept.
-        text_column: Key or column of the text.
+        config: How files are read.
         subset: Of a dataset of the Hub; None is its default, and sample-10BT for fineweb-edu.
         split: Of a dataset of the Hub.
         stream: Read a dataset of the Hub over the network.
@@ -79,9 +115,7 @@ def find_source(
     """
     if name == "fineweb-edu" or name.startswith(HUB):
         dataset, usual = FINEWEB_EDU if name == "fineweb-edu" else (name.removeprefix(HUB), None)
-        return HubDataset(
-            dataset, subset=subset or usual, split=split, text_column=text_column, cache=cache_dir, stream=stream
-        )
+        return HubDataset(dataset, subset=subset or usual, split=split, config=config, cache=cache_dir, stream=stream)
     if subset is not None or split != "train" or stream:
         raise UsageError(f"--subset, --split and --stream are for fineweb-edu and {HUB}OWNER/NAME, not for {name}")
     if name == "shakespeare":
@@ -92,11 +126,23 @@ def find_source(
         near = difflib.get_close_matches(name, NAMES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"name {', '.join(NAMES)} or {HUB}OWNER/NAME instead"
         raise UsageError(f"{name!r} is no file, folder or glob; {hint}")
-    return LocalFiles(name, text_column)
+    return LocalFiles(name, config)
 
 
 def make_tokenizer(name: str, source: Source) -> Tokenizer:
-    """The tokenizer of this name; a character tokenizer takes its alphabet from the source."""
-    if name == "char":
-        return CharTokenizer.from_text(d.text for part in source.parts() for d in source.read(part, {}))
-    return resolve_tokenizer(name)
+    """The tokenizer of this name; a character tokenizer takes its alphabet from the source.
+
+    Its vocabulary has an end of documents where there are several; a single text, and the plays, which are read as one,
+    have none to learn.
+
+    Raises:
+        UnreadableError: Some of the source cannot be read.
+    """
+    if name != "char":
+        return resolve_tokenizer(name)
+    alphabet: set[str] = set()
+    documents = 0
+    for _, document in read_all(source, source.parts(), {}):
+        alphabet.update(document.text)
+        documents += document.ends and document.split is None
+    return CharTokenizer.from_text(alphabet, separates=documents > 1)

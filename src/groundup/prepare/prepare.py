@@ -15,7 +15,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -24,12 +24,13 @@ from filelock import FileLock, Timeout
 from groundup.config.data import ShardConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import dump_json, load_json, to_dict
-from groundup.corpora.documents import Source
+from groundup.corpora.documents import Source, all_unreadable
 from groundup.data.index import DatasetIndex, ShardInfo, load_index
 from groundup.data.shards import read_header
 from groundup.files.atomic import write_file
 from groundup.files.layout import INDEX, TOKENIZER
 from groundup.prepare.executors import Executor, run_here
+from groundup.prepare.hold_out import HoldOut, hold_out
 from groundup.prepare.plan import bytes_per_id, plan_shards
 from groundup.prepare.work import (
     PartFailed,
@@ -102,7 +103,7 @@ def prepare(
         vocab_size=tokenizer.vocab_size,
         eot_id=tokenizer.eot_id,
         fingerprint=tokenizer.fingerprint,
-        hash_fraction=layout.val_fraction if layout.val_rule == "hash" else 0.0,
+        held_out=HoldOut(),
         engine=engine_of(tokenizer),
     )
     _claim(work.folder, settings, tokenizer)
@@ -112,6 +113,7 @@ def prepare(
         if count == 1:
             _remove_leftovers(work.folder)
         try:
+            work = replace(work, held_out=hold_out(source, layout))
             planned = _plan(work, layout, (index, count), executor, progress)
         except UserError:
             if count == 1 and not any(work.folder.glob("part-*")):
@@ -244,19 +246,19 @@ def _tokenize(
     mine = parts[index::count]
     missing = [(number, part) for number, part in mine if work.part_result(number) is None]
     tokens = n_bytes = 0
-    failed: list[str] = []
+    failed: list[UserError] = []
     for done, result in enumerate(
         executor(functools.partial(tokenize_part, work), missing), start=len(mine) - len(missing) + 1
     ):
         if isinstance(result, PartFailed):
-            failed.append(result.message)
+            failed.append(result.error)
         else:
             tokens += result.n_tokens
             n_bytes += result.n_bytes
         progress(Progress(phase="tokenize", done=done, total=len(mine), tokens=tokens, n_bytes=n_bytes))
     if failed:
         rest = f" ({len(failed)} of {len(parts)} parts failed; the others are kept)" if len(parts) > 1 else ""
-        raise UserError(min(failed) + rest)
+        raise UserError(f"{all_unreadable(failed)}{rest}")
     results = [work.part_result(number) for number, _ in parts]
     done_results = [result for result in results if result is not None]
     return done_results if len(done_results) == len(parts) else None
@@ -309,6 +311,7 @@ def _finish(work: Work, infos: Sequence[ShardInfo], results: Sequence[PartResult
         vocab_size=work.vocab_size,
         shards=tuple(infos),
         skipped=dict(sorted(skipped.items())),
+        spelled_ends=sum(result.spelled_ends for result in results),
     )
     try:
         _remove_leftovers(folder)  # of a call that was killed right here

@@ -8,7 +8,6 @@ processes is a part's description and a few numbers, never text or ids.
 
 import contextlib
 import functools
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +19,13 @@ from numpy.typing import NDArray
 
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, from_dict, load_json, to_dict
-from groundup.corpora.documents import Document, Part, Source, SplitName
+from groundup.corpora.documents import Document, Part, Source, SplitName, usable
 from groundup.data.index import ShardInfo
-from groundup.data.shards import HEADER_BYTES, ShardHeader, id_dtype
+from groundup.data.shards import HEADER_BYTES, ShardHeader, id_dtype, sample_hash
 from groundup.files.atomic import atomic_stream, sha256_file, write_file
 from groundup.files.layout import TOKENIZER
-from groundup.tokenizer.base import Tokenizer
+from groundup.prepare.hold_out import HoldOut
+from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizer.gpt2 import GPT2Tokenizer, load_gpt2
 from groundup.tokenizer.gpt2_engines import EngineName
 from groundup.tokenizer.io import load_tokenizer
@@ -47,6 +47,8 @@ class PartResult:
     """UTF-8 bytes of the documents."""
     skipped: dict[str, int] = field(default_factory=dict)
     """Why records were left out, and how many."""
+    spelled_ends: int = 0
+    """How often `<|endoftext|>` stood in the text, and was read as the thirteen characters that it is there."""
 
     @property
     def n_tokens(self) -> int:
@@ -58,7 +60,7 @@ class PartResult:
 class PartFailed:
     """A part that its source could not read. Other parts go on; the preparation fails in the end."""
 
-    message: str
+    error: UserError
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +74,8 @@ class Work:
     eot_id: int | None
     fingerprint: str
     """Of the tokenizer."""
-    hash_fraction: float
-    """Share of documents that their hash puts into validation; 0 leaves unlabeled documents to training."""
+    held_out: HoldOut
+    """Which documents are validation, where the source does not say."""
     engine: EngineName = "auto"
     """What GPT-2's tokenizer encodes with, in every worker; the ids are the same."""
 
@@ -164,7 +166,7 @@ def tokenize_part(work: Work, number: int, part: Part) -> PartResult | PartFaile
     try:
         result = _tokenize(work, number, part)
     except _UnreadableError as error:
-        return PartFailed(str(error))
+        return PartFailed(error.error)
     write_file(work.folder / f"part-{number:06d}.json", dump_json(to_dict(result)).encode())
     return result
 
@@ -173,16 +175,19 @@ def _tokenize(work: Work, number: int, part: Part) -> PartResult:
     tokenizer = work.tokenizer()
     end = np.array([] if work.eot_id is None else [work.eot_id], dtype=np.uint32)
     skipped: dict[str, int] = {}
-    n_bytes = n_documents = 0
+    n_bytes = n_documents = spelled = 0
     with contextlib.ExitStack() as stack:
         train = _IdFile(work.part_file(number, "train"), work, stack)
         val = _IdFile(work.part_file(number, "val"), work, stack)
-        for document, size in _usable(work, part, skipped):
-            file = val if _split_of(document, work.hash_fraction) == "val" else train
-            file.add(tokenizer.encode_array(document.text))
-            file.add(end)
-            n_bytes += size
-            n_documents += 1
+        for place, document in enumerate(_documents(work, part, skipped)):
+            for piece in work.held_out.split(number, place, document):
+                file = val if piece.split == "val" else train
+                file.add(tokenizer.encode_array(piece.text))
+                if piece.ends:
+                    file.add(end)
+            n_bytes += _utf8_size(document.text)
+            n_documents += document.ends
+            spelled += document.text.count(END_OF_TEXT)
         train.flush()
         val.flush()
     return PartResult(
@@ -191,48 +196,32 @@ def _tokenize(work: Work, number: int, part: Part) -> PartResult:
         n_documents=n_documents,
         n_bytes=n_bytes,
         skipped=skipped,
+        spelled_ends=spelled,
     )
 
 
 class _UnreadableError(Exception):
     """The source failed, as opposed to the tokenizer or the disk that is written to."""
 
+    def __init__(self, error: UserError) -> None:
+        super().__init__()
+        self.error = error
 
-def _usable(work: Work, part: Part, skipped: dict[str, int]) -> Iterator[tuple[Document, int]]:
-    """The documents of a part that can become ids, with their sizes in UTF-8."""
+
+def _documents(work: Work, part: Part, skipped: dict[str, int]) -> Iterator[Document]:
+    """The usable documents of a part."""
     try:
-        for document in work.source.read(part, skipped):
-            size = _utf8_size(document.text)
-            if size > 0:
-                yield document, size
-            else:
-                reason = "empty document" if size == 0 else "lone surrogate: not Unicode text"
-                skipped[reason] = skipped.get(reason, 0) + 1
+        yield from usable(work.source.read(part, skipped), skipped)
     except UserError as error:
-        raise _UnreadableError(str(error)) from error
+        raise _UnreadableError(error) from error
     except OSError as error:
-        raise _UnreadableError(f"cannot read {part} of {work.source.name}: {error.strerror or error}") from error
+        fault = f"cannot read {part} of {work.source.name}: {error.strerror or error}"
+        raise _UnreadableError(UserError(fault)) from error
 
 
 def _utf8_size(text: str) -> int:
-    """Bytes of a text in UTF-8; -1 when it has none, because of half a surrogate pair."""
-    if text.isascii():
-        return len(text)
-    try:
-        return len(text.encode())
-    except UnicodeEncodeError:
-        return -1
-
-
-def _split_of(document: Document, hash_fraction: float) -> SplitName:
-    """Where a document goes: where its source says, else by the hash of its text."""
-    if document.split is not None:
-        return document.split
-    if hash_fraction:
-        digest = hashlib.sha256(document.text.encode()).digest()
-        if int.from_bytes(digest[:8], "big") < hash_fraction * 2**64:
-            return "val"
-    return "train"
+    """Bytes of a text in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -305,6 +294,7 @@ def _assemble(work: Work, bytes_of_id: NDArray[np.int64], plan: ShardPlan) -> Sh
         n_documents=0 if work.eot_id is None else int(counts[work.eot_id]),
         max_id=largest,
         sha256=sha256_file(target),
+        sample=sample_hash(target),
     )
     write_file(work.folder / f"{plan.file}.json", dump_json(to_dict(info)).encode())
     return info

@@ -1,16 +1,19 @@
 """One id a character: the smallest tokenizer that works, and the right one for a first model."""
 
+import unicodedata
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from groundup.config.errors import UserError
-from groundup.tokenizer.base import fingerprint, utf8
+from groundup.tokenizer.base import END_OF_TEXT, fingerprint, utf8
 
 SLICE = 1 << 20
 """Characters that are encoded at a time."""
+SHOWN = 100
+"""Symbols that a message names: Chinese has thousands."""
 
 
 class CharTokenizer:
@@ -18,38 +21,42 @@ class CharTokenizer:
 
     Args:
         symbols: The alphabet, in the order of the ids.
+        separates: Have one id more, the end of a document, which no character stands for.
 
     Raises:
         UserError: A symbol is not a single character, is half a surrogate pair, or stands twice.
     """
 
-    eot_id = None
-    """Characters only: there is no separator."""
-
-    def __init__(self, symbols: Sequence[str]) -> None:
+    def __init__(self, symbols: Sequence[str], *, separates: bool = False) -> None:
         if not symbols or any(len(s) != 1 for s in symbols) or len(set(symbols)) != len(symbols):
             raise UserError("a character tokenizer needs distinct symbols of one character each")
         utf8("".join(symbols))
-        self.symbols = list(symbols)
+        self.symbols, self.separates = list(symbols), separates
+        self._texts = [*self.symbols, *[END_OF_TEXT] * separates]
         codes = np.array([ord(s) for s in symbols], dtype=np.int64)
         # A table over all code points up to the largest turns encoding into one indexing operation.
         self._ids = np.full(codes.max() + 1, -1, dtype=np.int64)
         self._ids[codes] = np.arange(len(codes))
 
     @classmethod
-    def from_text(cls, texts: Iterable[str]) -> "CharTokenizer":
+    def from_text(cls, texts: Iterable[str], *, separates: bool = False) -> "CharTokenizer":
         """The alphabet of some texts, in the order of code points."""
         alphabet: set[str] = set()
         for text in texts:
             alphabet.update(text)
         if not alphabet:
             raise UserError("a character tokenizer needs text, got none")
-        return cls(sorted(alphabet))
+        return cls(sorted(alphabet), separates=separates)
 
     @property
     def vocab_size(self) -> int:
-        """Number of symbols."""
-        return len(self.symbols)
+        """Number of symbols, and the end of a document where there is one."""
+        return len(self._texts)
+
+    @property
+    def eot_id(self) -> int | None:
+        """The last id, or None where documents are not separated."""
+        return len(self.symbols) if self.separates else None
 
     @property
     def fingerprint(self) -> str:
@@ -79,14 +86,19 @@ class CharTokenizer:
         if unknown.any():
             at = int(unknown.argmax())
             raise UserError(
-                f"character {text[at]!r} at position {start + at} is not among the {self.vocab_size} symbols"
-                f" this model knows: {''.join(s for s in self.symbols if s.isprintable())}"
+                f"character {_named(text[at])} at position {start + at} is not among the {len(self.symbols)} symbols"
+                f" this model knows: {self._alphabet()}{_other_form(text, at, set(self.symbols))}"
             )
         return ids.astype(np.uint32)
 
+    def _alphabet(self) -> str:
+        """The symbols that can be seen, or the first of many."""
+        seen = [s for s in self.symbols if s.isprintable()]
+        return "".join(seen) if len(seen) <= SHOWN else f"{''.join(seen[:SHOWN])} and {len(seen) - SHOWN:,} more"
+
     def decode(self, ids: Iterable[int]) -> str:
-        """The text that ids stand for."""
-        symbols, n = self.symbols, len(self.symbols)
+        """The text that ids stand for; the end of a document is spelled `<|endoftext|>`."""
+        symbols, n = self._texts, len(self._texts)
         text = []
         for i in ids:
             if not 0 <= i < n:
@@ -99,8 +111,8 @@ class CharTokenizer:
         return self.decode(ids).encode()
 
     def to_dict(self) -> dict[str, Any]:
-        """The alphabet."""
-        return {"kind": "char", "symbols": self.symbols}
+        """The alphabet, and whether documents are separated."""
+        return {"kind": "char", "symbols": self.symbols} | ({"separates": True} if self.separates else {})
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "CharTokenizer":
@@ -112,4 +124,38 @@ class CharTokenizer:
         symbols = values.get("symbols")
         if not isinstance(symbols, list) or not all(isinstance(symbol, str) for symbol in symbols):
             raise UserError("a character tokenizer needs a list of symbols")
-        return cls(symbols)
+        separates = values.get("separates", False)
+        if not isinstance(separates, bool):
+            raise UserError(f'"separates" of a character tokenizer must be true or false, got {separates!r}')
+        return cls(symbols, separates=separates)
+
+
+def _named(character: str) -> str:
+    """A character to look at; one that cannot be seen alone also by its name."""
+    shown = repr(character)
+    if unicodedata.combining(character) or not character.isprintable():
+        return f"{shown} (U+{ord(character):04X} {unicodedata.name(character, 'without a name')})"
+    return shown
+
+
+def _other_form(text: str, at: int, known: set[str]) -> str:
+    """Advice where the alphabet has an accented letter in the other of Unicode's two forms: one symbol, or two."""
+    begin = at
+    while begin > 0 and unicodedata.combining(text[begin]):
+        begin -= 1
+    end = at + 1
+    while end < len(text) and unicodedata.combining(text[end]):
+        end += 1
+    forms: tuple[tuple[Literal["NFC", "NFD"], str, str], ...] = (
+        ("NFC", "one symbol", "composed"),
+        ("NFD", "a letter and an accent", "decomposed"),
+    )
+    for form, there, here in forms:
+        other = unicodedata.normalize(form, text[begin:end])
+        if other != text[begin:end] and set(other) <= known:
+            return (
+                f"; it knows {other!r} as {there} ({here}, {form}): give the text in that form,"
+                f' for example with python -c \'import sys, unicodedata; print(unicodedata.normalize("{form}",'
+                " sys.stdin.read()), end=str())'"
+            )
+    return ""

@@ -8,8 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
 from groundup.corpora import jsonl, pieces
+from groundup.corpora.documents import Document
+from groundup.corpora.formats import format_of
 from groundup.corpora.local_files import LocalFiles
 
 zstandard = pytest.importorskip("zstandard")
@@ -20,7 +23,7 @@ TEXTS = [record["text"] for record in RECORDS]
 
 
 def read(path, skipped=None, column="text"):
-    source = LocalFiles(str(path), column)
+    source = LocalFiles(str(path), ReadConfig(text_column=column))
     skipped = {} if skipped is None else skipped
     return [document.text for part in source.parts() for document in source.read(part, skipped)]
 
@@ -56,7 +59,8 @@ def test_every_line_is_read_once_however_the_file_is_cut(texts, cuts, ended, chu
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(jsonl, "CHUNK", chunk)
         for span in pairwise(bounds):
-            got += jsonl.read_plain(io.BytesIO(data), "a.jsonl", span, "text", {})
+            lines = jsonl.read_plain(io.BytesIO(data), "a.jsonl", span, ReadConfig(), {})
+            got += [document.text for document in lines]
     assert got == texts
 
 
@@ -111,17 +115,17 @@ def test_a_cut_or_damaged_file_is_named_with_the_line(tmp_path, suffix, pack):
     packed = pack(LINES)
     for cut in (len(packed) - 1, len(packed) // 2, 3):
         path.write_bytes(packed[:cut])
-        with pytest.raises(UserError, match=rf"a{suffix} is (cut|damaged).*after line \d+") as caught:
+        with pytest.raises(UserError, match=rf"a{suffix} is (cut|damaged).*after [\d,]+ bytes") as caught:
             read(path)
         assert "\n" not in str(caught.value)
     path.write_bytes(packed[:100] + bytes(200) + packed[300:])
-    with pytest.raises(UserError, match=rf"a{suffix} is damaged after line \d+"):
+    with pytest.raises(UserError, match=rf"a{suffix} is damaged after [\d,]+ bytes"):
         read(path)
     path.write_bytes(b"not packed at all" * 10)
-    with pytest.raises(UserError, match=rf"a{suffix} is damaged after line 0"):
+    with pytest.raises(UserError, match=rf"a{suffix} is damaged after 0 bytes"):
         read(path)
     path.write_bytes(pack(LINES) + b"tail that is neither")
-    with pytest.raises(UserError, match=rf"a{suffix} is damaged after line \d+"):
+    with pytest.raises(UserError, match=rf"a{suffix} is damaged after [\d,]+ bytes"):
         read(path)
 
 
@@ -139,7 +143,7 @@ def test_a_line_without_end_takes_no_memory(monkeypatch):
     bomb = io.BytesIO(gzip.compress(b'{"text": "' + b"x" * 30_000_000 + b'"}\n{"text": "good"}\n', 1))
     skipped = {}
     tracemalloc.start()
-    assert list(jsonl.read_gzip(bomb, "a.jsonl.gz", (0, 1), "text", skipped)) == ["good"]
+    assert list(format_of("a.jsonl.gz").read(bomb, "a.jsonl.gz", (0, 1), ReadConfig(), skipped)) == [Document("good")]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 10 << 20

@@ -3,6 +3,7 @@ import os
 
 import pytest
 
+from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
 from groundup.corpora import local_files, pieces
 from groundup.corpora.local_files import LocalFiles
@@ -54,11 +55,12 @@ def test_the_description_follows_names_and_contents_only(folder, tmp_path):
     assert renamed != before
     (moved / "b.txt").write_text("Text of b.txt")
     assert LocalFiles(str(moved)).describe() != renamed
-    assert LocalFiles(str(moved), "body").describe()["text_column"] == "body"
+    assert LocalFiles(str(moved), ReadConfig(text_column="body")).describe()["text_column"] == "body"
 
 
 def test_a_large_file_is_known_by_sixteen_places(tmp_path, monkeypatch):
     monkeypatch.setattr(local_files, "SAMPLE_BYTES", 10)
+    monkeypatch.setattr(local_files, "WHOLE_BYTES", 160)
     path = tmp_path / "a.txt"
     path.write_bytes(bytes(320))
     before = LocalFiles(str(path)).describe()["sha256"]

@@ -4,9 +4,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
 from groundup.corpora import plain_text
+from groundup.corpora.documents import Document
 
+PLAIN = ReadConfig()
 PIECES = st.sampled_from(["a", "word ", "\n", "ä", "漢", "🧬", "\n\n", "long line " * 5])
 
 
@@ -18,33 +21,33 @@ def test_documents_joined_are_the_file_however_it_is_cut(texts, longest, line):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plain_text, "DOCUMENT_BYTES", longest)
         patch.setattr(plain_text, "LINE", line + 8)
-        spans = plain_text.spans(file, "a.txt", "text")
-        got = [next(plain_text.read(file, "a.txt", (s.start, s.stop), "text", {})) for s in spans]
-    assert "".join(got) == text
-    assert len(got) == max(1, -(-len(text.encode()) // longest))
+        spans = plain_text.spans(file, "a.txt", PLAIN)
+        got = [d for s in spans for d in plain_text.read(file, "a.txt", (s.start, s.stop), PLAIN, {})]
+    assert "".join(document.text for document in got) == text
+    assert [document.ends for document in got] == [False] * (len(got) - 1) + [True]
 
 
 def test_cuts_fall_at_ends_of_lines(monkeypatch):
     monkeypatch.setattr(plain_text, "DOCUMENT_BYTES", 100)
     file = io.BytesIO(b"".join(b"line %d\n" % k for k in range(100)))
-    spans = plain_text.spans(file, "a.txt", "text")
-    got = [next(plain_text.read(file, "a.txt", (s.start, s.stop), "text", {})) for s in spans]
+    spans = plain_text.spans(file, "a.txt", PLAIN)
+    got = [next(plain_text.read(file, "a.txt", (s.start, s.stop), PLAIN, {})).text for s in spans]
     assert len(got) == 8
     assert all(document.endswith("\n") and document.startswith("line ") for document in got)
 
 
 def test_a_byte_order_mark_and_line_ends_are_put_right():
     file = io.BytesIO(b"\xef\xbb\xbfone\r\ntwo\rthree\n")
-    assert list(plain_text.read(file, "a.txt", (0, 18), "text", {})) == ["one\ntwo\nthree\n"]
+    assert list(plain_text.read(file, "a.txt", (0, 18), PLAIN, {})) == [Document("one\ntwo\nthree\n")]
 
 
 @pytest.mark.parametrize(
     ("bad", "message"),
-    [(b"\xe4", "a.txt is not UTF-8: byte 151 is 0xe4"), (b"\0", "a.txt is not text: byte 151 is zero")],
+    [(b"\xe4", r"a.txt is not UTF-8 \(byte 151 is 0xe4\), it reads as Windows-1252"), (b"\0", "a.txt is not text: byte 151 is zero")],
 )
 def test_bad_bytes_are_named_by_their_place_in_the_file(monkeypatch, bad, message):
     monkeypatch.setattr(plain_text, "DOCUMENT_BYTES", 100)
     file = io.BytesIO(b"good line\n" * 15 + b"x" + bad + b" bad line\n" * 5)
-    second = plain_text.spans(file, "a.txt", "text")[1]
+    second = plain_text.spans(file, "a.txt", PLAIN)[1]
     with pytest.raises(UserError, match=message):
-        list(plain_text.read(file, "a.txt", (second.start, second.stop), "text", {}))
+        list(plain_text.read(file, "a.txt", (second.start, second.stop), PLAIN, {}))

@@ -20,7 +20,7 @@ from groundup.prepare import prepare as prepare_module
 from groundup.prepare.prepare import prepare
 from groundup.tokenizer.char import CharTokenizer
 
-SMALL = ShardConfig(shard_tokens=300, val_fraction=0.2)
+SMALL = ShardConfig(val_rule="head", shard_tokens=300, val_fraction=0.2)
 
 
 @pytest.fixture(autouse=True)
@@ -87,7 +87,7 @@ def test_bytes_depend_on_input_and_settings_alone(
     tmp_path_factory, corpus, separated, contents, texts, shard_tokens, n_tasks, data
 ):
     folder = tmp_path_factory.mktemp("prepare")
-    source, layout = corpus(texts), ShardConfig(shard_tokens=shard_tokens, val_fraction=0.3)
+    source, layout = corpus(texts), ShardConfig(val_rule="head", shard_tokens=shard_tokens, val_fraction=0.3)
     try:
         prepare(source, separated, folder / "whole", layout)
     except UserError as error:
@@ -138,7 +138,7 @@ def test_a_task_that_another_one_overtakes_ends_well(tmp_path, corpus, random_te
 
 def test_documents_longer_than_a_shard(tmp_path, corpus, separated):
     texts = [["a" * 5000, "b"], ["c" * 1234]]
-    index = prepare(corpus(texts), separated, tmp_path, ShardConfig(shard_tokens=100, val_fraction=0.01))
+    index = prepare(corpus(texts), separated, tmp_path, ShardConfig(val_rule="head", shard_tokens=100, val_fraction=0.01))
     assert [info.n_tokens for info in index.shards if info.split == "train"][:-1] == [100] * 61
     joined = separated.decode(stream(tmp_path, "val") + stream(tmp_path, "train"))
     assert joined == "a" * 5000 + "\x1fb\x1f" + "c" * 1234 + "\x1f"
@@ -171,7 +171,7 @@ def test_labels_of_the_source_decide(tmp_path, corpus, separated):
 
 def test_documents_that_cannot_be_used_are_counted(tmp_path, corpus, separated):
     texts = [["good", "", "half \ud800 a pair"], ["\udc00", "also good", "\ud83d"]]
-    index = prepare(corpus(texts), separated, tmp_path, ShardConfig(val_fraction=0.3))
+    index = prepare(corpus(texts), separated, tmp_path, ShardConfig(val_rule="head", val_fraction=0.3))
     assert index.skipped == {"empty document": 1, "lone surrogate: not Unicode text": 3}
     assert separated.decode(stream(tmp_path, "val") + stream(tmp_path, "train")) == "good\x1falso good\x1f"
 
@@ -207,7 +207,7 @@ def test_work_that_came_to_nothing_is_not_in_the_way(tmp_path, corpus, random_te
     folder = tmp_path / "data"
     everywhere = {k: UserError("no record has the key 'txt'") for k in range(len(texts))}
     with pytest.raises(UserError, match="no record"):
-        prepare(corpus(texts, trouble=everywhere), separated, folder, ShardConfig(shard_tokens=299))
+        prepare(corpus(texts, trouble=everywhere), separated, folder, ShardConfig(val_rule="head", shard_tokens=299))
     prepare(corpus(texts), separated, folder, SMALL)
     assert contents(folder) == contents(tmp_path / "whole")
 
@@ -271,7 +271,7 @@ def test_another_preparation_is_refused(tmp_path, corpus, random_texts, separate
     prepare(corpus(texts), separated, tmp_path, SMALL, only=None if finished else (0, 2))
     other = CharTokenizer([*separated.symbols, "0"])
     for source, tokenizer, layout, key in (
-        (corpus(texts), separated, ShardConfig(shard_tokens=301, val_fraction=0.2), "shard_tokens: 300, now 301"),
+        (corpus(texts), separated, ShardConfig(val_rule="head", shard_tokens=301, val_fraction=0.2), "shard_tokens: 300, now 301"),
         (corpus(texts[:-1]), separated, SMALL, r"corpus\.texts"),
         (corpus(texts, name="books"), separated, SMALL, "source: corpus, now books"),
         (corpus(texts), other, SMALL, "tokenizer"),

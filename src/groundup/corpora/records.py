@@ -1,0 +1,56 @@
+"""Records with a text under a key: what is used of them, and what is said of the others."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from groundup.config.data import ReadConfig
+from groundup.config.errors import UserError
+from groundup.corpora.documents import Document, count
+
+
+class Records:
+    """Takes the texts out of records that are read one by one, and counts those that have none.
+
+    Args:
+        name: Of the file, for messages.
+        config: Names the key of the text.
+        skipped: Where records without text are counted, by reason and file.
+    """
+
+    def __init__(self, name: str, config: ReadConfig, skipped: dict[str, int]) -> None:
+        self._name, self._key, self._skipped = name, config.text_column, skipped
+        self._flags = config.FLAGS
+        self._records = self._without = self._others = 0
+        self._keys: list[str] = []
+
+    def take(self, record: Any) -> Iterator[Document]:
+        """The text of a record, if it has one."""
+        if not isinstance(record, dict):
+            self._others += 1
+            self._skip("line that is not a JSON object")
+            return
+        self._records += 1
+        if isinstance(text := record.get(self._key), str):
+            yield Document(text)
+        elif self._key in record:
+            self._skip(f"{self._key} that is null" if text is None else f"{self._key} that is not a string")
+        else:
+            self._without += 1
+            self._keys = self._keys or sorted(map(str, record))
+            self._skip(f"record without {self._key}")
+
+    def finish(self) -> None:
+        """Say that the key is a mistake where no record has it.
+
+        Raises:
+            UserError: No record has the key.
+        """
+        if self._records and self._without == self._records:
+            known = ", ".join(self._keys[:8]) or "none"
+            raise UserError(
+                f"{self._name}: no record has the key {self._key!r}, its keys are {known};"
+                f" choose with {self._flags}text-column"
+            )
+
+    def _skip(self, reason: str) -> None:
+        count(self._skipped, f"{reason} in {self._name.rsplit('/', 1)[-1]}")

@@ -1,0 +1,106 @@
+"""Tables: .csv and .tsv, whose first line names the columns."""
+
+import csv
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from groundup.config.data import ReadConfig
+from groundup.config.errors import UserError
+from groundup.corpora.decode import text_chunks
+from groundup.corpora.documents import Document, count
+
+FIELD = 32 << 20
+"""Longest field that is read."""
+HEAD = 1 << 20
+"""Characters by which the form of a table is told."""
+_QUOTED, _UNQUOTED = {"strict": True}, {"quoting": csv.QUOTE_NONE}
+
+Form = dict[str, Any]
+"""Arguments of `csv.reader`."""
+
+
+def read_csv(chunks: Iterable[bytes], name: str, config: ReadConfig, skipped: dict[str, int]) -> Iterator[Document]:
+    """The texts of a column; commas, or semicolons or tabs where the header says so, stand between columns.
+
+    Raises:
+        UserError: There is no such column, or a quote is not closed; file and line are named.
+    """
+    forms = [{"delimiter": mark, **_QUOTED} for mark in ",;\t"]
+    yield from _texts(chunks, name, config, skipped, [*forms, {"delimiter": ",", **_UNQUOTED}])
+
+
+def read_tsv(chunks: Iterable[bytes], name: str, config: ReadConfig, skipped: dict[str, int]) -> Iterator[Document]:
+    """The same with tabs; quotes are letters where the file does not use them as a table does."""
+    yield from _texts(chunks, name, config, skipped, [{"delimiter": "\t", **_QUOTED}, {"delimiter": "\t", **_UNQUOTED}])
+
+
+def _texts(
+    chunks: Iterable[bytes], name: str, config: ReadConfig, skipped: dict[str, int], forms: Sequence[Form]
+) -> Iterator[Document]:
+    csv.field_size_limit(FIELD)
+    column = config.text_column
+    decoded = text_chunks(chunks, name)
+    head = ""
+    while len(head) < HEAD and (chunk := next(decoded, None)) is not None:
+        head += chunk
+    if not head.strip():
+        return
+    form = _form(head, name, config, forms)
+    reader = csv.reader(_lines(itertools.chain([head], decoded)), **form)
+    short = name.rsplit("/", 1)[-1]
+    try:
+        header = next(reader)
+        place = header.index(column)
+        for row in reader:
+            if len(row) == len(header):
+                yield Document(row[place])
+            elif row:
+                count(skipped, f"row with {len(row)} of {len(header)} columns in {short}")
+    except csv.Error as error:
+        raise UserError(f"{name} is no sound table at line {reader.line_num}: {error}") from None
+
+
+def _form(head: str, name: str, config: ReadConfig, forms: Sequence[Form]) -> Form:
+    """The first form in which the head has the column and every row has all columns; else the first with the column."""
+    column = config.text_column
+    with_column = [(form, _even(head, form)) for form in forms if column in _header(head, form)]
+    if not with_column:
+        known = max((_header(head, form) for form in forms), key=len)
+        columns = ", ".join(name[:40] for name in known[:8])
+        raise UserError(
+            f"{name} has no column {column!r}, its columns are {columns}; choose with {config.FLAGS}text-column"
+        )
+    return next((form for form, even in with_column if even), with_column[0][0])
+
+
+def _header(head: str, form: Form) -> list[str]:
+    try:
+        return next(csv.reader(_lines([head]), **form), [])
+    except csv.Error:
+        return []
+
+
+def _even(head: str, form: Form) -> bool:
+    """Whether all rows have as many columns as the first, up to where the head is cut off."""
+    reader = csv.reader(_lines([head]), **form)
+    widths: list[int] = []
+    try:
+        widths.extend(len(row) for row in reader if row)
+    except csv.Error as error:
+        if "unexpected end" not in str(error) or len(head) < HEAD:
+            return False
+    else:
+        widths = widths[:-1] if len(head) >= HEAD else widths
+    return len(set(widths)) == 1
+
+
+def _lines(chunks: Iterable[str]) -> Iterator[str]:
+    """Lines with their ends: only line feeds end one."""
+    held = ""
+    for chunk in chunks:
+        *lines, held = (held + chunk).split("\n")
+        for line in lines:
+            yield f"{line}\n"
+    if held:
+        yield held

@@ -1,0 +1,129 @@
+"""Which text is validation, where the source does not say.
+
+Whole documents, chosen by the hash of their text: the same ones on every machine, in whatever order files are listed,
+and equal documents on one side. Where few documents make that miss the share by far, the end of the largest one is held
+out instead, cut where a paragraph or a line ends.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from groundup.config.data import ShardConfig
+from groundup.corpora.documents import Document, Source, read_all, usable
+
+MANY = 1_000
+"""Documents from which a share of hashes is a share of the text, near enough; up to here, sizes are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class HoldOut:
+    """Which documents, and pieces of them, are validation."""
+
+    hash_fraction: float = 0.0
+    """Share of hashes that are."""
+    places: dict[tuple[int, int], int] = field(default_factory=dict)
+    """(part, number of the document in it) to the first character that is."""
+
+    def split(self, part: int, number: int, document: Document) -> Iterator[Document]:
+        """A document with its split, in two where it is cut."""
+        if document.split is not None:
+            yield document
+        elif (at := self.places.get((part, number))) is not None:
+            if at:
+                yield Document(document.text[:at], "train", ends=False)
+            yield Document(document.text[at:], "val", ends=document.ends)
+        else:
+            held = self.hash_fraction and _hash(document.text) < self.hash_fraction
+            yield replace(document, split="val" if held else "train")
+
+
+@dataclass(slots=True)
+class _Whole:
+    """A document, or equal ones, in the pieces in which it is read."""
+
+    size: int
+    pieces: list[tuple[tuple[int, int], int]]
+    """((part, number), characters) of each."""
+
+
+def hold_out(source: Source, layout: ShardConfig) -> HoldOut:
+    """Choose.
+
+    Args:
+        source: Read until it has shown more than MANY documents, or to its end.
+        layout: The rule and the share.
+
+    Raises:
+        UnreadableError: Some of it cannot be read.
+    """
+    if layout.val_rule != "documents":
+        return HoldOut(layout.val_fraction if layout.val_rule == "hash" else 0.0)
+    wholes: dict[float, _Whole] = {}
+    key = 0.0
+    ended = True
+    seen: Counter[int] = Counter()
+    for part, document in read_all(source, source.parts(), {}):
+        if document.split is not None:
+            return HoldOut()
+        key = _hash(document.text) if ended else key
+        whole = wholes.setdefault(key, _Whole(0, []))
+        whole.size += len(document.text)
+        whole.pieces.append(((part, seen[part]), len(document.text)))
+        seen[part] += 1
+        ended = document.ends
+        if len(wholes) > MANY:
+            return HoldOut(layout.val_fraction)
+    return HoldOut(places=_choose(source, [wholes[key] for key in sorted(wholes)], layout.val_fraction))
+
+
+def _choose(source: Source, wholes: Sequence[_Whole], fraction: float) -> dict[tuple[int, int], int]:
+    """Whole documents that come near the share; where they miss it by half or double, the end of the largest."""
+    total = sum(whole.size for whole in wholes)
+    wanted = fraction * total
+    held = 0
+    places: dict[tuple[int, int], int] = {}
+    for whole in wholes:
+        if abs(held + whole.size - wanted) <= abs(held - wanted) and held + whole.size < total:
+            held += whole.size
+            places.update((place, 0) for place, _ in whole.pieces)
+    if wanted / 2 <= held <= 2 * wanted or not wholes:
+        return places
+    largest = max(wholes, key=lambda whole: whole.size)
+    return _cut(source, largest, max(1, round(min(wanted, largest.size / 2))))
+
+
+def _cut(source: Source, whole: _Whole, wanted: int) -> dict[tuple[int, int], int]:
+    """The last `wanted` characters of a document, or about as many."""
+    places: dict[tuple[int, int], int] = {}
+    for place, size in reversed(whole.pieces):
+        if wanted >= size and place != whole.pieces[0][0]:
+            places[place] = 0
+            wanted -= size
+            continue
+        if wanted:
+            part, number = place
+            texts = usable(source.read(source.parts()[part], {}), {})
+            text = next(document.text for k, document in enumerate(texts) if k == number)
+            places[place] = _good_place(text, len(text) - wanted)
+        break
+    return places
+
+
+def _good_place(text: str, at: int) -> int:
+    """The end of a paragraph near `at`, else that of a line, else that of a word; `at` itself where nothing is near."""
+    reach = min(at, len(text) - at)
+    for mark, near in (("\n\n", reach // 10), ("\n", reach // 2), (" ", reach // 2)):
+        low, high = at - near, at + near
+        before, after = text.rfind(mark, max(0, low - len(mark)), at), text.find(mark, max(0, at - len(mark)), high)
+        ends = [end for found in (before, after) if found >= 0 and low <= (end := found + len(mark)) <= high]
+        ends = [end for end in ends if 0 < end < len(text)]
+        if ends:
+            return min(ends, key=lambda end: abs(end - at))
+    return min(max(at, 1), len(text) - 1) if len(text) > 1 else 0
+
+
+def _hash(text: str) -> float:
+    """A number in [0, 1) that follows from the text alone."""
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
