@@ -27,7 +27,8 @@ def test_info_counts_what_the_shards_hold(dataset, capsys):
     opened = TokenDataset(dataset)
     for split in ("train", "val"):
         many, shards = len(opened.split(split).read_all()), len(opened.split(split).shards)
-        assert f"{split:<6}{many:,} tokens, {shards} shards, 1.00 bytes per token" in out
+        documents = {"train": 240, "val": 60}[split]
+        assert f"{split:<6}{many:,} tokens, {documents} documents, {shards} shards, 0.97 bytes per token" in out
     assert f"fingerprint {opened.index.fingerprint}" in out
     assert "shard_tokens = 3000" in out
     assert "files.text_column = text" in out
@@ -118,7 +119,7 @@ def test_every_document_is_as_likely(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     texts = [f"document {k} " + "word " * (200 * (k % 2)) for k in range(40)]
     Path("t.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-    assert main(["prepare", "t.jsonl", "set", "--shard-tokens=1500", "--val-fraction=0.01", "--workers=1"]) == 0
+    assert main(["prepare", "t.jsonl", "set", "--shard-tokens=1500", "--val-rule=head", "--workers=1"]) == 0
     opened = TokenDataset(Path("set"))
     got = list(sample_documents(opened, "train", count=400, max_tokens=10_000, seed=1))
     whole = [passage for passage in got if passage.text in texts]

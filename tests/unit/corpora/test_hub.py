@@ -11,6 +11,7 @@ from groundup.config.errors import UsageError, UserError
 from groundup.corpora.hub import HubDataset, choose_files
 from groundup.data.dataset import TokenDataset
 from groundup.prepare.corpus import find_source
+from groundup.tokenizer.base import END_OF_TEXT
 
 constants = pytest.importorskip("huggingface_hub.constants")
 pa = pytest.importorskip("pyarrow")
@@ -197,11 +198,19 @@ def test_a_file_that_is_not_parquet_is_named(hub, tmp_path):
 def test_processes_read_the_hub_too(hub, tmp_path, monkeypatch, capsys, stream):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("groundup.corpora.pieces.PART_BYTES", 30_000)
-    words = ["prepare", "hf:org/set", "out", "--subset=sample-10BT", "--tokenizer=char", "--workers=2"]
-    assert main([*words, *(["--stream"] if stream else [])]) == 0, capsys.readouterr().err
+    words = [
+        "prepare",
+        "hf:org/set",
+        "out",
+        "--subset=sample-10BT",
+        "--tokenizer=char",
+        "--workers=2",
+        "--val-rule=head",
+    ]
+    assert main([*words, "--val-rule=head", *(["--stream"] if stream else [])]) == 0, capsys.readouterr().err
     dataset = TokenDataset(tmp_path / "out")
     ids = [*dataset.split("val").read_all().tolist(), *dataset.split("train").read_all().tolist()]
-    assert dataset.tokenizer().decode(ids) == "".join(TEXTS)
+    assert dataset.tokenizer().decode(ids) == "".join(f"{text}{END_OF_TEXT}" for text in TEXTS)
     assert dataset.index.settings["hub.revision"] == COMMIT
 
 

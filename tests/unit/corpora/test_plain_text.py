@@ -43,7 +43,10 @@ def test_a_byte_order_mark_and_line_ends_are_put_right():
 
 @pytest.mark.parametrize(
     ("bad", "message"),
-    [(b"\xe4", r"a.txt is not UTF-8 \(byte 151 is 0xe4\), it reads as Windows-1252"), (b"\0", "a.txt is not text: byte 151 is zero")],
+    [
+        (b"\xe4", r"a.txt is not UTF-8 \(byte 151 is 0xe4\), it reads as Windows-1252"),
+        (b"\0", "a.txt is not text: byte 151 is zero"),
+    ],
 )
 def test_bad_bytes_are_named_by_their_place_in_the_file(monkeypatch, bad, message):
     monkeypatch.setattr(plain_text, "DOCUMENT_BYTES", 100)

@@ -17,7 +17,12 @@ TEXT = "".join(f"the {i} quick foxes\n" for i in range(300))
 @pytest.fixture
 def folder(tmp_path, corpus):
     path = tmp_path / "data"
-    prepare(corpus([[TEXT]]), CharTokenizer.from_text([TEXT]), path, ShardConfig(shard_tokens=2000, val_fraction=0.1))
+    prepare(
+        corpus([[TEXT]]),
+        CharTokenizer.from_text([TEXT]),
+        path,
+        ShardConfig(val_rule="head", shard_tokens=2000, val_fraction=0.1),
+    )
     return path
 
 

@@ -138,7 +138,9 @@ def test_a_task_that_another_one_overtakes_ends_well(tmp_path, corpus, random_te
 
 def test_documents_longer_than_a_shard(tmp_path, corpus, separated):
     texts = [["a" * 5000, "b"], ["c" * 1234]]
-    index = prepare(corpus(texts), separated, tmp_path, ShardConfig(val_rule="head", shard_tokens=100, val_fraction=0.01))
+    index = prepare(
+        corpus(texts), separated, tmp_path, ShardConfig(val_rule="head", shard_tokens=100, val_fraction=0.01)
+    )
     assert [info.n_tokens for info in index.shards if info.split == "train"][:-1] == [100] * 61
     joined = separated.decode(stream(tmp_path, "val") + stream(tmp_path, "train"))
     assert joined == "a" * 5000 + "\x1fb\x1f" + "c" * 1234 + "\x1f"
@@ -271,7 +273,12 @@ def test_another_preparation_is_refused(tmp_path, corpus, random_texts, separate
     prepare(corpus(texts), separated, tmp_path, SMALL, only=None if finished else (0, 2))
     other = CharTokenizer([*separated.symbols, "0"])
     for source, tokenizer, layout, key in (
-        (corpus(texts), separated, ShardConfig(val_rule="head", shard_tokens=301, val_fraction=0.2), "shard_tokens: 300, now 301"),
+        (
+            corpus(texts),
+            separated,
+            ShardConfig(val_rule="head", shard_tokens=301, val_fraction=0.2),
+            "shard_tokens: 300, now 301",
+        ),
         (corpus(texts[:-1]), separated, SMALL, r"corpus\.texts"),
         (corpus(texts, name="books"), separated, SMALL, "source: corpus, now books"),
         (corpus(texts), other, SMALL, "tokenizer"),
