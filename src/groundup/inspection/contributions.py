@@ -1,0 +1,76 @@
+"""Who pushed this token: the parts of the residual stream that sum to one logit (Elhage et al. 2021).
+
+The stream before the final norm is a sum: embeddings, what each head added, what each MLP added. The head is linear, and
+so is the norm once its scale is taken from the whole stream and held fixed. Then a logit is a sum, too, with a term for
+each part. A head's part is its slice of the output projection; what no head owns, the projection's bias, is a part of its own.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import linear
+
+from groundup.config.errors import UserError
+from groundup.inspection.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Contributions:
+    """Terms of one logit.
+
+    Args:
+        names: What each term is: "token embedding", "layer 0 head 1", "layer 0 MLP", ...
+        values: The terms; they sum to the logit.
+    """
+
+    names: tuple[str, ...]
+    values: Float[Tensor, " N"]
+
+
+@torch.no_grad()
+def contributions(model: Any, seen: Trace, *, position: int, token: int) -> Contributions:
+    """Split the logit of one token at one position.
+
+    Args:
+        model: The one that was traced.
+        seen: Its trace.
+        position: Where; negative counts from the end.
+        token: Whose logit.
+
+    Raises:
+        UserError: The model's stream is not the sum of its parts, so that no split is right.
+    """
+    names, parts = _parts(model, seen, position)
+    x = seen.residual[-1, position]
+    if not torch.allclose(torch.stack(parts).sum(0), x, rtol=1e-4, atol=1e-4 * float(x.abs().max())):
+        raise UserError("this model scales its residual stream between layers: its logits cannot be split by part")
+    weight = model.head_weight[token]
+    norm = model.ln_f
+    scale = x.var(unbiased=False).add(1e-5).rsqrt()
+    terms = [((part - part.mean()) * scale * norm.weight) @ weight for part in parts]
+    if norm.bias is not None:
+        names, terms = [*names, "bias of the final norm"], [*terms, norm.bias @ weight]
+    return Contributions(tuple(names), torch.stack(terms))
+
+
+def _parts(model: Any, seen: Trace, position: int) -> tuple[list[str], list[Float[Tensor, " C"]]]:
+    """The vectors that the stream at a position is the sum of."""
+    token = model.wte.weight[seen.idx[position]]
+    names, parts = ["token embedding"], [token]
+    if getattr(model, "wpe", None) is not None:
+        names, parts = [*names, "position embedding"], [*parts, seen.residual[0, position] - token]
+    for layer, block in enumerate(model.h):
+        gathered = seen.attention[layer, :, position : position + 1 or None] @ seen.values[layer]  # (H, 1, D)
+        weight = block.attn.c_proj.weight.view(token.numel(), len(gathered), -1)  # (C, H, D)
+        for head, y in enumerate(gathered[:, 0]):
+            names.append(f"layer {layer} head {head}")
+            parts.append(linear(y, weight[:, head]))
+        if block.attn.c_proj.bias is not None:
+            names.append(f"layer {layer} attention bias")
+            parts.append(block.attn.c_proj.bias)
+        names.append(f"layer {layer} MLP")
+        parts.append(seen.mlp[layer, position])
+    return names, parts

@@ -1,0 +1,23 @@
+"""The logit lens (nostalgebraist 2020): what the model would say if it stopped after each layer.
+
+Each state of the residual stream goes through the final norm and the head. Early rows are read with a norm and a head
+that were trained for the last one, so they are a hint and not a measurement; the last row is the model's output.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from groundup.inspection.trace import Trace
+
+
+@torch.no_grad()
+def logit_lens(model: torch.nn.Module, seen: Trace) -> Float[Tensor, "L+1 T V"]:
+    """Logits after the embedding and after each layer.
+
+    Args:
+        model: The one that was traced.
+        seen: Its trace.
+    """
+    # A row at a time: a product of other sizes sums in another order, and the last row shall be the model's output.
+    return torch.stack([model.logits(model.ln_f(x[None]))[0] for x in seen.residual])  # type: ignore[operator]

@@ -1,0 +1,106 @@
+"""One forward pass with everything that can be looked at: the residual stream, the heads, what each part added.
+
+The model computes attention without ever holding its weights (`scaled_dot_product_attention`). They are computed here
+from what each attention layer was given, by its own `project`. Nothing in the model knows that it is looked at: the
+parts are watched by hooks.
+"""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a model computed for one sequence of T tokens, without dropout.
+
+    Args:
+        idx: The token ids.
+        residual: The stream before the first block, and after each: entry 0 is the embedding.
+        attention: Weights: entry (l, h, i, j) is what position i takes from position j. Rows sum to 1; the future is 0.
+        values: What a head hands to whoever looks at a position.
+        attn: What attention added to the stream in each layer.
+        mlp: What the MLP added.
+        logits: The model's output.
+    """
+
+    idx: Int[Tensor, " T"]
+    residual: Float[Tensor, "L+1 T C"]
+    attention: Float[Tensor, "L H T T"]
+    values: Float[Tensor, "L H T D"]
+    attn: Float[Tensor, "L T C"]
+    mlp: Float[Tensor, "L T C"]
+    logits: Float[Tensor, "T V"]
+
+
+@torch.no_grad()
+def trace(model: Any, idx: Int[Tensor, " T"]) -> Trace:
+    """Run a model on one sequence and keep what its parts computed.
+
+    Args:
+        model: A GPT-2 or a modern model: blocks in `h`, each with `attn` and `mlp`.
+        idx: One sequence of token ids.
+
+    Raises:
+        UserError: More positions than block_size.
+    """
+    stream: list[Tensor] = []
+    attention: list[Tensor] = []
+    values: list[Tensor] = []
+    attn: list[Tensor] = []
+    mlp: list[Tensor] = []
+
+    def before_block(_block: nn.Module, given: tuple[Any, ...]) -> None:
+        stream.append(given[0][0])
+
+    def after_attention(module: Any, given: tuple[Any, ...], output: Tensor) -> None:
+        q, k, v = module.project(*given[:2])  # (1, H, T, D); what follows the rotation is mask and cache
+        attention.append(_weights(q[0], k[0]))
+        values.append(v[0])
+        attn.append(output[0])
+
+    def after_mlp(_module: nn.Module, _given: tuple[Any, ...], output: Tensor) -> None:
+        mlp.append(output[0])
+
+    def after_blocks(_norm: nn.Module, given: tuple[Any, ...]) -> None:
+        stream.append(given[0][0])
+
+    handles = [model.ln_f.register_forward_pre_hook(after_blocks)]
+    for block in model.h:
+        handles += [
+            block.register_forward_pre_hook(before_block),
+            block.attn.register_forward_hook(after_attention),
+            block.mlp.register_forward_hook(after_mlp),
+        ]
+    idx = idx.to(model.wte.weight.device)
+    try:
+        with evaluating(model):
+            logits = model(idx[None])[0]
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Trace(idx, *map(torch.stack, (stream, attention, values, attn, mlp)), logits)
+
+
+def _weights(q: Float[Tensor, "H T D"], k: Float[Tensor, "H T D"]) -> Float[Tensor, "H T T"]:
+    T = q.shape[1]
+    scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
+    future = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)
+    return scores.masked_fill(future, -math.inf).softmax(dim=-1)
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Without dropout, whatever mode the model is in; the mode comes back."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
