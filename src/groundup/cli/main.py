@@ -14,6 +14,7 @@ from groundup.records.output import discard
 COMMANDS = {
     "train": "train a model: groundup train shakespeare",
     "plan": "what a run needs and how long it takes, here or on hardware you name",
+    "serve": "look inside a model in the browser, and serve it to other programs",
     "runs": "list, compare and plot what has been trained",
     "generate": "draw text from a trained model",
     "eval": "measure a trained model: loss, HellaSwag, LAMBADA, files of your own",

@@ -1,0 +1,91 @@
+"""groundup serve RUN_OR_DIR [more...]: a page that looks inside, and an API that others' clients call."""
+
+import os
+import socket
+import webbrowser
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from groundup.cli.parse import parse
+from groundup.config.errors import UsageError, UserError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Serve trained models on this machine: a page in the browser, and the completions API."""
+
+    paths: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
+    """Runs, checkpoints or model folders; the first one is the default."""
+    host: str = "127.0.0.1"
+    """Address to listen on; any other than this machine's own needs a key."""
+    port: int = 8000
+    """Port to listen on; 0 takes a free one."""
+    api_key: str = ""
+    """What clients must send as Authorization: Bearer KEY. In GROUNDUP_API_KEY other users of the machine cannot see it."""
+    open: bool = True
+    """Open the page in the browser."""
+    threads: int = 0
+    """CPU threads; 0 takes PyTorch's choice."""
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning before a model is loaded."""
+        if not self.paths:
+            raise UsageError("name a run, checkpoint or model folder: groundup serve runs/shakespeare")
+        if not 0 <= self.port < 65536:
+            raise UsageError(f"port must be 0 (a free one) to 65535, got {self.port}")
+        if not 0 <= self.threads <= 1024:
+            raise UsageError(f"threads must be 0 (automatic) to 1024, got {self.threads}")
+        if self.host not in LOOPBACK and not self.key:
+            raise UsageError(
+                f"host {self.host} can be reached by others: give them a key with --api-key or GROUNDUP_API_KEY"
+            )
+
+    @property
+    def key(self) -> str | None:
+        """The key, from wherever it was given."""
+        return self.api_key or os.environ.get("GROUNDUP_API_KEY") or None
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve until Ctrl-C."""
+    options = parse(Options, argv, prog="groundup serve")
+    try:
+        from groundup.serving.start import serve
+    except ModuleNotFoundError as error:
+        raise UserError(f"serving needs {error.name}: pip install 'groundup[serve]'") from None
+    listener = _listen(options.host, options.port)  # before the models: a taken port should not cost their loading
+    port = listener.getsockname()[1]
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    url = f"http://{host}:{port}/"
+
+    def started(names: Sequence[str]) -> None:
+        print(f"serving {', '.join(names)} at {url}  (the API: {url}v1; Ctrl-C ends it)", flush=True)
+        if options.open:
+            webbrowser.open(url)
+
+    return serve(
+        options.paths, listener, hosts=_names(options.host, port), key=options.key, threads=options.threads, started=started
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(f"cannot listen on {host} port {port}: {reason}; take another with --port, or --port 0") from None
+    listener.set_inheritable(True)
+    return listener
+
+
+def _names(host: str, port: int) -> frozenset[str]:
+    """The values of Host that are ours."""
+    names = {"127.0.0.1", "localhost", "[::1]"} if host in LOOPBACK else {host.lower()}
+    return frozenset(f"{name}:{port}" for name in names) | (frozenset(names) if port == 80 else frozenset())

@@ -1,0 +1,267 @@
+"""Routes of the server. Handlers are thin: check, ask the engine's thread, answer."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from groundup.config.errors import UserError
+from groundup.serving.access import SECURITY_HEADERS, Access
+from groundup.serving.bodies import CompletionBody, DetokenizeBody, TokenizeBody, read_body
+from groundup.serving.completions import Completion, sse
+from groundup.serving.errors import RequestError
+from groundup.serving.loop import EngineLoop
+from groundup.serving.meters import Meters
+from groundup.serving.models import Served, find
+from groundup.tokenizer.base import END_OF_TEXT
+
+HEARTBEAT = 15.0
+"""Seconds of silence after which a stream sends a comment, so that nobody in between takes it for dead."""
+NO_CHAT = (
+    "this is a base model: it continues text and knows no chat format. Use /v1/completions, with the whole text so far"
+    " as the prompt"
+)
+
+
+class Server:
+    """What the handlers share.
+
+    Args:
+        models: By id.
+        loop: The thread that computes.
+    """
+
+    def __init__(self, models: Mapping[str, Served], loop: EngineLoop) -> None:
+        self.models, self.loop, self.meters = models, loop, Meters(loop)
+
+    def routes(self) -> list[Route]:
+        """Every path that is answered, besides the page's."""
+        return [
+            Route("/v1/completions", self.completions, methods=["POST"]),
+            Route("/v1/chat/completions", self.chat, methods=["POST"]),
+            Route("/v1/models", self.list_models),
+            Route("/v1/models/{id:path}", self.show_model),
+            Route("/tokenize", self.tokenize, methods=["POST"]),
+            Route("/detokenize", self.detokenize, methods=["POST"]),
+            Route("/tokenizer_info", self.tokenizer_info),
+            Route("/livez", self.live),
+            Route("/readyz", self.ready),
+            Route("/metrics", self.metrics),
+        ]
+
+    async def completions(self, request: Request) -> Response:
+        """Continue text."""
+        started = time.perf_counter()
+        body = await read_body(request, CompletionBody)
+        completion = Completion(find(self.models, body.model), body)
+        if body.stream:
+            chunks = self._counted(completion, completion.chunks(self.loop), started)
+            first = await _first_or_error(chunks)  # what is refused is refused with its status
+            return StreamingResponse(_events(first, chunks), media_type="text/event-stream")
+        answer = await _unless_gone(request, completion.whole(self.loop))
+        self._count(answer["usage"])
+        return JSONResponse(answer)
+
+    async def chat(self, _request: Request) -> Response:
+        """Refused, with a pointer."""
+        raise RequestError(400, NO_CHAT, code="no_chat_template")
+
+    async def list_models(self, _request: Request) -> Response:
+        """All models."""
+        return JSONResponse({"object": "list", "data": [served.facts() for served in self.models.values()]})
+
+    async def show_model(self, request: Request) -> Response:
+        """One of them."""
+        return JSONResponse(find(self.models, request.path_params["id"]).facts())
+
+    async def tokenize(self, request: Request) -> Response:
+        """Text to ids."""
+        body = await read_body(request, TokenizeBody)
+        served = find(self.models, body.model)
+        ids = served.loaded.tokenizer.encode(body.prompt)
+        return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": served.context})
+
+    async def detokenize(self, request: Request) -> Response:
+        """Ids to text."""
+        body = await read_body(request, DetokenizeBody)
+        return JSONResponse({"prompt": find(self.models, body.model).loaded.tokenizer.decode(body.tokens)})
+
+    async def tokenizer_info(self, request: Request) -> Response:
+        """What a client must know to use ids."""
+        tokenizer = find(self.models, request.query_params.get("model")).loaded.tokenizer
+        eos = None if tokenizer.eot_id is None else END_OF_TEXT
+        return JSONResponse(
+            {
+                "vocab_size": tokenizer.vocab_size,
+                "eos_token": eos,
+                "eos_token_id": tokenizer.eot_id,
+                "bos_token": eos,
+                "chat_template": None,
+            }
+        )
+
+    async def live(self, _request: Request) -> Response:
+        """The process answers."""
+        return PlainTextResponse("alive\n")
+
+    async def ready(self, _request: Request) -> Response:
+        """Requests are taken."""
+        return PlainTextResponse("ready\n") if self.loop.ready else PlainTextResponse("not ready\n", 503)
+
+    async def metrics(self, _request: Request) -> Response:
+        """For Prometheus."""
+        return Response(self.meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    async def _counted(
+        self, completion: Completion, chunks: AsyncIterator[dict[str, Any]], started: float
+    ) -> AsyncIterator[dict[str, Any]]:
+        told = False
+        try:
+            async for chunk in chunks:
+                if not told:
+                    self.meters.first_token.observe(time.perf_counter() - started)
+                    told = True
+                yield chunk
+        finally:
+            self._count(completion.usage())
+
+    def _count(self, usage: dict[str, Any]) -> None:
+        self.meters.prompt_tokens.inc(usage["prompt_tokens"])
+        self.meters.cached_tokens.inc(usage["prompt_tokens_details"]["cached_tokens"])
+        self.meters.drawn_tokens.inc(usage["completion_tokens"])
+
+
+async def _first_or_error(chunks: AsyncIterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first chunk, where there is one: until it comes, an error still has its own status."""
+    async for chunk in chunks:
+        return [chunk]
+    return []
+
+
+async def _events(first: list[dict[str, Any]], chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+    """Server-sent events; an error after the first chunk is an event, too, and the stream ends properly."""
+    try:
+        for chunk in first:
+            yield sse(chunk)
+        waiting = asyncio.ensure_future(anext(chunks, None))
+        while True:
+            done, _ = await asyncio.wait({waiting}, timeout=HEARTBEAT)
+            if not done:
+                yield b": waiting\n\n"
+                continue
+            chunk = waiting.result()
+            if chunk is None:
+                break
+            yield sse(chunk)
+            waiting = asyncio.ensure_future(anext(chunks, None))
+    except (RequestError, UserError) as error:
+        yield sse(_as_request_error(error).body())
+    finally:
+        waiting.cancel()
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await waiting
+        await chunks.aclose()  # type: ignore[attr-defined]
+    yield b"data: [DONE]\n\n"
+
+
+async def _unless_gone(request: Request, answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    """Wait for an answer, but only as long as the client does."""
+    task = asyncio.ensure_future(answer)
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    watch = asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise RequestError(499, "the client has gone", code="client_gone")
+        return task.result()
+    finally:
+        for each in (task, watch):
+            each.cancel()
+        await asyncio.gather(task, watch, return_exceptions=True)
+
+
+def _as_request_error(error: Exception) -> RequestError:
+    if isinstance(error, RequestError):
+        return error
+    return RequestError(400, str(error), code="invalid_value")
+
+
+async def _answer_error(_request: Request, error: Exception) -> Response:
+    return _as_request_error(error).response()
+
+
+async def _answer_http(_request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    words = {404: "there is nothing at this path", 405: "this path does not answer this method"}
+    return RequestError(status, words.get(status, "the request cannot be answered"), code="not_found").response()
+
+
+async def _answer_fault(_request: Request, error: Exception) -> Response:
+    return RequestError(500, f"our own fault: {type(error).__name__}", code="internal").response()
+
+
+class _Gate:
+    """Checks every request before its body is read, counts answers, and adds the security headers."""
+
+    def __init__(self, app: ASGIApp, access: Access, meters: Meters) -> None:
+        self.app, self.access, self.meters = app, access, meters
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_safely(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                self.meters.requests.labels(str(message["status"])).inc()
+                known = {name for name, _ in message["headers"]}
+                extra = SECURITY_HEADERS | {"cache-control": "no-store"}
+                message["headers"] = [
+                    *message["headers"],
+                    *[(k.encode(), v.encode()) for k, v in extra.items() if k.encode() not in known],
+                ]
+            await send(message)
+
+        headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]
+        try:
+            self.access.check(scope["method"], scope["path"], headers)
+        except RequestError as error:
+            await error.response()(scope, receive, send_safely)
+            return
+        await self.app(scope, receive, send_safely)
+
+
+def build_app(
+    models: Mapping[str, Served], loop: EngineLoop, access: Access, *, more: Callable[[Server], list[Route]] | None = None
+) -> ASGIApp:
+    """The whole application.
+
+    Args:
+        models: By id; the first is the default.
+        loop: The thread that computes.
+        access: Who may talk to it.
+        more: Routes beside the API's: the page and its analyses.
+    """
+    server = Server(models, loop)
+    app = Starlette(
+        routes=[*server.routes(), *(more(server) if more else [])],
+        exception_handlers={
+            RequestError: _answer_error,
+            UserError: _answer_error,
+            HTTPException: _answer_http,
+            Exception: _answer_fault,
+        },
+    )
+    return _Gate(app, access, server.meters)

@@ -1,0 +1,246 @@
+"""POST /v1/completions: OpenAI's protocol for models that continue text.
+
+A prompt is text or ids; logprobs are the model's own, before temperature and filters, and of the drawn token the same
+float as in its list of the likeliest. What a field asks that cannot be done is refused, never ignored.
+"""
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from groundup.config.errors import UserError
+from groundup.config.generate import SamplingConfig
+from groundup.generation.requests import Event, Request
+from groundup.serving.bodies import MAX_CHOICES, MAX_PROMPTS, CompletionBody
+from groundup.serving.errors import RequestError
+from groundup.serving.loop import EngineLoop
+from groundup.serving.models import Served
+from groundup.serving.texts import ChoiceText, Shown, TokenNames, logprobs_of
+
+DEFAULT_MAX_TOKENS = 16
+Piece = tuple[int, str, list[Shown], str | None]
+"""Index of a choice, text, tokens, and the reason why it ended."""
+
+
+@dataclass
+class Job:
+    """One prompt of a request, with its choices."""
+
+    request: Request
+    prompt_text: str
+    choices: list[ChoiceText]
+    first_index: int
+    """Of its choices, in the answer."""
+    prompt_tokens: list[Shown] = field(default_factory=list)
+    n_reused: int = 0
+    """Tokens of the prompt that an earlier request had left in the cache."""
+
+
+class Completion:
+    """A request that was checked, and its answer, whole or in chunks.
+
+    Args:
+        served: The model.
+        body: What was asked.
+
+    Raises:
+        RequestError: Something in it cannot be done.
+    """
+
+    def __init__(self, served: Served, body: CompletionBody) -> None:
+        self.served, self.body = served, body
+        self.id = f"cmpl-{secrets.token_hex(12)}"
+        self.created = int(time.time())
+        self.echo = bool(body.echo)
+        self.n_top = None if body.logprobs is None or body.logprobs is False else int(body.logprobs)
+        self.seed = secrets.randbits(63) if body.seed is None else body.seed % 2**63
+        self._refuse_what_cannot_be_done()
+        self._names = TokenNames(served.loaded.tokenizer, as_ids=bool(body.return_tokens_as_token_ids))
+        n = 1 if body.n is None else body.n
+        prompts = self._prompts()
+        if len(prompts) > MAX_PROMPTS or len(prompts) * n > MAX_CHOICES:
+            message = f"at most {MAX_PROMPTS} prompts and {MAX_CHOICES} texts at once, got {len(prompts)} x {n}"
+            raise RequestError(400, message, param="prompt", code="too_many")
+        self.jobs = [self._job(prompt, n, index * n) for index, prompt in enumerate(prompts)]
+
+    async def whole(self, loop: EngineLoop) -> dict[str, Any]:
+        """The answer in one piece."""
+        texts: dict[int, str] = {}
+        tokens: dict[int, list[Shown]] = {}
+        finish: dict[int, str | None] = {}
+        async for index, text, shown, reason in self._pieces(loop):
+            texts[index] = texts.get(index, "") + text
+            tokens.setdefault(index, []).extend(shown)
+            finish[index] = reason or finish.get(index)
+        choices = [self._choice(index, texts[index], tokens[index], finish[index]) for index in sorted(texts)]
+        return self._object(choices) | {"usage": self.usage()}
+
+    async def chunks(self, loop: EngineLoop) -> AsyncIterator[dict[str, Any]]:
+        """The answer in chunks, of the same shape; usage last, where it is asked for."""
+        async for index, text, shown, reason in self._pieces(loop):
+            if text or shown or reason:
+                yield self._object([self._choice(index, text, shown, reason)])
+        if self.body.stream_options is not None and self.body.stream_options.include_usage:
+            yield self._object([]) | {"usage": self.usage()}
+
+    def _object(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": "text_completion",
+            "created": self.created,
+            "model": self.served.id,
+            "system_fingerprint": self.served.fingerprint,
+            "choices": choices,
+            "x_groundup": {"seed": self.seed},
+        }
+
+    def _choice(self, index: int, text: str, tokens: list[Shown], reason: str | None) -> dict[str, Any]:
+        logprobs = None if self.n_top is None else logprobs_of(tokens)
+        return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+
+    def usage(self) -> dict[str, Any]:
+        """Tokens read and drawn so far."""
+        prompt = sum(len(job.request.prompt) for job in self.jobs)
+        drawn = sum(choice.n_tokens for job in self.jobs for choice in job.choices)
+        return {
+            "prompt_tokens": prompt,
+            "completion_tokens": drawn,
+            "total_tokens": prompt + drawn,
+            "prompt_tokens_details": {"cached_tokens": sum(job.n_reused for job in self.jobs)},
+        }
+
+    async def _pieces(self, loop: EngineLoop) -> AsyncIterator[Piece]:
+        """What becomes certain, of all prompts side by side."""
+        found: asyncio.Queue[list[Piece] | Exception | None] = asyncio.Queue()
+
+        async def follow(job: Job) -> None:
+            try:
+                async for events in loop.stream(self.served.id, job.request, lambda choice: job.choices[choice].done):
+                    found.put_nowait([piece for event in events for piece in self._take(job, event)])
+                found.put_nowait(None)
+            except Exception as error:  # raised again where the answer is made
+                found.put_nowait(error)
+
+        tasks = [asyncio.create_task(follow(job)) for job in self.jobs]
+        left = len(tasks)
+        try:
+            while left:
+                told = await found.get()
+                if isinstance(told, Exception):
+                    raise told
+                left -= told is None
+                for piece in told or ():
+                    yield piece
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _take(self, job: Job, event: Event) -> list[Piece]:
+        pieces: list[Piece] = []
+        choice, index = job.choices[event.choice], job.first_index + event.choice
+        job.n_reused = max(job.n_reused, event.n_reused if event.choice == 0 else 0)
+        if self.echo and (event.prompt_scores is not None or self.n_top is None) and not job.prompt_tokens:
+            job.prompt_tokens = self._shown_prompt(job, event)
+            pieces += [(job.first_index + i, job.prompt_text, job.prompt_tokens, None) for i in range(len(job.choices))]
+        if not choice.done:
+            piece = choice.push(event)
+            pieces.append((index, piece.text, piece.tokens, piece.finish))
+        return pieces
+
+    def _shown_prompt(self, job: Job, event: Event) -> list[Shown]:
+        scores = event.prompt_scores or (None,) * len(job.request.prompt)
+        shown, offset = [], 0
+        decoder = ChoiceText(self.served.loaded.tokenizer, self._names, 0, (), None)
+        for token, score in zip(job.request.prompt, scores, strict=True):
+            shown.append(self._names.shown(token, offset, score, self.n_top))
+            offset += len(decoder.push(Event(request=0, choice=0, token=token)).text)
+        return shown
+
+    def _job(self, prompt: str | list[int], n: int, first_index: int) -> Job:
+        served, body = self.served, self.body
+        tokenizer = served.loaded.tokenizer
+        try:
+            ids = served.prompt_ids(prompt) if isinstance(prompt, str) else prompt
+            text = prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
+            sampling = self._sampling()
+        except UserError as error:
+            raise RequestError(400, str(error), code="invalid_value") from None
+        max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
+        if not ids:
+            raise RequestError(400, "a prompt of ids needs at least one", param="prompt", code="invalid_value")
+        if len(ids) + max(max_tokens - 1, 0) > served.context:  # the last token drawn is never read
+            raise RequestError(
+                400,
+                f"the model's context is {served.context} tokens; the prompt has {len(ids)} and max_tokens is"
+                f" {max_tokens}: shorten one of them",
+                param="max_tokens" if len(ids) <= served.context else "prompt",
+                code="context_length_exceeded",
+            )
+        stop = () if body.stop is None else (body.stop,) if isinstance(body.stop, str) else tuple(body.stop)
+        eot = tokenizer.eot_id
+        return Job(
+            request=Request(
+                prompt=tuple(ids),
+                max_new_tokens=max_tokens,
+                sampling=sampling,
+                n=n,
+                seed=self.seed,
+                stop_ids=frozenset(() if eot is None else (eot,)),
+                n_top=self.n_top,
+                score_prompt=self.echo and (self.n_top is not None or max_tokens == 0),
+            ),
+            prompt_text=text,
+            choices=[ChoiceText(tokenizer, self._names, len(text), stop, self.n_top) for _ in range(n)],
+            first_index=first_index,
+        )
+
+    def _prompts(self) -> list[str | list[int]]:
+        prompt = self.body.prompt
+        if prompt is None or isinstance(prompt, str):
+            return [prompt or ""]
+        if not prompt:
+            raise RequestError(400, "prompt is an empty list: give a text or ids", param="prompt", code="invalid_value")
+        if isinstance(prompt[0], int):
+            return [[token for token in prompt if isinstance(token, int)]]
+        return [part for part in prompt if not isinstance(part, int)]
+
+    def _sampling(self) -> SamplingConfig:
+        body = self.body
+        try:
+            bias = tuple((int(token), value) for token, value in (body.logit_bias or {}).items())
+        except ValueError:
+            raise RequestError(400, "logit_bias: keys are ids", param="logit_bias", code="invalid_value") from None
+        given = {
+            "temperature": body.temperature,
+            "top_p": body.top_p,
+            "top_k": body.top_k,
+            "min_p": body.min_p,
+            "repetition_penalty": body.repetition_penalty,
+            "presence_penalty": body.presence_penalty,
+            "frequency_penalty": body.frequency_penalty,
+        }
+        values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+        return SamplingConfig(logit_bias=bias, **values)
+
+    def _refuse_what_cannot_be_done(self) -> None:
+        body = self.body
+        if body.suffix:
+            raise RequestError(400, "suffix: the model writes forward only", param="suffix", code="unsupported")
+        if body.best_of is not None and body.best_of != (body.n or 1):
+            raise RequestError(400, "best_of must be n or absent", param="best_of", code="unsupported")
+        if body.stream_options is not None and not body.stream:
+            raise RequestError(400, "stream_options needs stream", param="stream_options", code="invalid_value")
+        if body.max_tokens == 0 and not self.echo:
+            raise RequestError(400, "max_tokens 0 only means something with echo", param="max_tokens", code="invalid_value")
+        if "" in ((body.stop,) if isinstance(body.stop, str) else body.stop or ()):
+            raise RequestError(400, "stop: a stop string has at least one character", param="stop", code="invalid_value")
+
+
+def sse(value: Any) -> bytes:
+    """One event of a stream."""
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n".encode()

@@ -1,0 +1,39 @@
+"""What a client is told when it does not get what it asked for: OpenAI's form, which official clients read."""
+
+from typing import Any
+
+from starlette.responses import JSONResponse
+
+
+class RequestError(Exception):
+    """A request that is answered with an error.
+
+    Args:
+        status: The HTTP status.
+        message: One line: what was wrong, the value, what would work.
+        param: The field it is about.
+        code: A word for programs.
+        headers: Sent with it.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code, self.headers = status, message, param, code, headers or {}
+
+    def body(self) -> dict[str, Any]:
+        """The JSON object."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        """The whole answer. A client would try a 500 again by itself, and fail again: it is told not to."""
+        headers = self.headers | ({"x-should-retry": "false"} if self.status == 500 else {})
+        return JSONResponse(self.body(), self.status, headers)

@@ -1,0 +1,195 @@
+"""The one thread that computes: it takes requests from an inbox, calls `tick`, and hands events out.
+
+Handlers are coroutines of the HTTP server; they put a request in and wait for its events. Nothing of a model is ever
+touched by another thread. An analysis runs here, too, between two ticks.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+from groundup.config.errors import UserError
+from groundup.generation.engine import Engine
+from groundup.generation.requests import Event, Request
+from groundup.serving.errors import RequestError
+
+T = TypeVar("T")
+MAX_FAILURES = 3
+"""Ticks in a row that may fail before the server says it is not ready."""
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A request on its way, and where its events go."""
+
+    engine: Engine
+    request: Request
+    home: asyncio.AbstractEventLoop
+    events: "asyncio.Queue[list[Event] | BaseException]" = field(default_factory=asyncio.Queue)
+    number: int | None = None
+    gone: bool = False
+
+    def tell(self, what: list[Event] | BaseException) -> None:
+        """Hand over to the handler's loop; it may be over already."""
+        if not self.gone and not self.home.is_closed():
+            self.home.call_soon_threadsafe(self.events.put_nowait, what)
+
+
+class EngineLoop:
+    """Runs engines on a thread of its own, until `close`.
+
+    Args:
+        engines: Of each model that is served.
+        max_waiting: Choices that may wait or run; more are refused at once.
+    """
+
+    def __init__(self, engines: Mapping[str, Engine], *, max_waiting: int = 64) -> None:
+        self.engines, self.max_waiting = dict(engines), max_waiting
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._tickets: dict[tuple[int, int], Ticket] = {}
+        self._load = 0
+        self._failures = 0
+        self._draining = False
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests are taken and answered."""
+        return self._thread.is_alive() and not self._draining and self._failures < MAX_FAILURES
+
+    @property
+    def load(self) -> int:
+        """Choices that wait or run."""
+        return self._load
+
+    async def stream(
+        self, model: str, request: Request, over: Callable[[int], bool] = lambda choice: False
+    ) -> AsyncIterator[list[Event]]:
+        """Events of a request, those of a tick together, until all its choices have ended.
+
+        Closing the iterator cancels the request: its slots are free within a tick.
+
+        Args:
+            model: Its id.
+            request: What to do.
+            over: Asked after the events of a tick were used: has a choice ended by itself, at a stop string? Then it is
+                cancelled.
+
+        Raises:
+            RequestError: The server is full, stopping, or the model failed.
+            UserError: The engine refuses the request.
+        """
+        if not self.ready:
+            raise RequestError(503, "the server is stopping or has failed", code="not_ready")
+        if self._load + request.n > self.max_waiting:
+            raise RequestError(
+                429,
+                f"{self._load} texts are waiting or being written, of at most {self.max_waiting}: try again later",
+                code="queue_full",
+                headers={"retry-after": "1"},
+            )
+        ticket = Ticket(self.engines[model], request, asyncio.get_running_loop())
+        going = set(range(request.n))
+        self._load += request.n
+        try:
+            self._inbox.put(partial(self._submit, ticket))
+            while going:
+                told = await ticket.events.get()
+                if isinstance(told, BaseException):
+                    raise told
+                yield [event for event in told if event.choice in going]
+                going -= {event.choice for event in told if event.finish is not None}
+                for choice in [choice for choice in going if over(choice)]:
+                    going.remove(choice)
+                    self._inbox.put(partial(self._cancel, ticket, choice))
+        finally:
+            self._load -= request.n
+            ticket.gone = True
+            self._inbox.put(partial(self._forget, ticket))
+
+    async def call(self, work: Callable[[], T]) -> T:
+        """Run something between two ticks, where nobody else uses the models."""
+        home = asyncio.get_running_loop()
+        answer: asyncio.Future[T] = home.create_future()
+
+        def finish(method: Callable[[Any], None], value: Any) -> None:
+            if not answer.done():  # the client may have gone
+                method(value)
+
+        def run() -> None:
+            if answer.cancelled():
+                return
+            try:
+                result = work()
+            except Exception as error:  # told where it was asked for
+                home.call_soon_threadsafe(finish, answer.set_exception, error)
+            else:
+                home.call_soon_threadsafe(finish, answer.set_result, result)
+
+        self._inbox.put(run)
+        return await answer
+
+    def close(self) -> None:
+        """End the thread, after the tick that it is in."""
+        self._draining = True
+        self._inbox.put(None)
+        self._thread.join(timeout=10)
+
+    def _run(self) -> None:
+        while True:
+            busy = [engine for engine in self.engines.values() if engine.busy]
+            while not (self._inbox.empty() and busy):
+                work = self._inbox.get()  # sleeps here when there is nothing to do
+                if work is None:
+                    return
+                work()
+                busy = [engine for engine in self.engines.values() if engine.busy]
+            for engine in busy:
+                self._tick(engine)
+
+    def _tick(self, engine: Engine) -> None:
+        try:
+            events = engine.tick()
+            self._failures = 0
+        except Exception as error:  # whatever it is, the server lives on: these texts end, others begin
+            self._failures += 1
+            self._fail(engine, error)
+            return
+        mine: dict[int, list[Event]] = {}
+        for event in events:
+            mine.setdefault(event.request, []).append(event)
+        for number, told in mine.items():
+            ticket = self._tickets.get((id(engine), number))
+            if ticket is not None:
+                ticket.tell(told)
+
+    def _submit(self, ticket: Ticket) -> None:
+        if ticket.gone:
+            return
+        try:
+            ticket.number = ticket.engine.submit(ticket.request)
+        except (UserError, ValueError) as error:
+            ticket.tell(error)
+            return
+        self._tickets[id(ticket.engine), ticket.number] = ticket
+
+    def _cancel(self, ticket: Ticket, choice: int | None = None) -> None:
+        if ticket.number is not None:
+            ticket.engine.cancel(ticket.number, choice)
+
+    def _forget(self, ticket: Ticket) -> None:
+        self._cancel(ticket)
+        if ticket.number is not None:
+            self._tickets.pop((id(ticket.engine), ticket.number), None)
+
+    def _fail(self, engine: Engine, error: Exception) -> None:
+        message = f"the model failed: {type(error).__name__}: {error}"
+        for key, ticket in [(k, t) for k, t in self._tickets.items() if t.engine is engine]:
+            engine.cancel(key[1])
+            del self._tickets[key]
+            ticket.tell(RequestError(500, message, code="engine_failed"))

@@ -1,0 +1,133 @@
+"""From a choice's events to the pieces of text and scores that a client gets.
+
+A character waits until all its bytes are drawn, and text that could be the beginning of a stop string waits until it is
+not. A token's score is told with the piece that makes its text certain.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from groundup.generation.requests import Event
+from groundup.generation.scores import Score
+from groundup.generation.stopping import StopStrings
+from groundup.tokenizer.base import Tokenizer
+from groundup.tokenizer.streaming import Utf8Stream
+
+LEAST = -9999.0
+"""What stands for ln 0, which JSON cannot say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """A token as a client sees it."""
+
+    text: str
+    offset: int
+    logprob: float | None
+    top: dict[str, float] | None
+
+
+@dataclass(slots=True)
+class Piece:
+    """What became certain with an event."""
+
+    text: str
+    tokens: list[Shown]
+    finish: str | None
+
+
+class TokenNames:
+    """How single tokens are written: their text, or their bytes where those are no text, or their number."""
+
+    def __init__(self, tokenizer: Tokenizer, *, as_ids: bool) -> None:
+        self._tokenizer, self._as_ids = tokenizer, as_ids
+
+    def __call__(self, token: int) -> str:
+        """One token."""
+        if self._as_ids:
+            return f"token_id:{token}"
+        data = self._tokenizer.decode_bytes([token])
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)
+
+    def shown(self, token: int, offset: int, score: Score | None, n_top: int | None) -> Shown:
+        """A token with the model's opinion of it: among the likeliest it is listed too, wherever it ranks."""
+        if score is None:
+            return Shown(self(token), offset, None, None)
+        top = {self(other): max(value, LEAST) for other, value in reversed(score.top)} if n_top else {}
+        top.setdefault(self(token), max(score.logprob, LEAST))
+        return Shown(self(token), offset, max(score.logprob, LEAST), top)
+
+
+@dataclass
+class ChoiceText:
+    """One continuation.
+
+    Args:
+        tokenizer: Of the model.
+        names: How tokens are written.
+        start: Characters of the prompt: offsets count from its beginning.
+        stop: Strings that end the text and do not belong to it.
+        n_top: As the request has it.
+    """
+
+    tokenizer: Tokenizer
+    names: TokenNames
+    start: int
+    stop: Sequence[str]
+    n_top: int | None
+    n_tokens: int = 0
+    done: bool = False
+    _length: int = 0
+    """Characters told."""
+    _decoded: int = 0
+    """Characters that the bytes so far make, told or not."""
+    _waiting: list[Shown] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Begin with no text."""
+        self._utf8, self._stops = Utf8Stream(), StopStrings(self.stop)
+
+    def push(self, event: Event) -> Piece:
+        """Take the next event of this choice."""
+        text, finish = "", event.finish
+        ended = event.finish == "stop"  # by a token that ends documents: it is no text
+        if event.token is not None:
+            self.n_tokens += 1
+            if not ended:
+                self._waiting.append(
+                    self.names.shown(event.token, self.start + self._decoded, event.score, self.n_top)
+                )
+                decoded = self._utf8.push(self.tokenizer.decode_bytes([event.token]))
+                self._decoded += len(decoded)
+                text = self._stops.push(decoded)
+        if self._stops.stopped:
+            finish = "stop"
+        elif finish is not None:
+            rest = self._utf8.finish()
+            text += self._stops.push(rest) + self._stops.finish()
+            finish = "stop" if self._stops.stopped else finish
+        self._length += len(text)
+        self.done = finish is not None
+        return Piece(text, self._certain(), finish)
+
+    def _certain(self) -> list[Shown]:
+        """The tokens whose text is told; at the end, those that lie behind a stop string never are."""
+        end = self.start + self._length
+        cut = self.done and self._stops.stopped
+        told = [t for t in self._waiting if t.offset < end or (self.done and not cut)]
+        self._waiting = [t for t in self._waiting if t not in told]
+        return told
+
+
+def logprobs_of(tokens: Sequence[Shown]) -> dict[str, Any]:
+    """Four lists side by side, as the protocol has them."""
+    return {
+        "tokens": [token.text for token in tokens],
+        "token_logprobs": [token.logprob for token in tokens],
+        "top_logprobs": [token.top for token in tokens],
+        "text_offset": [token.offset for token in tokens],
+    }

@@ -1,0 +1,266 @@
+"""The protocol, field by field, against the generator and the model themselves."""
+
+import asyncio
+import json
+
+import pytest
+import torch
+
+from groundup.config.generate import SamplingConfig
+from groundup.generation.text import TextGenerator
+
+PROMPT = "hello world"
+
+
+def complete(client, code=200, **body):
+    answer = client.post("/v1/completions", json=body)
+    assert answer.status_code == code, answer.text
+    return answer.json()
+
+
+def streamed(client, **body):
+    with client.stream("POST", "/v1/completions", json=body | {"stream": True}) as answer:
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        events = [line.removeprefix("data: ") for line in answer.iter_lines() if line.startswith("data: ")]
+    assert events[-1] == "[DONE]"
+    return [json.loads(event) for event in events[:-1]]
+
+
+@pytest.fixture
+def generator(models):
+    served = models["tiny"]
+    return TextGenerator(served.loaded.model, served.loaded.tokenizer)
+
+
+def test_text_is_what_the_generator_draws(client, generator):
+    answer = complete(client, prompt=PROMPT, max_tokens=5, seed=7, n=2, temperature=0.7, top_k=9)
+    expected = generator.generate(
+        PROMPT, max_new_tokens=5, seed=7, num_samples=2, sampling=SamplingConfig(temperature=0.7, top_k=9)
+    )
+    assert [choice["text"] for choice in answer["choices"]] == expected
+    assert [choice["finish_reason"] for choice in answer["choices"]] == ["length", "length"]
+    assert answer["object"] == "text_completion"
+    assert answer["usage"] | {"prompt_tokens_details": None} == {
+        "prompt_tokens": 11,
+        "completion_tokens": 10,
+        "total_tokens": 21,
+        "prompt_tokens_details": None,
+    }
+
+
+@pytest.mark.parametrize("more", [{}, {"n": 3}, {"echo": True}, {"echo": True, "logprobs": 2}, {"stop": ["e", "a"]}])
+def test_the_stream_is_the_answer_in_pieces(client, more):
+    body = {"prompt": [PROMPT, "ab"], "max_tokens": 4, "seed": 3} | more
+    whole = complete(client, **body)
+    chunks = streamed(client, **body)
+    for choice in whole["choices"]:
+        mine = [part for chunk in chunks for part in chunk["choices"] if part["index"] == choice["index"]]
+        assert "".join(part["text"] for part in mine) == choice["text"]
+        assert [part["finish_reason"] for part in mine if part["finish_reason"]] == [choice["finish_reason"]]
+        if choice["logprobs"]:
+            for key, values in choice["logprobs"].items():
+                joined = [value for part in mine for value in part["logprobs"][key]]
+                if key in ("token_logprobs", "top_logprobs"):
+                    assert [v is None for v in joined] == [v is None for v in values]
+                else:
+                    assert joined == values
+    assert all(chunk["choices"] for chunk in chunks)
+
+
+def test_usage_comes_last_where_it_is_asked_for(client):
+    chunks = streamed(client, prompt="a", max_tokens=2, seed=1, stream_options={"include_usage": True})
+    assert chunks[-1]["choices"] == []
+    assert chunks[-1]["usage"]["completion_tokens"] == 2
+
+
+def test_a_prompt_is_text_or_ids_one_or_many_or_nothing(client, alphabet):
+    ids = alphabet.encode(PROMPT)
+    forms = [PROMPT, ids, [PROMPT], [ids]]
+    texts = [complete(client, prompt=form, max_tokens=4, seed=5)["choices"][0]["text"] for form in forms]
+    assert len(set(texts)) == 1
+    both = complete(client, prompt=[PROMPT, "ab"], max_tokens=2, n=2, seed=5)
+    assert [choice["index"] for choice in both["choices"]] == [0, 1, 2, 3]
+    new = complete(client, max_tokens=3, seed=5)["choices"][0]["text"]
+    assert new == complete(client, prompt="", max_tokens=3, seed=5)["choices"][0]["text"]
+
+
+@torch.no_grad()
+def test_logprobs_are_the_models_own(client, models, alphabet):
+    answer = complete(client, prompt=PROMPT, max_tokens=3, seed=2, temperature=0.5, top_k=3, logprobs=4, echo=True)
+    choice = answer["choices"][0]
+    logprobs = choice["logprobs"]
+    assert "".join(logprobs["tokens"]) == choice["text"]
+    ids = alphabet.encode(choice["text"])
+    expected = models["tiny"].loaded.model(torch.tensor([ids]))[0].log_softmax(-1)
+    assert logprobs["token_logprobs"][0] is None
+    assert logprobs["top_logprobs"][0] is None
+    for i, (value, top, offset) in enumerate(
+        zip(logprobs["token_logprobs"], logprobs["top_logprobs"], logprobs["text_offset"], strict=True)
+    ):
+        assert offset == i
+        if i:
+            assert value == pytest.approx(expected[i - 1, ids[i]].item(), abs=1e-5)
+            assert 4 <= len(top) <= 5
+            assert top[logprobs["tokens"][i]] == value  # the same float: a client compares them
+            assert max(top.values()) == pytest.approx(expected[i - 1].max().item(), abs=1e-5)
+
+
+def test_a_prompt_can_be_scored_alone(client):
+    answer = complete(client, prompt="hello", max_tokens=0, echo=True, logprobs=0)
+    choice = answer["choices"][0]
+    assert choice["text"] == "hello"
+    assert len(choice["logprobs"]["token_logprobs"]) == 5
+    assert answer["usage"]["completion_tokens"] == 0
+
+
+def test_text_offsets_count_from_the_start_of_the_prompt(client):
+    choice = complete(client, prompt=PROMPT, max_tokens=2, seed=1, logprobs=1)["choices"][0]
+    assert choice["logprobs"]["text_offset"] == [11, 12]
+
+
+def test_a_stop_string_ends_a_text_and_is_not_in_it(client, generator):
+    whole = generator.generate("ab", max_new_tokens=10, seed=4)[0]
+    stop = whole[4:6]
+    choice = complete(client, prompt="ab", max_tokens=10, seed=4, stop=stop, logprobs=1)["choices"][0]
+    assert choice["text"] == whole[: whole.find(stop)]
+    assert choice["finish_reason"] == "stop"
+    assert "".join(choice["logprobs"]["tokens"]) == choice["text"]
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"prompt": "a" * 17}, "context is 16 tokens; the prompt has 17"),
+        ({"prompt": "a" * 16, "max_tokens": 2}, "max_tokens is 2"),
+        ({"prompt": [27]}, "27"),
+        ({"prompt": [-1]}, "prompt"),
+        ({"prompt": [[]]}, "at least one"),
+        ({"prompt": []}, "empty list"),
+        ({"prompt": "Ä"}, "Ä"),
+        ({"prompt": 3}, "prompt"),
+        ({"prompt": ["a", 3]}, "prompt"),
+        ({"prompt": "a", "max_tokens": -1}, "max_tokens"),
+        ({"prompt": "a", "max_tokens": "1"}, "max_tokens"),
+        ({"prompt": "a", "max_tokens": True}, "max_tokens"),
+        ({"prompt": "a", "max_tokens": 0}, "echo"),
+        ({"prompt": "a", "temperature": -0.1}, "temperature"),
+        ({"prompt": "a", "temperature": "hot"}, "temperature"),
+        ({"prompt": "a", "top_p": 0}, "top_p"),
+        ({"prompt": "a", "top_p": 1.01}, "top_p"),
+        ({"prompt": "a", "n": 0}, "n:"),
+        ({"prompt": "a", "n": 65}, "n:"),
+        ({"prompt": ["a"] * 33, "n": 2}, "33 x 2"),
+        ({"prompt": "a", "logprobs": 21}, "logprobs"),
+        ({"prompt": "a", "stop": ""}, "stop"),
+        ({"prompt": "a", "stop": ["a"] * 5}, "stop"),
+        ({"prompt": "a", "suffix": "b"}, "suffix"),
+        ({"prompt": "a", "best_of": 3}, "best_of"),
+        ({"prompt": "a", "stream_options": {}}, "stream_options"),
+        ({"prompt": "a", "logit_bias": {"x": 1}}, "logit_bias"),
+        ({"prompt": "a", "logit_bias": {"1": 101}}, "logit_bias"),
+        ({"prompt": "a", "logit_bias": {"99": 1}}, "99"),
+        ({"prompt": "a", "presence_penalty": 2.1}, "presence_penalty"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_with_a_reason(client, body, says):
+    answer = client.post("/v1/completions", json=body)
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert says in error["message"]
+    assert "\n" not in error["message"]
+    assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"[]", 400),
+        (b'"a"', 400),
+        (b'{"prompt": "\xff"}', 400),
+        (b'{"prompt": "\\ud800"}', 400),
+        (b'{"temperature": NaN}', 400),
+        (b'{"temperature": 1e999}', 400),
+        (b'{"seed": 1' + b"0" * 5000 + b"}", 400),
+        (b"[" * 100_000, 400),
+        (b'{"prompt": "' + b"a" * (1 << 20) + b'"}', 413),
+    ],
+)
+def test_bodies_that_are_no_request(client, data, code):
+    answer = client.post("/v1/completions", content=data, headers={"content-type": "application/json"})
+    assert answer.status_code == code
+    assert answer.json()["error"]["message"]
+
+
+def test_chat_models_and_unknown_models(client):
+    assert client.post("/v1/chat/completions", json={"messages": []}).json()["error"]["code"] == "no_chat_template"
+    assert complete(client, 404, prompt="a", model="gpt-9")["error"]["code"] == "model_not_found"
+    assert client.get("/v1/models").json()["data"][0]["id"] == "tiny"
+    assert client.get("/v1/models/tiny").json()["max_model_len"] == 16
+
+
+def test_text_and_ids_and_back(client, alphabet):
+    ids = client.post("/tokenize", json={"prompt": PROMPT}).json()["tokens"]
+    assert ids == alphabet.encode(PROMPT)
+    assert client.post("/detokenize", json={"tokens": ids}).json() == {"prompt": PROMPT}
+    assert client.post("/detokenize", json={"tokens": [99]}).status_code == 400
+    assert client.post("/tokenize", json={"prompt": "Ä"}).status_code == 400
+    assert client.get("/tokenizer_info").json()["vocab_size"] == 27
+
+
+def test_more_than_the_queue_holds_is_refused_at_once(client, loop):
+    loop.max_waiting = 4
+    answer = client.post("/v1/completions", json={"prompt": "a", "n": 5})
+    assert answer.status_code == 429
+    assert answer.headers["retry-after"] == "1"
+    assert complete(client, prompt="a", n=4, max_tokens=1)["choices"][3]["index"] == 3
+    assert loop.load == 0
+
+
+def test_a_model_that_fails_fails_its_request_and_no_other(client, models, monkeypatch):
+    engine = models["tiny"].engine
+    tick = engine.tick
+    fail = iter([True])
+
+    def once():
+        if next(fail, False):
+            raise RuntimeError("no luck")
+        return tick()
+
+    monkeypatch.setattr(engine, "tick", once)
+    answer = client.post("/v1/completions", json={"prompt": "a", "seed": 1})
+    assert answer.status_code == 500
+    assert answer.headers["x-should-retry"] == "false"
+    assert "no luck" in answer.json()["error"]["message"]
+    assert complete(client, prompt="a", seed=1, max_tokens=2)["choices"][0]["finish_reason"] == "length"
+
+
+def test_a_client_that_goes_away_frees_its_slots(models, loop):
+    from groundup.generation.requests import Request
+
+    async def leave():
+        events = loop.stream("tiny", Request(prompt=(1, 2), max_new_tokens=10_000, n=3))
+        await anext(events)
+        await events.aclose()
+        for _ in range(200):
+            if not models["tiny"].engine.busy:
+                return True
+            await asyncio.sleep(0.02)
+        return False
+
+    assert asyncio.run(leave())
+    assert loop.load == 0
+
+
+def test_health_and_metrics(client, loop):
+    assert client.get("/livez").status_code == client.get("/readyz").status_code == 200
+    complete(client, prompt="abc", max_tokens=2)
+    text = client.get("/metrics").text
+    assert "groundup_prompt_tokens_total 3.0" in text
+    assert "groundup_drawn_tokens_total 2.0" in text
+    assert 'groundup_requests_total{status="200"}' in text
+    loop.close()
+    assert client.get("/readyz").status_code == 503
+    assert complete(client, 503, prompt="a")["error"]["code"] == "not_ready"

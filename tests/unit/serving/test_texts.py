@@ -1,0 +1,79 @@
+"""Text that streams is the text that does not, whatever its bytes and stop strings."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundup.generation.requests import Event
+from groundup.serving.texts import ChoiceText, TokenNames
+from groundup.tokenizer.streaming import Utf8Stream
+
+
+class Bytes:
+    """A token per byte, and 256 for the end of a document."""
+
+    eot_id = 256
+
+    def decode_bytes(self, ids):
+        return bytes(ids)
+
+
+def told(data, stop, finish):
+    tokenizer = Bytes()
+    choice = ChoiceText(tokenizer, TokenNames(tokenizer, as_ids=False), 7, stop, None)
+    pieces = []
+    for i, byte in enumerate(data):
+        last = i == len(data) - 1
+        pieces.append(choice.push(Event(request=0, choice=0, token=byte, finish=finish if last else None)))
+        if choice.done:
+            break
+    return pieces, choice
+
+
+texts = st.lists(st.sampled_from("ab é€😀\n").map(str.encode) | st.binary(min_size=1, max_size=3), min_size=1, max_size=8)
+
+
+@given(texts.map(b"".join), st.lists(st.text("ab é€", min_size=1, max_size=3), max_size=3))
+def test_pieces_are_the_text_cut_at_the_first_stop(data, stop):
+    pieces, choice = told(data, stop, "length")
+    decoder = Utf8Stream()
+    whole, expected, reason = "", None, "length"
+    for step in [*(decoder.push(bytes([byte])) for byte in data), decoder.finish()]:
+        for character in step:
+            whole += character
+            ends = [s for s in stop if whole.endswith(s)]
+            if ends and expected is None:
+                expected, reason = whole[: -max(map(len, ends))], "stop"
+    assert "".join(piece.text for piece in pieces) == (whole if expected is None else expected)
+    assert pieces[-1].finish == reason
+    assert choice.done
+    assert not [piece.finish for piece in pieces[:-1] if piece.finish]
+
+
+@given(texts.map(b"".join), st.lists(st.text("ab é€", min_size=1, max_size=3), max_size=3))
+def test_every_token_of_the_text_is_told_once_in_order_with_the_text_it_begins(data, stop):
+    pieces, _ = told(data, stop, "length")
+    length = 7
+    offsets = []
+    for piece in pieces:
+        length += len(piece.text)
+        offsets += [token.offset for token in piece.tokens]
+        assert all(token.offset <= length for token in piece.tokens)
+    assert offsets == sorted(offsets)
+    if pieces[-1].finish == "length":
+        assert len(offsets) == len(data)
+    else:
+        assert all(offset < length for offset in offsets)
+
+
+def test_the_end_of_a_document_is_no_text():
+    tokenizer = Bytes()
+    choice = ChoiceText(tokenizer, TokenNames(tokenizer, as_ids=False), 0, ("z",), None)
+    choice.push(Event(request=0, choice=0, token=97))
+    piece = choice.push(Event(request=0, choice=0, token=256, finish="stop"))
+    assert (piece.text, piece.tokens, piece.finish, choice.n_tokens) == ("", [], "stop", 2)
+
+
+def test_tokens_that_are_no_text_are_written_as_bytes():
+    names = TokenNames(Bytes(), as_ids=False)
+    assert [names(97), names(0xE2)] == ["a", "bytes:\\xe2"]
+    assert TokenNames(Bytes(), as_ids=True)(97) == "token_id:97"
