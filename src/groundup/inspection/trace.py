@@ -60,7 +60,7 @@ def trace(model: Any, idx: Int[Tensor, " T"]) -> Trace:
         stream.append(given[0][0])
 
     def after_attention(module: Any, given: tuple[Any, ...], output: Tensor) -> None:
-        q, k, v = module.project(*given[:2])  # (1, H, T, D); what follows the rotation is mask and cache
+        q, k, v = module.project(*given)  # each (1, H, T, D)
         attention.append(_weights(q[0], k[0]))
         values.append(v[0])
         attn.append(output[0])

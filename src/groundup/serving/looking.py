@@ -24,7 +24,9 @@ from groundup.inspection.lens import logit_lens
 from groundup.inspection.neighbors import neighbors
 from groundup.inspection.surprise import surprise
 from groundup.inspection.trace import Trace, evaluating, trace
+from groundup.files.layout import folders_around
 from groundup.model.bigram import Bigram
+from groundup.records.history import is_finite, is_run, read_run
 from groundup.serving.app import Server
 from groundup.serving.bodies import Body, Id, read_body
 from groundup.serving.errors import RequestError
@@ -234,6 +236,27 @@ class Looking:
         ids, cosines = await self.server.loop.call(lambda: neighbors(_with_blocks(served), token, k=TOP))
         return JSONResponse({"tokens": ids.tolist(), "cosine": _rounded(cosines)})
 
+    async def run(self, request: Request) -> Response:
+        """Curves and samples of the run that the model is of; empty where it lies in none."""
+        served = find(self.server.models, request.query_params.get("model"))
+        folder = next((path for path in folders_around(served.loaded.path) if is_run(path)), None)
+        if folder is None:
+            return JSONResponse({"state": "", "bigram": None, "train": [], "val": [], "samples": []})
+        history = await asyncio.to_thread(read_run, folder)
+
+        def column(key: str) -> list[tuple[int, Any]]:
+            return [(row["step"], row[key]) for row in history.rows if key in row]
+
+        return JSONResponse(
+            {
+                "state": history.state,
+                "bigram": history.facts.get("bigram_loss"),
+                "train": [pair for pair in column("train/loss") if is_finite(pair[1])],
+                "val": [pair for pair in column("val/loss") if is_finite(pair[1])],
+                "samples": column("sample"),
+            }
+        )
+
     async def _on(self, body: TextBody, work: Callable[[Served, Tensor], Any]) -> Any:
         served = find(self.server.models, body.model)
         ids = served.prompt_ids(body.text or "") if body.tokens is None else body.tokens
@@ -260,7 +283,7 @@ def routes(server: Server) -> list[Route]:
         looking.importance,
         looking.neighbors,
     )
-    gets = (looking.facts, looking.vocabulary, looking.heads)
+    gets = (looking.facts, looking.vocabulary, looking.heads, looking.run)
     return [Route(f"/api/{handler.__name__}", handler, methods=["POST"]) for handler in posts] + [
         Route(f"/api/{handler.__name__}", handler) for handler in gets
     ]

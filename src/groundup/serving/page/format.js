@@ -1,0 +1,39 @@
+// How numbers and tokens are written. Pure functions: tests run them without a browser.
+
+/**
+ * A probability that is never rounded to a lie: what is below the last digit is said as 1 in N.
+ * @param {number} p between 0 and 1
+ * @returns {string}
+ */
+export function probability(p) {
+  if (!(p > 0)) return "0";
+  if (p >= 0.9995) return p === 1 ? "100%" : "> 99.9%";
+  if (p >= 0.0005) return `${(100 * p).toFixed(p < 0.0995 ? 2 : 1)}%`;
+  const n = 1 / p;
+  return n < 1e6 ? `1 in ${Math.round(n).toLocaleString("en")}` : `1 in 10^${Math.round(Math.log10(n))}`;
+}
+
+/**
+ * A token with its white space made visible.
+ * @param {string} text
+ * @returns {string}
+ */
+export function visible(text) {
+  const shown = text.replace(/ /g, "·").replace(/\n/g, "↵").replace(/\t/g, "→").replace(/\r/g, "␍");
+  return shown === "" ? "∅" : shown;
+}
+
+/**
+ * Four significant digits, with a true minus.
+ * @param {number} x
+ * @returns {string}
+ */
+export function number(x) {
+  if (x === -Infinity) return "−∞";
+  if (!Number.isFinite(x)) return String(x);
+  const text = Math.abs(x) >= 1000 ? x.toFixed(0) : String(Number(x.toPrecision(4)));
+  return text.replace("-", "−");
+}
+
+/** Nats as bits. @param {number} nats @returns {number} */
+export const bits = (nats) => nats / Math.LN2;

@@ -1,0 +1,58 @@
+// Switch heads and MLPs off, and see what the model can no longer do.
+import { useEffect, useState } from "./vendor/hooks.js";
+import { html } from "./html.js";
+import { post } from "./api.js";
+import { number, probability, visible } from "./format.js";
+import { attempt, model, modelId, named, tokens } from "./state.js";
+import { Prompt } from "./prompt.js";
+
+export function Heads() {
+  const [off, setOff] = useState(new Set());
+  const [instead, setInstead] = useState("mean");
+  const [found, setFound] = useState(null);
+  const [growth, setGrowth] = useState(null);
+  const ids = tokens.value.ids;
+  const m = model.value;
+  useEffect(() => {
+    if (ids.length < 2 || !m.n_layer) return;
+    const heads = [...off].filter((x) => !x.endsWith("mlp")).map((x) => x.split(".").map(Number));
+    const mlps = [...off].filter((x) => x.endsWith("mlp")).map((x) => Number(x.split(".")[0]));
+    attempt("ablation", (signal) => post("/api/ablation", { model: modelId.value, tokens: ids, heads, mlps, instead }, signal)).then((x) => x && setFound(x));
+  }, [ids, off, instead, modelId.value]);
+  useEffect(() => setGrowth(null), [ids, instead]);
+  if (!m.n_layer) return html`<p>This model is a table of pairs: there is nothing to switch off.</p>`;
+  const toggle = (name) => {
+    const next = new Set(off);
+    next.has(name) ? next.delete(name) : next.add(name);
+    setOff(next);
+  };
+  const measure = () => attempt("importance", (signal) => post("/api/importance", { model: modelId.value, tokens: ids, instead }, signal)).then((x) => x && setGrowth(x.growth));
+  const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
+  const fresh = found && found.whole.loss.length === ids.length - 1;
+  const most = growth ? Math.max(1e-9, ...growth.flat().map(Math.abs)) : 1;
+  return html`
+    <${Prompt} rows="2" />
+    <div class="buttons">
+      <button onClick=${() => setOff(new Set())}>All on</button>
+      <button onClick=${measure}>Which heads matter?</button>
+      <label>instead of its output <select value=${instead} onChange=${(e) => setInstead(e.target.value)}><option value="mean">its mean over the text</option><option value="zero">nothing</option></select></label>
+    </div>
+    <div class="grid switches" style=${`--columns:${m.n_head + 1}`}>
+      ${Array.from({ length: m.n_layer }, (_, l) => [
+        ...Array.from({ length: m.n_head }, (_, h) => {
+          const name = `${l}.${h}`;
+          return html`<button aria-pressed=${!off.has(name)} class=${off.has(name) ? "off" : ""} style=${growth ? `--share:${Math.max(0, growth[l][h] / most)}` : ""} onClick=${() => toggle(name)}>head ${name}${growth ? html`<small>${growth[l][h] >= 0 ? "+" : ""}${number(growth[l][h])}</small>` : ""}</button>`;
+        }),
+        html`<button aria-pressed=${!off.has(`${l}.mlp`)} class=${off.has(`${l}.mlp`) ? "off mlp" : "mlp"} onClick=${() => toggle(`${l}.mlp`)}>MLP ${l}</button>`,
+      ])}
+    </div>
+    ${fresh && html`
+      <p class="numbers">loss <b>${number(mean(found.whole.loss))}</b> with all parts, <b>${number(mean(found.without.loss))}</b> without ${off.size} (${number(mean(found.without.loss) - mean(found.whole.loss))} nats per token)</p>
+      <p class="looked" aria-label="The text, tinted by the change of its loss"><span>${visible(tokens.value.texts[0])}</span>${found.whole.loss.map((loss, i) => {
+        const change = found.without.loss[i] - loss;
+        return html`<span class=${change > 0 ? "worse" : "better"} style=${`--share:${Math.min(1, Math.abs(change) / 3)}`} title=${`${number(change)} nats`}>${visible(tokens.value.texts[i + 1])}</span>`;
+      })}</p>
+      <table><caption>what comes next</caption><thead><tr><th scope="col">all parts</th><th scope="col"></th><th scope="col">without</th><th scope="col"></th></tr></thead>
+        <tbody>${found.whole.top.slice(0, 6).map((id, i) => html`<tr><th scope="row">${visible(named(id))}</th><td>${probability(found.whole.probability[i])}</td>
+          <th scope="row">${visible(named(found.without.top[i]))}</th><td>${probability(found.without.probability[i])}</td></tr>`)}</tbody></table>`}`;
+}

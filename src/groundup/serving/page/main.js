@@ -1,0 +1,61 @@
+// The frame of the page: model, tabs, what goes wrong.
+import { render } from "./vendor/preact.js";
+import { html } from "./html.js";
+import { facts, model, modelId, problem, start, tab } from "./state.js";
+import { Write } from "./write.js";
+import { Surprise } from "./surprise.js";
+import { Attention } from "./attention.js";
+import { Lens } from "./lens.js";
+import { Heads } from "./heads.js";
+import { Push } from "./push.js";
+import { Tokens } from "./tokens.js";
+import { Curves } from "./curves.js";
+import { Tour } from "./tour.js";
+
+const TABS = [
+  ["write", "Write", Write],
+  ["surprise", "Surprise", Surprise],
+  ["attention", "Attention", Attention],
+  ["lens", "Layers", Lens],
+  ["heads", "Switch off", Heads],
+  ["push", "Who pushed", Push],
+  ["tokens", "Tokens", Tokens],
+  ["curves", "Training", Curves],
+];
+
+function Page() {
+  const shown = TABS.find(([id]) => id === tab.value) ?? TABS[0];
+  const move = (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    const at = TABS.indexOf(shown);
+    tab.value = TABS[(at + step + TABS.length) % TABS.length][0];
+    event.currentTarget.parentElement.querySelector(`#tab-${tab.value}`)?.focus();
+  };
+  const m = model.value;
+  return html`
+    <header>
+      <h1>groundup</h1>
+      <label>model
+        <select value=${modelId.value} onChange=${(e) => (modelId.value = e.target.value)}>
+          ${facts.value.models.map((each) => html`<option value=${each.id}>${each.id}</option>`)}
+        </select>
+      </label>
+      <p class="shape">${m.n_layer ? `${m.n_layer} layers · ${m.n_head} heads · ${m.n_embd} wide · ` : ""}context ${m.context} · ${m.vocab_size.toLocaleString("en")} tokens${m.info.step !== undefined ? ` · step ${m.info.step}` : ""}</p>
+    </header>
+    <nav role="tablist" aria-label="Views">
+      ${TABS.map(([id, name]) => html`
+        <button role="tab" id=${`tab-${id}`} aria-selected=${id === shown[0]} aria-controls="view"
+          tabindex=${id === shown[0] ? 0 : -1} onKeyDown=${move} onClick=${() => (tab.value = id)}>${name}</button>`)}
+    </nav>
+    <p class="problem" role="alert">${problem.value}</p>
+    <main id="view" role="tabpanel" aria-labelledby=${`tab-${shown[0]}`} tabindex="-1"><${shown[2]} key=${modelId.value} /></main>
+    <${Tour} />
+    <footer>groundup ${facts.value.version} · computed on this machine, nothing leaves it</footer>`;
+}
+
+const root = document.getElementById("app");
+start().then(
+  () => (root.replaceChildren(), render(html`<${Page} />`, root)),
+  (error) => (root.textContent = `The page cannot start: ${error.message}`),
+);

@@ -1,0 +1,13 @@
+// The text that every view looks at.
+import { html } from "./html.js";
+import { drawnFrom, text, tokens } from "./state.js";
+
+export function Prompt({ rows = 3 }) {
+  const typed = (event) => {
+    drawnFrom.value = Infinity;
+    text.value = event.target.value;
+  };
+  return html`<label class="prompt">text
+    <textarea rows=${rows} value=${text.value} onInput=${typed} spellcheck="false"></textarea>
+    <small>${tokens.value.ids.length} tokens</small></label>`;
+}

@@ -1,0 +1,167 @@
+// Write, step by step: what may come next, under the sliders, and the needle that picks it.
+import { useRef, useState } from "./vendor/hooks.js";
+import { html } from "./html.js";
+import { complete } from "./api.js";
+import { number, probability, visible } from "./format.js";
+import { NEUTRAL, draw } from "./sampling.js";
+import { drawnFrom, logits, model, modelId, named, problem, result, seed, settings, text, tokens } from "./state.js";
+import { Prompt } from "./prompt.js";
+import { Copy } from "./share.js";
+
+const SLIDERS = [
+  ["temperature", "temperature", 0, 2, 0.05],
+  ["topK", "top-k (0: all)", 0, 100, 1],
+  ["topP", "top-p", 0.01, 1, 0.01],
+  ["minP", "min-p", 0, 0.5, 0.01],
+  ["repetition", "repetition penalty", 0.5, 2, 0.05],
+  ["presence", "presence penalty", -2, 2, 0.1],
+  ["frequency", "frequency penalty", -2, 2, 0.1],
+];
+const ROWS = 16;
+
+/** A number in [0, 1) for a seed and a place: the same needle for the same step. */
+export function needleAt(seedValue, place) {
+  let x = (seedValue * 2654435761 + place * 40503 + 1) >>> 0;
+  for (let i = 0; i < 3; i++) {
+    x ^= x << 13;
+    x ^= x >>> 17;
+    x ^= x << 5;
+    x >>>= 0;
+  }
+  return x / 4294967296;
+}
+
+function body(extra) {
+  const s = settings.value;
+  return {
+    model: modelId.value,
+    prompt: text.value,
+    temperature: s.temperature,
+    top_k: s.topK,
+    top_p: s.topP,
+    min_p: s.minP,
+    repetition_penalty: s.repetition,
+    presence_penalty: s.presence,
+    frequency_penalty: s.frequency,
+    seed: seed.value,
+    ...extra,
+  };
+}
+
+export function Write() {
+  const [running, setRunning] = useState(false);
+  const [samples, setSamples] = useState([]);
+  const control = useRef(null);
+  const past = useRef([]);
+  const found = result.value;
+  const place = tokens.value.ids.length;
+  const needle = needleAt(seed.value, place);
+  const chosen = found && draw(found.sampler, needle);
+
+  const take = (id) => {
+    past.current.push(text.value);
+    if (drawnFrom.value > place) drawnFrom.value = place;
+    text.value += named(id).startsWith("bytes:") ? "" : named(id);
+  };
+  const undo = () => past.current.length && (text.value = past.current.pop());
+  const stream = async (n) => {
+    past.current.push(text.value);
+    setRunning(true);
+    control.current = new AbortController();
+    const texts = new Array(n).fill("");
+    let frame = 0;
+    const show = () => {
+      frame = 0;
+      if (n > 1) setSamples([...texts]);
+      else text.value = before + texts[0];
+    };
+    const before = text.value;
+    if (drawnFrom.value > place) drawnFrom.value = place;
+    try {
+      await complete(body({ max_tokens: Math.min(200, roomLeft()), n }), (chunk) => {
+        for (const choice of chunk.choices) texts[choice.index] += choice.text;
+        frame ||= requestAnimationFrame(show);
+      }, control.current.signal);
+      show();
+      problem.value = "";
+    } catch (error) {
+      if (error.name !== "AbortError") problem.value = error.message;
+    }
+    setRunning(false);
+  };
+
+  return html`
+    <${Prompt} rows="6" />
+    <div class="buttons">
+      ${running
+        ? html`<button class="main" onClick=${() => control.current.abort()}>Stop</button>`
+        : html`<button class="main" onClick=${() => stream(1)}>Write on</button>`}
+      <button disabled=${!found || running} onClick=${() => take(chosen)}>One token</button>
+      <button disabled=${running} onClick=${undo}>Undo</button>
+      <button disabled=${running} onClick=${() => (seed.value += 1)}>Draw again</button>
+      <button disabled=${running} onClick=${() => stream(4)}>Four at once</button>
+      <label class="seed">seed <input type="number" min="0" value=${seed.value} onInput=${(e) => (seed.value = Number(e.target.value) || 0)} /></label>
+      <${Copy} body=${body({ max_tokens: 100 })} />
+    </div>
+    <p class="status" role="status">${running ? "writing" : ""}</p>
+    ${samples.length > 0 && html`<div class="samples">${samples.map((each, i) => html`<section><h3>sample ${i + 1}</h3><pre>${each}</pre></section>`)}</div>`}
+    <div class="columns">
+      <fieldset class="sliders"><legend>how the next token is drawn</legend>
+        ${SLIDERS.map(([name, label, min, max, step]) => html`
+          <label>${label}<output>${number(settings.value[name])}</output>
+            <input type="range" min=${min} max=${max} step=${step} value=${settings.value[name]}
+              onInput=${(e) => (settings.value = { ...settings.value, [name]: Number(e.target.value) })} /></label>`)}
+        <button onClick=${() => (settings.value = { ...NEUTRAL })}>As the model says</button>
+      </fieldset>
+      ${found && html`<${Candidates} found=${found} chosen=${chosen} needle=${needle} take=${take} disabled=${running} />`}
+    </div>`;
+}
+
+function roomLeft() {
+  return 1 + Math.max(0, (model.value?.context ?? 1) - tokens.value.ids.length);
+}
+
+function Candidates({ found, chosen, needle, take, disabled }) {
+  const ids = [...found.order.slice(0, ROWS)];
+  if (!ids.includes(chosen)) ids.push(chosen);
+  const rest = found.order.length - ids.length;
+  const shown = new Set(ids);
+  let left = 0;
+  for (const id of found.order) if (!shown.has(id)) left += found.sampler[id];
+  const most = Math.max(...ids.map((id) => Math.max(found.sampler[id], found.model[id])), 1e-9);
+  return html`<div class="candidates">
+    <${Ruler} found=${found} needle=${needle} chosen=${chosen} />
+    <table><caption>What may come next. Filled: what is drawn from. Outline: what the model itself says. Click a token to take it.</caption>
+      <thead><tr><th scope="col">token</th><th scope="col">logit</th><th scope="col">penalized</th><th scope="col">÷ T</th><th scope="col">model</th><th scope="col">drawn from</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
+      <tbody>${ids.map((id) => html`
+        <tr class=${found.why[id] ? "dropped" : id === chosen ? "chosen" : ""}>
+          <th scope="row"><button class="token" disabled=${disabled} onClick=${() => take(id)}>${visible(named(id))}</button></th>
+          <td>${number(logits.value[id])}</td><td>${number(found.penalized[id])}</td>
+          <td>${found.why[id] ?? number(found.scaled[id])}</td>
+          <td>${probability(found.model[id])}</td><td>${probability(found.sampler[id])}</td>
+          <td class="wide"><${Bar} value=${found.sampler[id] / most} outline=${found.model[id] / most} /></td>
+        </tr>`)}
+      ${rest > 0 && html`<tr class="rest"><th scope="row">${rest.toLocaleString("en")} others</th><td></td><td></td><td></td><td></td><td>${probability(left)}</td><td></td></tr>`}</tbody></table></div>`;
+}
+
+function Bar({ value, outline }) {
+  return html`<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">
+    <rect class="fill" x="0" y="1" width=${100 * value} height="8" />
+    <rect class="outline" x="0" y="1" width=${100 * outline} height="8" /></svg>`;
+}
+
+/** All probabilities end to end, and the needle that falls on one of them. */
+function Ruler({ found, needle, chosen }) {
+  let at = 0;
+  const parts = [];
+  for (let id = 0; id < found.sampler.length; id++) {
+    const p = found.sampler[id];
+    if (p > 0.004) parts.push({ id, at, p });
+    at += p;
+  }
+  return html`<svg class="ruler" viewBox="0 0 1000 44" preserveAspectRatio="none" role="img"
+      aria-label=${`The needle is at ${needle.toFixed(3)} and points at ${visible(named(chosen))}`}>
+    ${parts.map((part, i) => html`<g key=${part.id}><rect class=${part.id === chosen ? "chosen" : i % 2 ? "odd" : "even"} x=${1000 * part.at} y="6" width=${1000 * part.p} height="24" />
+      ${part.p > 0.03 && html`<text x=${1000 * (part.at + part.p / 2)} y="23">${visible(named(part.id))}</text>`}</g>`)}
+    <path class="needle" d=${`M${1000 * needle} 0 v36 m-6 8 l6 -8 l6 8 z`} /></svg>`;
+}
