@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 TESTS ?= tests
-SOURCES := src tests docs notebooks runs
+SOURCES := src tests docs notebooks runs tools
 
 .PHONY: demo test test-room check fix docs pictures notebooks faults test-slow test-network test-gpu clean help
 
@@ -81,7 +81,7 @@ $(VENV)/.torch: $(VENV)/bin/python pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.torch
-	$(PIP) --editable '.[shakespeare]'
+	$(PIP) --editable '.[serve,shakespeare]'
 	@touch $@
 
 $(VENV)/.core: $(VENV)/.torch
@@ -89,7 +89,7 @@ $(VENV)/.core: $(VENV)/.torch
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	$(PIP) --editable '.[bench,data,dev,docs,export,fast,hub,notebooks,offline,ray,shakespeare,tensorboard,train-bpe,wandb]'
+	$(PIP) --editable '.[bench,data,dev,docs,export,fast,hub,notebooks,offline,ray,serve,shakespeare,tensorboard,train-bpe,wandb]'
 	@touch $@
 
 # lm-evaluation-harness brings 300 MB of packages that nothing else needs: only the slow tests ask for it.

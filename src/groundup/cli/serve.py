@@ -27,7 +27,7 @@ class Options:
     port: int = 8000
     """Port to listen on; 0 takes a free one."""
     api_key: str = ""
-    """What clients must send as Authorization: Bearer KEY. In GROUNDUP_API_KEY other users of the machine cannot see it."""
+    """What clients must send as Authorization: Bearer KEY; in GROUNDUP_API_KEY no list of processes shows it."""
     open: bool = True
     """Open the page in the browser."""
     threads: int = 0
@@ -70,7 +70,12 @@ def main(argv: Sequence[str]) -> int:
             webbrowser.open(url)
 
     return serve(
-        options.paths, listener, hosts=_names(options.host, port), key=options.key, threads=options.threads, started=started
+        options.paths,
+        listener,
+        hosts=_names(options.host, port),
+        key=options.key,
+        threads=options.threads,
+        started=started,
     )
 
 
@@ -80,7 +85,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listener = socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         reason = error.strerror or str(error)
-        raise UserError(f"cannot listen on {host} port {port}: {reason}; take another with --port, or --port 0") from None
+        raise UserError(
+            f"cannot listen on {host} port {port}: {reason}; take another with --port, or --port 0"
+        ) from None
     listener.set_inheritable(True)
     return listener
 

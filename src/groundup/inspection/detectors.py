@@ -1,7 +1,7 @@
 """What kind of head is this? Four patterns that many models learn, each a score between 0 and 1.
 
-Random tokens are shown twice in a row. Nothing can be known in the first half; in the second, everything that came before can
-be found again by looking back. A head's score is the mean weight that falls on the stripe of its kind:
+Random tokens are shown twice in a row. Nothing can be known in the first half; in the second, everything that came
+before can be found again by looking back. A head's score is the mean weight that falls on the stripe of its kind:
 
 - previous: the token before;
 - first: the first token of the text, where heads rest that have nothing to do;

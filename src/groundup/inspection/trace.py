@@ -85,7 +85,15 @@ def trace(model: Any, idx: Int[Tensor, " T"]) -> Trace:
     finally:
         for handle in handles:
             handle.remove()
-    return Trace(idx, *map(torch.stack, (stream, attention, values, attn, mlp)), logits)
+    return Trace(
+        idx=idx,
+        residual=torch.stack(stream),
+        attention=torch.stack(attention),
+        values=torch.stack(values),
+        attn=torch.stack(attn),
+        mlp=torch.stack(mlp),
+        logits=logits,
+    )
 
 
 def _weights(q: Float[Tensor, "H T D"], k: Float[Tensor, "H T D"]) -> Float[Tensor, "H T T"]:

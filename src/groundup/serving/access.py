@@ -1,8 +1,8 @@
 """Who may talk to the server: the checks, in their order, before a body is read.
 
 A server on 127.0.0.1 is not private: every page in the browser can send requests to it, and a page whose name suddenly
-points at 127.0.0.1 (DNS rebinding) even has the right Origin for it. So a Host must be one that nobody else can own; a page
-of another origin is refused; and a body must be JSON, which no plain form can send without asking first.
+points at 127.0.0.1 (DNS rebinding) even has the right Origin for it. So a Host must be one that nobody else can own; a
+page of another origin is refused; and a body must be JSON, which no plain form can send without asking first.
 """
 
 import secrets

@@ -157,10 +157,10 @@ async def _events(first: list[dict[str, Any]], chunks: AsyncIterator[dict[str, A
             if not done:
                 yield b": waiting\n\n"
                 continue
-            chunk = waiting.result()
-            if chunk is None:
+            following = waiting.result()
+            if following is None:
                 break
-            yield sse(chunk)
+            yield sse(following)
             waiting = asyncio.ensure_future(anext(chunks, None))
     except (RequestError, UserError) as error:
         yield sse(_as_request_error(error).body())
@@ -244,7 +244,11 @@ class _Gate:
 
 
 def build_app(
-    models: Mapping[str, Served], loop: EngineLoop, access: Access, *, more: Callable[[Server], list[Route]] | None = None
+    models: Mapping[str, Served],
+    loop: EngineLoop,
+    access: Access,
+    *,
+    more: Callable[[Server], list[Route]] | None = None,
 ) -> ASGIApp:
     """The whole application.
 

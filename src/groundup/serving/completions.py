@@ -236,9 +236,13 @@ class Completion:
         if body.stream_options is not None and not body.stream:
             raise RequestError(400, "stream_options needs stream", param="stream_options", code="invalid_value")
         if body.max_tokens == 0 and not self.echo:
-            raise RequestError(400, "max_tokens 0 only means something with echo", param="max_tokens", code="invalid_value")
+            raise RequestError(
+                400, "max_tokens 0 only means something with echo", param="max_tokens", code="invalid_value"
+            )
         if "" in ((body.stop,) if isinstance(body.stop, str) else body.stop or ()):
-            raise RequestError(400, "stop: a stop string has at least one character", param="stop", code="invalid_value")
+            raise RequestError(
+                400, "stop: a stop string has at least one character", param="stop", code="invalid_value"
+            )
 
 
 def sse(value: Any) -> bytes:

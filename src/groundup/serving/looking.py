@@ -17,6 +17,7 @@ from starlette.routing import Route
 from torch import Tensor
 
 from groundup import __version__
+from groundup.files.layout import folders_around
 from groundup.inspection.ablation import Instead, importance, without
 from groundup.inspection.contributions import contributions
 from groundup.inspection.detectors import head_scores, labels
@@ -24,7 +25,6 @@ from groundup.inspection.lens import logit_lens
 from groundup.inspection.neighbors import neighbors
 from groundup.inspection.surprise import surprise
 from groundup.inspection.trace import Trace, evaluating, trace
-from groundup.files.layout import folders_around
 from groundup.model.bigram import Bigram
 from groundup.records.history import is_finite, is_run, read_run
 from groundup.serving.app import Server
@@ -212,7 +212,10 @@ class Looking:
         """Growth of the loss with each head off alone."""
         body = await read_body(request, AblationBody)
         return JSONResponse(
-            await self._on(body, lambda served, idx: {"growth": _rounded(importance(_with_blocks(served), idx, instead=body.instead))})
+            await self._on(
+                body,
+                lambda served, idx: {"growth": _rounded(importance(_with_blocks(served), idx, instead=body.instead))},
+            )
         )
 
     async def heads(self, request: Request) -> Response:

@@ -98,9 +98,7 @@ class ChoiceText:
         if event.token is not None:
             self.n_tokens += 1
             if not ended:
-                self._waiting.append(
-                    self.names.shown(event.token, self.start + self._decoded, event.score, self.n_top)
-                )
+                self._waiting.append(self.names.shown(event.token, self.start + self._decoded, event.score, self.n_top))
                 decoded = self._utf8.push(self.tokenizer.decode_bytes([event.token]))
                 self._decoded += len(decoded)
                 text = self._stops.push(decoded)

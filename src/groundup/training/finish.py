@@ -130,5 +130,6 @@ def _next_steps(config: TrainConfig, prompt: str) -> str:
             f"  groundup runs list {shlex.quote(str(config.out_dir))}",
             f"  groundup train {more} --max-steps {2 * config.max_steps}",
             "  groundup doctor",
+            f"  groundup serve {run_dir}",
         ]
     )

@@ -15,9 +15,10 @@ def test_terms_sum_to_the_logit(sharp, text, position, token):
 
 
 def test_a_term_is_what_the_logit_loses_without_its_part(sharp, text):
-    """With the scale of the norm held fixed, taking a head's slice out of the stream takes its term out of the logit."""
+    """The scale of the norm held fixed, a stream without a head's slice is a logit without its term."""
     seen = trace(sharp, text)
-    found = dict(zip(*(lambda c: (c.names, c.values.tolist()))(contributions(sharp, seen, position=-1, token=5))))
+    split = contributions(sharp, seen, position=-1, token=5)
+    found = dict(zip(split.names, split.values.tolist(), strict=True))
     layer, head, width = 1, 1, sharp.config.n_embd // sharp.config.n_head
     y = (seen.attention[layer, head, -1] @ seen.values[layer, head]).clone()
     part = sharp.h[layer].attn.c_proj.weight[:, head * width : (head + 1) * width] @ y

@@ -1,9 +1,9 @@
 """Text that streams is the text that does not, whatever its bytes and stop strings."""
 
+from groundup.generation.requests import Event
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.generation.requests import Event
 from groundup.serving.texts import ChoiceText, TokenNames
 from groundup.tokenizer.streaming import Utf8Stream
 
@@ -29,7 +29,9 @@ def told(data, stop, finish):
     return pieces, choice
 
 
-texts = st.lists(st.sampled_from("ab é€😀\n").map(str.encode) | st.binary(min_size=1, max_size=3), min_size=1, max_size=8)
+texts = st.lists(
+    st.sampled_from("ab é€😀\n").map(str.encode) | st.binary(min_size=1, max_size=3), min_size=1, max_size=8
+)
 
 
 @given(texts.map(b"".join), st.lists(st.text("ab é€", min_size=1, max_size=3), max_size=3))

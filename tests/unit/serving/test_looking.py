@@ -1,0 +1,101 @@
+"""What the page is told, against the same computed here."""
+
+import numpy as np
+import pytest
+import torch
+
+from groundup.inspection.trace import trace
+
+TEXT = "hello world"
+
+
+@pytest.fixture
+def idx(alphabet):
+    return torch.tensor(alphabet.encode(TEXT))
+
+
+@pytest.fixture
+def model(models):
+    return models["tiny"].loaded.model
+
+
+def ask(client, what, **body):
+    answer = client.post(f"/api/{what}", json={"text": TEXT} | body)
+    assert answer.status_code == 200, answer.text
+    return answer
+
+
+def test_logits_are_the_models(client, model, idx):
+    got = torch.from_numpy(np.frombuffer(ask(client, "logits").content, "<f4").copy())
+    torch.testing.assert_close(got, model(idx[None])[0, -1].detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_attention_is_the_models_in_steps_of_sixteen_bits(client, model, idx):
+    raw = ask(client, "attention", layer=1).content
+    seen = trace(model, idx)
+    H, T = seen.attention.shape[1:3]
+    weights = np.frombuffer(raw[: 2 * H * T * T], "<u2").reshape(H, T, T) / 65535
+    lengths = np.frombuffer(raw[2 * H * T * T :], "<f4").reshape(H, T)
+    np.testing.assert_allclose(weights, seen.attention[1].numpy(), atol=1e-5)
+    np.testing.assert_allclose(weights.sum(-1), 1, atol=T / 65535)
+    np.testing.assert_allclose(lengths, seen.values[1].norm(dim=-1).numpy(), rtol=1e-5)
+
+
+def test_the_last_row_of_the_lens_is_the_output(client, model, idx):
+    answer = ask(client, "lens").json()
+    probabilities = model(idx[None])[0].softmax(-1).detach()
+    assert len(answer["top"]) == 3
+    for t in range(len(idx)):
+        assert answer["top"][-1][t][0] == probabilities[t].argmax()
+        assert answer["probability"][-1][t][0] == pytest.approx(probabilities[t].max().item(), rel=1e-4)
+
+
+def test_surprise_sums_to_the_loss(client, model, idx):
+    answer = ask(client, "surprise").json()
+    loss = torch.nn.functional.cross_entropy(model(idx[None])[0, :-1], idx[1:])
+    assert np.mean(answer["loss"]) == pytest.approx(loss.item(), rel=1e-4)
+
+
+def test_pushes_sum_to_the_logit(client):
+    answer = ask(client, "contributions", token=3, position=4).json()
+    assert sum(answer["values"]) == pytest.approx(answer["logit"], abs=1e-3)
+
+
+def test_switching_nothing_off_changes_nothing(client):
+    answer = ask(client, "ablation").json()
+    assert answer["whole"] == answer["without"]
+    changed = ask(client, "ablation", heads=[[0, 1]], mlps=[1], instead="zero").json()
+    assert changed["whole"] == answer["whole"]
+    assert changed["without"]["loss"] != changed["whole"]["loss"]
+
+
+def test_heads_neighbors_facts_words_and_a_run_that_is_not_there(client):
+    scores = client.get("/api/heads").json()["scores"]
+    assert np.shape(scores["induction"]) == (2, 2)
+    assert np.shape(ask(client, "importance").json()["growth"]) == (2, 2)
+    assert 5 not in ask(client, "neighbors", token=5).json()["tokens"]
+    assert client.get("/api/facts").json()["models"][0]["n_layer"] == 2
+    assert client.get("/api/vocabulary").json()["tokens"][:2] == ["\n", " "]
+    assert client.get("/api/run").json()["train"] == []
+
+
+@pytest.mark.parametrize(
+    ("what", "body", "says"),
+    [
+        ("logits", {"text": "a" * 17}, "1 to 16 tokens can be looked at, got 17"),
+        ("logits", {"tokens": []}, "got 0"),
+        ("logits", {"tokens": [27]}, "27 ids, got 27"),
+        ("logits", {"text": "Ä"}, "Ä"),
+        ("attention", {"layer": 2}, "layers 0 to 1"),
+        ("attention", {"layer": -1}, "layer"),
+        ("ablation", {"heads": [[0, 2]]}, "2 layers of 2 heads"),
+        ("contributions", {"position": 11}, "11 tokens, got 11"),
+        ("contributions", {"token": 27}, "27 ids, got 27"),
+        ("neighbors", {"token": 27}, "27 ids, got 27"),
+        ("lens", {"model": "x"}, "there is no model 'x'"),
+    ],
+)
+def test_what_cannot_be_looked_at_is_said(client, what, body, says):
+    answer = client.post(f"/api/{what}", json={"text": TEXT} | body)
+    assert answer.status_code in (400, 404)
+    assert says in answer.json()["error"]["message"]

@@ -1,0 +1,189 @@
+"""The page without a browser: its pure functions against Python's, its files against their promises."""
+
+import hashlib
+import json
+import math
+import re
+from importlib import resources
+
+import pytest
+import quickjs
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.config.generate import SamplingConfig
+from groundup.generation import sampling
+from groundup.serving.page import page_files
+
+PAGE = resources.files("groundup.serving") / "page"
+OWN = sorted(entry.name for entry in PAGE.iterdir() if entry.name.endswith((".js", ".html", ".css")))
+
+
+def engine(*names):
+    """Modules that import nothing, as one script."""
+    context = quickjs.Context()
+    for name in names:
+        context.eval(re.sub(r"^export ", "", (PAGE / name).read_text("utf-8"), flags=re.MULTILINE))
+    return context
+
+
+SAMPLING = engine("sampling.js")
+FORMAT = engine("format.js")
+
+
+def in_browser(logits, config, prompt, drawn):
+    values = {
+        "temperature": config.temperature,
+        "topK": config.top_k,
+        "topP": config.top_p,
+        "minP": config.min_p,
+        "repetition": config.repetition_penalty,
+        "presence": config.presence_penalty,
+        "frequency": config.frequency_penalty,
+    }
+    call = (
+        f"(() => {{ const r = pipeline(Float32Array.from({json.dumps(logits)}), {json.dumps(values)},"
+        f" {json.dumps(prompt)}, {json.dumps(drawn)}); return JSON.stringify([Array.from(r.sampler), r.why]); }})()"
+    )
+    return json.loads(SAMPLING.eval(call))
+
+
+def in_python(logits, config, prompt, drawn):
+    """The same, step by step, by generation/sampling.py in float64."""
+    x = torch.tensor(logits, dtype=torch.float32).double()[None]
+    seen = torch.zeros_like(x, dtype=torch.bool)
+    seen[0, [*prompt, *drawn]] = True
+    counts = torch.bincount(torch.tensor(drawn, dtype=torch.long), minlength=x.shape[1])[None]
+    x = sampling.apply_repetition_penalty(x, seen, config.repetition_penalty)
+    x = sampling.apply_count_penalties(x, counts, config.presence_penalty, config.frequency_penalty)
+    if config.temperature < sampling.COLDEST:
+        return torch.nn.functional.one_hot(x[0].argmax(), x.shape[1]).tolist()
+    x = sampling.apply_temperature(x, config.temperature)
+    x = sampling.apply_top_p(sampling.apply_top_k(x, config.top_k), config.top_p)
+    return sampling.apply_min_p(x, config.min_p)[0].softmax(-1).tolist()
+
+
+@settings(max_examples=1000)
+@given(st.data())
+def test_the_browser_draws_from_what_python_draws_from(data):
+    V = data.draw(st.integers(2, 12))
+    logits = data.draw(st.lists(st.floats(-8, 8, width=16), min_size=V, max_size=V))
+    ids = st.lists(st.integers(0, V - 1), max_size=4)
+    prompt, drawn = data.draw(ids), data.draw(ids)
+    config = SamplingConfig(
+        temperature=data.draw(st.sampled_from([0.0, 0.3, 1.0, 1.7])),
+        top_k=data.draw(st.integers(0, V + 1)),
+        top_p=data.draw(st.sampled_from([1.0, 0.95, 0.5, 0.1])),
+        min_p=data.draw(st.sampled_from([0.0, 0.05, 0.3])),
+        repetition_penalty=data.draw(st.sampled_from([1.0, 1.3, 0.8])),
+        presence_penalty=data.draw(st.sampled_from([0.0, 0.5, -1.0])),
+        frequency_penalty=data.draw(st.sampled_from([0.0, 0.25])),
+    )
+    got, why = in_browser(logits, config, prompt, drawn)
+    expected = in_python(logits, config, prompt, drawn)
+    assert got == pytest.approx(expected, abs=1e-12)
+    assert [p > 0 for p in got] == [reason is None for reason in why]
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [
+        (1, "100%"),
+        (0.9997, "> 99.9%"),
+        (0.5, "50.0%"),
+        (0.0861, "8.61%"),
+        (0.01, "1.00%"),
+        (0.005, "0.50%"),
+        (0.0001, "1 in 10000"),
+        (1e-9, "1 in 10^9"),
+        (0, "0"),
+    ],
+)
+def test_probabilities_are_never_rounded_to_a_lie(p, text):
+    assert FORMAT.eval(f"probability({p!r})").replace(",", "") == text
+
+
+@given(st.text(), st.data())
+def test_events_are_the_same_wherever_the_stream_is_cut(text, data):
+    source = "".join(f"data: {json.dumps({'t': part})}\n\n: waiting\n\n" for part in [text, "x"]) + "data: [DONE]\n\n"
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(source)), max_size=5)))
+    pieces = [source[a:b] for a, b in zip([0, *cuts], [*cuts, len(source)], strict=True)]
+    reader = re.search(
+        r"export (function eventReader\(\) \{.*?\n\})\n", (PAGE / "api.js").read_text("utf-8"), re.DOTALL
+    )
+    context = quickjs.Context()
+    context.eval(reader[1])
+    told = json.loads(
+        context.eval(
+            f"(() => {{ const r = eventReader(); return JSON.stringify({json.dumps(pieces)}.flatMap(r)); }})()"
+        )
+    )
+    assert [json.loads(event)["t"] for event in told[:-1]] == [text, "x"]
+    assert told[-1] == "[DONE]"
+
+
+@pytest.mark.parametrize("needle", [0.0, 0.3, 0.999999])
+def test_the_needle_points_at_a_token_with_a_share(needle):
+    shares = [0.0, 0.25, 0.0, 0.5, 0.25, 0.0]
+    token = SAMPLING.eval(f"draw(Float64Array.from({shares}), {needle})")
+    assert token == {0.0: 1, 0.3: 3, 0.999999: 4}[needle]
+
+
+def test_text_of_the_model_is_only_ever_text():
+    for name in OWN:
+        source = (PAGE / name).read_text("utf-8")
+        assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|dangerouslySet|\beval\b", source), (
+            name
+        )
+        assert not re.search(r"(https?:)?//[a-z0-9.-]+\.[a-z]{2,}", source.replace("http://www.w3.org/2000/svg", "")), (
+            name
+        )
+
+
+def test_files_are_short_and_the_page_is_small():
+    for name in OWN:
+        assert len((PAGE / name).read_text("utf-8").splitlines()) <= 300, name
+    assert sum(len(file.data) for path, file in page_files().items() if path != "/") <= 350 * 1024
+
+
+def test_libraries_are_those_that_were_fetched():
+    folder = PAGE / "vendor"
+    sums = dict(reversed(line.split()) for line in (folder / "SHA256SUMS").read_text().splitlines())
+    found = {e.name: hashlib.sha256(e.read_bytes()).hexdigest() for e in folder.iterdir() if e.name != "SHA256SUMS"}
+    assert found == sums
+
+
+def test_every_import_of_the_page_is_one_of_its_files():
+    files = page_files()
+    for path, file in files.items():
+        if path.endswith(".js"):
+            for target in re.findall(r"""^import [^"']*["']([^"']+)["']""", file.data.decode(), re.MULTILINE):
+                assert target.startswith("./"), f"{path} imports {target}"
+                folder = path.rsplit("/", 1)[0]
+                assert f"{folder}/{target[2:]}" in files, f"{path} imports {target}"
+
+
+def test_contents_decide_the_tag(client_of_page):
+    first = client_of_page.get("/main.js")
+    assert first.headers["content-type"] == "text/javascript; charset=utf-8"
+    again = client_of_page.get("/main.js", headers={"if-none-match": first.headers["etag"]})
+    assert again.status_code == 304
+    assert "<title>groundup" in client_of_page.get("/").text
+
+
+@pytest.fixture
+def client_of_page():
+    from starlette.applications import Starlette
+    from starlette.testclient import TestClient
+
+    from groundup.serving.page import page_routes
+
+    return TestClient(Starlette(routes=page_routes(page_files())))
+
+
+def test_every_number_has_a_form():
+    assert FORMAT.eval("number(-Infinity)") == "\u2212∞"
+    assert FORMAT.eval("number(-0.12345)") == "\u22120.1235"
+    assert math.isclose(FORMAT.eval("bits(Math.LN2)"), 1)
+    assert FORMAT.eval('visible(" a\\n")') == "·a↵"
