@@ -1,28 +1,22 @@
 """Where a model looks: its attention patterns, from the real weights, and their picture."""
 
-import math
 from collections.abc import Sequence
-from typing import Any
 
-import torch
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from groundup.config.errors import UsageError
 from groundup.inspection.plots import heat_map, visible
+from groundup.inspection.trace import trace
 from groundup.model.build import Transformer
 
 MAX_LABELS = 32
 """Tokens up to which a picture writes them on its axes."""
 
 
-@torch.no_grad()
 def attention_patterns(model: Transformer, idx: Int[Tensor, " T"]) -> Float[Tensor, "L H T T"]:
     """How much every position takes from every position before it, in every head of every layer.
-
-    The model computes attention without ever holding these weights (`scaled_dot_product_attention`), so they are
-    computed here from what each of its attention layers was given. Dropout is left out.
 
     Args:
         model: The model.
@@ -34,24 +28,7 @@ def attention_patterns(model: Transformer, idx: Int[Tensor, " T"]) -> Float[Tens
     Raises:
         UserError: More positions than block_size.
     """
-    patterns: list[Tensor] = []
-
-    def keep(attention: Any, given: tuple[Any, ...], _output: Tensor) -> None:
-        q, k, _ = (part[0] for part in attention.project(*given))  # each (H, T, D)
-        scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])  # (H, T, T)
-        future = torch.ones_like(scores[0], dtype=torch.bool).triu(1)
-        patterns.append(scores.masked_fill(future, -math.inf).softmax(dim=-1))
-
-    was_training = model.training
-    layers = [block.get_submodule("attn") for block in model.h]
-    handles = [layer.register_forward_hook(keep) for layer in layers]
-    try:
-        model.eval()(idx[None].to(model.wte.weight.device))
-    finally:
-        model.train(was_training)
-        for handle in handles:
-            handle.remove()
-    return torch.stack(patterns)
+    return trace(model, idx).attention
 
 
 def draw_attention(patterns: Float[Tensor, "L H T T"], tokens: Sequence[str] = ()) -> Figure:
