@@ -69,6 +69,8 @@ def serve(
     server.told = lambda: started(list(models))
     try:
         server.run(sockets=[listener])
+    except KeyboardInterrupt:  # how a server is meant to end
+        pass
     finally:
         loop.close()
     return 0

@@ -1,9 +1,9 @@
 """Text that streams is the text that does not, whatever its bytes and stop strings."""
 
-from groundup.generation.requests import Event
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundup.generation.requests import Event
 from groundup.serving.texts import ChoiceText, TokenNames
 from groundup.tokenizer.streaming import Utf8Stream
 
