@@ -27,10 +27,10 @@ export function Curves() {
       return steps.map((step) => known.get(step) ?? null);
     };
     const style = getComputedStyle(document.documentElement);
-    const [ink, accent, faint] = ["--ink", "--accent", "--faint"].map((name) => style.getPropertyValue(name).trim());
+    const [ink, accent, faint, soft] = ["--ink", "--accent", "--card", "--soft"].map((name) => style.getPropertyValue(name).trim());
     const data = [steps, column(run.train), column(run.val)];
     const axis = { stroke: ink, grid: { stroke: faint, width: 1 }, ticks: { stroke: faint } };
-    const series = [{ label: "step" }, { label: "training", stroke: faint, width: 1, spanGaps: true }, { label: "validation", stroke: accent, width: 2, spanGaps: true, points: { show: true } }];
+    const series = [{ label: "step" }, { label: "training", stroke: soft, width: 1, points: { show: false }, spanGaps: true }, { label: "validation", stroke: accent, width: 2, spanGaps: true, points: { show: true } }];
     if (run.bigram) {
       data.push(steps.map(() => run.bigram));
       series.push({ label: "bigram", stroke: ink, dash: [4, 4], width: 1, points: { show: false } });

@@ -132,16 +132,16 @@ function Candidates({ found, chosen, needle, take, disabled }) {
   return html`<div class="candidates">
     <${Ruler} found=${found} needle=${needle} chosen=${chosen} />
     <table><caption>What may come next. Filled: what is drawn from. Outline: what the model itself says. Click a token to take it.</caption>
-      <thead><tr><th scope="col">token</th><th scope="col">logit</th><th scope="col">penalized</th><th scope="col">÷ T</th><th scope="col">model</th><th scope="col">drawn from</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
+      <thead><tr><th scope="col">token</th><th scope="col">logit</th><th scope="col" class="step">penalized</th><th scope="col" class="step">÷ T</th><th scope="col">model</th><th scope="col">drawn from</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
       <tbody>${ids.map((id) => html`
         <tr class=${found.why[id] ? "dropped" : id === chosen ? "chosen" : ""}>
           <th scope="row"><button class="token" disabled=${disabled} onClick=${() => take(id)}>${visible(named(id))}</button></th>
-          <td>${number(logits.value[id])}</td><td>${number(found.penalized[id])}</td>
-          <td>${found.why[id] ?? number(found.scaled[id])}</td>
+          <td>${number(logits.value[id])}</td><td class="step">${number(found.penalized[id])}</td>
+          <td class="step">${found.why[id] ?? number(found.scaled[id])}</td>
           <td>${probability(found.model[id])}</td><td>${probability(found.sampler[id])}</td>
           <td class="wide"><${Bar} value=${found.sampler[id] / most} outline=${found.model[id] / most} /></td>
         </tr>`)}
-      ${rest > 0 && html`<tr class="rest"><th scope="row">${rest.toLocaleString("en")} others</th><td></td><td></td><td></td><td></td><td>${probability(left)}</td><td></td></tr>`}</tbody></table></div>`;
+      ${rest > 0 && html`<tr class="rest"><th scope="row">${rest.toLocaleString("en")} others</th><td></td><td class="step"></td><td class="step"></td><td></td><td>${probability(left)}</td><td></td></tr>`}</tbody></table></div>`;
 }
 
 function Bar({ value, outline }) {
