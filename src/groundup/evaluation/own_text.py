@@ -1,0 +1,100 @@
+"""Perplexity of any text, with a sliding window: what a model makes of a person's own files."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from groundup.config.errors import UsageError, UserError
+from groundup.corpora.documents import Source, read_all
+from groundup.evaluation.scoring import Question, score
+from groundup.generation.text import TextGenerator
+from groundup.model.types import LanguageModel
+from groundup.tokenizer.base import Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class TextResult:
+    """How well texts were foreseen, token by token."""
+
+    n_documents: int
+    n_tokens: int
+    n_bytes: int
+    """UTF-8 bytes of the texts."""
+    nats: float
+    """Sum over all tokens of -ln p."""
+    stride: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Values for eval.json; perplexity is per token."""
+        loss = self.nats / self.n_tokens
+        return {
+            "loss": loss,
+            "perplexity": math.exp(min(loss, 700.0)),
+            "bits_per_byte": self.nats / math.log(2) / self.n_bytes,
+            "tokens": self.n_tokens,
+            "documents": self.n_documents,
+            "stride": self.stride,
+        }
+
+
+def sliding(tokens: Sequence[int], window: int, stride: int) -> Iterator[Question]:
+    """Every token but the first, once: windows begin `stride` apart, and each counts what the one before did not reach.
+
+    These are the windows of the perplexity page in the documentation of transformers.
+
+    Args:
+        tokens: The text, with what it is foreseen after in front.
+        window: Tokens in a window, foreseen ones included.
+        stride: Tokens from one window to the next, less than `window`.
+    """
+    reached = 1
+    for begin in range(0, len(tokens), stride):
+        end = min(begin + window, len(tokens))
+        if end > reached:
+            yield Question(list(tokens[begin:reached]), [list(tokens[reached:end])])
+        reached = end
+        if end == len(tokens):
+            return
+
+
+def measure_text(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    source: Source,
+    *,
+    stride: int = 0,
+    limit: int = 0,
+    batch_tokens: int = 0,
+) -> TextResult:
+    """Foresee texts, each from the start of a document on.
+
+    Args:
+        model: Any.
+        tokenizer: The model's.
+        source: The texts.
+        stride: See `sliding`; 0 is half the context. A smaller one gives each token more context, and takes longer.
+        limit: The most documents; 0 reads all.
+        batch_tokens: As for `score`.
+
+    Raises:
+        UserError: There is no text, it cannot be read, or the vocabulary cannot express it.
+        UsageError: The stride leaves no context.
+    """
+    window = model.config.block_size
+    stride = stride or max(1, window // 2)
+    if not 0 < stride < max(2, window):
+        raise UsageError(f"stride must be from 1 to {window - 1}, the model's context less one, got {stride}")
+    first = TextGenerator(model, tokenizer).prompt_ids("")[0]
+    texts = [document.text for _, document in read_all(source, source.parts(), {})][: limit or None]
+    questions = [q for text in texts for q in sliding([first, *tokenizer.encode(text)], window, stride)]
+    if not questions:
+        raise UserError(f"there is no text to measure in {source.name}")
+    scores = [s for (s,) in score(model, questions, batch_tokens=batch_tokens)]
+    return TextResult(
+        n_documents=len(texts),
+        n_tokens=sum(s.n_tokens for s in scores),
+        n_bytes=sum(len(text.encode()) for text in texts),
+        nats=-math.fsum(s.logprob for s in scores),
+        stride=stride,
+    )
