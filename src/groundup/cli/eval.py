@@ -1,13 +1,15 @@
 """groundup eval DIR: measure a trained model."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from glob import has_magic
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
 from groundup.cli.parse import parse
+from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError
 from groundup.files.layout import RUN
 
@@ -21,7 +23,11 @@ class Options:
     path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """A run, checkpoint or model folder."""
     tasks: str = "val"
-    """By commas: val, hellaswag, lambada, wikitext, or .jsonl files of {"ctx", "endings", "label"} or {"text"}."""
+    """By commas: val, hellaswag, lambada, wikitext, .jsonl files of {"ctx", "endings", "label"} or {"text"}, or any
+    other file, folder or quoted glob of text, for its perplexity."""
+    stride: int = 0
+    """For text: tokens between windows, each a context long; 0 is half the context, smaller is slower and better."""
+    reading: Annotated[ReadConfig, tyro.conf.arg(name="")] = field(default_factory=ReadConfig)
     limit: int = 0
     """Measure on the first so many examples of each task (val: blocks of a context; wikitext: pages); 0 is all."""
     batch_tokens: int = 0
@@ -35,12 +41,14 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning before a model is loaded."""
-        for flag, value in (("limit", self.limit), ("batch-tokens", self.batch_tokens)):
+        for flag, value in (("limit", self.limit), ("batch-tokens", self.batch_tokens), ("stride", self.stride)):
             if value < 0:
                 raise UsageError(f"{flag} must be 0 or more, got {value}")
         for name in self.names:
-            if name not in NAMES and not name.endswith(".jsonl"):
-                raise UsageError(f"unknown task {name!r}; the tasks are {', '.join(NAMES)} and .jsonl files")
+            if name not in NAMES and not name.endswith(".jsonl") and not Path(name).exists() and not has_magic(name):
+                raise UsageError(
+                    f"unknown task {name!r}; the tasks are {', '.join(NAMES)}, .jsonl examples, and files of text"
+                )
 
     @property
     def names(self) -> list[str]:
@@ -80,6 +88,8 @@ def main(argv: Sequence[str]) -> int:
             data=options.data,
             limit=options.limit,
             batch_tokens=options.batch_tokens,
+            stride=options.stride,
+            reading=options.reading,
         )
         stored = f" ({result['weights']})" if "weights" in result else ""
         add_results(options.path, {Path(name).name + stored: result})

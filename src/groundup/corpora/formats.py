@@ -12,7 +12,7 @@ from groundup.corpora import jsonl, parquet, plain_text, table
 from groundup.corpora.decode import line_ends
 from groundup.corpora.documents import Document, UnreadableError, count
 from groundup.corpora.pieces import Piece, Span
-from groundup.corpora.streams import Unpack, gunzipped, plain, unzstd
+from groundup.files.streams import Unpack, gunzipped, plain, unzstd
 
 COMPRESSION = 4
 """About how much larger text is than its compressed form."""

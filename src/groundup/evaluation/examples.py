@@ -67,6 +67,8 @@ def read_choices(path: Path, tokenizer: Tokenizer, *, limit: int = 0) -> list[Ch
         for place, ending in enumerate(endings):
             if not isinstance(ending, str) or not ending:
                 raise _fault(path, number, f"ending {place} must be a string of at least one character")
+        if isinstance(label, str) and label.strip().isascii() and label.strip().isdigit():
+            label = int(label)  # as many published files write it
         if type(label) is not int or not 0 <= label < len(endings):
             raise _fault(path, number, f'"label" must be from 0 to {len(endings) - 1}, got {json.dumps(label)}')
         question = _question(path, number, tokenizer, ctx, [f" {ending}" for ending in endings])
@@ -84,7 +86,7 @@ def read_completions(path: Path, tokenizer: Tokenizer, *, limit: int = 0) -> lis
         text = record.get("text")
         if not isinstance(text, str):
             raise _fault(path, number, f'"text" must be a string, got {json.dumps(text)}')
-        context, space, word = text.rpartition(" ")
+        context, space, word = text.rstrip("\r\n").rpartition(" ")
         if not space or not word.strip():
             raise _fault(path, number, '"text" must end in a space and a word')
         examples.append(CompletionExample(_question(path, number, tokenizer, context, [f" {word}"])))

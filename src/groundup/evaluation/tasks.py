@@ -6,14 +6,17 @@ from typing import Any
 
 from groundup import __version__
 from groundup.checkpoint.model_folder import LoadedModel
+from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
 from groundup.config.io import from_dict, load_json
 from groundup.config.train import TrainConfig
+from groundup.corpora.local_files import LocalFiles
 from groundup.data.dataset import TokenDataset
 from groundup.data.loader import eval_batches
 from groundup.evaluation.benchmarks import PUBLISHED, find_published, measure_choices, measure_completions
 from groundup.evaluation.examples import kind_of, read_choices, read_completions
 from groundup.evaluation.loss import evaluate_loss
+from groundup.evaluation.own_text import measure_text
 from groundup.evaluation.pages import measure_pages, read_pages
 from groundup.evaluation.scoring import BATCH_TOKENS
 from groundup.files.atomic import read_manifest, sha256_file
@@ -28,17 +31,27 @@ FOLDER = Path("data")
 
 
 def run_task(
-    name: str, loaded: LoadedModel, path: Path, *, data: Path | None = None, limit: int = 0, batch_tokens: int = 0
+    name: str,
+    loaded: LoadedModel,
+    path: Path,
+    *,
+    data: Path | None = None,
+    limit: int = 0,
+    batch_tokens: int = 0,
+    stride: int = 0,
+    reading: ReadConfig | None = None,
 ) -> dict[str, Any]:
     """Measure one task.
 
     Args:
-        name: val, a published benchmark, or the path of a file of examples.
+        name: val, a published benchmark, the path of a .jsonl of examples, or a file, folder or glob of text.
         loaded: The model.
         path: What it was loaded from; val looks there for the run's data.
         data: A prepared folder for val, or the folder of the published files.
         limit: The most examples; for val, blocks; for wikitext, pages. 0 is all.
         batch_tokens: Tokens per forward pass; 0 takes what suits the device.
+        stride: For text, see `measure_text`.
+        reading: For text: how it is read.
 
     Returns:
         The numbers, and what they were measured with: SHA-256 of data and weights, version, seconds.
@@ -49,6 +62,8 @@ def run_task(
     start = time.perf_counter()
     if name == "val":
         result = _val(loaded, path, data, limit=limit, batch_tokens=batch_tokens)
+    elif is_text(name):
+        result = _text(name, loaded, reading or ReadConfig(), stride=stride, limit=limit, batch_tokens=batch_tokens)
     else:
         file = find_published(name, data or FOLDER) if name in PUBLISHED else Path(name)
         measure = _pages if name == "wikitext" else _examples
@@ -63,6 +78,21 @@ def run_task(
         "seconds": round(time.perf_counter() - start, 3),
     }
     return result | {key: value for key, value in facts.items() if value is not None}
+
+
+def is_text(name: str) -> bool:
+    """Whether a task is a text of one's own: not a published one, nor examples in .jsonl."""
+    return name not in (*PUBLISHED, "val") and not name.endswith(".jsonl")
+
+
+def _text(
+    name: str, loaded: LoadedModel, reading: ReadConfig, *, stride: int, limit: int, batch_tokens: int
+) -> dict[str, Any]:
+    source = LocalFiles(name, reading)
+    result = measure_text(
+        loaded.model, loaded.tokenizer, source, stride=stride, limit=limit, batch_tokens=batch_tokens
+    ).as_json()
+    return result | {"data": source.describe()["sha256"]}
 
 
 def _examples(file: Path, loaded: LoadedModel, *, limit: int, batch_tokens: int) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from groundup.config.io import dump_json
 from groundup.interop.byte_bpe import BytePairs, published
-from groundup.tokenizer.base import Tokenizer
+from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN
 from groundup.tokenizer.char import CharTokenizer
 
@@ -42,14 +42,20 @@ def tokenizer_files(tokenizer: Tokenizer, context: int) -> dict[str, str]:
 
 
 def _char_json(tokenizer: CharTokenizer) -> dict[str, Any]:
-    """Every character is a word of its own; one outside of the alphabet is an error."""
+    """Every character is a word of its own; one outside of the alphabet is an error.
+
+    The end of a document, where the tokenizer has one, is a special token that no character of a text can be.
+    """
+    end = {END_OF_TEXT: tokenizer.eot_id} if tokenizer.eot_id is not None else {}
+    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {
         **_EMPTY,
+        "added_tokens": [{"id": i, "content": token, **plain, "special": True} for token, i in end.items()],
         "pre_tokenizer": {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False},
         "decoder": {"type": "Fuse"},
         "model": {
             "type": "WordLevel",
-            "vocab": {symbol: i for i, symbol in enumerate(tokenizer.symbols)},
+            "vocab": {symbol: i for i, symbol in enumerate(tokenizer.symbols)} | end,
             # No symbol has five characters: what is unknown has no id, and is reported.
             "unk_token": "<unk>",
         },

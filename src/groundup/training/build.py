@@ -87,11 +87,7 @@ def build_run(
     saved = Resolved.from_dict(resume_from.state["resolved"]) if resume_from else None
     samples = config.samples_per_process(world.size)
     with world.main_first("corpus"):
-        dataset = open_corpus(
-            config.data,
-            say=lambda line: console.print(line, highlight=False, markup=False),
-            block_size=config.model.block_size,
-        )
+        dataset = open_corpus(config.data, say=partial(console.print, markup=False), block_size=config.model.block_size)
     tokenizer = dataset.tokenizer()
     _refuse_different_inputs(world, data=dataset.index.fingerprint, tokenizer=tokenizer.fingerprint)
     shape = resolve_model(config.model, tokenizer)
