@@ -1,6 +1,5 @@
 """groundup data info|verify|sample DIR: look at a prepared dataset."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import tyro
 
 from groundup.cli.actions import pick_action
 from groundup.cli.parse import parse
+from groundup.cli.say import say, warn
 from groundup.config.errors import UsageError
 
 ACTIONS = {
@@ -64,10 +64,10 @@ def _info(folder: Path) -> int:
     from groundup.data.dataset import TokenDataset
 
     index = TokenDataset(folder).index
-    print(summary(index, folder))
+    say(summary(index, folder))
     print("  settings")
     for name, value in index.settings.items():
-        print(f"    {name} = {value}")
+        say(f"    {name} = {value}")
     print(f"  fingerprint {index.fingerprint}")
     return 0
 
@@ -79,11 +79,11 @@ def _verify(folder: Path) -> int:
     for _, fault in verify(folder):
         if fault:
             bad += 1
-            print(f"groundup: {fault}", file=sys.stderr, flush=True)
+            warn(str(fault))
         else:
             sound += 1
     advice = f"; remove {folder} and prepare it again" if bad else ""
-    print(f"{folder}: {sound} of {sound + bad} files are sound{advice}")
+    say(f"{folder}: {sound} of {sound + bad} files are sound{advice}")
     return 1 if bad else 0
 
 
@@ -97,7 +97,7 @@ def _sample(options: SampleOptions) -> int:
     )
     for passage in passages:
         more = " ..." if passage.n_tokens > options.max_tokens else ""
-        print(f"--- {passage.file}, token {passage.start:,}: {passage.n_tokens:,} tokens")
+        say(f"--- {passage.file}, token {passage.start:,}: {passage.n_tokens:,} tokens")
         # A document may hold what a terminal takes for commands.
         print("".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in passage.text) + more)
     return 0

@@ -31,5 +31,5 @@ def main(argv: Sequence[str]) -> int:
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in facts.items():
         table.add_row(name, str(value))
-    Console(soft_wrap=True).print(table, highlight=False)
+    Console(soft_wrap=True, markup=False, emoji=False).print(table, highlight=False)
     return 0

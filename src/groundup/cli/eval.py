@@ -10,6 +10,7 @@ import tyro
 
 from groundup.cli.parse import parse
 from groundup.config.data import ReadConfig
+from groundup.cli.say import say
 from groundup.config.errors import UsageError
 from groundup.files.layout import RUN
 
@@ -93,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
         )
         stored = f" ({result['weights']})" if "weights" in result else ""
         add_results(options.path, {Path(name).name + stored: result})
-        print(f"{name}: {summary(result)}", flush=True)
+        say(f"{name}: {summary(result)}")
     if (options.path / RUN).is_file():
         write_report(options.path)
     return 0

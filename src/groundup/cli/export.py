@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from groundup.cli.parse import parse
+from groundup.cli.say import say
 from groundup.config.errors import UsageError
 
 
@@ -46,9 +47,9 @@ def main(argv: Sequence[str]) -> int:
     weights = None if options.weights == "saved" else options.weights
     export_model(options.path, options.out, options.format, weights=weights, scores=scores)
     for file in sorted(options.out.iterdir()):
-        print(f"{file}  {file.stat().st_size:,} bytes")
+        say(f"{file}  {file.stat().st_size:,} bytes")
     if options.push_to_hub is not None:
         from groundup.interop.hub import push
 
-        print(push(options.out, options.push_to_hub))
+        say(push(options.out, options.push_to_hub))
     return 0

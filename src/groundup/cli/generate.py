@@ -10,8 +10,10 @@ from typing import Annotated, Literal
 import tyro
 
 from groundup.cli.parse import parse
+from groundup.cli.say import warn
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
+from groundup.config.printable import printable
 
 SEPARATOR = "\n---------------\n"
 
@@ -117,7 +119,7 @@ def _converse(stream: Callable[[str, int], Iterator[str]], seed: int, *, first: 
             _show(stream(_unescape(prompt), (seed + turn) % 2**63))
             _show("\n")
         except UserError as error:
-            print(f"groundup: {error}", file=sys.stderr, flush=True)
+            warn(str(error))
             failed = True
         except KeyboardInterrupt:
             _show("\n")
@@ -145,10 +147,14 @@ def _prompts(first: Iterable[str], *, terminal: bool) -> Iterator[str]:
 
 
 def _show(pieces: Iterable[str]) -> None:
-    """Write pieces as they come. A character the terminal cannot show becomes a question mark."""
+    """Write pieces as they come; to a terminal, which obeys control characters, with these as escapes.
+
+    A character the terminal cannot show becomes a question mark.
+    """
     encoding = sys.stdout.encoding or "utf-8"
+    shown = printable if sys.stdout.isatty() else str
     for piece in pieces:
-        sys.stdout.write(piece.encode(encoding, errors="replace").decode(encoding))
+        sys.stdout.write(shown(piece).encode(encoding, errors="replace").decode(encoding))
         sys.stdout.flush()
 
 

@@ -1,5 +1,6 @@
 """groundup import SOURCE [OUT]: make a model folder of somebody else's model."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Annotated
 import tyro
 
 from groundup.cli.parse import parse
+from groundup.cli.say import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +37,11 @@ def main(argv: Sequence[str]) -> int:
 
     foreign = import_model(options.source, out, tokenizer=options.tokenizer, n_head=options.n_head)
     config = foreign.config
-    print(
+    say(
         f"{out}: {config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide, context {config.block_size},"
         f" {config.vocab_size} ids: {count_parameters(config):,} parameters"
     )
     if foreign.note:
-        print(foreign.note)
-    print(f'try: groundup generate {out} --prompt "..."')
+        say(foreign.note)
+    say(f'try: groundup generate {shlex.quote(str(out))} --prompt "..."')
     return 0

@@ -2,12 +2,16 @@
 
 import difflib
 import importlib
+import io
 import keyword
+import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from groundup import __version__
+from groundup.cli.say import warn
 from groundup.config.errors import UsageError, UserError
 from groundup.records.output import discard
 
@@ -48,23 +52,23 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
+    _mend_surroundings()
     try:
         code = run(words[0], words[1:]) if words else run("help", [])
-        if sys.stdout is not None:  # a process may be started without it
-            sys.stdout.flush()  # a full disk is reported below, and not by Python at exit
+        sys.stdout.flush()  # a full disk is reported below, and not by Python at exit
         return code
     except UserError as error:
-        print(f"groundup: {error}", file=sys.stderr)
+        warn(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        print("groundup: interrupted", file=sys.stderr)
+        warn("interrupted")
         return 130
     except BrokenPipeError:
         _drop_output()  # the reader of our output is gone (`| head`)
         return 1
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
-        print(f"groundup: {f'cannot use {error.filename}: ' if error.filename else ''}{reason}", file=sys.stderr)
+        warn(f"{f'cannot use {error.filename}: ' if error.filename else ''}{reason}")
         _drop_output()
         return 1
     except (RuntimeError, MemoryError) as error:
@@ -75,8 +79,20 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise
         asked = re.search(r"(tried|unable) to allocate [\d.,]+ \w+", str(error), re.IGNORECASE)
         said = f" ({asked[0][0].lower()}{asked[0][1:]})" if asked else ""
-        print(f"groundup: out of memory{said}; a smaller batch, context or model needs less", file=sys.stderr)
+        warn(f"out of memory{said}; a smaller batch, context or model needs less")
         return 1
+
+
+def _mend_surroundings() -> None:
+    """Have streams that take every text, and a width: a process may be started without, or with odd ones."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a name that its encoding cannot express is no reason to fail
+    if os.environ.get("COLUMNS") == "0":
+        del os.environ["COLUMNS"]  # rich would print nothing at all
 
 
 def _drop_output() -> None:

@@ -1,7 +1,6 @@
 """groundup prepare SOURCE OUT: turn text into token shards."""
 
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from groundup.cli.parse import parse
+from groundup.cli.say import say, warn
 from groundup.config.data import ReadConfig, ShardConfig
 from groundup.config.errors import UsageError
 
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
         split=options.split,
         stream=options.stream,
     )
-    display = PrepareProgress(Console(stderr=True, soft_wrap=True))
+    display = PrepareProgress(Console(stderr=True, soft_wrap=True, markup=False, emoji=False))
     start = time.monotonic()
     try:
         with display:
@@ -100,14 +100,14 @@ def main(argv: Sequence[str]) -> int:
                 progress=display.update,
             )
     except KeyboardInterrupt:
-        print("groundup: interrupted; the same command goes on", file=sys.stderr)
+        warn("interrupted; the same command goes on")
         return 130
     if index is None:
-        print(f"the share of task {options.task_index} is done; {options.out} is complete when all tasks are")
+        say(f"the share of task {options.task_index} is done; {options.out} is complete when all tasks are")
         return 0
-    print(summary(index, options.out))
+    say(summary(index, options.out))
     for line in surprises(replace(index, skipped={})):
-        print(f"groundup: {line}", file=sys.stderr)
+        warn(str(line))
     if display.tokens:
         print(f"  {display.rate()}, {time.monotonic() - start:.1f} s in all")
     return 0

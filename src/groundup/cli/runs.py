@@ -11,7 +11,9 @@ import tyro
 
 from groundup.cli.actions import pick_action
 from groundup.cli.parse import parse
+from groundup.cli.say import say, warn
 from groundup.config.errors import UsageError
+from groundup.config.printable import printable
 from groundup.records.display import clock, quantity
 from groundup.records.history import MISSING, Axis, RunHistory, differences, find_runs, is_finite, median_mfu, read_run
 
@@ -81,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
 def _list(folder: Path) -> int:
     runs = [read_run(path) for path in find_runs(folder)]
     if not runs:
-        print(f"there is no run in {folder}")
+        say(f"there is no run in {folder}")
         return 0
     table = _new_table()
     table.add_column("name", overflow="fold")
@@ -90,7 +92,7 @@ def _list(folder: Path) -> int:
     table.add_column("state", no_wrap=True)
     for run in runs:
         facts = _facts(run)
-        table.add_row(run.name, *[facts[name] for name in ("model", "parameters", "steps", "tokens")],
+        table.add_row(printable(run.name), *[facts[name] for name in ("model", "parameters", "steps", "tokens")],
                       _number(run.best.get("val/loss")), facts["tokens/s"], run.state)  # fmt: skip
     _show(table)
     _warn_of_damage(runs)
@@ -105,7 +107,7 @@ def _compare(runs: list[RunHistory]) -> int:
     table = _new_table()
     table.add_column("")
     for name in distinct_names(runs):
-        table.add_column(name, justify="right", overflow="fold")
+        table.add_column(printable(name), justify="right", overflow="fold")
     facts = [_facts(run) for run in runs]
     for name in facts[0]:
         table.add_row(name, *[column[name] for column in facts])
@@ -119,7 +121,7 @@ def _compare(runs: list[RunHistory]) -> int:
             table.add_section()
             table.add_row(Text(title, style="bold"))
         for key, values in rows.items():
-            table.add_row(f"  {key}", *map(_value, values))
+            table.add_row(printable(f"  {key}"), *map(_value, values))
     _show(table)
     _warn_of_damage(runs)
     return 0
@@ -130,7 +132,7 @@ def _plot(options: PlotOptions) -> int:
 
     runs = [read_run(path) for path in options.runs]
     plot_runs(runs, options.out, axis=options.x)
-    print(f"drew {len(runs)} {'run' if len(runs) == 1 else 'runs'} in {options.out}")
+    say(f"drew {len(runs)} {'run' if len(runs) == 1 else 'runs'} in {options.out}")
     _warn_of_damage(runs)
     return 0
 
@@ -184,7 +186,7 @@ def _quantity(value: Any) -> str:
 def _value(value: Any) -> str:
     """A JSON value as a person writes it."""
     if isinstance(value, str):
-        return value if len(value) <= 40 else f"{value[:12]}...{value[-25:]}"
+        return printable(value if len(value) <= 40 else f"{value[:12]}...{value[-25:]}")
     return f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)
 
 
@@ -207,4 +209,4 @@ def _warn_of_damage(runs: list[RunHistory]) -> None:
     for run in runs:
         if run.damaged:
             lines = "1 damaged line" if run.damaged == 1 else f"{run.damaged} damaged lines"
-            print(f"groundup: {lines} of {run.path / 'metrics.jsonl'} left out", file=sys.stderr)
+            warn(f"{lines} of {run.path / 'metrics.jsonl'} left out")

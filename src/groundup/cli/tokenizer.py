@@ -11,6 +11,7 @@ import tyro
 
 from groundup.cli.actions import pick_action
 from groundup.cli.parse import parse
+from groundup.cli.say import say
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.files.layout import TOKENIZER
@@ -107,7 +108,7 @@ def _train(argv: Sequence[str]) -> int:
         trainer=options.trainer,
     )
     write_file(options.out, tokenizer_json(tokenizer).encode())
-    print(f"{options.out}: {tokenizer.vocab_size:,} ids, learned in {time.perf_counter() - began:.1f} s")
+    say(f"{options.out}: {tokenizer.vocab_size:,} ids, learned in {time.perf_counter() - began:.1f} s")
     if tokenizer.vocab_size < options.vocab_size:
         print(f"The text holds no more pairs to merge, so there are fewer than the {options.vocab_size:,} asked for.")
     return 0
@@ -154,7 +155,7 @@ def _show(argv: Sequence[str]) -> int:
     names = options.tokenizer or ("gpt2",)
     tokenizers = [resolve_tokenizer(name) for name in names]
     text = _given(options.text)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)
     blocks: list[RenderableType] = []
     rows = []
     for name, tokenizer in zip(names, tokenizers, strict=True):
@@ -170,7 +171,7 @@ def _show(argv: Sequence[str]) -> int:
     with console.capture() as output:
         for block in blocks:
             # Rich swallows spaces where it breaks lines; a terminal breaks them as well.
-            console.print(block, markup=False, soft_wrap=not isinstance(block, Table))
+            console.print(block, soft_wrap=not isinstance(block, Table))
     # A character that the terminal cannot show becomes a question mark.
     encoding = sys.stdout.encoding or "utf-8"
     sys.stdout.write(output.get().encode(encoding, errors="replace").decode(encoding))

@@ -58,12 +58,12 @@ def main(argv: Sequence[str]) -> int:
     if request.dry_run:
         from groundup.cli.dry_run import print_plan
 
-        print_plan(request.config, Console(soft_wrap=True))
+        print_plan(request.config, Console(soft_wrap=True, markup=False, emoji=False))
         return 0
     from groundup.records.output import PatientStream
     from groundup.training.run import train
 
-    console = Console(file=cast("TextIO", PatientStream(sys.stdout)), soft_wrap=True)
+    console = Console(file=cast("TextIO", PatientStream(sys.stdout)), soft_wrap=True, markup=False, emoji=False)
 
     command = "groundup train " + shlex.join(argv)
     return train(
@@ -167,7 +167,9 @@ def find_preset(name: str) -> TrainConfig:
     if name in RECIPES:
         return RECIPES[name]
     if (Path(name) / CONFIG).is_file():
-        raise UsageError(f"{name} is a run, not a preset; to go on with it: groundup train --resume {name}")
+        raise UsageError(
+            f"{name} is a run, not a preset; to go on with it: groundup train --resume {shlex.quote(name)}"
+        )
     near = difflib.get_close_matches(name, RECIPES, n=1)
     hint = f"did you mean {near[0]}?" if near else f"the presets are {', '.join(RECIPES)}"
     raise UsageError(f"unknown preset {name!r}; {hint}")
@@ -187,7 +189,8 @@ def _saved_config(run_dir: Path) -> TrainConfig:
     path = run_dir / "config.json"
     if (run_dir / WEIGHTS).is_file():
         raise UsageError(
-            f"{run_dir} is a model, not a run; resume the run it is of, or begin with --init-from {run_dir}"
+            f"{run_dir} is a model, not a run; resume the run it is of,"
+            f" or begin with --init-from {shlex.quote(str(run_dir))}"
         )
     if not path.is_file():
         raise UsageError(f"{run_dir} holds no run to resume: there is no {path.name} in it")
@@ -217,7 +220,7 @@ def _refuse_changes(saved: TrainConfig, asked: TrainConfig) -> None:
     if changed:
         raise UsageError(
             f"a resumed run keeps its settings: {', '.join(changed)} cannot change; start a new run with"
-            f" --config {saved.run_dir / 'config.json'} --name NEW"
+            f" --config {shlex.quote(str(saved.run_dir / 'config.json'))} --name NEW"
         )
 
 

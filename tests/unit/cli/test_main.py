@@ -178,3 +178,60 @@ def test_a_reader_that_leaves_is_no_error():
     result = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert (result.returncode, result.stderr) == (1, "")
+
+
+ENTRY = [sys.executable, "-c", "import sys; from groundup.cli.main import main; sys.exit(main())"]
+
+
+@pytest.mark.fault(
+    "F1",
+    "a process is started without stdout, without stderr, or with a width of 0",
+    "it works all the same: no traceback",
+)
+@pytest.mark.parametrize("how", [">&-", "2>&-", ">&- 2>&-", "<&-"])
+def test_closed_streams_are_no_reason_to_fail(tmp_path, how):
+    for words, code in (("--version", 0), (f"runs list {tmp_path}", 0), ("runs list gone", 1)):
+        shell = subprocess.run(
+            ["sh", "-c", f'"$0" "$@" {words} {how}', *ENTRY], capture_output=True, text=True, check=False
+        )
+        assert shell.returncode == code
+        assert "Traceback" not in shell.stderr
+
+
+def test_a_width_of_0_is_no_width(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    for columns in ("0", "80"):
+        env = os.environ | {"COLUMNS": columns}
+        done = subprocess.run(
+            [*ENTRY, "runs", "list", str(tmp_path)], capture_output=True, text=True, env=env, check=True
+        )
+        assert "crashed" in done.stdout
+
+
+@pytest.mark.fault(
+    "F2",
+    "a folder's name holds an escape of the terminal, markup, a new line, or bytes that are no text",
+    "it is shown as it is spelled, control characters as their escapes; an error stays one line",
+)
+def test_names_neither_command_the_terminal_nor_break_the_line(tmp_path, capsys):
+    name = "a\x1b[2J\r[bold]:smile:\n\x9b"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "run.json").write_text("{}")
+    assert main(["runs", "list", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "a\\x1b[2J\\r[bold]:smile:" in out
+    assert not set("\x1b\r\x9b") & set(out)
+    error = error_of(capsys, ["eval", str(tmp_path / name / "gone")], 1)
+    assert "a\\x1b[2J\\r[bold]:smile:\\n\\x9b/gone does not exist" in error
+
+
+def test_names_that_an_encoding_lacks_are_printed_all_the_same(tmp_path):
+    (tmp_path / "é").mkdir()
+    (tmp_path / "é" / "run.json").write_text("{}")
+    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))).mkdir()
+    (Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")) / "run.json").write_text("{}")
+    for encoding in ("ascii", "utf-8", "cp1252"):
+        env = os.environ | {"PYTHONIOENCODING": f"{encoding}:strict"}
+        done = subprocess.run([*ENTRY, "runs", "list", str(tmp_path)], capture_output=True, env=env, check=False)
+        assert (done.returncode, done.stderr) == (0, b"")

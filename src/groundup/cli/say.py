@@ -1,0 +1,15 @@
+"""What the command line prints: text from outside never commands the terminal, and an error is one line."""
+
+import sys
+
+from groundup.config.printable import printable
+
+
+def say(text: str = "", *, end: str = "\n") -> None:
+    """Print to standard output at once, control characters as their escapes."""
+    print(printable(text), end=end, flush=True)
+
+
+def warn(text: str) -> None:
+    """Print one line to standard error; a new line in a path is shown as what it is."""
+    print(f"groundup: {printable(text)}".replace("\n", "\\n"), file=sys.stderr, flush=True)
