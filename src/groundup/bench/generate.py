@@ -1,29 +1,33 @@
-"""Decoding throughput: one prompt continued by sampling, peers alternating with us."""
+"""Decoding throughput: one prompt continued by sampling, peers alternating with us, all with the same weights."""
 
 import importlib.util
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from groundup.bench.contest import Factory, median_ratio, race
+from groundup.bench.contest import Factory, Timing, median_ratio, race
+from groundup.bench.decoders import ctranslate2_decoder, llamacpp_decoder, write_models
 from groundup.bench.peers import nanogpt_model, transformers_model
+from groundup.checkpoint.model_folder import load_model
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
 from groundup.config.model import GPTConfig
 from groundup.config.presets import GPT2
 from groundup.generation.engine import generate_ids
-from groundup.model.build import build_model
 from groundup.model.gpt import GPT
-from groundup.model.init import init_weights
-from groundup.model.swap import use_matmul
 from groundup.runtime.device import device_name, pick_device
-from groundup.runtime.matmul import pick_matmul
-from groundup.runtime.measure import copy_bandwidth, peak_memory, synchronize
+from groundup.runtime.kernels import load_kernels
+from groundup.runtime.measure import peak_memory, read_bandwidth, synchronize
+from groundup.runtime.stored import Weights
 
 Work = tuple[Callable[[], None], Callable[[], int]]
+BYTES: dict[str, float] = {"groundup int8": 1, "CTranslate2 int8": 1, "llama.cpp Q8_0": 34 / 32}
+"""Per weight of a matrix; 4 for all others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,8 @@ class Options:
     """Length of the prompt."""
     new_tokens: int = 64
     """Tokens drawn in a turn."""
+    samples: int = 1
+    """Continuations side by side. llama.cpp runs with one."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     threads: int = 0
@@ -43,8 +49,8 @@ class Options:
     """Turns of each contestant; medians are taken over them."""
     nanogpt: Path | None = None
     """A checkout of nanoGPT, to run beside us. Its model.py is imported: only name a folder you trust."""
-    transformers: bool = True
-    """Run Hugging Face transformers beside us, where it is installed."""
+    peers: bool = True
+    """Run transformers and, on a CPU, CTranslate2 and llama.cpp (xllamacpp) beside us, where they are installed."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
@@ -56,6 +62,15 @@ class Options:
             )
 
 
+@dataclass(frozen=True, slots=True)
+class Race:
+    """What every contestant is given."""
+
+    options: Options
+    folder: Path
+    """Where `write_models` wrote the weights."""
+
+
 def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     """Race decoding.
 
@@ -64,8 +79,8 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         say: Told a line per contestant.
 
     Returns:
-        Tokens per second and ratios to us; and the limit of decoding with one sample: every token reads all weights
-        once, so it takes no less than their bytes over the memory's bandwidth.
+        Tokens per second and ratios to us; and the share of the limit that decoding with one sample has: every token
+        reads all weights once, so it takes no less than their bytes over the memory's bandwidth.
 
     Raises:
         UserError: A peer is not where it was said to be.
@@ -73,70 +88,105 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     if options.nanogpt is not None and not (options.nanogpt / "model.py").is_file():
         raise UserError(f"{options.nanogpt} is not a checkout of nanoGPT: it has no model.py")
     device = pick_device(options.device)
-    contestants: dict[str, Factory] = {"groundup": _ours}
-    if options.transformers and importlib.util.find_spec("transformers"):
-        contestants["transformers"] = _transformers
-    if options.nanogpt is not None:
-        contestants["nanoGPT"] = _nanogpt
-    timings = race(contestants, options, rounds=options.rounds, runs=1, warmup=1)
-    weight_bytes = sum(4 * p.numel() for p in _model(options, torch.device("meta")).parameters())
+    contestants = _contestants(options, device)
+    with tempfile.TemporaryDirectory() as folder:
+        write_models(Path(folder), options.model, contestants)
+        timings = race(contestants, Race(options, Path(folder)), rounds=options.rounds, runs=1, warmup=1)
+    with torch.device("meta"):
+        n_weights = sum(p.numel() for p in GPT(options.model).parameters())
     result: dict[str, Any] = {
         "bench": "generate",
         "device": device_name(device),
         "threads": options.threads or torch.get_num_threads(),
         "torch": torch.__version__,
-        "weight_bytes": weight_bytes,
-        # A copy reads and writes; decoding only reads.
-        "limit_tokens_per_sec": round(copy_bandwidth(device) / weight_bytes, 1),
+        "weights": n_weights,
         "prompt_tokens": options.prompt_tokens,
         "new_tokens": options.new_tokens,
-        "contestants": {},
+        "samples": options.samples,
     }
+    if device.type == "cpu":
+        result["read_gb_per_sec"] = round(read_bandwidth(load_kernels(say)) / 1e9, 2)
+    result["contestants"] = {}
     for name, timing in timings.items():
-        row = {
-            "tokens_per_sec": round(options.new_tokens / timing.median, 2),
-            "peak_memory_mb": round(timing.peak_memory / 1e6),
-            "times_our_time": round(median_ratio(timings["groundup"], timing), 3),
-        }
-        result["contestants"][name] = row
+        result["contestants"][name] = _row(name, timing, timings, result)
+        row = result["contestants"][name]
+        limit = f"  {row['share_of_read_limit']:>4.0%} of the read limit" if "share_of_read_limit" in row else ""
         say(
-            f"{name:<14}{row['tokens_per_sec']:>10,.1f} tokens/s  {row['peak_memory_mb']:>6,} MB"
-            f"  {row['times_our_time']:.2f} times our time"
+            f"{name:<18}{row['tokens_per_sec']:>10,.1f} tokens/s  {row['peak_memory_mb']:>6,} MB"
+            f"  {row['times_our_time']:.2f} times our time{limit}"
         )
     return result
 
 
-def _model(options: Options, device: torch.device) -> GPT:
-    with device:
-        return GPT(options.model)
+def _contestants(options: Options, device: torch.device) -> dict[str, Factory]:
+    cpu, there = device.type == "cpu", importlib.util.find_spec
+    contestants: dict[str, Factory] = {"groundup": partial(_ours, weights="fp32")}
+    if cpu:
+        contestants["groundup int8"] = partial(_ours, weights="int8")
+    if options.peers and there("transformers"):
+        contestants["transformers"] = _transformers
+    if options.peers and cpu and there("ctranslate2"):
+        contestants["CTranslate2"] = partial(_ctranslate2, compute_type="float32")
+        contestants["CTranslate2 int8"] = partial(_ctranslate2, compute_type="int8")
+    if options.peers and cpu and options.samples == 1 and there("xllamacpp") and there("gguf"):
+        contestants["llama.cpp F32"] = partial(_llamacpp, file="f32.gguf")
+        contestants["llama.cpp Q8_0"] = partial(_llamacpp, file="q8_0.gguf")
+    if options.nanogpt is not None:
+        contestants["nanoGPT"] = _nanogpt
+    return contestants
 
 
-def _start(options: Options) -> tuple[torch.device, torch.Tensor]:
+def _row(name: str, timing: Timing, timings: dict[str, Timing], result: dict[str, Any]) -> dict[str, Any]:
+    """The figures of one contestant; ratios of 8 bits are to our 8 bits."""
+    narrow = name in BYTES
+    ours = timings["groundup int8" if narrow and "groundup int8" in timings else "groundup"]
+    rate = result["new_tokens"] * result["samples"] / timing.median
+    row = {
+        "tokens_per_sec": round(rate, 2),
+        "peak_memory_mb": round(timing.peak_memory / 1e6),
+        "times_our_time": round(median_ratio(ours, timing), 3),
+    }
+    if result["samples"] == 1 and "read_gb_per_sec" in result:
+        row["share_of_read_limit"] = round(
+            rate * result["weights"] * BYTES.get(name, 4) / 1e9 / result["read_gb_per_sec"], 3
+        )
+    return row
+
+
+def _start(race: Race) -> tuple[torch.device, torch.Tensor]:
+    options = race.options
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = pick_device(options.device)
     generator = torch.Generator().manual_seed(0)
-    return device, torch.randint(options.model.vocab_size, (options.prompt_tokens,), generator=generator)
+    prompt = torch.randint(options.model.vocab_size, (options.prompt_tokens,), generator=generator)
+    return pick_device(options.device), prompt
 
 
-def _ours(options: Options) -> Work:
-    device, prompt = _start(options)
-    model = init_weights(build_model(options.model), seed=0).to(device).eval()
-    use_matmul(model, pick_matmul(device, rows=1, n_embd=options.model.n_embd, training=False))
+def _ours(race: Race, *, weights: Weights) -> Work:
+    device, prompt = _start(race)
+    options = race.options
+    model = load_model(race.folder / "groundup", device=device, weights=weights, rows=options.samples).model
     sampling = SamplingConfig(temperature=0.8, top_k=50)
 
     def run() -> None:
-        for _ in generate_ids(model, prompt.tolist(), max_new_tokens=options.new_tokens, sampling=sampling):
+        for _ in generate_ids(
+            model,
+            prompt.tolist(),
+            max_new_tokens=options.new_tokens,
+            sampling=sampling,
+            num_samples=options.samples,
+        ):
             pass
         synchronize(device)
 
     return run, lambda: peak_memory(device)
 
 
-def _transformers(options: Options) -> Work:
-    device, prompt = _start(options)
+def _transformers(race: Race) -> Work:
+    device, prompt = _start(race)
+    options = race.options
     model = transformers_model(options.model).to(device).eval()
-    idx = prompt[None].to(device)
+    idx = prompt.expand(options.samples, -1).to(device)
 
     def run() -> None:
         model.generate(
@@ -154,13 +204,36 @@ def _transformers(options: Options) -> Work:
     return run, lambda: peak_memory(device)
 
 
-def _nanogpt(options: Options) -> Work:
-    device, prompt = _start(options)
+def _nanogpt(race: Race) -> Work:
+    device, prompt = _start(race)
+    options = race.options
     model = nanogpt_model(Path(str(options.nanogpt)), options.model).to(device).eval()
-    idx = prompt[None].to(device)
+    idx = prompt.expand(options.samples, -1).to(device)
 
     def run() -> None:
         model.generate(idx, options.new_tokens, temperature=0.8, top_k=50)
         synchronize(device)
 
+    return run, lambda: peak_memory(device)
+
+
+def _ctranslate2(race: Race, *, compute_type: str) -> Work:
+    device, prompt = _start(race)
+    options = race.options
+    run = ctranslate2_decoder(
+        race.folder / "ct2",
+        prompt.tolist(),
+        new_tokens=options.new_tokens,
+        samples=options.samples,
+        threads=options.threads or torch.get_num_threads(),
+        compute_type=compute_type,
+    )
+    return run, lambda: peak_memory(device)
+
+
+def _llamacpp(race: Race, *, file: str) -> Work:
+    device, prompt = _start(race)
+    options = race.options
+    threads = options.threads or torch.get_num_threads()
+    run = llamacpp_decoder(race.folder / file, prompt.tolist(), new_tokens=options.new_tokens, threads=threads)
     return run, lambda: peak_memory(device)

@@ -146,15 +146,14 @@ def _load(
         model = build_model(config)
     how = _pick_weights(folder, config, weights, saved, device=device, rows=rows, say=say)
     if how and device.type == "cpu":
+        path = folder / WEIGHTS
+        state = load_tensors(path)  # mapped, and not read yet
         if saved != "int8":
-            check_state(model, load_tensors(folder / WEIGHTS), folder / WEIGHTS)
+            check_state(model, state, path)
         use_weights(cast("Transformer", model), how, load_kernels(say))
-        state = (
-            dict(each_tensor(folder / WEIGHTS))
-            if saved == "int8"
-            else _stored(folder / WEIGHTS, cast("Transformer", model), how)
-        )
-        check_state(model, state, folder / WEIGHTS)
+        if saved != "int8":
+            state = _stored(path, cast("Transformer", model), how, state)
+        check_state(model, state, path)
         model.load_state_dict(state, assign=True)
         return LoadedModel(model.eval(), tokenizer, config, info, folder)
     dtype = DTYPES[how] if how else dtype
@@ -166,9 +165,11 @@ def _load(
     return LoadedModel(model.eval(), tokenizer, config, info, folder)
 
 
-def _stored(path: Path, model: Transformer, weights: Weights) -> dict[str, Tensor]:
-    """The state of a model with stored matrices, from the file of an ordinary one."""
-    return dict(part for name, tensor in each_tensor(path) for part in stored_tensors(name, tensor, model, weights))
+def _stored(path: Path, model: Transformer, weights: Weights, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The state of a model with stored matrices, from that of an ordinary one; float32 stays where it lies."""
+    if weights == "fp32":
+        return {name: tensor.float() for name, tensor in state.items()}
+    return dict(part for name, blocks in each_tensor(path) for part in stored_tensors(name, blocks, model, weights))
 
 
 def _pick_weights(

@@ -31,6 +31,8 @@ _DTYPES = {
 }
 """Names of types, in the order of the format: types later in it lie earlier in the file, so that all are aligned."""
 
+BLOCK_ROWS = 4096
+
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> Facts:
     """Write tensors as safetensors, from any device, and make the file durable.
@@ -60,22 +62,26 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> Facts:
     return write_hashed(path, [memoryview(len(text).to_bytes(8, "little") + text), *parts])
 
 
-def each_tensor(path: Path) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a safetensors file one by one, opened anew for each: what was read before can leave memory.
+def each_tensor(path: Path) -> Iterator[tuple[str, Iterator[Tensor]]]:
+    """The tensors of a safetensors file one by one, each in blocks of rows that are read when they are asked for.
+
+    The file is opened anew for each block: what was read before is in memory no more.
 
     Raises:
         UserError: Missing, or not safetensors.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-        for name in names:
-            with safe_open(path, framework="pt") as file:
-                tensor = file.get_tensor(name)
-            yield name, tensor
-            del tensor
+            rows = {name: file.get_slice(name).get_shape()[0] for name in file.keys()}  # noqa: SIM118  # no mapping
+        for name, n_rows in rows.items():
+            yield name, (_rows(path, name, first) for first in range(0, n_rows, BLOCK_ROWS))
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
+
+
+def _rows(path: Path, name: str, first: int) -> Tensor:
+    with safe_open(path, framework="pt") as file:
+        return file.get_slice(name)[first : first + BLOCK_ROWS]
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

@@ -83,7 +83,7 @@ def _write_stored(
         with torch.device("meta"):
             model = build_model(config)
         use_weights(model, weights, PlainKernels())
-        state = {k: v for name, t in state.items() for k, v in stored_tensors(name, t, model, weights)}
+        state = {k: v for name, t in state.items() for k, v in stored_tensors(name, [t], model, weights)}
         info = info | {"weights": weights}
     return write_model_files(folder, config, state, loaded.tokenizer, info)
 

@@ -15,8 +15,8 @@ from groundup.tokenizer.bpe import GPT2_PATTERN
 from groundup.tokenizer.char import CharTokenizer
 
 
-def write_gguf(path: Path, loaded: LoadedModel, config: TransformerConfig, name: str) -> None:
-    """Write a model in float32.
+def write_gguf(path: Path, loaded: LoadedModel, config: TransformerConfig, name: str, *, q8_0: bool = False) -> None:
+    """Write a model in float32, or its matrices in llama.cpp's 8 bits (Q8_0: a scale for each 32 weights).
 
     llama.cpp cuts words as GPT-2 does; a tokenizer that does not is left out of the file (`tokenizer.ggml.model` is
     none), and the program that runs the model deals in ids.
@@ -39,11 +39,16 @@ def write_gguf(path: Path, loaded: LoadedModel, config: TransformerConfig, name:
     writer.add_head_count(config.n_head)
     writer.add_layer_norm_eps(NORM_EPS)
     writer.add_vocab_size(config.vocab_size)
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0 if q8_0 else gguf.LlamaFileType.ALL_F32)
     _add_tokenizer(writer, loaded.tokenizer, gguf.TokenType)
     state = with_biases(loaded.model.state_dict(), config)
     for tensor_name, tensor in to_gguf(state, config.n_layer).items():
-        writer.add_tensor(tensor_name, tensor.float().numpy())
+        values = tensor.float().numpy()
+        if q8_0 and tensor.dim() == 2 and "position" not in tensor_name:
+            kind = gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(tensor_name, gguf.quants.quantize(values, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(tensor_name, values)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()

@@ -5,8 +5,9 @@ A few rows go to the kernels of runtime/kernels.py; many rows, such as a prompt,
 matrix is widened and PyTorch multiplies. Stored models are for inference: only float32 has a gradient.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -105,24 +106,23 @@ def use_weights(model: GPT | Modern, weights: Weights, kernels: PlainKernels) ->
     model.wte = embedding  # type: ignore[assignment]
 
 
-def stored_tensors(name: str, tensor: Tensor, model: GPT | Modern, weights: Weights) -> Iterator[tuple[str, Tensor]]:
+def stored_tensors(
+    name: str, blocks: Iterable[Tensor], model: GPT | Modern, weights: Weights
+) -> Iterator[tuple[str, Tensor]]:
     """What a tensor of an ordinary model is in the state of one that went through `use_weights`.
 
     Args:
         name: Its name.
-        tensor: In any floating-point type.
+        blocks: It, in any floating-point type, whole or in blocks of rows: no more than one is held.
         model: The one with stored matrices.
         weights: How they are stored.
     """
     owner, _, kind = name.rpartition(".")
-    tensor = tensor.float()
-    if kind == "weight" and isinstance(dict(model.named_modules()).get(owner), StoredMatrix):
-        stored = store(tensor, weights)
-        yield name, stored.weight
-        if stored.scale is not None:
-            yield f"{owner}.scale", stored.scale
-    else:
-        yield name, tensor
+    is_matrix = kind == "weight" and isinstance(dict(model.named_modules()).get(owner), StoredMatrix)
+    parts = [store(block, weights if is_matrix else "fp32") for block in blocks]
+    yield name, torch.cat([part.weight for part in parts])
+    if parts[0].scale is not None:
+        yield f"{owner}.scale", torch.cat([part.scale for part in parts if part.scale is not None])
 
 
 def weights_of(model: nn.Module) -> Weights | None:

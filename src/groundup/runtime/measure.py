@@ -13,6 +13,7 @@ import torch
 from groundup.planner.hardware import peak_flops_of
 from groundup.runtime.device import device_name
 from groundup.runtime.matmul import onednn_is_there, onednn_product
+from groundup.runtime.stored import PlainKernels
 
 _DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -75,6 +76,15 @@ def copy_bandwidth(device: torch.device, *, megabytes: int = 256) -> float:
     target = torch.empty_like(source)
     times = [seconds(lambda: target.copy_(source), device) for _ in range(6)]
     return 2 * (megabytes << 20) / statistics.median(times[1:])
+
+
+def read_bandwidth(kernels: PlainKernels, *, megabytes: int = 512) -> float:
+    """Bytes per second that all cores read together, far more than caches hold: the best of nine.
+
+    The best and not the median, because it is a limit: what else the machine does only lowers it.
+    """
+    data = torch.ones(megabytes << 18, dtype=torch.int32)
+    return data.nbytes / min(seconds(lambda: kernels.sum(data)) for _ in range(9))
 
 
 @functools.cache

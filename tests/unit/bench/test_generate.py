@@ -2,6 +2,7 @@ import json
 import math
 
 import pytest
+import torch
 
 from groundup.bench import generate as module
 from groundup.bench.contest import Timing
@@ -13,30 +14,31 @@ MODEL = GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=24, vocab_size=11)
 
 
 def test_the_figures_are_the_arithmetic_of_the_times(monkeypatch):
-    def race(contestants, options, *, rounds, runs, warmup):
+    def race(contestants, given, *, rounds, runs, warmup):
         assert (rounds, runs) == (3, 1)
-        return {n: Timing([0.5 if n == "groundup" else 2.0] * rounds, 7_000_000) for n in contestants}
+        return {n: Timing([0.5 if n.startswith("groundup") else 2.0] * rounds, 7_000_000) for n in contestants}
 
     monkeypatch.setattr(module, "race", race)
-    monkeypatch.setattr(module, "copy_bandwidth", lambda device: 1e6)
+    monkeypatch.setattr(module, "write_models", lambda *what: None)
+    monkeypatch.setattr(module, "read_bandwidth", lambda kernels: 1e9)
     lines = []
     result = bench(Options(model=MODEL, prompt_tokens=4, new_tokens=8, device="cpu"), lines.append)
-    assert result["contestants"]["groundup"] == {
-        "tokens_per_sec": 16.0,
-        "peak_memory_mb": 7,
-        "times_our_time": 1.0,
-    }
+    ours, int8 = result["contestants"]["groundup"], result["contestants"]["groundup int8"]
+    assert (ours["tokens_per_sec"], ours["peak_memory_mb"], ours["times_our_time"]) == (16.0, 7, 1.0)
+    assert math.isclose(ours["share_of_read_limit"], 16 * 4 * result["weights"] / 1e9, abs_tol=1e-3)
+    assert math.isclose(int8["share_of_read_limit"], 16 * result["weights"] / 1e9, abs_tol=1e-3)
     assert result["contestants"]["transformers"]["times_our_time"] == 4
-    assert math.isclose(result["limit_tokens_per_sec"], 1e6 / result["weight_bytes"], rel_tol=0.01)
-    assert len(lines) == 2
     assert json.loads(json.dumps(result)) == result
 
 
-@pytest.mark.parametrize("contestant", [module._ours, module._transformers])
-def test_contestants_draw_what_they_are_asked_for(contestant):
-    work, peak = contestant(Options(model=MODEL, prompt_tokens=4, new_tokens=8, device="cpu"))
-    work()
-    assert peak() > 0
+def test_contestants_draw_what_they_are_asked_for(tmp_path):
+    options = Options(model=MODEL, prompt_tokens=4, new_tokens=8, samples=2, device="cpu")
+    contestants = module._contestants(options, torch.device("cpu"))
+    module.write_models(tmp_path, MODEL, contestants)
+    for factory in contestants.values():
+        work, peak = factory(module.Race(options, tmp_path))
+        work()
+        assert peak() > 0
 
 
 def test_bad_options(tmp_path):
