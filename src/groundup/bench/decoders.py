@@ -71,7 +71,7 @@ def ctranslate2_decoder(
             max_batch_size=samples,
             max_length=new_tokens,
             min_length=new_tokens,
-            sampling_topk=50,
+            sampling_topk=min(50, len(words)),
             sampling_temperature=0.8,
             include_prompt_in_result=False,
         )
