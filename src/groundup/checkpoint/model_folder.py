@@ -226,6 +226,9 @@ def find_model(path: Path) -> Path:
     if not path.exists():
         raise UserError(f"{path} does not exist; give a run, checkpoint or model folder")
     if (path / CONFIG).is_file() and (path / WEIGHTS).is_file():
+        values = load_json(path / CONFIG)
+        if isinstance(values, dict) and "model_type" in values and "format" not in values:
+            raise UserError(f"{path} is a model of transformers; bring it in first: groundup import {path} OUT")
         return path
     recover(path / "model")
     if (path / "model" / WEIGHTS).is_file():

@@ -4,8 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from groundup.checkpoint.model_folder import LoadedModel
+from groundup.config.errors import UserError
 from groundup.config.model import TransformerConfig
 from groundup.planner.params import count_parameters, has_position_table
+from groundup.tokenizer.base import Tokenizer
 
 _RUN = {
     "groundup": """```
@@ -20,22 +22,43 @@ ids = tokenizer("PROMPT", return_tensors="pt").input_ids
 print(tokenizer.decode(model.generate(ids, max_new_tokens=50, do_sample=True)[0]))
 ```""",
     "gguf": """```
-llama-cli --model model.gguf --prompt "PROMPT" --predict 50
+llama-cli --model model.gguf --prompt "PROMPT" --predict 50 --no-conversation
+```
+
+or in Python, with `pip install 'groundup[llama]'`:
+
+```python
+import xllamacpp
+
+params = xllamacpp.CommonParams()
+params.model.path = "FOLDER/model.gguf"
+params.n_ctx = CONTEXT
+server = xllamacpp.Server(params)
+answer = server.handle_completions({"prompt": "PROMPT", "max_tokens": 50})
+print(answer["choices"][0]["text"])
 ```""",
     "onnx": """```python
 import numpy
 import onnxruntime
+from tokenizers import Tokenizer
 
-session = onnxruntime.InferenceSession("model.onnx")
-ids = numpy.array([[0, 1, 2]])  # of tokenizer.json
-(logits,) = session.run(None, {"input_ids": ids})  # (batch, tokens, vocabulary)
+tokenizer = Tokenizer.from_file("FOLDER/tokenizer.json")
+session = onnxruntime.InferenceSession("FOLDER/model.onnx")
+ids = tokenizer.encode("PROMPT").ids
+for _ in range(50):
+    (logits,) = session.run(None, {"input_ids": numpy.array([ids[-CONTEXT:]])})  # (batch, tokens, vocabulary)
+    ids.append(int(logits[0, -1].argmax()))
+print(tokenizer.decode(ids))
 ```""",
     "ct2": """```python
 import ctranslate2
+from tokenizers import Tokenizer
 
+tokenizer = Tokenizer.from_file("FOLDER/tokenizer.json")
 generator = ctranslate2.Generator("FOLDER")
-tokens = ["PROMPT"]  # of vocabulary.json
-print(generator.generate_batch([tokens], max_length=50, sampling_topk=50)[0].sequences[0])
+tokens = tokenizer.encode("PROMPT").tokens
+result = generator.generate_batch([tokens], max_length=50, sampling_topk=0)[0]
+print(tokenizer.decode(result.sequences_ids[0]))
 ```""",
 }
 
@@ -87,10 +110,20 @@ def model_card(
             "",
             "## How to run it",
             "",
-            _RUN[kind],
+            _RUN[kind].replace("PROMPT", _prompt(loaded.tokenizer)).replace("CONTEXT", str(config.block_size)),
             "",
         ]
     )
+
+
+def _prompt(tokenizer: Tokenizer) -> str:
+    """A beginning that the tokenizer can express."""
+    try:
+        tokenizer.encode("The ")
+    except UserError:
+        letters = [s for s in tokenizer.decode(range(tokenizer.vocab_size)) if s.isalnum()]
+        return "".join(letters[:3]) or tokenizer.decode([0])
+    return "The "
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> list[str]:

@@ -18,13 +18,13 @@ from groundup.files.layout import CONFIG, TOKENIZER, folders_around
 from groundup.files.new import refuse_existing
 from groundup.interop.card import model_card
 from groundup.interop.hf_config import as_gpt2
+from groundup.interop.hf_tokenizer import tokenizer_files
 from groundup.interop.onnx_graph import write_onnx
 from groundup.interop.write_gguf import write_gguf
 from groundup.interop.write_hf import write_hf
 from groundup.model.build import build_model
 from groundup.model.weights import stored_tensors, use_weights
 from groundup.runtime.stored import PlainKernels, Weights
-from groundup.tokenizer.io import tokenizer_json
 
 Format = Literal["groundup", "hf", "gguf", "onnx", "ct2"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -96,7 +96,7 @@ def _write(kind: Format, folder: Path, loaded: LoadedModel, config: GPTConfig | 
             write_gguf(folder / "model.gguf", loaded, config, name)
         case "onnx":
             write_onnx(folder / "model.onnx", config, loaded.model.state_dict())
-            write_synced(folder / TOKENIZER, tokenizer_json(loaded.tokenizer).encode())
+            write_synced(folder / TOKENIZER, tokenizer_files(loaded.tokenizer, config.block_size)[TOKENIZER].encode())
         case "ct2":
             _write_ct2(folder, loaded, config)
 
@@ -123,5 +123,6 @@ def _write_ct2(folder: Path, loaded: LoadedModel, config: GPTConfig | ModernConf
         values = load_json(made / CONFIG)
         values |= {key: "<unk>" for key in ("bos_token", "eos_token", "unk_token") if values.get(key) is None}
         (made / CONFIG).write_text(dump_json(values), "utf-8")
+        shutil.move(source / TOKENIZER, folder / TOKENIZER)
         for file in made.iterdir():
             shutil.move(file, folder / file.name)

@@ -5,8 +5,11 @@ The JSON is that of the `tokenizers` library; it is written out here, so that an
 
 from typing import Any
 
+import regex
+
 from groundup.config.io import dump_json
 from groundup.interop.byte_bpe import BytePairs, published
+from groundup.interop.probe import check_tokenizers
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN
 from groundup.tokenizer.char import CharTokenizer
@@ -27,9 +30,12 @@ def tokenizer_files(tokenizer: Tokenizer, context: int) -> dict[str, str]:
     settings: dict[str, Any] = {"model_max_length": context, "clean_up_tokenization_spaces": False}
     if isinstance(tokenizer, CharTokenizer):
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-        return {"tokenizer.json": dump_json(_char_json(tokenizer)), "tokenizer_config.json": dump_json(settings)}
+        whole = dump_json(_char_json(tokenizer))
+        check_tokenizers(tokenizer, whole, sure=True)
+        return {"tokenizer.json": whole, "tokenizer_config.json": dump_json(settings)}
     bpe = published(tokenizer)
     files = {"tokenizer.json": dump_json(_bpe_json(bpe))}
+    check_tokenizers(tokenizer, files["tokenizer.json"], sure=bpe.pattern == GPT2_PATTERN)
     if bpe.end is not None:
         settings |= dict.fromkeys(("bos_token", "eos_token", "unk_token"), bpe.end)
     if bpe.pattern == GPT2_PATTERN and bpe.end is not None:
@@ -66,7 +72,12 @@ def _bpe_json(bpe: BytePairs) -> dict[str, Any]:
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
     pre_tokenizer: dict[str, Any] = byte_level
     if bpe.pattern != GPT2_PATTERN:
-        split = {"type": "Split", "pattern": {"Regex": bpe.pattern}, "behavior": "Isolated", "invert": False}
+        split = {
+            "type": "Split",
+            "pattern": {"Regex": _oniguruma(bpe.pattern)},
+            "behavior": "Isolated",
+            "invert": False,
+        }
         pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, {**byte_level, "use_regex": False}]}
     plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {
@@ -86,6 +97,14 @@ def _bpe_json(bpe: BytePairs) -> dict[str, Any]:
         },
     }
 
+
+def _oniguruma(pattern: str) -> str:
+    """A pattern of the `regex` package for the engine of `tokenizers`, which reads `x{1,3}+` as `(x{1,3})+`."""
+    return _ATOM.sub(lambda found: f"(?>{found[1]}{found[2]})" if found[2] else found[0], pattern)
+
+
+_ATOM = regex.compile(r"(\\[pP]\{[^}]*\}|\\.|\[(?:\\.|[^\]\\])*\]|[^\\\[()|])(?:(\{[0-9]*,?[0-9]*\})\+)?")
+"""One thing that is repeated, and a possessive count after it."""
 
 _EMPTY: dict[str, Any] = {
     "version": "1.0",

@@ -9,20 +9,21 @@ from groundup.config.errors import UserError
 from groundup.config.model import TransformerConfig
 from groundup.interop.byte_bpe import published
 from groundup.interop.hf_config import NORM_EPS, as_gpt2
+from groundup.interop.llama_cpp import llama_ids
 from groundup.interop.names import to_gguf, with_biases
+from groundup.interop.probe import check_same, probe
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN
 from groundup.tokenizer.char import CharTokenizer
 
 
 def write_gguf(path: Path, loaded: LoadedModel, config: TransformerConfig, name: str, *, q8_0: bool = False) -> None:
-    """Write a model in float32, or its matrices in llama.cpp's 8 bits (Q8_0: a scale for each 32 weights).
+    """Write a model, and where llama.cpp is installed (xllamacpp), compare its ids with ours.
 
-    llama.cpp cuts words as GPT-2 does; a tokenizer that does not is left out of the file (`tokenizer.ggml.model` is
-    none), and the program that runs the model deals in ids.
+    Matrices are in float32, or in llama.cpp's 8 bits (Q8_0: a scale for each 32 weights).
 
     Raises:
-        UserError: The model is not a plain GPT-2, or the gguf package is missing.
+        UserError: The model is not a plain GPT-2, its tokenizer has no form in llama.cpp, or the package is missing.
     """
     config = as_gpt2(config, "the GPT-2 of llama.cpp")
     try:
@@ -53,13 +54,29 @@ def write_gguf(path: Path, loaded: LoadedModel, config: TransformerConfig, name:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    if (ids := llama_ids(path, probe(loaded.tokenizer))) is not None:
+        check_same(loaded.tokenizer, ids, "llama.cpp")
 
 
 def _add_tokenizer(writer: Any, tokenizer: Tokenizer, kind: Any) -> None:
-    bpe = None if isinstance(tokenizer, CharTokenizer) else published(tokenizer)
-    if bpe is None or bpe.pattern != GPT2_PATTERN:
-        writer.add_tokenizer_model("none")
+    """Write the vocabulary in a form from which llama.cpp makes the same ids.
+
+    Raises:
+        UserError: It has no such form.
+    """
+    if isinstance(tokenizer, CharTokenizer):
+        # RWKV's: the longest token that fits. Of llama.cpp's kinds it alone makes no id the end of a text by itself.
+        writer.add_tokenizer_model("rwkv")
+        writer.add_token_list(["".join(f"\\x{byte:02x}" for byte in symbol.encode()) for symbol in tokenizer.symbols])
+        writer.add_token_scores([0.0] * tokenizer.vocab_size)
+        writer.add_token_types([kind.NORMAL] * tokenizer.vocab_size)
         return
+    bpe = published(tokenizer)
+    if bpe.pattern != GPT2_PATTERN:
+        raise UserError(
+            "llama.cpp cuts words by patterns of its own, and this tokenizer's is not GPT-2's: its ids would differ;"
+            " --format hf and --format onnx take it"
+        )
     ids = bpe.vocab | bpe.specials
     words = sorted(ids, key=ids.__getitem__)
     writer.add_tokenizer_model("gpt2")

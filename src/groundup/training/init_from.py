@@ -8,6 +8,7 @@ from groundup.config.errors import UsageError
 from groundup.config.model import BigramConfig, GPTConfig, ModernConfig
 from groundup.files.layout import CONFIG, TOKENIZER
 from groundup.model.build import Transformer
+from groundup.planner.params import has_position_table
 from groundup.tokenizer.base import Tokenizer
 
 _FREE = ("vocab_size", "dropout")
@@ -52,7 +53,10 @@ def init_from(model: Transformer, tokenizer: Tokenizer, path: Path) -> None:
     faults, flags = _mismatches(model.config, loaded.config, tokenizer, loaded)
     if faults:
         raise UsageError(f"cannot start from {path}: {'; '.join(faults)}; give {' '.join(flags)}")
-    model.load_state_dict(loaded.model.state_dict())
+    state = loaded.model.state_dict()
+    if "wpe.weight" in state:
+        state["wpe.weight"] = state["wpe.weight"][: model.config.block_size]
+    model.load_state_dict(state)
 
 
 def _mismatches(
@@ -64,6 +68,8 @@ def _mismatches(
         faults.append(f"model.kind is {asked.kind} and its {there.kind}")
     for name in (field.name for field in fields(there) if field.name not in _FREE):
         mine, its = getattr(asked, name, None), getattr(there, name)
+        if name == "block_size" and (mine <= its or not has_position_table(there)):
+            continue  # the first positions of a table are learned as if there were no others; angles need no learning
         if mine not in (its, None):
             faults.append(f"model.{name} is {mine} and its {its}")
             flags.append(_flag(name, its))

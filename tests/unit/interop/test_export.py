@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,12 +13,16 @@ from hypothesis import strategies as st
 
 from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.config.errors import UsageError, UserError
+from groundup.config.generate import SamplingConfig
+from groundup.generation.text import TextGenerator
 from groundup.interop.byte_bpe import published
 from groundup.interop.export import FORMATS, export_model
 from groundup.interop.hf_tokenizer import tokenizer_files
 from groundup.interop.import_model import import_model
 from groundup.model.bigram import fit_bigram
 from groundup.tokenizer.bpe import ByteBPE
+from groundup.tokenizer.bpe_train import train_bpe
+from groundup.tokenizer.char import CharTokenizer
 from groundup.tokenizer.gpt2 import load_gpt2
 from groundup.tokenizer.gpt2_vocab import SHA256, VOCAB_BPE
 
@@ -164,7 +170,7 @@ def test_gguf_holds_the_same_tensors(tmp_path, make_model, letters, shape):
     assert value["gpt2.feed_forward_length"] == 4 * shape["n_embd"]
     assert value["gpt2.context_length"] == 32
     assert value["gpt2.attention.layer_norm_epsilon"] == pytest.approx(1e-5)
-    assert (value["tokenizer.ggml.model"], value["gpt2.vocab_size"]) == ("none", 27)
+    assert (value["tokenizer.ggml.model"], value["gpt2.vocab_size"]) == ("rwkv", 27)
 
 
 def test_gguf_carries_a_byte_level_bpe(tmp_path, make_model):
@@ -286,15 +292,90 @@ def test_the_card_says_what_the_model_is(folder, tmp_path, kind):
     assert pytest.importorskip("huggingface_hub").ModelCard(card).data.license == "unknown"
 
 
-def test_the_cards_program_runs(folder, tmp_path, monkeypatch, capsys):
-    """The code for transformers in the card, with the blanks filled in."""
-    pytest.importorskip("transformers")
-    export_model(folder, tmp_path / "poet", "hf")
+NEEDS = {"hf": "transformers", "gguf": "xllamacpp", "onnx": "onnxruntime", "ct2": "ctranslate2"}
+
+
+@pytest.mark.parametrize("kind", NEEDS)
+@pytest.mark.parametrize("alphabet", ["\n abcdefghijklmnopqrstuvwxé", None])
+def test_the_cards_program_runs(tmp_path, make_model, kind, alphabet):
+    """The Python code of the card, as it is but for the folder's name."""
+    pytest.importorskip(NEEDS[kind])
+    tokenizer = CharTokenizer(alphabet) if alphabet else ByteBPE([(108, 108), (104, 101), (257, 256)])
+    folder = saved(tmp_path, make_model(vocab_size=tokenizer.vocab_size, block_size=64), tokenizer)
+    export_model(folder, tmp_path / "poet", kind)
     card = (tmp_path / "poet" / "README.md").read_text()
-    code = card.split("```python\n")[1].split("```")[0]
-    code = code.replace("FOLDER", str(tmp_path / "poet")).replace("PROMPT", "abc").replace("=50", "=5")
-    exec(compile(code, "card", "exec"), {})
-    assert capsys.readouterr().out.startswith("abc")
+    code = card.split("```python\n")[1].split("```")[0].replace("FOLDER", str(tmp_path / "poet"))
+    ended = "\nimport os, sys\nsys.stdout.flush()\nos._exit(0)"  # threads of llama.cpp would wait
+    done = subprocess.run([sys.executable, "-c", code + ended], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    text = done.stdout.decode()
+    assert kind in ("gguf", "ct2") or text.startswith("abc" if alphabet else "The ")  # these two print what is new
+    assert len(text) > 5
+
+
+LLAMA = """
+import json, os, sys
+from pathlib import Path
+from groundup.interop.llama_cpp import ask, start_server
+server = start_server(Path(sys.argv[1]))
+for prompt in json.loads(sys.argv[2]):
+    answer = ask(server, "/completion", prompt=prompt, n_predict=40, top_k=1, temperature=0)
+    print("\\nANSWER" + json.dumps(answer["content"]))
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+@pytest.mark.parametrize("alphabet", ["\n abcdefghijklmnopqrstuvwxé▁\\'\"", None])
+def test_llama_cpp_writes_the_same_text(tmp_path, make_model, alphabet):
+    """Greedily; the ids 1 and 2, at which llama.cpp would like to stop, are characters like any other."""
+    pytest.importorskip("xllamacpp")
+    tokenizer = CharTokenizer(alphabet) if alphabet else ByteBPE([(108, 108), (104, 101), (257, 256)])
+    folder = saved(tmp_path, make_model(vocab_size=tokenizer.vocab_size, block_size=64), tokenizer)
+    export_model(folder, tmp_path / "out", "gguf")
+    prompts = ["ab c", "b a", "\n"]
+    command = [sys.executable, "-c", LLAMA, str(tmp_path / "out" / "model.gguf"), json.dumps(prompts)]
+    lines = subprocess.run(command, capture_output=True, check=True).stdout.decode().splitlines()
+    theirs = [json.loads(line.removeprefix("ANSWER")) for line in lines if line.startswith("ANSWER")]
+    loaded, greedy = load_model(folder), SamplingConfig(temperature=0)
+    speaker = TextGenerator(loaded.model, loaded.tokenizer)
+    ours = [speaker.generate(prompt, max_new_tokens=40, sampling=greedy)[0] for prompt in prompts]
+    if alphabet:
+        assert theirs == ours
+        assert {1, 2} & set(tokenizer.encode("".join(ours)))
+    else:  # bytes that are not UTF-8 are shown otherwise
+        cut = [text.split("\ufffd")[0] for text in ours]
+        assert [text[: len(known)] for text, known in zip(theirs, cut, strict=True)] == cut
+
+
+CL100K = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
+    r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
+)
+
+
+@pytest.mark.parametrize("pattern", [CL100K, r"\p{N}{1,3}+|[a-z]{2}+|[^a-z\p{N}]+|[a-z]"])
+def test_possessive_counts_keep_their_ids_in_transformers(tmp_path, make_model, pattern):
+    transformers = pytest.importorskip("transformers")
+    tokenizer = train_bpe(["1234 12345 in 1999, 2000 and 20000 " * 50], 300, pattern=pattern)
+    folder = saved(tmp_path, make_model(vocab_size=tokenizer.vocab_size), tokenizer)
+    export_model(folder, tmp_path / "out", "hf")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    for text in [*TEXTS, "12345678", "20002000", "in 1999 abcde"]:
+        assert theirs(text).input_ids == tokenizer.encode(text)
+    import_model(str(tmp_path / "out"), tmp_path / "again")
+    assert load_model(tmp_path / "again").tokenizer.encode("12345678") == tokenizer.encode("12345678")
+
+
+def test_a_pattern_that_transformers_reads_otherwise_is_refused(tmp_path, make_model):
+    pytest.importorskip("tokenizers")
+    tokenizer = ByteBPE([(48, 50)], pattern=r"(?:\p{N}\p{N}){1,2}+|.|\n")  # 02, within a word of four digits
+    folder = saved(tmp_path, make_model(vocab_size=tokenizer.vocab_size), tokenizer)
+    with pytest.raises(UserError, match="transformers would give other ids than this tokenizer"):
+        export_model(folder, tmp_path / "out", "hf")
+    with pytest.raises(UserError, match=r"llama.cpp cuts words by patterns of its own"):
+        export_model(folder, tmp_path / "out", "gguf")
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_folder_is_exported_by_its_model(folder, tmp_path):

@@ -1,0 +1,66 @@
+"""llama.cpp asked for the ids of a text: `python -m groundup.interop.llama_cpp FILE`, the text on stdin.
+
+In a process of its own, for llama.cpp ends the process that gives it a file it cannot take.
+"""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from groundup.config.errors import UserError
+
+SECONDS = 600
+
+
+def llama_ids(file: Path, text: str) -> list[int] | None:
+    """The ids of a text by the tokenizer of a GGUF file; None where xllamacpp is not installed.
+
+    Raises:
+        UserError: llama.cpp cannot open the file.
+    """
+    if importlib.util.find_spec("xllamacpp") is None:
+        return None
+    command = [sys.executable, "-m", __name__, str(file)]
+    done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=SECONDS, check=False)
+    if done.returncode:
+        last = (done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
+        raise UserError(f"llama.cpp cannot open the exported file: {last}")
+    return list(json.loads(done.stdout.splitlines()[-1]))
+
+
+def start_server(file: Path) -> Any:
+    """llama.cpp with a model, on the CPU."""
+    import xllamacpp
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(file)
+    params.n_ctx, params.n_parallel, params.warmup = 64, 1, False
+    return xllamacpp.Server(params)
+
+
+def ask(server: Any, path: str, **values: Any) -> Any:
+    """One question to the server."""
+    address = server.listening_address
+    url = (address if address.startswith("http") else f"http://{address}") + path
+    request = urllib.request.Request(url, json.dumps(values).encode(), {"Content-Type": "application/json"})
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(request) as answer:
+        return json.loads(answer.read())
+
+
+def main() -> None:
+    """Print the ids of what stands on stdin."""
+    text = sys.stdin.buffer.read().decode()
+    ids = ask(start_server(Path(sys.argv[1])), "/tokenize", content=text, add_special=False, parse_special=False)
+    sys.stdout.write(f"\n{json.dumps(ids['tokens'])}\n")
+    sys.stdout.flush()
+    os._exit(0)  # its threads would wait for more questions
+
+
+if __name__ == "__main__":
+    main()

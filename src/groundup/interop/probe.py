@@ -1,0 +1,63 @@
+"""A text by which an export is checked: the other program must give it the ids that ours gives it."""
+
+import importlib.util
+from collections.abc import Sequence
+
+from groundup.config.errors import UserError
+from groundup.tokenizer.base import Tokenizer
+from groundup.tokenizer.char import CharTokenizer
+
+TEXT = (
+    "The quick brown fox's 'LL don't we'll I'd  2 spaces\n\n\n\ttabs\r\n trailing   \u00a0\u3000x in 1999, 20002000 "
+    "1234½²٣ naïve e\u0301 ß ﬁ 東京の天気 서울 مرحبا नमस्ते שלום ไทย 👩‍👩‍👧 🇪🇺 \u200b\u2028\x85 {}()[];:=>!! "
+    "aaaaaaaaaaaaaaaa =========== x's X'S _a1b2 \ufeff  "
+)
+"""A little of everything that patterns treat in their own way."""
+
+
+def probe(tokenizer: Tokenizer) -> str:
+    """A text the tokenizer can express: of characters all of them, twice, in both directions."""
+    if isinstance(tokenizer, CharTokenizer):
+        return "".join(tokenizer.symbols + tokenizer.symbols[::-1])
+    return TEXT
+
+
+def check_same(tokenizer: Tokenizer, ids: Sequence[int], program: str) -> None:
+    """Compare the ids that another program gives to the probe.
+
+    Raises:
+        UserError: They differ; the message shows where.
+    """
+    text = probe(tokenizer)
+    ours = tokenizer.encode(text)
+    if list(ids) == ours:
+        return
+    at = next((i for i, (a, b) in enumerate(zip(ours, ids, strict=False)) if a != b), min(len(ours), len(ids)))
+    raise UserError(
+        f"{program} would give other ids than this tokenizer, so it is not exported: after"
+        f" {tokenizer.decode(ours[:at])[-20:]!r} they differ"
+    )
+
+
+def check_tokenizers(tokenizer: Tokenizer, json: str, *, sure: bool) -> None:
+    """Compare with the library that transformers uses, for a tokenizer.json.
+
+    Args:
+        tokenizer: Ours.
+        json: The text of the file.
+        sure: Its form is known to give the same ids, so that it may be written where the library is not installed.
+
+    Raises:
+        UserError: The ids differ, or nothing could compare them.
+    """
+    if importlib.util.find_spec("tokenizers") is None:
+        if sure:
+            return
+        raise UserError("to check that this tokenizer keeps its ids needs a package: pip install 'groundup[export]'")
+    from tokenizers import Tokenizer as Theirs
+
+    try:
+        ids = Theirs.from_str(json).encode(probe(tokenizer), add_special_tokens=False).ids
+    except Exception as error:  # the library has one class for all its errors
+        raise UserError(f"transformers cannot take this tokenizer: {str(error).splitlines()[0]}") from error
+    check_same(tokenizer, ids, "transformers")
