@@ -8,11 +8,11 @@ from typing import Any
 import regex
 
 from groundup.config.io import dump_json
-from groundup.interop.byte_bpe import BytePairs, published
 from groundup.interop.probe import check_tokenizers
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN
 from groundup.tokenizer.char import CharTokenizer
+from groundup.tokenizer.published import BytePairs, published
 
 
 def tokenizer_files(tokenizer: Tokenizer, context: int) -> dict[str, str]:

@@ -6,11 +6,11 @@ from typing import Any
 from groundup.config.errors import UserError
 from groundup.config.io import load_json
 from groundup.config.presets import GPT2_VOCAB
-from groundup.interop.byte_bpe import BytePairs, from_published, published
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN
 from groundup.tokenizer.char import CharTokenizer
 from groundup.tokenizer.gpt2 import load_gpt2
+from groundup.tokenizer.published import BytePairs, from_published, published
 
 WHOLE, VOCAB, MERGES, ADDED, SETTINGS = (
     "tokenizer.json",

@@ -7,7 +7,6 @@ from groundup import __version__
 from groundup.checkpoint.model_folder import LoadedModel
 from groundup.config.errors import UserError
 from groundup.config.model import TransformerConfig
-from groundup.interop.byte_bpe import published
 from groundup.interop.hf_config import NORM_EPS, as_gpt2
 from groundup.interop.llama_cpp import llama_ids
 from groundup.interop.names import to_gguf, with_biases
@@ -15,6 +14,7 @@ from groundup.interop.probe import check_same, probe
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN
 from groundup.tokenizer.char import CharTokenizer
+from groundup.tokenizer.published import published
 
 
 def write_gguf(path: Path, loaded: LoadedModel, config: TransformerConfig, name: str, *, q8_0: bool = False) -> None:

@@ -15,7 +15,6 @@ from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
 from groundup.generation.text import TextGenerator
-from groundup.interop.byte_bpe import published
 from groundup.interop.export import FORMATS, export_model
 from groundup.interop.hf_tokenizer import tokenizer_files
 from groundup.interop.import_model import import_model
@@ -25,6 +24,7 @@ from groundup.tokenizer.bpe_train import train_bpe
 from groundup.tokenizer.char import CharTokenizer
 from groundup.tokenizer.gpt2 import load_gpt2
 from groundup.tokenizer.gpt2_vocab import SHA256, VOCAB_BPE
+from groundup.tokenizer.published import published
 
 TEXTS = [
     "hello world", "  two  spaces\n\n\tand tabs \n", "don't we'll I'D", "naïve café 東京 🇪🇺", "1234 x=1;", " ", "",
