@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 import tyro
 
 from groundup.cli.parse import parse
-from groundup.config.data import ReadConfig
 from groundup.cli.say import say
+from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError
 from groundup.files.layout import RUN
 

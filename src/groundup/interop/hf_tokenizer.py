@@ -8,10 +8,10 @@ from typing import Any
 import regex
 
 from groundup.config.io import dump_json
-from groundup.interop.probe import check_tokenizers
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN
 from groundup.tokenizer.char import CharTokenizer
+from groundup.tokenizer.probe import check_tokenizers
 from groundup.tokenizer.published import BytePairs, published
 
 

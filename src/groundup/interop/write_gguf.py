@@ -10,10 +10,10 @@ from groundup.config.model import TransformerConfig
 from groundup.interop.hf_config import NORM_EPS, as_gpt2
 from groundup.interop.llama_cpp import llama_ids
 from groundup.interop.names import to_gguf, with_biases
-from groundup.interop.probe import check_same, probe
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN
 from groundup.tokenizer.char import CharTokenizer
+from groundup.tokenizer.probe import check_same, probe
 from groundup.tokenizer.published import published
 
 
