@@ -1,5 +1,7 @@
 """The baseline: a table that knows which token follows which, and nothing else."""
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from jaxtyping import Float, Int
@@ -8,10 +10,13 @@ from torch import Tensor, nn
 
 from groundup.config.model import BigramConfig
 from groundup.model.kv_cache import KVCache
+from groundup.model.parameters import Rule, Table
 
 
 class Bigram(nn.Module):
     """Logits of the next token, looked up by the current one."""
+
+    PARAMETERS: ClassVar[Table] = {"table.weight": Rule("zero", decays=True)}
 
     def __init__(self, config: BigramConfig) -> None:
         super().__init__()

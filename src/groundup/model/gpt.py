@@ -4,6 +4,8 @@ Sizes: B sequences of T tokens, C = n_embd, H = n_head heads of width D = C / H,
 names of the published checkpoints.
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -13,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig, TransformerConfig
 from groundup.model.kv_cache import KVCache
+from groundup.model.parameters import BIAS, EMBEDDING, GAIN, MATRIX, ONTO_STREAM, QKV, Table
 
 
 class LayerNorm(nn.Module):
@@ -111,6 +114,19 @@ class TiedHead(nn.Module):
 class GPT(nn.Module):
     """A GPT-2. Its weights are still as PyTorch's layers draw them: call `init_weights`, or load some."""
 
+    PARAMETERS: ClassVar[Table] = {
+        "wte.weight": EMBEDDING,
+        "wpe.weight": EMBEDDING,
+        "attn.c_attn.weight": QKV,
+        "attn.c_proj.weight": ONTO_STREAM,
+        "mlp.c_fc.weight": MATRIX,
+        "mlp.c_proj.weight": ONTO_STREAM,
+        **dict.fromkeys(("ln_1.weight", "ln_2.weight", "ln_f.weight"), GAIN),
+        **dict.fromkeys(("ln_1.bias", "ln_2.bias", "ln_f.bias"), BIAS),
+        **dict.fromkeys(("attn.c_attn.bias", "attn.c_proj.bias", "mlp.c_fc.bias", "mlp.c_proj.bias"), BIAS),
+    }
+    """What each parameter is, by the end of its name: how it begins, and how the optimizers treat it."""
+
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         if config.vocab_size < 1:
@@ -147,7 +163,7 @@ class GPT(nn.Module):
         positions = torch.arange(T, device=idx.device) if cache is None else cache.positions(T)
         mask = None if cache is None else cache.mask(T)
         x = self.drop(self.wte(idx) + self.wpe(positions))  # (B, T, C), and so to the end
-        for block in self.h:
+        for block in self.blocks:
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False)  # dropout drops the same elements both times
             else:
@@ -159,6 +175,11 @@ class GPT(nn.Module):
     def logits(self, hidden: Float[Tensor, "*B C"]) -> Float[Tensor, "*B V"]:
         """What the head makes of `hidden`, or of some of its positions."""
         return self.lm_head(hidden, self.wte.weight)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The L blocks: the units of recomputing, of FSDP's cut and of LoRA."""
+        return self.h
 
     @property
     def head_weight(self) -> Float[Tensor, "V C"]:

@@ -1,4 +1,4 @@
-"""Initial weights, in one place and as one table.
+"""Initial weights, in one place. The model's table `PARAMETERS` says which parameter is which.
 
 | parameter | drawn from |
 |---|---|
@@ -19,6 +19,7 @@ import torch
 
 from groundup.model.gpt import GPT
 from groundup.model.modern import Modern
+from groundup.model.parameters import parameter_rules
 
 STD = 0.02
 M = TypeVar("M", bound=GPT | Modern)
@@ -26,13 +27,24 @@ M = TypeVar("M", bound=GPT | Modern)
 
 @torch.no_grad()
 def init_weights(model: M, *, seed: int) -> M:
-    """Draw all parameters of a model in place; returns the model."""
+    """Draw all parameters of a model in place; returns the model.
+
+    Raises:
+        ValueError: The model's table does not know a parameter.
+    """
     generator = torch.Generator().manual_seed(seed)
     scaled = STD / math.sqrt(2 * model.config.n_layer)
+    rules = parameter_rules(model)
     for name, p in model.named_parameters():
-        if p.dim() == 2:
-            std = scaled if name.endswith("c_proj.weight") else STD
-            p.copy_(torch.empty(p.shape).normal_(0.0, std, generator=generator))
-        else:
-            p.fill_(0.0 if name.endswith("bias") else 1.0)
+        match rules[name].init:
+            case "normal":
+                p.copy_(torch.empty(p.shape).normal_(0.0, STD, generator=generator))
+            case "stream":
+                p.copy_(torch.empty(p.shape).normal_(0.0, scaled, generator=generator))
+            case "zero":
+                p.zero_()
+            case "one":
+                p.fill_(1.0)
+            case "layer":
+                pass
     return model

@@ -7,6 +7,7 @@ optimizer's state shrinks as much. In the end the change is added to W, and the 
 
 import math
 from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from groundup.model.build import Transformer
+from groundup.model.parameters import Rule, Table
 from groundup.model.swap import replace_linears
 from groundup.runtime.matmul import OneDNNLinear, onednn_linear
 
@@ -30,6 +32,7 @@ class LoRALinear(nn.Linear):
         generator: Draws A.
     """
 
+    PARAMETERS: ClassVar[Table] = dict.fromkeys(("lora_a", "lora_b"), Rule("layer", decays=True, maps=1))
     lora_scale: Tensor
 
     def __init__(self, linear: nn.Linear, *, rank: int, alpha: float, generator: torch.Generator) -> None:
@@ -53,7 +56,7 @@ def add_lora(model: Transformer, *, rank: int, alpha: float, seed: int) -> None:
     """Freeze a model and put a change beside every matrix of its blocks, in place."""
     generator = torch.Generator().manual_seed(seed)
     model.requires_grad_(requires_grad=False)
-    replace_linears(model.h, lambda linear: LoRALinear(linear, rank=rank, alpha=alpha, generator=generator))
+    replace_linears(model.blocks, lambda linear: LoRALinear(linear, rank=rank, alpha=alpha, generator=generator))
 
 
 def merge_lora(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -5,6 +5,8 @@ tests hold the pages together: with every switch at GPT-2's value both compute t
 alone changes the logits. Sizes are named as in `gpt.py`.
 """
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -13,8 +15,9 @@ from torch.utils.checkpoint import checkpoint
 
 from groundup.config.errors import UserError
 from groundup.config.model import ModernConfig
-from groundup.model.gpt import MLP, LayerNorm, TiedHead
+from groundup.model.gpt import GPT, MLP, LayerNorm, TiedHead
 from groundup.model.kv_cache import KVCache
+from groundup.model.parameters import Table
 from groundup.model.rope import Rotation, rope_angles, rotate
 
 
@@ -85,6 +88,8 @@ class Block(nn.Module):
 class Modern(nn.Module):
     """A GPT with the parts that its config names. Weights are still to be drawn or loaded, as for GPT."""
 
+    PARAMETERS: ClassVar[Table] = GPT.PARAMETERS  # no switch adds a parameter
+
     def __init__(self, config: ModernConfig) -> None:
         super().__init__()
         if config.vocab_size < 1:
@@ -127,7 +132,7 @@ class Modern(nn.Module):
             cos, sin = rope_angles(positions, self.config.head_dim, self.config.rope_base, x.dtype)
             rotation = cos.unsqueeze(-3), sin.unsqueeze(-3)  # the same for every head
         x = self.drop(x)
-        for block in self.h:
+        for block in self.blocks:
             if self.recompute and torch.is_grad_enabled():
                 x = checkpoint(block, x, rotation, use_reentrant=False)
             else:
@@ -139,6 +144,11 @@ class Modern(nn.Module):
     def logits(self, hidden: Float[Tensor, "*B C"]) -> Float[Tensor, "*B V"]:
         """What the head makes of `hidden`, or of some of its positions."""
         return self.lm_head(hidden, self.wte.weight)
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """As GPT's."""
+        return self.h
 
     @property
     def head_weight(self) -> Float[Tensor, "V C"] | None:

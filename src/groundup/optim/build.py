@@ -5,6 +5,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from groundup.config.train import OptimConfig
+from groundup.model.parameters import parameter_rules
 from groundup.optim.groups import assert_covers, decay_groups, split_matrices
 from groundup.optim.muon import Muon
 
@@ -14,14 +15,20 @@ def build_optimizers(model: nn.Module, config: OptimConfig, device: torch.device
 
     Every group keeps its peak rate under `initial_lr`; `set_lr` scales from it. The fused kernel is used where
     PyTorch has one (CPU and CUDA): one pass over the state instead of a dozen.
+
+    Raises:
+        ValueError: The model's table does not know a parameter.
     """
-    matrices, others = split_matrices(model) if config.name == "muon" else ([], list(model.parameters()))
+    rules = parameter_rules(model)
+    trained = [(rules[name], p) for name, p in model.named_parameters() if p.requires_grad]
+    matrices, others = split_matrices(trained) if config.name == "muon" else ([], trained)
     optimizers: list[Optimizer] = []
     if others:  # LoRA trains nothing but matrices
         betas, fused = (config.beta1, config.beta2), device.type in ("cpu", "cuda")
         optimizers.append(AdamW(decay_groups(others, config.weight_decay), lr=config.lr, betas=betas, fused=fused))
     if matrices:
-        optimizers.append(Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay))
+        maps = {p: rule.maps for rule, p in matrices}
+        optimizers.append(Muon(maps, lr=config.muon_lr, weight_decay=config.weight_decay, maps=maps))
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     assert_covers(model, groups)
     for group in groups:

@@ -4,35 +4,29 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from groundup.model.parameters import Rule
 
-def decay_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, object]]:
-    """Two AdamW groups: tensors of two or more dimensions decay, gains and biases do not.
+Ruled = tuple[Rule, nn.Parameter]
+
+
+def decay_groups(parameters: Iterable[Ruled], weight_decay: float) -> list[dict[str, object]]:
+    """Two AdamW groups: what decays by its rule (matrices and embeddings), and what does not (gains and biases).
 
     A matrix multiplies its input, so shrinking it is a prior for simpler functions; a bias or a gain only shifts
     or scales, and decaying it just makes it wrong (GPT-2 and GPT-3 do the same).
     """
-    trained = [p for p in parameters if p.requires_grad]
-    matrices = [p for p in trained if p.dim() >= 2]
-    vectors = [p for p in trained if p.dim() < 2]
-    groups = [
-        {"params": matrices, "weight_decay": weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+    parameters = list(parameters)
+    groups: list[dict[str, object]] = [
+        {"params": [p for rule, p in parameters if rule.decays], "weight_decay": weight_decay},
+        {"params": [p for rule, p in parameters if not rule.decays], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 
 
-def split_matrices(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """Split parameters into the matrices inside the blocks (for muon) and all others (for adamw).
-
-    Embeddings are tables of vectors, not maps between vectors, so orthogonalizing them has no meaning; the tied
-    head goes with them.
-    """
-    inside: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            (inside if parameter.dim() == 2 and name.startswith("h.") else others).append(parameter)
-    return inside, others
+def split_matrices(parameters: Iterable[Ruled]) -> tuple[list[Ruled], list[Ruled]]:
+    """Split parameters into those that are maps by their rule (for muon) and all others (for adamw)."""
+    parameters = list(parameters)
+    return [each for each in parameters if each[0].maps], [each for each in parameters if not each[0].maps]
 
 
 def assert_covers(model: nn.Module, groups: Iterable[dict[str, object]]) -> None:

@@ -7,7 +7,7 @@ two or three batched calls.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -39,10 +39,11 @@ class Muon(Optimizer):
     """Orthogonalized Nesterov momentum with decoupled weight decay, for two-dimensional parameters.
 
     Args:
-        params: Matrices. A fused QKV projection (3C, C) is treated as its three maps.
+        params: Matrices.
         lr: Step length; an update has root mean square lr * sqrt(max(1, rows / columns)) / sqrt(columns).
         weight_decay: Decoupled decay per unit of lr.
         momentum: Decay of the momentum.
+        maps: Of how many maps, one above the other, a matrix is made (QKV: 3); each is turned alone. Others are one.
 
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
     """
@@ -53,8 +54,11 @@ class Muon(Optimizer):
         lr: float = 0.02,
         weight_decay: float = 0.0,
         momentum: float = 0.95,
+        *,
+        maps: Mapping[nn.Parameter, int] | None = None,
     ) -> None:
         super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        self._maps = dict(maps or {})
         for group in self.param_groups:
             for p in group["params"]:
                 if p.dim() != 2:
@@ -65,11 +69,11 @@ class Muon(Optimizer):
         """Apply one update to every parameter that has a gradient."""
         assert closure is None, "muon needs no closure"
         for group in self.param_groups:
-            stacks: dict[tuple[int, int], list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
+            stacks: dict[tuple[int, int, int], list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
             for p in group["params"]:
                 if p.grad is not None:
                     update = self._momentum(p, group["momentum"])
-                    stacks[(min(p.shape), max(p.shape))].append((p, update))
+                    stacks[(self._maps.get(p, 1), min(p.shape), max(p.shape))].append((p, update))
             for members in stacks.values():
                 self._apply(members, group["lr"], group["weight_decay"])
 
@@ -84,7 +88,7 @@ class Muon(Optimizer):
 
     def _apply(self, members: list[tuple[nn.Parameter, Tensor]], lr: float, weight_decay: float) -> None:
         """Orthogonalize the updates of parameters of one shape together, and take the step."""
-        pieces = [_maps(update) for _, update in members]
+        pieces = [update.view(self._maps.get(p, 1), -1, update.shape[1]) for p, update in members]  # each (N, R, S)
         flat = [m.mT if m.shape[1] > m.shape[2] else m for m in pieces]
         directions = torch.split(orthogonalize(torch.cat(flat)), [len(m) for m in flat])
         for (p, _), piece, direction in zip(members, pieces, directions, strict=True):
@@ -93,9 +97,3 @@ class Muon(Optimizer):
                 direction = direction.mT
             p.mul_(1 - lr * weight_decay)
             p.add_(direction.reshape(p.shape), alpha=-lr * max(1, rows / columns) ** 0.5)
-
-
-def _maps(matrix: Float[Tensor, "R S"]) -> Float[Tensor, "N R2 S"]:
-    """A (3C, C) QKV projection is three maps that share an input; any other matrix is one."""
-    rows, columns = matrix.shape
-    return matrix.view(3, columns, columns) if rows == 3 * columns else matrix.unsqueeze(0)

@@ -39,7 +39,7 @@ def build_loss_module(
     if machine.parallel == "fsdp":
         if compile_mode == "on":
             raise UsageError("--runtime.compile on does not go with --runtime.parallel fsdp; leave it to auto")
-        return shard(plain, model.h, machine.device, machine.world), "off"
+        return shard(plain, model.blocks, machine.device, machine.world), "off"
 
     def micro_step(module: nn.Module) -> None:
         _try_micro_step(module, machine, size=machine.micro_batch_size, block_size=model.config.block_size)

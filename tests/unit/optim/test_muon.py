@@ -47,9 +47,23 @@ def test_qkv_is_three_maps():
     fused.grad = gradient
     for part, piece in zip(parts, gradient.split(8), strict=True):
         part.grad = piece.clone()
-    Muon([fused], lr=1.0).step()
+    Muon([fused], lr=1.0, maps={fused: 3}).step()
     Muon(parts, lr=1.0).step()
     torch.testing.assert_close(fused.data, torch.cat([p.data for p in parts]))
+
+
+def test_an_mlp_of_width_3c_is_not_cut():
+    torch.manual_seed(5)
+    fused, mlp, alone = (nn.Parameter(torch.zeros(24, 8)) for _ in range(3))
+    gradient = torch.randn(24, 8)
+    for p in (fused, mlp, alone):
+        p.grad = gradient.clone()
+    Muon([fused, mlp], lr=1.0, maps={fused: 3, mlp: 1}).step()
+    Muon([alone], lr=1.0).step()
+    torch.testing.assert_close(mlp.data, alone.data)
+    expected = -(3**0.5) * orthogonalize(gradient.lerp(gradient * 0.05, 0.95).mT[None])[0].mT
+    torch.testing.assert_close(mlp.data, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(mlp.data, fused.data, atol=0.1)
 
 
 def test_stacking_changes_nothing():
