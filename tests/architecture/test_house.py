@@ -60,7 +60,7 @@ def test_nothing_is_pickled_or_evaluated(path):
 def rebound(source):
     """Lines that rebind a global: by `global`, or as an attribute of something that was imported.
 
-    Options of a library are what its attributes are for (`torch.backends...`); ours have arguments.
+    Options of a library are what its attributes are for (`torch.backends...`, `sys.stdout`); ours have arguments.
     """
     tree, lines = ast.parse(source), []
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -77,7 +77,9 @@ def rebound(source):
             root = target.value
             while isinstance(root, ast.Attribute):
                 root = root.value
-            library = ast.unparse(target.value).startswith("torch.backends")
+            library = ast.unparse(target.value).startswith("torch.backends") or ast.unparse(target).startswith(
+                "sys.std"
+            )
             if isinstance(target.ctx, ast.Store | ast.Del) and isinstance(root, ast.Name) and not library:
                 lines += [target.lineno] if root.id in imported else []
     return lines

@@ -33,6 +33,8 @@ EXTRAS = {
     "wandb": "wandb",
     "notebooks": "jupytext",
     "docs": "latex2mathml",
+    "llama": "gguf",
+    "serve": "prometheus-client",
 }
 
 

@@ -76,8 +76,7 @@ class ShardConfig:
     shard_tokens: int = 100_000_000
     """Ids per shard."""
     val_rule: ValRule = "documents"
-    """Where the source tells no split, validation is whole documents chosen by their hash, or the end of the largest
-    where whole ones miss the share (documents); each document by its hash alone (hash); or the first ids (head)."""
+    """Of what the source does not split: whole documents or the end of the largest, each by its hash, or the first."""
     val_fraction: float = 0.01
     """Share of validation; head takes no more than one shard."""
 
