@@ -33,8 +33,8 @@ EXTRAS = {
     "wandb": "wandb",
     "notebooks": "jupytext",
     "docs": "latex2mathml",
-    "llama": "gguf",
-    "serve": "prometheus-client",
+    "llama": "xllamacpp",
+    "serve": "starlette",
 }
 
 
