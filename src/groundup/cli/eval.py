@@ -24,8 +24,7 @@ class Options:
     path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """A run, checkpoint or model folder."""
     tasks: str = "val"
-    """By commas: val, hellaswag, lambada, wikitext, .jsonl files of {"ctx", "endings", "label"} or {"text"}, or any
-    other file, folder or quoted glob of text, for its perplexity."""
+    """By commas: val, hellaswag, lambada, wikitext, .jsonl examples, or files, folders and globs of text."""
     stride: int = 0
     """For text: tokens between windows, each a context long; 0 is half the context, smaller is slower and better."""
     reading: Annotated[ReadConfig, tyro.conf.arg(name="")] = field(default_factory=ReadConfig)
@@ -46,7 +45,11 @@ class Options:
             if value < 0:
                 raise UsageError(f"{flag} must be 0 or more, got {value}")
         for name in self.names:
-            if name not in NAMES and not name.endswith(".jsonl") and not Path(name).exists() and not has_magic(name):
+            if (
+                name not in NAMES
+                and not name.endswith(".jsonl")
+                and not (has_magic(name) or (name and Path(name).exists()))
+            ):
                 raise UsageError(
                     f"unknown task {name!r}; the tasks are {', '.join(NAMES)}, .jsonl examples, and files of text"
                 )

@@ -171,7 +171,7 @@ def test_what_was_measured_before_an_error_is_kept(place, capsys):
         (
             ["run", "--tasks=hellaswog"],
             2,
-            "unknown task 'hellaswog'; the tasks are val, hellaswag, lambada, wikitext and .jsonl files",
+            "unknown task 'hellaswog'; the tasks are val, hellaswag, lambada, wikitext, .jsonl examples, and",
         ),
         (["run", "--tasks="], 2, "unknown task ''; the tasks are"),
         (["run", "--limit=-1"], 2, "limit must be 0 or more, got -1"),

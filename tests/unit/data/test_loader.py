@@ -97,16 +97,6 @@ def test_memory_and_disk_give_the_same(split, in_memory):
     assert stream_hash(split, world_size=1, micro_batch_size=4, n_samples=100, in_memory_bytes=in_memory) == expected
 
 
-@pytest.mark.fault(
-    "D1",
-    "the loader stops and goes on anywhere",
-    "the samples that were to come",
-)
-@pytest.mark.fault(
-    "D2",
-    "the loader goes on anywhere with another number of ranks, of 1, 2 and 4",
-    "the samples that were to come, shared out among them",
-)
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.sampled_from(["next", "ahead", "restart", "save"]), max_size=60), st.sampled_from([1, 2]))
 def test_what_is_only_fetched_ahead_is_not_counted(make_split_once, actions, world_size):
@@ -130,6 +120,16 @@ def test_what_is_only_fetched_ahead_is_not_counted(make_split_once, actions, wor
         assert eager.epoch == plain.epoch
 
 
+@pytest.mark.fault(
+    "D1",
+    "the loader stops and goes on anywhere",
+    "the samples that were to come",
+)
+@pytest.mark.fault(
+    "D2",
+    "the loader goes on anywhere with another number of ranks, of 1, 2 and 4",
+    "the samples that were to come, shared out among them",
+)
 @settings(max_examples=25, deadline=None)
 @given(before=st.integers(0, 120), worlds=st.tuples(st.sampled_from([1, 2, 4]), st.sampled_from([1, 2, 4])))
 def test_a_stream_goes_on_where_it_stood(make_split_once, before, worlds):

@@ -1,5 +1,6 @@
 import json
 import struct
+import sys
 import time
 from pathlib import Path
 
@@ -170,6 +171,7 @@ def test_weights_and_biases_offline_writes_what_sync_will_send(tmp_path, monkeyp
     pytest.importorskip("wandb")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "home"))
+    monkeypatch.delitem(sys.modules, "openai", raising=False)  # it would be advertised to
     folder = tmp_path / "my run"
     folder.mkdir()
     options = {"mode": "offline", "project": "lab", "config": {"parameters": 7, "config": {"seed": 3}}}
