@@ -18,7 +18,6 @@ export const vocabulary = signal([]);
 export const settings = signal({ ...NEUTRAL, ...fromAddress() });
 export const seed = signal(Number(asked.get("seed") ?? 1));
 export const problem = signal("");
-export const busy = signal(false);
 
 export const model = computed(() => facts.value?.models.find((m) => m.id === modelId.value) ?? null);
 export const result = computed(() => {
