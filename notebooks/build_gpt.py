@@ -381,7 +381,7 @@ tiny = TrainConfig(
     data=DataConfig(source="shakespeare", cache_dir=Path(folder.name)),
     max_steps=700,
     tokens_per_step=24 * 32,
-    optim=OptimConfig(name="muon", lr=5e-3, min_lr=5e-4, warmup_steps=20),
+    optim=OptimConfig(name="muon", lr=5e-3, muon_lr_ratio=4.0, warmup_steps=20),
     eval=EvalConfig(every=100, max_tokens=16_384, sample_every=0),
     checkpoint=CheckpointConfig(every=700),
     runtime=RuntimeConfig(device="cpu", precision="fp32", compile="off", micro_batch_size=24, threads=1),

@@ -143,7 +143,7 @@ base = TrainConfig(
     tokens_per_step=4 * 128,
     model=GPTConfig(n_layer=2, n_head=3, n_embd=96, block_size=128),
     data=DataConfig(source="shakespeare", cache_dir=work / "data"),
-    optim=OptimConfig(name="muon", lr=1e-2, min_lr=1e-3, warmup_steps=20),
+    optim=OptimConfig(name="muon", lr=1e-2, muon_lr_ratio=2.0, warmup_steps=20),
     eval=EvalConfig(every=400, max_tokens=16_384, sample_every=0),
     runtime=RuntimeConfig(micro_batch_size=4, compile="off", device="cpu", precision="fp32"),
 )
@@ -241,7 +241,7 @@ tuned = replace(
         tokenizer=str(base.run_dir / "model" / "tokenizer.json"),  # ids must mean what they meant
         cache_dir=work / "data",
     ),
-    optim=OptimConfig(lr=1e-3, min_lr=1e-4, warmup_steps=5),
+    optim=OptimConfig(lr=1e-3, warmup_steps=5),
     eval=EvalConfig(every=40, sample_every=0),
 )
 
@@ -252,7 +252,7 @@ tuned = replace(
 # to $W$, and the result is an ordinary GPT-2 again.
 
 # %%
-with_lora = replace(tuned, name="lora", lora=LoRAConfig(rank=8), optim=replace(tuned.optim, lr=1e-2, min_lr=1e-3))
+with_lora = replace(tuned, name="lora", lora=LoRAConfig(rank=8), optim=replace(tuned.optim, lr=1e-2))
 for config in (tuned, with_lora):
     train(config, resume=False, command="notebook", console=Console(quiet=True))
 

@@ -51,7 +51,7 @@ config = TrainConfig(
     tokens_per_step=8 * 128,
     model=ModernConfig(n_layer=2, n_head=3, n_embd=96, block_size=128),
     data=DataConfig(source="shakespeare", cache_dir=Path(folder.name, "data")),
-    optim=OptimConfig(name="muon", lr=1e-2, min_lr=1e-3, warmup_steps=20),
+    optim=OptimConfig(name="muon", lr=1e-2, muon_lr_ratio=2.0, warmup_steps=20),
     eval=EvalConfig(every=260, max_tokens=16_384, sample_every=0),
     runtime=RuntimeConfig(micro_batch_size=8, compile="off", device="cpu", precision="fp32"),
 )

@@ -91,7 +91,7 @@ def make_trainer(world, split, *, parallel, accumulate, optimizer="adamw", dtype
     return Trainer(
         model=model,
         loss_module=module,
-        optimizers=build_optimizers(model, OptimConfig(name=optimizer, lr=1e-2, min_lr=0), CPU),
+        optimizers=build_optimizers(model, OptimConfig(name=optimizer, lr=1e-2, min_lr_ratio=0), CPU),
         batches=TrainBatches(split, block_size=CONFIG.block_size, micro_batch_size=micro, seed=1,
                              rank=world.rank, world_size=world.size),
         lr_scale=lambda step: 1 / (step + 1),

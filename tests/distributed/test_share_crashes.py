@@ -108,7 +108,7 @@ def test_a_crash_at_every_point_of_saving_shares(start, record_property):
 )
 def test_timed_kills_of_ranks_with_shares(start, record_property):
     moments, n, before, folder = random.Random(1), 20, 0, Path("runs/run/checkpoints")
-    constant = ["--optim.lr=0.001", "--optim.min-lr=0.001", "--optim.warmup-steps=0"]  # whatever max_steps is
+    constant = ["--optim.lr=0.001", "--optim.min-lr-ratio=1", "--optim.warmup-steps=0"]  # whatever max_steps is
     every = ["--checkpoint.every=1", *constant, "--max-steps=3000", "--runtime.timeout=60"]
     for life in range(n):
         team = begin(start, "run", *([] if life else every), resume=life > 0)

@@ -44,9 +44,9 @@ def first_loss(name: str) -> float:
 
 def test_starts_where_the_weights_are(place):
     """The first loss is the one that the earlier run ended with; resuming does not read the weights again."""
-    assert start("first", "--max-steps=20", "--optim.lr=0.01", "--optim.min-lr=0.001") == 0
+    assert start("first", "--max-steps=20", "--optim.lr=0.01") == 0
     best = load_model(Path("runs/first")).info["val_loss"]
-    assert start("second", "--init-from=runs/first", "--max-steps=20", "--optim.lr=1e-9", "--optim.min-lr=1e-10") == 0
+    assert start("second", "--init-from=runs/first", "--max-steps=20", "--optim.lr=1e-9") == 0
     assert first_loss("second") == pytest.approx(best, abs=1e-5)
     assert first_loss("first") > best + 0.1
 
@@ -109,11 +109,11 @@ def test_no_model_there(place, capsys):
     assert "cannot start from bigram: it is a bigram" in capsys.readouterr().err
 
 
-LORA = ("--lora.rank=4", "--optim.lr=0.02", "--optim.min-lr=0.01")
+LORA = ("--lora.rank=4", "--optim.lr=0.02", "--optim.min-lr-ratio=0.5")
 
 
 def test_lora_changes_only_the_blocks_and_leaves_an_ordinary_model(place):
-    assert start("first", "--max-steps=20", "--optim.lr=0.01", "--optim.min-lr=0.001") == 0
+    assert start("first", "--max-steps=20", "--optim.lr=0.01") == 0
     assert start("second", "--init-from=runs/first", "--max-steps=20", *LORA) == 0
     before, after = (load_model(Path("runs") / name).model.state_dict() for name in ("first", "second"))
     assert before.keys() == after.keys()
@@ -146,7 +146,7 @@ def test_lora_needs_a_model(place, capsys):
     assert "name one with --init-from" in capsys.readouterr().err
 
 
-HARMFUL = ["--optim.lr=0.3", "--optim.min-lr=0.3", "--eval.every=4", "--checkpoint.every=4", "--max-steps=8"]
+HARMFUL = ["--optim.lr=0.3", "--optim.min-lr-ratio=1", "--eval.every=4", "--checkpoint.every=4", "--max-steps=8"]
 
 
 def measured(name: str, capsys) -> float:
@@ -161,7 +161,7 @@ def measured(name: str, capsys) -> float:
     "model/ is the model of the start, under its own loss; one line says so",
 )
 def test_the_model_of_the_start_may_stay_the_best(place, capsys):
-    assert start("first", "--max-steps=40", "--optim.lr=0.01", "--optim.min-lr=0.001") == 0
+    assert start("first", "--max-steps=40", "--optim.lr=0.01") == 0
     assert start("worse", "--init-from=runs/first", *HARMFUL) == 0
     assert "warning: no step reached a lower validation loss" in capsys.readouterr().out
     first, worse = (load_model(Path("runs") / name) for name in ("first", "worse"))
@@ -181,7 +181,7 @@ def test_the_model_of_the_start_may_stay_the_best(place, capsys):
     "E14", "training from random weights only makes them worse", "model/ is labeled with the loss its weights have"
 )
 def test_a_label_is_that_of_its_weights(place, capsys):
-    assert start("lost", *HARMFUL, "--optim.lr=3", "--optim.min-lr=3", "--model.n-layer=1") == 0
+    assert start("lost", *HARMFUL, "--optim.lr=3", "--model.n-layer=1") == 0
     said = capsys.readouterr().out
     info = load_model(Path("runs/lost")).info
     assert info["step"] in (4, 8)

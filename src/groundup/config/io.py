@@ -21,6 +21,8 @@ _CONTAINERS = {dict: "an object", list: "a list", tuple: "a list"}
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _RENAMED = {"products": "matmul", "compare_every": "check_replicas_every"}
 """Keys of older run folders, and what they are called now."""
+_RATIOS = {"min_lr": "min_lr_ratio", "muon_lr": "muon_lr_ratio"}
+"""Rates of older run folders, and what their share of `lr` is called now."""
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -78,7 +80,17 @@ def from_dict(cls: type[T], values: Any, *, where: str = "", more: bool = False)
 def with_new_names(values: dict[str, Any], known: Collection[str]) -> dict[str, Any]:
     """What an older version wrote, under the names of now; a name among `known` stays."""
     now = {old: new for old, new in _RENAMED.items() if old not in known and new not in values}
+    for old, new in _RATIOS.items():
+        if old in values and new in known and new not in values and "lr" in values:
+            values = {**values, old: _share(values[old], values["lr"])}
+            now[old] = new
     return {now.get(name, name): value for name, value in values.items()}
+
+
+def _share(rate: Any, lr: Any) -> Any:
+    """A rate as a share of `lr`; what is no number stays, to be refused under its name."""
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in (rate, lr))
+    return rate / lr if numbers and lr else rate
 
 
 def _typed(hint: Any, value: Any, where: str, *, more: bool) -> Any:

@@ -24,11 +24,11 @@ class OptimConfig:
     """The optimizer and its learning rate over time."""
 
     name: Literal["adamw", "muon"] = "adamw"
-    """adamw everywhere, or muon on the matrices inside the blocks and adamw on the rest."""
+    """adamw: all weights at lr; muon: matrices inside the blocks at lr * muon_lr_ratio, the rest by adamw at lr."""
     lr: float = 6e-4
-    """Peak learning rate of adamw."""
-    min_lr: float = 6e-5
-    """Learning rate at the end of the decay."""
+    """Peak learning rate; scales every weight's, whatever the optimizer."""
+    min_lr_ratio: float = 0.1
+    """Learning rate at the end of the decay, as a share of the peak."""
     warmup_steps: int = 100
     """Steps of linear growth to the peak."""
     weight_decay: float = 0.1
@@ -39,16 +39,19 @@ class OptimConfig:
     """Decay of the average of squared gradients."""
     grad_clip: float = 1.0
     """Largest norm of the whole gradient; 0 turns clipping off."""
-    muon_lr: float = 0.02
-    """Peak learning rate of muon; follows the same schedule as lr."""
+    muon_lr_ratio: float = 20 / 3
+    """Learning rate of muon's matrices as a multiple of lr; adamw does not read it."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("lr", "muon_lr", "weight_decay", "grad_clip"):
+        for name in ("lr", "muon_lr_ratio", "weight_decay", "grad_clip"):
             _require(math.isfinite(getattr(self, name)), f"optim.{name} must be a number, got {getattr(self, name)}")
         _require(self.lr > 0, f"optim.lr must be above 0, got {self.lr}")
-        _require(self.muon_lr > 0, f"optim.muon_lr must be above 0, got {self.muon_lr}")
-        _require(0 <= self.min_lr <= self.lr, f"optim.min_lr must be in [0, optim.lr], got {self.min_lr}")
+        _require(self.muon_lr_ratio > 0, f"optim.muon_lr_ratio must be above 0, got {self.muon_lr_ratio}")
+        _require(
+            0 <= self.min_lr_ratio <= 1,
+            f"optim.min_lr_ratio, a share of optim.lr, must be in [0, 1], got {self.min_lr_ratio}",
+        )
         _require(self.warmup_steps >= 0, f"optim.warmup_steps must be 0 or more, got {self.warmup_steps}")
         _require(self.weight_decay >= 0, f"optim.weight_decay must be 0 or more, got {self.weight_decay}")
         _require(0 <= self.beta1 < 1, f"optim.beta1 must be in [0, 1), got {self.beta1}")

@@ -28,7 +28,7 @@ def build_optimizers(model: nn.Module, config: OptimConfig, device: torch.device
         optimizers.append(AdamW(decay_groups(others, config.weight_decay), lr=config.lr, betas=betas, fused=fused))
     if matrices:
         maps = {p: rule.maps for rule, p in matrices}
-        optimizers.append(Muon(maps, lr=config.muon_lr, weight_decay=config.weight_decay, maps=maps))
+        optimizers.append(Muon(maps, lr=config.lr * config.muon_lr_ratio, weight_decay=config.weight_decay, maps=maps))
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     assert_covers(model, groups)
     for group in groups:

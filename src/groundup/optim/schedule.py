@@ -10,7 +10,7 @@ def cosine_scale(step: int, *, warmup_steps: int, max_steps: int, final: float) 
         step: The optimizer step about to be made, counted from 0.
         warmup_steps: Steps of linear growth; step 0 already moves (1 / warmup_steps of the peak).
         max_steps: The step at which `final` is reached and kept.
-        final: min_lr / lr, in [0, 1].
+        final: Share that is left at the end, in [0, 1].
 
     Source: Loshchilov & Hutter 2017 (SGDR), without restarts; warmup as in GPT-3 (Brown et al. 2020, app. B).
     """

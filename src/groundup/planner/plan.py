@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from groundup.config.model import GPTConfig, ModernConfig
-from groundup.config.train import TrainConfig
+from groundup.config.train import OptimConfig, TrainConfig
 from groundup.planner.flops import flops_per_token
 from groundup.planner.memory import Memory, training_memory
 from groundup.planner.params import count_parameters, has_position_table
@@ -44,9 +44,17 @@ class Plan:
             ("FLOPs per step", f"{self.flops_per_step:.3g}"),
             ("FLOPs in all", f"{self.flops_per_step * c.max_steps:.3g}"),
             (f"memory, fp32{', least' if auto else ''}", _gigabytes(self.memory)),
-            ("optimizer", f"{c.optim.name}, lr {c.optim.lr:g}, {c.optim.warmup_steps} warmup steps"),
+            ("optimizer", f"{c.optim.name}, {c.optim.warmup_steps} warmup steps"),
+            ("learning rate", _rates(c.optim)),
             ("run folder", str(c.run_dir)),
         ]
+
+
+def _rates(optim: OptimConfig) -> str:
+    """The peak rate of each kind of weight, and the rate at the end."""
+    muon = f"{optim.lr * optim.muon_lr_ratio:g} for matrices in blocks (muon), " if optim.name == "muon" else ""
+    rest = " for the rest (adamw)" if muon else ""
+    return f"{muon}{optim.lr:g}{rest}, decays to {optim.min_lr_ratio:.3g} of it"
 
 
 def plan(config: TrainConfig, *, vocab_size: int) -> Plan:

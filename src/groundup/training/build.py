@@ -229,7 +229,7 @@ def _lr_scale(config: TrainConfig) -> Callable[[int], float]:
         cosine_scale,
         warmup_steps=config.optim.warmup_steps,
         max_steps=config.max_steps,
-        final=config.optim.min_lr / config.optim.lr,
+        final=config.optim.min_lr_ratio,
     )
 
 

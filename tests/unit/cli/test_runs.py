@@ -101,7 +101,7 @@ def test_compare(place, capsys):
     assert table["optim.lr"] == ["0.003", "1e-05"]
     assert table["max_steps"] == ["20", "10"]
     assert table["resolved.precision"] == ["fp32", "bf16"]
-    assert not {"name", "seed", "optim.min_lr", "machine.device"} & set(table)
+    assert not {"name", "seed", "optim.min_lr_ratio", "machine.device"} & set(table)
 
 
 def test_runs_that_are_the_same_have_no_differences(place, capsys):

@@ -44,9 +44,9 @@ def train_configs(draw):
         model=model,
         data=DataConfig(source=draw(st.sampled_from(["text", "shards"])), path=Path(draw(text)), tokenizer=draw(text),
                         val_fraction=draw(st.floats(0.001, 0.999))),
-        optim=OptimConfig(name=draw(st.sampled_from(["adamw", "muon"])), lr=lr, min_lr=lr * draw(share),
+        optim=OptimConfig(name=draw(st.sampled_from(["adamw", "muon"])), lr=lr, min_lr_ratio=draw(share),
                           warmup_steps=draw(count), weight_decay=draw(positive), beta1=draw(share), beta2=draw(share),
-                          grad_clip=draw(positive), muon_lr=draw(positive)),
+                          grad_clip=draw(positive), muon_lr_ratio=draw(positive)),
         eval=EvalConfig(every=draw(count), max_tokens=draw(count), sample_every=draw(count)),
         checkpoint=CheckpointConfig(every=draw(count), keep_last=1 + draw(count)),
         runtime=RuntimeConfig(device=draw(st.sampled_from(["auto", "cpu", "cuda", "mps"])),
@@ -110,9 +110,16 @@ def test_a_wrong_value_is_named_by_its_dotted_path(values, message):
 
 
 def test_an_integer_is_a_good_float_and_becomes_one():
-    lr = from_dict(OptimConfig, {"lr": 1, "min_lr": 0}).lr
+    lr = from_dict(OptimConfig, {"lr": 1, "min_lr_ratio": 0}).lr
     assert lr == 1
     assert type(lr) is float
+
+
+def test_rates_of_older_runs_are_shares_of_their_lr():
+    optim = from_dict(OptimConfig, {"name": "muon", "lr": 3e-3, "min_lr": 1e-3, "muon_lr": 0.02})
+    assert optim == OptimConfig(name="muon", lr=3e-3, min_lr_ratio=1e-3 / 3e-3, muon_lr_ratio=0.02 / 3e-3)
+    with pytest.raises(UserError, match="min_lr_ratio must be float, got"):
+        from_dict(OptimConfig, {"lr": 3e-3, "min_lr": "low"})
 
 
 def test_a_missing_key_is_named():

@@ -32,7 +32,14 @@ def test_tiny_shakespeare_is_nanogpts_cpu_setting():
     m, o = recipe.model, recipe.optim
     assert (m.n_layer, m.n_head, m.n_embd, m.block_size, m.dropout, m.bias) == (4, 4, 128, 64, 0.0, False)
     assert (recipe.max_steps, recipe.runtime.micro_batch_size, recipe.grad_accum_steps) == (2000, 12, 1)
-    assert (o.name, o.lr, o.min_lr, o.warmup_steps, o.beta1, o.beta2) == ("adamw", 3e-3, 1e-4, 100, 0.9, 0.99)
+    assert (o.name, o.lr, o.lr * o.min_lr_ratio, o.warmup_steps, o.beta1, o.beta2) == (
+        "adamw",
+        3e-3,
+        1e-4,
+        100,
+        0.9,
+        0.99,
+    )
     assert (o.weight_decay, o.grad_clip) == (0.1, 1.0)
     assert recipe.seed == 1337
 
@@ -43,4 +50,4 @@ def test_gpt2_on_fineweb_sees_ten_billion_tokens():
     assert recipe.tokens_per_step == 2**19
     assert recipe.max_steps == 10**10 // 2**19
     assert recipe.optim.warmup_steps == 375_000_000 // 2**19
-    assert (recipe.optim.lr, recipe.optim.min_lr) == (6e-4, 6e-5)
+    assert (recipe.optim.lr, recipe.optim.min_lr_ratio) == (6e-4, 0.1)

@@ -54,10 +54,10 @@ def broken_rules():
     yield ModernConfig, {"n_layer": 0}
     yield GPTConfig, {"dropout": 1.0}
     yield GPTConfig, {"dropout": -0.1}
-    yield from ((OptimConfig, {name: 0.0}) for name in ("lr", "muon_lr"))
-    yield OptimConfig, {"lr": 1e-5, "min_lr": 1e-4}
+    yield from ((OptimConfig, {name: 0.0}) for name in ("lr", "muon_lr_ratio"))
+    yield OptimConfig, {"min_lr_ratio": 1.5}
     yield from ((OptimConfig, {name: 1.0}) for name in ("beta1", "beta2"))
-    yield from ((OptimConfig, {name: -1}) for name in ("min_lr", "warmup_steps", "weight_decay", "grad_clip"))
+    yield from ((OptimConfig, {name: -1}) for name in ("min_lr_ratio", "warmup_steps", "weight_decay", "grad_clip"))
     yield EvalConfig, {"every": 0}
     yield from ((EvalConfig, {name: -1}) for name in ("max_tokens", "sample_every"))
     yield EvalConfig, {"sample_tokens": 0}

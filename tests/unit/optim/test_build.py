@@ -13,7 +13,7 @@ from groundup.optim.muon import Muon
 
 CPU = torch.device("cpu")
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, vocab_size=11)
-OPTIONS = OptimConfig(lr=3e-3, min_lr=0.0, weight_decay=0.3, beta1=0.8, beta2=0.97)
+OPTIONS = OptimConfig(lr=3e-3, min_lr_ratio=0.0, weight_decay=0.3, beta1=0.8, beta2=0.97)
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_every_parameter_is_in_exactly_one_group(model, name):
 
 
 def test_muon_takes_its_own_rate_and_shares_the_decay(model):
-    adamw, muon = build_optimizers(model, OptimConfig(name="muon", lr=1e-3, muon_lr=0.05, weight_decay=0.2), CPU)
+    adamw, muon = build_optimizers(model, OptimConfig(name="muon", lr=1e-3, muon_lr_ratio=50.0, weight_decay=0.2), CPU)
     assert isinstance(adamw, torch.optim.AdamW)
     assert isinstance(muon, Muon)
     assert {group["lr"] for group in adamw.param_groups} == {1e-3}
@@ -71,6 +71,14 @@ def test_muon_takes_its_own_rate_and_shares_the_decay(model):
     assert len(inside) == 4 * CONFIG.n_layer
 
 
+def test_lr_scales_the_rate_of_every_weight(model):
+    def rates(lr):
+        optimizers = build_optimizers(model, OptimConfig(name="muon", lr=lr), CPU)
+        return [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
+
+    assert rates(2e-3) == [pytest.approx(2 * rate) for rate in rates(1e-3)]
+
+
 @pytest.mark.parametrize(("device", "fused"), [("cpu", True), ("cuda", True), ("mps", False)])
 def test_the_fused_kernel_is_used_where_there_is_one(model, device, fused):
     (optimizer,) = build_optimizers(model, OPTIONS, torch.device(device))
@@ -78,7 +86,7 @@ def test_the_fused_kernel_is_used_where_there_is_one(model, device, fused):
 
 
 def test_set_lr_scales_from_the_peak_and_not_from_the_last_rate(model):
-    optimizers = build_optimizers(model, OptimConfig(name="muon", lr=1e-3, muon_lr=0.05), CPU)
+    optimizers = build_optimizers(model, OptimConfig(name="muon", lr=1e-3, muon_lr_ratio=50.0), CPU)
     for scale in (0.5, 0.25, 1.0):
         set_lr(optimizers, scale)
         rates = [{group["lr"] for group in optimizer.param_groups} for optimizer in optimizers]

@@ -49,7 +49,7 @@ def trainer(*, micro=8, accumulate=1, steps=3, lr=1e-3, grad_clip=1.0, callbacks
     return Trainer(
         model=model,
         loss_module=LossModule(model),
-        optimizers=build_optimizers(model, OptimConfig(name=optimizer, lr=lr, min_lr=0.0), CPU),
+        optimizers=build_optimizers(model, OptimConfig(name=optimizer, lr=lr, min_lr_ratio=0.0), CPU),
         batches=Stream(micro),
         lr_scale=lambda step: 1 / (step + 1),
         precision=Precision("fp32", CPU, ""),
