@@ -1,6 +1,6 @@
 """What a model is made of. The names are GPT-2's own, shared by OpenAI's code, nanoGPT and Hugging Face."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
 from groundup.config.errors import UsageError
@@ -48,6 +48,16 @@ class TransformerConfig:
         """Width of one attention head (D)."""
         return self.n_embd // self.n_head
 
+    @property
+    def kv_heads(self) -> int:
+        """Heads that have keys and values of their own."""
+        return self.n_head
+
+    @property
+    def mlp_width(self) -> int:
+        """Width of the MLP's hidden layer."""
+        return 4 * self.n_embd
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GPTConfig(TransformerConfig):
@@ -58,16 +68,55 @@ class GPTConfig(TransformerConfig):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModernConfig(TransformerConfig):
-    """GPT-2 with what has been found since; every field of its own is a switch."""
+    """GPT-2 with what has been found since; every field of its own is a switch. All but rope begin at GPT-2's value."""
 
     kind: ClassVar[str] = "modern"
-    AS_GPT2: ClassVar[dict[str, Any]] = {"position": "learned"}
-    """The values of the switches that make it GPT-2."""
+    AS_GPT2: ClassVar[dict[str, Any]] = {
+        "position": "learned",
+        "norm": "layer",
+        "norm_eps": 1e-5,
+        "n_inner": 0,
+        "activation": "gelu_tanh",
+        "n_kv_head": 0,
+        "qk_norm": False,
+        "value_residual": False,
+        "stream_scales": False,
+        "tied_head": True,
+        "logit_softcap": 0.0,
+        "proj_init": "scaled",
+    }
+    """The values of the switches that make it GPT-2; `proj_init` is of its beginning alone."""
 
     position: Literal["learned", "rope"] = "rope"
     """Position information: a learned table as in GPT-2, or rotary embedding (Su et al. 2021)."""
     rope_base: float = 10000.0
     """Base of the rotary wavelengths; read only when position is rope."""
+    rope_share: float = 1.0
+    """Share of a head's coordinates that rotate, those of the short wavelengths; read only when position is rope."""
+    norm: Literal["layer", "rms"] = "layer"
+    """LayerNorm as in GPT-2, or RMSNorm (Zhang & Sennrich 2019), which has no mean and no bias."""
+    norm_eps: float = 1e-5
+    """Added to the variance, or to the mean square, before the root of a norm."""
+    n_inner: int = 0
+    """Width of the MLP's hidden layer; 0 is 4 * n_embd."""
+    activation: Literal["gelu_tanh", "gelu", "relu", "relu2"] = "gelu_tanh"
+    """Of the MLP: GELU in GPT-2's tanh form or exact, ReLU, or ReLU squared (So et al. 2021)."""
+    n_kv_head: int = 0
+    """Heads with keys and values of their own, each shared by n_head / n_kv_head queries (Ainslie et al. 2023); 0 is
+    n_head."""
+    qk_norm: bool = False
+    """RMSNorm without gain on queries and keys (Henry et al. 2020)."""
+    value_residual: bool = False
+    """From the second layer on, values are mixed with the first layer's by a learned share (Zhou et al. 2024)."""
+    stream_scales: bool = False
+    """Each block reads a * x + b * x0, with its own learned a and b: x is the residual stream, x0 its beginning."""
+    tied_head: bool = True
+    """The head multiplies with the token embedding (Press & Wolf 2017), or with a matrix of its own."""
+    logit_softcap: float = 0.0
+    """Logits are cap * tanh(logits / cap) (Gemma 2, 2024); 0 leaves them as they are."""
+    proj_init: Literal["scaled", "zero"] = "scaled"
+    """Projections onto the residual stream begin as GPT-2's, narrower with depth, or at zero, and so does a head of its
+    own."""
 
     def __post_init__(self) -> None:
         """Check what would otherwise fail deep inside the model."""
@@ -76,6 +125,33 @@ class ModernConfig(TransformerConfig):
             raise UsageError(f"rope rotates pairs: n_embd / n_head must be even, got {self.head_dim}")
         if not 1 < self.rope_base < float("inf"):
             raise UsageError(f"model.rope_base must be a number above 1, got {self.rope_base}")
+        if not 0 < self.rope_share <= 1:
+            raise UsageError(f"model.rope_share must be above 0 and at most 1, got {self.rope_share}")
+        if not 0 < self.norm_eps < 1:
+            raise UsageError(f"model.norm_eps must be above 0 and below 1, got {self.norm_eps}")
+        if not 0 <= self.n_inner <= 4 * _MOST["n_embd"]:
+            raise UsageError(f"model.n_inner must be 0 (4 * n_embd) to {4 * _MOST['n_embd']:,}, got {self.n_inner}")
+        if self.n_kv_head < 0 or self.n_head % self.kv_heads:
+            raise UsageError(
+                f"model.n_kv_head must be 0 (all) or divide model.n_head, got {self.n_kv_head} and {self.n_head}"
+            )
+        if not 0 <= self.logit_softcap < float("inf"):
+            raise UsageError(f"model.logit_softcap must be 0 (off) or more, got {self.logit_softcap}")
+
+    @classmethod
+    def of(cls, config: TransformerConfig) -> "ModernConfig":
+        """The same model with every switch written out: a GPT-2 has GPT-2's values."""
+        return config if isinstance(config, cls) else cls(**asdict(config), **cls.AS_GPT2)
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads that have keys and values of their own."""
+        return self.n_kv_head or self.n_head
+
+    @property
+    def mlp_width(self) -> int:
+        """Width of the MLP's hidden layer."""
+        return self.n_inner or 4 * self.n_embd
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,6 +16,7 @@ from torch.nn.functional import linear
 
 from groundup.config.errors import UserError
 from groundup.inspection.trace import Trace
+from groundup.model.gpt import LayerNorm
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +43,20 @@ def contributions(model: Any, seen: Trace, *, position: int, token: int) -> Cont
         token: Whose logit.
 
     Raises:
-        UserError: The model's stream is not the sum of its parts, so that no split is right.
+        UserError: The model's stream is not the sum of its parts, or its logits are bent, so that no split is right.
     """
+    if model.logit_softcap:
+        raise UserError("this model bends its logits by a soft cap: they are no sum that can be split by part")
     names, parts = _parts(model, seen, position)
     x = seen.residual[-1, position]
     if not torch.allclose(torch.stack(parts).sum(0), x, rtol=1e-4, atol=1e-4 * float(x.abs().max())):
         raise UserError("this model scales its residual stream between layers: its logits cannot be split by part")
     weight = model.head_weight[token]
     norm = model.ln_f
-    scale = x.var(unbiased=False).add(1e-5).rsqrt()
-    terms = [((part - part.mean()) * scale * norm.weight) @ weight for part in parts]
+    centered = isinstance(norm, LayerNorm)  # an RMSNorm takes no mean off
+    parts = [part - part.mean() if centered else part for part in parts]
+    scale = (x - x.mean() if centered else x).square().mean().add(norm.eps).rsqrt()
+    terms = [(part * scale * norm.weight) @ weight for part in parts]
     if norm.bias is not None:
         names, terms = [*names, "bias of the final norm"], [*terms, norm.bias @ weight]
     return Contributions(tuple(names), torch.stack(terms))

@@ -59,10 +59,13 @@ def trace(model: Any, idx: Int[Tensor, " T"]) -> Trace:
     def before_block(_block: nn.Module, given: tuple[Any, ...]) -> None:
         stream.append(given[0][0])
 
-    def after_attention(module: Any, given: tuple[Any, ...], output: Tensor) -> None:
-        q, k, v = module.project(*given)  # each (1, H, T, D)
-        attention.append(_weights(q[0], k[0]))
-        values.append(v[0])
+    def after_attention(module: Any, given: tuple[Any, ...], _output: Any) -> None:
+        q, k, v = module.project(*given)  # (1, H, T, D), and (1, K, T, D) twice
+        group = q.shape[1] // k.shape[1]  # queries that share a head of keys and values
+        attention.append(_weights(q[0], k[0].repeat_interleave(group, 0)))
+        values.append(v[0].repeat_interleave(group, 0))
+
+    def after_projection(_module: nn.Module, _given: tuple[Any, ...], output: Tensor) -> None:
         attn.append(output[0])
 
     def after_mlp(_module: nn.Module, _given: tuple[Any, ...], output: Tensor) -> None:
@@ -76,6 +79,7 @@ def trace(model: Any, idx: Int[Tensor, " T"]) -> Trace:
         handles += [
             block.register_forward_pre_hook(before_block),
             block.attn.register_forward_hook(after_attention),
+            block.attn.c_proj.register_forward_hook(after_projection),
             block.mlp.register_forward_hook(after_mlp),
         ]
     idx = idx.to(model.wte.weight.device)

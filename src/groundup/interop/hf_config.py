@@ -114,9 +114,9 @@ def as_gpt2(config: TransformerConfig, target: str) -> GPTConfig:
     """
     if isinstance(config, ModernConfig):
         for name, value in config.AS_GPT2.items():
-            if getattr(config, name) != value:
+            if getattr(config, name) != value and name != "proj_init":  # which trained weights have left behind
                 raise UserError(
-                    f"{target} knows GPT-2 with {value} {name}s only, this model has model.{name}"
-                    f" {getattr(config, name)}; --format onnx takes it, or train one with --model.{name} {value}"
+                    f"{target} has no place for model.{name} {getattr(config, name)}, only for GPT-2's {value};"
+                    f" --format onnx takes it, or train one with --model.{name.replace('_', '-')} {value}"
                 )
     return GPTConfig(**{field.name: getattr(config, field.name) for field in dataclasses.fields(GPTConfig)})

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig, ModernConfig
-from groundup.interop.hf_config import NORM_EPS
 from groundup.model.rope import rope_angles
 
 OPSET, IR_VERSION = 20, 9
@@ -60,7 +59,7 @@ class _Graph:
     """Collects nodes and weights; every method adds one layer and returns the name of its result."""
 
     def __init__(self, config: GPTConfig | ModernConfig, state: dict[str, NDArray[Any]]) -> None:
-        self.config = config
+        self.config = ModernConfig.of(config)
         self.state = state
         self.weights: dict[str, NDArray[Any]] = {}
         self.nodes: list[Any] = []
@@ -76,31 +75,53 @@ class _Graph:
         mask = self.op("Trilu", square, self.scalar(1), upper=1)
         x = self.op("Gather", self.weight("wte.weight"), "input_ids")
         rotation = None
-        if not isinstance(self.config, ModernConfig) or self.config.position == "learned":
+        if self.config.position == "learned":
             x = self.op("Add", x, self.op("Gather", self.weight("wpe.weight"), positions))
         else:
-            angles = rope_angles(torch.arange(self.config.block_size), head_dim, self.config.rope_base)
+            angles = rope_angles(
+                torch.arange(self.config.block_size), head_dim, self.config.rope_base, share=self.config.rope_share
+            )
             tables = [self.constant(name, table.numpy()) for name, table in zip(("cos", "sin"), angles, strict=True)]
             rotation = [self.op("Gather", table, positions) for table in tables]
+        x0, first = x, None
         for i in range(self.config.n_layer):
-            x = self.op("Add", x, self.attention(f"h.{i}.attn", self.norm(f"h.{i}.ln_1", x), mask, rotation))
+            if self.config.stream_scales:
+                x, start = self.op("Mul", self.weight(f"h.{i}.x_scale"), x), self.weight(f"h.{i}.x0_scale")
+                x = self.op("Add", x, self.op("Mul", start, x0))
+            added, values = self.attention(f"h.{i}.attn", self.norm(f"h.{i}.ln_1", x), mask, rotation, first)
+            x = self.op("Add", x, added)
             x = self.op("Add", x, self.mlp(f"h.{i}.mlp", self.norm(f"h.{i}.ln_2", x)))
-        head = self.op("Transpose", self.weight("wte.weight"), perm=[1, 0])
-        self.op("MatMul", self.norm("ln_f", x), head, output="logits")
+            first = first or values
+        table = self.weight("wte.weight" if self.config.tied_head else "unembed.weight")
+        head = self.op("Transpose", table, perm=[1, 0])
+        if cap := self.config.logit_softcap:
+            logits = self.op("MatMul", self.norm("ln_f", x), head)
+            bent = self.op("Tanh", self.op("Div", logits, self.floats(cap)))
+            self.op("Mul", bent, self.floats(cap), output="logits")
+        else:
+            self.op("MatMul", self.norm("ln_f", x), head, output="logits")
 
-    def attention(self, name: str, x: str, mask: str, rotation: list[str] | None) -> str:
-        """Causal self-attention, as `model.gpt` writes it."""
-        n_head, head_dim = self.config.n_head, self.config.head_dim
-        qkv = self.op("Reshape", self.linear(f"{name}.c_attn", x), self.ints([0, 0, 3, n_head, head_dim]))
-        parts = self.op("Transpose", qkv, perm=[2, 0, 3, 1, 4])  # (3, B, H, T, D)
-        q, k, v = (self.op("Gather", parts, self.scalar(i), axis=0) for i in range(3))
+    def attention(self, name: str, x: str, mask: str, rotation: list[str] | None, first: str | None) -> tuple[str, str]:
+        """Causal self-attention, as `model.modern` writes it; also the values."""
+        n_head, head_dim, kv_heads = self.config.n_head, self.config.head_dim, self.config.kv_heads
+        heads = self.ints([0, 0, n_head + 2 * kv_heads, head_dim])
+        qkv = self.op("Transpose", self.op("Reshape", self.linear(f"{name}.c_attn", x), heads), perm=[0, 2, 1, 3])
+        group = n_head // kv_heads  # queries that share keys and values
+        shared = [n_head + head for head in range(kv_heads) for _ in range(group)]
+        picks = list(range(n_head)), shared, [head + kv_heads for head in shared]
+        q, k, v = (self.op("Gather", qkv, self.ints(pick), axis=1) for pick in picks)  # each (B, H, T, D)
+        if self.config.qk_norm:
+            q, k = self.rms(q), self.rms(k)
         if rotation is not None:
             q, k = self.rotate(q, rotation), self.rotate(k, rotation)
+        if self.config.value_residual and first is not None:
+            step = self.op("Mul", self.weight(f"{name}.value_mix"), self.op("Sub", first, v))
+            v = self.op("Add", v, step)
         scale = self.floats(1 / math.sqrt(head_dim))
         scores = self.op("Mul", self.op("MatMul", q, self.op("Transpose", k, perm=[0, 1, 3, 2])), scale)
         weights = self.op("Softmax", self.op("Add", scores, mask), axis=-1)
         y = self.op("Transpose", self.op("MatMul", weights, v), perm=[0, 2, 1, 3])
-        return self.linear(f"{name}.c_proj", self.op("Reshape", y, self.ints([0, 0, n_head * head_dim])))
+        return self.linear(f"{name}.c_proj", self.op("Reshape", y, self.ints([0, 0, n_head * head_dim]))), v
 
     def rotate(self, x: str, rotation: list[str]) -> str:
         """Turn queries or keys by their positions' angles, as `model.rope` does."""
@@ -111,8 +132,14 @@ class _Graph:
         return self.op("Add", self.op("Mul", x, rotation[0]), self.op("Mul", turned, rotation[1]))
 
     def mlp(self, name: str, x: str) -> str:
-        """Two linear layers around a GELU in its tanh form."""
-        return self.linear(f"{name}.c_proj", self.op("Gelu", self.linear(f"{name}.c_fc", x), approximate="tanh"))
+        """Two linear layers around an activation."""
+        x = self.linear(f"{name}.c_fc", x)
+        if self.config.activation.startswith("gelu"):
+            x = self.op("Gelu", x, approximate="tanh" if self.config.activation == "gelu_tanh" else "none")
+        else:
+            x = self.op("Relu", x)
+            x = self.op("Mul", x, x) if self.config.activation == "relu2" else x
+        return self.linear(f"{name}.c_proj", x)
 
     def linear(self, name: str, x: str) -> str:
         """A matrix, stored as ONNX's product takes it, and a bias where the model has one."""
@@ -121,9 +148,17 @@ class _Graph:
         return self.op("Add", product, self.weight(f"{name}.bias")) if self.config.bias else product
 
     def norm(self, name: str, x: str) -> str:
-        """A layer norm over the last axis."""
+        """A norm over the last axis."""
+        if self.config.norm == "rms":
+            return self.op("Mul", self.rms(x), self.weight(f"{name}.weight"))
         bias = [self.weight(f"{name}.bias")] if self.config.bias else []
-        return self.op("LayerNormalization", x, self.weight(f"{name}.weight"), *bias, axis=-1, epsilon=NORM_EPS)
+        inputs = x, self.weight(f"{name}.weight"), *bias
+        return self.op("LayerNormalization", *inputs, axis=-1, epsilon=self.config.norm_eps)
+
+    def rms(self, x: str) -> str:
+        """Mean square 1 over the last axis."""
+        square = self.op("ReduceMean", self.op("Mul", x, x), self.ints([-1]))
+        return self.op("Div", x, self.op("Sqrt", self.op("Add", square, self.floats(self.config.norm_eps))))
 
     def op(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         """Add one node."""

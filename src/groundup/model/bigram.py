@@ -21,7 +21,7 @@ class Bigram(nn.Module):
     def __init__(self, config: BigramConfig) -> None:
         super().__init__()
         self.config = config
-        self.head_weight = None
+        self.head_weight, self.logit_softcap = None, 0.0
         self.table = nn.Embedding(config.vocab_size, config.vocab_size)
         nn.init.zeros_(self.table.weight)
 

@@ -21,14 +21,15 @@ from groundup.model.parameters import BIAS, EMBEDDING, GAIN, MATRIX, ONTO_STREAM
 class LayerNorm(nn.Module):
     """Give each token's vector mean 0 and variance 1, then a learned gain and shift (Ba et al. 2016)."""
 
-    def __init__(self, n_embd: int, *, bias: bool) -> None:
+    def __init__(self, n_embd: int, *, bias: bool, eps: float = 1e-5) -> None:
         super().__init__()
+        self.eps = eps
         self.weight = nn.Parameter(torch.ones(n_embd))
         self.bias = nn.Parameter(torch.zeros(n_embd)) if bias else None
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         """Normalize every token on its own."""
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, eps=1e-5)
+        return F.layer_norm(x, self.weight.shape, self.weight, self.bias, eps=self.eps)
 
 
 class CausalSelfAttention(nn.Module):
@@ -138,6 +139,7 @@ class GPT(nn.Module):
         self.h = nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)])
         self.ln_f = LayerNorm(config.n_embd, bias=config.bias)
         self.lm_head = TiedHead()
+        self.logit_softcap = 0.0  # logits are as the head makes them
         self.recompute = False
         """Keep only the input of each block and compute it again for the backward pass (Chen et al. 2016): a third
         more work, a fraction of the memory."""

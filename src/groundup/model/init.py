@@ -43,6 +43,8 @@ def init_weights(model: M, *, seed: int) -> M:
                 p.copy_(torch.empty(p.shape).normal_(0.0, scaled, generator=generator))
             case "zero":
                 p.zero_()
+            case "half":
+                p.fill_(0.5)
             case "one":
                 p.fill_(1.0)
             case "layer":

@@ -26,7 +26,7 @@ class KVCache:
     Args:
         n_layer: Layers of the model.
         batch_size: Sequences decoded side by side (B).
-        n_head: Heads per layer (H).
+        n_head: Heads with keys and values of their own, per layer (H).
         max_tokens: Positions to make room for (S_max).
         head_dim: Width of a head (D).
         dtype: Element type.
@@ -64,7 +64,7 @@ class KVCache:
         return cls(
             n_layer=config.n_layer,
             batch_size=batch_size,
-            n_head=config.n_head,
+            n_head=config.kv_heads,
             max_tokens=max_tokens,
             head_dim=config.head_dim,
             dtype=like.dtype,

@@ -38,6 +38,7 @@ def head_loss_sum(
     weight: Float[Tensor, "V C"],
     targets: Int[Tensor, "B T"],
     *,
+    softcap: float = 0.0,
     chunk_rows: int | None = None,
     multiple: int | None = None,
 ) -> Float[Tensor, ""]:
@@ -47,6 +48,7 @@ def head_loss_sum(
         hidden: What the head reads.
         weight: The head.
         targets: Ids, or IGNORE.
+        softcap: Logits are softcap * tanh(logits / softcap); 0 leaves them.
         chunk_rows: Tokens whose logits are in memory together; None takes LOGITS_BYTES' worth.
         multiple: The vocabulary is padded to a multiple of this inside the products; None takes what the device likes.
     """
@@ -55,7 +57,7 @@ def head_loss_sum(
     multiple = multiple or _multiple(weight)
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     return _HeadLoss.apply(  # type: ignore[no-untyped-call]
-        hidden.flatten(0, 1), weight, targets.flatten(), dtype, chunk_rows, multiple, torch.is_grad_enabled()
+        hidden.flatten(0, 1), weight, targets.flatten(), dtype, softcap, chunk_rows, multiple, torch.is_grad_enabled()
     )
 
 
@@ -78,15 +80,16 @@ class _HeadLoss(torch.autograd.Function):
     """Forward computes both gradients of the sum; backward scales them."""
 
     @staticmethod
-    def forward(
+    def forward(  # noqa: PLR0913  # apply takes no keywords
         ctx: Any,
         hidden: Float[Tensor, "N C"],
         weight: Float[Tensor, "V C"],
         targets: Int[Tensor, " N"],
         dtype: torch.dtype,
+        softcap: float,
         chunk_rows: int,
         multiple: int,
-        with_gradients: bool,  # noqa: FBT001  # apply takes no keywords
+        with_gradients: bool,  # noqa: FBT001
     ) -> Float[Tensor, ""]:
         with torch.autocast(hidden.device.type, enabled=False):
             vocab_size = len(weight)
@@ -100,11 +103,17 @@ class _HeadLoss(torch.autograd.Function):
                 counts = (targets[rows] != IGNORE)[:, None]
                 picked = targets[rows, None].where(counts, 0)
                 x = hidden[rows].to(dtype)
-                logp = (x @ head.T)[:, :vocab_size].log_softmax(-1, dtype=wide)
+                logits = (x @ head.T)[:, :vocab_size]
+                if softcap:
+                    bent = torch.tanh(logits.to(wide) / softcap)
+                    logits = softcap * bent
+                logp = logits.log_softmax(-1, dtype=wide)
                 loss = loss - (logp.gather(1, picked) * counts).sum()
                 if with_gradients:
                     grad = logp.exp_()  # p - onehot; rows that do not count are dropped where there is less to multiply
                     grad.scatter_add_(1, picked, grad.new_full((1, 1), -1).expand_as(picked))
+                    if softcap:
+                        grad = grad * (1 - bent * bent)
                     grad = _pad(grad.to(dtype).T, len(head) - vocab_size).T
                     grad_hidden[rows] = (grad @ head) * counts
                     grad_head = _add_product(grad_head, grad.T, x * counts)
@@ -115,7 +124,7 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Float[Tensor, ""]) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_head = ctx.saved_tensors
-        return grad_hidden * grad.to(grad_hidden.dtype), grad_head * grad.to(grad_head.dtype), *[None] * 5
+        return grad_hidden * grad.to(grad_hidden.dtype), grad_head * grad.to(grad_head.dtype), *[None] * 6
 
 
 def _pad(x: Float[Tensor, "V C"], rows: int) -> Float[Tensor, "W C"]:
@@ -140,4 +149,4 @@ class LossModule(nn.Module):
         hidden, head = self.model.hidden(idx), self.model.head_weight
         if head is None or not needs_chunks(targets, head):
             return lm_loss_sum(self.model.logits(hidden), targets)
-        return head_loss_sum(hidden, head, targets)
+        return head_loss_sum(hidden, head, targets, softcap=self.model.logit_softcap)

@@ -1,11 +1,9 @@
 """The other page: GPT-2 with what has been found since, each part a switch of `ModernConfig`.
 
-It repeats the attention, the block and the model of `gpt.py` on purpose, so that GPT-2's page stays as published. Two
-tests hold the pages together: with every switch at GPT-2's value both compute the same, bit for bit, and each switch
-alone changes the logits. Sizes are named as in `gpt.py`.
+It repeats the attention, the MLP, the block and the model of `gpt.py` on purpose, so that GPT-2's page stays as
+published. Two tests hold the pages together: with every switch at GPT-2's value both compute the same, bit for bit, and
+each switch alone changes the logits. Sizes are named as in `gpt.py`; K is the number of heads with keys and values.
 """
-
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -15,51 +13,122 @@ from torch.utils.checkpoint import checkpoint
 
 from groundup.config.errors import UserError
 from groundup.config.model import ModernConfig
-from groundup.model.gpt import GPT, MLP, LayerNorm, TiedHead
+from groundup.model.gpt import GPT, LayerNorm, TiedHead
 from groundup.model.kv_cache import KVCache
-from groundup.model.parameters import Table
+from groundup.model.parameters import BIAS, EMBEDDING, GAIN, HALF, ONTO_STREAM, ZERO_MATRIX, Rule, Table
 from groundup.model.rope import Rotation, rope_angles, rotate
+
+Values = Float[Tensor, "B K T D"]
+
+
+class RMSNorm(nn.Module):
+    """Give each token's vector the mean square 1, then a learned gain: LayerNorm without mean and shift."""
+
+    def __init__(self, n_embd: int, *, eps: float) -> None:
+        super().__init__()
+        self.eps, self.bias = eps, None
+        self.weight = nn.Parameter(torch.ones(n_embd))
+
+    def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+        """Normalize every token on its own."""
+        return F.rms_norm(x, self.weight.shape, self.weight, self.eps)
+
+
+class ReLUSquared(nn.Module):
+    """max(0, x)^2."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Of every element."""
+        return F.relu(x).square()
+
+
+def _norm(config: ModernConfig) -> LayerNorm | RMSNorm:
+    if config.norm == "rms":
+        return RMSNorm(config.n_embd, eps=config.norm_eps)
+    return LayerNorm(config.n_embd, bias=config.bias, eps=config.norm_eps)
+
+
+def _activation(config: ModernConfig) -> nn.Module:
+    match config.activation:
+        case "gelu_tanh":
+            return nn.GELU(approximate="tanh")
+        case "gelu":
+            return nn.GELU()
+        case "relu":
+            return nn.ReLU()
+        case "relu2":
+            return ReLUSquared()
 
 
 class CausalSelfAttention(nn.Module):
-    """As GPT-2's; with rotary positions, queries and keys are turned by their positions before they meet."""
+    """As GPT-2's; queries and keys may be normalized and turned by their positions, values mixed with the first."""
 
     def __init__(self, config: ModernConfig, layer: int) -> None:
         super().__init__()
-        self.layer, self.n_head, self.dropout = layer, config.n_head, config.dropout
-        self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)
+        self.config, self.layer, self.dropout = config, layer, config.dropout
+        width = config.head_dim * (config.n_head + 2 * config.kv_heads)
+        self.c_attn = nn.Linear(config.n_embd, width, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        mixes = config.value_residual and layer > 0
+        self.value_mix = nn.Parameter(torch.full((1,), 0.5)) if mixes else None
 
-    def project(self, x: Float[Tensor, "B T C"], rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of every head, each (B, H, T, D)."""
+    def project(
+        self, x: Float[Tensor, "B T C"], rotation: Rotation | None, first: Values | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, H, T, D), keys and values (B, K, T, D); `first` is the values of the first layer."""
         B, T, C = x.shape
-        q, k, v = self.c_attn(x).split(C, dim=2)  # each (B, T, C)
-        q = q.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, H, T, D)
-        k = k.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, H, T, D)
-        v = v.view(B, T, self.n_head, C // self.n_head).transpose(1, 2)  # (B, H, T, D)
+        D, H, K = self.config.head_dim, self.config.n_head, self.config.kv_heads
+        q, k, v = self.c_attn(x).split((C, K * D, K * D), dim=2)
+        q = q.view(B, T, H, D).transpose(1, 2)  # (B, H, T, D)
+        k = k.view(B, T, K, D).transpose(1, 2)  # (B, K, T, D)
+        v = v.view(B, T, K, D).transpose(1, 2)  # (B, K, T, D)
+        if self.config.qk_norm:
+            q, k = (F.rms_norm(x, (D,), eps=self.config.norm_eps) for x in (q, k))
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
+        if self.value_mix is not None:
+            v = v + self.value_mix * (first - v)
         return q, k, v
 
     def forward(
         self,
         x: Float[Tensor, "B T C"],
         rotation: Rotation | None,
+        first: Values | None,
         *,
         cache: KVCache | None = None,
         mask: Bool[Tensor, "*B T S"] | None = None,
-    ) -> Float[Tensor, "B T C"]:
-        """Attend within x; with a cache, also to the S - T tokens it holds, as far as the mask allows."""
-        B, T, C = x.shape
-        q, k, v = self.project(x, rotation)  # each (B, H, T, D)
+    ) -> tuple[Float[Tensor, "B T C"], Values]:
+        """Attend within x; with a cache, also to the S - T tokens it holds, as far as the mask allows.
+
+        Returns:
+            What is added to the stream, and the values of x.
+        """
+        q, k, v = self.project(x, rotation, first)
+        own, grouped = v, self.config.kv_heads < self.config.n_head
         if cache is None:
             dropout = self.dropout if self.training else 0.0
-            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=grouped)
         else:
-            k, v = cache.update(self.layer, k, v)  # each (B, H, S, D)
-            y = F.scaled_dot_product_attention(q.to(k.dtype), k, v, attn_mask=mask)
-        y = y.transpose(1, 2).reshape(B, T, C)
-        return F.dropout(self.c_proj(y), self.dropout, self.training)
+            k, v = cache.update(self.layer, k, v)  # each (B, K, S, D)
+            y = F.scaled_dot_product_attention(q.to(k.dtype), k, v, attn_mask=mask, enable_gqa=grouped)
+        y = y.transpose(1, 2).reshape(x.shape)
+        return F.dropout(self.c_proj(y), self.dropout, self.training), own
+
+
+class MLP(nn.Module):
+    """As GPT-2's, of any width and activation."""
+
+    def __init__(self, config: ModernConfig) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.n_embd, config.mlp_width, bias=config.bias)
+        self.act = _activation(config)
+        self.c_proj = nn.Linear(config.mlp_width, config.n_embd, bias=config.bias)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
+        """Work on what attention gathered."""
+        return self.drop(self.c_proj(self.act(self.c_fc(x))))
 
 
 class Block(nn.Module):
@@ -67,40 +136,60 @@ class Block(nn.Module):
 
     def __init__(self, config: ModernConfig, layer: int) -> None:
         super().__init__()
-        self.ln_1 = LayerNorm(config.n_embd, bias=config.bias)
+        self.ln_1 = _norm(config)
         self.attn = CausalSelfAttention(config, layer)
-        self.ln_2 = LayerNorm(config.n_embd, bias=config.bias)
+        self.ln_2 = _norm(config)
         self.mlp = MLP(config)
+        self.x_scale = nn.Parameter(torch.ones(1)) if config.stream_scales else None
+        self.x0_scale = nn.Parameter(torch.zeros(1)) if config.stream_scales else None
 
     def forward(
         self,
         x: Float[Tensor, "B T C"],
+        x0: Float[Tensor, "B T C"],
         rotation: Rotation | None,
+        first: Values | None,
         *,
         cache: KVCache | None = None,
         mask: Bool[Tensor, "*B T S"] | None = None,
-    ) -> Float[Tensor, "B T C"]:
-        """Tokens exchange what they know, then each works on it."""
-        x = x + self.attn(self.ln_1(x), rotation, cache=cache, mask=mask)
-        return x + self.mlp(self.ln_2(x))
+    ) -> tuple[Float[Tensor, "B T C"], Values]:
+        """Tokens exchange what they know, then each works on it.
+
+        Args:
+            x: The residual stream.
+            x0: Its beginning.
+            rotation: Of queries and keys.
+            first: The values of the first layer, None in it.
+            cache: The tokens before.
+            mask: What may be seen of them.
+
+        Returns:
+            The stream, and the values of this layer.
+        """
+        if self.x_scale is not None and self.x0_scale is not None:
+            x = self.x_scale * x + self.x0_scale * x0
+        y, values = self.attn(self.ln_1(x), rotation, first, cache=cache, mask=mask)
+        x = x + y
+        return x + self.mlp(self.ln_2(x)), values
 
 
 class Modern(nn.Module):
     """A GPT with the parts that its config names. Weights are still to be drawn or loaded, as for GPT."""
-
-    PARAMETERS: ClassVar[Table] = GPT.PARAMETERS  # no switch adds a parameter
 
     def __init__(self, config: ModernConfig) -> None:
         super().__init__()
         if config.vocab_size < 1:
             raise ValueError("vocab_size must be known before a model is built")
         self.config = config
+        self.PARAMETERS = _table(config)
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd) if config.position == "learned" else None
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)])
-        self.ln_f = LayerNorm(config.n_embd, bias=config.bias)
+        self.ln_f = _norm(config)
+        self.unembed = None if config.tied_head else nn.Embedding(config.vocab_size, config.n_embd)
         self.lm_head = TiedHead()
+        self.logit_softcap = config.logit_softcap
         self.recompute = False
         """As GPT's."""
 
@@ -129,21 +218,27 @@ class Modern(nn.Module):
         if self.wpe is not None:
             x = x + self.wpe(positions)
         else:
-            cos, sin = rope_angles(positions, self.config.head_dim, self.config.rope_base, x.dtype)
+            c = self.config
+            cos, sin = rope_angles(positions, c.head_dim, c.rope_base, x.dtype, share=c.rope_share)
             rotation = cos.unsqueeze(-3), sin.unsqueeze(-3)  # the same for every head
-        x = self.drop(x)
+        x = x0 = self.drop(x)
+        first = None
         for block in self.blocks:
             if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, rotation, use_reentrant=False)
+                x, values = checkpoint(block, x, x0, rotation, first, use_reentrant=False)
             else:
-                x = block(x, rotation, cache=cache, mask=mask)
+                x, values = block(x, x0, rotation, first, cache=cache, mask=mask)
+            if self.config.value_residual and first is None:
+                first = values
         if cache is not None:
             cache.advance(T)
         return self.ln_f(x)
 
     def logits(self, hidden: Float[Tensor, "*B C"]) -> Float[Tensor, "*B V"]:
         """What the head makes of `hidden`, or of some of its positions."""
-        return self.lm_head(hidden, self.wte.weight)
+        logits = self.lm_head(hidden, self.unembedding.weight)
+        cap = self.logit_softcap
+        return cap * torch.tanh(logits / cap) if cap else logits
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -151,10 +246,32 @@ class Modern(nn.Module):
         return self.h
 
     @property
-    def head_weight(self) -> Float[Tensor, "V C"] | None:
-        """As GPT's; None once a switch makes the head more than a product."""
-        return self.lm_head.matrix(self.wte.weight)
+    def unembedding(self) -> nn.Embedding:
+        """Whose rows the head multiplies with: the token embedding, or a matrix of its own."""
+        return self.wte if self.unembed is None else self.unembed
+
+    @property
+    def head_weight(self) -> Float[Tensor, "V C"]:
+        """As GPT's, before the soft cap."""
+        return self.lm_head.matrix(self.unembedding.weight)
 
     def new_cache(self, batch_size: int, max_tokens: int, *, static: bool = False) -> KVCache:
         """An empty cache in the model's dtype and on its device."""
         return KVCache.for_config(self.config, batch_size, max_tokens, like=self.ln_f.weight, static=static)
+
+
+def _table(config: ModernConfig) -> Table:
+    """GPT's, and what the switches add or change."""
+    zero = config.proj_init == "zero"
+    onto_stream = ZERO_MATRIX if zero else ONTO_STREAM
+    queries = config.n_head // config.kv_heads  # maps as large as that of the keys
+    return {
+        **GPT.PARAMETERS,
+        "attn.c_attn.weight": Rule("normal", decays=True, maps=queries + 2),
+        "attn.c_proj.weight": onto_stream,
+        "mlp.c_proj.weight": onto_stream,
+        "attn.value_mix": HALF,
+        "x_scale": GAIN,
+        "x0_scale": BIAS,
+        "unembed.weight": Rule("zero", decays=True) if zero else EMBEDDING,
+    }

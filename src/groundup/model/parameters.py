@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import nn
 
-Init = Literal["normal", "stream", "zero", "one", "layer"]
+Init = Literal["normal", "stream", "zero", "half", "one", "layer"]
 """How `init_weights` draws: N(0, 0.02), narrower for what adds to the residual stream, a constant, or not at all,
 because the layer has drawn it."""
 
@@ -37,7 +37,9 @@ EMBEDDING = Rule("normal", decays=True)
 MATRIX = Rule("normal", decays=True, maps=1)
 QKV = Rule("normal", decays=True, maps=3)
 ONTO_STREAM = Rule("stream", decays=True, maps=1)
+ZERO_MATRIX = Rule("zero", decays=True, maps=1)
 GAIN = Rule("one", decays=False)
+HALF = Rule("half", decays=False)
 BIAS = Rule("zero", decays=False)
 
 

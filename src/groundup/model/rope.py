@@ -14,16 +14,30 @@ Rotation = tuple[Float[Tensor, "*B T D"], Float[Tensor, "*B T D"]]
 
 
 def rope_angles(
-    positions: Int[Tensor, "*B T"], head_dim: int, base: float, dtype: torch.dtype = torch.float32
+    positions: Int[Tensor, "*B T"],
+    head_dim: int,
+    base: float,
+    dtype: torch.dtype = torch.float32,
+    *,
+    share: float = 1.0,
 ) -> Rotation:
     """Cosines and sines of the angle of every coordinate at every position.
 
     They are computed in float32 at least: 16 bits cannot tell position 1,000 from 1,001. Both halves carry the same
     angles, so that `rotate` is two products and a sum.
+
+    Args:
+        positions: Where the tokens stand.
+        head_dim: Width of a head (D).
+        base: Of the wavelengths: they grow from 2 pi to 2 pi * base.
+        dtype: Of the result.
+        share: Of the pairs, which turn; the others carry no position.
     """
     wide = torch.promote_types(dtype, torch.float32)
-    exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=wide) / head_dim
-    angles = positions[..., None].to(wide) * base**-exponents  # (*B, T, D/2)
+    pairs = torch.arange(head_dim // 2, device=positions.device, dtype=wide)
+    turned = max(1, round(share * (head_dim // 2)))
+    speeds = (base ** -(pairs / turned)).where(pairs < turned, 0.0)
+    angles = positions[..., None].to(wide) * speeds  # (*B, T, D/2)
     angles = torch.cat((angles, angles), dim=-1)  # (*B, T, D)
     return angles.cos().to(dtype), angles.sin().to(dtype)
 

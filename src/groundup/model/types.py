@@ -18,6 +18,9 @@ class LanguageModel(Protocol):
     the head is the largest product. GPT, Modern and Bigram are such modules.
     """
 
+    logit_softcap: float
+    """The bound c, where logits are c tanh(hidden W^T / c); 0 is none."""
+
     @property
     def config(self) -> ModelConfig:
         """The shape of the model."""

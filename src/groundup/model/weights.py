@@ -101,9 +101,11 @@ def use_weights(model: GPT | Modern, weights: Weights, kernels: PlainKernels) ->
     Works on a model without data, too (device "meta"): the names of its state are then those of a stored model.
     """
     replace_linears(model, lambda linear: StoredLinear(linear, weights, kernels))
-    embedding = StoredEmbedding(model.wte.weight, weights, kernels)
-    replace_modules(model, TiedHead, lambda _: StoredHead(embedding))
-    model.wte = embedding  # type: ignore[assignment]
+    head_table = model.unembedding if isinstance(model, Modern) else model.wte
+    stored = {table: StoredEmbedding(table.weight, weights, kernels) for table in {model.wte, head_table}}
+    head = StoredHead(stored[head_table])
+    replace_modules(model, TiedHead, lambda _: head)
+    replace_modules(model, nn.Embedding, lambda table: stored.get(table, table))
 
 
 def stored_tensors(

@@ -4,7 +4,8 @@ For the backward pass PyTorch keeps, of each pre-norm block, in units of one (B,
 norms (2, always float32: they are the residual stream), the norms' outputs (2), q, k, v and the attention's output
 (4), and the MLP's hidden layer before and after GELU (8). Fused attention keeps a number per head and token besides,
 which is small. Rotary positions keep the rotated q and k beside the projection that v still needs (2), dropout the
-masks of two places.
+masks of two places. Of a modern model's other parts, ReLU keeps its output alone, scales of the stream keep what they
+scale (1), mixed values the difference and the sum (2), normalized queries and keys what rotary ones do.
 
 CPUs keep more: our GELU there keeps a sigmoid (4), and PyTorch has no fused attention with dropout for them, so the
 matrices of scores, weights and masks (B, H, T, T) stay.
@@ -12,13 +13,13 @@ matrices of scores, weights and masks (B, H, T, T) stay.
 
 from dataclasses import dataclass
 
-from groundup.config.model import TransformerConfig
-from groundup.planner.params import count_parameters, has_position_table
+from groundup.config.model import ModernConfig, TransformerConfig
+from groundup.planner.params import count_parameters
 
 LOGITS_BYTES = {"cpu": 1 << 27, "cuda": 1 << 29}
 """Logits in float32 that are in memory at once, by device, as in `model/loss.py`; a test holds the two together."""
 RESIDUAL_TENSORS = 2
-NARROW_TENSORS = 2 + 4 + 8
+NORM_OUTPUTS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,25 @@ def training_memory(
     width = 2 if half else 4
     tokens = micro_batch_size * config.block_size
     stream = tokens * config.n_embd
-    block = stream * (4 * RESIDUAL_TENSORS + width * NARROW_TENSORS)
+    modern = ModernConfig.of(config)
+    keys = tokens * config.kv_heads * config.head_dim  # or values
+    hidden = tokens * config.mlp_width
     ends = stream * (4 + width)  # the last norm's input and output
-    if not has_position_table(config) and not (cpu and config.dropout):
-        block += 2 * width * stream
-    if cpu and not half:
-        block += 4 * 4 * stream
+    narrow = NORM_OUTPUTS * stream + 2 * (stream + keys) + (1 if modern.activation == "relu" else 2) * hidden
+    if modern.qk_norm or (modern.position == "rope" and not (cpu and config.dropout)):
+        narrow += stream + keys
+    if modern.value_residual:
+        narrow += 2 * keys * (config.n_layer - 1) // config.n_layer
+    block = 4 * RESIDUAL_TENSORS * stream + width * narrow
+    if modern.stream_scales:
+        block += 4 * stream
+    # PyTorch has no fused RMSNorm for CPUs, and none there that stays in 16 bits.
+    if cpu and modern.norm == "rms":
+        block, ends = block + 2 * 4 * stream, ends + 4 * stream
+    if cpu and modern.qk_norm:
+        block += (5 if half else 2) * (stream + keys)
+    if cpu and not half and modern.activation == "gelu_tanh":
+        block += 4 * hidden
     if config.dropout:
         mask = width if cpu else 1
         block += 2 * mask * stream
@@ -69,7 +83,7 @@ def training_memory(
     blocks = config.n_layer * 4 * stream + block if recompute else config.n_layer * block
     activations = blocks + ends + (2 * n if half else 0)
     # Logits and their gradient; under autocast the float32 copy that cross-entropy works on besides.
-    logits = tokens * config.vocab_size * (2 * 4 + (2 if half else 0))
+    logits = tokens * config.vocab_size * (2 * 4 + (2 if half else 0) + (4 if modern.logit_softcap else 0))
     chunk = LOGITS_BYTES["cpu" if cpu else "cuda"]
     if 4 * tokens * config.vocab_size > chunk:  # what is left of all chunks: the gradients of both sides of the head
         logits = chunk * (2 * 4 + (2 if half else 0)) // 4 + 4 * stream + 4 * config.vocab_size * config.n_embd
@@ -78,4 +92,4 @@ def training_memory(
 
 def kv_cache_bytes(config: TransformerConfig, *, batch_size: int, tokens: int, width: int = 4) -> int:
     """Keys and values of every layer for `tokens` positions."""
-    return 2 * config.n_layer * batch_size * tokens * config.n_embd * width
+    return 2 * config.n_layer * batch_size * tokens * config.kv_heads * config.head_dim * width

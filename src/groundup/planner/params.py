@@ -5,19 +5,25 @@ from groundup.config.model import ModernConfig, TransformerConfig
 
 def has_position_table(config: TransformerConfig) -> bool:
     """Whether positions are learned, as vectors beside those of the tokens."""
-    return not isinstance(config, ModernConfig) or config.position == "learned"
+    return ModernConfig.of(config).position == "learned"
 
 
 def parameter_table(config: TransformerConfig) -> dict[str, int]:
-    """Parameters by part; the tied head adds none."""
-    C, L = config.n_embd, config.n_layer
+    """Parameters by part; a tied head adds none."""
+    C, L, D = config.n_embd, config.n_layer, config.head_dim
     bias = 1 if config.bias else 0
+    modern = ModernConfig.of(config)
+    qkv = D * (config.n_head + 2 * config.kv_heads)
+    mixes = L - 1 if modern.value_residual else 0
+    shifts = 0 if modern.norm == "rms" else bias
     return {
         "token embedding": config.vocab_size * C,
         "position embedding": config.block_size * C if has_position_table(config) else 0,
-        "attention": L * (3 * C * C + C * C + bias * (3 * C + C)),
-        "MLP": L * (8 * C * C + bias * (4 * C + C)),
-        "norms": (2 * L + 1) * C * (1 + bias),
+        "attention": L * (C * qkv + C * C + bias * (qkv + C)) + mixes,
+        "MLP": L * (2 * C * config.mlp_width + bias * (config.mlp_width + C)),
+        "norms": (2 * L + 1) * C * (1 + shifts),
+        "scales": 2 * L if modern.stream_scales else 0,
+        "head": config.vocab_size * C if not modern.tied_head else 0,
     }
 
 

@@ -11,8 +11,9 @@ from groundup.model.build import Transformer
 from groundup.planner.params import has_position_table
 from groundup.tokenizer.base import Tokenizer
 
-_FREE = ("vocab_size", "dropout")
-"""What need not be the same: the vocabulary is compared as a tokenizer, and fine-tuning may want more dropout."""
+_FREE = ("vocab_size", "dropout", "proj_init")
+"""What need not be the same: the vocabulary is compared as a tokenizer, fine-tuning may want more dropout, and nothing
+is drawn."""
 
 
 def config_of(path: Path) -> tuple[GPTConfig | ModernConfig, Path] | None:

@@ -51,6 +51,11 @@ def broken_rules():
     yield GPTConfig, {"n_embd": 770}
     yield ModernConfig, {"n_embd": 36, "n_head": 12, "position": "rope"}
     yield ModernConfig, {"rope_base": 1.0}
+    yield ModernConfig, {"rope_share": 0.0}
+    yield ModernConfig, {"norm_eps": 0.0}
+    yield ModernConfig, {"n_inner": -1}
+    yield ModernConfig, {"n_kv_head": 5}
+    yield ModernConfig, {"logit_softcap": -1.0}
     yield ModernConfig, {"n_layer": 0}
     yield GPTConfig, {"dropout": 1.0}
     yield GPTConfig, {"dropout": -0.1}

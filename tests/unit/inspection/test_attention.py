@@ -43,11 +43,12 @@ def test_rows_sum_to_one_and_nobody_looks_ahead(model, idx):
 def test_values_gathered_by_the_patterns_are_what_the_layers_compute(model, idx):
     model.eval()
     patterns = attention_patterns(model, idx)
-    seen = []
+    seen, added = [], []
     for block in model.h:
-        block.attn.register_forward_hook(lambda _module, given, output: seen.append((given[0], output)))
+        block.attn.c_attn.register_forward_hook(lambda _module, given, _output: seen.append(given[0]))
+        block.attn.c_proj.register_forward_hook(lambda _module, _given, output: added.append(output))
     model(idx[None])
-    for block, pattern, (x, output) in zip(model.h, patterns, seen, strict=True):
+    for block, pattern, x, output in zip(model.h, patterns, list(seen), list(added), strict=True):
         T, C = x.shape[1:]
         v = block.attn.c_attn(x)[0, :, 2 * C :].view(T, 2, C // 2).transpose(0, 1)  # (H, T, D)
         gathered = (pattern @ v).transpose(0, 1).reshape(T, C)

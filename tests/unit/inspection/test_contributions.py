@@ -1,8 +1,15 @@
+from dataclasses import asdict
+
 import pytest
+import torch
 
 from groundup.config.errors import UserError
+from groundup.config.model import ModernConfig
 from groundup.inspection.contributions import contributions
+from groundup.inspection.lens import logit_lens
 from groundup.inspection.trace import trace
+from groundup.model.build import build_model
+from groundup.model.init import init_weights
 
 
 @pytest.mark.parametrize("position", [0, 3, -1])
@@ -29,6 +36,49 @@ def test_a_term_is_what_the_logit_loses_without_its_part(sharp, text):
         return ((stream - stream.mean()) * scale * sharp.ln_f.weight + sharp.ln_f.bias) @ sharp.wte.weight[5]
 
     assert found["layer 1 head 1"] == pytest.approx((logit(x) - logit(x - part)).item(), abs=1e-9)
+
+
+MODERN = {
+    "norm": "rms",
+    "tied_head": False,
+    "n_kv_head": 2,
+    "qk_norm": True,
+    "value_residual": True,
+    "activation": "relu2",
+}
+
+
+def modern(tiny_config, **options):
+    config = ModernConfig(**{**asdict(tiny_config), "n_head": 4}, **options)
+    model = init_weights(build_model(config), seed=3).double().eval()
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.2 * torch.randn(p.shape, generator=generator, dtype=torch.float64))
+    return model
+
+
+def test_modern_parts_sum_to_the_logit_too(tiny_config, text):
+    model = modern(tiny_config, **MODERN)
+    seen = trace(model, text)
+    torch.testing.assert_close(seen.logits, model(text[None])[0])
+    torch.testing.assert_close(logit_lens(model, seen)[-1], seen.logits)
+    for layer, block in enumerate(model.h):
+        gathered = (seen.attention[layer] @ seen.values[layer]).transpose(0, 1).flatten(1)
+        torch.testing.assert_close(block.attn.c_proj(gathered), seen.attn[layer])
+    found = contributions(model, seen, position=3, token=5)
+    assert found.values.sum().item() == pytest.approx(seen.logits[3, 5].item(), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"), [({"logit_softcap": 5.0}, "soft cap"), ({"stream_scales": True}, "scales")]
+)
+def test_modern_parts_that_make_no_sum_are_refused(tiny_config, text, options, reason):
+    model = modern(tiny_config, **options)
+    seen = trace(model, text)
+    torch.testing.assert_close(logit_lens(model, seen)[-1], seen.logits)
+    with pytest.raises(UserError, match=reason):
+        contributions(model, seen, position=3, token=5)
 
 
 def test_a_stream_that_is_no_sum_is_not_split(sharp, text):

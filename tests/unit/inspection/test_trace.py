@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from groundup.config.model import ModernConfig
 from groundup.inspection.lens import logit_lens
 from groundup.inspection.trace import trace
 from groundup.model import reference
@@ -10,15 +11,18 @@ from groundup.model import reference
 
 def by_hand(idx, w, config):
     """The stream before each block, what each part added, and the logits, by model/reference.py."""
+    config = ModernConfig.of(config)
     x = w["wte.weight"][idx][None] + w["wpe.weight"][: len(idx)]
     stream, attn, mlp = [x[0]], [], []
     for i in range(config.n_layer):
-        attn.append(reference.attention(reference.layer_norm(x, w, f"h.{i}.ln_1"), w, f"h.{i}.attn", config))
+        ln_1 = reference.norm(x, w, f"h.{i}.ln_1", config)
+        attn.append(reference.attention(ln_1, w, f"h.{i}.attn", config, None)[0])
         x = x + attn[-1]
-        mlp.append(reference.mlp(reference.layer_norm(x, w, f"h.{i}.ln_2"), w, f"h.{i}.mlp"))
+        mlp.append(reference.mlp(reference.norm(x, w, f"h.{i}.ln_2", config), w, f"h.{i}.mlp", config))
         x = x + mlp[-1]
         stream.append(x[0])
-    return torch.stack(stream), torch.cat(attn), torch.cat(mlp), reference.layer_norm(x, w, "ln_f") @ w["wte.weight"].T
+    logits = reference.norm(x, w, "ln_f", config) @ w["wte.weight"].T
+    return torch.stack(stream), torch.cat(attn), torch.cat(mlp), logits
 
 
 def test_stream_and_parts_are_those_of_the_reference(sharp, text):
@@ -41,7 +45,8 @@ def test_each_row_of_the_lens_is_the_model_that_stops_there(sharp, text):
     rows = logit_lens(sharp, seen)
     w = sharp.state_dict()
     stream = by_hand(text, w, sharp.config)[0]
-    expected = torch.stack([reference.layer_norm(x, w, "ln_f") @ w["wte.weight"].T for x in stream])
+    config = ModernConfig.of(sharp.config)
+    expected = torch.stack([reference.norm(x, w, "ln_f", config) @ w["wte.weight"].T for x in stream])
     torch.testing.assert_close(rows, expected, rtol=0, atol=1e-10)
     assert torch.equal(rows[-1], seen.logits)
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
+from groundup.config.model import ModernConfig
 from groundup.generation.text import TextGenerator
 from groundup.interop.export import FORMATS, export_model
 from groundup.interop.hf_tokenizer import tokenizer_files
@@ -203,11 +204,32 @@ def test_gguf_carries_gpt2s_tokenizer(tmp_path, make_model, gpt2, hf_gpt2):
     assert fields["tokenizer.ggml.eos_token_id"].contents() == 50256
 
 
-@pytest.mark.parametrize("position", ["learned", "rope"])
-@pytest.mark.parametrize("bias", [True, False])
-def test_onnxruntime_gives_the_same_logits(tmp_path, make_model, letters, position, bias):
+SWITCHES = {
+    "norm": "rms",
+    "norm_eps": 1e-2,
+    "n_inner": 24,
+    "activation": "relu2",
+    "n_kv_head": 2,
+    "qk_norm": True,
+    "value_residual": True,
+    "stream_scales": True,
+    "tied_head": False,
+    "logit_softcap": 3.0,
+}
+VARIANTS = [
+    *({"position": position, "bias": bias} for position in ("learned", "rope") for bias in (True, False)),
+    {"position": "rope", "rope_share": 0.5},
+    *({"position": "learned", name: value} for name, value in SWITCHES.items()),
+    *({"position": "learned", "activation": name} for name in ("gelu", "relu")),
+    {"position": "rope", "bias": False, **SWITCHES},
+]
+
+
+@pytest.mark.parametrize("options", VARIANTS, ids=lambda options: ",".join(map(str, options.values())))
+def test_onnxruntime_gives_the_same_logits(tmp_path, make_model, letters, options):
+    assert set(SWITCHES) == set(ModernConfig.AS_GPT2) - {"position", "proj_init"}
     runtime, onnx = pytest.importorskip("onnxruntime"), pytest.importorskip("onnx")
-    folder = saved(tmp_path, make_model(position=position, bias=bias, n_layer=3, n_head=4), letters)
+    folder = saved(tmp_path, make_model(**options, n_layer=3, n_head=4), letters)
     export_model(folder, tmp_path / "out", "onnx")
     onnx.checker.check_model(tmp_path / "out" / "model.onnx", full_check=True)
     session = runtime.InferenceSession(tmp_path / "out" / "model.onnx")
@@ -250,7 +272,7 @@ def test_ctranslate2_gives_the_same_logits(tmp_path, make_model, letters):
 @pytest.mark.parametrize("kind", ["hf", "gguf", "ct2"])
 def test_rotary_models_are_refused_with_the_reason(tmp_path, make_model, letters, kind):
     folder = saved(tmp_path, make_model(position="rope"), letters)
-    with pytest.raises(UserError, match=r"learned positions only, this model has model.position rope") as error:
+    with pytest.raises(UserError, match=r"no place for model.position rope, only for GPT-2's learned") as error:
         export_model(folder, tmp_path / "out", kind)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "out").exists()

@@ -77,9 +77,31 @@ def test_n_inner_written_out_and_old_names():
     assert config.block_size == 512
 
 
-def test_rotary_positions_are_refused_with_the_reason():
-    with pytest.raises(UserError, match=r"knows GPT-2 with learned positions only, this model has model.position rope"):
-        as_gpt2(ModernConfig(position="rope", vocab_size=5), "it")
+SWITCHES = {
+    "position": "rope",
+    "norm": "rms",
+    "norm_eps": 1e-6,
+    "n_inner": 8,
+    "activation": "relu2",
+    "n_kv_head": 4,
+    "qk_norm": True,
+    "value_residual": True,
+    "stream_scales": True,
+    "tied_head": False,
+    "logit_softcap": 30.0,
+}
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_what_gpt2_has_no_place_for_is_refused_with_the_reason(name):
+    assert set(SWITCHES) == set(ModernConfig.AS_GPT2) - {"proj_init"}
+    config = ModernConfig(**ModernConfig.AS_GPT2 | {name: SWITCHES[name]}, vocab_size=5)
+    with pytest.raises(UserError, match=rf"no place for model\.{name} {SWITCHES[name]}, only for GPT-2's"):
+        as_gpt2(config, "it")
+
+
+def test_how_weights_began_does_not_matter_to_an_export():
+    as_gpt2(ModernConfig(**ModernConfig.AS_GPT2 | {"proj_init": "zero"}, vocab_size=5), "it")
 
 
 def test_a_modern_model_with_every_switch_at_gpt2s_value_is_a_gpt2():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
@@ -30,6 +30,22 @@ def test_the_logits_are_those_of_rounded_weights(weights, n_tokens):
     rounded, stored = models(weights)
     idx = torch.randint(CONFIG.vocab_size, (1, n_tokens))
     torch.testing.assert_close(stored(idx), rounded(idx), rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("softcap", [0.0, 2.0])
+@torch.inference_mode()
+def test_a_head_of_its_own_is_stored_beside_the_embedding(softcap):
+    config = ModernConfig(n_layer=2, n_head=2, n_embd=32, block_size=8, vocab_size=101, tied_head=False,
+                          value_residual=True, stream_scales=True, norm="rms", logit_softcap=softcap)  # fmt: skip
+    rounded, stored = (init_weights(build_model(config), seed=3).eval() for _ in range(2))
+    for parameter in rounded.parameters():
+        if parameter.dim() == 2:
+            parameter.data = store(parameter.data, "int8").widened()
+    use_weights(stored, "int8", PlainKernels())
+    idx = torch.randint(101, (2, 8))
+    torch.testing.assert_close(stored(idx), rounded(idx), rtol=0, atol=2e-4)
+    torch.testing.assert_close(stored.head_weight, rounded.head_weight)
+    assert {"wte.scale", "unembed.scale"} <= stored.state_dict().keys()
 
 
 @pytest.mark.parametrize("weights", DTYPES)

@@ -44,6 +44,31 @@ def test_activations_are_what_autograd_keeps(half, dropout, position):
     assert predicted == pytest.approx(kept_for_backward(config, half=half), rel=0.03)
 
 
+SWITCHES = {
+    "norm": "rms",
+    "n_inner": 192,
+    "n_kv_head": 2,
+    "value_residual": True,
+    "stream_scales": True,
+    "qk_norm": True,
+    "tied_head": False,
+}
+MODERN = [
+    *({name: value} for name, value in SWITCHES.items()),
+    *({"activation": name} for name in ("gelu", "relu", "relu2")),
+    SWITCHES | {"position": "rope", "activation": "relu2"},
+]
+
+
+@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("options", MODERN, ids=lambda options: ",".join(options))
+def test_activations_of_modern_parts_are_what_autograd_keeps(half, options):
+    config = shape(**({"position": "learned"} | options))
+    memory = training_memory(config, micro_batch_size=B, half=half, cpu=True)
+    predicted = memory.activations + B * config.block_size * config.vocab_size * 4
+    assert predicted == pytest.approx(kept_for_backward(config, half=half), rel=0.05)
+
+
 def test_recomputing_keeps_one_input_a_block():
     config = shape()
     memory = training_memory(config, micro_batch_size=B, cpu=True, recompute=True)

@@ -9,9 +9,26 @@ from groundup.config.model import GPTConfig, ModernConfig
 from groundup.model.build import build_model
 from groundup.planner.params import count_parameters, parameter_table
 
+SWITCHES = {
+    "norm": "rms",
+    "n_inner": 24,
+    "n_kv_head": 1,
+    "value_residual": True,
+    "stream_scales": True,
+    "tied_head": False,
+}
+"""Those that add or take parameters."""
 shapes = st.builds(
     lambda cls, n_head, head_dim, **rest: cls(n_head=n_head, n_embd=n_head * head_dim * 2, **rest),
-    cls=st.sampled_from([GPTConfig, ModernConfig, partial(ModernConfig, position="learned")]),
+    cls=st.sampled_from(
+        [
+            GPTConfig,
+            ModernConfig,
+            partial(ModernConfig, position="learned"),
+            *(partial(ModernConfig, **{name: value}) for name, value in SWITCHES.items()),
+            partial(ModernConfig, **SWITCHES),
+        ]
+    ),
     n_head=st.integers(1, 4),
     head_dim=st.integers(1, 8),
     n_layer=st.integers(1, 4),
@@ -34,7 +51,15 @@ def test_equals_the_model(config):
 def test_every_part_equals_its_modules(config):
     with torch.device("meta"):
         model = build_model(config)
-    parts = {"wte": "token embedding", "wpe": "position embedding", "attn": "attention", "mlp": "MLP", "ln_": "norms"}
+    parts = {
+        "wte": "token embedding",
+        "wpe": "position embedding",
+        "attn": "attention",
+        "mlp": "MLP",
+        "ln_": "norms",
+        "scale": "scales",
+        "unembed": "head",
+    }
     counted = dict.fromkeys(parts.values(), 0)
     for name, parameter in model.named_parameters():
         (part,) = [parts[key] for key in parts if key in name]
