@@ -10,7 +10,6 @@ import json
 import multiprocessing
 import os
 import random
-import resource
 import statistics
 import sys
 import tempfile
@@ -170,9 +169,17 @@ def _timed(pipe: Connection, contestant: Callable[[Path, Options], int], texts: 
     start, cpu_start = time.perf_counter(), sum(os.times()[:4])
     tokens = contestant(texts, options)
     seconds, cpu_seconds = time.perf_counter() - start, sum(os.times()[:4]) - cpu_start
+    pipe.send(_Run(seconds, cpu_seconds, tokens, _largest_child()))
+
+
+def _largest_child() -> int:
+    """Most bytes that a process of this contestant held; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     unit = 1 if sys.platform == "darwin" else 1024
-    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
-    pipe.send(_Run(seconds, cpu_seconds, tokens, largest))
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
 
 
 def _ours(texts: Path, options: Options, engine: EngineName = "tiktoken") -> int:

@@ -35,7 +35,7 @@ def _plain(value: Any) -> Any:
         kind = _kind(type(value))
         return ({"kind": kind} if kind else {}) | to_dict(value)
     if isinstance(value, Path):
-        return str(value)
+        return value.as_posix()  # which every system reads
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value

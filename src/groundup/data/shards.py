@@ -16,6 +16,7 @@ import contextlib
 import hashlib
 import os
 import struct
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,7 @@ VERSION = 1
 HEADER_BYTES = 256
 SAMPLES = 16
 SAMPLE_BYTES = 1 << 16
+_SEEKING = threading.Lock()
 _LAYOUT = struct.Struct("<8sIIQQQ32s")
 
 
@@ -175,7 +177,7 @@ class ShardReader:
 
     def _opened(self) -> int:
         if self._file is None:
-            self._file = os.open(self.path, os.O_RDONLY)
+            self._file = os.open(self.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         return self._file
 
     def close(self) -> None:
@@ -192,10 +194,19 @@ def _read_exactly(file: int, count: int, offset: int) -> bytes:
     """One system call may return less than asked for (2 GiB is its limit): go on until the end of the file."""
     pieces = []
     while count:
-        piece = os.pread(file, count, offset)
+        piece = _read_at(file, count, offset)
         if not piece:
             break
         pieces.append(piece)
         count -= len(piece)
         offset += len(piece)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _read_at(file: int, count: int, offset: int) -> bytes:
+    """Bytes from a place of a file. Windows has no pread: threads that move its one position take turns."""
+    if hasattr(os, "pread"):
+        return os.pread(file, count, offset)
+    with _SEEKING:
+        os.lseek(file, offset, os.SEEK_SET)
+        return os.read(file, count)

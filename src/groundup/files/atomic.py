@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -77,7 +78,7 @@ def atomic_stream(path: Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 fault_point("fsync", temporary)
-                os.fsync(file.fileno())
+                _flush(file.fileno())
             _rename(temporary, path)
             _sync_folder(path.parent)
     finally:
@@ -229,7 +230,7 @@ def write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         fault_point("fsync", path)
-        os.fsync(file.fileno())
+        _flush(file.fileno())
 
 
 def write_hashed(path: Path, parts: Sequence[memoryview]) -> Facts:
@@ -251,7 +252,7 @@ def write_hashed(path: Path, parts: Sequence[memoryview]) -> Facts:
                 if piece.nbytes == _PIECE:
                     _let_go(file)
             fault_point("fsync", path)
-            os.fsync(file.fileno())
+            _flush(file.fileno())
         return {"bytes": sum(part.nbytes for part in parts), "sha256": digest.result()}
 
 
@@ -287,8 +288,19 @@ def _sha256_parts(parts: Sequence[memoryview]) -> str:
 
 def _sync_file(path: Path) -> None:
     fault_point("fsync", path)
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    with path.open("rb" if os.name == "posix" else "r+b") as file:  # Windows flushes only what may be written
+        _flush(file.fileno())
+
+
+def _flush(descriptor: int) -> None:
+    """See the bytes of a file on the disk: on macOS fsync leaves them in the drive's cache."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        with contextlib.suppress(OSError):  # a disk of the network knows only fsync
+            fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(descriptor)
 
 
 def _rename(old: Path, new: Path) -> None:

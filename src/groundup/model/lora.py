@@ -65,8 +65,9 @@ def merge_lora(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, a in state.items():
         if name.endswith("lora_a"):
             layer = name.removesuffix("lora_a")
-            change = state[layer + "lora_b"].double() @ a.double() * state[layer + "lora_scale"].double()
-            merged[layer + "weight"] = (state[layer + "weight"].double() + change).to(a.dtype)
+            # In float64, which Apple's GPUs do not have.
+            own, b, scale = (state[layer + part].cpu().double() for part in ("weight", "lora_b", "lora_scale"))
+            merged[layer + "weight"] = (own + b @ a.cpu().double() * scale).to(a)
     return merged
 
 

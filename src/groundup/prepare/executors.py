@@ -100,7 +100,7 @@ class _Worker:
         self._process.join()
         code = self._process.exitcode or 0
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        hint = " (out of memory?)" if code == -signal.SIGKILL else ""
+        hint = " (out of memory?)" if how.endswith("SIGKILL") else ""  # which Windows does not know
         did = ", ".join(map(str, self._call))
         return UserError(f"a worker process {how}{hint} at {did}; run the command again to go on")
 

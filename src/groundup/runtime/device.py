@@ -1,6 +1,9 @@
 """Where to compute."""
 
+import contextlib
 import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import torch
@@ -34,11 +37,16 @@ def device_name(device: torch.device) -> str:
     """What the maker calls it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return cpu_name() if device.type == "cpu" else f"Apple {platform.processor()} GPU"
+    return cpu_name() if device.type == "cpu" else f"{cpu_name()} GPU"
 
 
 def cpu_name() -> str:
     """The processor, as the system names it."""
+    if sys.platform == "darwin":
+        ask = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+        with contextlib.suppress(OSError):
+            if name := subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip():
+                return name
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

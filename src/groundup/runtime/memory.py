@@ -1,5 +1,6 @@
 """How much memory is left, and what an error of missing memory looks like."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 _WORDS = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """How PyTorch says it on a CPU, on Windows, and where a library of CUDA's asks for memory itself."""
 _UNKNOWN = 4 << 30
-"""What a machine is taken to have that does not tell."""
+"""What a machine is taken to have free that does not tell."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -24,6 +25,8 @@ def free_memory(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    if sys.platform == "darwin":
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # what is free it counts in its own way
     if not sys.platform.startswith("linux"):
         return _UNKNOWN
     rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -196,3 +197,23 @@ def test_short_reads_of_the_system_go_on(shard, monkeypatch):
     pread = os.pread
     monkeypatch.setattr(os, "pread", lambda file, count, offset: pread(file, min(count, 7), offset))
     assert ShardReader(shard).read(0, 1000).tolist() == [i % 300 for i in range(1000)]
+
+
+def test_without_pread_the_same_ids_are_read_by_threads(shard, monkeypatch):
+    expected = ShardReader(shard).read(0, 1000).tolist()
+    monkeypatch.delattr(os, "pread")  # as on Windows
+    reader = ShardReader(shard)
+    places = list(range(0, 990, 7))
+    with ThreadPoolExecutor(8) as pool:
+        pieces = list(pool.map(lambda start: reader.read(start, 9).tolist(), places))
+    assert pieces == [expected[start : start + 9] for start in places]
+
+
+def test_shards_are_opened_as_bytes(shard, monkeypatch):
+    """On Windows a file is text, whose line ends change, unless it is opened as bytes."""
+    seen = []
+    opened = os.open
+    monkeypatch.setattr(os, "O_BINARY", 1 << 30, raising=False)
+    monkeypatch.setattr(os, "open", lambda path, flags: seen.append(flags) or opened(path, flags & ~(1 << 30)))
+    ShardReader(shard).read(0, 1)
+    assert seen == [os.O_RDONLY | 1 << 30]

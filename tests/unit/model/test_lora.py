@@ -52,3 +52,21 @@ def test_a_plain_state_is_left_alone(tiny_model):
     state = tiny_model.state_dict()
     assert merge_lora(state) == dict(state)
     assert lora_state(state) == {}
+
+
+class OnApple(torch.Tensor):
+    """A tensor of a device that has no float64."""
+
+    def double(self):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_changes_are_merged_where_the_device_has_no_float64(tiny_config):
+    state = {name: tensor.float() for name, tensor in lora_model(tiny_config, trained=True).state_dict().items()}
+    there = {name: tensor.as_subclass(OnApple) for name, tensor in state.items()}
+    expected, merged = merge_lora(state), merge_lora(there)
+    assert merged.keys() == expected.keys()
+    assert all(torch.equal(merged[name].as_subclass(torch.Tensor), expected[name]) for name in expected)

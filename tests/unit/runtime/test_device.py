@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -52,3 +54,11 @@ def test_a_system_without_proc_still_has_a_name(monkeypatch, tmp_path):
     monkeypatch.setattr("platform.processor", lambda: "")
     monkeypatch.setattr("platform.machine", lambda: "arm64")
     assert cpu_name() == "arm64"
+
+
+def test_a_mac_and_its_gpu_have_the_name_of_the_chip(monkeypatch):
+    monkeypatch.setattr(module, "sys", SimpleNamespace(platform="darwin"))
+    told = SimpleNamespace(stdout="Apple M3\n")
+    monkeypatch.setattr("subprocess.run", lambda words, **_: told if words[-1] == "machdep.cpu.brand_string" else None)
+    assert cpu_name() == "Apple M3"
+    assert device_name(torch.device("mps")) == "Apple M3 GPU"

@@ -64,3 +64,16 @@ def test_ranks_and_later_joiners_draw_different_numbers():
     expected = torch.rand(())
     torch.manual_seed(1337)
     assert torch.equal(torch.rand(()), expected)
+
+
+def test_the_generator_of_an_apple_gpu_is_kept(monkeypatch):
+    kept = []
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda: torch.tensor([2]))
+    monkeypatch.setattr(torch.mps, "set_rng_state", lambda state: kept.append(state.item()))
+    state = capture_rng()
+    restore_rng(state)
+    assert kept == [2]
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    restore_rng(state)
+    assert kept == [2]

@@ -1,0 +1,54 @@
+import errno
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from groundup.files import atomic
+
+fcntl = pytest.importorskip("fcntl")
+
+
+@pytest.fixture
+def flushed(monkeypatch):
+    """What files were flushed with."""
+    calls = []
+
+    def told(how):
+        return lambda descriptor, *_: calls.append(how)
+
+    monkeypatch.setattr(os, "fsync", told("fsync"))
+    return calls, told
+
+
+def test_a_mac_flushes_its_drive_too(tmp_path, monkeypatch, flushed):
+    calls, told = flushed
+    monkeypatch.setattr(atomic, "sys", SimpleNamespace(platform="darwin"))
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", told("F_FULLFSYNC"))
+    atomic.write_synced(tmp_path / "a", b"x")
+    assert calls == ["F_FULLFSYNC"]
+
+
+def test_where_a_disk_refuses_that_fsync_remains(tmp_path, monkeypatch, flushed):
+    def refuse(descriptor, command):
+        raise OSError(errno.ENOTSUP, "not supported")
+
+    calls, _ = flushed
+    monkeypatch.setattr(atomic, "sys", SimpleNamespace(platform="darwin"))
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", refuse)
+    atomic.write_synced(tmp_path / "a", b"x")
+    assert calls == ["fsync"]
+
+
+def test_windows_flushes_only_what_may_be_written(tmp_path, monkeypatch):
+    def fsync(descriptor):
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(atomic, "os", SimpleNamespace(**{**vars(os), "name": "nt"}))
+    with atomic.new_folder(tmp_path / "made") as folder:
+        (folder / "a").write_bytes(b"x")
+    atomic.verify_folder(tmp_path / "made", "a")
