@@ -491,7 +491,7 @@ check("largest_scale", largest_scale)
 # %% [markdown]
 # ## 7. The loop
 #
-# All parts are there; `groundup.training.trainer` puts them in order, in a function you can read in two minutes:
+# All parts are there; `groundup.loop.trainer` puts them in order, in a function you can read in two minutes:
 # learning rate, micro-steps, clipping, a check that everything is finite, update. Below it is built by hand from the very
 # parts of this notebook. (`groundup train shakespeare` does the same, with checkpoints, evaluation and a report.)
 #
@@ -500,9 +500,9 @@ check("largest_scale", largest_scale)
 
 # %%
 from groundup.distributed.signals import StopRequest
+from groundup.loop.state import TrainState
+from groundup.loop.trainer import Trainer
 from groundup.runtime.precision import Precision
-from groundup.training.state import TrainState
-from groundup.training.trainer import Trainer
 
 STEPS, MICRO_STEPS, CPU = 160, 2, torch.device("cpu")
 

@@ -10,8 +10,6 @@ import pytest
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 ROOMS = sorted(path.parent for path in (ROOT / "src/groundup").glob("*/__init__.py"))
-LARGE = {"training": 2600}
-"""Rooms that still hold two trades, and the lines that they may have until they are split."""
 FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "marshal", "shelve", "joblib"}
 
@@ -28,7 +26,7 @@ def test_file_is_short_enough_to_read_in_one_sitting(path):
 @pytest.mark.parametrize("room", ROOMS, ids=lambda path: path.name)
 def test_a_room_holds_one_trade(room):
     """A room above 2,000 lines holds two trades: split it."""
-    assert sum(len(path.read_text().splitlines()) for path in room.rglob("*.py")) <= LARGE.get(room.name, 2000)
+    assert sum(len(path.read_text().splitlines()) for path in room.rglob("*.py")) <= 2000
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=relative)

@@ -26,14 +26,14 @@ from groundup.distributed.ranks import World, joined
 from groundup.distributed.signals import StopRequest
 from groundup.evaluation.loss import evaluate_loss
 from groundup.files import atomic as files
+from groundup.loop.state import TrainState
+from groundup.loop.trainer import Trainer
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
 from groundup.optim.build import build_optimizers
 from groundup.runtime.precision import Precision
 from groundup.training import build
-from groundup.training.state import TrainState
-from groundup.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, vocab_size=11)

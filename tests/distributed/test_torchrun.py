@@ -76,7 +76,7 @@ import os, signal, sys
 from pathlib import Path
 from groundup.cli.main import main
 from groundup.training import build
-from groundup.training.trainer import Trainer
+from groundup.loop.trainer import Trainer
 
 build.peak_flops = lambda *_: 1e12
 step = Trainer.train_step

@@ -20,9 +20,9 @@ from groundup.checkpoint.state import CheckpointStore
 from groundup.cli.main import main
 from groundup.data.loader import TrainBatches
 from groundup.files import atomic as files
+from groundup.loop.trainer import Trainer
 from groundup.model.loss import LossModule
 from groundup.records.metrics import MetricsLog
-from groundup.training.trainer import Trainer
 
 RUN = [
     "train", "shakespeare", "--data.source=text", "--data.path=text.txt", "--model.n-layer=1", "--model.n-head=2",

@@ -20,6 +20,8 @@ from groundup.data.shards import write_shard
 from groundup.distributed.parallel import replicate
 from groundup.distributed.ranks import World
 from groundup.distributed.signals import StopRequest
+from groundup.loop.state import TrainState
+from groundup.loop.trainer import Trainer
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
@@ -30,8 +32,6 @@ from groundup.runtime.allocator import keep_freed_memory
 from groundup.runtime.matmul import pick_matmul
 from groundup.runtime.measure import synchronize
 from groundup.runtime.precision import Precision
-from groundup.training.state import TrainState
-from groundup.training.trainer import Trainer
 
 SECONDS = 5.0
 """How long `measured_flops` trains."""

@@ -25,11 +25,11 @@ from groundup.config.errors import UsageError
 from groundup.config.io import from_dict, to_dict
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.distributed.ranks import World, joined
+from groundup.loop.trainer import Trainer
 from groundup.planner.params import count_parameters
 from groundup.runtime.device import device_name
 from groundup.runtime.measure import peak_memory
 from groundup.runtime.precision import Precision
-from groundup.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 APART = "as many, exchanging nothing"

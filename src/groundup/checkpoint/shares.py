@@ -17,11 +17,29 @@ from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 
+from groundup.checkpoint.state import CheckpointStore, Contents
 from groundup.config.errors import UserError
 from groundup.distributed.ranks import World
 from groundup.files.atomic import Facts, read_manifest, sha256_file
 
 _PREFIX = "shard-"
+
+
+def save_with_shares(
+    store: CheckpointStore, contents: Contents | None, own_shares: dict[str, Tensor], world: World
+) -> None:
+    """Save a checkpoint of which each rank writes its shares; every rank must ask.
+
+    Args:
+        store: Where checkpoints go.
+        contents: What rank 0 saves, which makes the folder; None on the other ranks.
+        own_shares: What this rank has a share of.
+        world: The ranks.
+    """
+    if contents is None:
+        write_shares(Path(world.broadcast(None)), own_shares, world)
+        return
+    store.save(contents, lambda folder: write_shares(Path(world.broadcast(str(folder))), own_shares, world))
 
 
 def write_shares(folder: Path, tensors: dict[str, Tensor], world: World) -> dict[str, Facts]:

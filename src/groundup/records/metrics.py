@@ -13,12 +13,32 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from groundup.files.atomic import write_file
 
 STOPPED = "stopped"
 """The event at the end of a session that a signal ended and that saved its state."""
+
+
+class Logger(Protocol):
+    """Takes the rows of a run."""
+
+    def write(self, **values: Any) -> None:
+        """Take one row: a `step`, numbers by name, and texts."""
+
+    def close(self, *, failed: bool) -> None:
+        """Bring out what is still held back; `failed` says that an error ends the session."""
+
+
+class NoLog:
+    """The logger of ranks other than 0: rank 0 writes the same rows."""
+
+    def write(self, **values: Any) -> None:
+        """Drop a row."""
+
+    def close(self, *, failed: bool) -> None:
+        """There is nothing to close."""
 
 
 class MetricsLog:

@@ -1,1 +1,1 @@
-"""The composition root, the loop and its callbacks."""
+"""A run: its parts built from a config, its life from folder and lock to report, what it resumes from."""

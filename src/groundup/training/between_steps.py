@@ -8,23 +8,17 @@ from collections.abc import Sequence
 from functools import partial
 
 from groundup.config.train import TrainConfig
+from groundup.loop.callbacks import CompareWeights, Evaluate, Every, HellaSwag, Sample
+from groundup.loop.log_metrics import LogMetrics
+from groundup.loop.profile import Profile
+from groundup.loop.save import SaveCheckpoints
+from groundup.loop.trainer import Callback
 from groundup.planner.flops import flops_per_token
 from groundup.records.display import Display
+from groundup.records.metrics import Logger
 from groundup.runtime.measure import peak_flops
 from groundup.training.build import Run
-from groundup.training.callbacks import (
-    CompareWeights,
-    Evaluate,
-    Every,
-    HellaSwag,
-    LogMetrics,
-    Sample,
-    SaveCheckpoints,
-)
-from groundup.training.loggers import Logger
-from groundup.training.profile import Profile
 from groundup.training.snapshot import capture
-from groundup.training.trainer import Callback
 
 
 def callbacks_of(

@@ -22,6 +22,10 @@ from groundup.distributed.signals import StopRequest
 from groundup.evaluation.benchmarks import find_published
 from groundup.evaluation.examples import ChoiceExample, read_choices
 from groundup.evaluation.loss import LossResult, evaluate_loss
+from groundup.loop import retry
+from groundup.loop.guard import Guard
+from groundup.loop.state import TrainState
+from groundup.loop.trainer import Trainer
 from groundup.model.build import Transformer, build_model
 from groundup.model.init import init_weights
 from groundup.model.lora import add_lora
@@ -32,14 +36,10 @@ from groundup.prepare.corpus import open_corpus
 from groundup.runtime.facts import code_fingerprint
 from groundup.runtime.seed import seed_rank
 from groundup.tokenizer.base import Tokenizer
-from groundup.training import retry
-from groundup.training.guard import Guard
 from groundup.training.init_from import init_from
 from groundup.training.loss_module import build_loss_module, fit_micro_batch
 from groundup.training.machine import Machine, Resolved, Setup, pick_machine
 from groundup.training.snapshot import restore
-from groundup.training.state import TrainState
-from groundup.training.trainer import Trainer
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,9 @@ from groundup.generation.text import TextGenerator
 from groundup.model.build import build_model
 from groundup.records.display import clock, say
 from groundup.records.history import is_finite, lowest_loss
-from groundup.records.metrics import read_metrics
+from groundup.records.metrics import Logger, read_metrics
 from groundup.records.report import time_line, write_report
 from groundup.training.build import Run
-from groundup.training.loggers import Logger
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Where metrics go: always to metrics.jsonl, and to TensorBoard and Weights & Biases when asked.
 
-A logger is anything with `write` and `close`. `metrics.jsonl` is the record; the others are views of it that may
+`metrics.jsonl` is the record; the others are views of it that may
 fail (a full disk, a service that is away) without ending a run.
 """
 
@@ -11,30 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from groundup.config.errors import UserError
 from groundup.config.train import LogConfig
-
-
-class Logger(Protocol):
-    """Takes the rows of a run."""
-
-    def write(self, **values: Any) -> None:
-        """Take one row: a `step`, numbers by name, and texts."""
-
-    def close(self, *, failed: bool) -> None:
-        """Bring out what is still held back; `failed` says that an error ends the session."""
-
-
-class Silence:
-    """What ranks other than 0 log to."""
-
-    def write(self, **values: Any) -> None:
-        """Rank 0 writes the same row."""
-
-    def close(self, *, failed: bool) -> None:
-        """There is nothing to close."""
+from groundup.records.metrics import Logger
 
 
 class TensorBoard:

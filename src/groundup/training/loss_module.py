@@ -8,11 +8,11 @@ from torch import nn
 
 from groundup.config.errors import UsageError
 from groundup.distributed.parallel import refuse_different_weights, replicate, shard
+from groundup.loop.micro_batch import largest_that_fits
 from groundup.model.build import Transformer
 from groundup.model.loss import LossModule
 from groundup.runtime.compile import Choice, maybe_compile
 from groundup.training.machine import Machine
-from groundup.training.micro_batch import largest_that_fits
 
 
 def build_loss_module(

@@ -10,11 +10,11 @@ from groundup.config.errors import UsageError
 from groundup.config.model import TransformerConfig
 from groundup.config.train import TrainConfig
 from groundup.distributed.ranks import World
+from groundup.loop.micro_batch import estimate
 from groundup.runtime.allocator import keep_freed_memory
 from groundup.runtime.device import pick_device
 from groundup.runtime.matmul import Matmul, pick_matmul
 from groundup.runtime.precision import Precision, pick_precision
-from groundup.training.micro_batch import estimate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,14 +27,14 @@ from groundup.model.bigram import fit_bigram
 from groundup.model.loss import LossModule
 from groundup.planner.params import count_parameters
 from groundup.records.display import Display, quantity, say
-from groundup.records.metrics import STOPPED, MetricsLog
+from groundup.records.metrics import STOPPED, Logger, MetricsLog, NoLog
 from groundup.records.report import RunFacts
 from groundup.runtime.device import pick_device
 from groundup.runtime.facts import machine_facts
 from groundup.training.between_steps import callbacks_of
 from groundup.training.build import Run, build_run
 from groundup.training.finish import finish
-from groundup.training.loggers import Logger, Silence, open_loggers, require_extras
+from groundup.training.loggers import open_loggers, require_extras
 
 BIGRAM_LIMIT = 8192
 """Above this many ids the bigram's table outgrows the model it is meant to be a baseline for."""
@@ -184,7 +184,7 @@ def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command
             "config": to_dict(config),
         }
     if not trainer.world.is_main:
-        return _fit(run, config, facts, Silence(), console, resumed=checkpoint is not None)
+        return _fit(run, config, facts, NoLog(), console, resumed=checkpoint is not None)
     if not checkpoint:
         # Not before everything is built and measured: a run that cannot start leaves the earlier one where it is.
         if moved := set_aside(config.run_dir):

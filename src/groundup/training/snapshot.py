@@ -9,28 +9,26 @@ another number of them. Ranks that were not there before begin new streams.
 """
 
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
 from groundup.checkpoint.optimizer_state import flatten_optimizer, load_flat_optimizer
-from groundup.checkpoint.shares import has_shares, read_shares, write_shares
-from groundup.checkpoint.state import Checkpoint, CheckpointStore, Contents
+from groundup.checkpoint.shares import has_shares, read_shares
+from groundup.checkpoint.state import Checkpoint, Contents
 from groundup.config.errors import UserError
 from groundup.data.loader import TrainBatches
-from groundup.distributed.parallel import is_sharded, is_share, share, shares, whole_state
+from groundup.distributed.parallel import is_share, share, shares, whole_state
 from groundup.distributed.ranks import World
 from groundup.files.layout import TOKENIZER
-from groundup.model.build import Transformer, build_model
+from groundup.loop.state import TrainState
+from groundup.loop.trainer import Trainer
 from groundup.model.lora import lora_state, merge_lora
 from groundup.runtime.seed import capture_rng, restore_rng, seed_rank
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import load_tokenizer
 from groundup.training.machine import Resolved
-from groundup.training.state import TrainState
-from groundup.training.trainer import Trainer
 
 
 def capture(
@@ -77,28 +75,6 @@ def capture(
         is_best=trainer.state.best_step == trainer.state.step,
     )
     return contents, own_shares
-
-
-def save_together(
-    store: CheckpointStore, world: World, contents: Contents | None, own_shares: dict[str, Tensor]
-) -> None:
-    """Rank 0 makes the folder and vouches for it; each rank writes what it alone holds."""
-    if contents is None:
-        write_shares(Path(world.broadcast(None)), own_shares, world)
-        return
-    store.save(contents, lambda folder: write_shares(Path(world.broadcast(str(folder))), own_shares, world))
-
-
-def whole_model(trainer: Trainer) -> Transformer | None:
-    """A model that can compute on rank 0 alone; None on the others. Every rank must ask."""
-    if not is_sharded(trainer.model):
-        return trainer.model if trainer.world.is_main else None
-    weights = whole_state(trainer.model.state_dict(), keep=trainer.world.is_main)
-    if not trainer.world.is_main:
-        return None
-    model = build_model(trainer.model.config).to(trainer.device)
-    model.load_state_dict(weights)
-    return model
 
 
 def restore(

@@ -4,9 +4,9 @@ import types
 import pytest
 import torch
 
-from groundup.training import profile as module
-from groundup.training.profile import STEPS, WARMUP_STEPS, Profile
-from groundup.training.trainer import StepMetrics
+from groundup.loop import profile as module
+from groundup.loop.profile import STEPS, WARMUP_STEPS, Profile
+from groundup.loop.trainer import StepMetrics
 
 TRAINER = types.SimpleNamespace(device=torch.device("cpu"))
 

@@ -14,8 +14,8 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from groundup.files.atomic import write_file
+from groundup.loop.trainer import Callback, StepMetrics, Trainer
 from groundup.runtime.device import device_name
-from groundup.training.trainer import Callback, StepMetrics, Trainer
 
 WARMUP_STEPS, STEPS = 10, 5
 """Steps left alone, and steps watched."""

@@ -1,7 +1,7 @@
 """runtime.micro_batch_size auto: as many sequences per forward pass as fit.
 
 It begins with what the planner's formula says fits in the memory that is free, and is halved when memory runs out: in a
-trial before the run, and then in any step, which is made again (`training.trainer`). Halving changes the number of
+trial before the run, and then in any step, which is made again (`loop.trainer`). Halving changes the number of
 micro-steps and nothing else: a step learns from the same samples.
 """
 

@@ -17,15 +17,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from groundup.config.errors import UserError
-from groundup.distributed.parallel import sync_gradients, whole
+from groundup.distributed.parallel import is_sharded, sync_gradients, whole, whole_state
 from groundup.distributed.ranks import World
 from groundup.distributed.signals import StopRequest
-from groundup.model.build import Transformer
+from groundup.loop.guard import Guard
+from groundup.loop.state import TrainState
+from groundup.model.build import Transformer, build_model
 from groundup.optim.build import set_lr
 from groundup.runtime.precision import Precision
 from groundup.runtime.timing import DATA, FORWARD_BACKWARD, OPTIMIZER, StepClock
-from groundup.training.guard import Guard
-from groundup.training.state import TrainState
 
 
 class Batches(Protocol):
@@ -101,7 +101,7 @@ class Trainer:
     """Decides whether a step changes the weights."""
     gradients: Callable[["Trainer"], Tensor] = lambda trainer: trainer.accumulate()
     """Leaves the gradients of a step in the parameters and returns this rank's loss: `accumulate`, or one of
-    `training.retry`, which know what to do when memory runs out."""
+    `loop.retry`, which know what to do when memory runs out."""
     notes: list[str] = field(default_factory=list)
     """What a person should know of the step that is being made."""
     clock: StepClock = field(init=False)
@@ -174,6 +174,17 @@ class Trainer:
             self.batches.fetch_ahead()  # a GPU is still computing
         self.clock.lap(DATA)
         return loss
+
+    def whole_model(self) -> Transformer | None:
+        """A model that rank 0 can compute with alone; None on the others. Every rank must ask."""
+        if not is_sharded(self.model):
+            return self.model if self.world.is_main else None
+        weights = whole_state(self.model.state_dict(), keep=self.world.is_main)
+        if not self.world.is_main:
+            return None
+        model = build_model(self.model.config).to(self.device)
+        model.load_state_dict(weights)
+        return model
 
     def _clip_gradients(self) -> Tensor:
         """Scale the gradient down to grad_clip; returns its norm before. One that is not finite is left as it is."""

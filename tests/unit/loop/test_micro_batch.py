@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.distributed.ranks import World
+from groundup.loop import micro_batch
+from groundup.loop.micro_batch import CPU_SHARE, estimate, largest_that_fits, next_smaller
 from groundup.planner.memory import training_memory
 from groundup.runtime.memory import free_memory, is_out_of_memory
 from groundup.runtime.precision import Precision
-from groundup.training import micro_batch
-from groundup.training.micro_batch import CPU_SHARE, estimate, largest_that_fits, next_smaller
 
 CPU = torch.device("cpu")
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=64, block_size=64, vocab_size=300)

@@ -1,7 +1,7 @@
 import json
 import math
 
-from groundup.training.state import TrainState
+from groundup.loop.state import TrainState
 
 
 def test_goes_through_json_and_back():

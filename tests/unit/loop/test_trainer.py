@@ -9,15 +9,15 @@ from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.config.train import OptimConfig
 from groundup.distributed.signals import StopRequest
+from groundup.loop.guard import Guard
+from groundup.loop.retry import or_explain, or_shrink
+from groundup.loop.state import TrainState
+from groundup.loop.trainer import Callback, Trainer
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
 from groundup.optim.build import build_optimizers
 from groundup.runtime.precision import Precision
-from groundup.training.guard import Guard
-from groundup.training.retry import or_explain, or_shrink
-from groundup.training.state import TrainState
-from groundup.training.trainer import Callback, Trainer
 
 CPU = torch.device("cpu")
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, vocab_size=11)

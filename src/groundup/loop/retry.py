@@ -8,10 +8,10 @@ from torch import Tensor
 
 from groundup.config.errors import UserError
 from groundup.distributed.parallel import average_gradients
+from groundup.loop.micro_batch import next_smaller, nothing_fits
+from groundup.loop.trainer import Trainer
 from groundup.runtime.memory import is_out_of_memory, release_cached
 from groundup.runtime.seed import capture_rng, restore_rng
-from groundup.training.micro_batch import next_smaller, nothing_fits
-from groundup.training.trainer import Trainer
 
 
 def or_explain(trainer: Trainer) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a run does between its steps. `training.between_steps` says which of these, and when each is due.
+"""What a run does between its steps: measure, sample, compare. `training.between_steps` says when each is due.
 
 Every rank has the same callbacks, and they meet where a number or a tensor of all is needed; the logs and displays of
 ranks other than 0 say nothing.
@@ -7,22 +7,17 @@ ranks other than 0 say nothing.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from torch import Tensor
-
-from groundup.checkpoint.state import CheckpointStore, Contents
 from groundup.distributed.parallel import is_sharded, refuse_different_weights
 from groundup.distributed.ranks import World
 from groundup.evaluation.benchmarks import measure_choices
 from groundup.evaluation.examples import ChoiceExample
 from groundup.evaluation.loss import LossResult
 from groundup.generation.text import TextGenerator
+from groundup.loop.trainer import Callback, StepMetrics, Trainer
 from groundup.records.display import Display
+from groundup.records.metrics import Logger
 from groundup.tokenizer.base import Tokenizer
-from groundup.training.loggers import Logger
-from groundup.training.snapshot import save_together, whole_model
-from groundup.training.trainer import Callback, StepMetrics, Trainer
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,71 +37,6 @@ class Every:
         if step >= trainer.max_steps:
             return self.last
         return step == self.first or (step > 0 and self.n > 0 and step % self.n == 0)
-
-
-class LogMetrics(Callback):
-    """Write and show the numbers of a step, and the speed since the last such line.
-
-    Args:
-        when: Lines are due. One more is written where a session ends between two.
-        log: Where lines go.
-        display: What the person sees.
-        lr: Peak learning rate.
-        flops_per_token: For MFU.
-        peak_flops: FLOP/s the machine can do at best; None leaves MFU out.
-    """
-
-    def __init__(
-        self,
-        *,
-        when: Every,
-        log: Logger,
-        display: Display,
-        lr: float,
-        flops_per_token: float,
-        peak_flops: float | None,
-    ) -> None:
-        self.when, self.log, self.display, self.lr = when, log, display, lr
-        self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
-        self._seconds = 0.0
-        self._steps = 0
-        self._parts: dict[str, float] = {}
-
-    def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
-        """Add up times, and write a line when it is due; tell at once what must be known of a step."""
-        for note in metrics.notes:
-            self.log.write(step=trainer.state.step, event=note)
-            self.display.say(note)
-        self._seconds += metrics.seconds
-        self._steps += 1
-        for part, seconds in metrics.parts.items():
-            self._parts[part] = self._parts.get(part, 0.0) + seconds
-        if self.when(trainer) or trainer.finished:
-            self._write(trainer, metrics)
-
-    def _write(self, trainer: Trainer, metrics: StepMetrics) -> None:
-        state = trainer.state
-        speed = self._steps * trainer.tokens_per_step / self._seconds
-        mfu = speed * self.flops_per_token / self.peak_flops if self.peak_flops else None
-        left = (trainer.max_steps - state.step) * self._seconds / self._steps
-        parts = {f"perf/{part}_ms": round(1e3 * s / self._steps, 3) for part, s in self._parts.items()}
-        self._seconds, self._steps, self._parts = 0.0, 0, {}
-        loss = metrics.loss.item()
-        values: dict[str, Any] = {
-            "step": state.step,
-            "tokens": state.tokens_seen,
-            "seconds": round(state.seconds, 3),
-            "train/loss": loss,
-            "optim/lr": metrics.lr_scale * self.lr,
-            "optim/grad_norm": metrics.grad_norm.item(),
-            "perf/tokens_per_sec": round(speed, 1),
-        }
-        if mfu is not None:
-            values["perf/mfu"] = round(mfu, 4)
-        if state.skipped_steps:
-            values["optim/skipped_steps"] = state.skipped_steps
-        self.log.write(**values, **parts)
-        self.display.update(step=state.step, loss=loss, tokens_per_sec=speed, mfu=mfu, left=left)
 
 
 class Evaluate(Callback):
@@ -179,7 +109,7 @@ class HellaSwag(Callback):
             return
         start = time.perf_counter()
         sharded = is_sharded(trainer.model)
-        model = whole_model(trainer) if sharded else trainer.model
+        model = trainer.whole_model() if sharded else trainer.model
         if model is None:
             return
         with trainer.precision.autocast():
@@ -229,7 +159,7 @@ class Sample(Callback):
         """Draw one sample, log it and show it; rank 0 speaks for all."""
         if trainer.finished or not self.when(trainer):
             return
-        model = whole_model(trainer)
+        model = trainer.whole_model()
         if model is None:
             return
         model.eval()
@@ -260,71 +190,3 @@ class CompareWeights(Callback):
         """Compare when it is due."""
         if self.when(trainer):
             refuse_different_weights(trainer.model, trainer.world)
-
-
-class SaveCheckpoints(Callback):
-    """Save when it is due, at every new best, and at the end of the run or of the session.
-
-    Args:
-        store: Where checkpoints go.
-        when: They are due.
-        capture: Returns what to save: `training.snapshot.capture`; every rank asks.
-        from_start: Save the weights that the run begins with, too: they may stay its best.
-        background: Write while training goes on; the last save of a session never does.
-        say: Where to tell that a step waits for the disk.
-    """
-
-    def __init__(
-        self,
-        *,
-        store: CheckpointStore,
-        when: Every,
-        capture: Callable[[Trainer], tuple[Contents | None, dict[str, Tensor]]],
-        from_start: bool = False,
-        background: bool = False,
-        say: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        self.store, self.when, self.capture, self.from_start = store, when, capture, from_start
-        self.background, self.say = background, say
-        self._saved_step = -1
-        self._reserved = not background
-
-    def on_fit_start(self, trainer: Trainer) -> None:
-        """Remember where the run stands: resumed and stopped again at once, nothing needs saving."""
-        if self.from_start and trainer.state.step == 0:
-            self._save(trainer, background=False)
-        self._saved_step = trainer.state.step
-
-    def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
-        """Save when it is due; learn what became of a save in the background."""
-        self.store.check()
-        best = trainer.state.best_step == trainer.state.step
-        if best or self.when(trainer):
-            self._save(trainer, background=self.background and not trainer.finished)
-        elif not self._reserved:  # after the first step the optimizer has its state, and the size is known
-            contents, _ = self.capture(trainer)
-            if contents:
-                self.store.reserve(contents)
-            self._reserved = True
-
-    def on_fit_end(self, trainer: Trainer) -> None:
-        """Save what the last save does not hold, and see all of it on the disk."""
-        self.store.wait()
-        if self._saved_step != trainer.state.step:
-            self._save(trainer, background=False)
-
-    def _save(self, trainer: Trainer, *, background: bool) -> None:
-        refuse_different_weights(trainer.model, trainer.world)
-        self._saved_step = trainer.state.step
-        contents, shares = self.capture(trainer)
-        if shares:
-            save_together(self.store, trainer.world, contents, shares)
-        elif contents is None:
-            return
-        elif not background:
-            self.store.wait()
-            self.store.save(contents)
-        else:
-            if self.store.busy:
-                self.say(f"step {contents.step}: waiting until the checkpoint before it is written")
-            self.store.save_later(contents)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.training.guard import ENOUGH, LEAST_DEVIATION, MAX_OVERFLOWS, THRESHOLD, WINDOW, Guard, Window
+from groundup.loop.guard import ENOUGH, LEAST_DEVIATION, MAX_OVERFLOWS, THRESHOLD, WINDOW, Guard, Window
 
 GENERATOR = torch.Generator().manual_seed(7)
 CALM = (3 + 0.1 * torch.randn(400, generator=GENERATOR)).tolist()

@@ -13,9 +13,11 @@ from groundup.evaluation.benchmarks import measure_choices
 from groundup.evaluation.examples import ChoiceExample
 from groundup.evaluation.loss import LossResult
 from groundup.evaluation.scoring import Question
-from groundup.training.callbacks import Evaluate, Every, HellaSwag, LogMetrics, Sample, SaveCheckpoints
-from groundup.training.state import TrainState
-from groundup.training.trainer import StepMetrics
+from groundup.loop.callbacks import Evaluate, Every, HellaSwag, Sample
+from groundup.loop.log_metrics import LogMetrics
+from groundup.loop.save import SaveCheckpoints
+from groundup.loop.state import TrainState
+from groundup.loop.trainer import StepMetrics
 
 
 class Notes:
@@ -54,6 +56,9 @@ class FakeTrainer:
     @property
     def finished(self):
         return self.state.step >= self.max_steps or self.stopped
+
+    def whole_model(self):
+        return self.model
 
     def run(self, callback, *, stop_at=None, seconds=0.5):
         callback.on_fit_start(self)
@@ -183,7 +188,7 @@ def test_samples_between_but_not_at_the_end(notes, monkeypatch):
             asked.append((prompt, options))
             return [" and so on"]
 
-    monkeypatch.setattr("groundup.training.callbacks.TextGenerator", Generator)
+    monkeypatch.setattr("groundup.loop.callbacks.TextGenerator", Generator)
     sample = Sample(
         tokenizer="tokenizer", prompt="O", when=Every(3), max_new_tokens=7, seed=9, log=notes, display=notes
     )

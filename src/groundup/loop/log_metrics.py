@@ -1,0 +1,73 @@
+"""The numbers of the steps: each to the log, and a line of them to the person who watches."""
+
+from typing import Any
+
+from groundup.loop.callbacks import Every
+from groundup.loop.trainer import Callback, StepMetrics, Trainer
+from groundup.records.display import Display
+from groundup.records.metrics import Logger
+
+
+class LogMetrics(Callback):
+    """Write and show the numbers of a step, and the speed since the last such line.
+
+    Args:
+        when: Lines are due. One more is written where a session ends between two.
+        log: Where lines go.
+        display: What the person sees.
+        lr: Peak learning rate.
+        flops_per_token: For MFU.
+        peak_flops: FLOP/s the machine can do at best; None leaves MFU out.
+    """
+
+    def __init__(
+        self,
+        *,
+        when: Every,
+        log: Logger,
+        display: Display,
+        lr: float,
+        flops_per_token: float,
+        peak_flops: float | None,
+    ) -> None:
+        self.when, self.log, self.display, self.lr = when, log, display, lr
+        self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
+        self._seconds = 0.0
+        self._steps = 0
+        self._parts: dict[str, float] = {}
+
+    def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
+        """Add up times, and write a line when it is due; tell at once what must be known of a step."""
+        for note in metrics.notes:
+            self.log.write(step=trainer.state.step, event=note)
+            self.display.say(note)
+        self._seconds += metrics.seconds
+        self._steps += 1
+        for part, seconds in metrics.parts.items():
+            self._parts[part] = self._parts.get(part, 0.0) + seconds
+        if self.when(trainer) or trainer.finished:
+            self._write(trainer, metrics)
+
+    def _write(self, trainer: Trainer, metrics: StepMetrics) -> None:
+        state = trainer.state
+        speed = self._steps * trainer.tokens_per_step / self._seconds
+        mfu = speed * self.flops_per_token / self.peak_flops if self.peak_flops else None
+        left = (trainer.max_steps - state.step) * self._seconds / self._steps
+        parts = {f"perf/{part}_ms": round(1e3 * s / self._steps, 3) for part, s in self._parts.items()}
+        self._seconds, self._steps, self._parts = 0.0, 0, {}
+        loss = metrics.loss.item()
+        values: dict[str, Any] = {
+            "step": state.step,
+            "tokens": state.tokens_seen,
+            "seconds": round(state.seconds, 3),
+            "train/loss": loss,
+            "optim/lr": metrics.lr_scale * self.lr,
+            "optim/grad_norm": metrics.grad_norm.item(),
+            "perf/tokens_per_sec": round(speed, 1),
+        }
+        if mfu is not None:
+            values["perf/mfu"] = round(mfu, 4)
+        if state.skipped_steps:
+            values["optim/skipped_steps"] = state.skipped_steps
+        self.log.write(**values, **parts)
+        self.display.update(step=state.step, loss=loss, tokens_per_sec=speed, mfu=mfu, left=left)

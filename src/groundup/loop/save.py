@@ -1,0 +1,79 @@
+"""When a run is saved: at intervals, at every new best, and at its end."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from groundup.checkpoint.shares import save_with_shares
+from groundup.checkpoint.state import CheckpointStore, Contents
+from groundup.distributed.parallel import refuse_different_weights
+from groundup.loop.callbacks import Every
+from groundup.loop.trainer import Callback, StepMetrics, Trainer
+
+
+class SaveCheckpoints(Callback):
+    """Save when it is due, at every new best, and at the end of the run or of the session.
+
+    Args:
+        store: Where checkpoints go.
+        when: They are due.
+        capture: Returns what to save: `training.snapshot.capture`; every rank asks.
+        from_start: Save the weights that the run begins with, too: they may stay its best.
+        background: Write while training goes on; the last save of a session never does.
+        say: Where to tell that a step waits for the disk.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: CheckpointStore,
+        when: Every,
+        capture: Callable[[Trainer], tuple[Contents | None, dict[str, Tensor]]],
+        from_start: bool = False,
+        background: bool = False,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.store, self.when, self.capture, self.from_start = store, when, capture, from_start
+        self.background, self.say = background, say
+        self._saved_step = -1
+        self._reserved = not background
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """Remember where the run stands: resumed and stopped again at once, nothing needs saving."""
+        if self.from_start and trainer.state.step == 0:
+            self._save(trainer, background=False)
+        self._saved_step = trainer.state.step
+
+    def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
+        """Save when it is due; learn what became of a save in the background."""
+        self.store.check()
+        best = trainer.state.best_step == trainer.state.step
+        if best or self.when(trainer):
+            self._save(trainer, background=self.background and not trainer.finished)
+        elif not self._reserved:  # after the first step the optimizer has its state, and the size is known
+            contents, _ = self.capture(trainer)
+            if contents:
+                self.store.reserve(contents)
+            self._reserved = True
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """Save what the last save does not hold, and see all of it on the disk."""
+        self.store.wait()
+        if self._saved_step != trainer.state.step:
+            self._save(trainer, background=False)
+
+    def _save(self, trainer: Trainer, *, background: bool) -> None:
+        refuse_different_weights(trainer.model, trainer.world)
+        self._saved_step = trainer.state.step
+        contents, shares = self.capture(trainer)
+        if shares:
+            save_with_shares(self.store, contents, shares, trainer.world)
+        elif contents is None:
+            return
+        elif not background:
+            self.store.wait()
+            self.store.save(contents)
+        else:
+            if self.store.busy:
+                self.say(f"step {contents.step}: waiting until the checkpoint before it is written")
+            self.store.save_later(contents)
