@@ -34,9 +34,9 @@ from groundup.evaluation.benchmarks import measure_choices
 from groundup.evaluation.examples import read_choices
 from groundup.evaluation.loss import evaluate_loss
 from groundup.evaluation.scoring import score
+from groundup.export.export_model import export_model
 from groundup.generation.text import TextGenerator
 from groundup.inspection.plots import COLORS, curve_axes
-from groundup.interop.export import export_model
 from groundup.interop.import_model import import_model
 from groundup.interop.names import names
 from groundup.learn.exercises import exercises

@@ -114,7 +114,7 @@ def test_every_room_is_explained_and_has_its_api(room, pages):
     assert f"{room}.html" in pages["how/index.html"].links
 
 
-@pytest.mark.parametrize("name", ["index", "model", "data", "training", "generation", "checkpoint"])
+@pytest.mark.parametrize("name", ["index", "model", "data", "loop", "generation", "checkpoint"])
 def test_diagrams_are_drawn_into_the_page(name, pages):
     assert "diagram" in pages[f"how/{name}.html"].classes
 

@@ -11,7 +11,7 @@ import psutil
 
 from groundup.config.data import ShardConfig
 from groundup.config.errors import UserError
-from groundup.corpora.documents import Document
+from groundup.formats.document import Document
 from groundup.prepare.executors import run_here, run_processes
 from groundup.prepare.executors_ray import run_ray
 from groundup.prepare.prepare import prepare

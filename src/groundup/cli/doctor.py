@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from groundup.cli.parse import parse
+from groundup.terminal.parse import parse
 
 
 @dataclass(frozen=True, kw_only=True)

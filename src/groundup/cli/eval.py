@@ -8,11 +8,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from groundup.cli.parse import parse
-from groundup.cli.say import say
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError
 from groundup.files.layout import RUN
+from groundup.terminal.parse import parse
+from groundup.terminal.say import say, warn
 
 NAMES = ("val", "hellaswag", "lambada", "wikitext")
 
@@ -65,7 +65,6 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Options, argv, prog="groundup eval")
 
     from groundup.checkpoint.model_folder import load_model
-    from groundup.cli.progress import tell
     from groundup.evaluation.scoring import BATCH_TOKENS
     from groundup.evaluation.tasks import run_task
     from groundup.records.report import write_report
@@ -79,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
         device=device,
         rows=options.batch_tokens or BATCH_TOKENS[device.type],
         weights=options.weights,
-        say=tell,
+        say=warn,
     )
     read_results(options.path)  # a damaged file is better known before the work than after
     if device.type == "cpu":

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import tyro
 
-from groundup.cli.parse import parse
-from groundup.cli.say import say
 from groundup.config.errors import UsageError
+from groundup.terminal.parse import parse
+from groundup.terminal.say import say
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Options, argv, prog="groundup export")
 
     from groundup.checkpoint.model_folder import find_model
-    from groundup.interop.export import export_model
+    from groundup.export.export_model import export_model
     from groundup.records.results import results_of, summary
 
     scores = {task: summary(result) for task, result in results_of(find_model(options.path)).items()}

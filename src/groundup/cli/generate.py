@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from groundup.cli.parse import parse
-from groundup.cli.say import warn
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
 from groundup.config.printable import printable
+from groundup.terminal.parse import parse
+from groundup.terminal.say import warn
 
 SEPARATOR = "\n---------------\n"
 
@@ -68,7 +68,6 @@ def main(argv: Sequence[str]) -> int:
     prompt, stop = _unescape(options.prompt), [_unescape(text) for text in options.stop]
 
     from groundup.checkpoint.model_folder import load_model
-    from groundup.cli.progress import tell
     from groundup.generation.text import TextGenerator
     from groundup.runtime.device import pick_device
 
@@ -77,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
         device=pick_device(options.device),
         rows=options.num_samples,
         weights=options.weights,
-        say=tell,
+        say=warn,
     )
     generator = TextGenerator(loaded.model, loaded.tokenizer)
 

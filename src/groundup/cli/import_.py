@@ -8,8 +8,8 @@ from typing import Annotated
 
 import tyro
 
-from groundup.cli.parse import parse
-from groundup.cli.say import say
+from groundup.terminal.parse import parse
+from groundup.terminal.say import say
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from groundup import __version__
-from groundup.cli.say import warn
 from groundup.config.errors import UsageError, UserError
-from groundup.records.output import discard
+from groundup.terminal.output import discard
+from groundup.terminal.say import warn
 
 COMMANDS = {
     "train": "train a model: groundup train shakespeare",

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from groundup.cli.parse import parse
-from groundup.cli.say import say, warn
 from groundup.config.data import ReadConfig, ShardConfig
 from groundup.config.errors import UsageError
+from groundup.terminal.parse import parse
+from groundup.terminal.say import say, warn
 
 if TYPE_CHECKING:
     from groundup.data.index import DatasetIndex
@@ -73,9 +73,9 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Options, argv, prog="groundup prepare")
     from rich.console import Console
 
-    from groundup.cli.progress import PrepareProgress
     from groundup.prepare.corpus import find_source, make_tokenizer
     from groundup.prepare.prepare import prepare
+    from groundup.prepare.progress import PrepareProgress
     from groundup.prepare.surprises import surprises
 
     source = find_source(

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from groundup.cli.actions import pick_action
-from groundup.cli.parse import parse
-from groundup.cli.say import say, warn
 from groundup.config.errors import UsageError
 from groundup.config.printable import printable
-from groundup.records.display import clock, quantity
 from groundup.records.history import MISSING, Axis, RunHistory, differences, find_runs, is_finite, median_mfu, read_run
+from groundup.terminal.actions import pick_action
+from groundup.terminal.display import clock, quantity
+from groundup.terminal.parse import parse
+from groundup.terminal.say import say, warn
 
 if TYPE_CHECKING:
     from rich.table import Table

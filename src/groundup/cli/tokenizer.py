@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from groundup.cli.actions import pick_action
-from groundup.cli.parse import parse
-from groundup.cli.say import say
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.files.layout import TOKENIZER
+from groundup.terminal.actions import pick_action
+from groundup.terminal.parse import parse
+from groundup.terminal.say import say
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -121,8 +121,8 @@ def _texts(options: TrainOptions) -> Iterator[str]:
         UserError: A file cannot be read, is not UTF-8 or is empty.
     """
     from groundup.config.data import DataConfig
-    from groundup.corpora.documents import Source, read_all
     from groundup.corpora.local_files import LocalFiles
+    from groundup.corpora.source import Source, read_all
     from groundup.prepare.corpus import make_source
 
     sources: list[Source] = [LocalFiles(str(file), options.reading) for file in options.files]

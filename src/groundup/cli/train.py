@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO, cast
 
-from groundup.cli.parse import parse
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import differing_keys, from_dict, load_json
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
 from groundup.files.layout import CONFIG, TOKENIZER, WEIGHTS
+from groundup.terminal.parse import parse
 
 RESUMABLE = (
     "max_steps",
@@ -60,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
 
         print_plan(request.config, Console(soft_wrap=True, markup=False, emoji=False))
         return 0
-    from groundup.records.output import PatientStream
+    from groundup.terminal.output import PatientStream
     from groundup.training.run import train
 
     console = Console(file=cast("TextIO", PatientStream(sys.stdout)), soft_wrap=True, markup=False, emoji=False)

@@ -1,1 +1,1 @@
-"""Where text comes from: sources of documents, and the formats of their files."""
+"""Where text comes from: sources of documents."""

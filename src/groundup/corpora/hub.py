@@ -20,11 +20,11 @@ import regex
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import dump_json, from_dict, load_json, to_dict
-from groundup.corpora.documents import Document
-from groundup.corpora.formats import format_of, has_format, read_pieces
 from groundup.corpora.patterns import glob_regex
-from groundup.corpora.pieces import Piece, gather
 from groundup.files.atomic import sha256_file, write_file
+from groundup.formats.by_suffix import format_of, has_format, read_pieces
+from groundup.formats.document import Document
+from groundup.formats.pieces import Piece, gather
 
 FINEWEB_EDU = ("HuggingFaceFW/fineweb-edu", "sample-10BT")
 READ_AHEAD = 8 << 20

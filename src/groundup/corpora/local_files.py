@@ -9,10 +9,10 @@ from typing import Any
 
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
-from groundup.corpora.documents import Document
-from groundup.corpora.formats import FORMATS, SAID, Format, format_of, has_format, read_pieces
 from groundup.corpora.patterns import find_files, match_files, once
-from groundup.corpora.pieces import Piece, Span, gather
+from groundup.formats.by_suffix import FORMATS, SAID, Format, format_of, has_format, read_pieces
+from groundup.formats.document import Document
+from groundup.formats.pieces import Piece, Span, gather
 
 SAMPLES = 16
 """Places of a large file that its fingerprint looks at: hashing all of a terabyte takes longer than an hour."""

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from groundup.config.errors import UserError
-from groundup.corpora.decode import read_text
-from groundup.corpora.documents import Document
+from groundup.formats.decode import read_text
+from groundup.formats.document import Document
 
 FORMAT = 3
 """Version of the rules below: prepared data of another version is made again."""

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from groundup.config.errors import UserError
-from groundup.corpora.documents import Document
 from groundup.files.atomic import sha256_file
 from groundup.files.download import download
+from groundup.formats.document import Document
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SIZE = 1_115_394

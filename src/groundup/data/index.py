@@ -8,9 +8,9 @@ from typing import Any
 
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, from_dict, load_json, to_dict
-from groundup.corpora.documents import SplitName
 from groundup.files.atomic import write_file
 from groundup.files.layout import INDEX
+from groundup.formats.document import SplitName
 
 VERSION = 1
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

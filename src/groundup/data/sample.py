@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from groundup.corpora.documents import SplitName
 from groundup.data.dataset import TokenDataset
 from groundup.data.shards import ShardReader
+from groundup.formats.document import SplitName
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from groundup.config.errors import UsageError, UserError
-from groundup.corpora.documents import Source, read_all
+from groundup.corpora.source import Source, read_all
 from groundup.evaluation.scoring import Question, score
 from groundup.generation.text import TextGenerator
 from groundup.model.types import LanguageModel

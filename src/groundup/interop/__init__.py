@@ -1,1 +1,1 @@
-"""Models of other programs in, ours out: one table of names serves both directions."""
+"""Models of other programs into our model folder, and the table of names that serves both directions."""

@@ -15,8 +15,8 @@ from groundup.evaluation.examples import ChoiceExample
 from groundup.evaluation.loss import LossResult
 from groundup.generation.text import TextGenerator
 from groundup.loop.trainer import Callback, StepMetrics, Trainer
-from groundup.records.display import Display
 from groundup.records.metrics import Logger
+from groundup.terminal.display import Display
 from groundup.tokenizer.base import Tokenizer
 
 

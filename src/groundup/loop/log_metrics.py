@@ -4,8 +4,8 @@ from typing import Any
 
 from groundup.loop.callbacks import Every
 from groundup.loop.trainer import Callback, StepMetrics, Trainer
-from groundup.records.display import Display
 from groundup.records.metrics import Logger
+from groundup.terminal.display import Display
 
 
 class LogMetrics(Callback):

@@ -11,10 +11,10 @@ from typing import Any
 
 from groundup.config.data import DataConfig, ReadConfig, ShardConfig
 from groundup.config.errors import UsageError
-from groundup.corpora.documents import Source, read_all
 from groundup.corpora.hub import FINEWEB_EDU, HubDataset
 from groundup.corpora.local_files import LocalFiles
 from groundup.corpora.shakespeare import Shakespeare
+from groundup.corpora.source import Source, read_all
 from groundup.corpora.tiny_shakespeare import TinyShakespeare
 from groundup.data.dataset import TokenDataset
 from groundup.files.layout import INDEX

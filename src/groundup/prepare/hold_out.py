@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from groundup.config.data import ShardConfig
-from groundup.corpora.documents import Document, Source, read_all, usable
+from groundup.corpora.source import Source, read_all
+from groundup.formats.document import Document, usable
 
 MANY = 1_000
 """Documents from which a share of hashes is a share of the text, near enough; up to here, sizes are looked at."""

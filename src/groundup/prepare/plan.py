@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from groundup.config.data import ShardConfig
 from groundup.config.errors import UserError
-from groundup.corpora.documents import SplitName
+from groundup.formats.document import SplitName
 from groundup.prepare.work import PartResult, ShardPlan
 from groundup.tokenizer.base import Tokenizer
 

@@ -24,11 +24,12 @@ from filelock import FileLock, Timeout
 from groundup.config.data import ShardConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import dump_json, load_json, to_dict
-from groundup.corpora.documents import Source, all_unreadable
+from groundup.corpora.source import Source
 from groundup.data.index import DatasetIndex, ShardInfo, load_index
 from groundup.data.shards import read_header
 from groundup.files.atomic import write_file
 from groundup.files.layout import INDEX, TOKENIZER
+from groundup.formats.document import all_unreadable
 from groundup.prepare.executors import Executor, run_here
 from groundup.prepare.hold_out import HoldOut, hold_out
 from groundup.prepare.plan import bytes_per_id, plan_shards

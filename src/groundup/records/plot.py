@@ -9,8 +9,8 @@ import numpy as np
 
 from groundup.config.errors import UserError
 from groundup.files.atomic import write_file
-from groundup.records.display import clock, quantity
 from groundup.records.history import Axis, RunHistory, series
+from groundup.terminal.display import clock, quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

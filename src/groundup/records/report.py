@@ -13,11 +13,11 @@ from typing import Any
 from groundup.config.io import dump_json, read_json
 from groundup.files.atomic import write_file
 from groundup.files.layout import LOSS_PICTURE, METRICS, REPORT, RUN
-from groundup.records.display import clock, quantity
 from groundup.records.history import best_row, is_finite, median_mfu, where_time_went
 from groundup.records.metrics import read_metrics
 from groundup.records.plot import plot_loss
 from groundup.records.results import read_results, summary
+from groundup.terminal.display import clock, quantity
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; color: #1f2328 }

@@ -14,9 +14,9 @@ from groundup.loop.profile import Profile
 from groundup.loop.save import SaveCheckpoints
 from groundup.loop.trainer import Callback
 from groundup.planner.flops import flops_per_token
-from groundup.records.display import Display
 from groundup.records.metrics import Logger
 from groundup.runtime.measure import peak_flops
+from groundup.terminal.display import Display
 from groundup.training.build import Run
 from groundup.training.snapshot import capture
 

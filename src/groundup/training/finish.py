@@ -16,10 +16,10 @@ from groundup.config.train import TrainConfig
 from groundup.files.layout import METRICS
 from groundup.generation.text import TextGenerator
 from groundup.model.build import build_model
-from groundup.records.display import clock, say
 from groundup.records.history import is_finite, lowest_loss
 from groundup.records.metrics import Logger, read_metrics
 from groundup.records.report import time_line, write_report
+from groundup.terminal.display import clock, say
 from groundup.training.build import Run
 
 

@@ -26,11 +26,11 @@ from groundup.files.lock import RunLock
 from groundup.model.bigram import fit_bigram
 from groundup.model.loss import LossModule
 from groundup.planner.params import count_parameters
-from groundup.records.display import Display, quantity, say
 from groundup.records.metrics import STOPPED, Logger, MetricsLog, NoLog
 from groundup.records.report import RunFacts
 from groundup.runtime.device import pick_device
 from groundup.runtime.facts import machine_facts
+from groundup.terminal.display import Display, quantity, say
 from groundup.training.between_steps import callbacks_of
 from groundup.training.build import Run, build_run
 from groundup.training.finish import finish

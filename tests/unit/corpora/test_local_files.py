@@ -5,8 +5,9 @@ import pytest
 
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
-from groundup.corpora import local_files, pieces
+from groundup.corpora import local_files
 from groundup.corpora.local_files import LocalFiles
+from groundup.formats import pieces
 
 
 def texts_of(source):

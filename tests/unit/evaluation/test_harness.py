@@ -13,7 +13,7 @@ from groundup.config.errors import UserError
 from groundup.config.generate import SamplingConfig
 from groundup.evaluation import harness
 from groundup.evaluation.harness import Answers
-from groundup.interop.export import export_model
+from groundup.export.export_model import export_model
 from groundup.tokenizer.gpt2 import load_gpt2
 
 GREEDY = SamplingConfig(temperature=0.0)

@@ -12,7 +12,7 @@ import torch
 
 from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.config.errors import UsageError, UserError
-from groundup.interop.export import export_model
+from groundup.export.export_model import export_model
 from groundup.interop.import_model import import_model
 from groundup.tokenizer.bpe import GPT2_PATTERN, ByteBPE
 from groundup.tokenizer.gpt2 import load_gpt2

@@ -9,7 +9,7 @@ import torch
 
 from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.config.errors import UserError
-from groundup.interop.export import export_model
+from groundup.export.export_model import export_model
 from groundup.interop.import_model import import_model
 from groundup.interop.read_tokenizer import read_tokenizer
 from groundup.tokenizer.bpe import ByteBPE

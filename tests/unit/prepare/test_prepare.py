@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from groundup.config.data import ShardConfig
 from groundup.config.errors import UsageError, UserError
-from groundup.corpora.documents import Document
 from groundup.data.dataset import TokenDataset
 from groundup.files import atomic as files
+from groundup.formats.document import Document
 from groundup.prepare import prepare as prepare_module
 from groundup.prepare.prepare import prepare
 from groundup.tokenizer.char import CharTokenizer

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
-from groundup.corpora import plain_text
-from groundup.corpora.documents import Document
+from groundup.formats import plain_text
+from groundup.formats.document import Document
 
 PLAIN = ReadConfig()
 PIECES = st.sampled_from(["a", "word ", "\n", "ä", "漢", "🧬", "\n\n", "long line " * 5])

@@ -8,11 +8,11 @@ from typing import BinaryIO, cast
 
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
-from groundup.corpora import jsonl, parquet, plain_text, table
-from groundup.corpora.decode import line_ends
-from groundup.corpora.documents import Document, UnreadableError, count
-from groundup.corpora.pieces import Piece, Span
 from groundup.files.streams import Unpack, gunzipped, plain, unzstd
+from groundup.formats import jsonl, parquet, plain_text, table
+from groundup.formats.decode import line_ends
+from groundup.formats.document import Document, UnreadableError, count
+from groundup.formats.pieces import Piece, Span
 
 COMPRESSION = 4
 """About how much larger text is than its compressed form."""

@@ -15,9 +15,9 @@ from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
 from groundup.config.model import ModernConfig
+from groundup.export.export_model import FORMATS, export_model
+from groundup.export.hf_tokenizer import tokenizer_files
 from groundup.generation.text import TextGenerator
-from groundup.interop.export import FORMATS, export_model
-from groundup.interop.hf_tokenizer import tokenizer_files
 from groundup.interop.import_model import import_model
 from groundup.model.bigram import fit_bigram
 from groundup.tokenizer.bpe import ByteBPE
@@ -250,7 +250,7 @@ def test_onnx_of_the_published_proportions(tmp_path, make_model, letters, shape)
 
 def test_large_onnx_weights_lie_beside_the_graph(folder, tmp_path, monkeypatch):
     runtime = pytest.importorskip("onnxruntime")
-    monkeypatch.setattr("groundup.interop.onnx_graph.ONE_FILE_BYTES", 1000)
+    monkeypatch.setattr("groundup.export.onnx_graph.ONE_FILE_BYTES", 1000)
     export_model(folder, tmp_path / "out", "onnx")
     assert (tmp_path / "out" / "model.onnx.data").stat().st_size > 10_000
     idx = torch.randint(27, (1, 9))
@@ -338,7 +338,7 @@ def test_the_cards_program_runs(tmp_path, make_model, kind, alphabet):
 LLAMA = """
 import json, os, sys
 from pathlib import Path
-from groundup.interop.llama_cpp import ask, start_server
+from groundup.export.llama_cpp import ask, start_server
 server = start_server(Path(sys.argv[1]))
 for prompt in json.loads(sys.argv[2]):
     answer = ask(server, "/completion", prompt=prompt, n_predict=40, top_k=1, temperature=0)

@@ -1,4 +1,4 @@
-"""llama.cpp asked for the ids of a text: `python -m groundup.interop.llama_cpp FILE`, the text on stdin.
+"""llama.cpp asked for the ids of a text: `python -m groundup.export.llama_cpp FILE`, the text on stdin.
 
 In a process of its own, for llama.cpp ends the process that gives it a file it cannot take.
 """

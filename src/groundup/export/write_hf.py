@@ -7,10 +7,10 @@ from safetensors.torch import save_file
 from groundup.checkpoint.model_folder import LoadedModel
 from groundup.config.io import dump_json
 from groundup.config.model import TransformerConfig
+from groundup.export.hf_tokenizer import tokenizer_files
 from groundup.files.atomic import write_synced
 from groundup.files.layout import CONFIG
 from groundup.interop.hf_config import as_gpt2, hf_config
-from groundup.interop.hf_tokenizer import tokenizer_files
 from groundup.interop.names import to_hf, with_biases
 
 METADATA = {"format": "pt"}

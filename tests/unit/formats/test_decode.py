@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from groundup.cli.main import main
 from groundup.config.data import DataConfig
 from groundup.config.errors import UserError
-from groundup.corpora.decode import decode_text, text_chunks
+from groundup.formats.decode import decode_text, text_chunks
 from groundup.prepare.corpus import open_corpus
 from groundup.tokenizer.base import END_OF_TEXT
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
-from groundup.corpora.decode import text_chunks
-from groundup.corpora.documents import Document, count
+from groundup.formats.decode import text_chunks
+from groundup.formats.document import Document, count
 
 FIELD = 32 << 20
 """Longest field that is read."""

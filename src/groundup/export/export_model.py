@@ -13,15 +13,15 @@ from groundup.checkpoint.model_folder import LoadedModel, load_model, write_mode
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
 from groundup.config.model import BigramConfig, GPTConfig, ModernConfig
+from groundup.export.card import model_card
+from groundup.export.hf_tokenizer import tokenizer_files
+from groundup.export.onnx_graph import write_onnx
+from groundup.export.write_gguf import write_gguf
+from groundup.export.write_hf import write_hf
 from groundup.files.atomic import Facts, new_folder, write_synced
 from groundup.files.layout import CONFIG, TOKENIZER, folders_around
 from groundup.files.new import refuse_existing
-from groundup.interop.card import model_card
 from groundup.interop.hf_config import as_gpt2
-from groundup.interop.hf_tokenizer import tokenizer_files
-from groundup.interop.onnx_graph import write_onnx
-from groundup.interop.write_gguf import write_gguf
-from groundup.interop.write_hf import write_hf
 from groundup.model.build import build_model
 from groundup.model.weights import stored_tensors, use_weights
 from groundup.runtime.stored import PlainKernels, Weights

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
-from groundup.corpora import parquet, pieces
 from groundup.corpora.local_files import LocalFiles
+from groundup.formats import parquet, pieces
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

@@ -3,7 +3,7 @@ import os
 
 import pytest
 
-from groundup.records.output import PatientStream
+from groundup.terminal.output import PatientStream
 
 
 def pipe_without_reader():

@@ -4,8 +4,8 @@ import types
 import pytest
 from rich.console import Console
 
-from groundup.records import display as module
-from groundup.records.display import Display, clock, quantity, say
+from groundup.terminal import display as module
+from groundup.terminal.display import Display, clock, quantity, say
 
 
 @pytest.mark.parametrize(

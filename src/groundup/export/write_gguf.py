@@ -7,8 +7,8 @@ from groundup import __version__
 from groundup.checkpoint.model_folder import LoadedModel
 from groundup.config.errors import UserError
 from groundup.config.model import TransformerConfig
+from groundup.export.llama_cpp import llama_ids
 from groundup.interop.hf_config import NORM_EPS, as_gpt2
-from groundup.interop.llama_cpp import llama_ids
 from groundup.interop.names import to_gguf, with_biases
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN

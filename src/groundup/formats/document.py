@@ -1,19 +1,12 @@
-"""Where text comes from, as every corpus shows itself to the rest of the program."""
+"""One text that belongs together, what is left out of those that are read, and files that cannot be read."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Literal
 
 from groundup.config.errors import UserError
 
 SplitName = Literal["train", "val"]
-Part = Any
-"""A unit of work of a source: a file, a row group, a range of bytes; a path, or a tuple of paths and numbers.
-
-It travels between processes, so it is small; it means the same in every process; and since a part is what is redone
-after a crash and what one worker does at a time, it stands for 1 to 64 MB of text: large files are cut into several
-parts, and many small files are gathered into one.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,32 +44,6 @@ class UnreadableError(UserError):
         return UnreadableError, (self.faults, self.skip)
 
 
-class Source(Protocol):
-    """A corpus. Its parts, read in order, are its documents, in order; workers share the parts."""
-
-    @property
-    def name(self) -> str:
-        """What messages and folders call it."""
-
-    def describe(self) -> dict[str, Any]:
-        """JSON values of everything that decides the documents: the preparation is repeated when they change."""
-
-    def parts(self) -> Sequence[Part]:
-        """The units of work, in a fixed order.
-
-        Raises:
-            UserError: The corpus is not there.
-        """
-
-    def read(self, part: Part, skipped: dict[str, int]) -> Iterator[Document]:
-        """The documents of one part; records that cannot be used are counted in `skipped` by reason.
-
-        Raises:
-            UserError: The part cannot be read; the message names file and place. Files of it that can be read come
-                first, so that one fault does not hide another.
-        """
-
-
 def usable(documents: Iterable[Document], skipped: dict[str, int]) -> Iterator[Document]:
     """The documents that can become ids: not empty, and Unicode text."""
     for document in documents:
@@ -86,23 +53,6 @@ def usable(documents: Iterable[Document], skipped: dict[str, int]) -> Iterator[D
             count(skipped, "lone surrogate: not Unicode text")
         else:
             yield document
-
-
-def read_all(source: Source, parts: Sequence[Part], skipped: dict[str, int]) -> Iterator[tuple[int, Document]]:
-    """All usable documents, each with the number of its part.
-
-    Raises:
-        UnreadableError: After the last document: what could not be read.
-    """
-    failed: list[UserError] = []
-    for number, part in enumerate(parts):
-        try:
-            for document in usable(source.read(part, skipped), skipped):
-                yield number, document
-        except UserError as error:
-            failed.append(error)
-    if failed:
-        raise all_unreadable(failed)
 
 
 def all_unreadable(errors: Sequence[UserError]) -> UserError:

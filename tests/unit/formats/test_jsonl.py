@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
-from groundup.corpora import jsonl, pieces
-from groundup.corpora.documents import Document
-from groundup.corpora.formats import format_of
 from groundup.corpora.local_files import LocalFiles
+from groundup.formats import jsonl, pieces
+from groundup.formats.by_suffix import format_of
+from groundup.formats.document import Document
 
 zstandard = pytest.importorskip("zstandard")
 

@@ -5,8 +5,8 @@ from typing import Any, BinaryIO
 
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
-from groundup.corpora.documents import Document, count
-from groundup.corpora.pieces import Span, merge_spans
+from groundup.formats.document import Document, count
+from groundup.formats.pieces import Span, merge_spans
 
 BATCH_BYTES = 8 << 20
 """About how much text is unpacked at a time."""

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from groundup.cli import parse as parse_module
 from groundup.cli.generate import Options as GenerateOptions
-from groundup.cli.parse import nearest, one_line, parse
 from groundup.config.errors import UsageError
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
+from groundup.terminal import parse as parse_module
+from groundup.terminal.parse import nearest, one_line, parse
 
 
 @dataclasses.dataclass(frozen=True)

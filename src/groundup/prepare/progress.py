@@ -1,6 +1,5 @@
 """What a person sees while data is prepared: a bar in a terminal, plain lines in a log file."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
@@ -8,18 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from groundup.records.display import PLAIN_EVERY, Bar, clock, quantity
+from groundup.terminal.display import PLAIN_EVERY, Bar, clock, quantity
 
 if TYPE_CHECKING:
     from groundup.prepare.executors import Call, Executor
     from groundup.prepare.prepare import Progress as Report
 
 DOING = {"tokenize": "tokenizing", "assemble": "writing shards"}
-
-
-def tell(line: str) -> None:
-    """Say what a person should know, beside the output."""
-    print(f"groundup: {line}", file=sys.stderr, flush=True)
 
 
 class PrepareProgress:

@@ -5,7 +5,7 @@ from typing import Any
 
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
-from groundup.corpora.documents import Document, count
+from groundup.formats.document import Document, count
 
 
 class Records:

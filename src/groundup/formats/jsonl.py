@@ -11,10 +11,10 @@ from typing import Any, BinaryIO
 
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
-from groundup.corpora.decode import text_chunks
-from groundup.corpora.documents import Document, count
-from groundup.corpora.pieces import Span, byte_spans
-from groundup.corpora.records import Records
+from groundup.formats.decode import text_chunks
+from groundup.formats.document import Document, count
+from groundup.formats.pieces import Span, byte_spans
+from groundup.formats.records import Records
 
 CHUNK = 1 << 20
 MAX_LINE = 32 << 20

@@ -1,0 +1,1 @@
+"""Our models in the formats of other programs: Hugging Face, llama.cpp, ONNX, CTranslate2."""
