@@ -102,8 +102,7 @@ class ModernConfig(TransformerConfig):
     activation: Literal["gelu_tanh", "gelu", "relu", "relu2"] = "gelu_tanh"
     """Of the MLP: GELU in GPT-2's tanh form or exact, ReLU, or ReLU squared (So et al. 2021)."""
     n_kv_head: int = 0
-    """Heads with keys and values of their own, each shared by n_head / n_kv_head queries (Ainslie et al. 2023); 0 is
-    n_head."""
+    """Key and value heads, each shared by n_head / n_kv_head queries (Ainslie et al. 2023); 0 is n_head."""
     qk_norm: bool = False
     """RMSNorm without gain on queries and keys (Henry et al. 2020)."""
     value_residual: bool = False
@@ -115,8 +114,7 @@ class ModernConfig(TransformerConfig):
     logit_softcap: float = 0.0
     """Logits are cap * tanh(logits / cap) (Gemma 2, 2024); 0 leaves them as they are."""
     proj_init: Literal["scaled", "zero"] = "scaled"
-    """Projections onto the residual stream begin as GPT-2's, narrower with depth, or at zero, and so does a head of its
-    own."""
+    """Projections onto the residual stream (and an untied head) begin as GPT-2's, narrower with depth, or at zero."""
 
     def __post_init__(self) -> None:
         """Check what would otherwise fail deep inside the model."""
