@@ -21,6 +21,12 @@ FLAGS = [
     "--runtime.matmul=default", "--eval.every=10", "--eval.sample-every=10", "--eval.sample-tokens=10",
     "--checkpoint.every=10", "--log-every=5",
 ]  # fmt: skip
+SMALL_DATA = [
+    "--optim.name=muon", "--optim.average=0.9", "--optim.schedule=linear", "--optim.muon-cooldown=0.8",
+    "--optim.muon-momentum-warmup=15", "--optim.cautious-decay", "--optim.beta2-half-life=5000", "--replace-tokens=0.1",
+    "--model.stream-scales", "--model.value-residual", "--model.norm=rms", "--model.no-tied-head",
+]  # fmt: skip
+PLAIN = [["--optim.name=adamw"], ["--optim.name=muon"]]
 
 
 @pytest.fixture
@@ -62,13 +68,13 @@ def rows(name: str):
     "a new process goes on from a checkpoint that was written in the background, with AdamW or Muon, with dropout",
     "weights, moments, generators and losses bitwise those of the unbroken run",
 )
-@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_resume_is_bitwise(place, optimizer):
+@pytest.mark.parametrize("more", [*PLAIN, SMALL_DATA], ids=["adamw", "muon", "small data"])
+def test_resume_is_bitwise(place, more):
     """20 steps in one go, against 10, a new process, and 10: weights, moments, generators and losses are the same.
 
     The second run writes its checkpoints in the background, while training changes what they hold.
     """
-    options = [f"--optim.name={optimizer}", "--optim.warmup-steps=3"]
+    options = [*more, "--optim.warmup-steps=3"]
     assert start("whole", *options, "--max-steps=20") == 0
     assert start("split", *options, "--max-steps=20", "--checkpoint.background=on") == 0
     # Take the second run back to step 10 by removing what came after.
@@ -84,9 +90,18 @@ def test_resume_is_bitwise(place, optimizer):
     losses = [[r["train/loss"] for r in rows(name) if "train/loss" in r] for name in ("whole", "split")]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 5
-    vals = [[r["val/loss"] for r in rows(name) if "val/loss" in r] for name in ("whole", "split")]
+    vals = [
+        [(r["val/loss"], r.get("val/loss_raw")) for r in rows(name) if "val/loss" in r] for name in ("whole", "split")
+    ]
     assert vals[0] == vals[1]
     assert len(vals[0]) == 3
+    if more is SMALL_DATA:
+        shown, raw = vals[0][-1]
+        assert shown != raw
+        assert main(["eval", "runs/whole", "--tasks", "val"]) == 0  # what is kept is the average
+        assert json.loads(Path("runs/whole/eval.json").read_text())["tasks"]["val"]["loss"] == pytest.approx(
+            shown, rel=1e-6
+        )
 
 
 def test_a_run_leaves_all_that_is_promised(place, capsys):

@@ -39,13 +39,38 @@ class OptimConfig:
     """Decay of the average of squared gradients."""
     grad_clip: float = 1.0
     """Largest norm of the whole gradient; 0 turns clipping off."""
+    beta2_half_life: int = 0
+    """Tokens after which a squared gradient counts half, whatever the batch; 0 takes beta2 as it is."""
+    schedule: Literal["cosine", "linear"] = "cosine"
+    """After warmup: half a cosine, or constant and then linearly down."""
+    cooldown: float = 0.6
+    """Share of the steps, the last ones, in which the linear schedule goes down."""
+    average: float = 0.0
+    """Decay per step of a moving average of the weights, which is then what is evaluated and kept; 0 is none."""
     muon_lr_ratio: float = 20 / 3
     """Learning rate of muon's matrices as a multiple of lr; adamw does not read it."""
+    muon_cooldown: float = 0.0
+    """As cooldown, for muon's matrices alone; 0 is the same."""
+    muon_decay_ratio: float = 1.0
+    """Weight decay of muon's matrices as a multiple of weight_decay."""
+    muon_momentum: float = 0.95
+    """Decay of muon's average of gradients."""
+    muon_momentum_warmup: int = 0
+    """Steps in which muon's momentum grows from 0.85 to muon_momentum."""
+    cautious_decay: bool = False
+    """Muon shrinks only what its update shrinks, too, and less as the learning rate falls."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ("lr", "muon_lr_ratio", "weight_decay", "grad_clip"):
+        for name in ("lr", "muon_lr_ratio", "weight_decay", "grad_clip", "muon_decay_ratio"):
             _require(math.isfinite(getattr(self, name)), f"optim.{name} must be a number, got {getattr(self, name)}")
+        _require(0 < self.cooldown <= 1, f"optim.cooldown must be above 0 and at most 1, got {self.cooldown}")
+        _require(0 <= self.muon_cooldown <= 1, f"optim.muon_cooldown must be in [0, 1], got {self.muon_cooldown}")
+        _require(self.muon_decay_ratio >= 0, f"optim.muon_decay_ratio must be 0 or more, got {self.muon_decay_ratio}")
+        for name in ("muon_momentum", "average"):
+            _require(0 <= getattr(self, name) < 1, f"optim.{name} must be in [0, 1), got {getattr(self, name)}")
+        for name in ("muon_momentum_warmup", "beta2_half_life"):
+            _require(getattr(self, name) >= 0, f"optim.{name} must be 0 or more, got {getattr(self, name)}")
         _require(self.lr > 0, f"optim.lr must be above 0, got {self.lr}")
         _require(self.muon_lr_ratio > 0, f"optim.muon_lr_ratio must be above 0, got {self.muon_lr_ratio}")
         _require(
@@ -57,6 +82,10 @@ class OptimConfig:
         _require(0 <= self.beta1 < 1, f"optim.beta1 must be in [0, 1), got {self.beta1}")
         _require(0 <= self.beta2 < 1, f"optim.beta2 must be in [0, 1), got {self.beta2}")
         _require(self.grad_clip >= 0, f"optim.grad_clip must be 0 (off) or more, got {self.grad_clip}")
+
+    def beta2_of(self, tokens_per_step: int) -> float:
+        """Decay per step of the average of squared gradients."""
+        return 0.5 ** (tokens_per_step / self.beta2_half_life) if self.beta2_half_life else self.beta2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -214,6 +243,8 @@ class TrainConfig:
     """Optimizer steps."""
     tokens_per_step: int = 12 * 64
     """Tokens in one optimizer step, over all devices; accumulation is derived from it."""
+    replace_tokens: float = 0.0
+    """Share of the input tokens that are replaced by random ones, against learning a small text by heart."""
     log_every: int = 10
     """Steps between lines of metrics."""
     profile: bool = False
@@ -237,6 +268,11 @@ class TrainConfig:
         _require(1 <= self.max_steps <= _MOST, f"max_steps must be 1 to 2**53, got {self.max_steps}")
         _require(self.tokens_per_step <= _MOST, f"tokens_per_step must be at most 2**53, got {self.tokens_per_step}")
         _require(self.log_every >= 1, f"log_every must be at least 1, got {self.log_every}")
+        _require(0 <= self.replace_tokens < 1, f"replace_tokens must be in [0, 1), got {self.replace_tokens}")
+        _require(
+            not (self.lora.rank and self.optim.average),
+            f"optim.average {self.optim.average} does not go with lora.rank {self.lora.rank}; leave one of them 0",
+        )
         _require(0 <= self.seed < 2**63, f"seed must be in [0, 2**63), got {self.seed}")
         _require(
             not self.lora.rank or self.init_from is not None,

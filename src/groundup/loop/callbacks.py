@@ -68,7 +68,9 @@ class Evaluate(Callback):
     def _evaluate(self, trainer: Trainer) -> None:
         state = trainer.state
         start = time.perf_counter()
-        result = self.measure()
+        with trainer.shown():
+            result = self.measure()
+        raw = {} if trainer.average is None else {"val/loss_raw": self.measure().loss}
         if result.loss < state.best_loss and (state.step > 0 or self.from_start):
             state.best_loss, state.best_step = result.loss, state.step
         self.log.write(
@@ -79,6 +81,7 @@ class Evaluate(Callback):
                 "val/loss": result.loss,
                 "val/perplexity": result.perplexity,
                 "val/bpb": result.bits_per_byte,
+                **raw,
                 "perf/eval_seconds": round(time.perf_counter() - start, 3),
             },
         )
@@ -112,7 +115,7 @@ class HellaSwag(Callback):
         model = trainer.whole_model() if sharded else trainer.model
         if model is None:
             return
-        with trainer.precision.autocast():
+        with trainer.shown(), trainer.precision.autocast():
             result = measure_choices(model, self.examples, world=World() if sharded else trainer.world)
         step, seconds = trainer.state.step, time.perf_counter() - start
         self.log.write(
@@ -159,15 +162,16 @@ class Sample(Callback):
         """Draw one sample, log it and show it; rank 0 speaks for all."""
         if trainer.finished or not self.when(trainer):
             return
-        model = trainer.whole_model()
-        if model is None:
-            return
-        model.eval()
-        try:
-            generator = TextGenerator(model, self.tokenizer)
-            text = generator.generate(self.prompt, max_new_tokens=self.max_new_tokens, seed=self.seed)[0]
-        finally:
-            model.train()
+        with trainer.shown():
+            model = trainer.whole_model()
+            if model is None:
+                return
+            model.eval()
+            try:
+                generator = TextGenerator(model, self.tokenizer)
+                text = generator.generate(self.prompt, max_new_tokens=self.max_new_tokens, seed=self.seed)[0]
+            finally:
+                model.train()
         self.log.write(step=trainer.state.step, sample=self.prompt + text)
         self.display.quote(self.prompt + text)
 

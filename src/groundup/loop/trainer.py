@@ -6,8 +6,10 @@ own tokens, of which all have as many, and ranks are averaged (gradients by DDP 
 parallelism changes the result.
 """
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import NoReturn, Protocol
 
@@ -17,12 +19,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from groundup.config.errors import UserError
+from groundup.data.noise import with_random_tokens
 from groundup.distributed.parallel import is_sharded, sync_gradients, whole, whole_state
 from groundup.distributed.ranks import World
 from groundup.distributed.signals import StopRequest
 from groundup.loop.guard import Guard
 from groundup.loop.state import TrainState
 from groundup.model.build import Transformer, build_model
+from groundup.optim.average import WeightAverage
 from groundup.optim.build import set_lr
 from groundup.runtime.precision import Precision
 from groundup.runtime.timing import DATA, FORWARD_BACKWARD, OPTIMIZER, StepClock
@@ -95,6 +99,12 @@ class Trainer:
     state: TrainState
     stop: StopRequest
     callbacks: Sequence[Callback] = ()
+    set_muon: Callable[[list[Optimizer], int], None] = lambda optimizers, step: None
+    """Sets what of Muon does not follow `lr_scale` at a step."""
+    average: WeightAverage | None = None
+    """What is evaluated and kept in place of the weights, if there is one."""
+    replace_tokens: float = 0.0
+    """Share of the input tokens that are replaced by random ones."""
     world: World = field(default_factory=World)
     """The ranks that share each step; alone by default."""
     guard: Guard = field(default_factory=Guard)
@@ -133,6 +143,7 @@ class Trainer:
         self.clock.start()
         lr_scale = self.lr_scale(self.state.step)
         set_lr(self.optimizers, lr_scale)
+        self.set_muon(self.optimizers, self.state.step)
 
         own_loss = self.gradients(self)
         for optimizer in self.optimizers:
@@ -146,6 +157,8 @@ class Trainer:
             if act == "go":
                 self.scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
+        if self.average is not None and act == "go":
+            self.average.update(self.state.step)
         self.scaler.update()
         self.clock.lap(OPTIMIZER)
 
@@ -164,6 +177,8 @@ class Trainer:
         for micro_step in range(self.grad_accum_steps):
             idx, targets = self.batches.next_batch()
             idx, targets = idx.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
+            if self.replace_tokens:
+                idx = with_random_tokens(idx, self.replace_tokens, self.model.config.vocab_size)
             self.clock.lap(DATA)
             with sync_gradients(self.loss_module, last=micro_step == self.grad_accum_steps - 1):
                 with self.precision.autocast():
@@ -174,6 +189,10 @@ class Trainer:
             self.batches.fetch_ahead()  # a GPU is still computing
         self.clock.lap(DATA)
         return loss
+
+    def shown(self) -> AbstractContextManager[None]:
+        """In this context the model has the weights that are evaluated and kept: the average, where there is one."""
+        return contextlib.nullcontext() if self.average is None else self.average.applied()
 
     def whole_model(self) -> Transformer | None:
         """A model that rank 0 can compute with alone; None on the others. Every rank must ask."""

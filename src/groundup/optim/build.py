@@ -1,4 +1,6 @@
-"""Optimizers for a model."""
+"""Optimizers for a model, and how their rates change from step to step."""
+
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -8,6 +10,10 @@ from groundup.config.train import OptimConfig
 from groundup.model.parameters import parameter_rules
 from groundup.optim.groups import assert_covers, decay_groups, split_matrices
 from groundup.optim.muon import Muon
+from groundup.optim.schedule import cosine_scale, linear_scale, momentum_at
+
+MOMENTUM_START = 0.85
+"""Where Muon's momentum begins if it has a warmup."""
 
 
 def build_optimizers(model: nn.Module, config: OptimConfig, device: torch.device) -> list[Optimizer]:
@@ -28,7 +34,16 @@ def build_optimizers(model: nn.Module, config: OptimConfig, device: torch.device
         optimizers.append(AdamW(decay_groups(others, config.weight_decay), lr=config.lr, betas=betas, fused=fused))
     if matrices:
         maps = {p: rule.maps for rule, p in matrices}
-        optimizers.append(Muon(maps, lr=config.lr * config.muon_lr_ratio, weight_decay=config.weight_decay, maps=maps))
+        optimizers.append(
+            Muon(
+                maps,
+                lr=config.lr * config.muon_lr_ratio,
+                weight_decay=config.weight_decay * config.muon_decay_ratio,
+                momentum=config.muon_momentum,
+                cautious=config.cautious_decay,
+                maps=maps,
+            )
+        )
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     assert_covers(model, groups)
     for group in groups:
@@ -41,3 +56,39 @@ def set_lr(optimizers: list[Optimizer], scale: float) -> None:
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = scale * group["initial_lr"]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The rates of a run, each a function of the step.
+
+    Args:
+        config: What they are made of.
+        max_steps: Steps of the run.
+    """
+
+    config: OptimConfig
+    max_steps: int
+
+    def lr_scale(self, step: int) -> float:
+        """Share of the peak learning rate."""
+        return self._scale(step, self.config.cooldown)
+
+    def set_muon(self, optimizers: list[Optimizer], step: int) -> None:
+        """Set what of Muon follows another schedule than the learning rate: its cooldown and its momentum."""
+        c = self.config
+        for group in (
+            group for optimizer in optimizers if isinstance(optimizer, Muon) for group in optimizer.param_groups
+        ):
+            if c.muon_cooldown:
+                group["lr"] = self._scale(step, c.muon_cooldown) * group["initial_lr"]
+            if c.muon_momentum_warmup:
+                group["momentum"] = momentum_at(
+                    step, start=MOMENTUM_START, end=c.muon_momentum, warmup_steps=c.muon_momentum_warmup
+                )
+
+    def _scale(self, step: int, cooldown: float) -> float:
+        ends = {"warmup_steps": self.config.warmup_steps, "max_steps": self.max_steps}
+        if self.config.schedule == "cosine":
+            return cosine_scale(step, final=self.config.min_lr_ratio, **ends)
+        return linear_scale(step, final=self.config.min_lr_ratio, cooldown=cooldown, **ends)

@@ -22,6 +22,8 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 def orthogonalize(matrices: Float[Tensor, "N R S"], *, steps: int = 5, eps: float = 1e-7) -> Float[Tensor, "N R S"]:
     """Move the singular values of each matrix to about 1, keeping its singular vectors.
 
+    On a GPU it is computed in bfloat16, whose three digits suffice for "about".
+
     Args:
         matrices: A stack of N matrices, R <= S for the least work.
         steps: Newton-Schulz iterations.
@@ -29,10 +31,11 @@ def orthogonalize(matrices: Float[Tensor, "N R S"], *, steps: int = 5, eps: floa
     """
     a, b, c = _COEFFICIENTS
     x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + eps)
+    x = x.bfloat16() if x.is_cuda else x
     for _ in range(steps):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x
+    return x.to(matrices.dtype)
 
 
 class Muon(Optimizer):
@@ -43,6 +46,8 @@ class Muon(Optimizer):
         lr: Step length; an update has root mean square lr * sqrt(max(1, rows / columns)) / sqrt(columns).
         weight_decay: Decoupled decay per unit of lr.
         momentum: Decay of the momentum.
+        cautious: Decay only what the update shrinks, too (Chen et al. 2025), in proportion to the square of lr: where
+            the group has an `initial_lr`, the decay is weight_decay * lr / initial_lr per unit of lr.
         maps: Of how many maps, one above the other, a matrix is made (QKV: 3); each is turned alone. Others are one.
 
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
@@ -55,9 +60,11 @@ class Muon(Optimizer):
         weight_decay: float = 0.0,
         momentum: float = 0.95,
         *,
+        cautious: bool = False,
         maps: Mapping[nn.Parameter, int] | None = None,
     ) -> None:
-        super().__init__(params, {"lr": lr, "weight_decay": weight_decay, "momentum": momentum})
+        defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "cautious": cautious}
+        super().__init__(params, defaults)
         self._maps = dict(maps or {})
         for group in self.param_groups:
             for p in group["params"]:
@@ -75,7 +82,7 @@ class Muon(Optimizer):
                     update = self._momentum(p, group["momentum"])
                     stacks[(self._maps.get(p, 1), min(p.shape), max(p.shape))].append((p, update))
             for members in stacks.values():
-                self._apply(members, group["lr"], group["weight_decay"])
+                self._apply(members, group)
 
     def _momentum(self, p: nn.Parameter, momentum: float) -> Tensor:
         """Advance the running average and return Nesterov's look ahead."""
@@ -86,8 +93,12 @@ class Muon(Optimizer):
         average = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
         return p.grad.lerp(average, momentum)
 
-    def _apply(self, members: list[tuple[nn.Parameter, Tensor]], lr: float, weight_decay: float) -> None:
+    def _apply(self, members: list[tuple[nn.Parameter, Tensor]], group: dict[str, Any]) -> None:
         """Orthogonalize the updates of parameters of one shape together, and take the step."""
+        lr, decay = group["lr"], group["lr"] * group["weight_decay"]
+        cautious = group.get("cautious", False)  # checkpoints of older versions do not say
+        if cautious:
+            decay *= lr / group.get("initial_lr", lr)
         pieces = [update.view(self._maps.get(p, 1), -1, update.shape[1]) for p, update in members]  # each (N, R, S)
         flat = [m.mT if m.shape[1] > m.shape[2] else m for m in pieces]
         directions = torch.split(orthogonalize(torch.cat(flat)), [len(m) for m in flat])
@@ -95,5 +106,9 @@ class Muon(Optimizer):
             rows, columns = piece.shape[1:]
             if rows > columns:
                 direction = direction.mT
-            p.mul_(1 - lr * weight_decay)
-            p.add_(direction.reshape(p.shape), alpha=-lr * max(1, rows / columns) ** 0.5)
+            direction = direction.reshape(p.shape)
+            if cautious:
+                p.sub_(p * (p * direction > 0), alpha=decay)
+            else:
+                p.mul_(1 - decay)
+            p.add_(direction, alpha=-lr * max(1, rows / columns) ** 0.5)

@@ -1,4 +1,4 @@
-"""The learning rate over time, as a pure function of the step."""
+"""Rates over time, as pure functions of the step."""
 
 import math
 
@@ -20,3 +20,24 @@ def cosine_scale(step: int, *, warmup_steps: int, max_steps: int, final: float) 
         return final
     progress = (step - warmup_steps) / (max_steps - warmup_steps)
     return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def linear_scale(step: int, *, warmup_steps: int, max_steps: int, final: float, cooldown: float) -> float:
+    """Share of the peak learning rate at a step: linear warmup, constant, then linearly down to `final`.
+
+    Args:
+        step: As for `cosine_scale`.
+        warmup_steps: As for `cosine_scale`.
+        max_steps: The step at which `final` is reached and kept.
+        final: min_lr / lr, in [0, 1].
+        cooldown: Share of max_steps, the last ones, that go down.
+
+    Source: Hagele et al. 2024, "Scaling laws and compute-optimal training beyond fixed training durations".
+    """
+    left = (max_steps - step) / (cooldown * max_steps)
+    return min((step + 1) / max(1, warmup_steps), 1.0, final + (1 - final) * max(0.0, left))
+
+
+def momentum_at(step: int, *, start: float, end: float, warmup_steps: int) -> float:
+    """Muon's momentum at a step: linearly from `start` to `end`, then constant."""
+    return end if step >= warmup_steps else start + (end - start) * step / warmup_steps

@@ -30,8 +30,8 @@ from groundup.model.build import Transformer, build_model
 from groundup.model.init import init_weights
 from groundup.model.lora import add_lora
 from groundup.model.swap import use_matmul
-from groundup.optim.build import build_optimizers
-from groundup.optim.schedule import cosine_scale
+from groundup.optim.average import WeightAverage
+from groundup.optim.build import Schedule, build_optimizers
 from groundup.prepare.corpus import open_corpus
 from groundup.runtime.facts import code_fingerprint
 from groundup.runtime.seed import seed_rank
@@ -156,12 +156,17 @@ def _trainer(
     stop: StopRequest,
 ) -> Trainer:
     """The loop before its first step; the optimizers see the parameters as FSDP has left them."""
+    optim = replace(config.optim, beta2=config.optim.beta2_of(config.tokens_per_step))
+    schedule = Schedule(optim, config.max_steps)
     return Trainer(
         model=model,
         loss_module=loss_module,
-        optimizers=build_optimizers(model, config.optim, machine.device),
+        optimizers=build_optimizers(model, optim, machine.device),
         batches=batches,
-        lr_scale=_lr_scale(config),
+        lr_scale=schedule.lr_scale,
+        set_muon=schedule.set_muon,
+        average=WeightAverage(model, optim.average) if optim.average else None,
+        replace_tokens=config.replace_tokens,
         precision=machine.precision,
         scaler=torch.amp.GradScaler(machine.device.type, enabled=machine.precision.needs_scaler),
         device=machine.device,
@@ -221,15 +226,6 @@ def _batches(dataset: TokenDataset, config: TrainConfig, machine: Machine, block
         rank=machine.world.rank,
         world_size=machine.world.size,
         pin_memory=machine.device.type == "cuda",
-    )
-
-
-def _lr_scale(config: TrainConfig) -> Callable[[int], float]:
-    return partial(
-        cosine_scale,
-        warmup_steps=config.optim.warmup_steps,
-        max_steps=config.max_steps,
-        final=config.optim.min_lr_ratio,
     )
 
 

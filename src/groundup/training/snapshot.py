@@ -55,7 +55,12 @@ def capture(
         optimizers.append(values)
     if lora := lora_state(trainer.model.state_dict()):
         tensors["lora"] = lora
-    model = whole_state(trainer.model.state_dict(), keep=world.is_main)
+    state = trainer.model.state_dict()
+    if trainer.average is not None:  # it is the model that others open; what training goes on from lies beside it
+        raw = {name: state[name] for name in trainer.average.weights}
+        tensors["raw"] = whole_state(raw, keep=world.is_main)
+        state |= trainer.average.weights
+    model = whole_state(state, keep=world.is_main)
     if not world.is_main:
         return None, own_shares
     contents = Contents(
@@ -113,7 +118,9 @@ def restore(
         trainer.scaler.load_state_dict(checkpoint.state["scaler"])
     if "guard" in checkpoint.state:
         trainer.guard.load_state_dict(checkpoint.state["guard"])
-    weights = {**checkpoint.model, **checkpoint.tensors.get("lora", {})}
+    if trainer.average is not None:
+        trainer.average.load(shares(checkpoint.model, trainer.model.state_dict()))
+    weights = {**checkpoint.model, **checkpoint.tensors.get("lora", {}), **checkpoint.tensors.get("raw", {})}
     trainer.model.load_state_dict(shares(weights, trainer.model.state_dict()))
     if generators := checkpoint.tensors.get(_rng(trainer.world.rank)):
         restore_rng(generators)

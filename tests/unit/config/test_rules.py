@@ -57,6 +57,13 @@ def broken_rules():
     yield ModernConfig, {"n_kv_head": 5}
     yield ModernConfig, {"logit_softcap": -1.0}
     yield ModernConfig, {"n_layer": 0}
+    yield OptimConfig, {"cooldown": 0.0}
+    yield OptimConfig, {"muon_cooldown": 1.1}
+    yield OptimConfig, {"muon_decay_ratio": -1.0}
+    yield OptimConfig, {"muon_momentum": 1.0}
+    yield OptimConfig, {"average": 1.0}
+    yield OptimConfig, {"beta2_half_life": -1}
+    yield OptimConfig, {"muon_momentum_warmup": -1}
     yield GPTConfig, {"dropout": 1.0}
     yield GPTConfig, {"dropout": -0.1}
     yield from ((OptimConfig, {name: 0.0}) for name in ("lr", "muon_lr_ratio"))

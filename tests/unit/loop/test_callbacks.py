@@ -45,7 +45,7 @@ class FakeTrainer:
     def __init__(self, max_steps, *, start=0):
         self.state = TrainState(step=start, tokens_seen=100 * start)
         self.max_steps, self.tokens_per_step, self.stopped = max_steps, 100, False
-        self.world = World()
+        self.world, self.average = World(), None
         self.model = types.SimpleNamespace(
             config="config", state_dict=lambda: {"w": torch.tensor(self.state.step)}, parameters=lambda: []
         )
@@ -59,6 +59,9 @@ class FakeTrainer:
 
     def whole_model(self):
         return self.model
+
+    def shown(self):
+        return contextlib.nullcontext()
 
     def run(self, callback, *, stop_at=None, seconds=0.5):
         callback.on_fit_start(self)

@@ -8,7 +8,7 @@ from groundup.config.train import OptimConfig
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
-from groundup.optim.build import build_optimizers, set_lr
+from groundup.optim.build import Schedule, build_optimizers, set_lr
 from groundup.optim.muon import Muon
 
 CPU = torch.device("cpu")
@@ -91,3 +91,24 @@ def test_set_lr_scales_from_the_peak_and_not_from_the_last_rate(model):
         set_lr(optimizers, scale)
         rates = [{group["lr"] for group in optimizer.param_groups} for optimizer in optimizers]
         assert rates == [{scale * 1e-3}, {scale * 0.05}]
+
+
+def test_muon_may_cool_down_earlier_and_its_momentum_grows(model):
+    options = OptimConfig(name="muon", lr=1e-3, muon_lr_ratio=50, schedule="linear", cooldown=0.4, muon_cooldown=0.8,
+                          warmup_steps=0, min_lr_ratio=0.0, muon_momentum=0.97, muon_momentum_warmup=10,
+                          weight_decay=0.1, muon_decay_ratio=4.0)  # fmt: skip
+    schedule, optimizers = Schedule(options, 100), build_optimizers(model, options, CPU)
+    assert optimizers[1].param_groups[0]["weight_decay"] == pytest.approx(0.4)
+    seen = []
+    for step in (0, 5, 60, 80):
+        set_lr(optimizers, schedule.lr_scale(step))
+        schedule.set_muon(optimizers, step)
+        (muon,) = optimizers[1].param_groups
+        seen.append((optimizers[0].param_groups[0]["lr"] / 1e-3, muon["lr"] / 0.05, muon["momentum"]))
+    assert seen == [pytest.approx(row) for row in ((1, 1, 0.85), (1, 1, 0.91), (1, 0.5, 0.97), (0.5, 0.25, 0.97))]
+
+
+def test_beta2_by_its_half_life_does_not_depend_on_the_batch():
+    options = OptimConfig(beta2_half_life=1000)
+    assert options.beta2_of(500) ** 2 == pytest.approx(options.beta2_of(1000)) == 0.5
+    assert OptimConfig(beta2=0.99).beta2_of(500) == 0.99

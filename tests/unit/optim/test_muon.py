@@ -92,3 +92,47 @@ def test_parameters_without_gradient_stay():
 def test_only_matrices():
     with pytest.raises(ValueError, match=r"muon takes matrices, got a parameter of shape \(3,\)"):
         Muon([nn.Parameter(torch.zeros(3))])
+
+
+def written_out(p, g, average, *, lr, decay, momentum, cautious, peak):
+    """One step in plain steps: momentum, look ahead, five iterations of the quintic, decay, update."""
+    average = momentum * average + (1 - momentum) * g
+    x = (1 - momentum) * g + momentum * average
+    x = x / (x.norm() + 1e-7)
+    for _ in range(5):
+        gram = x @ x.T
+        x = 3.4445 * x - 4.7750 * gram @ x + 2.0315 * gram @ gram @ x
+    if cautious:
+        p = p - lr * decay * (lr / peak) * torch.where(p * x > 0, p, torch.zeros_like(p))
+    else:
+        p = p * (1 - lr * decay)
+    return p - lr * max(1, p.shape[0] / p.shape[1]) ** 0.5 * x, average
+
+
+@pytest.mark.parametrize("cautious", [False, True])
+@pytest.mark.parametrize("shape", [(6, 6), (12, 5), (5, 12)])
+def test_equals_a_step_written_out(shape, cautious):
+    generator = torch.Generator().manual_seed(3)
+    p = nn.Parameter(torch.randn(shape, generator=generator, dtype=torch.float64))
+    expected, average = p.detach().clone(), torch.zeros(shape, dtype=torch.float64)
+    muon = Muon([p], lr=0.05, weight_decay=0.4, cautious=cautious)
+    muon.param_groups[0]["initial_lr"] = 0.1
+    for momentum in (0.85, 0.9, 0.95):
+        p.grad = torch.randn(shape, generator=generator, dtype=torch.float64)
+        muon.param_groups[0]["momentum"] = momentum
+        muon.step()
+        expected, average = written_out(
+            expected, p.grad, average, lr=0.05, decay=0.4, momentum=momentum, cautious=cautious, peak=0.1
+        )
+        torch.testing.assert_close(p.detach(), expected, rtol=1e-10, atol=1e-12)
+
+
+def test_cautious_decay_shrinks_only_what_the_update_shrinks():
+    p = nn.Parameter(torch.tensor([[1.0, -1.0], [2.0, 3.0]]))
+    p.grad = torch.tensor([[1.0, 0.0], [0.0, -1.0]])  # the first entry shrinks, the last grows
+    start = p.detach().clone()
+    free = nn.Parameter(start.clone())
+    free.grad = p.grad.clone()
+    Muon([p], lr=0.1, weight_decay=0.5, cautious=True).step()
+    Muon([free], lr=0.1, weight_decay=0.0).step()
+    torch.testing.assert_close(free.detach() - p.detach(), torch.tensor([[0.05, 0.0], [0.0, 0.0]]))

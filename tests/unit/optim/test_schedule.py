@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
-from groundup.optim.schedule import cosine_scale
+from groundup.optim.schedule import cosine_scale, linear_scale, momentum_at
 
 
 def scale(step, warmup=10, total=100, final=0.1):
@@ -52,3 +52,19 @@ def test_stays_between_zero_and_the_peak(step, warmup, total, final):
     assert math.isfinite(value)
     if step >= warmup:
         assert value >= final - 1e-12
+
+
+def test_constant_then_linearly_down():
+    def at(step, cooldown=0.5):
+        return linear_scale(step, warmup_steps=10, max_steps=100, final=0.1, cooldown=cooldown)
+
+    assert [at(step) for step in (0, 4, 9, 10, 50)] == pytest.approx([0.1, 0.5, 1, 1, 1])
+    assert [at(step) for step in (60, 75, 100, 120)] == pytest.approx([0.82, 0.55, 0.1, 0.1])
+    assert at(50, cooldown=1.0) == pytest.approx(0.55)
+
+
+def test_momentum_grows_and_stays():
+    assert [momentum_at(s, start=0.85, end=0.95, warmup_steps=100) for s in (0, 50, 100, 500)] == pytest.approx(
+        [0.85, 0.9, 0.95, 0.95]
+    )
+    assert momentum_at(0, start=0.85, end=0.95, warmup_steps=0) == 0.95
