@@ -67,9 +67,20 @@ def save_model(path: Path, model: Transformer | Bigram, tokenizer: Tokenizer, in
     Raises:
         UserError: The disk refuses; what was there before is still there.
     """
+    save_weights(path, model.config, model.state_dict(), tokenizer, info)
+
+
+def save_weights(
+    path: Path, config: ModelConfig, state: dict[str, Tensor], tokenizer: Tokenizer, info: dict[str, Any]
+) -> None:
+    """`save_model` for who has the state of a model and not the model.
+
+    Raises:
+        UserError: The disk refuses; what was there before is still there.
+    """
     known: dict[str, Facts] = {}
     with new_folder(path, known) as folder:
-        known |= write_model_files(folder, model.config, model.state_dict(), tokenizer, info)
+        known |= write_model_files(folder, config, state, tokenizer, info)
 
 
 def write_model_files(

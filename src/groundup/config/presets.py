@@ -28,7 +28,7 @@ _SHAKESPEARE = TrainConfig(
     tokens_per_step=16 * 128,
     optim=OptimConfig(name="muon", lr=3e-3, warmup_steps=50),
     eval=EvalConfig(every=350, sample_every=200),
-    checkpoint=CheckpointConfig(every=350),
+    checkpoint=CheckpointConfig(every=350, growth=True),
     runtime=RuntimeConfig(micro_batch_size=16),
 )
 

@@ -144,6 +144,8 @@ class CheckpointConfig:
     """How many of the newest checkpoints are kept, beside the best; at least 2, as one may be damaged."""
     background: Literal["auto", "on", "off"] = "auto"
     """Write while training goes on, from a copy in memory as large as a checkpoint; auto does so on a GPU."""
+    growth: bool = False
+    """Keep the weights after 0, 1, 2, 4, 8, ... steps in RUN/growth, so that `groundup serve` shows how they grow."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

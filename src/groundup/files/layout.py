@@ -16,6 +16,8 @@ EVAL = "eval.json"
 LOSS_PICTURE = "loss.png"
 REPORT = "report.html"
 CHECKPOINTS = "checkpoints"
+GROWTH = "growth"
+"""Model folders of early steps, by their numbers: `checkpoint.growth`."""
 
 # Of a checkpoint.
 STATE = "training.json"

@@ -1,14 +1,19 @@
-"""When a run is saved: at intervals, at every new best, and at its end."""
+"""When a run is saved: at intervals, at every new best, and at its end; and its weights at doubling steps."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 from torch import Tensor
 
+from groundup.checkpoint.model_folder import save_weights, step_folder
 from groundup.checkpoint.shares import save_with_shares
 from groundup.checkpoint.state import CheckpointStore, Contents
-from groundup.distributed.parallel import refuse_different_weights
+from groundup.distributed.parallel import refuse_different_weights, whole_state
+from groundup.files.atomic import make_folder
 from groundup.loop.callbacks import Every
 from groundup.loop.trainer import Callback, StepMetrics, Trainer
+from groundup.model.lora import merge_lora
+from groundup.tokenizer.base import Tokenizer
 
 
 class SaveCheckpoints(Callback):
@@ -77,3 +82,34 @@ class SaveCheckpoints(Callback):
             if self.store.busy:
                 self.say(f"step {contents.step}: waiting until the checkpoint before it is written")
             self.store.save_later(contents)
+
+
+class KeepGrowth(Callback):
+    """Keep the weights after 0, 1, 2, 4, 8, ... steps: a few small folders that show how a model grows.
+
+    Args:
+        folder: Where they go, each as a model folder with the name of its step.
+        tokenizer: The model's.
+    """
+
+    def __init__(self, *, folder: Path, tokenizer: Tokenizer) -> None:
+        self.folder, self.tokenizer = folder, tokenizer
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        """The weights that the run begins with."""
+        if trainer.state.step == 0:
+            self._keep(trainer)
+
+    def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
+        """After a step whose number is a power of two."""
+        if trainer.state.step.bit_count() == 1:
+            self._keep(trainer)
+
+    def _keep(self, trainer: Trainer) -> None:
+        state = whole_state(trainer.model.state_dict(), keep=trainer.world.is_main)
+        if not trainer.world.is_main:
+            return
+        make_folder(self.folder)
+        step = trainer.state.step
+        path = step_folder(self.folder, step)
+        save_weights(path, trainer.model.config, merge_lora(state), self.tokenizer, {"step": step})

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from functools import partial
 
 from groundup.config.train import TrainConfig
+from groundup.files.layout import GROWTH
 from groundup.loop.callbacks import CompareWeights, Evaluate, Every, HellaSwag, Sample
 from groundup.loop.log_metrics import LogMetrics
 from groundup.loop.profile import Profile
-from groundup.loop.save import SaveCheckpoints
+from groundup.loop.save import KeepGrowth, SaveCheckpoints
 from groundup.loop.trainer import Callback
 from groundup.planner.flops import flops_per_token
 from groundup.records.metrics import Logger
@@ -55,6 +56,9 @@ def callbacks_of(
         callbacks.append(HellaSwag(when=when, examples=run.hellaswag, log=log, display=display))
     if trainer.world.size > 1:
         callbacks.append(CompareWeights(when=Every(config.runtime.check_replicas_every)))
+
+    if config.checkpoint.growth:
+        callbacks.append(KeepGrowth(folder=config.run_dir / GROWTH, tokenizer=run.tokenizer))
 
     when = Every(config.checkpoint.every)  # and at every new best, and where the session ends
     callbacks.append(

@@ -48,7 +48,7 @@ def train_configs(draw):
                           warmup_steps=draw(count), weight_decay=draw(positive), beta1=draw(share), beta2=draw(share),
                           grad_clip=draw(positive), muon_lr_ratio=draw(positive)),
         eval=EvalConfig(every=draw(count), max_tokens=draw(count), sample_every=draw(count)),
-        checkpoint=CheckpointConfig(every=draw(count), keep_last=1 + draw(count)),
+        checkpoint=CheckpointConfig(every=draw(count), keep_last=1 + draw(count), growth=draw(st.booleans())),
         runtime=RuntimeConfig(device=draw(st.sampled_from(["auto", "cpu", "cuda", "mps"])),
                               micro_batch_size=micro_batch_size, threads=min(draw(count), 1024)),
     )  # fmt: skip

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from groundup.checkpoint.model_folder import load_model, step_folders
 from groundup.config.errors import UserError
 from groundup.distributed.ranks import World
 from groundup.evaluation.benchmarks import measure_choices
@@ -15,7 +16,7 @@ from groundup.evaluation.loss import LossResult
 from groundup.evaluation.scoring import Question
 from groundup.loop.callbacks import Evaluate, Every, HellaSwag, Sample
 from groundup.loop.log_metrics import LogMetrics
-from groundup.loop.save import SaveCheckpoints
+from groundup.loop.save import KeepGrowth, SaveCheckpoints
 from groundup.loop.state import TrainState
 from groundup.loop.trainer import StepMetrics
 
@@ -328,3 +329,29 @@ def test_hellaswag_is_measured_every_nth_step_and_after_the_last(notes, tiny_mod
     assert len(entered) == 3
     assert tiny_model.training
     assert notes.lines[0] == f"step 3: HellaSwag {expected.acc:.4f}, by tokens {expected.acc_norm:.4f}"
+
+
+def test_growth_is_kept_at_doubling_steps_and_each_has_the_weights_of_its_step(tmp_path, tiny_model, alphabet):
+    trainer = FakeTrainer(11)
+    trainer.model = tiny_model
+
+    class Drift(KeepGrowth):
+        def on_step_end(self, trainer, metrics):
+            with torch.no_grad():
+                trainer.model.ln_f.weight.fill_(trainer.state.step)
+            super().on_step_end(trainer, metrics)
+
+    trainer.run(Drift(folder=tmp_path / "growth", tokenizer=alphabet))
+    folders = step_folders(tmp_path / "growth")
+    assert [int(folder.name[5:]) for folder in folders] == [0, 1, 2, 4, 8]
+    for folder in folders[1:]:
+        loaded = load_model(folder)
+        assert loaded.info == {"step": int(folder.name[5:])}
+        assert loaded.model.ln_f.weight.unique().tolist() == [loaded.info["step"]]
+
+
+def test_a_resumed_run_keeps_only_what_comes(tmp_path, tiny_model, alphabet):
+    trainer = FakeTrainer(9, start=5)
+    trainer.model = tiny_model
+    trainer.run(KeepGrowth(folder=tmp_path / "growth", tokenizer=alphabet))
+    assert [folder.name for folder in step_folders(tmp_path / "growth")] == ["step-0000008"]
