@@ -1,6 +1,7 @@
 """Small things that many tests need."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from groundup.tokenizer.char import CharTokenizer
 
 # Machines that test are busy: how long something takes says nothing about it.
 os.environ |= {"WANDB__SERVICE_WAIT": "240", "WANDB_INIT_TIMEOUT": "240"}
+# A shell's `&` starts what it runs deaf to Ctrl-C, and the processes of a test would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("groundup", deadline=None)
 settings.load_profile("groundup")
 
