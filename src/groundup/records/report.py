@@ -1,40 +1,27 @@
-"""loss.png and report.html: what a run did, in one picture and in one file that can be mailed.
+"""loss.png and report.html: what a run did, in one picture and in one file that can be sent to friends.
 
-The page carries its picture inside and loads nothing from anywhere. It is drawn from `metrics.jsonl`,
-`run.json` and `eval.json` alone, so it can be drawn again for any run folder at any time.
+The page carries its drawing inside and loads nothing from anywhere. It is drawn from `metrics.jsonl`, `run.json`,
+`eval.json` and `portrait.json` alone, so it can be drawn again for any run folder at any time.
 """
 
-import base64
 import html
+import json
+import math
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from groundup.config.io import dump_json, read_json
 from groundup.files.atomic import write_file
-from groundup.files.layout import LOSS_PICTURE, METRICS, REPORT, RUN
-from groundup.records.history import best_row, is_finite, median_mfu, where_time_went
+from groundup.files.layout import LOSS_PICTURE, METRICS, PORTRAIT, REPORT, RUN
+from groundup.records.chart import Chart, Line, draw
+from groundup.records.explain import TERMS, headline, smoothed, suggestions
+from groundup.records.history import best_row, is_finite, median_mfu, series, where_time_went
 from groundup.records.metrics import read_metrics
 from groundup.records.plot import plot_loss
 from groundup.records.results import read_results, summary
 from groundup.terminal.display import clock, quantity
-
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; color: #1f2328 }
-h1 { margin-bottom: 0 } h2 { margin-top: 2rem; border-bottom: 1px solid #d0d7de }
-img { width: 100%; margin-top: 1rem }
-table { border-collapse: collapse } td, th { padding: .2rem 1rem .2rem 0; text-align: left }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
-pre { background: #f6f8fa; padding: .8rem; overflow-x: auto; white-space: pre-wrap; font-size: 14px }
-table.wide { width: 100% } table.wide th { white-space: nowrap } td.bar { width: 60% }
-td.bar div { background: #8fb8de; height: .8rem; min-width: 1px }
-.quiet { color: #59636e } details { margin: .5rem 0 }
-@media (prefers-color-scheme: dark) {
-  body { background: #0d1117; color: #e6edf3 } .quiet { color: #9198a1 }
-  pre { background: #161b22 } img { background: #fff }
-}
-"""
-
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
@@ -50,11 +37,23 @@ class RunFacts:
     config: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Portrait:
+    """portrait.json: one line as the model sees it (`inspection.portrait`)."""
+
+    tokens: list[str]
+    surprise: list[float | None]
+    layer: int
+    head: int
+    kind: str
+    attention: list[list[float]]
+
+
 def write_report(run_dir: Path) -> None:
     """Draw loss.png and report.html from what the run folder holds.
 
     Raises:
-        UserError: The folder has no run.json, or it cannot be read.
+        UserError: The folder has no run.json, or one of its files cannot be read.
     """
     run = read_json(run_dir / RUN, RunFacts, more=True)
     rows = read_metrics(run_dir / METRICS)
@@ -63,32 +62,116 @@ def write_report(run_dir: Path) -> None:
 
 
 def _page(run_dir: Path, run: RunFacts, rows: list[dict[str, Any]]) -> str:
-    picture = base64.b64encode((run_dir / LOSS_PICTURE).read_bytes()).decode()
-    samples = [(row["step"], row["sample"]) for row in rows if row.get("sample") is not None]
+    chart = _curves(rows, run.bigram_loss)
+    portrait = read_json(run_dir / PORTRAIT, Portrait) if (run_dir / PORTRAIT).exists() else None
     parts = [
         f"<h1>{html.escape(run_dir.name)}</h1>",
         f"<p class=quiet>groundup {html.escape(run.groundup)} · {html.escape(run.started)}</p>",
-        _table(_results(run, rows)),
-        f'<img alt="training and validation loss" src="data:image/png;base64,{picture}">',
-        *_time(rows),
+        _headline(headline(rows, run.config, vocab_size=_whole(run.resolved.get("vocab_size")))),
+        f"<h2>How it learned{_term('loss')}</h2>{chart.markup}" if chart else "",
+        *_samples(rows, chart.end if chart else 0),
+        *(_portrait(portrait) if portrait else ()),
+        "<h2>What to try next</h2>",
+        _next(suggestions(rows, run.config, str(run_dir))),
+        f"<h2>Numbers</h2>{_table(_results(run, rows))}",
         *_evaluations(run_dir),
-        "<h2>What it says</h2>",
-        *[
-            f"<details{' open' if i == len(samples) - 1 else ''}><summary>after step {step}</summary>"
-            f"<pre>{html.escape(text)}</pre></details>"
-            for i, (step, text) in enumerate(samples)
-        ],
+        *_time(rows),
         "<h2>How to reproduce it</h2>",
         f"<pre>{html.escape(run.command)}</pre>",
         f"<h2>Machine</h2>{_table([(key, str(value)) for key, value in run.machine.items()])}",
         f"<h2>Settings</h2>{_table([(key, str(value)) for key, value in run.resolved.items()])}",
         f"<details><summary>config.json</summary><pre>{html.escape(dump_json(run.config))}</pre></details>",
     ]
+    data = json.dumps({"lines": chart.lines if chart else [], "attention": portrait.attention if portrait else []})
     return (
         "<!doctype html>\n<html lang=en><meta charset=utf-8>"
         "<meta name=viewport content='width=device-width, initial-scale=1'>"
-        f"<title>{html.escape(run_dir.name)}</title><style>{_STYLE}</style>\n" + "\n".join(parts) + "\n</html>\n"
+        f"<title>{html.escape(run_dir.name)}</title><style>{_asset('report.css')}</style>\n"
+        + "\n".join(parts)
+        + f"\n<script type=application/json id=data>{data}</script><script>{_asset('report.js')}</script>\n</html>\n"
     )
+
+
+def _asset(name: str) -> str:
+    return (resources.files("groundup.records") / "page" / name).read_text(encoding="utf-8")
+
+
+def _whole(value: Any) -> int | None:
+    return value if type(value) is int else None
+
+
+def _curves(rows: list[dict[str, Any]], bigram: float | None) -> Chart | None:
+    """Training, smoothed over raw, and validation. What was measured before the first step is no part of a curve."""
+    trained = [row for row in rows if row.get("step")]
+    train, val = series(trained, "tokens", "train/loss"), series(trained, "tokens", "val/loss")
+    return draw(
+        [
+            Line("raw", *train, named=False),
+            Line("training", train[0], smoothed(train[1])),
+            Line("validation", *val, dots=True),
+        ],
+        baseline=None if bigram is None else (f"bigram {bigram:.3f}", bigram),
+        x_label="tokens learned from",
+        y_label="loss in nats per token",
+        show=lambda x: quantity(x) if x else "0",
+    )
+
+
+def _headline(numbers: list[tuple[str, str]]) -> str:
+    cells = "".join(f"<div><b>{html.escape(a)}</b><span>{html.escape(b)}</span></div>" for a, b in numbers)
+    return f"<div class=numbers>{cells}</div>"
+
+
+def _samples(rows: list[dict[str, Any]], end: float) -> list[str]:
+    """What the model wrote on its way: the last text, and a slider to those before it."""
+    losses = {row["step"]: row["val/loss"] for row in rows if is_finite(row.get("val/loss"))}
+    tokens = {row["step"]: row["tokens"] for row in rows if is_finite(row.get("tokens"))}
+    samples = [row for row in rows if row.get("sample") is not None]
+    if not samples:
+        return []
+    last = len(samples) - 1
+    texts = []
+    for i, row in enumerate(samples):
+        step = row["step"]
+        loss = f", validation loss {losses[step]:.3f}" if step in losses else ""
+        share = f" data-share={tokens[step] / end:.4f}" if end and tokens.get(step) else ""
+        texts.append(
+            f"<div class=sample{share}{'' if i == last else ' hidden'}><p class=quiet>after step {step:,}{loss}</p>"
+            f"<pre>{html.escape(row['sample'])}</pre></div>"
+        )
+    slider = f"<input type=range min=0 max={last} value={last} aria-label='which sample' hidden>" if last else ""
+    return ["<h2>What it writes</h2>", slider, *texts]
+
+
+def _portrait(seen: Portrait) -> list[str]:
+    """A line tinted by surprise, and the same line by what one head takes from it."""
+    tints = [0.0 if loss is None else 1 - math.exp(-loss / 2) for loss in seen.surprise]
+    surprise = "".join(
+        f"<i style='background:rgb(var(--heat) / {0.75 * tint:.2f})' title='{'' if loss is None else f'{loss:.2f} nats'}'>"
+        f"{html.escape(token)}</i>"
+        for token, tint, loss in zip(seen.tokens, tints, seen.surprise, strict=True)
+    )
+    looks = "".join(f"<i>{html.escape(token)}</i>" for token in seen.tokens)
+    kind = {"previous": "mostly at the token before", "duplicate": "at the same token, earlier",
+            "induction": "at what followed the same token, earlier"}.get(seen.kind, seen.kind)  # fmt: skip
+    return [
+        f"<h2>How it reads{_term('surprise')}</h2>",
+        "<p class=quiet>Text that it has never seen: the darker, the less expected.</p>",
+        f"<div class=text>{surprise}</div>",
+        f"<h2>Where a head looks{_term('attention')}</h2>",
+        f"<p class=quiet>Layer {seen.layer}, head {seen.head}, which looks {html.escape(kind)}. Point at a letter, or"
+        " tap it.</p>",
+        f"<div class='text looks'>{looks}</div>",
+    ]
+
+
+def _term(word: str) -> str:
+    return f" <details class=term><summary title='what is this?'>?</summary><p>{html.escape(TERMS[word])}</p></details>"
+
+
+def _next(advice: list[tuple[str, str]]) -> str:
+    items = "".join(f"<li>{html.escape(why)}<code>{html.escape(command)}</code></li>" for why, command in advice)
+    return f"<ul class=next>{items}</ul>"
 
 
 def _results(run: RunFacts, rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -114,7 +197,11 @@ def _results(run: RunFacts, rows: list[dict[str, Any]]) -> list[tuple[str, str]]
 
 
 def _table(rows: list[tuple[str, str]]) -> str:
-    cells = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in rows)
+    cells = "".join(
+        f"<tr><th>{html.escape(key)}{''.join(_term(word) for word in TERMS if key.startswith(word))}</th>"
+        f"<td>{html.escape(value)}</td></tr>"
+        for key, value in rows
+    )
     return f"<table>{cells}</table>"
 
 

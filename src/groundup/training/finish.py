@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -13,9 +14,12 @@ from groundup.checkpoint.model_folder import save_model
 from groundup.checkpoint.state import Checkpoint
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
-from groundup.files.layout import METRICS
+from groundup.config.io import dump_json
+from groundup.files.atomic import write_file
+from groundup.files.layout import METRICS, PORTRAIT, REPORT
 from groundup.generation.text import TextGenerator
-from groundup.model.build import build_model
+from groundup.inspection.portrait import MOST_TOKENS, portrait
+from groundup.model.build import Transformer, build_model
 from groundup.records.history import is_finite, lowest_loss
 from groundup.records.metrics import Logger, read_metrics
 from groundup.records.report import time_line, write_report
@@ -79,12 +83,21 @@ def finish(run: Run, config: TrainConfig, facts: dict[str, Any], *, log: Logger,
     scene = TextGenerator(model.eval(), run.tokenizer).generate(prompt, max_new_tokens=400, seed=config.seed)[0]
     log.write(step=state.step, sample=prompt + scene)
     say(console, prompt + scene, style="cyan")
+    if (seen := _portrait(run, model)) is not None:
+        write_file(run_dir / PORTRAIT, dump_json(seen).encode())
     write_report(run_dir)
     say(
         console,
         f"\ntrained {state.step} steps in {clock(state.seconds)}\n"
         f"{time_line(read_metrics(run_dir / METRICS)) or ''}\n\nwhat to try next:\n{_next_steps(config, prompt)}",
     )
+
+
+def _portrait(run: Run, model: Transformer) -> dict[str, Any] | None:
+    """How the model reads the first line of its validation text; None where there is not even a second token."""
+    split = run.dataset.split("val")
+    idx = split.read(0, 0, min(split.shard_tokens(0), MOST_TOKENS))
+    return portrait(model, run.tokenizer, torch.tensor(idx, device=run.trainer.device).long()) if len(idx) > 1 else None
 
 
 def _losses(run: Run, config: TrainConfig, facts: dict[str, Any], label: Label) -> Table:
@@ -123,7 +136,7 @@ def _next_steps(config: TrainConfig, prompt: str) -> str:
         more = f"--config {shlex.quote(str(config.run_dir / 'config.json'))} --name longer"
     return "\n".join(
         [
-            f"  open {config.run_dir / 'report.html'} in a browser",
+            f"  open {(config.run_dir / REPORT).resolve().as_uri()} in a browser",
             f"  groundup generate {run_dir} {begin}--temperature 0.8 --stream",
             f"  groundup generate {run_dir} --interactive",
             f"  groundup runs list {shlex.quote(str(config.out_dir))}",

@@ -1,0 +1,120 @@
+"""What the numbers of a run mean, in words, and what they suggest to try."""
+
+import math
+import shlex
+import statistics
+from typing import Any
+
+from groundup.records.display import clock, quantity
+from groundup.records.history import best_row, series
+
+TERMS = {
+    "loss": "How surprised the model is by the token that really comes next: the negative logarithm of the probability"
+    " that it gave to it, on average. Its unit is the nat. 0 would be a prophet; lower is better.",
+    "token": "The piece of text that a model reads and writes: a character, a part of a word, or a word.",
+    "validation": "Measured on text that the model never learns from. What it has only learned by heart does not help"
+    " it there.",
+    "bigram": "A model that knows one thing only: how often each token follows each other token. What a larger model is"
+    " worth shows in how far it gets below.",
+    "bits per byte": "The loss for one byte of text, in bits. It can be compared between models that cut text into"
+    " different tokens.",
+    "MFU": "Model FLOPs utilization: the share of what this machine can compute at most that went into the model.",
+    "parameters": "The numbers that training adjusts.",
+    "attention": "Each head of each layer looks back at earlier tokens and takes something from them. The weights say"
+    " how much it takes from where; they sum to 1.",
+    "surprise": "The loss of one token: pale where the model expected it, dark where it did not.",
+}
+"""The words of a report that a reader may not know."""
+
+
+def headline(rows: list[dict[str, Any]], config: dict[str, Any], *, vocab_size: int | None) -> list[tuple[str, str]]:
+    """Three numbers that say what came of a run, and a sentence for each.
+
+    Args:
+        rows: Its metrics.
+        config: config.json.
+        vocab_size: Tokens that the model tells apart; None where it is not known.
+    """
+    numbers = []
+    best = best_row(rows, config)
+    if best and best["val/loss"] < 700:
+        choices = math.exp(best["val/loss"])
+        begun = f"; before training it was {vocab_size:,}" if vocab_size and vocab_size > choices else ""
+        numbers.append(
+            (
+                f"{best['val/loss']:.3f}",
+                f"nats of loss on text that it has never seen: as unsure of the next token as among"
+                f" {_count(choices)} equally likely ones{begun}",
+            )
+        )
+    last: dict[str, Any] = next((row for row in reversed(rows) if row.get("tokens") and row.get("seconds")), {})
+    if last:
+        numbers.append((quantity(last["tokens"]), f"tokens read, in {last['step']:,} steps"))
+        speed = f", at {quantity(last['tokens'] / last['seconds'])} tokens per second" if last["seconds"] > 0 else ""
+        numbers.append((clock(last["seconds"]), f"of training{speed}"))
+    return numbers
+
+
+def suggestions(rows: list[dict[str, Any]], config: dict[str, Any], run: str) -> list[tuple[str, str]]:
+    """What to try next, and the command for it, judged from the curves.
+
+    Args:
+        rows: Metrics of the run.
+        config: config.json.
+        run: Path of the run as it is typed.
+    """
+    steps = config.get("max_steps")
+    longer = f"--max-steps {2 * steps}" if isinstance(steps, int) else ""
+    again = f"groundup train --config {shlex.quote(f'{run}/config.json')}"
+    advice = []
+    _, val = series([row for row in rows if row.get("step")], "tokens", "val/loss")
+    _, train = series(rows, "tokens", "train/loss")
+    if len(val) >= 3 and train:
+        gap = val[-1] - sum(train[-10:]) / len(train[-10:])
+        if val[-1] > min(val) + 0.01:
+            advice.append(
+                (
+                    f"Validation was best at {min(val):.3f} and rose to {val[-1]:.3f}: the model learns its text by"
+                    " heart. More text helps most; more dropout helps too.",
+                    f"{again} --name dropout --model.dropout 0.2",
+                )
+            )
+        elif val[-1] < val[-2] - 0.003:
+            advice.append(
+                (
+                    "Validation was still falling at the end: more steps will help.",
+                    f"{again} --name longer {longer}".rstrip(),
+                )
+            )
+        elif gap < 0.05:
+            advice.append(
+                (
+                    "Training and validation are close, and both are flat: a larger model can learn more from this text.",
+                    f"{again} --name larger --model.n-layer {_more_layers(config)}",
+                )
+            )
+    advice.append(("Look inside this model in the browser.", f"groundup serve {shlex.quote(run)}"))
+    advice.append(("Let it write.", f"groundup generate {shlex.quote(run)} --stream"))
+    return advice
+
+
+def _more_layers(config: dict[str, Any]) -> int:
+    model = config.get("model")
+    layers = model.get("n_layer") if isinstance(model, dict) else None
+    return 2 * layers if isinstance(layers, int) else 8
+
+
+def _count(number: float) -> str:
+    return f"{number:.1f}" if number < 10 else quantity(number)
+
+
+def smoothed(values: list[float], *, reach: int = 8) -> list[float]:
+    """The mean of each value and its neighbors: a noisy curve without its noise, and not later than it was.
+
+    Args:
+        values: In order.
+        reach: Neighbors on either side; fewer near the ends, so that both ends stay where they are.
+    """
+    n = len(values)
+    reaches = [min(i, n - 1 - i, reach) for i in range(n)]
+    return [statistics.fmean(values[i - r : i + r + 1]) for i, r in enumerate(reaches)]
