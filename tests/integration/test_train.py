@@ -108,14 +108,15 @@ def test_a_run_leaves_all_that_is_promised(place, capsys):
     assert start("all", "--max-steps=20") == 0
     printed = capsys.readouterr().out
     run = Path("runs/all")
-    for name in ("config.json", "run.json", "metrics.jsonl", "loss.png", "report.html"):
+    for name in ("config.json", "run.json", "metrics.jsonl", "loss.png", "portrait.json", "report.html"):
         assert (run / name).stat().st_size > 0
     assert {p.name for p in (run / "model").iterdir()} == {
         "config.json", "manifest.json", "model.safetensors", "tokenizer.json",
     }  # fmt: skip
     assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
     page = (run / "report.html").read_text()
-    assert "data:image/png;base64," in page
+    assert "<svg" in page
+    assert "Where a head looks" in page
     assert "http://" not in page
     assert "https://" not in page
     assert "groundup train shakespeare" in page

@@ -20,6 +20,7 @@ COMMANDS = {
     "plan": "what a run needs and how long it takes, here or on hardware you name",
     "serve": "look inside a model in the browser, and serve it to other programs",
     "runs": "list, compare and plot what has been trained",
+    "report": "draw a run's report.html again, and open it",
     "generate": "draw text from a trained model",
     "eval": "measure a trained model: loss, HellaSwag, LAMBADA, files of your own",
     "import": "make a model folder of a GPT-2 of Hugging Face, nanoGPT or llm.c",

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from groundup.inspection.detectors import head_scores, labels
+from groundup.inspection.detectors import head_scores
 from groundup.inspection.surprise import surprise
 from groundup.inspection.trace import evaluating, trace
 from groundup.tokenizer.base import Tokenizer

@@ -1,7 +1,7 @@
 """A line chart as SVG inside a page: it fits any width, takes the page's colors, and answers to the pointer.
 
 The drawing is stretched over its box, so lines keep their width by `non-scaling-stroke`, and everything with letters
-stands beside the drawing as HTML, at the page's own size: on a phone, letters of a scaled picture would be 4 pixels high.
+stands beside the drawing as HTML, in the page's own size: on a phone, letters of a scaled picture are 4 pixels high.
 """
 
 import html

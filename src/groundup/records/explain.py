@@ -89,7 +89,7 @@ def suggestions(rows: list[dict[str, Any]], config: dict[str, Any], run: str) ->
         elif gap < 0.05:
             advice.append(
                 (
-                    "Training and validation are close, and both are flat: a larger model can learn more from this text.",
+                    "Training and validation are close, and flat: a larger model can learn more from this text.",
                     f"{again} --name larger --model.n-layer {_more_layers(config)}",
                 )
             )

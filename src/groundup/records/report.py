@@ -23,6 +23,7 @@ from groundup.records.plot import plot_loss
 from groundup.records.results import read_results, summary
 from groundup.terminal.display import clock, quantity
 
+
 @dataclass(frozen=True, slots=True)
 class RunFacts:
     """What run.json says of how a run came to be; nothing is insisted on, as it may be of another version."""
@@ -72,7 +73,7 @@ def _page(run_dir: Path, run: RunFacts, rows: list[dict[str, Any]]) -> str:
         *_samples(rows, chart.end if chart else 0),
         *(_portrait(portrait) if portrait else ()),
         "<h2>What to try next</h2>",
-        _next(suggestions(rows, run.config, str(run_dir))),
+        _next(suggestions(rows, run.config, f"{run.config.get('out_dir', 'runs')}/{run_dir.name}")),
         f"<h2>Numbers</h2>{_table(_results(run, rows))}",
         *_evaluations(run_dir),
         *_time(rows),
@@ -145,12 +146,10 @@ def _samples(rows: list[dict[str, Any]], end: float) -> list[str]:
 
 def _portrait(seen: Portrait) -> list[str]:
     """A line tinted by surprise, and the same line by what one head takes from it."""
-    tints = [0.0 if loss is None else 1 - math.exp(-loss / 2) for loss in seen.surprise]
-    surprise = "".join(
-        f"<i style='background:rgb(var(--heat) / {0.75 * tint:.2f})' title='{'' if loss is None else f'{loss:.2f} nats'}'>"
-        f"{html.escape(token)}</i>"
-        for token, tint, loss in zip(seen.tokens, tints, seen.surprise, strict=True)
-    )
+    surprise = ""
+    for token, loss in zip(seen.tokens, seen.surprise, strict=True):
+        tint, says = (0.0, "") if loss is None else (0.75 * (1 - math.exp(-loss / 2)), f"{loss:.2f} nats")
+        surprise += f"<i style='background:rgb(var(--heat) / {tint:.2f})' title='{says}'>{html.escape(token)}</i>"
     looks = "".join(f"<i>{html.escape(token)}</i>" for token in seen.tokens)
     kind = {"previous": "mostly at the token before", "duplicate": "at the same token, earlier",
             "induction": "at what followed the same token, earlier"}.get(seen.kind, seen.kind)  # fmt: skip

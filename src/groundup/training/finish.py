@@ -12,9 +12,9 @@ from rich.table import Table
 
 from groundup.checkpoint.model_folder import save_model
 from groundup.checkpoint.state import Checkpoint
+from groundup.config.io import dump_json
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
-from groundup.config.io import dump_json
 from groundup.files.atomic import write_file
 from groundup.files.layout import METRICS, PORTRAIT, REPORT
 from groundup.generation.text import TextGenerator
@@ -96,7 +96,7 @@ def finish(run: Run, config: TrainConfig, facts: dict[str, Any], *, log: Logger,
 def _portrait(run: Run, model: Transformer) -> dict[str, Any] | None:
     """How the model reads the first line of its validation text; None where there is not even a second token."""
     split = run.dataset.split("val")
-    idx = split.read(0, 0, min(split.shard_tokens(0), MOST_TOKENS))
+    idx = split.read(0, 0, min(len(split.shards[0]), MOST_TOKENS))
     return portrait(model, run.tokenizer, torch.tensor(idx, device=run.trainer.device).long()) if len(idx) > 1 else None
 
 

@@ -1,0 +1,28 @@
+"""groundup report."""
+
+import json
+
+from groundup.cli.main import main
+
+
+def test_it_draws_the_report_of_a_run_that_goes_on_and_says_where(tmp_path, capsys, monkeypatch):
+    run = tmp_path / "a run"
+    run.mkdir()
+    (run / "run.json").write_text(json.dumps({"command": "groundup train x"}))
+    (run / "metrics.jsonl").write_text('{"step": 1, "tokens": 10, "seconds": 1.0, "train/loss": 2.0}\n')
+    opened = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    assert main(["report", str(run)]) == 0
+    assert capsys.readouterr().out == f"{(run / 'report.html').as_uri()}\n"
+    assert opened == []
+    assert main(["report", str(run), "--open"]) == 0
+    assert opened == [(run / "report.html").as_uri()]
+    assert "groundup train x" in (run / "report.html").read_text()
+
+
+def test_a_folder_without_a_run_is_one_line(tmp_path, capsys):
+    assert main(["report", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "is not a run folder" in err
+    assert list(tmp_path.iterdir()) == []

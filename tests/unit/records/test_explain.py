@@ -1,0 +1,54 @@
+"""What the numbers of a run mean, and what they suggest."""
+
+import statistics
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from groundup.records.explain import smoothed, suggestions
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=60))
+def test_smoothed_keeps_the_ends_and_lags_nowhere(values):
+    smooth = smoothed(values)
+    assert len(smooth) == len(values)
+    assert (smooth[0], smooth[-1]) == (values[0], values[-1])
+    for i in range(len(values)):
+        reach = min(i, len(values) - 1 - i, 8)
+        assert smooth[i] == pytest.approx(statistics.fmean(values[i - reach : i + reach + 1]), abs=1e-9)
+
+
+def test_a_straight_line_stays_one():
+    line = [0.5 * i for i in range(40)]
+    assert smoothed(line) == pytest.approx(line)
+
+
+def run(vals, train):
+    rows = [{"step": 0, "tokens": 0, "val/loss": 4.0}]
+    for i, val in enumerate(vals, 1):
+        rows.append({"step": i, "tokens": i, "train/loss": train})
+        rows.append({"step": i, "tokens": i, "val/loss": val})
+    return rows
+
+
+CONFIG = {"max_steps": 100, "model": {"n_layer": 4}}
+
+
+@pytest.mark.parametrize(
+    ("vals", "train", "words", "command"),
+    [
+        ([2.0, 1.5, 1.9], 0.9, "rose to 1.900", "--model.dropout 0.2"),
+        ([2.0, 1.8, 1.6], 1.5, "still falling", "--max-steps 200"),
+        ([2.0, 1.6, 1.6], 1.59, "a larger model", "--model.n-layer 8"),
+    ],
+)
+def test_what_to_try_is_judged_from_the_curves(vals, train, words, command):
+    why, what = suggestions(run(vals, train), CONFIG, "runs/my run")[0]
+    assert words in why
+    assert what.startswith("groundup train --config 'runs/my run/config.json'")
+    assert command in what
+
+
+def test_little_to_judge_from_suggests_looking_and_writing():
+    assert [what for _, what in suggestions([], {}, "r")] == ["groundup serve r", "groundup generate r --stream"]
