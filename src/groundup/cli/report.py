@@ -9,10 +9,10 @@ from typing import Annotated
 import tyro
 
 from groundup.cli.parse import parse
-from groundup.cli.say import say
 from groundup.files.layout import REPORT
 from groundup.records.history import read_run
 from groundup.records.report import write_report
+from groundup.terminal.say import say
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,7 +74,8 @@ def draw(lines: Sequence[Line], *, baseline: tuple[str, float] | None, x_label: 
     def place(x: float, y: float) -> tuple[float, float]:
         return x / end, (high - y) / (high - low)
 
-    drawn, script = [], []
+    drawn: list[str] = []
+    script: list[dict[str, object]] = []
     for level in levels:
         drawn.append(f"<path class=grid d='M0 {HIGH * place(0, level)[1]:.1f}H{WIDE}'/>")
     if baseline:

@@ -5,8 +5,8 @@ import shlex
 import statistics
 from typing import Any
 
-from groundup.records.display import clock, quantity
 from groundup.records.history import best_row, series
+from groundup.terminal.display import clock, quantity
 
 TERMS = {
     "loss": "How surprised the model is by the token that really comes next: the negative logarithm of the probability"

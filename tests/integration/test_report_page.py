@@ -1,0 +1,66 @@
+"""The report in a real browser: what answers to the pointer."""
+
+import json
+import shutil
+
+import pytest
+from tests.unit.records.test_report import PORTRAIT, ROWS, folder
+
+from groundup.records.report import write_report
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="needs chromium")]
+
+
+@pytest.fixture
+def page(tmp_path):
+    sync_api = pytest.importorskip("playwright.sync_api")
+    path = folder(tmp_path, rows=ROWS)
+    (path / "portrait.json").write_text(json.dumps(PORTRAIT))
+    write_report(path)
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 390, "height": 844})
+        errors = []
+        page.on("pageerror", lambda error: errors.append(error))
+        page.goto((path / "report.html").as_uri())
+        yield page
+        assert errors == []
+        browser.close()
+
+
+def test_nothing_is_wider_than_a_phone(page):
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
+def test_the_curve_says_what_is_under_the_pointer(page):
+    box = page.locator(".plot").bounding_box()
+    page.mouse.move(box["x"] + box["width"] - 2, box["y"] + 20)
+    assert page.locator(".says").inner_text() == "training 2.000\nvalidation 1.234"
+    page.mouse.move(0, 0)
+    assert not page.locator(".says").is_visible()
+
+
+def test_the_slider_shows_each_sample_and_its_place(page):
+    assert page.locator(".sample:visible pre").inner_text() == "ROMEO:\nlast & best é"
+    page.locator("input[type=range]").fill("0")
+    assert page.locator(".sample:visible pre").inner_text() == "first <script>alert(1)</script>"
+    assert page.locator(".here").evaluate("here => here.style.left") == "50%"
+
+
+def test_a_token_that_is_tapped_shows_where_the_head_looks(page):
+    tokens = page.locator(".looks i")
+    tokens.nth(1).click()
+    shades = tokens.evaluate_all("tokens => tokens.map(token => getComputedStyle(token).backgroundColor)")
+    opacity = [float(shade.rstrip(")").split(",")[3]) if shade.count(",") == 3 else 1.0 for shade in shades]
+    assert opacity[0] > opacity[1] > 0 == opacity[2]
+    assert [token.evaluate("token => token.className") for token in tokens.all()] == ["", "chosen", ""]
+
+
+def test_a_term_is_explained_on_a_tap(page):
+    page.locator(".term summary").first.click()
+    explained = page.locator(".term p").first
+    assert "negative logarithm" in explained.inner_text()
+    box = explained.bounding_box()
+    assert box["x"] >= 0
+    assert box["x"] + box["width"] <= 390
