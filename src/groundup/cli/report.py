@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from groundup.cli.parse import parse
+from groundup.terminal.parse import parse
 from groundup.files.layout import REPORT
 from groundup.records.history import read_run
 from groundup.records.report import write_report
