@@ -8,10 +8,10 @@ from typing import Annotated
 
 import tyro
 
-from groundup.terminal.parse import parse
 from groundup.files.layout import REPORT
 from groundup.records.history import read_run
 from groundup.records.report import write_report
+from groundup.terminal.parse import parse
 from groundup.terminal.say import say
 
 
