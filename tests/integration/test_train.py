@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from groundup.cli.main import main
+from groundup.config.io import load_json
+from groundup.records.results import read_results
 
 FLAGS = [
     "--data.source=text", "--model.n-layer=2", "--model.n-head=2", "--model.n-embd=32", "--model.block-size=16",
@@ -253,11 +255,19 @@ def test_a_killed_run_resumes_from_its_last_checkpoint(place, capsys):
 
 
 @pytest.mark.fault("E3", "a learning rate that makes NaN", "one line names the step and says what to do")
-def test_nan_stops_before_the_weights(place, capsys):
-    assert start("nan", "--max-steps=50", "--optim.lr=1e30", "--optim.grad-clip=0", "--optim.warmup-steps=0") == 1
+@pytest.mark.parametrize(
+    ("flags", "rates"),
+    [
+        (["--optim.name=adamw", "--optim.lr=1e30"], "--optim.lr"),
+        (["--optim.name=muon", "--optim.muon-lr-ratio=1e30"], "--optim.lr or --optim.muon-lr-ratio"),
+    ],
+)
+def test_nan_stops_before_the_weights(flags, rates, place, capsys):
+    assert start("nan", "--max-steps=50", *flags, "--optim.grad-clip=0", "--optim.warmup-steps=0") == 1
     error = capsys.readouterr().err
     assert error.startswith("groundup: step ")
-    assert "Lower optim.lr" in error
+    assert f"Begin again with a lower {rates} or more --optim.warmup-steps; or go on" in error
+    assert "--resume and --guard.nonfinite skip" in error
     assert error.count("\n") == 1
 
 
@@ -299,3 +309,30 @@ def wait_for(condition, seconds=240.0):
             return
         time.sleep(0.05)
     raise AssertionError("waited in vain")
+
+
+@pytest.mark.fault(
+    "D6",
+    "the file that a run's tokenizer came from is gone, or the run has been moved",
+    "evaluation, --dry-run and --resume use the run's own; config.json names what was asked for",
+)
+def test_a_run_is_whole_in_its_folder(place, capsys):
+    assert main(["tokenizer", "train", "text.txt", "--vocab-size=300", "--out=b.json"]) == 0
+    assert start("whole", "--max-steps=4", "--data.tokenizer=b.json") == 0
+    assert main(["eval", "runs/whole"]) == 0
+    measured = read_results(Path("runs/whole"))["val"]
+    datasets = sorted(path.name for path in Path("data").iterdir())
+    Path("b.json").unlink()
+    assert main(["eval", "runs/whole"]) == 0
+    assert train("--resume", "runs/whole", "--max-steps=6") == 0
+    assert load_json(Path("runs/whole/config.json"))["data"]["tokenizer"] == "b.json"
+    Path("runs/whole").rename("elsewhere")
+    Path("b.json").write_text("another file by now")
+    assert main(["eval", "elsewhere"]) == 0
+    assert read_results(Path("elsewhere"))["val"]["data"] == measured["data"]
+    capsys.readouterr()
+    assert train("--resume", "elsewhere", "--max-steps=8", "--dry-run") == 0
+    assert "300" in capsys.readouterr().out
+    assert train("--resume", "elsewhere", "--max-steps=8") == 0
+    assert main(["export", "elsewhere", "exported", "--format=groundup"]) == 0
+    assert sorted(path.name for path in Path("data").iterdir()) == datasets

@@ -1,21 +1,23 @@
 """groundup data info|verify|sample DIR: look at a prepared dataset."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
+from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError
+from groundup.files.layout import INDEX
 from groundup.terminal.actions import pick_action
 from groundup.terminal.parse import parse
-from groundup.terminal.say import say, warn
+from groundup.terminal.say import say, show, warn
 
 ACTIONS = {
     "info": "counts, bytes per token, settings and fingerprint",
     "verify": "read every shard, and name each damaged file",
-    "sample": "show random documents",
+    "sample": "show random documents, prepared ones or those of text: sample DIR|TEXT",
 }
 
 
@@ -28,15 +30,18 @@ class Options:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SampleOptions(Options):
-    """Show random documents, each as likely as any other."""
+class SampleOptions:
+    """Show random documents, each as likely as any other: prepared ones, or those that the reader finds in text."""
 
+    folder: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR|TEXT")]
+    """What `groundup prepare` made, or what it takes: a corpus, a file, a folder or a quoted glob."""
+    reading: Annotated[ReadConfig, tyro.conf.arg(name="")] = field(default_factory=ReadConfig)
     num: int = 3
     """How many."""
     split: Literal["train", "val"] = "train"
-    """Out of which split."""
+    """Out of which split of a prepared folder."""
     max_tokens: int = 200
-    """How much of each."""
+    """How much of each; of text, four characters for a token."""
     seed: int = 1337
     """The same seed shows the same documents."""
 
@@ -88,16 +93,34 @@ def _verify(folder: Path) -> int:
 
 
 def _sample(options: SampleOptions) -> int:
+    if not (Path(options.folder) / INDEX).is_file():
+        return _sample_text(options)
     from groundup.data.dataset import TokenDataset
     from groundup.data.sample import sample_documents
 
-    dataset = TokenDataset(options.folder)
+    dataset = TokenDataset(Path(options.folder))
     passages = sample_documents(
         dataset, options.split, count=options.num, max_tokens=options.max_tokens, seed=options.seed
     )
     for passage in passages:
         more = " ..." if passage.n_tokens > options.max_tokens else ""
         say(f"--- {passage.file}, token {passage.start:,}: {passage.n_tokens:,} tokens")
-        # A document may hold what a terminal takes for commands.
-        print("".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in passage.text) + more)
+        show([passage.text, more, "\n"])
+    return 0
+
+
+def _sample_text(options: SampleOptions) -> int:
+    """Documents as the reader finds them, before anything is prepared."""
+    from groundup.data.sample import sample_source
+    from groundup.prepare.corpus import find_source
+
+    source = find_source(options.folder, cache_dir=Path("data"), config=options.reading)
+    skipped: dict[str, int] = {}
+    for number, document in sample_source(source, skipped, count=options.num, seed=options.seed):
+        text, shown = document.text, 4 * options.max_tokens
+        more = " ..." if len(text) > shown or not document.ends else ""
+        say(f"--- document {number:,}: {len(text):,} characters{'' if document.ends else ' and more'}")
+        show([text[:shown], more, "\n"])
+    for reason, count in sorted(skipped.items())[:20]:
+        warn(f"skipped {count:,}: {reason}")
     return 0

@@ -1,5 +1,7 @@
 """groundup train --dry-run: what a run would be, on paper."""
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.table import Table
 
@@ -7,7 +9,7 @@ from groundup.config.data import DataConfig
 from groundup.config.presets import GPT2_VOCAB
 from groundup.config.train import TrainConfig
 from groundup.data.index import load_index
-from groundup.files.layout import INDEX
+from groundup.files.layout import CONFIG, INDEX
 from groundup.planner.plan import plan
 from groundup.tokenizer.io import resolve_tokenizer
 
@@ -15,12 +17,20 @@ GUESSED_VOCAB = 65
 """A character vocabulary is known when the text has been read; a plan on paper takes Tiny Shakespeare's."""
 
 
-def print_plan(config: TrainConfig, console: Console) -> None:
+def print_plan(config: TrainConfig, console: Console, *, resumed: bool = False) -> None:
     """Print what a run would be, without reading its text or touching its device."""
+    vocab_size = _own_vocabulary(config.run_dir) if resumed else vocabulary(config.data)
     table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in plan(config, vocab_size=vocabulary(config.data)).rows():
+    for name, value in plan(config, vocab_size=vocab_size).rows():
         table.add_row(name, value)
     console.print(table)
+
+
+def _own_vocabulary(run_dir: Path) -> int:
+    """Ids of a run that has been saved: the file that its tokenizer came from may be gone."""
+    from groundup.checkpoint.model_folder import find_model, read_config
+
+    return read_config(find_model(run_dir) / CONFIG)[0].vocab_size
 
 
 def vocabulary(data: DataConfig) -> int:

@@ -5,15 +5,17 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
-from groundup.config.printable import printable
 from groundup.terminal.parse import parse
-from groundup.terminal.say import warn
+from groundup.terminal.say import show, warn
+
+if TYPE_CHECKING:
+    from groundup.generation.text import TextGenerator
 
 SEPARATOR = "\n---------------\n"
 
@@ -28,7 +30,7 @@ class Options:
     path: Annotated[Path, tyro.conf.Positional]
     """A run, checkpoint or model folder."""
     prompt: str = ""
-    """What to continue. Empty starts a new document, or a new line where the model knows no documents."""
+    """What to continue: the end of it, where it is longer than the context. Empty starts a document, or a line."""
     max_new_tokens: int = 500
     """The most tokens to draw for a sample; it also ends where the model ends a document."""
     num_samples: int = 1
@@ -82,26 +84,30 @@ def main(argv: Sequence[str]) -> int:
 
     def stream(prompt: str, seed: int) -> Iterator[str]:
         return generator.stream(
-            prompt, max_new_tokens=options.max_new_tokens, sampling=options.sampling, seed=seed, stop=stop
+            _fitted(generator, prompt),
+            max_new_tokens=options.max_new_tokens,
+            sampling=options.sampling,
+            seed=seed,
+            stop=stop,
         )
 
     if options.interactive:
         return _converse(stream, options.seed, first=[options.prompt] if prompt else [])
     if options.stream:
         pieces = stream(prompt, options.seed)
-        _show([prompt])
-        _show(pieces)
-        _show("\n")
+        show([prompt])
+        show(pieces)
+        show("\n")
         return 0
     texts = generator.generate(
-        prompt,
+        _fitted(generator, prompt),
         max_new_tokens=options.max_new_tokens,
         sampling=options.sampling,
         num_samples=options.num_samples,
         seed=options.seed,
         stop=stop,
     )
-    _show([SEPARATOR.join(prompt + text for text in texts), "\n"])
+    show([SEPARATOR.join(prompt + text for text in texts), "\n"])
     return 0
 
 
@@ -115,13 +121,13 @@ def _converse(stream: Callable[[str, int], Iterator[str]], seed: int, *, first: 
     failed = False
     for turn, prompt in enumerate(_prompts(first, terminal=terminal)):
         try:
-            _show(stream(_unescape(prompt), (seed + turn) % 2**63))
-            _show("\n")
+            show(stream(_unescape(prompt), (seed + turn) % 2**63))
+            show("\n")
         except UserError as error:
             warn(str(error))
             failed = True
         except KeyboardInterrupt:
-            _show("\n")
+            show("\n")
     return int(failed and not terminal)
 
 
@@ -131,30 +137,26 @@ def _prompts(first: Iterable[str], *, terminal: bool) -> Iterator[str]:
     if terminal:
         with contextlib.suppress(ImportError):  # Windows has none
             import readline  # noqa: F401  # loaded, it gives input() a history and the arrow keys
-        _show("Type the beginning of a text; \\n stands for a new line. Ctrl-C ends a text, Ctrl-D the session.\n")
+        show("Type the beginning of a text; \\n stands for a new line. Ctrl-C ends a text, Ctrl-D the session.\n")
     while True:
         try:
             yield input("> " if terminal else "")
         except EOFError:
             if terminal:
-                _show("\n")
+                show("\n")
             return
         except KeyboardInterrupt:
             if not terminal:
                 raise
-            _show("\n")
+            show("\n")
 
 
-def _show(pieces: Iterable[str]) -> None:
-    """Write pieces as they come; to a terminal, which obeys control characters, with these as escapes.
-
-    A character the terminal cannot show becomes a question mark.
-    """
-    encoding = sys.stdout.encoding or "utf-8"
-    shown = printable if sys.stdout.isatty() else str
-    for piece in pieces:
-        sys.stdout.write(shown(piece).encode(encoding, errors="replace").decode(encoding))
-        sys.stdout.flush()
+def _fitted(generator: "TextGenerator", prompt: str) -> list[int]:
+    """The ids of a prompt; of one that is longer than the model's context its end, which is said."""
+    ids, context = generator.prompt_ids(prompt), generator.model.config.block_size
+    if len(ids) > context > 1:  # a bigram reads one token of any prompt
+        warn(f"the prompt has {len(ids):,} tokens, the model's context is {context:,}: its last {context:,} are read")
+    return ids[-context:]
 
 
 def _unescape(text: str) -> str:

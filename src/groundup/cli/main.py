@@ -59,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # a full disk is reported below, and not by Python at exit
         return code
     except UserError as error:
-        warn(str(error))
+        for line in error.lines:
+            warn(line)
         return error.exit_code
     except KeyboardInterrupt:
         warn("interrupted")

@@ -14,7 +14,7 @@ from groundup.config.errors import UsageError, UserError
 from groundup.files.layout import TOKENIZER
 from groundup.terminal.actions import pick_action
 from groundup.terminal.parse import parse
-from groundup.terminal.say import say
+from groundup.terminal.say import say, warn
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -133,7 +133,7 @@ def _texts(options: TrainOptions) -> Iterator[str]:
         documents = read_all(source, source.parts(), skipped)
         yield from (document.text for _, document in documents if document.split != "val")
     for reason, count in sorted(skipped.items())[:20]:
-        print(f"groundup: skipped {count:,}: {reason}", file=sys.stderr)
+        warn(f"skipped {count:,}: {reason}")
 
 
 def _encode(argv: Sequence[str]) -> int:
@@ -172,9 +172,7 @@ def _show(argv: Sequence[str]) -> int:
         for block in blocks:
             # Rich swallows spaces where it breaks lines; a terminal breaks them as well.
             console.print(block, soft_wrap=not isinstance(block, Table))
-    # A character that the terminal cannot show becomes a question mark.
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(output.get().encode(encoding, errors="replace").decode(encoding))
+    sys.stdout.write(output.get())
     return 0
 
 

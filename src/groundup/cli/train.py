@@ -12,7 +12,7 @@ from groundup.config.errors import UsageError, UserError
 from groundup.config.io import differing_keys, from_dict, load_json
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
-from groundup.files.layout import CONFIG, TOKENIZER, WEIGHTS
+from groundup.files.layout import CONFIG, WEIGHTS
 from groundup.terminal.parse import parse
 
 RESUMABLE = (
@@ -25,7 +25,6 @@ RESUMABLE = (
     "checkpoint.",
     "data.path",
     "data.cache_dir",
-    "data.tokenizer",
     "runtime.micro_batch_size",
     "runtime.parallel",
     "runtime.timeout",
@@ -58,7 +57,7 @@ def main(argv: Sequence[str]) -> int:
     if request.dry_run:
         from groundup.cli.dry_run import print_plan
 
-        print_plan(request.config, Console(soft_wrap=True, markup=False, emoji=False))
+        print_plan(request.config, Console(soft_wrap=True, markup=False, emoji=False), resumed=request.resume)
         return 0
     from groundup.terminal.output import PatientStream
     from groundup.training.run import train
@@ -194,25 +193,12 @@ def _saved_config(run_dir: Path) -> TrainConfig:
         )
     if not path.is_file():
         raise UsageError(f"{run_dir} holds no run to resume: there is no {path.name} in it")
-    saved = _with_own_tokenizer(_read_config(path), run_dir)
+    saved = _read_config(path)
     absolute = run_dir.resolve()
     if saved.run_dir.resolve() == absolute:
         return saved
     out_dir = run_dir.parent if run_dir.name == absolute.name else absolute.parent  # "." and ".." name no folder
     return replace(saved, name=absolute.name, out_dir=out_dir)
-
-
-def _with_own_tokenizer(saved: TrainConfig, run_dir: Path) -> TrainConfig:
-    """The file that a tokenizer came from may be gone; a run has a copy of its own."""
-    if saved.data.tokenizer in ("char", "gpt2") or Path(saved.data.tokenizer).exists():
-        return saved
-    from groundup.checkpoint.model_folder import find_model
-
-    try:
-        own = find_model(run_dir) / TOKENIZER
-    except UserError:
-        return saved
-    return replace(saved, data=replace(saved.data, tokenizer=str(own)))
 
 
 def _refuse_changes(saved: TrainConfig, asked: TrainConfig) -> None:

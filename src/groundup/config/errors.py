@@ -10,6 +10,11 @@ class UserError(ValueError):
 
     exit_code = 1
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """What to print: one line, but where several things are wrong at once."""
+        return (str(self),)
+
 
 class UsageError(UserError):
     """The request itself is wrong: a flag, a value, a combination. The command exits with 2."""

@@ -1,14 +1,15 @@
-"""Random documents out of shards, to look at what a model will read."""
+"""Random documents, to look at what a model will read: out of shards, or as the one reader finds them in text."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from groundup.corpora.source import Source, read_all
 from groundup.data.dataset import TokenDataset
 from groundup.data.shards import ShardReader
-from groundup.formats.document import SplitName
+from groundup.formats.document import Document, SplitName
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +30,6 @@ def sample_documents(
 ) -> Iterator[Passage]:
     """Draw documents, each as likely as any other.
 
-    A document that two shards share is shown as the part that ends it.
-
     Args:
         dataset: Where from.
         split: Which half.
@@ -49,16 +48,55 @@ def sample_documents(
     for _ in range(count):
         if any(documents) and tokenizer.eot_id is not None:
             k = draw.choices(range(len(infos)), weights=documents)[0]
-            start, stop = _document(shards[k], tokenizer.eot_id, draw.randrange(documents[k]))
+            ranges = _document(shards, k, tokenizer.eot_id, draw.randrange(documents[k]))
         else:
             k = draw.choices(range(len(infos)), weights=[info.n_tokens for info in infos])[0]
             start = draw.randrange(infos[k].n_tokens)
-            stop = min(infos[k].n_tokens, start + max_tokens)
-        ids = shards[k].read(start, min(stop - start, max_tokens))
-        yield Passage(infos[k].file, start, stop - start, tokenizer.decode(ids.tolist()))
+            ranges = [(k, start, min(infos[k].n_tokens, start + max_tokens))]
+        n_tokens = sum(stop - start for _, start, stop in ranges)
+        ids = np.concatenate([shards[k].read(start, min(stop - start, max_tokens)) for k, start, stop in ranges])
+        first, start, _ = ranges[0]
+        yield Passage(infos[first].file, start, n_tokens, tokenizer.decode(ids[:max_tokens].tolist()))
 
 
-def _document(shard: ShardReader, eot_id: int, number: int) -> tuple[int, int]:
-    """First id of a document, and the separator behind it; the separators of a shard are counted to find it."""
-    ends = np.flatnonzero(shard.read(0, len(shard)) == eot_id)
-    return (int(ends[number - 1]) + 1 if number else 0), int(ends[number])
+def _document(shards: Sequence[ShardReader], k: int, eot_id: int, number: int) -> list[tuple[int, int, int]]:
+    """Where a document lies, (shard, first id, end): it may have begun in shards before the one where it ends."""
+    ends = np.flatnonzero(shards[k].read(0, len(shards[k])) == eot_id)
+    ranges = [(k, int(ends[number - 1]) + 1 if number else 0, int(ends[number]))]
+    while k and not ranges[0][1] and not (number and ranges[0][0] == k):
+        k -= 1
+        before = np.flatnonzero(shards[k].read(0, len(shards[k])) == eot_id)
+        start = int(before[-1]) + 1 if len(before) else 0
+        if start == len(shards[k]):
+            break
+        ranges.insert(0, (k, start, len(shards[k])))
+    return ranges
+
+
+def sample_source(source: Source, skipped: dict[str, int], *, count: int, seed: int) -> list[tuple[int, Document]]:
+    """Draw documents of a source, each as likely as any other, without preparing it.
+
+    Args:
+        source: Read to its end.
+        skipped: Records that cannot be used are counted here by reason.
+        count: How many at most; none comes twice.
+        seed: The same seed draws the same documents.
+
+    Returns:
+        (number from 0, document) in the order of the source; of a document that is read in pieces, the first piece.
+
+    Raises:
+        UnreadableError: Some of it cannot be read.
+    """
+    draw = random.Random(seed)
+    drawn: list[tuple[int, Document]] = []
+    n, begins = 0, True
+    for _, document in read_all(source, source.parts(), skipped):
+        if begins:
+            # Each of n documents is kept with probability count / n (Vitter's algorithm R).
+            place = n if n < count else draw.randrange(n + 1)
+            if place < count:
+                drawn[place : place + 1] = [(n, document)]
+            n += 1
+        begins = document.ends
+    return sorted(drawn, key=lambda numbered: numbered[0])

@@ -25,6 +25,7 @@ from groundup.model.loss import LossModule
 from groundup.model.types import device_of
 from groundup.model.weights import weights_of
 from groundup.prepare.corpus import open_corpus
+from groundup.tokenizer.base import Tokenizer
 
 FOLDER = Path("data")
 """Where benchmarks are kept."""
@@ -109,7 +110,7 @@ def _pages(file: Path, loaded: LoadedModel, *, limit: int, batch_tokens: int) ->
 
 
 def _val(loaded: LoadedModel, path: Path, data: Path | None, *, limit: int, batch_tokens: int) -> dict[str, Any]:
-    dataset = _val_data(path, data)
+    dataset = _val_data(path, data, loaded.tokenizer)
     if dataset.index.tokenizer_fingerprint != loaded.tokenizer.fingerprint:
         raise UserError(f"{dataset.dir} was prepared with another tokenizer than that of {path}")
     split = dataset.split("val")
@@ -129,14 +130,14 @@ def _val(loaded: LoadedModel, path: Path, data: Path | None, *, limit: int, batc
     }
 
 
-def _val_data(path: Path, data: Path | None) -> TokenDataset:
+def _val_data(path: Path, data: Path | None, tokenizer: Tokenizer) -> TokenDataset:
     """What --data names. A folder of published files is meant for other tasks; one that holds neither is a mistake."""
     if data is None or (not (data / INDEX).is_file() and any((data / p.file).is_file() for p in PUBLISHED.values())):
-        return _own_data(path)
+        return _own_data(path, tokenizer)
     return TokenDataset(data)
 
 
-def _own_data(path: Path) -> TokenDataset:
+def _own_data(path: Path, tokenizer: Tokenizer) -> TokenDataset:
     """The data of the run that a folder is, or is part of.
 
     Raises:
@@ -145,5 +146,5 @@ def _own_data(path: Path) -> TokenDataset:
     for folder in folders_around(path):
         if (folder / RUN).is_file():
             config = folder / "config.json"
-            return open_corpus(from_dict(TrainConfig, load_json(config), where=str(config)).data)
+            return open_corpus(from_dict(TrainConfig, load_json(config), where=str(config)).data, tokenizer)
     raise UserError(f"{path} is of no run that says what it learned from: name a prepared folder with --data")

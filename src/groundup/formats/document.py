@@ -39,6 +39,11 @@ class UnreadableError(UserError):
         rows = [f"{len(faults):,} files cannot be read; {skip} leaves them out:", *faults[: self.SHOWN], *more]
         super().__init__("\n  ".join(rows))
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """A line for each file."""
+        return tuple(str(self).split("\n"))
+
     def __reduce__(self) -> tuple[type["UnreadableError"], tuple[tuple[str, ...], str]]:
         """Errors travel between processes, which make them again from these."""
         return UnreadableError, (self.faults, self.skip)

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from groundup.config.errors import UserError
 from groundup.config.generate import SamplingConfig
+from groundup.formats.decode import line_ends
 from groundup.generation.engine import Engine
 from groundup.generation.requests import Event, Finish, Request
 from groundup.generation.slots import count_slots
@@ -110,7 +111,7 @@ class TextGenerator:
 
     def stream(
         self,
-        prompt: str,
+        prompt: str | Sequence[int],
         *,
         max_new_tokens: int,
         sampling: SamplingConfig | None = None,
@@ -120,7 +121,8 @@ class TextGenerator:
         """Continue a prompt piece by piece; the pieces joined are what `generate` returns.
 
         Args:
-            prompt: What to continue. Empty starts a new document; where the tokenizer has no `eot_id`, a new line.
+            prompt: What to continue, text or ids. Empty starts a new document; where the tokenizer has no `eot_id`, a
+                new line.
             max_new_tokens: The most tokens to draw.
             sampling: How to draw them; as the model says, by default.
             seed: The same seed draws the same text.
@@ -138,7 +140,7 @@ class TextGenerator:
 
     def generate(
         self,
-        prompt: str,
+        prompt: str | Sequence[int],
         *,
         max_new_tokens: int,
         sampling: SamplingConfig | None = None,
@@ -194,13 +196,13 @@ class TextGenerator:
         return _run(engine, places, texts)
 
     def prompt_ids(self, prompt: str) -> list[int]:
-        """The ids that a prompt stands for.
+        """The ids that a prompt stands for, its line ends as those of all text that is learned from.
 
         Raises:
             UserError: The tokenizer does not know a symbol, or the prompt is empty and nothing can stand for it.
         """
         if prompt:
-            return self.tokenizer.encode(prompt)
+            return self.tokenizer.encode(line_ends(prompt))
         if self.tokenizer.eot_id is not None:
             return [self.tokenizer.eot_id]
         try:
@@ -213,7 +215,7 @@ class TextGenerator:
 
     def _request(
         self,
-        prompt: str,
+        prompt: str | Sequence[int],
         max_new_tokens: int,
         sampling: SamplingConfig | None,
         n: int,
@@ -221,7 +223,7 @@ class TextGenerator:
         stop: Sequence[str],
     ) -> TextRequest:
         return TextRequest(
-            prompt=tuple(self.prompt_ids(prompt)),
+            prompt=tuple(self.prompt_ids(prompt) if isinstance(prompt, str) else prompt),
             max_new_tokens=max_new_tokens,
             sampling=sampling or SamplingConfig(),
             n=n,

@@ -63,6 +63,8 @@ class Verdict:
     act: Literal["go", "skip", "stop"]
     reason: str = ""
     """What is wrong; empty when nothing is, or nothing that a person need know."""
+    flag: str = ""
+    """What would let a resumed run pass over such a step; empty where nothing would."""
 
 
 class Guard:
@@ -93,13 +95,14 @@ class Guard:
             grad_norm: Before clipping.
             scaled: fp16: an infinite gradient under a finite loss only says that the scale was too large.
         """
-        act, reason, most = "go", "", self.max_skips
+        act, reason, flag, most = "go", "", "", self.max_skips
         if not math.isfinite(loss) or not (scaled or math.isfinite(grad_norm)):
             act, reason = self.nonfinite, f"the loss is {loss:.4g} and the gradient norm {grad_norm:.4g}"
+            flag = "--guard.nonfinite skip"
         elif not math.isfinite(grad_norm):
             act, most = "skip", MAX_OVERFLOWS
         elif self.spikes != "off" and (reason := self._spike(loss, grad_norm)):
-            act = "go" if self.spikes == "warn" else self.spikes
+            act, flag = "go" if self.spikes == "warn" else self.spikes, "--guard.spikes skip"
         self.losses.add(loss)
         self.grad_norms.add(grad_norm)
         if act == "go":
@@ -109,7 +112,7 @@ class Guard:
         if act == "skip" and self.skipped_in_a_row >= most:
             reason = reason or "fp16 gradients overflow, however small the loss is scaled"
             return Verdict("stop", f"{reason}; {self.skipped_in_a_row} steps in a row changed nothing")
-        return Verdict("skip" if act == "skip" else "stop", reason)
+        return Verdict("skip", reason) if act == "skip" else Verdict("stop", reason, flag)
 
     def _spike(self, loss: float, grad_norm: float) -> str:
         """Which of the two is a spike, in words; empty when none is."""

@@ -23,11 +23,11 @@ from groundup.data.noise import with_random_tokens
 from groundup.distributed.parallel import is_sharded, sync_gradients, whole, whole_state
 from groundup.distributed.ranks import World
 from groundup.distributed.signals import StopRequest
-from groundup.loop.guard import Guard
+from groundup.loop.guard import Guard, Verdict
 from groundup.loop.state import TrainState
 from groundup.model.build import Transformer, build_model
 from groundup.optim.average import WeightAverage
-from groundup.optim.build import set_lr
+from groundup.optim.build import rate_flags, set_lr
 from groundup.runtime.precision import Precision
 from groundup.runtime.timing import DATA, FORWARD_BACKWARD, OPTIMIZER, StepClock
 
@@ -240,13 +240,13 @@ class Trainer:
         # Where to look for what is wrong with the data.
         place = f"samples {self.first_sample} to {self.first_sample + self.samples_per_step - 1}"
         if verdict.act == "stop":
-            self._refuse(verdict.reason, place, own_loss)
+            self._refuse(verdict, place, own_loss)
         if verdict.reason:
             done = ", skipped" if verdict.act == "skip" else ""
             self.notes.append(f"step {self.state.step + 1}: {verdict.reason}{done} ({place})")
         return verdict.act
 
-    def _refuse(self, reason: str, place: str, own_loss: Tensor) -> NoReturn:
+    def _refuse(self, verdict: Verdict, place: str, own_loss: Tensor) -> NoReturn:
         """Stop before the weights change, on every rank; name what can be named."""
         losses = self.world.gather(own_loss.cpu())
         ranks = [str(rank) for rank, own in enumerate(losses) if not own.isfinite()] if len(losses) > 1 else []
@@ -256,10 +256,10 @@ class Trainer:
             *([f"first in {culprit}"] if culprit else []),
             place,
         ]
+        skip = f"; or go on from the last checkpoint with --resume and {verdict.flag}" if verdict.flag else ""
         raise UserError(
-            f"step {self.state.step + 1}: {reason} ({'; '.join(where)}); the weights are those of the step before."
-            " Lower optim.lr, lengthen optim.warmup_steps, or resume from the last checkpoint, perhaps with"
-            " --guard.nonfinite skip or --guard.spikes skip"
+            f"step {self.state.step + 1}: {verdict.reason} ({'; '.join(where)}); the weights are those of the step"
+            f" before. Begin again with a lower {rate_flags(self.optimizers)} or more --optim.warmup-steps{skip}"
         )
 
 

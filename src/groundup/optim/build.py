@@ -1,5 +1,6 @@
 """Optimizers for a model, and how their rates change from step to step."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,6 +50,12 @@ def build_optimizers(model: nn.Module, config: OptimConfig, device: torch.device
     for group in groups:
         group["initial_lr"] = group["lr"]
     return optimizers
+
+
+def rate_flags(optimizers: Sequence[Optimizer]) -> str:
+    """The flags that lower the peak learning rates in use, for advice."""
+    ratio = " or --optim.muon-lr-ratio" if any(isinstance(optimizer, Muon) for optimizer in optimizers) else ""
+    return f"--optim.lr{ratio}"
 
 
 def set_lr(optimizers: list[Optimizer], scale: float) -> None:

@@ -31,12 +31,17 @@ NAMES = ("shakespeare", "tiny-shakespeare", "fineweb-edu")
 
 
 def open_corpus(
-    config: DataConfig, *, say: Callable[[str], None] = lambda _: None, block_size: int = 0
+    config: DataConfig,
+    tokenizer: Tokenizer | None = None,
+    *,
+    say: Callable[[str], None] = lambda _: None,
+    block_size: int = 0,
 ) -> TokenDataset:
     """Open the tokens that a config names; the first call prepares them below `cache_dir`.
 
     Args:
         config: Corpus and tokenizer.
+        tokenizer: A run's own, for the file that config names may be gone, or another by now; None reads that file.
         say: Told what a person should know of the data, in lines: progress of a preparation, and what may surprise.
         block_size: The model's context, by which a validation split is too small; 0 is unknown.
 
@@ -49,15 +54,16 @@ def open_corpus(
     else:
         source = make_source(config)
         # A character tokenizer follows from the text; others may change under their name.
-        tokenizer = config.tokenizer if config.tokenizer == "char" else resolve_tokenizer(config.tokenizer).fingerprint
-        facts: list[Any] = [source.name, source.describe(), tokenizer]
+        chosen = None if config.tokenizer == "char" else tokenizer or resolve_tokenizer(config.tokenizer)
+        facts: list[Any] = [source.name, source.describe(), chosen.fingerprint if chosen else "char"]
         if isinstance(source, LocalFiles):  # the others have a split of their own
             facts += [config.val_fraction, HOLD_OUT]
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
         folder = config.cache_dir / f"{source.name}-{Path(config.tokenizer).stem}-{key}"
         if not (folder / INDEX).exists():
             layout = ShardConfig(val_fraction=config.val_fraction)
-            prepare(source, make_tokenizer(config.tokenizer, source), folder, layout, progress=_Spoken(say, folder))
+            chosen = chosen or make_tokenizer("char", source)
+            prepare(source, chosen, folder, layout, progress=_Spoken(say, folder))
         dataset = TokenDataset(folder)
     say(dataset.check())
     for line in surprises(dataset.index, block_size):

@@ -5,7 +5,7 @@ from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
-from rich.text import Text
+from rich.segment import Segment, Segments
 
 from groundup.config.printable import printable
 
@@ -34,7 +34,8 @@ def quantity(number: float) -> str:
 
 def say(console: Console, text: str, *, style: str = "") -> None:
     """Print text as it is: what stands in a path or a sample is never markup, emoji or a command to the terminal."""
-    console.print(Text(printable(text), style=style))
+    # Not a Text, which would turn tabs into spaces.
+    console.print(Segments([Segment(f"{printable(text)}\n", console.get_style(style or "none"))]), end="")
 
 
 class Bar(Progress):
@@ -98,5 +99,5 @@ class Display:
 
     def quote(self, text: str) -> None:
         """Print text of the model, set off from ours."""
-        for line in text.splitlines() or [""]:
+        for line in text.removesuffix("\n").split("\n"):
             say(self.console, f"  │ {line}", style="cyan")

@@ -1,6 +1,7 @@
 """What the command line prints: text from outside never commands the terminal, and an error is one line."""
 
 import sys
+from collections.abc import Iterable
 
 from groundup.config.printable import printable
 
@@ -8,6 +9,17 @@ from groundup.config.printable import printable
 def say(text: str = "", *, end: str = "\n") -> None:
     """Print to standard output at once, control characters as their escapes."""
     print(printable(text), end=end, flush=True)
+
+
+def show(pieces: Iterable[str]) -> None:
+    """Write text of a model or of a document, piece by piece as it comes, exactly as it is.
+
+    To a terminal, which would obey them, control characters go as their escapes.
+    """
+    shown = printable if sys.stdout.isatty() else str
+    for piece in pieces:
+        sys.stdout.write(shown(piece))
+        sys.stdout.flush()
 
 
 def warn(text: str) -> None:

@@ -36,6 +36,7 @@ from groundup.prepare.corpus import open_corpus
 from groundup.runtime.facts import code_fingerprint
 from groundup.runtime.seed import seed_rank
 from groundup.tokenizer.base import Tokenizer
+from groundup.tokenizer.io import load_tokenizer
 from groundup.training.init_from import init_from
 from groundup.training.loss_module import build_loss_module, fit_micro_batch
 from groundup.training.machine import Machine, Resolved, Setup, pick_machine
@@ -86,8 +87,7 @@ def build_run(
     """
     saved = Resolved.from_dict(resume_from.state["resolved"]) if resume_from else None
     samples = config.samples_per_process(world.size)
-    with world.main_first("corpus"):
-        dataset = open_corpus(config.data, say=partial(console.print, markup=False), block_size=config.model.block_size)
+    dataset = _open_data(config, world, resume_from, console)
     tokenizer = dataset.tokenizer()
     _refuse_different_inputs(world, data=dataset.index.fingerprint, tokenizer=tokenizer.fingerprint)
     shape = resolve_model(config.model, tokenizer)
@@ -118,6 +118,17 @@ def build_run(
         measure=partial(_val_loss, trainer=trainer, dataset=dataset, config=config),
         hellaswag=hellaswag,
     )
+
+
+def _open_data(config: TrainConfig, world: World, resumed: Checkpoint | None, console: Console) -> TokenDataset:
+    """What the run learns from; one that goes on has a tokenizer of its own."""
+    with world.main_first("corpus"):
+        return open_corpus(
+            config.data,
+            load_tokenizer(resumed.path) if resumed else None,
+            say=partial(console.print, markup=False),
+            block_size=config.model.block_size,
+        )
 
 
 def _resolved(config: TrainConfig, machine: Machine, shape: TransformerConfig, compiled: str) -> Resolved:

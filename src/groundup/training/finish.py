@@ -20,6 +20,7 @@ from groundup.files.layout import METRICS, PORTRAIT, REPORT
 from groundup.generation.text import TextGenerator
 from groundup.inspection.portrait import MOST_TOKENS, portrait
 from groundup.model.build import Transformer, build_model
+from groundup.optim.build import rate_flags
 from groundup.records.history import is_finite, lowest_loss
 from groundup.records.metrics import Logger, read_metrics
 from groundup.records.report import time_line, write_report
@@ -77,7 +78,7 @@ def finish(run: Run, config: TrainConfig, facts: dict[str, Any], *, log: Logger,
         info if label.val_loss is None else {**info, "val_loss": label.val_loss},
     )
     console.print(_losses(run, config, facts, label))
-    if warning := _warning(rows, label):
+    if warning := _warning(rows, label, rate_flags(run.trainer.optimizers)):
         say(console, warning)
 
     scene = TextGenerator(model.eval(), run.tokenizer).generate(prompt, max_new_tokens=400, seed=config.seed)[0]
@@ -113,14 +114,14 @@ def _losses(run: Run, config: TrainConfig, facts: dict[str, Any], label: Label) 
     return table
 
 
-def _warning(rows: list[dict[str, Any]], label: Label) -> str | None:
+def _warning(rows: list[dict[str, Any]], label: Label, rates: str) -> str | None:
     """One line where training has only made the model worse."""
     best = lowest_loss(rows)
     if best.get("step") != 0:
         return None
     return (
         f"warning: no step reached a lower validation loss than the {best['val/loss']:.4f} of step 0; model/ has the"
-        f" weights of step {label.step}. A lower --optim.lr, more --optim.warmup-steps or more text may help"
+        f" weights of step {label.step}. A lower {rates}, more --optim.warmup-steps or more text may help"
     )
 
 

@@ -122,22 +122,53 @@ def test_every_document_is_as_likely(tmp_path, monkeypatch):
     assert main(["prepare", "t.jsonl", "set", "--shard-tokens=1500", "--val-rule=head", "--workers=1"]) == 0
     opened = TokenDataset(Path("set"))
     got = list(sample_documents(opened, "train", count=400, max_tokens=10_000, seed=1))
-    whole = [passage for passage in got if passage.text in texts]
-    assert len(whole) > 300  # the others begin in the shard before
+    parts = {(passage.file, passage.start) for passage in got if passage.text not in texts}
+    assert parts <= {("train-000000.bin", 0)}  # which the head of validation cut; what two shards share is whole
     long = np.mean([passage.text.count("word") > 0 for passage in got])
     assert 0.4 < long < 0.6
     assert len({passage.text for passage in got}) >= 38
 
 
-def test_control_characters_do_not_reach_the_terminal(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("prepared", [True, False])
+def test_text_is_exactly_as_it_is_and_cannot_command_a_terminal(prepared, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("t.txt").write_text("\x1b[2J\x07\t" * 200)
+    text = "\x1b[2J\x07\t:smile: [bold]\u200b\x85\u2028" * 20
+    Path("t.txt").write_text(text)
     assert main(["prepare", "t.txt", "set", "--tokenizer=char", "--workers=1"]) == 0
     capsys.readouterr()
-    assert main(["data", "sample", "set"]) == 0
+    words = ["data", "sample", "set" if prepared else "t.txt", "--num=1", "--max-tokens=9000"]
+    assert main(words) == 0
+    shown = capsys.readouterr().out.partition("\n")[2].removesuffix("\n")
+    assert len(shown) > 20
+    assert shown in text
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert main(words) == 0
     out = capsys.readouterr().out
-    assert not set(out) & {"\x1b", "\x07"}
-    assert "\t" in out
+    assert not set(out) & {"\x1b", "\x07", "\x85"}
+    assert "\\x1b[2J\\x07\t:smile: [bold]\u200b\\x85" in out
+
+
+def test_sample_of_text_shows_what_the_reader_finds(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("s.txt").write_text("".join(f"story {k}\r\nits end\n<|endoftext|>\n" for k in range(50)))
+    Path("b.txt").write_bytes(b"\xff\xfe")
+
+    def sample(*words, code=0):
+        capsys.readouterr()
+        assert main(["data", "sample", *words]) == code
+        return capsys.readouterr()
+
+    assert "--- document 0: 1,540 characters\nstory 0\n" in sample("s.txt").out
+    cut = sample("s.txt", "--separator=<|endoftext|>", "--num=60").out
+    assert cut == "".join(f"--- document {k}: {len(str(k)) + 14} characters\nstory {k}\nits end\n" for k in range(50))
+    few = sample("s.txt", "--separator=<|endoftext|>", "--num=4").out
+    assert few == sample("s.txt", "--separator=<|endoftext|>", "--num=4").out
+    assert few != sample("s.txt", "--separator=<|endoftext|>", "--num=4", "--seed=2").out
+    assert few.count("--- document") == 4
+    assert "b.txt" in sample("*.txt", code=1).err
+    skipped = sample("*.txt", "--bad-files=skip")
+    assert "b.txt" in skipped.err
+    assert "story 0" in skipped.out
 
 
 @pytest.mark.parametrize(

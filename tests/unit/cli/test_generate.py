@@ -7,6 +7,7 @@ from groundup.cli.generate import SEPARATOR
 from groundup.cli.main import main
 from groundup.config.generate import SamplingConfig
 from groundup.generation.text import TextGenerator
+from groundup.terminal.say import show
 
 
 @pytest.fixture
@@ -66,6 +67,26 @@ def test_backslashes_stand_for_what_a_shell_makes_hard(folder, capsys):
     assert run(capsys, folder, r"--prompt=a\nb", "--max-new-tokens=1").startswith("a\nb")
 
 
+@pytest.mark.parametrize("flags", [[], ["--stream"], ["--interactive"]])
+def test_a_prompt_longer_than_the_context_is_read_by_its_end(flags, folder, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO())
+    words = ["generate", str(folder), "--max-new-tokens=9", *flags]
+    assert main([*words, "--prompt=" + "wxy" + "abcdefgh" * 2]) == 0
+    long = capsys.readouterr()
+    assert long.err == "groundup: the prompt has 19 tokens, the model's context is 16: its last 16 are read\n"
+    assert main([*words, "--prompt=" + "abcdefgh" * 2]) == 0
+    fits = capsys.readouterr()
+    assert fits.err == ""
+    assert long.out.removeprefix("wxy") == fits.out
+
+
+def test_line_ends_of_a_prompt_are_those_of_training(folder, capsys):
+    words = [folder, "--max-new-tokens=12"]
+    unix = run(capsys, *words, "--prompt=a\nb\n").removeprefix("a\nb\n")
+    for ends in ("a\r\nb\r\n", "a\rb\r"):
+        assert run(capsys, *words, f"--prompt={ends}").removeprefix(ends) == unix
+
+
 def test_prompts_from_a_pipe(folder, capsys, monkeypatch):
     def converse(text, code=0):
         monkeypatch.setattr("sys.stdin", io.StringIO(text))
@@ -102,7 +123,6 @@ def test_prompts_from_a_pipe(folder, capsys, monkeypatch):
         (["--stop="], "stop must have at least one character, got an empty string"),
         (["--stream", "--num-samples=2"], "--stream and --interactive show one sample at a time, got num-samples 2"),
         (["--prompt=\udcff"], "the text must be valid UTF-8, got '\\udcff'"),
-        (["--prompt=" + "a" * 17], "the prompt has 17 tokens, the model's context is 16: shorten it"),
         (["--temprature=1"], "unrecognized options: --temprature=1; did you mean --temperature?"),
         (["--device=tpu"], "--device must be one of 'auto', 'cpu', 'cuda', 'mps', got 'tpu'"),
     ],
@@ -129,8 +149,7 @@ def test_failures_are_one_line_and_1(folder, capsys, tmp_path):
 def test_a_terminal_that_cannot_show_a_character_gets_a_question_mark(folder, monkeypatch):
     with io.TextIOWrapper(io.BytesIO(), encoding="ascii") as stdout:
         monkeypatch.setattr("sys.stdout", stdout)
-        from groundup.cli.generate import _show
-
-        _show(["aé", "→b"])
-        assert stdout.buffer.getvalue() == b"a??b"
+        assert main(["generate", str(folder), "--prompt=ab", "--max-new-tokens=1"]) == 0
+        show(["aé", "→b"])
+        assert stdout.buffer.getvalue().endswith(b"a??b")
         monkeypatch.undo()

@@ -235,3 +235,14 @@ def test_names_that_an_encoding_lacks_are_printed_all_the_same(tmp_path):
         env = os.environ | {"PYTHONIOENCODING": f"{encoding}:strict"}
         done = subprocess.run([*ENTRY, "runs", "list", str(tmp_path)], capture_output=True, env=env, check=False)
         assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_several_files_that_cannot_be_read_are_a_line_each(tmp_path, capsys):
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_bytes(b"\xff\xfea\0")
+    (tmp_path / "good.txt").write_text("text")
+    assert main(["prepare", str(tmp_path), str(tmp_path / "set"), "--workers=1"]) == 1
+    first, *others = capsys.readouterr().err.splitlines()
+    assert first == "groundup: 3 files cannot be read; --bad-files skip leaves them out:"
+    for name, line in zip("abc", others, strict=True):
+        assert line.startswith(f"groundup:   {tmp_path / name}.txt is UTF-16")

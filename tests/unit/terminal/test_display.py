@@ -93,3 +93,11 @@ def test_a_path_is_neither_markup_nor_a_command_to_the_terminal():
     console = Console(file=out, soft_wrap=True, force_terminal=True, color_system=None)
     say(console, "runs/[/y] [bold]x :smile: \x1b[2J\u202e")
     assert out.getvalue() == "runs/[/y] [bold]x :smile: \\x1b[2J\\u202e\n"
+
+
+def test_a_sample_is_shown_exactly_but_for_what_commands_a_terminal():
+    out = io.StringIO()
+    display = Display(max_steps=1, console=Console(file=out, soft_wrap=True, width=20))
+    display.quote("\ta  :smile: [bold]b[/bold] \u2028" + "x" * 40 + " \n\n\x1b[2Jc\n")
+    shown = ["\ta  :smile: [bold]b[/bold] \u2028" + "x" * 40 + " ", "", "\\x1b[2Jc"]
+    assert out.getvalue() == "".join(f"  │ {line}\n" for line in shown)
