@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 TESTS ?= tests
 SOURCES := src tests docs notebooks runs tools
 
-.PHONY: demo test test-room check fix docs pictures notebooks faults test-slow test-network test-gpu clean help
+.PHONY: demo test test-room check fix docs pictures notebooks faults test-slow test-network test-gpu bench-gpu clean help
 
 help:
 	@echo "make demo       train a GPT on the plays of Shakespeare and let it speak (minutes, no GPU)"
@@ -67,6 +67,10 @@ test-network: $(VENV)/.dev
 # Uses the python3 of the GPU machine as it is: its PyTorch is the one built for its driver.
 test-gpu:
 	PYTHONPATH=src $(PYTHON) -m pytest -m gpu -p no:randomly tests/gpu
+
+# At most eight minutes; ARGS="--seconds 210 --nanogpt FOLDER" shortens it and adds a peer.
+bench-gpu:
+	PYTHONPATH=src $(PYTHON) -m groundup bench gpu --json bench-gpu.json $(ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis build src/*.egg-info

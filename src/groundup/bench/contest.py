@@ -33,38 +33,86 @@ class Timing:
 
 
 def race(
-    contestants: Mapping[str, Factory], options: object, *, rounds: int, runs: int, warmup: int = 5
+    contestants: Mapping[str, Factory],
+    options: object,
+    *,
+    rounds: int,
+    runs: int,
+    warmup: int = 5,
+    failures: dict[str, str] | None = None,
 ) -> dict[str, Timing]:
     """Let every contestant do `runs` units of work in each round; each round begins with another one.
+
+    Args:
+        contestants: By name.
+        options: What each is made from.
+        rounds: Turns of each.
+        runs: Units of work per turn.
+        warmup: Units before the first round.
+        failures: Where it is given, all contestants get ready at the same time, and one that fails is told here, by
+            name, instead of ending the race.
 
     Raises:
         UserError: A contestant could not start.
     """
-    context = multiprocessing.get_context("spawn")
-    pipes: dict[str, Connection] = {}
-    processes = []
+    field = _Field(options, warmup, failures)
     try:
         for name, factory in contestants.items():
-            pipes[name], theirs = context.Pipe()
-            process = context.Process(target=_contestant, args=(theirs, factory, options, warmup), daemon=True)
-            process.start()
-            processes.append(process)
-            theirs.close()
-            _receive(pipes[name], name)
+            field.start(name, factory)
+            if failures is None:
+                field.wait(name)
+        if failures is not None:
+            for name in contestants:
+                field.wait(name)
         names = list(contestants)
         seconds: dict[str, list[float]] = {name: [] for name in names}
         for number in range(rounds):
             first = number % len(names)
             for name in names[first:] + names[:first]:
-                pipes[name].send(runs)
-                seconds[name].append(float(_receive(pipes[name], name)) / runs)
-        peaks = {}
-        for name in names:
-            pipes[name].send(0)
-            peaks[name] = int(_receive(pipes[name], name))
-        return {name: Timing(seconds[name], peaks[name]) for name in names}
+                if (taken := field.wait(name, runs)) is not None:
+                    seconds[name].append(taken / runs)
+        peaks = {name: field.wait(name, 0) for name in names}
+        return {name: Timing(seconds[name], int(peak)) for name, peak in peaks.items() if peak is not None}
     finally:
-        for process in processes:
+        field.end()
+
+
+class _Field:
+    """The processes of a race."""
+
+    def __init__(self, options: object, warmup: int, failures: dict[str, str] | None) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._options, self._warmup, self._failures = options, warmup, failures
+        self._pipes: dict[str, Connection] = {}
+        self._processes: list[multiprocessing.process.BaseProcess] = []
+
+    def start(self, name: str, factory: Factory) -> None:
+        """Start a contestant, which then gets ready and answers."""
+        self._pipes[name], theirs = self._context.Pipe()
+        arguments = (theirs, factory, self._options, self._warmup)
+        process = self._context.Process(target=_contestant, args=arguments, daemon=True)
+        process.start()
+        self._processes.append(process)
+        theirs.close()
+
+    def wait(self, name: str, request: int | None = None) -> float | None:
+        """Send a contestant a number of units, if one is given, and wait; None where it has failed, now or before."""
+        if name not in self._pipes:
+            return None
+        try:
+            if request is not None:
+                self._pipes[name].send(request)
+            return _receive(self._pipes[name], name)
+        except UserError as error:
+            if self._failures is None:
+                raise
+            self._failures[name] = str(error)
+            del self._pipes[name]
+            return None
+
+    def end(self) -> None:
+        """End all processes."""
+        for process in self._processes:
             process.terminate()
             process.join()
 
@@ -77,7 +125,7 @@ def median_ratio(ours: Timing, theirs: Timing) -> float:
 def _receive(pipe: Connection, name: str) -> float:
     try:
         answer = pipe.recv()
-    except EOFError:
+    except (EOFError, ConnectionError):
         raise UserError(f"the contestant {name} died") from None
     if isinstance(answer, str):
         raise UserError(f"the contestant {name} cannot run: {answer}")
@@ -96,7 +144,11 @@ def _contestant(pipe: Connection, factory: Factory, options: object, warmup: int
     pipe.send(0.0)
     while runs := pipe.recv():
         start = time.perf_counter()
-        for _ in range(runs):
-            work()
+        try:
+            for _ in range(runs):
+                work()
+        except Exception as error:
+            pipe.send(" ".join(f"{type(error).__name__}: {error}".split()))
+            return
         pipe.send(time.perf_counter() - start)
     pipe.send(float(peak_memory()))

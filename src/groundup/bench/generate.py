@@ -123,6 +123,8 @@ def _contestants(options: Options, device: torch.device) -> dict[str, Factory]:
     contestants: dict[str, Factory] = {"groundup": partial(_ours, weights="fp32")}
     if cpu:
         contestants["groundup int8"] = partial(_ours, weights="int8")
+    if device.type == "cuda":
+        contestants["groundup fp16"] = partial(_ours, weights="fp16")
     if options.peers and there("transformers"):
         contestants["transformers"] = _transformers
     if options.peers and cpu and there("ctranslate2"):

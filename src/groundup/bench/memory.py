@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from groundup.bench.contest import Factory, race
-from groundup.bench.ours import our_trainer
+from groundup.bench.ours import How, our_trainer
 from groundup.bench.train import Work
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
@@ -103,7 +103,7 @@ def _steps(case: _Case) -> Work:
     precision = pick_precision(options.precision, device, n_embd=options.model.n_embd)
     before = peak_memory(device)
     trainer = our_trainer(
-        options.model, case.micro_batch_size, device=device, precision=precision, recompute=case.recompute
+        options.model, case.micro_batch_size, device=device, precision=precision, how=How(recompute=case.recompute)
     )
 
     def run() -> None:

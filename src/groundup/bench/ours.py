@@ -3,8 +3,9 @@
 import statistics
 import tempfile
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from groundup.loop.trainer import Trainer
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
-from groundup.model.swap import use_matmul
+from groundup.model.swap import use_matmul, use_narrow_stream
 from groundup.optim.build import build_optimizers
 from groundup.planner.flops import flops_per_token
 from groundup.runtime.allocator import keep_freed_memory
@@ -39,6 +40,21 @@ TOKENS = 1_000_000
 """Random tokens to train on: throughput does not depend on what they say."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class How:
+    """What a training loop leaves to choose."""
+
+    compiled: Literal["off", "whole", "parts"] = "off"
+    """By torch.compile, in one piece or block by block."""
+    recompute: bool = False
+    """Compute blocks again going back."""
+    narrow_stream: bool = False
+    """Let the residual stream have autocast's type."""
+    grad_accum_steps: int = 1
+    """Forward passes per step."""
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
 def random_ids(config: GPTConfig | ModernConfig) -> NDArray[np.integer]:
     """TOKENS ids, the same at every call."""
     return np.random.default_rng(0).integers(config.vocab_size, size=TOKENS)
@@ -50,22 +66,20 @@ def our_trainer(
     *,
     device: torch.device,
     precision: Precision,
-    compiled: bool = False,
-    recompute: bool = False,
+    how: How | None = None,
     world: World | None = None,
 ) -> Trainer:
     """A training loop as `groundup train` builds it, of a rank or alone.
 
     Args:
         config: The model's shape.
-        micro_batch_size: Sequences per step and rank.
+        micro_batch_size: Sequences per forward pass of a rank.
         device: Where to compute.
         precision: How.
-        compiled: By torch.compile.
-        recompute: Compute blocks again going back.
+        how: What else the loop leaves to choose.
         world: The ranks that share a step, by DDP.
     """
-    world = world or World()
+    world, how = world or World(), how or How()
     keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         batches = TrainBatches(
@@ -75,26 +89,31 @@ def our_trainer(
             seed=0,
             rank=world.rank,
             world_size=world.size,
+            pin_memory=device.type == "cuda",
         )
     tokens = micro_batch_size * config.block_size
     model = init_weights(build_model(config), seed=0).to(device)
     use_matmul(model, pick_matmul(device, rows=tokens, n_embd=config.n_embd, training=True))
-    model.recompute = recompute
+    if how.narrow_stream:
+        use_narrow_stream(model)
+    model.recompute = how.recompute
     loss_module: nn.Module = LossModule(model)
-    if compiled:
+    if how.compiled == "parts":
+        cast("LossModule", loss_module).compile_parts()
+    elif how.compiled == "whole":
         loss_module = cast("nn.Module", torch.compile(loss_module, dynamic=False))
     return Trainer(
         model=model,
         loss_module=replicate(loss_module, device) if world.size > 1 else loss_module,
-        optimizers=build_optimizers(model, OptimConfig(), device),
+        optimizers=build_optimizers(model, how.optim, device),
         batches=batches,
         lr_scale=lambda step: 1.0,
         precision=precision,
         scaler=torch.amp.GradScaler(device.type, enabled=precision.needs_scaler),
         device=device,
         max_steps=1 << 30,
-        grad_accum_steps=1,
-        tokens_per_step=world.size * tokens,
+        grad_accum_steps=how.grad_accum_steps,
+        tokens_per_step=world.size * how.grad_accum_steps * tokens,
         grad_clip=1.0,
         state=TrainState(),
         stop=StopRequest(),
@@ -114,7 +133,7 @@ def measured_flops(
 
     A model that needs longer per step makes three. The first is left out: it draws memory and chooses kernels.
     """
-    trainer = our_trainer(config, micro_batch_size, device=device, precision=precision, recompute=recompute)
+    trainer = our_trainer(config, micro_batch_size, device=device, precision=precision, how=How(recompute=recompute))
     times: list[float] = []
     while len(times) < 4 or (sum(times) < SECONDS and len(times) < 64):
         start = time.perf_counter()

@@ -5,13 +5,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from groundup.bench.contest import Factory, median_ratio, race
-from groundup.bench.ours import our_trainer, random_ids
+from groundup.bench.ours import How, our_trainer, random_ids
 from groundup.bench.peers import nanogpt_model, transformers_model
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
@@ -37,8 +37,8 @@ class Options:
     """auto, cpu, cuda or mps."""
     precision: str = "auto"
     """auto, fp32, tf32, bf16 or fp16; the same for everybody."""
-    compile: bool = False
-    """Compile everybody's model."""
+    compile: Literal["off", "whole", "parts"] = "off"
+    """Compile everybody's model; parts compiles ours block by block, and the peers' whole."""
     threads: int = 0
     """CPU threads of each contestant; 0 takes PyTorch's choice."""
     rounds: int = 9
@@ -130,7 +130,7 @@ def _products(options: Options) -> Work:
 def _ours(options: Options) -> Work:
     device, precision = _start(options)
     trainer = our_trainer(
-        options.model, options.micro_batch_size, device=device, precision=precision, compiled=options.compile
+        options.model, options.micro_batch_size, device=device, precision=precision, how=How(compiled=options.compile)
     )
 
     def run() -> None:
@@ -140,26 +140,40 @@ def _ours(options: Options) -> Work:
     return run, lambda: peak_memory(device)
 
 
-def _peer(
-    options: Options,
-    device: torch.device,
+def peer_step(
+    model: GPTConfig,
+    micro_batch_size: int,
     precision: Precision,
     loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     optimizer: torch.optim.Optimizer,
+    *,
+    grad_accum_steps: int = 1,
 ) -> Work:
-    """A step as nanoGPT's script makes it: batch by stacking slices at random offsets, clip, step, zero."""
-    data = random_ids(options.model).astype(np.uint16)
-    T, B = options.model.block_size, options.micro_batch_size  # noqa: N806
+    """A step as nanoGPT's script makes it: batches by stacking slices at random offsets, clip, step, zero."""
+    data = random_ids(model).astype(np.uint16)
+    T, B, device = model.block_size, micro_batch_size, precision.device  # noqa: N806
     scaler = torch.amp.GradScaler(device.type, enabled=precision.needs_scaler)
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
-    def run() -> None:
+    def batch() -> list[torch.Tensor]:
         offsets = torch.randint(len(data) - T, (B,)).tolist()
-        x = torch.stack([torch.from_numpy(data[i : i + T].astype(np.int64)) for i in offsets]).to(device)
-        y = torch.stack([torch.from_numpy(data[i + 1 : i + 1 + T].astype(np.int64)) for i in offsets]).to(device)
-        with precision.autocast():
-            loss = loss_of(x, y)
-        torch.autograd.backward(scaler.scale(loss))
+        pair = [
+            torch.stack([torch.from_numpy(data[i : i + T].astype(np.int64)) for i in starts])
+            for starts in (offsets, [i + 1 for i in offsets])
+        ]
+        if device.type != "cuda":
+            return pair
+        return [ids.pin_memory().to(device, non_blocking=True) for ids in pair]
+
+    x, y = batch()
+
+    def run() -> None:
+        nonlocal x, y
+        for _ in range(grad_accum_steps):
+            with precision.autocast():
+                loss = loss_of(x, y) / grad_accum_steps
+            x, y = batch()  # while a GPU computes
+            torch.autograd.backward(scaler.scale(loss))
         scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         scaler.step(optimizer)
@@ -171,21 +185,50 @@ def _peer(
 
 
 def _nanogpt(options: Options) -> Work:
-    device, precision = _start(options)
-    model = nanogpt_model(Path(str(options.nanogpt)), options.model).to(device)
-    optimizer = model.configure_optimizers(0.1, 6e-4, (0.9, 0.95), device.type)
-    forward = torch.compile(model) if options.compile else model
-    return _peer(options, device, precision, lambda x, y: forward(x, y)[1], optimizer)
+    _, precision = _start(options)
+    checkout, compiled = Path(str(options.nanogpt)), options.compile != "off"
+    return nanogpt_step(options.model, options.micro_batch_size, precision, checkout, compiled=compiled)
 
 
 def _transformers(options: Options) -> Work:
-    device, precision = _start(options)
-    model = transformers_model(options.model).to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=6e-4, betas=(0.9, 0.95), weight_decay=0.1)
-    forward = torch.compile(model) if options.compile else model
+    _, precision = _start(options)
+    return transformers_step(options.model, options.micro_batch_size, precision, compiled=options.compile != "off")
+
+
+def nanogpt_step(
+    config: GPTConfig,
+    micro_batch_size: int,
+    precision: Precision,
+    checkout: Path,
+    *,
+    compiled: bool,
+    grad_accum_steps: int = 1,
+) -> Work:
+    """A training step of nanoGPT."""
+    model = nanogpt_model(checkout, config).to(precision.device)
+    optimizer = model.configure_optimizers(0.1, 6e-4, (0.9, 0.95), precision.device.type)
+    forward = torch.compile(model) if compiled else model
+    return peer_step(
+        config,
+        micro_batch_size,
+        precision,
+        lambda x, y: forward(x, y)[1],
+        optimizer,
+        grad_accum_steps=grad_accum_steps,
+    )
+
+
+def transformers_step(
+    config: GPTConfig, micro_batch_size: int, precision: Precision, *, compiled: bool, grad_accum_steps: int = 1
+) -> Work:
+    """A training step of Hugging Face's GPT-2."""
+    model = transformers_model(config).to(precision.device).train()
+    fused = precision.device.type == "cuda"
+    optimizer = torch.optim.AdamW(model.parameters(), lr=6e-4, betas=(0.9, 0.95), weight_decay=0.1, fused=fused)
+    forward = torch.compile(model) if compiled else model
 
     def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         # Its own labels are the inputs, shifted inside; the work is the same as with the true next tokens.
         return forward(input_ids=x, labels=x, use_cache=False).loss
 
-    return _peer(options, device, precision, loss_of, optimizer)
+    return peer_step(config, micro_batch_size, precision, loss_of, optimizer, grad_accum_steps=grad_accum_steps)

@@ -9,6 +9,7 @@ from groundup.terminal.actions import pick_action
 from groundup.terminal.parse import parse
 
 BENCHES = {
+    "gpu": "training, decoding and memory of one GPU, in a few minutes, against nanoGPT and transformers",
     "train": "training throughput, MFU and memory, against nanoGPT and transformers",
     "generate": "decoding throughput, against transformers and nanoGPT",
     "eval": "multiple-choice scoring, against one example at a time",

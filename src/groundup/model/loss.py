@@ -7,7 +7,7 @@ are, p - onehot(target), so it is computed in the same visit: no chunk is ever c
 Kernel's fused linear cross-entropy, Hsu et al. 2024, without a kernel).
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +16,11 @@ from torch import Tensor, nn
 
 from groundup.config.data import IGNORE
 from groundup.model.types import LanguageModel
+from groundup.planner.memory import logits_bytes
 
-LOGITS_BYTES = {"cpu": 1 << 27, "cuda": 1 << 29}
-"""Logits in float32 that are in memory at once, by device; more tokens go through the head in chunks."""
+if TYPE_CHECKING:
+    from groundup.model.build import Transformer
+
 CUDA_MULTIPLE = 64
 """Rows of the head are padded to a multiple of this on CUDA: 50,257 columns would keep tensor cores waiting."""
 
@@ -49,11 +51,11 @@ def head_loss_sum(
         weight: The head.
         targets: Ids, or IGNORE.
         softcap: Logits are softcap * tanh(logits / softcap); 0 leaves them.
-        chunk_rows: Tokens whose logits are in memory together; None takes LOGITS_BYTES' worth.
+        chunk_rows: Tokens whose logits are in memory together; None takes as many as `logits_bytes` allows, evenly.
         multiple: The vocabulary is padded to a multiple of this inside the products; None takes what the device likes.
     """
     device = hidden.device.type
-    chunk_rows = chunk_rows or _chunk_rows(weight)
+    chunk_rows = chunk_rows or _even_rows(targets.numel(), _chunk_rows(weight))
     multiple = multiple or _multiple(weight)
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     return _HeadLoss.apply(  # type: ignore[no-untyped-call]
@@ -69,7 +71,15 @@ def needs_chunks(targets: Int[Tensor, "B T"], weight: Float[Tensor, "V C"]) -> b
 
 
 def _chunk_rows(weight: Float[Tensor, "V C"]) -> int:
-    return max(1, LOGITS_BYTES.get(weight.device.type, LOGITS_BYTES["cpu"]) // (4 * len(weight)))
+    device = weight.device
+    memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
+    return max(1, logits_bytes(device.type, memory) // (4 * len(weight)))
+
+
+def _even_rows(n_rows: int, most: int) -> int:
+    """Rows of equal chunks, instead of a small one at the end; a multiple of 128, which tiles of products divide."""
+    rows = -(-n_rows // -(-n_rows // most))
+    return min(most, -(-rows // 128) * 128)
 
 
 def _multiple(weight: Float[Tensor, "V C"]) -> int:
@@ -96,28 +106,21 @@ class _HeadLoss(torch.autograd.Function):
             head = _pad(weight.to(dtype), -vocab_size % multiple)
             wide = torch.promote_types(dtype, torch.float32)
             loss = torch.zeros((), dtype=wide, device=hidden.device)
-            grad_hidden = torch.empty_like(hidden)
-            grad_head = torch.zeros(head.shape if with_gradients else (0,), dtype=wide, device=head.device)
+            grads_hidden: list[Tensor] = []
+            grad_head: Tensor | None = None
             for start in range(0, len(targets), chunk_rows):
                 rows = slice(start, start + chunk_rows)
                 counts = (targets[rows] != IGNORE)[:, None]
                 picked = targets[rows, None].where(counts, 0)
                 x = hidden[rows].to(dtype)
-                logits = (x @ head.T)[:, :vocab_size]
-                if softcap:
-                    bent = torch.tanh(logits.to(wide) / softcap)
-                    logits = softcap * bent
-                logp = logits.log_softmax(-1, dtype=wide)
-                loss = loss - (logp.gather(1, picked) * counts).sum()
-                if with_gradients:
-                    grad = logp.exp_()  # p - onehot; rows that do not count are dropped where there is less to multiply
-                    grad.scatter_add_(1, picked, grad.new_full((1, 1), -1).expand_as(picked))
-                    if softcap:
-                        grad = grad * (1 - bent * bent)
-                    grad = _pad(grad.to(dtype).T, len(head) - vocab_size).T
-                    grad_hidden[rows] = (grad @ head) * counts
-                    grad_head = _add_product(grad_head, grad.T, x * counts)
-            if with_gradients:
+                of_rows = _fusable if torch.compiler.is_compiling() else _in_place
+                nats, grad = of_rows(x @ head.T, picked, vocab_size, softcap, wide)
+                loss = loss + (nats * counts).sum()
+                if with_gradients:  # rows that do not count are dropped where there is less to multiply
+                    grads_hidden.append(((grad @ head) * counts).to(hidden.dtype))
+                    grad_head = _add_product(grad_head, grad.T, x * counts, wide)
+            if grad_head is not None:
+                grad_hidden = torch.cat(grads_hidden) if len(grads_hidden) > 1 else grads_hidden[0]
                 ctx.save_for_backward(grad_hidden, grad_head[:vocab_size].to(weight.dtype))
             return loss
 
@@ -127,13 +130,52 @@ class _HeadLoss(torch.autograd.Function):
         return grad_hidden * grad.to(grad_hidden.dtype), grad_head * grad.to(grad_head.dtype), *[None] * 6
 
 
+def _in_place(
+    logits: Float[Tensor, "N W"], picked: Int[Tensor, "N 1"], vocab_size: int, softcap: float, wide: torch.dtype
+) -> tuple[Float[Tensor, "N 1"], Float[Tensor, "N W"]]:
+    """-ln p(target) of each row, and p - onehot in the type of the logits, with as little memory as there can be."""
+    dtype, padding, bent = logits.dtype, logits.shape[1] - vocab_size, None
+    logits = logits[:, :vocab_size]
+    if softcap:
+        bent = torch.tanh(logits.to(wide) / softcap)
+        logits = softcap * bent
+    logp = logits.log_softmax(-1, dtype=wide)
+    nats = -logp.gather(1, picked)
+    grad = logp.exp_()
+    grad.scatter_add_(1, picked, grad.new_full((1, 1), -1).expand_as(picked))
+    if bent is not None:
+        grad = grad * (1 - bent * bent)
+    return nats, _pad(grad.to(dtype).T, padding).T
+
+
+def _fusable(
+    logits: Float[Tensor, "N W"], picked: Int[Tensor, "N 1"], vocab_size: int, softcap: float, wide: torch.dtype
+) -> tuple[Float[Tensor, "N 1"], Float[Tensor, "N W"]]:
+    """The same in operations that a compiler makes one kernel of, which reads narrow logits and writes as narrow."""
+    dtype, columns = logits.dtype, torch.arange(logits.shape[1], device=logits.device)
+    chosen, wider = logits.gather(1, picked).to(wide), logits.to(wide)
+    slope: Tensor | float = 1.0
+    if softcap:
+        bent = torch.tanh(wider / softcap)
+        chosen, wider, slope = softcap * torch.tanh(chosen / softcap), softcap * bent, 1 - bent * bent
+    if logits.shape[1] > vocab_size:
+        wider = wider.masked_fill(columns >= vocab_size, -torch.inf)
+    log_total = wider.logsumexp(-1, keepdim=True)
+    grad = ((wider - log_total).exp() - (columns == picked).to(wide)) * slope
+    return log_total - chosen, grad.to(dtype)
+
+
 def _pad(x: Float[Tensor, "V C"], rows: int) -> Float[Tensor, "W C"]:
     """Rows of zeros below; `F.pad` would copy even where there are none to add."""
     return F.pad(x, (0, 0, 0, rows)) if rows else x
 
 
-def _add_product(total: Float[Tensor, "V C"], a: Float[Tensor, "V N"], b: Float[Tensor, "N C"]) -> Float[Tensor, "V C"]:
-    """Add a @ b to a total; the sum over chunks stays in float32 where the products are narrower."""
+def _add_product(
+    total: Float[Tensor, "W C"] | None, a: Float[Tensor, "W N"], b: Float[Tensor, "N C"], wide: torch.dtype
+) -> Float[Tensor, "W C"]:
+    """Add a @ b to a total, if there is one; the sum over chunks stays in float32 where the products are narrower."""
+    if total is None:
+        return (a @ b).to(wide)
     return total.addmm_(a, b) if total.dtype == a.dtype else total.add_(a @ b)
 
 
@@ -143,6 +185,16 @@ class LossModule(nn.Module):
     def __init__(self, model: LanguageModel) -> None:
         super().__init__()
         self.model = model
+        self.head_loss = head_loss_sum
+
+    def compile_parts(self) -> None:
+        """Compile one block, whose code serves all blocks, and the head with its loss.
+
+        The compiler's time then does not grow with the depth; what it could fuse across blocks stays apart.
+        """
+        for block in cast("Transformer", self.model).blocks:
+            block.compile(dynamic=False)
+        self.head_loss = torch.compile(head_loss_sum, dynamic=False)
 
     def forward(self, idx: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
         """The summed loss."""

@@ -7,7 +7,10 @@ it stands for, so that parameters and the names of the state dict remain.
 from collections.abc import Callable
 from typing import TypeVar
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from groundup.model.gpt import TiedHead
 from groundup.runtime.gelu import SigmoidGELU
@@ -45,3 +48,25 @@ def use_matmul(model: nn.Module, matmul: Matmul) -> None:
 def use_sigmoid_gelu(model: nn.Module) -> None:
     """Compute the tanh GELU by a sigmoid where that is faster, in place."""
     replace_modules(model, nn.GELU, lambda gelu: SigmoidGELU() if gelu.approximate == "tanh" else gelu)
+
+
+class NarrowEmbedding(nn.Module):
+    """An embedding whose vectors come in autocast's type, and with them the residual stream that they begin.
+
+    On a GPU a step waits for memory as long as for products, and the stream is what blocks read and write most.
+    Weights, gradients and the sums inside norms stay in float32.
+    """
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.weight = embedding.weight
+
+    def forward(self, idx: Int[Tensor, "*B T"]) -> Float[Tensor, "*B T C"]:
+        """The vectors of ids."""
+        x, device = F.embedding(idx, self.weight), self.weight.device.type
+        return x.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else x
+
+
+def use_narrow_stream(model: nn.Module) -> None:
+    """Let the residual stream have autocast's type under autocast, in place."""
+    replace_modules(model, nn.Embedding, NarrowEmbedding)

@@ -204,4 +204,5 @@ def _memory(shape: TransformerConfig, size: int, hardware: Hardware, *, recomput
         half=hardware.precision in ("bf16", "fp16"),
         cpu=hardware.cpu,
         recompute=recompute,
+        device_memory=int(hardware.memory / USABLE),
     )

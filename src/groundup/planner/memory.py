@@ -17,7 +17,9 @@ from groundup.config.model import ModernConfig, TransformerConfig
 from groundup.planner.params import count_parameters
 
 LOGITS_BYTES = {"cpu": 1 << 27, "cuda": 1 << 29}
-"""Logits in float32 that are in memory at once, by device, as in `model/loss.py`; a test holds the two together."""
+"""Logits in float32 that `model/loss.py` has in memory at once, by device."""
+LOGITS_SHARE = 32
+"""A large GPU gives them this part of its memory instead: every chunk costs a pass over the head's gradient."""
 RESIDUAL_TENSORS = 2
 NORM_OUTPUTS = 2
 
@@ -38,8 +40,25 @@ class Memory:
         return self.weights + self.gradients + self.optimizer + self.activations + self.logits
 
 
+def logits_bytes(device: str, device_memory: int = 0) -> int:
+    """Bytes of logits, in float32, that are in memory at once; more tokens go through the head in chunks.
+
+    Args:
+        device: cpu, cuda or mps.
+        device_memory: Bytes that the device has in all; 0 where that is unknown.
+    """
+    least = LOGITS_BYTES.get(device, LOGITS_BYTES["cpu"])
+    return max(least, device_memory // LOGITS_SHARE) if device == "cuda" else least
+
+
 def training_memory(
-    config: TransformerConfig, *, micro_batch_size: int, half: bool = False, cpu: bool = False, recompute: bool = False
+    config: TransformerConfig,
+    *,
+    micro_batch_size: int,
+    half: bool = False,
+    cpu: bool = False,
+    recompute: bool = False,
+    device_memory: int = 0,
 ) -> Memory:
     """Peak memory of a training step.
 
@@ -50,6 +69,7 @@ def training_memory(
             16-bit copies of the weights that autocast makes are counted with the activations.
         cpu: Computed on a CPU without torch.compile.
         recompute: Of each block only the input is kept, and the block is computed again when it is needed.
+        device_memory: Bytes of the GPU; 0 takes a small one.
     """
     n = count_parameters(config)
     width = 2 if half else 4
@@ -84,7 +104,7 @@ def training_memory(
     activations = blocks + ends + (2 * n if half else 0)
     # Logits and their gradient; under autocast the float32 copy that cross-entropy works on besides.
     logits = tokens * config.vocab_size * (2 * 4 + (2 if half else 0) + (4 if modern.logit_softcap else 0))
-    chunk = LOGITS_BYTES["cpu" if cpu else "cuda"]
+    chunk = logits_bytes("cpu" if cpu else "cuda", device_memory)
     if 4 * tokens * config.vocab_size > chunk:  # what is left of all chunks: the gradients of both sides of the head
         logits = chunk * (2 * 4 + (2 if half else 0)) // 4 + 4 * stream + 4 * config.vocab_size * config.n_embd
     return Memory(weights=4 * n, gradients=4 * n, optimizer=8 * n, activations=activations, logits=logits)

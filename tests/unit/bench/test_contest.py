@@ -127,6 +127,16 @@ def test_a_contestant_that_fails_is_one_clear_line(contestants, name, message):
     assert str(caught.value) == message
 
 
+def test_failures_are_told_and_the_others_go_on(contestants):
+    failures = {}
+    names = {"broken": contestants.broken, "slow": contestants.slow, "late": contestants.dies_later}
+    timings = race(names, None, rounds=2, runs=4, failures=failures)
+    assert list(timings) == ["slow"]
+    assert timings["slow"].seconds == [3.0, 3.0]
+    assert failures["late"] == "the contestant late died"
+    assert "no module named 'peer'" in failures["broken"]
+
+
 def test_medians_are_over_rounds():
     ours, theirs = Timing([1.0, 2.0, 10.0], 0), Timing([2.0, 3.0, 10.0], 0)
     assert ours.median == 2.0

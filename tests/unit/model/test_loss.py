@@ -63,7 +63,7 @@ def test_the_model_uses_it_and_keeps_its_gradients(monkeypatch):
     targets = idx.roll(-1, dims=1)
     grads = []
     for chunk_bytes in (1 << 30, 7 * 4 * 33):  # all in one piece; 7 tokens at a time
-        monkeypatch.setitem(loss_room.LOGITS_BYTES, "cpu", chunk_bytes)
+        monkeypatch.setitem(memory.LOGITS_BYTES, "cpu", chunk_bytes)
         model.zero_grad()
         LossModule(model)(idx, targets).backward()
         grads.append({name: p.grad.clone() for name, p in model.named_parameters()})
@@ -110,13 +110,23 @@ def test_an_overflow_is_not_hidden():
     assert not head_loss_sum(hidden, torch.randn(30, 4), torch.zeros(1, 10, dtype=torch.long), chunk_rows=3).isfinite()
 
 
-def test_compiles():
+def test_chunks_are_even_and_stay_below_the_limit(monkeypatch):
+    weight = torch.empty(100, 1)
+    monkeypatch.setitem(memory.LOGITS_BYTES, "cpu", 1000 * 4 * 100)
+    most = loss_room._chunk_rows(weight)
+    assert [loss_room._even_rows(n, most) for n in (1001, 2048, 7, 999)] == [512, 768, 128, 1000]
+    assert memory.logits_bytes("cuda", 80 << 30) == 80 << 25
+
+
+@pytest.mark.parametrize("multiple", [1, 8])
+def test_compiles(multiple):
     torch.manual_seed(0)
     hidden, weight = torch.randn(2, 10, 4), torch.randn(30, 4)
     targets = torch.randint(30, (2, 10))
+    targets[0, 3] = IGNORE
 
     def loss_of(h, w):
-        return head_loss_sum(h, w, targets, chunk_rows=6, multiple=8)
+        return head_loss_sum(h, w, targets, chunk_rows=6, multiple=multiple)
 
     grads = []
     for function in (loss_of, torch.compile(loss_of, backend="aot_eager", fullgraph=True)):
@@ -152,7 +162,3 @@ def test_memory_of_gpt2s_head(loss, whole):
         assert grown > 0.6e9 + 1.5e9
     else:
         assert grown < 0.6e9
-
-
-def test_the_planner_counts_the_chunks_that_the_loss_makes():
-    assert memory.LOGITS_BYTES == loss_room.LOGITS_BYTES

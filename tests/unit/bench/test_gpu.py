@@ -1,0 +1,73 @@
+import json
+
+import pytest
+import torch
+
+from groundup.bench import gpu as module
+from groundup.bench.contest import Timing
+from groundup.bench.gpu import Options, bench, groups
+from groundup.bench.gpu_cases import Case, cases
+from groundup.config.errors import UsageError, UserError
+from groundup.planner.flops import flops_per_token
+
+
+def test_groups_fill_the_card_in_order():
+    listed = [Case(name=str(n)) for n in range(5)]
+    need = dict(zip("01234", [4, 3, 5, 99, 1], strict=True))
+    cut = groups(listed, lambda case: need[case.name] * module.PROCESS_BYTES, 10 * module.PROCESS_BYTES)
+    assert [[case.name for case in group] for group in cut] == [["0", "1"], ["2"], ["3"], ["4"]]
+
+
+@pytest.fixture
+def raced(monkeypatch):
+    """No process is started; one contestant fails, the others take two seconds."""
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(module.generate, "bench", lambda options, say: {"tokens": options.new_tokens})
+
+    def race(contestants, options, *, rounds, runs, warmup, failures):
+        failures["350M"] = "out of memory"
+        return {name: Timing([2.0] * rounds, 3_000_000) for name in contestants if name != "350M"}
+
+    monkeypatch.setattr(module, "race", race)
+
+
+def test_figures_are_the_arithmetic_of_the_times_and_are_kept(raced, tmp_path):
+    lines = []
+    result = bench(Options(device="cpu", json=tmp_path / "gpu.json"), lines.append)
+    case, row = cases(torch.device("cpu"))[0], result["training"]["124M"]
+    assert row["tokens_per_sec"] == case.tokens_per_step / 2
+    assert row["mfu"] == pytest.approx(32 * flops_per_token(case.model, 16) / result["peak_flops"], abs=1e-4)
+    assert row["times_our_time"] == 1
+    assert "350M" not in result["training"]
+    assert any(line.startswith("350M") and "out of memory" in line for line in lines)
+    assert json.loads((tmp_path / "gpu.json").read_text()) == result
+    assert result["decoding"] == {"tokens": 4}
+
+
+def test_what_does_not_fit_into_the_time_is_told(raced, monkeypatch):
+    lines, clock = [], iter([0, 0, *[400] * 99])
+    monkeypatch.setattr(module, "groups", lambda listed, *rest: [[case] for case in listed])
+    monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
+    result = bench(Options(device="cpu", seconds=300), lines.append)
+    assert list(result["training"]) == ["124M"]
+    assert "1.5B" in result["left_out"]
+    assert "decoding" not in result
+    assert any(line.startswith("1.5B: left out") for line in lines)
+
+
+def test_a_name_that_no_case_has_and_a_peer_that_is_not_there(raced, tmp_path):
+    with pytest.raises(UsageError, match="no case has 'x'"):
+        bench(Options(device="cpu", only="x"), print)
+    with pytest.raises(UserError, match="not a checkout of nanoGPT"):
+        bench(Options(device="cpu", nanogpt=tmp_path), print)
+
+
+def test_a_case_makes_whole_steps(monkeypatch):
+    from groundup.bench import ours
+
+    monkeypatch.setattr(ours, "TOKENS", 2000)
+    case = cases(torch.device("cpu"))[1]
+    run, peak = module._work(case, Options(device="cpu"))
+    run()
+    assert peak() > 0
+    assert case.grad_accum_steps * case.micro_batch_size * case.model.block_size == case.tokens_per_step
