@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from groundup.bench.ours import split_of
 from groundup.config.model import GPTConfig
+from groundup.contestants.ours import split_of
 from groundup.data.loader import TrainBatches
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from groundup.bench import ours
 from groundup.config.model import GPTConfig, ModernConfig
+from groundup.contestants import ours
 from groundup.runtime.precision import CUDNN_FIRST, pick_precision
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]

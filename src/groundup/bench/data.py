@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from groundup.bench.ours import split_of
 from groundup.bench.train import Options as TrainOptions
 from groundup.bench.train import _ours as train_step
 from groundup.config.model import GPTConfig
 from groundup.config.presets import GPT2_VOCAB
+from groundup.contestants.ours import split_of
 from groundup.data.dataset import Split
 from groundup.data.loader import TrainBatches
 from groundup.runtime.measure import copy_bandwidth

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
-from groundup.bench.contest import Factory, median_ratio, race
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.config.presets import GPT2
+from groundup.contestants.contest import Factory, median_ratio, race
 from groundup.evaluation.examples import read_choices
 from groundup.evaluation.scoring import BATCH_TOKENS, Question, score
 from groundup.model.build import Transformer, build_model

@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 
-from groundup.bench.contest import Factory, Timing, median_ratio, race
-from groundup.bench.decoders import ctranslate2_decoder, llamacpp_decoder, write_models
-from groundup.bench.peers import nanogpt_model, transformers_model
 from groundup.checkpoint.model_folder import load_model
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
 from groundup.config.model import GPTConfig
 from groundup.config.presets import GPT2
+from groundup.contestants.contest import Factory, Timing, median_ratio, race
+from groundup.contestants.decoders import ctranslate2_decoder, llamacpp_decoder, write_models
+from groundup.contestants.peers import nanogpt_model, transformers_model
 from groundup.generation.engine import generate_ids
 from groundup.model.gpt import GPT
 from groundup.runtime.device import device_name, pick_device

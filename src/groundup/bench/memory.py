@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from groundup.bench.contest import Factory, race
-from groundup.bench.ours import How, our_trainer
 from groundup.bench.train import Work
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.config.presets import GPT2
+from groundup.contestants.contest import Factory, race
+from groundup.contestants.ours import How, our_trainer
 from groundup.planner.memory import training_memory
 from groundup.planner.params import count_parameters
 from groundup.runtime.device import device_name, pick_device

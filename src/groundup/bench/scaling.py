@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 
-from groundup.bench.contest import Factory, race
-from groundup.bench.ours import our_trainer
 from groundup.bench.train import Work
 from groundup.config.errors import UsageError
 from groundup.config.io import from_dict, to_dict
 from groundup.config.model import GPTConfig, ModernConfig
+from groundup.contestants.contest import Factory, race
+from groundup.contestants.ours import our_trainer
 from groundup.distributed.ranks import World, joined
 from groundup.loop.trainer import Trainer
 from groundup.planner.params import count_parameters

@@ -10,11 +10,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from groundup.bench.contest import Factory, median_ratio, race
-from groundup.bench.ours import How, our_trainer, random_ids
-from groundup.bench.peers import nanogpt_model, transformers_model
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
+from groundup.contestants.contest import Factory, median_ratio, race
+from groundup.contestants.ours import How, our_trainer, random_ids
+from groundup.contestants.peers import nanogpt_model, transformers_model
 from groundup.planner.flops import flops_per_token
 from groundup.planner.params import count_parameters
 from groundup.runtime.device import device_name, pick_device

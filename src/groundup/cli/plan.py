@@ -61,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _here(config: TrainConfig, paper: "Plan") -> Hardware:
     """This machine: a few real steps of this model are timed, at the micro batch the run asks for."""
-    from groundup.bench.ours import measured_flops
+    from groundup.contestants.ours import measured_flops
     from groundup.planner.forecast import USABLE
     from groundup.runtime.device import device_name, pick_device
     from groundup.runtime.memory import free_memory

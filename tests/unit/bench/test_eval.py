@@ -3,11 +3,11 @@ import json
 import pytest
 
 from groundup.bench import eval as module
-from groundup.bench.contest import Timing
 from groundup.bench.eval import Options, bench
 from groundup.cli.main import main
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
+from groundup.contestants.contest import Timing
 
 MODEL = GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=256, vocab_size=50257)
 

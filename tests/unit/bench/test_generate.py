@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from groundup.bench import generate as module
-from groundup.bench.contest import Timing
 from groundup.bench.generate import Options, bench
 from groundup.config.errors import UsageError, UserError
 from groundup.config.model import GPTConfig
+from groundup.contestants.contest import Timing
 
 MODEL = GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=24, vocab_size=11)
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from groundup.bench import gpu as module
-from groundup.bench.contest import Timing
 from groundup.bench.gpu import Options, bench, groups
 from groundup.bench.gpu_cases import Case, cases
 from groundup.config.errors import UsageError, UserError
+from groundup.contestants.contest import Timing
 from groundup.planner.flops import flops_per_token
 
 
@@ -63,7 +63,7 @@ def test_a_name_that_no_case_has_and_a_peer_that_is_not_there(raced, tmp_path):
 
 
 def test_a_case_makes_whole_steps(monkeypatch):
-    from groundup.bench import ours
+    from groundup.contestants import ours
 
     monkeypatch.setattr(ours, "TOKENS", 2000)
     case = cases(torch.device("cpu"))[1]

@@ -3,10 +3,10 @@ import json
 import pytest
 
 from groundup.bench import memory as module
-from groundup.bench.contest import Timing
 from groundup.bench.memory import Options, bench
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
+from groundup.contestants.contest import Timing
 from groundup.planner.memory import training_memory
 
 MODEL = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=11)

@@ -3,12 +3,12 @@ import json
 import psutil
 import pytest
 
-from groundup.bench import ours
 from groundup.bench import scaling as module
-from groundup.bench.contest import Timing
 from groundup.bench.scaling import Options, bench
 from groundup.config.errors import UsageError
 from groundup.config.model import GPTConfig
+from groundup.contestants import ours
+from groundup.contestants.contest import Timing
 
 MODEL = GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=8, vocab_size=11)
 

@@ -3,12 +3,12 @@ import math
 
 import pytest
 
-from groundup.bench import ours
 from groundup.bench import train as module
-from groundup.bench.contest import Timing
 from groundup.bench.train import Options, bench
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
+from groundup.contestants import ours
+from groundup.contestants.contest import Timing
 from groundup.planner.flops import flops_per_token
 from groundup.planner.params import count_parameters
 from groundup.runtime.measure import GEMM_SHAPE

@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from groundup.bench.contest import Timing, median_ratio, race
 from groundup.config.errors import UserError
+from groundup.contestants.contest import Timing, median_ratio, race
 
 CONTESTANTS = """
 import os
 from pathlib import Path
 
-from groundup.bench import contest
+from groundup.contestants import contest
 
 
 def _noting(name, options):
