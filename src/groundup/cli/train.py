@@ -4,12 +4,13 @@ import difflib
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TextIO, cast
 
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import differing_keys, from_dict, load_json
+from groundup.config.model import ModernConfig, as_kind
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
 from groundup.files.layout import CONFIG, WEIGHTS
@@ -32,8 +33,8 @@ RESUMABLE = (
 )
 """What may change between the sessions of one run. Anything else would make it another run."""
 
-OWN_FLAGS = ("--config", "--resume", "--dry-run", "--allow-data-change")
-"""What decides where the config comes from, and so cannot be a part of it."""
+OWN_FLAGS = ("--config", "--resume", "--dry-run", "--allow-data-change", "--model.kind")
+"""What decides where the config comes from or which flags it has, and so cannot be one of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,7 @@ def _usage() -> str:
             "       groundup train --resume DIR [flags]   continue a run where it stopped",
             "",
             "  --dry-run            show parameters, tokens, memory and FLOPs, and train nothing",
+            "  --model.kind KIND    gpt for GPT-2 as published, modern for GPT-2 with switches (--model.position rope)",
             "  --allow-data-change  with --resume: go on although the data is not what the run began with",
             "",
             "presets:",
@@ -111,8 +113,8 @@ def read_request(words: list[str]) -> Request:
     dry_run = _take_switch(words, "--dry-run")
     allow_data_change = _take_switch(words, "--allow-data-change")
     preset = words.pop(0) if words and not words[0].startswith("-") else None
-    words = _split_equals(words, "--config", "--resume")
-    config_file = take_value(words, "--config")
+    words = _split_equals(words, "--config", "--resume", "--model.kind")
+    config_file, kind = take_value(words, "--config"), take_value(words, "--model.kind")
     resume = "--resume" in words
     resume_dir = take_value(words, "--resume", optional=preset is not None)
     named = [name for name in (preset, config_file, resume_dir) if name is not None]
@@ -125,13 +127,14 @@ def read_request(words: list[str]) -> Request:
         base = find_preset(preset)
         if resume:
             # Where the run lies may be said with flags; what it is was written down when it started.
-            base = parse(TrainConfig, words, prog=prog, default=base, also=OWN_FLAGS)
+            base = parse(TrainConfig, words, prog=prog, default=_with_kind(base, kind, words), also=OWN_FLAGS)
             base = _saved_config(base.run_dir)
     elif config_file is not None:
         base = _read_config(Path(config_file))
     else:
         base = _saved_config(Path(str(resume_dir)))
-    config = parse(TrainConfig, words, prog=prog, default=_with_init(base, words), also=OWN_FLAGS)
+    default = _with_kind(_with_init(base, words), kind, words)
+    config = parse(TrainConfig, words, prog=prog, default=default, also=OWN_FLAGS)
     if resume:
         _refuse_changes(base, config)
     if allow_data_change and not resume:
@@ -155,6 +158,24 @@ def _with_init(base: TrainConfig, words: list[str]) -> TrainConfig:
     model, tokenizer = found
     model = replace(model, dropout=base.model.dropout)
     return replace(base, model=model, data=replace(base.data, tokenizer=str(tokenizer)))
+
+
+def _with_kind(base: TrainConfig, kind: str | None, words: Sequence[str]) -> TrainConfig:
+    """With --model.kind, a model of the same shape and of that kind, which decides what flags there are.
+
+    Raises:
+        UsageError: There is no such kind, or a model of this kind has not the switch that a flag turns.
+    """
+    if kind is not None:
+        base = replace(base, model=as_kind(base.model, kind))
+    switches = {field.name for field in fields(ModernConfig)} - {field.name for field in fields(base.model)}
+    for flag in (word.split("=", 1)[0] for word in words if word.startswith("--model.")):
+        name = flag.removeprefix("--model.").removeprefix("no-").replace("-", "_")
+        if name in switches:
+            raise UsageError(
+                f"{flag} turns a switch that a model of kind {base.model.kind} has not; add --model.kind modern"
+            )
+    return base
 
 
 def find_preset(name: str) -> TrainConfig:

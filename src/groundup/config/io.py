@@ -184,11 +184,13 @@ def _json_name(hint: Any) -> str:
 
 
 def differing_keys(old: Any, new: Any) -> list[str]:
-    """Dotted paths of the fields in which two configs of one class differ."""
+    """Dotted paths of the fields in which two configs of one class differ; `kind` where a part is of another class."""
     keys = []
     for f in dataclasses.fields(old):
         before, after = getattr(old, f.name), getattr(new, f.name)
-        if dataclasses.is_dataclass(before):
+        if type(before) is not type(after) and _kind(type(before)):
+            keys.append(f"{f.name}.kind")
+        elif dataclasses.is_dataclass(before):
             keys += [f"{f.name}.{key}" for key in differing_keys(before, after)]
         elif before != after:
             keys.append(f.name)

@@ -1,6 +1,6 @@
 """What a model is made of. The names are GPT-2's own, shared by OpenAI's code, nanoGPT and Hugging Face."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar, Literal
 
 from groundup.config.errors import UsageError
@@ -165,3 +165,16 @@ class BigramConfig:
 
 
 ModelConfig = GPTConfig | ModernConfig | BigramConfig
+
+
+def as_kind(config: TransformerConfig, kind: str) -> GPTConfig | ModernConfig:
+    """A model of the same shape, of kind gpt or modern; switches that were not there have GPT-2's values.
+
+    Raises:
+        UsageError: There is no such kind.
+    """
+    if kind == ModernConfig.kind:
+        return ModernConfig.of(config)
+    if kind == GPTConfig.kind:
+        return GPTConfig(**{field.name: getattr(config, field.name) for field in fields(GPTConfig)})
+    raise UsageError(f"model.kind must be gpt or modern, got {kind!r}")

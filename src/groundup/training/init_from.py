@@ -67,6 +67,7 @@ def _mismatches(
     faults, flags = [], []
     if type(asked) is not type(there):
         faults.append(f"model.kind is {asked.kind} and its {there.kind}")
+        flags.append(_flag("kind", there.kind))
     for name in (field.name for field in fields(there) if field.name not in _FREE):
         mine, its = getattr(asked, name, None), getattr(there, name)
         if name == "block_size" and (mine <= its or not has_position_table(there)):

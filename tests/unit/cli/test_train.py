@@ -9,6 +9,7 @@ from groundup.cli.main import main
 from groundup.cli.train import find_preset, read_request
 from groundup.config.errors import UsageError
 from groundup.config.io import dump_json, to_dict
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.presets import RECIPES
 from groundup.planner.plan import plan
 from groundup.tokenizer.char import CharTokenizer
@@ -78,6 +79,34 @@ def test_a_config_file_is_the_run_and_flags_change_single_values(words):
     assert not request.resume
 
 
+@pytest.mark.parametrize("words", [["--model.kind", "modern"], ["--model.kind=modern"]])
+def test_a_gpt_preset_becomes_modern_with_gpt2s_switches_until_a_flag_turns_one(words):
+    recipe = RECIPES["tiny-shakespeare"]
+    modern = ModernConfig.of(recipe.model)
+    assert modern.position == "learned"
+    assert read_request(["tiny-shakespeare", *words]).config == dataclasses.replace(recipe, model=modern)
+    asked = read_request(["tiny-shakespeare", "--model.position=rope", *words, "--model.qk-norm"]).config
+    assert asked.model == dataclasses.replace(modern, position="rope", qk_norm=True)
+
+
+def test_a_modern_preset_becomes_gpt2_of_the_same_shape():
+    shape = RECIPES["shakespeare"].model
+    assert isinstance(shape, ModernConfig)
+    asked = read_request(["shakespeare", "--model.kind", "gpt", "--model.n-layer", "2"]).config.model
+    assert type(asked) is GPTConfig
+    assert asked == GPTConfig(n_layer=2, n_head=shape.n_head, n_embd=shape.n_embd, block_size=shape.block_size)
+
+
+def test_a_resumed_run_keeps_its_kind(capsys):
+    recipe = RECIPES["tiny-shakespeare"]
+    saved(recipe.run_dir / "config.json", recipe)
+    for words in (["--resume", str(recipe.run_dir)], ["tiny-shakespeare", "--resume"]):
+        assert read_request([*words, "--model.kind=gpt"]).config == recipe
+        code, line = error_of(capsys, *words, "--model.kind=modern")
+        assert code == 2
+        assert line.startswith("a resumed run keeps its settings: model.kind cannot change")
+
+
 @pytest.mark.parametrize("at", [0, 1, 2, 3])
 def test_dry_run_may_stand_anywhere(at):
     words = ["shakespeare", "--seed", "3"]
@@ -130,6 +159,10 @@ def test_dry_run_counts_with_the_tokenizer_that_is_named(capsys, tmp_path):
         (["shakespeare", "stray"], "unrecognized options: stray"),
         (["shakespeare", "--init-from=x", "--lora.rank=129"], "lora.rank must be at most model.n_embd, the rank of a "),
         (["--config"], "--config needs a value"),
+        (["shakespeare", "--model.kind"], "--model.kind needs a value"),
+        (["shakespeare", "--model.kind=rope"], "model.kind must be gpt or modern, got 'rope'"),
+        (["gpt2-fineweb", "--model.position=rope"], "--model.position turns a switch that a model of kind gpt has"),
+        (["shakespeare", "--model.kind=gpt", "--model.no-qk-norm"], "--model.no-qk-norm turns a switch that a model of "),
         (["--resume"], "--resume needs a value"),
         (["--resume", "nowhere"], "nowhere holds no run to resume: there is no config.json in it"),
         (["shakespeare", "--resume"], "runs/shakespeare holds no run to resume: there is no config.json in it"),
