@@ -17,8 +17,9 @@ from groundup.checkpoint.tensor_file import each_tensor, load_tensors, save_tens
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, from_dict, from_kinds, load_json, to_dict
 from groundup.config.model import BigramConfig, GPTConfig, ModelConfig, ModernConfig
-from groundup.files.atomic import Facts, new_folder, recover, verify_folder, write_synced
+from groundup.files.atomic import new_folder, recover, write_synced
 from groundup.files.layout import CHECKPOINTS, CONFIG, TOKENIZER, WEIGHTS
+from groundup.files.manifest import Facts, verify_folder
 from groundup.model.bigram import Bigram
 from groundup.model.build import Transformer, build_model
 from groundup.model.swap import use_matmul

@@ -20,7 +20,7 @@ from torch.distributed.checkpoint.state_dict_saver import save
 from groundup.checkpoint.state import CheckpointStore, Contents
 from groundup.config.errors import UserError
 from groundup.distributed.ranks import World
-from groundup.files.atomic import Facts, read_manifest, sha256_file
+from groundup.files.manifest import Facts, read_manifest, sha256_file
 
 _PREFIX = "shard-"
 

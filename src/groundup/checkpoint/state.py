@@ -21,8 +21,9 @@ from groundup.checkpoint.tensor_file import load_tensors, save_tensors
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, read_json
 from groundup.config.model import ModelConfig
-from groundup.files.atomic import Facts, make_folder, new_folder, remove_folder, sweep, verify_folder, write_synced
+from groundup.files.atomic import make_folder, new_folder, remove_folder, sweep, write_synced
 from groundup.files.layout import CONFIG, STATE, TENSORS, TOKENIZER, WEIGHTS
+from groundup.files.manifest import Facts, verify_folder
 from groundup.tokenizer.base import Tokenizer
 
 

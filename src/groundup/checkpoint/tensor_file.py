@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from groundup.config.errors import UserError
-from groundup.files.atomic import Facts, write_hashed
+from groundup.files.atomic import write_hashed
+from groundup.files.manifest import Facts
 
 _DTYPES = {
     torch.bool: "BOOL",

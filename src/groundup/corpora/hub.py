@@ -6,7 +6,6 @@ download going on where it stopped; or each worker reads the row groups of its o
 is kept.
 """
 
-import hashlib
 import io
 import re
 import shutil
@@ -21,7 +20,8 @@ from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import dump_json, from_dict, load_json, to_dict
 from groundup.corpora.patterns import glob_regex
-from groundup.files.atomic import sha256_file, write_file
+from groundup.files.atomic import write_file
+from groundup.files.manifest import has_digest
 from groundup.formats.by_suffix import format_of, has_format, read_pieces
 from groundup.formats.document import Document
 from groundup.formats.pieces import Piece, gather
@@ -188,7 +188,7 @@ class HubDataset:
         if self.stream or wanted is None or name in self._checked:
             return
         path = self.folder / name
-        if wanted != (_git_hash(path) if len(wanted) == 40 else sha256_file(path)):
+        if not has_digest(path, wanted):
             if path.resolve().is_relative_to(self.folder.resolve()):
                 path.unlink()
             raise UserError(
@@ -262,15 +262,6 @@ def _answer(utils: Any, url: str, headers: dict[str, str]) -> Any:
 def _listed_hash(listed: Any) -> str:
     """The hash that the Hub lists for a file: SHA-256 of a large one, git's of a small one; or nothing."""
     return str(listed.lfs.sha256 if listed.lfs is not None else listed.blob_id or "")
-
-
-def _git_hash(path: Path) -> str:
-    """What git calls a file by its contents."""
-    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _configs(card: Any) -> list[dict[str, Any]]:

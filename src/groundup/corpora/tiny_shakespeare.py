@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from groundup.config.errors import UserError
-from groundup.files.atomic import sha256_file
 from groundup.files.download import download
+from groundup.files.manifest import sha256_file
 from groundup.formats.document import Document
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"

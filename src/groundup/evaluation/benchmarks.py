@@ -12,8 +12,8 @@ from groundup.config.errors import UserError
 from groundup.distributed.ranks import World
 from groundup.evaluation.examples import ChoiceExample, CompletionExample
 from groundup.evaluation.scoring import score
-from groundup.files.atomic import sha256_file
 from groundup.files.download import download
+from groundup.files.manifest import sha256_file
 from groundup.model.types import LanguageModel
 
 

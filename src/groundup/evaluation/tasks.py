@@ -19,8 +19,8 @@ from groundup.evaluation.loss import evaluate_loss
 from groundup.evaluation.own_text import measure_text
 from groundup.evaluation.pages import measure_pages, read_pages
 from groundup.evaluation.scoring import BATCH_TOKENS
-from groundup.files.atomic import read_manifest, sha256_file
 from groundup.files.layout import INDEX, RUN, WEIGHTS, folders_around
+from groundup.files.manifest import read_manifest, sha256_file
 from groundup.model.loss import LossModule
 from groundup.model.types import device_of
 from groundup.model.weights import weights_of

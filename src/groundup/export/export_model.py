@@ -18,8 +18,9 @@ from groundup.export.hf_tokenizer import tokenizer_files
 from groundup.export.onnx_graph import write_onnx
 from groundup.export.write_gguf import write_gguf
 from groundup.export.write_hf import write_hf
-from groundup.files.atomic import Facts, new_folder, write_synced
+from groundup.files.atomic import new_folder, write_synced
 from groundup.files.layout import CONFIG, TOKENIZER, folders_around
+from groundup.files.manifest import Facts
 from groundup.files.new import refuse_existing
 from groundup.interop.hf_config import as_gpt2
 from groundup.model.build import build_model

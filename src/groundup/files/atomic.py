@@ -8,37 +8,19 @@ the folder get its name. Removal goes the other way round: first the name, then 
 import contextlib
 import hashlib
 import os
-import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO
 
 from groundup.config.errors import UserError
-from groundup.config.io import dump_json, read_json
 from groundup.files.leftovers import remove_leftover, sweep_dead, sweep_dead_once, temporary_name
+from groundup.files.manifest import MANIFEST, Facts, facts_of, manifest_json
 
-MANIFEST = "manifest.json"
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PIECE = 64 * 2**20
-Facts = dict[str, Any]
-"""What a manifest says of a file: its bytes and its sha256."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Manifest:
-    format: Literal[1]
-    files: dict[str, _Facts]
 
 
 def fault_point(operation: str, path: Path) -> None:
@@ -152,51 +134,9 @@ def _seal(folder: Path, known: dict[str, Facts]) -> None:
     for file in sorted(folder.iterdir()):
         if file.name not in known:
             _sync_file(file)
-        files[file.name] = known.get(file.name) or {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
-    write_synced(folder / MANIFEST, dump_json({"format": 1, "files": files}).encode())
+        files[file.name] = known.get(file.name) or facts_of(file)
+    write_synced(folder / MANIFEST, manifest_json(files).encode())
     _sync_folder(folder)
-
-
-def verify_folder(folder: Path, *names: str) -> None:
-    """Check every file of a folder against its manifest.
-
-    Args:
-        folder: The folder.
-        names: Files that will be read: the manifest must vouch for them.
-
-    Raises:
-        UserError: A file is missing, cannot be read, has another size or another SHA-256, or there is no manifest, or
-            it does not know a name; the file is named.
-    """
-    files = read_manifest(folder)
-    if unknown := [name for name in names if name not in files]:
-        raise UserError(f"{folder / MANIFEST} is damaged: it does not name {', '.join(unknown)}")
-    for name, facts in files.items():
-        file = folder / name
-        try:
-            if not file.is_file() or file.is_symlink():
-                raise UserError(f"{file} is missing")
-            if (size := file.stat().st_size) != facts["bytes"]:
-                raise UserError(f"{file} is damaged: {size} bytes instead of {facts['bytes']}")
-            if sha256_file(file) != facts["sha256"]:
-                raise UserError(f"{file} is damaged: its SHA-256 is not the one in {MANIFEST}")
-        except OSError as error:
-            raise UserError(f"cannot read {file}: {error.strerror or error}") from error
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Names, sizes and hashes of the files of a folder.
-
-    Raises:
-        UserError: There is no readable manifest, or it names files elsewhere.
-    """
-    path = folder / MANIFEST
-    if path.is_symlink():
-        raise UserError(f"{path} is a link, not a manifest")
-    manifest = read_json(path, _Manifest)
-    if odd := [name for name in manifest.files if not _NAME.fullmatch(name)]:
-        raise UserError(f"{path} is damaged: it names {odd[0]!r}, which is not a manifest's to name")
-    return {name: asdict(facts) for name, facts in manifest.files.items()}
 
 
 def remove_folder(path: Path) -> None:
@@ -214,12 +154,6 @@ def sweep(parent: Path) -> None:
     """Remove what crashed writers left in a folder. Only the holder of the run's lock may call this."""
     for leftover in [*parent.glob(".tmp-*"), *parent.glob(".trash-*")]:
         remove_leftover(leftover)
-
-
-def sha256_file(path: Path) -> str:
-    """SHA-256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_synced(path: Path, data: bytes) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from groundup.config.errors import UserError
-from groundup.files.atomic import sha256_file
+from groundup.files.manifest import sha256_file
 
 TIMEOUT = 30.0
 """Seconds without a byte after which a connection counts as cut."""

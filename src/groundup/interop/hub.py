@@ -1,13 +1,12 @@
 """The Hugging Face hub: fetch a model's files, push a folder (datasets: `corpora/hub.py`)."""
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Any
 
 from groundup.config.errors import UsageError, UserError
-from groundup.files.atomic import sha256_file
 from groundup.files.layout import is_plain_name
+from groundup.files.manifest import has_digest
 from groundup.interop.read_tokenizer import FILES
 
 SHORT_NAMES = {
@@ -111,12 +110,7 @@ def _check_hash(path: Path, listed: Any) -> None:
         UserError: They differ; the file is removed from the cache, so that the next try fetches it again. What the
             cache's link leads to elsewhere is not ours to remove.
     """
-    if listed.lfs is not None:
-        right = sha256_file(path) == listed.lfs.sha256
-    else:
-        data = path.read_bytes()
-        right = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest() == listed.blob_id
-    if not right:
+    if not has_digest(path, listed.lfs.sha256 if listed.lfs is not None else listed.blob_id):
         blobs = path.parents[2] / "blobs"  # of CACHE/models--OWNER--NAME/snapshots/COMMIT/FILE
         if path.is_symlink() and path.resolve().parent == blobs.resolve():
             path.resolve().unlink()

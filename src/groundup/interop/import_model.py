@@ -9,8 +9,9 @@ from groundup.checkpoint.model_folder import check_state, write_model_files
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import load_json
 from groundup.config.presets import GPT2_VOCAB
-from groundup.files.atomic import Facts, new_folder
+from groundup.files.atomic import new_folder
 from groundup.files.layout import CONFIG
+from groundup.files.manifest import Facts
 from groundup.files.new import refuse_existing
 from groundup.interop import hub
 from groundup.interop.imported import Foreign

@@ -198,7 +198,7 @@ class LossModule(nn.Module):
 
     def forward(self, idx: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
         """The summed loss."""
-        hidden, head = self.model.hidden(idx), self.model.head_weight
+        head = self.model.head_weight
         if head is None or not needs_chunks(targets, head):
-            return lm_loss_sum(self.model.logits(hidden), targets)
-        return head_loss_sum(hidden, head, targets, softcap=self.model.logit_softcap)
+            return lm_loss_sum(self.model(idx), targets)
+        return head_loss_sum(self.model.hidden(idx), head, targets, softcap=self.model.logit_softcap)

@@ -22,8 +22,9 @@ from groundup.config.io import dump_json, from_dict, load_json, to_dict
 from groundup.corpora.source import Part, Source
 from groundup.data.index import ShardInfo
 from groundup.data.shards import HEADER_BYTES, ShardHeader, id_dtype, sample_hash
-from groundup.files.atomic import atomic_stream, sha256_file, write_file
+from groundup.files.atomic import atomic_stream, write_file
 from groundup.files.layout import TOKENIZER
+from groundup.files.manifest import sha256_file
 from groundup.formats.document import Document, SplitName, usable
 from groundup.prepare.hold_out import HoldOut
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer

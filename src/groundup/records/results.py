@@ -7,9 +7,10 @@ from typing import Any, Literal
 
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, read_json
-from groundup.files.atomic import read_manifest, write_file
+from groundup.files.atomic import write_file
 from groundup.files.layout import EVAL, WEIGHTS, folders_around
 from groundup.files.lock import one_at_a_time
+from groundup.files.manifest import read_manifest
 from groundup.records.history import is_finite
 
 VERSION = 1

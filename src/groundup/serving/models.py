@@ -8,8 +8,8 @@ from typing import Any
 
 from groundup import __version__
 from groundup.checkpoint.model_folder import LoadedModel, load_model
-from groundup.files.atomic import read_manifest
 from groundup.files.layout import WEIGHTS
+from groundup.files.manifest import read_manifest
 from groundup.generation.engine import Engine
 from groundup.generation.slots import count_slots
 from groundup.generation.text import TextGenerator

@@ -8,8 +8,8 @@ from groundup.cli.main import main
 from groundup.config.errors import UserError
 from groundup.config.model import BigramConfig, GPTConfig
 from groundup.export.export_model import export_model
-from groundup.files.atomic import verify_folder
 from groundup.files.layout import WEIGHTS
+from groundup.files.manifest import verify_folder
 from groundup.model.bigram import Bigram
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights

@@ -17,7 +17,7 @@ from groundup.config.model import BigramConfig, GPTConfig
 from groundup.config.train import TrainConfig
 from groundup.evaluation import benchmarks, pages
 from groundup.evaluation.benchmarks import BenchmarkFile
-from groundup.files.atomic import read_manifest
+from groundup.files.manifest import read_manifest
 from groundup.model.bigram import Bigram
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights

@@ -11,7 +11,7 @@ import torch
 
 from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.cli.main import main
-from groundup.files.atomic import read_manifest
+from groundup.files.manifest import read_manifest
 from groundup.records.results import add_results
 
 

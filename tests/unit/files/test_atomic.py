@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from groundup.files import atomic
+from groundup.files.manifest import verify_folder
 
 fcntl = pytest.importorskip("fcntl")
 
@@ -51,4 +52,4 @@ def test_windows_flushes_only_what_may_be_written(tmp_path, monkeypatch):
     monkeypatch.setattr(atomic, "os", SimpleNamespace(**{**vars(os), "name": "nt"}))
     with atomic.new_folder(tmp_path / "made") as folder:
         (folder / "a").write_bytes(b"x")
-    atomic.verify_folder(tmp_path / "made", "a")
+    verify_folder(tmp_path / "made", "a")

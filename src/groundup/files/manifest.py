@@ -1,0 +1,99 @@
+"""The manifest of a folder: each of its files with its size and SHA-256, written last by `files.atomic`.
+
+Whoever reads a checkpoint or a model folder checks it first: a file that is missing, cut or changed is named.
+"""
+
+import hashlib
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from groundup.config.errors import UserError
+from groundup.config.io import dump_json, read_json
+
+MANIFEST = "manifest.json"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+Facts = dict[str, Any]
+"""What a manifest says of a file: its bytes and its sha256."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Manifest:
+    format: Literal[1]
+    files: dict[str, _Facts]
+
+
+def facts_of(file: Path) -> Facts:
+    """What a manifest says of a file."""
+    return {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
+
+
+def manifest_json(files: dict[str, Facts]) -> str:
+    """The text of a manifest that names these files."""
+    return dump_json({"format": 1, "files": files})
+
+
+def verify_folder(folder: Path, *names: str) -> None:
+    """Check every file of a folder against its manifest.
+
+    Args:
+        folder: The folder.
+        names: Files that will be read: the manifest must vouch for them.
+
+    Raises:
+        UserError: A file is missing, cannot be read, has another size or another SHA-256, or there is no manifest, or
+            it does not know a name; the file is named.
+    """
+    files = read_manifest(folder)
+    if unknown := [name for name in names if name not in files]:
+        raise UserError(f"{folder / MANIFEST} is damaged: it does not name {', '.join(unknown)}")
+    for name, facts in files.items():
+        file = folder / name
+        try:
+            if not file.is_file() or file.is_symlink():
+                raise UserError(f"{file} is missing")
+            if (size := file.stat().st_size) != facts["bytes"]:
+                raise UserError(f"{file} is damaged: {size} bytes instead of {facts['bytes']}")
+            if sha256_file(file) != facts["sha256"]:
+                raise UserError(f"{file} is damaged: its SHA-256 is not the one in {MANIFEST}")
+        except OSError as error:
+            raise UserError(f"cannot read {file}: {error.strerror or error}") from error
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Names, sizes and hashes of the files of a folder.
+
+    Raises:
+        UserError: There is no readable manifest, or it names files elsewhere.
+    """
+    path = folder / MANIFEST
+    if path.is_symlink():
+        raise UserError(f"{path} is a link, not a manifest")
+    manifest = read_json(path, _Manifest)
+    if odd := [name for name in manifest.files if not _NAME.fullmatch(name)]:
+        raise UserError(f"{path} is damaged: it names {odd[0]!r}, which is not a manifest's to name")
+    return {name: asdict(facts) for name, facts in manifest.files.items()}
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def has_digest(path: Path, digest: str) -> bool:
+    """Whether a file is the one that a Hub lists: by SHA-256 (64 digits), or by the name git gives its contents (40)."""
+    if len(digest) == 64:
+        return sha256_file(path) == digest
+    git = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            git.update(chunk)
+    return git.hexdigest() == digest
