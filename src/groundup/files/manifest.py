@@ -89,7 +89,7 @@ def sha256_file(path: Path) -> str:
 
 
 def has_digest(path: Path, digest: str) -> bool:
-    """Whether a file is the one that a Hub lists: by SHA-256 (64 digits), or by the name git gives its contents (40)."""
+    """Whether a file is the one that a Hub lists, by its SHA-256 (64 digits) or by the hash of its git blob (40)."""
     if len(digest) == 64:
         return sha256_file(path) == digest
     git = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
