@@ -17,6 +17,7 @@ from groundup.checkpoint import model_folder
 from groundup.checkpoint.model_folder import find_model, load_model
 from groundup.config.errors import UserError
 from groundup.files import atomic as files
+from groundup.files import manifest as manifests
 
 
 @pytest.mark.fault(
@@ -312,14 +313,14 @@ def test_a_newest_that_cannot_be_read_is_skipped_by_name(store, save, monkeypatc
     manifest = newest / "manifest.json"
     values = json.loads(manifest.read_text())
     if how.startswith("E"):
-        whole = files.sha256_file
+        whole = manifests.sha256_file
 
         def refuse(path):
             if path == newest / "model.safetensors":
                 raise OSError(getattr(errno, how), os.strerror(getattr(errno, how)), str(path))
             return whole(path)
 
-        monkeypatch.setattr(files, "sha256_file", refuse)
+        monkeypatch.setattr(manifests, "sha256_file", refuse)
     elif how == "odd facts":
         values["files"]["config.json"] = ["bytes", "sha256"]
         manifest.write_text(json.dumps(values))
