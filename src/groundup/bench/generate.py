@@ -88,7 +88,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     if options.nanogpt is not None and not (options.nanogpt / "model.py").is_file():
         raise UserError(f"{options.nanogpt} is not a checkout of nanoGPT: it has no model.py")
     device = pick_device(options.device)
-    contestants = _contestants(options, device)
+    contestants = _contestants(options, device, say)
     with tempfile.TemporaryDirectory() as folder:
         write_models(Path(folder), options.model, contestants)
         timings = race(contestants, Race(options, Path(folder)), rounds=options.rounds, runs=1, warmup=1)
@@ -118,24 +118,31 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     return result
 
 
-def _contestants(options: Options, device: torch.device) -> dict[str, Factory]:
-    cpu, there = device.type == "cpu", importlib.util.find_spec
+def _contestants(options: Options, device: torch.device, say: Callable[[str], None]) -> dict[str, Factory]:
+    cpu = device.type == "cpu"
     contestants: dict[str, Factory] = {"groundup": partial(_ours, weights="fp32")}
     if cpu:
         contestants["groundup int8"] = partial(_ours, weights="int8")
     if device.type == "cuda":
         contestants["groundup fp16"] = partial(_ours, weights="fp16")
-    if options.peers and there("transformers"):
+    if options.peers and _is_there("transformers", say):
         contestants["transformers"] = _transformers
-    if options.peers and cpu and there("ctranslate2"):
+    if options.peers and cpu and _is_there("ctranslate2", say):
         contestants["CTranslate2"] = partial(_ctranslate2, compute_type="float32")
         contestants["CTranslate2 int8"] = partial(_ctranslate2, compute_type="int8")
-    if options.peers and cpu and options.samples == 1 and there("xllamacpp") and there("gguf"):
+    if options.peers and cpu and options.samples == 1 and _is_there("xllamacpp", say) and _is_there("gguf", say):
         contestants["llama.cpp F32"] = partial(_llamacpp, file="f32.gguf")
         contestants["llama.cpp Q8_0"] = partial(_llamacpp, file="q8_0.gguf")
     if options.nanogpt is not None:
         contestants["nanoGPT"] = _nanogpt
     return contestants
+
+
+def _is_there(package: str, say: Callable[[str], None]) -> bool:
+    there = importlib.util.find_spec(package) is not None
+    if not there:
+        say(f"{package} is not installed and does not run beside us: pip install groundup[bench]")
+    return there
 
 
 def _row(name: str, timing: Timing, timings: dict[str, Timing], result: dict[str, Any]) -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """Other programs that decode on CPUs, given the weights of ours by our own exports."""
 
+import contextlib
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from groundup.checkpoint.model_folder import load_model, save_model
+from groundup.config.errors import UserError
 from groundup.config.io import load_json
 from groundup.config.model import GPTConfig
+from groundup.config.presets import GPT2_VOCAB
 from groundup.export.export_model import export_model
 from groundup.export.write_gguf import write_gguf
 from groundup.model.gpt import GPT
@@ -15,7 +18,7 @@ from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.char import CharTokenizer
 from groundup.tokenizer.gpt2 import load_gpt2
 
-FIRST = 0x4E00
+FIRST = 0x10000
 """Characters from here on are the tokens of models that do not have GPT-2's vocabulary."""
 
 
@@ -38,9 +41,9 @@ def write_models(folder: Path, config: GPTConfig, contestants: Collection[str]) 
 
 
 def _tokenizer(vocab_size: int) -> Tokenizer:
-    gpt2 = load_gpt2()
-    if vocab_size == gpt2.vocab_size:
-        return gpt2
+    if vocab_size == GPT2_VOCAB:
+        with contextlib.suppress(UserError):  # no vocabulary on this machine: decoding is as fast without it
+            return load_gpt2()
     return CharTokenizer("".join(chr(FIRST + i) for i in range(vocab_size)))
 
 

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from groundup.generation.graphs import StepGraphs
 from groundup.model.kv_cache import KVCache
 from groundup.model.types import LanguageModel, device_of
 from groundup.runtime.memory import free_memory
@@ -30,6 +31,8 @@ class Slots:
         self.model, self.room = model, model.config.block_size
         self._device = device_of(model)
         self._cache = model.new_cache(n_slots, self.room)
+        captured = self._device.type == "cuda" and len(self._cache.keys) > 0  # a model without layers needs no graph
+        self._graphs = StepGraphs(model, self._cache) if captured else None
         self.held: list[list[int]] = [[] for _ in range(n_slots)]
         """The ids read into each slot."""
         self.free = list(range(n_slots))
@@ -74,16 +77,22 @@ class Slots:
     def read_one_each(self, slots: Sequence[int], ids: Sequence[int]) -> Float[Tensor, "B C"]:
         """Read one id into each of some slots, together; returns what the head reads.
 
-        All slots between the first and the last take part, so that nothing is copied. Those that were not asked for
-        read an id behind what they hold, which is not counted as held.
+        All slots between the first and the last take part, so that nothing is copied (on a GPU those of a graph:
+        `StepGraphs`). Those that were not asked for read an id behind what they hold, which is not counted as held.
         """
-        first, last = min(slots), max(slots)
+        first, end = min(slots), max(slots) + 1
+        if self._graphs:
+            first, end = 0, self._graphs.rows(end)
         fed = dict(zip(slots, ids, strict=True))
-        for slot in range(first, last + 1):
+        for slot in range(first, end):
             if slot not in fed:
                 del self.held[slot][self.room - 1 :]  # a place for the id that does not count
-        idx = torch.tensor([[fed.get(slot, 0)] for slot in range(first, last + 1)], device=self._device)
-        hidden = self.model.hidden(idx, cache=self._view(first, last + 1))[:, 0]
+        all_ids = [fed.get(slot, 0) for slot in range(first, end)]
+        if self._graphs:
+            hidden = self._graphs.read_one_each(all_ids, [len(held) for held in self.held[:end]])
+        else:
+            idx = torch.tensor(all_ids, device=self._device)[:, None]
+            hidden = self.model.hidden(idx, cache=self._view(first, end))[:, 0]
         for slot, token in fed.items():
             self.held[slot].append(token)
         if len(fed) == len(hidden) and list(slots) == sorted(slots):

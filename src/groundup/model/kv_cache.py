@@ -186,8 +186,9 @@ class KVCache:
         cache.lengths = torch.tensor(cache.held, device=self.lengths.device)
         return cache
 
-    def keep(self, rows: Sequence[int]) -> None:
-        """Hold only these rows, in this order: what has ended needs no room."""
-        index = torch.tensor(rows, dtype=torch.long, device=self.keys.device)
-        self.keys, self.values, self.lengths = self.keys[:, index], self.values[:, index], self.lengths[index]
-        self.held = [self.held[row] for row in rows]
+    def fixed(self, *, rows: int, reach: int) -> "KVCache":
+        """The first positions of the first rows as a static cache, without a copy and with lengths of its own."""
+        cache = self.view(slice(0, rows), [0] * rows)
+        cache.keys, cache.values = cache.keys[:, :, :, :reach], cache.values[:, :, :, :reach]
+        cache.static = True
+        return cache

@@ -33,7 +33,7 @@ def test_the_figures_are_the_arithmetic_of_the_times(monkeypatch):
 
 def test_contestants_draw_what_they_are_asked_for(tmp_path):
     options = Options(model=MODEL, prompt_tokens=4, new_tokens=8, samples=2, device="cpu")
-    contestants = module._contestants(options, torch.device("cpu"))
+    contestants = module._contestants(options, torch.device("cpu"), print)
     module.write_models(tmp_path, MODEL, contestants)
     for factory in contestants.values():
         work, peak = factory(module.Race(options, tmp_path))
@@ -46,3 +46,20 @@ def test_bad_options(tmp_path):
         Options(model=MODEL, prompt_tokens=20, new_tokens=8)
     with pytest.raises(UserError, match="is not a checkout of nanoGPT"):
         bench(Options(model=MODEL, prompt_tokens=4, new_tokens=8, nanogpt=tmp_path), print)
+
+
+def test_a_peer_that_is_not_installed_is_said_and_does_not_run(monkeypatch):
+    lines = []
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None if name == "ctranslate2" else True)
+    contestants = module._contestants(
+        Options(model=MODEL, prompt_tokens=4, new_tokens=8), torch.device("cpu"), lines.append
+    )
+    assert "CTranslate2" not in contestants
+    assert "transformers" in contestants
+    assert [line for line in lines if "ctranslate2 is not installed" in line] == lines
+    assert lines
+
+
+def test_what_is_given_to_a_gpu():
+    contestants = module._contestants(Options(model=MODEL, prompt_tokens=4, new_tokens=8), torch.device("cuda"), print)
+    assert list(contestants) == ["groundup", "groundup fp16", "transformers"]
