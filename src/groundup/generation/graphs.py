@@ -86,7 +86,7 @@ class _Step:
 
     def _record(self, ids: Sequence[int], lengths: Sequence[int]) -> None:
         """Run the step a few times, which writes the same keys and values each time, then record it."""
-        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(here)
         with torch.cuda.stream(aside):
             for _ in range(WARMUPS):
