@@ -22,7 +22,7 @@ from groundup.files.atomic import new_folder, write_synced
 from groundup.files.layout import CONFIG, TOKENIZER, folders_around
 from groundup.files.manifest import Facts
 from groundup.files.new import refuse_existing
-from groundup.interop.hf_config import as_gpt2
+from groundup.interop.hf_config import fitting
 from groundup.model.build import build_model
 from groundup.model.weights import stored_tensors, use_weights
 from groundup.runtime.stored import PlainKernels, Weights
@@ -108,7 +108,9 @@ def _write_ct2(folder: Path, loaded: LoadedModel, config: GPTConfig | ModernConf
     Raises:
         UserError: The model is not a plain GPT-2, or a package is missing.
     """
-    config = as_gpt2(config, "the GPT-2 of CTranslate2")
+    if ModernConfig.of(config).activation == "relu2":
+        raise UserError("the GPT-2 of CTranslate2 has no place for model.activation relu2; --format onnx takes it")
+    config = fitting(config, "the GPT-2 of CTranslate2", ("activation", "n_inner"))
     try:
         from ctranslate2.converters import TransformersConverter
         from transformers.utils.logging import disable_progress_bar

@@ -8,7 +8,7 @@ from groundup.checkpoint.model_folder import LoadedModel
 from groundup.config.errors import UserError
 from groundup.config.model import TransformerConfig
 from groundup.export.llama_cpp import llama_ids
-from groundup.interop.hf_config import NORM_EPS, as_gpt2
+from groundup.interop.hf_config import fitting
 from groundup.interop.names import to_gguf, with_biases
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN
@@ -23,9 +23,9 @@ def write_gguf(path: Path, loaded: LoadedModel, config: TransformerConfig, name:
     Matrices are in float32, or in llama.cpp's 8 bits (Q8_0: a scale for each 32 weights).
 
     Raises:
-        UserError: The model is not a plain GPT-2, its tokenizer has no form in llama.cpp, or the package is missing.
+        UserError: llama.cpp has no place for a part of the model or for its tokenizer, or the package is missing.
     """
-    config = as_gpt2(config, "the GPT-2 of llama.cpp")
+    config = fitting(config, "the GPT-2 of llama.cpp", ("n_inner", "norm_eps"))
     try:
         import gguf
     except ImportError:
@@ -36,9 +36,9 @@ def write_gguf(path: Path, loaded: LoadedModel, config: TransformerConfig, name:
     writer.add_block_count(config.n_layer)
     writer.add_context_length(config.block_size)
     writer.add_embedding_length(config.n_embd)
-    writer.add_feed_forward_length(4 * config.n_embd)
+    writer.add_feed_forward_length(config.mlp_width)
     writer.add_head_count(config.n_head)
-    writer.add_layer_norm_eps(NORM_EPS)
+    writer.add_layer_norm_eps(config.norm_eps)
     writer.add_vocab_size(config.vocab_size)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0 if q8_0 else gguf.LlamaFileType.ALL_F32)
     _add_tokenizer(writer, loaded.tokenizer, gguf.TokenType)
@@ -67,9 +67,12 @@ def _add_tokenizer(writer: Any, tokenizer: Tokenizer, kind: Any) -> None:
     if isinstance(tokenizer, CharTokenizer):
         # RWKV's: the longest token that fits. Of llama.cpp's kinds it alone makes no id the end of a text by itself.
         writer.add_tokenizer_model("rwkv")
-        writer.add_token_list(["".join(f"\\x{byte:02x}" for byte in symbol.encode()) for symbol in tokenizer.symbols])
+        ends = ["\\xff"] * tokenizer.separates  # a byte that is in no UTF-8: special tokens are found in text as well
+        symbols = ["".join(f"\\x{byte:02x}" for byte in symbol.encode()) for symbol in tokenizer.symbols]
+        writer.add_token_list(symbols + ends)
         writer.add_token_scores([0.0] * tokenizer.vocab_size)
-        writer.add_token_types([kind.NORMAL] * tokenizer.vocab_size)
+        writer.add_token_types([kind.NORMAL] * len(symbols) + [kind.CONTROL] * len(ends))
+        _add_ends(writer, tokenizer)
         return
     bpe = published(tokenizer)
     if bpe.pattern != GPT2_PATTERN:
@@ -84,6 +87,10 @@ def _add_tokenizer(writer: Any, tokenizer: Tokenizer, kind: Any) -> None:
     writer.add_token_list(words)
     writer.add_token_types([kind.CONTROL if word in bpe.specials else kind.NORMAL for word in words])
     writer.add_token_merges([" ".join(pair) for pair in bpe.merges])
+    _add_ends(writer, tokenizer)
+
+
+def _add_ends(writer: Any, tokenizer: Tokenizer) -> None:
     if tokenizer.eot_id is not None:
         writer.add_bos_token_id(tokenizer.eot_id)
         writer.add_eos_token_id(tokenizer.eot_id)

@@ -10,7 +10,7 @@ from groundup.config.model import TransformerConfig
 from groundup.export.hf_tokenizer import tokenizer_files
 from groundup.files.atomic import write_synced
 from groundup.files.layout import CONFIG
-from groundup.interop.hf_config import as_gpt2, hf_config
+from groundup.interop.hf_config import SWITCHES, fitting, hf_config
 from groundup.interop.names import to_hf, with_biases
 
 METADATA = {"format": "pt"}
@@ -21,9 +21,9 @@ def write_hf(folder: Path, loaded: LoadedModel, config: TransformerConfig) -> No
     """Write config.json, model.safetensors, generation_config.json and the tokenizer's files.
 
     Raises:
-        UserError: The model is not a plain GPT-2.
+        UserError: transformers has no place for a part of the model.
     """
-    config = as_gpt2(config, "the GPT-2 of transformers")
+    config = fitting(config, "the GPT-2 of transformers", SWITCHES)
     state = with_biases(loaded.model.state_dict(), config)
     dtype = str(state["wte.weight"].dtype).removeprefix("torch.")
     eot_id = loaded.tokenizer.eot_id

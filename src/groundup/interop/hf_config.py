@@ -1,10 +1,10 @@
 """Hugging Face's config.json for GPT-2, both directions.
 
-`GPT2Config` describes a family of models. Ours is the published one; whatever would make another function of the same
-weights is refused by name.
+`GPT2Config` describes a family of models. The published one is our `gpt`; another activation, width of the MLP or
+epsilon makes it a `modern`. Whatever else would make another function of the same weights is refused by name.
 """
 
-import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,18 @@ from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
 from groundup.config.presets import GPT2
 from groundup.interop.imported import gpt_config
 
-NORM_EPS = 1e-5
-"""Of every layer norm of ours; see `model.gpt`."""
+ACTIVATIONS = {
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "relu": "relu",
+    "relu2": "relu2",
+}
+"""Theirs to ours; the names of one form of GELU differ in rounding alone, and so does `reorder_and_upcast_attn`."""
+SWITCHES = ("activation", "n_inner", "norm_eps")
+"""Of `ModernConfig`: what transformers has a place for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +45,15 @@ class _Rule:
 
 _RULES = (
     _Rule("model_type", "gpt2", ("gpt2",)),
-    _Rule("activation_function", "gelu_new", ("gelu_new", "gelu_pytorch_tanh", "gelu_fast")),
-    _Rule("layer_norm_epsilon", NORM_EPS, (NORM_EPS,)),
+    _Rule("activation_function", "gelu_new", tuple(ACTIVATIONS)),
     _Rule("scale_attn_weights", True, (True,)),  # noqa: FBT003
     _Rule("scale_attn_by_inverse_layer_idx", False, (False,)),  # noqa: FBT003
     _Rule("add_cross_attention", False, (False,)),  # noqa: FBT003
     _Rule("quantization_config", None, (None,)),
 )
-"""The three names of GELU's tanh form differ in rounding alone, and so does `reorder_and_upcast_attn`, which is not
-here."""
 
 
-def read_hf_config(values: Any, where: str) -> GPTConfig:
+def read_hf_config(values: Any, where: str) -> GPTConfig | ModernConfig:
     """Our config of what a Hugging Face config.json describes, without dropout.
 
     Args:
@@ -67,24 +74,32 @@ def read_hf_config(values: Any, where: str) -> GPTConfig:
         "vocab_size": values.get("vocab_size", GPT2.vocab_size),
     }
     faults += [f"{key} is {value!r}, not a number" for key, value in shape.items() if type(value) is not int]
-    inner = values.get("n_inner")
-    if type(shape["n_embd"]) is int and inner not in (None, 4 * shape["n_embd"]):
-        faults.append(f"n_inner is {inner}, only 4 * n_embd = {4 * shape['n_embd']} is supported")
+    inner, eps = values.get("n_inner"), values.get("layer_norm_epsilon", 1e-5)
+    if inner is not None and type(inner) is not int:
+        faults.append(f"n_inner is {inner!r}, not a number")
+    if type(eps) not in (int, float):
+        faults.append(f"layer_norm_epsilon is {eps!r}, not a number")
     if faults:
         raise UserError(f"{where} is not a GPT-2 that groundup can build: {'; '.join(faults)}")
     if shape["vocab_size"] < 1:
         raise UserError(f"{where}: vocab_size must be at least 1, got {shape['vocab_size']}")
-    return gpt_config(shape, where)
+    switches = {
+        "activation": ACTIVATIONS[values.get("activation_function", "gelu_new")],
+        "n_inner": 0 if inner in (None, 4 * shape["n_embd"]) else inner,
+        "norm_eps": eps,
+    }
+    return gpt_config(shape, where, switches)
 
 
-def hf_config(config: GPTConfig, *, dtype: str, eot_id: int | None) -> dict[str, Any]:
+def hf_config(config: TransformerConfig, *, dtype: str, eot_id: int | None) -> dict[str, Any]:
     """The config.json that makes transformers build our model.
 
     Args:
-        config: A plain GPT-2: see `as_gpt2`.
+        config: One that `fitting` has let through.
         dtype: Of the weights, as PyTorch spells it: float32.
         eot_id: The id between documents, for both ends of a text; None where the vocabulary has none.
     """
+    modern = ModernConfig.of(config)
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -94,8 +109,9 @@ def hf_config(config: GPTConfig, *, dtype: str, eot_id: int | None) -> dict[str,
         "n_positions": config.block_size,
         "n_ctx": config.block_size,
         "vocab_size": config.vocab_size,
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": NORM_EPS,
+        "n_inner": modern.n_inner or None,
+        "activation_function": next(theirs for theirs, ours in ACTIVATIONS.items() if ours == modern.activation),
+        "layer_norm_epsilon": modern.norm_eps,
         "resid_pdrop": config.dropout,
         "embd_pdrop": config.dropout,
         "attn_pdrop": config.dropout,
@@ -106,17 +122,22 @@ def hf_config(config: GPTConfig, *, dtype: str, eot_id: int | None) -> dict[str,
     }
 
 
-def as_gpt2(config: TransformerConfig, target: str) -> GPTConfig:
-    """The config of the GPT-2 that a model is; a modern one is a GPT-2 when all its switches say so.
+def fitting(config: TransformerConfig, target: str, switches: Collection[str] = ()) -> ModernConfig:
+    """The config of a model with every switch written out, where another program has a place for what it says.
+
+    Args:
+        config: Of the model.
+        target: The other program's model, for the message.
+        switches: The switches that it has; all others must have GPT-2's value.
 
     Raises:
-        UserError: The model has parts that the published GPT-2 has no place for.
+        UserError: The model has parts that it has no place for.
     """
-    if isinstance(config, ModernConfig):
-        for name, value in config.AS_GPT2.items():
-            if getattr(config, name) != value and name != "proj_init":  # which trained weights have left behind
-                raise UserError(
-                    f"{target} has no place for model.{name} {getattr(config, name)}, only for GPT-2's {value};"
-                    f" --format onnx takes it, or train one with --model.{name.replace('_', '-')} {value}"
-                )
-    return GPTConfig(**{field.name: getattr(config, field.name) for field in dataclasses.fields(GPTConfig)})
+    modern = ModernConfig.of(config)
+    for name, value in modern.AS_GPT2.items():
+        if getattr(modern, name) != value and name not in ("proj_init", *switches):  # proj_init: weights were trained
+            raise UserError(
+                f"{target} has no place for model.{name} {getattr(modern, name)}, only for GPT-2's {value};"
+                f" --format onnx takes it, or train one with --model.{name.replace('_', '-')} {value}"
+            )
+    return modern

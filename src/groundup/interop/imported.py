@@ -4,6 +4,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from groundup.config.errors import UserError
 from groundup.config.io import from_dict
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.tokenizer.base import Tokenizer
 
 
@@ -19,7 +20,7 @@ from groundup.tokenizer.base import Tokenizer
 class Foreign:
     """A model from elsewhere, under our names and in our layout, not yet checked against its shape."""
 
-    config: GPTConfig
+    config: GPTConfig | ModernConfig
     """Its vocab_size counts the rows of the embedding, padding included."""
     state: dict[str, Tensor]
     info: dict[str, Any]
@@ -44,14 +45,24 @@ class Record:
                 self.__dict__.update(part)
 
 
-def gpt_config(shape: Mapping[str, Any], where: str) -> GPTConfig:
+def gpt_config(
+    shape: Mapping[str, Any], where: str, switches: Mapping[str, Any] = MappingProxyType({})
+) -> GPTConfig | ModernConfig:
     """A config of foreign numbers.
+
+    Args:
+        shape: Fields of `GPTConfig`.
+        where: Their file, for the message.
+        switches: Fields of `ModernConfig`; a model that has GPT-2's value in each is a GPT-2.
 
     Raises:
         UserError: They are no shape of a model; the message names where they stand.
     """
     try:
-        return from_dict(GPTConfig, dict(shape), where="model")
+        plain = ModernConfig.AS_GPT2
+        if all(plain[name] == value for name, value in switches.items()):
+            return from_dict(GPTConfig, dict(shape), where="model")
+        return from_dict(ModernConfig, {**shape, **plain, **switches}, where="model")
     except UserError as error:
         raise type(error)(f"{where}: {error}") from None
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from groundup.config.errors import UserError
-from groundup.config.model import GPTConfig
+from groundup.config.model import TransformerConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ def to_gguf(state: dict[str, Tensor], n_layer: int) -> dict[str, Tensor]:
     return {name.gguf: state[name.ours] for name in names(n_layer)}
 
 
-def with_biases(state: dict[str, Tensor], config: GPTConfig) -> dict[str, Tensor]:
+def with_biases(state: dict[str, Tensor], config: TransformerConfig) -> dict[str, Tensor]:
     """The same function with every bias written out: zeros, where the model was built without.
 
     Other formats know only the published shape.

@@ -41,6 +41,7 @@ def read_llmc(path: Path) -> Foreign:
         raise UserError(f"{path} is damaged: {vocab_size} ids in {padded} rows")
     shape = {"n_layer": n_layer, "n_head": n_head, "n_embd": n_embd, "block_size": block_size, "vocab_size": padded}
     config = gpt_config(shape, f"the header of {path} is damaged")
+    assert isinstance(config, GPTConfig)  # for no switch was named
     state = _split(data[HEADER_BYTES:], config, DTYPES[version], path)
     state["wte.weight"] = state["wte.weight"][:vocab_size]
     return Foreign(dataclasses.replace(config, vocab_size=vocab_size), state, {})

@@ -32,8 +32,8 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
     try:
         if (folder / WHOLE).is_file():
             values = _object(folder / WHOLE)
-            if (alphabet := _alphabet(values)) is not None:
-                return CharTokenizer(alphabet)
+            if (characters := _characters(values)) is not None:
+                return characters
             pairs = _whole(values, folder)
         elif (folder / VOCAB).is_file() and (folder / MERGES).is_file():
             pairs = _parts(folder)
@@ -59,13 +59,18 @@ def _gpt2(pairs: BytePairs) -> Tokenizer | None:
     return ours if same else None
 
 
-def _alphabet(values: dict[str, Any]) -> list[str] | None:
-    """The symbols of a vocabulary of single characters with the ids 0, 1, 2 and so on; None for any other."""
+def _characters(values: dict[str, Any]) -> CharTokenizer | None:
+    """A vocabulary of single characters with the ids 0, 1, 2 and so on, perhaps the end last; None for any other."""
     match values:
         case {"normalizer": None, "model": {"type": "WordLevel", "vocab": dict(words)}}:
             symbols = sorted(words, key=lambda symbol: str(words[symbol]).zfill(9))
-            if all(len(s) == 1 for s in symbols) and [words[s] for s in symbols] == list(range(len(symbols))):
-                return symbols
+            if [words[s] for s in symbols] != list(range(len(symbols))):
+                return None
+            separates = symbols[-1:] == [END_OF_TEXT]
+            if separates:
+                symbols.pop()
+            if symbols and all(len(s) == 1 for s in symbols):
+                return CharTokenizer(symbols, separates=separates)
     return None
 
 

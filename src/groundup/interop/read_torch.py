@@ -19,7 +19,7 @@ SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 HEAD_DIM = 64
 """Of every published GPT-2."""
 GELU = (
-    "nanoGPT computes GELU with erf, groundup and the published GPT-2 with tanh: where the model is of nanoGPT, logits"
+    "nothing says which GELU it computes: the published GPT-2's tanh was taken; where it is nanoGPT's erf, logits"
     " differ in the third digit after the point"
 )
 _WEIGHTS = ("model", "state_dict", "model_state_dict", "module", "weights")
@@ -46,13 +46,14 @@ def read_torch(path: Path, *, n_head: int | None = None) -> Foreign:
     held = next((values[key] for key in _WEIGHTS if isinstance(values.get(key), Mapping)), values)
     state = to_ours(plain_tensors(held, str(path)), str(path))
     told = _told(values, path) if held is not values else {}
-    notes = [GELU]
+    nanogpt = isinstance(values.get("model_args"), dict)
+    notes = [] if nanogpt else [GELU]
     if n_head is not None:
         told["n_head"] = n_head
     if "n_head" not in told:
         told["n_head"] = _usual_heads(state["wte.weight"].shape[1], path)
         notes.append(f"nothing says how many heads it has; {told['n_head']} were taken, --n-head says otherwise")
-    config = gpt_config({**_seen(state, path), **told}, str(path))
+    config = gpt_config({**_seen(state, path), **told}, str(path), _switches(state, nanogpt=nanogpt))
     return Foreign(config, state, _info(values, path), "\n".join(notes), _alphabet(values, path))
 
 
@@ -100,6 +101,13 @@ def _seen(state: dict[str, Tensor], path: Path) -> dict[str, Any]:
         "vocab_size": state["wte.weight"].shape[0],
         "bias": "ln_f.bias" in state,
     }
+
+
+def _switches(state: dict[str, Tensor], *, nanogpt: bool) -> dict[str, Any]:
+    """Where it is not the published GPT-2: nanoGPT's GELU is the exact one, and the MLP may have another width."""
+    matrix = state.get("h.0.mlp.c_fc.weight")
+    width, usual = 0 if matrix is None else matrix.shape[0], 4 * state["wte.weight"].shape[1]
+    return {"activation": "gelu" if nanogpt else "gelu_tanh", "n_inner": 0 if width == usual else width}
 
 
 def _usual_heads(n_embd: int, path: Path) -> int:

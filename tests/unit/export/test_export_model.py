@@ -17,6 +17,7 @@ from groundup.config.generate import SamplingConfig
 from groundup.config.model import ModernConfig
 from groundup.export.export_model import FORMATS, export_model
 from groundup.export.hf_tokenizer import tokenizer_files
+from groundup.export.llama_cpp import llama_ids
 from groundup.generation.text import TextGenerator
 from groundup.interop.import_model import import_model
 from groundup.model.bigram import fit_bigram
@@ -269,6 +270,18 @@ def test_ctranslate2_gives_the_same_logits(tmp_path, make_model, letters):
     assert {p.name for p in tmp_path.iterdir()} == {"model", "out"}  # nothing is left of the folder in between
 
 
+@pytest.mark.parametrize("activation", ["gelu", "relu"])
+def test_ctranslate2_takes_other_activations_and_widths(tmp_path, make_model, letters, activation):
+    ctranslate2 = pytest.importorskip("ctranslate2")
+    switches = ModernConfig.AS_GPT2 | {"activation": activation, "n_inner": 40}
+    folder = saved(tmp_path, make_model(**switches), letters)
+    export_model(folder, tmp_path / "out", "ct2")
+    generator = ctranslate2.Generator(str(tmp_path / "out"), compute_type="float32")
+    idx = torch.randint(27, (2, 32))
+    logits = generator.forward_batch([[letters.symbols[i] for i in row] for row in idx.tolist()])
+    torch.testing.assert_close(torch.from_numpy(np.array(logits)), expected(folder, idx), atol=2e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["hf", "gguf", "ct2"])
 def test_rotary_models_are_refused_with_the_reason(tmp_path, make_model, letters, kind):
     folder = saved(tmp_path, make_model(position="rope"), letters)
@@ -349,11 +362,13 @@ os._exit(0)
 
 
 @pytest.mark.parametrize("alphabet", ["\n abcdefghijklmnopqrstuvwxé▁\\'\"", None])
-def test_llama_cpp_writes_the_same_text(tmp_path, make_model, alphabet):
+@pytest.mark.parametrize("switches", [{}, {"n_inner": 40, "norm_eps": 1e-2}], ids=str)
+def test_llama_cpp_writes_the_same_text(tmp_path, make_model, alphabet, switches):
     """Greedily; the ids 1 and 2, at which llama.cpp would like to stop, are characters like any other."""
     pytest.importorskip("xllamacpp")
     tokenizer = CharTokenizer(alphabet) if alphabet else ByteBPE([(108, 108), (104, 101), (257, 256)])
-    folder = saved(tmp_path, make_model(vocab_size=tokenizer.vocab_size, block_size=64), tokenizer)
+    more = ModernConfig.AS_GPT2 | switches if switches else {}
+    folder = saved(tmp_path, make_model(vocab_size=tokenizer.vocab_size, block_size=64, **more), tokenizer)
     export_model(folder, tmp_path / "out", "gguf")
     prompts = ["ab c", "b a", "\n"]
     command = [sys.executable, "-c", LLAMA, str(tmp_path / "out" / "model.gguf"), json.dumps(prompts)]
@@ -364,10 +379,31 @@ def test_llama_cpp_writes_the_same_text(tmp_path, make_model, alphabet):
     ours = [speaker.generate(prompt, max_new_tokens=40, sampling=greedy)[0] for prompt in prompts]
     if alphabet:
         assert theirs == ours
-        assert {1, 2} & set(tokenizer.encode("".join(ours)))
+        assert switches or {1, 2} & set(tokenizer.encode("".join(ours)))
     else:  # bytes that are not UTF-8 are shown otherwise
         cut = [text.split("\ufffd")[0] for text in ours]
         assert [text[: len(known)] for text, known in zip(theirs, cut, strict=True)] == cut
+
+
+def test_the_end_of_a_document_of_characters_is_kept(tmp_path, make_model):
+    """Out to transformers and back; in llama.cpp it ends a text, and no text becomes it."""
+    pytest.importorskip("xllamacpp")
+    transformers = pytest.importorskip("transformers")
+    tokenizer = CharTokenizer("\n abcdefghijklmnopqrstuvwxyz<|>_", separates=True)
+    model = make_model(vocab_size=tokenizer.vocab_size, block_size=64)
+    folder = saved(tmp_path, model, tokenizer)
+    export_model(folder, tmp_path / "out", "hf")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert theirs("ab<|endoftext|>c").input_ids == [2, 3, tokenizer.eot_id, 4]
+    import_model(str(tmp_path / "out"), tmp_path / "again")
+    assert load_model(tmp_path / "again").tokenizer.fingerprint == tokenizer.fingerprint
+    export_model(folder, tmp_path / "gguf", "gguf")
+    ids = llama_ids(tmp_path / "gguf/model.gguf", "ab<|endoftext|>c")
+    assert ids == tokenizer.encode("ab<|endoftext|>c")
+    gguf = pytest.importorskip("gguf")
+    fields = gguf.GGUFReader(tmp_path / "gguf/model.gguf").fields
+    assert fields["tokenizer.ggml.eos_token_id"].contents() == tokenizer.eot_id
+    assert len(fields["tokenizer.ggml.tokens"].contents()) == tokenizer.vocab_size
 
 
 CL100K = (

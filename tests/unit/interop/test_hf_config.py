@@ -3,7 +3,8 @@ import pytest
 from groundup.config.errors import UsageError, UserError
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.presets import MODELS
-from groundup.interop.hf_config import as_gpt2, hf_config, read_hf_config
+from groundup.interop.hf_config import SWITCHES as SAID
+from groundup.interop.hf_config import fitting, hf_config, read_hf_config
 
 transformers = pytest.importorskip("transformers")
 
@@ -37,9 +38,11 @@ def test_transformers_reads_what_we_write():
     ("change", "fault"),
     [
         ({"model_type": "llama"}, "model_type is 'llama', only 'gpt2' is supported"),
-        ({"activation_function": "relu"}, "activation_function is 'relu', only 'gelu_new' or"),
-        ({"n_inner": 64}, r"n_inner is 64, only 4 \* n_embd = 3072 is supported"),
-        ({"layer_norm_epsilon": 1e-6}, "layer_norm_epsilon is 1e-06"),
+        ({"activation_function": "silu"}, "activation_function is 'silu', only 'gelu_new' or"),
+        ({"n_inner": "64"}, r"n_inner is '64', not a number"),
+        ({"n_inner": -1}, r"n_inner must be 0 \(4 \* n_embd\) to"),
+        ({"layer_norm_epsilon": None}, "layer_norm_epsilon is None, not a number"),
+        ({"layer_norm_epsilon": 2}, "norm_eps must be above 0 and below 1, got 2"),
         ({"scale_attn_weights": False}, "scale_attn_weights is False, only True"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True, only False"),
         ({"add_cross_attention": True}, "add_cross_attention is True"),
@@ -54,7 +57,7 @@ def test_what_makes_another_function_is_refused_by_name(change, fault):
 
 
 def test_all_faults_in_one_line():
-    values = {"model_type": "opt", "activation_function": "silu", "n_inner": 1}
+    values = {"model_type": "opt", "activation_function": "silu", "n_inner": "1"}
     with pytest.raises(UserError, match=r"config.json is not a GPT-2 that groundup can build: ") as error:
         read_hf_config(values, "config.json")
     assert str(error.value).count(";") == 2
@@ -97,13 +100,26 @@ def test_what_gpt2_has_no_place_for_is_refused_with_the_reason(name):
     assert set(SWITCHES) == set(ModernConfig.AS_GPT2) - {"proj_init"}
     config = ModernConfig(**ModernConfig.AS_GPT2 | {name: SWITCHES[name]}, vocab_size=5)
     with pytest.raises(UserError, match=rf"no place for model\.{name} {SWITCHES[name]}, only for GPT-2's"):
-        as_gpt2(config, "it")
+        fitting(config, "it")
+    if name in SAID:
+        assert fitting(config, "it", SAID) == config
 
 
 def test_how_weights_began_does_not_matter_to_an_export():
-    as_gpt2(ModernConfig(**ModernConfig.AS_GPT2 | {"proj_init": "zero"}, vocab_size=5), "it")
+    fitting(ModernConfig(**ModernConfig.AS_GPT2 | {"proj_init": "zero"}, vocab_size=5), "it")
 
 
 def test_a_modern_model_with_every_switch_at_gpt2s_value_is_a_gpt2():
     shape = {"n_layer": 3, "n_embd": 36, "bias": False, "vocab_size": 7}
-    assert as_gpt2(ModernConfig(**shape, **ModernConfig.AS_GPT2), "it") == GPTConfig(**shape)
+    modern = ModernConfig(**shape, **ModernConfig.AS_GPT2)
+    assert fitting(modern, "it") == fitting(GPTConfig(**shape), "it") == modern
+
+
+@pytest.mark.parametrize("name", ["gelu", "relu", "relu2", "gelu_python"])
+def test_what_the_modern_page_can_say_is_kept(name):
+    values = {"activation_function": name, "n_inner": 64, "layer_norm_epsilon": 1e-6, "n_layer": 2}
+    config = read_hf_config(values, "config.json")
+    assert isinstance(config, ModernConfig)
+    assert (config.activation, config.n_inner, config.norm_eps) == (name.removesuffix("_python"), 64, 1e-6)
+    assert (config.position, config.norm) == ("learned", "layer")
+    assert read_hf_config(hf_config(config, dtype="float32", eot_id=None), "config.json") == config

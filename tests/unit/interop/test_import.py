@@ -5,6 +5,7 @@ import pickle
 import struct
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 
 from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.config.errors import UsageError, UserError
+from groundup.config.model import ModernConfig
 from groundup.export.export_model import export_model
 from groundup.interop.import_model import import_model
 from groundup.tokenizer.bpe import GPT2_PATTERN, ByteBPE
@@ -55,6 +57,30 @@ def test_a_folder_of_transformers(place, make_hf, shape):
     assert_same_function(loaded.model, theirs)
     assert loaded.info == {"source": "theirs"}
     assert sum(p.numel() for p in loaded.model.parameters()) == sum(p.numel() for p in theirs.parameters())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"activation_function": "gelu"},
+        {"activation_function": "relu"},
+        {"activation_function": "gelu_fast"},
+        {"n_inner": 24},
+        {"layer_norm_epsilon": 1e-2},
+        {"activation_function": "relu", "n_inner": 80, "layer_norm_epsilon": 1e-3},
+    ],
+    ids=str,
+)
+def test_another_activation_width_or_epsilon_there_and_back(place, make_hf, options):
+    transformers = pytest.importorskip("transformers")
+    theirs = make_hf(**options)
+    theirs.save_pretrained("theirs")
+    loaded = bring("theirs")
+    assert_same_function(loaded.model, theirs)
+    assert isinstance(loaded.config, ModernConfig) == (options != {"activation_function": "gelu_fast"})
+    export_model(Path("ours"), Path("again"), "hf")
+    again = transformers.AutoModelForCausalLM.from_pretrained("again")
+    assert_same_function(loaded.model, again)
 
 
 def test_shards(place, make_hf):
@@ -185,13 +211,18 @@ def test_nanogpt(place, make_model, bias):
     loaded = bring("ckpt.pt")
     for name, p in theirs.state_dict().items():
         assert torch.equal(loaded.model.state_dict()[name], p)
-    assert loaded.config == theirs.config
+    assert loaded.config == replace(ModernConfig.of(theirs.config), activation="gelu")
     assert loaded.info == {"source": "ckpt.pt", "step": 12, "val_loss": 3.25}
 
 
-def test_nanogpt_says_that_its_gelu_is_another(place, make_model):
-    torch.save(nanogpt_checkpoint(make_model()), "ckpt.pt")
-    assert "GELU" in import_model("ckpt.pt", Path("ours"), tokenizer="letters.json").note
+def test_nanogpts_gelu_is_the_exact_one(place, make_model):
+    """nanoGPT's MLP is nn.GELU(); GPT-2's in transformers, told so, is the other side."""
+    theirs = make_model()
+    torch.save(nanogpt_checkpoint(theirs), "ckpt.pt")
+    assert "GELU" not in import_model("ckpt.pt", Path("ours"), tokenizer="letters.json").note
+    for block in theirs.h:
+        block.mlp.act = torch.nn.GELU()
+    assert_same_function(load_model(Path("ours")).model, theirs, atol=1e-6)
 
 
 def test_the_padded_vocabulary_of_nanogpt(place, make_model, gpt2):
@@ -200,6 +231,8 @@ def test_the_padded_vocabulary_of_nanogpt(place, make_model, gpt2):
     loaded = bring("ckpt.pt", tokenizer=None)
     assert loaded.config.vocab_size == loaded.tokenizer.vocab_size == 50257
     assert loaded.tokenizer.fingerprint == gpt2.fingerprint
+    for block in theirs.h:
+        block.mlp.act = torch.nn.GELU()
     assert_same_function(loaded.model, theirs, vocab_size=50257)
 
 
