@@ -16,6 +16,7 @@ import torch
 from filelock import FileLock
 
 from groundup.checkpoint.model_folder import load_model, save_model
+from groundup.cli.finetune import as_training
 from groundup.cli.main import COMMANDS, main
 from groundup.cli.train import read_request
 from groundup.config.model import GPTConfig
@@ -41,6 +42,8 @@ def _groundup(words):
     assert words[0] in COMMANDS, f"there is no groundup {words[0]}"
     if words[0] == "train":
         return read_request(words[1:]).config
+    if words[0] == "finetune":
+        return read_request(as_training(words[1:])).config
     file = next(name for name in (words[0], f"{words[0]}_") if (ROOT / f"src/groundup/cli/{name}.py").is_file())
     module = importlib.import_module(f"groundup.cli.{file}")
 
@@ -175,7 +178,7 @@ def _furnish(place):
         _texts(place)
         threads, state = torch.get_num_threads(), torch.get_rng_state()
         assert main(["train", "shakespeare", *SMALL.split()]) == 0
-        for name in ("mine", "deeper", "before", "after", "gpt2"):
+        for name in ("mine", "notes", "deeper", "before", "after", "gpt2"):
             shutil.copytree("runs/shakespeare", f"runs/{name}")
         assert main(["prepare", "corpus", "data/corpus", "--workers", "1"]) == 0
         shutil.copytree("data/corpus", "data/fineweb-edu")

@@ -48,8 +48,8 @@ def in_small(line):
     if words[0] != "groundup":
         return None
     command, rest = words[1], words[2:]
-    if command == "train" and rest:
-        return ["train", *rest, *([] if "--dry-run" in rest else ["--dry-run"])]
+    if command in ("train", "finetune") and rest:
+        return [command, *rest, *([] if "--dry-run" in rest else ["--dry-run"])]
     if command == "generate":
         return ["generate", *rest, "--max-new-tokens", "4"]
     if command == "prepare":

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 from urllib.parse import urlparse
@@ -46,11 +47,12 @@ class Parsed(Exception):
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch):
+def place(tmp_path, monkeypatch, furnished):
     """A folder with the runs that the documents speak of."""
+    shutil.copytree(furnished, tmp_path, dirs_exist_ok=True)
     for folder in ("runs/shakespeare", "their-run"):
         path = tmp_path / folder / "config.json"
-        path.parent.mkdir(parents=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         name = path.parent.name
         path.write_text(dump_json(to_dict(dataclasses.replace(RECIPES["shakespeare"], name=name))))
     monkeypatch.chdir(tmp_path)
@@ -61,7 +63,8 @@ def read(words, monkeypatch):
     """Run a command up to the point where its flags are typed values."""
     command = words[0]
     file = next(name for name in (command, f"{command}_") if (ROOT / f"src/groundup/cli/{name}.py").is_file())
-    module = importlib.import_module(f"groundup.cli.{file}")
+    module = importlib.import_module(f"groundup.cli.{'train' if command == 'finetune' else file}")
+    main_of = importlib.import_module(f"groundup.cli.{file}").main
 
     def until_parsed(reader):
         def stop(*args, **options):
@@ -70,10 +73,10 @@ def read(words, monkeypatch):
 
         return stop
 
-    name = "read_request" if command in ("train", "plan") else "parse"  # train parses in several steps
+    name = "read_request" if command in ("train", "finetune", "plan") else "parse"  # train parses in several steps
     monkeypatch.setattr(module, name, until_parsed(getattr(module, name)))
     with pytest.raises((Parsed, SystemExit)) as stopped:
-        raise SystemExit(module.main(words[1:]))
+        raise SystemExit(main_of(words[1:]))
     assert getattr(stopped.value, "code", 0) in (0, None)
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from groundup.cli.hints import check_model, missing_model
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError
 from groundup.files.layout import RUN
@@ -62,7 +63,11 @@ class Options:
 
 def main(argv: Sequence[str]) -> int:
     """Measure task by task; each is written down as soon as it is done."""
-    options = parse(Options, argv, prog="groundup eval")
+    try:
+        options = parse(Options, argv, prog="groundup eval")
+    except UsageError as error:
+        raise missing_model("eval") if str(error).startswith("missing DIR") else error from None
+    check_model(options.path)
 
     from groundup.checkpoint.model_folder import load_model
     from groundup.evaluation.scoring import BATCH_TOKENS

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from groundup.cli.hints import check_model
 from groundup.config.errors import UsageError
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say
@@ -38,6 +39,7 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Export, and upload where that is asked for."""
     options = parse(Options, argv, prog="groundup export")
+    check_model(options.path)
 
     from groundup.checkpoint.model_folder import find_model
     from groundup.export.export_model import export_model

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
+from groundup.cli.hints import check_model, missing_model, prompt_flag
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
 from groundup.terminal.parse import parse
@@ -66,7 +67,13 @@ class Options:
 
 def main(argv: Sequence[str]) -> int:
     """Draw text from the model in a run, checkpoint or model folder."""
-    options = parse(Options, argv, prog="groundup generate")
+    try:
+        options = parse(Options, argv, prog="groundup generate")
+    except UsageError as error:
+        if str(error).startswith("missing PATH"):
+            raise missing_model("generate") from None
+        raise prompt_flag(error, argv) from None
+    check_model(options.path)
     prompt, stop = _unescape(options.prompt), [_unescape(text) for text in options.stop]
 
     from groundup.checkpoint.model_folder import load_model

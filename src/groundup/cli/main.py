@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from groundup import __version__
+from groundup.cli import hints
 from groundup.config.errors import UsageError, UserError
 from groundup.terminal.output import discard
 from groundup.terminal.say import warn
 
 COMMANDS = {
-    "train": "train a model: groundup train shakespeare",
+    "train": "train a model: groundup train shakespeare, or groundup train notes/",
+    "finetune": "go on from a model's weights with a text of yours",
     "plan": "what a run needs and how long it takes, here or on hardware you name",
     "serve": "look inside a model in the browser, and serve it to other programs",
     "runs": "list, compare and plot what has been trained",
@@ -119,7 +121,8 @@ def run(command: str, argv: list[str]) -> int:
         return 0
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
+        known = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
+        hint = hints.COMMANDS.get(command, known)
         raise UsageError(f"unknown command {command!r}; {hint}")
     file = f"{command}_" if keyword.iskeyword(command) else command
     module = importlib.import_module(f"groundup.cli.{file}")

@@ -70,7 +70,16 @@ class Options:
 
 def main(argv: Sequence[str]) -> int:
     """Prepare a dataset; progress goes to stderr, the summary to stdout."""
-    options = parse(Options, argv, prog="groundup prepare")
+    try:
+        options = parse(Options, argv, prog="groundup prepare")
+    except UsageError as error:
+        words = [word for word in argv if not word.startswith("-")]
+        if len(words) > 2 and str(error).startswith("unrecognized options: ") and not argv[2].startswith("-"):
+            raise UsageError(
+                f"one text and one folder to make, got {', '.join(words)}; a folder or a glob in quotes,"
+                " 'texts/**/*.txt', takes several files"
+            ) from None
+        raise
     from rich.console import Console
 
     from groundup.prepare.corpus import find_source, make_tokenizer

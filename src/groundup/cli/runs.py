@@ -40,12 +40,7 @@ class CompareOptions:
     """Results of runs side by side, and the settings in which they differ."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN RUN ...")]
-    """Run folders."""
-
-    def __post_init__(self) -> None:
-        """One run is no comparison."""
-        if len(self.runs) < 2:
-            raise UsageError(f"name at least two runs to compare, got {len(self.runs)}")
+    """Run folders, or a folder of runs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +48,7 @@ class PlotOptions:
     """Draw the loss curves of runs into one picture."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN ...")]
-    """Run folders."""
+    """Run folders, or a folder of runs."""
     x: Axis = "tokens"
     """Against tokens learned from, time spent in training steps, or training FLOPs."""
     out: Path = Path("runs.png")
@@ -76,8 +71,13 @@ def main(argv: Sequence[str]) -> int:
     if action == "list":
         return _list(parse(ListOptions, argv[1:], prog=prog).folder)
     if action == "compare":
-        return _compare([read_run(path) for path in parse(CompareOptions, argv[1:], prog=prog).runs])
+        return _compare(_read(parse(CompareOptions, argv[1:], prog=prog).runs))
     return _plot(parse(PlotOptions, argv[1:], prog=prog))
+
+
+def _read(paths: Sequence[Path]) -> list[RunHistory]:
+    """The runs that are named, and those in folders that are named."""
+    return [read_run(each) for path in paths for each in (find_runs(path) if path.is_dir() else []) or [path]]
 
 
 def _list(folder: Path) -> int:
@@ -100,6 +100,8 @@ def _list(folder: Path) -> int:
 
 
 def _compare(runs: list[RunHistory]) -> int:
+    if len(runs) < 2:  # one is no comparison
+        raise UsageError(f"name at least two runs to compare, got {len(runs)} (see groundup runs compare --help)")
     from rich.text import Text
 
     from groundup.records.plot import distinct_names
@@ -130,7 +132,7 @@ def _compare(runs: list[RunHistory]) -> int:
 def _plot(options: PlotOptions) -> int:
     from groundup.records.plot import plot_runs
 
-    runs = [read_run(path) for path in options.runs]
+    runs = _read(options.runs)
     plot_runs(runs, options.out, axis=options.x)
     say(f"drew {len(runs)} {'run' if len(runs) == 1 else 'runs'} in {options.out}")
     _warn_of_damage(runs)

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import tyro
 
+from groundup.cli.hints import check_model
 from groundup.config.errors import UsageError, UserError
 from groundup.terminal.parse import parse
 
@@ -55,6 +56,8 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Serve until Ctrl-C."""
     options = parse(Options, argv, prog="groundup serve")
+    for path in options.paths:
+        check_model(path)
     try:
         from groundup.serving.start import serve
     except ModuleNotFoundError as error:

@@ -1,6 +1,5 @@
-"""groundup train PRESET | --config FILE | --resume [DIR], then flags that change single values."""
+"""groundup train PRESET | TEXT | --config FILE | --resume [DIR], then flags that change single values."""
 
-import difflib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -8,10 +7,13 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TextIO, cast
 
+from groundup.cli.hints import check_model
+from groundup.cli.own_text import FINETUNE, TEXT, is_text, passes, recipe_of, told, unknown_preset
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import differing_keys, from_dict, load_json
 from groundup.config.model import ModernConfig, as_kind
 from groundup.config.presets import RECIPES
+from groundup.config.printable import printable
 from groundup.config.train import TrainConfig
 from groundup.files.layout import CONFIG, WEIGHTS
 from groundup.terminal.parse import parse
@@ -45,6 +47,8 @@ class Request:
     resume: bool
     dry_run: bool
     allow_data_change: bool
+    note: str = ""
+    """What was chosen for a text that was named in place of a preset."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -53,6 +57,8 @@ def main(argv: Sequence[str]) -> int:
         print(_usage())
         return 0
     request = read_request(list(argv))
+    if request.note:
+        print(printable(request.note), flush=True)
     from rich.console import Console
 
     if request.dry_run:
@@ -80,6 +86,7 @@ def _usage() -> str:
     return "\n".join(
         [
             "usage: groundup train PRESET [flags]         start a run in runs/PRESET",
+            "       groundup train TEXT [flags]           learn a file, folder or glob of text, or prepared shards",
             "       groundup train --config FILE [flags]  start a run from a saved config.json",
             "       groundup train --resume DIR [flags]   continue a run where it stopped",
             "",
@@ -89,6 +96,8 @@ def _usage() -> str:
             "",
             "presets:",
             *[f"  {name:<{width}}{_summary(recipe)}" for name, recipe in RECIPES.items()],
+            f"  {TEXT:<{width}}what suits the text that --data.path names, as groundup train TEXT has it",
+            f"  {FINETUNE:<{width}}the same, from the weights of --init-from; see groundup finetune",
             "",
             "groundup train PRESET --help lists every flag with the preset's value.",
         ]
@@ -123,8 +132,10 @@ def read_request(words: list[str]) -> Request:
 
     source = ["--config", config_file] if config_file else ["--resume", resume_dir]
     prog = "groundup train " + (preset or shlex.join(map(str, source)))  # messages send to its --help
+    recipe = None
     if preset is not None:
-        base = find_preset(preset)
+        recipe = recipe_of(preset, words)
+        base = recipe or find_preset(preset)
         if resume:
             # Where the run lies may be said with flags; what it is was written down when it started.
             base = parse(TrainConfig, words, prog=prog, default=_with_kind(base, kind, words), also=OWN_FLAGS)
@@ -133,13 +144,36 @@ def read_request(words: list[str]) -> Request:
         base = _read_config(Path(config_file))
     else:
         base = _saved_config(Path(str(resume_dir)))
-    default = _with_kind(_with_init(base, words), kind, words)
-    config = parse(TrainConfig, words, prog=prog, default=default, also=OWN_FLAGS)
+    config = _parse(words, prog, _with_kind(_with_init(base, words), kind, words))
     if resume:
         _refuse_changes(base, config)
     if allow_data_change and not resume:
         raise UsageError("--allow-data-change only means something with --resume")
-    return Request(config=config, resume=resume, dry_run=dry_run, allow_data_change=allow_data_change)
+    if config.init_from is not None and not resume:
+        check_model(config.init_from)
+    return Request(
+        config=config,
+        resume=resume,
+        dry_run=dry_run,
+        allow_data_change=allow_data_change,
+        note=told(config) if recipe and not resume else "",
+    )
+
+
+def _parse(words: list[str], prog: str, base: TrainConfig) -> TrainConfig:
+    """The config with its flags; what else a person may have meant is said."""
+    try:
+        return parse(TrainConfig, words, prog=prog, default=base, also=OWN_FLAGS)
+    except UsageError as error:
+        if str(error).startswith("unrecognized options: --epochs"):
+            raise UsageError(
+                f"a run is counted in steps of {base.tokens_per_step:,} tokens, not in epochs: --max-steps N;"
+                f" {passes(base, words)}"
+            ) from None
+        source = take_value(_split_equals(list(words), "--data.source"), "--data.source", optional=True)
+        if str(error).startswith("--data.source must be one of") and source and is_text(source):
+            raise UsageError(f"{source} is a text: groundup train {shlex.quote(source)}") from None
+        raise
 
 
 def _with_init(base: TrainConfig, words: list[str]) -> TrainConfig:
@@ -186,17 +220,12 @@ def find_preset(name: str) -> TrainConfig:
     """
     if name in RECIPES:
         return RECIPES[name]
-    if (Path(name) / CONFIG).is_file():
-        raise UsageError(
-            f"{name} is a run, not a preset; to go on with it: groundup train --resume {shlex.quote(name)}"
-        )
-    near = difflib.get_close_matches(name, RECIPES, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"the presets are {', '.join(RECIPES)}"
-    raise UsageError(f"unknown preset {name!r}; {hint}")
+    raise unknown_preset(name)
 
 
 def _read_config(path: Path) -> TrainConfig:
-    """A config.json; a mistake in it is reported with its path."""
+    """A config.json, or the one in a run folder; a mistake in it is reported with its path."""
+    path = path / CONFIG if path.is_dir() else path
     values = load_json(path)
     try:
         return from_dict(TrainConfig, values)

@@ -28,6 +28,7 @@ from groundup.tokenizer.gpt2 import load_gpt2
 from groundup.tokenizer.io import resolve_tokenizer
 
 HUB = "hf:"
+PUBLISHED = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 
 
 def import_model(
@@ -97,6 +98,8 @@ def _read(path: Path, n_head: int | None) -> Foreign:
             raise UsageError(f"{path} holds no {CONFIG}: of Hugging Face's models, name the folder that does")
         return read_hf_folder(path)
     if not path.is_file():
+        if str(path) in PUBLISHED:
+            raise UsageError(f"{path} does not exist here; OpenAI's weights are {HUB}{path}")
         raise UsageError(f"{path} does not exist; name a folder, a file or {HUB}NAME")
     try:
         with path.open("rb") as file:

@@ -23,6 +23,22 @@ PLAINLY = (
     (r"^Invalid choice (.*) for argument '(\S+)'\. Expected one of \((.*?),?\)$", r"\2 must be one of \3, got \1"),
 )
 """What tyro says in Python's words, in those of the person who types."""
+SYNONYMS = {
+    "--learning-rate": "--optim.lr",
+    "--learning_rate": "--optim.lr",
+    "--min-lr": "--optim.min-lr-ratio",
+    "--optim.min-lr": "--optim.min-lr-ratio",
+    "--optim.muon-lr": "--optim.muon-lr-ratio",
+    "--layers": "--model.n-layer",
+    "--heads": "--model.n-head",
+    "--context": "--model.block-size",
+    "--iterations": "--max-steps",
+    "--max-iters": "--max-steps",
+    "--temp": "--temperature",
+    "--length": "--max-new-tokens",
+    "--output": "--out",
+}
+"""Flags of other programs, and what they are called here."""
 
 
 @contextlib.contextmanager
@@ -107,5 +123,7 @@ def one_line(box: str) -> str:
 
 def nearest(flag: str, flags: Sequence[str]) -> str | None:
     """The flag that was probably meant: one that only lacks its section (--lr, --optim.lr), else the most similar."""
+    if (meant := SYNONYMS.get(flag)) in flags:
+        return meant
     ends = [known for known in flags if known.rpartition(".")[2] == flag.removeprefix("--")]
     return next(iter(ends or difflib.get_close_matches(flag, flags, n=1)), None)

@@ -180,7 +180,7 @@ def test_what_was_measured_before_an_error_is_kept(place, capsys):
         (["gone"], 1, "gone does not exist; give a run, checkpoint or model folder"),
         (["run", "--tasks=gone.jsonl"], 1, "cannot read gone.jsonl: No such file or directory"),
         (["run", "--data=gone"], 1, "gone holds no prepared data"),  # and not: measured on other data
-        ([], 2, "missing DIR"),
+        ([], 2, "name a run or a model, as in: groundup eval runs/NAME"),
     ],
 )
 def test_mistakes_are_one_line(place, capsys, words, code, message):

@@ -132,7 +132,7 @@ def test_wrong_usage_is_one_line_and_2(flags, message, folder, capsys):
 
 
 def test_no_folder_is_wrong_usage(capsys):
-    assert run(capsys, code=2) == "missing PATH (see groundup generate --help)"
+    assert run(capsys, code=2).startswith("name a run or a model, as in: groundup generate runs/NAME")
 
 
 def test_failures_are_one_line_and_1(folder, capsys, tmp_path):

@@ -1,0 +1,36 @@
+"""groundup finetune MODEL TEXT [flags]: `groundup train finetune`, with the two things it needs as plain words."""
+
+from collections.abc import Sequence
+
+from groundup.cli import train
+from groundup.config.errors import UsageError
+
+USAGE = """usage: groundup finetune MODEL TEXT [flags of groundup train]
+
+Goes on from a model's weights with a text of yours: a file, a folder, a glob, or a folder of shards.
+Steps, learning rate and what learns (all weights, or a low-rank change: LoRA) follow from the size of the text.
+
+  groundup import hf:gpt2                       GPT-2's weights, once
+  groundup finetune models/gpt2 notes/          a run in runs/gpt2-notes
+  groundup finetune models/gpt2 notes/ --help   every flag with the value that was chosen
+  groundup finetune runs/shakespeare more.txt   from a run of yours"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Fine-tune."""
+    words = list(argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    return train.main(as_training(words))
+
+
+def as_training(words: Sequence[str]) -> list[str]:
+    """The words of `groundup train` that mean the same.
+
+    Raises:
+        UsageError: A model or a text is not named.
+    """
+    if len(words) < 2 or words[0].startswith("-") or words[1].startswith("-"):
+        raise UsageError("name a model and a text: groundup finetune models/gpt2 notes/")
+    return ["finetune", "--init-from", words[0], "--data.path", words[1], *words[2:]]

@@ -1,0 +1,78 @@
+"""What a person probably meant: commands that have another name here, and models that lie elsewhere. Needs no torch."""
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from groundup.config.errors import UsageError, UserError
+from groundup.files.layout import CHECKPOINTS, RUN, WEIGHTS
+
+COMMANDS = {
+    "plot": "groundup runs plot RUN ... draws curves",
+    "list": "groundup runs list",
+    "compare": "groundup runs compare RUN RUN",
+    "resume": "groundup train --resume runs/NAME goes on with a run",
+    "continue": "groundup train --resume runs/NAME goes on with a run",
+    "chat": "groundup generate runs/NAME --interactive, or groundup serve runs/NAME for a page in the browser",
+    "sample": "groundup generate runs/NAME",
+    "talk": "groundup generate runs/NAME --interactive",
+    "convert": "groundup import SOURCE, or groundup export DIR OUT",
+    "download": "groundup import hf:gpt2",
+    "fine-tune": "groundup finetune MODEL TEXT",
+    "--interactive": "groundup generate runs/NAME --interactive",
+    "--resume": "groundup train --resume runs/NAME",
+}
+"""Words that are no commands, and what does what they say."""
+PLACES = ("runs", "models")
+"""Folders in which models lie, unless somebody wishes otherwise."""
+SHOWN = 5
+
+
+def missing_model(command: str) -> UsageError:
+    """What to say where a command is given no model: the models that there are."""
+    found = [str(path) for place in PLACES for path in models_in(Path(place))]
+    there = f"here are {_some(found)}" if found else "there is none yet; groundup train shakespeare makes one"
+    return UsageError(f"name a run or a model, as in: groundup {command} runs/NAME; {there}")
+
+
+def check_model(path: Path) -> None:
+    """See that a path may hold a model before the seconds that loading PyTorch takes.
+
+    Raises:
+        UserError: It does not, and something near it does.
+    """
+    if not path.exists():
+        named = [Path(place, path.name) for place in PLACES if holds_model(Path(place, path.name))]
+        if named:
+            raise UserError(f"{path} does not exist; did you mean {named[0]}?")
+        if path.parts[:1] == ("hf:gpt2",) or str(path).startswith("hf:"):
+            out = Path("models", Path(str(path).removeprefix("hf:")).name)
+            raise UserError(f"{path} is not here yet: groundup import {path}, then give {out}")
+    elif not holds_model(path) and (found := models_in(path)):
+        raise UserError(f"{path} is no model but a folder of {len(found)}: {_some([str(each) for each in found])}")
+
+
+def models_in(folder: Path) -> list[Path]:
+    """The runs and models in a folder, the newest first."""
+    try:
+        return sorted(filter(holds_model, folder.iterdir()), key=lambda path: -path.stat().st_mtime)
+    except OSError:
+        return []
+
+
+def holds_model(path: Path) -> bool:
+    """Whether a folder looks like a run or a model."""
+    return any((path / name).exists() for name in (WEIGHTS, RUN, "model", CHECKPOINTS))
+
+
+def prompt_flag(error: UsageError, words: Sequence[str]) -> UsageError:
+    """An error of `generate`; a second word without a flag was meant as the prompt."""
+    rest = str(error).removeprefix("unrecognized options: ").partition(" (see ")[0]
+    if str(error).startswith("unrecognized options: ") and rest in words and not rest.startswith("-"):
+        return UsageError(f"the text to continue has a flag: --prompt {shlex.quote(rest)}")
+    return error
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(names[:SHOWN]) + more

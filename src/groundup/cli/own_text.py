@@ -1,0 +1,154 @@
+"""A text in place of a preset: `groundup train notes/`, and `groundup finetune MODEL TEXT`."""
+
+import difflib
+import glob
+import shlex
+from pathlib import Path
+
+from groundup.cli.hints import check_model
+from groundup.config.data import ReadConfig
+from groundup.config.errors import UsageError, UserError
+from groundup.config.presets import RECIPES
+from groundup.config.train import TrainConfig
+from groundup.files.layout import CONFIG, INDEX, WEIGHTS
+from groundup.planner.own_text import Text, finetune_recipe, steps_of_a_pass, text_recipe
+
+TEXT, FINETUNE = "text", "finetune"
+"""Presets whose values follow from a text."""
+COMPRESSION = 4
+"""About how much larger text is than its compressed form."""
+
+
+def is_text(word: str) -> bool:
+    """Whether a word names a text, and not a preset."""
+    if word in ("", *RECIPES, TEXT, FINETUNE):
+        return False
+    return glob.has_magic(word) or Path(word).exists()
+
+
+def recipe_of(word: str, words: list[str]) -> TrainConfig | None:
+    """The run that a word means, where it means a text; None where it is a preset's name, or nothing.
+
+    Args:
+        word: A file, a folder or a glob, or `text` or `finetune`, which take theirs from `--data.path`.
+        words: The flags that follow. `--init-from` is taken out of them where it is used up here.
+
+    Raises:
+        UserError: There is no such text, or no such model.
+    """
+    if word not in (TEXT, FINETUNE) and not is_text(word):
+        return None
+    path = word if is_text(word) else next(iter(_values(words, "--data.path")), None)
+    if path is None:
+        given = "groundup train notes/" if word == TEXT else "groundup finetune models/gpt2 notes/"
+        raise UsageError(f"{word} needs a file or folder of text: {given}")
+    if (Path(path) / CONFIG).is_file():
+        raise _is_no_text(path)
+    if word != FINETUNE:
+        return text_recipe(_measured(path, words))
+    models = _values(words, "--init-from")
+    if not models:
+        raise UsageError("finetune needs a model: groundup finetune models/gpt2 notes/")
+    del words[_place(words, "--init-from")]
+    return _finetune(Path(models[0]), _measured(path, words))
+
+
+def passes(config: TrainConfig, words: list[str]) -> str:
+    """How many steps are one pass over the text of a config."""
+    path = config.data.path
+    if path is None or not is_text(str(path)):
+        return f"one pass over a text of 1,000,000 tokens is {1_000_000 // config.tokens_per_step:,}"
+    steps = steps_of_a_pass(_measured(str(path), words), config)
+    return f"one pass over {path} is about {steps:,}"
+
+
+def told(config: TrainConfig) -> str:
+    """What was chosen for a text, in lines that fit a terminal."""
+    model, data = config.model, config.data
+    begin = f"from the weights of {config.init_from}" if config.init_from else "from random weights"
+    learn = f", learning a change of rank {config.lora.rank} (LoRA)" if config.lora.rank else ""
+    on = "prepared shards" if data.source == "shards" else _spelled(data.tokenizer)
+    return (
+        f"{config.run_dir}: {config.max_steps:,} steps on {data.path} {begin}{learn}\n"
+        f"  {model.n_layer} layers, {model.n_embd} wide, context {model.block_size}, on {on}\n"
+        "  chosen by the size of the text and by this machine; --help has every value's\n"
+        "  flag, --dry-run shows the plan"
+    )
+
+
+def _spelled(tokenizer: str) -> str:
+    known = {"char": "single characters", "gpt2": "GPT-2's tokens"}
+    return known.get(tokenizer, f"the tokens of {tokenizer}")
+
+
+def _finetune(model: Path, text: Text) -> TrainConfig:
+    """The recipe that goes on from a model.
+
+    Raises:
+        UserError: There is none.
+    """
+    check_model(model)
+    from groundup.tokenizer.io import load_tokenizer
+    from groundup.training.init_from import config_of
+
+    found = config_of(model)
+    if found is None:
+        raise UserError(f"{model} is a bigram, which is counted and not trained")
+    shape, tokenizer = found
+    vocab = load_tokenizer(tokenizer).vocab_size
+    return finetune_recipe(text, shape, init_from=model, tokenizer=str(tokenizer), vocab=vocab)
+
+
+def _measured(path: str, words: list[str]) -> Text:
+    """How large a text is, as its files tell; and whether there is a GPU.
+
+    Raises:
+        UserError: There are no files of text.
+    """
+    from groundup.runtime.device import pick_device
+
+    gpu = pick_device(next(iter(_values(words, "--runtime.device")), "auto")).type != "cpu"
+    if (Path(path) / INDEX).is_file():
+        from groundup.data.index import load_index
+
+        index = load_index(Path(path))
+        n_tokens, n_bytes = (sum(getattr(info, name) for info in index.shards) for name in ("n_tokens", "n_bytes"))
+        return Text(Path(path), n_bytes, gpu, shards=True, n_tokens=n_tokens, vocab_size=index.vocab_size)
+    from groundup.corpora.local_files import LocalFiles
+
+    reading = ReadConfig(text_suffixes=tuple(_values(words, "--data.text-suffixes")))
+    files = LocalFiles(path, reading).files()
+    n_bytes = sum(file.stat().st_size * (COMPRESSION if file.suffix in (".gz", ".zst") else 1) for file in files)
+    return Text(Path(path), n_bytes, gpu)
+
+
+def _is_no_text(path: str) -> UsageError:
+    """What to say of a run, or a model, where a text was to be."""
+    quoted = shlex.quote(path)
+    if (Path(path) / WEIGHTS).is_file():
+        return UsageError(f"{path} is a model; to go on from its weights: groundup finetune {quoted} TEXT")
+    return UsageError(f"{path} is a run, not a preset; to go on with it: groundup train --resume {quoted}")
+
+
+def unknown_preset(name: str) -> UsageError:
+    """What to say of a word that is neither a preset nor a text."""
+    if "/" in name or Path(name).suffix:
+        return UsageError(f"{name} does not exist; name a file, folder or glob of text, or one of {', '.join(RECIPES)}")
+    longer = [preset for preset in RECIPES if name and preset.startswith(name)]
+    near = longer or difflib.get_close_matches(name, RECIPES, n=1)
+    presets = f"the presets are {', '.join(RECIPES)}; or name a file or folder of text"
+    return UsageError(f"unknown preset {name!r}; {f'did you mean {near[0]}?' if near else presets}")
+
+
+def _values(words: list[str], flag: str) -> list[str]:
+    """What follows a flag, up to the next one."""
+    place = _place(words, flag)
+    values = [part for word in words[place] for part in (word.split("=", 1) if word.startswith(flag) else [word])]
+    return values[1:]
+
+
+def _place(words: list[str], flag: str) -> slice:
+    """Where a flag and its values stand."""
+    start = next((k for k, word in enumerate(words) if word == flag or word.startswith(f"{flag}=")), len(words))
+    end = next((k for k, word in enumerate(words) if k > start and word.startswith("-")), len(words))
+    return slice(start, end)

@@ -1,0 +1,74 @@
+"""What newcomers typed, and where each answer leads."""
+
+from pathlib import Path
+
+import pytest
+
+from groundup.cli.main import main
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("notes").mkdir()
+    Path("notes/a.txt").write_text("it rains\n" * 4000)
+    Path("poem.txt").write_text("it rains\n")
+    for name in ("shakespeare", "mine"):
+        Path("runs", name, "model").mkdir(parents=True)
+        Path("runs", name, "config.json").write_text("{}")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("train nots.txt", "nots.txt does not exist; name a file, folder or glob of text"),
+        ("train notez/", "notez/ does not exist; name a file, folder or glob of text"),
+        ("train gpt2", "unknown preset 'gpt2'; did you mean gpt2-fineweb?"),
+        ("train trian", "unknown preset 'trian'; the presets are shakespeare"),
+        ("train text", "text needs a file or folder of text: groundup train notes/"),
+        ("train finetune --data.path notes", "finetune needs a model: groundup finetune models/gpt2 notes/"),
+        ("train runs/mine", "runs/mine is a run, not a preset; to go on with it: groundup train --resume runs/mine"),
+        ("train shakespeare --learning-rate 1e-3", "did you mean --optim.lr?"),
+        ("train shakespeare --optim.min-lr 1e-4", "did you mean --optim.min-lr-ratio?"),
+        ("train shakespeare --max-iters 5", "did you mean --max-steps?"),
+        ("train shakespeare --epochs 3", "a run is counted in steps of 2,048 tokens, not in epochs: --max-steps N"),
+        ("train notes --epochs 3", "--max-steps N; one pass over notes is about 32"),
+        ("train shakespeare --data.source poem.txt", "poem.txt is a text: groundup train poem.txt"),
+        (
+            "train shakespeare --init-from hf:gpt2",
+            "hf:gpt2 is not here yet: groundup import hf:gpt2, then give",
+        ),
+        ("train shakespeare --init-from mine", "mine does not exist; did you mean runs/mine?"),
+        ("train --config runs/gone", "cannot read runs/gone"),
+        ("finetune models/gpt2", "name a model and a text: groundup finetune models/gpt2 notes/"),
+        ("finetune mine notes", "mine does not exist; did you mean runs/mine?"),
+        ("plot", "groundup runs plot RUN"),
+        ("resume", "groundup train --resume runs/NAME goes on with a run"),
+        ("chat", "groundup generate runs/NAME --interactive"),
+        ("--interactive", "groundup generate runs/NAME --interactive"),
+        ("generate", "name a run or a model, as in: groundup generate runs/NAME; here are runs/"),
+        ("eval", "name a run or a model, as in: groundup eval runs/NAME; here are runs/"),
+        ("generate shakespeare", "shakespeare does not exist; did you mean runs/shakespeare?"),
+        ("eval shakespeare", "shakespeare does not exist; did you mean runs/shakespeare?"),
+        ("serve shakespeare --no-open", "shakespeare does not exist; did you mean runs/shakespeare?"),
+        ("export shakespeare out", "shakespeare does not exist; did you mean runs/shakespeare?"),
+        ("generate runs", "runs is no model but a folder of 2: runs/"),
+        ("generate runs/mine ROMEO:", "the text to continue has a flag: --prompt ROMEO:"),
+        ("import gpt2", "gpt2 does not exist here; OpenAI's weights are hf:gpt2"),
+        ("prepare notes poem.txt out", "one text and one folder to make, got notes, poem.txt, out"),
+    ],
+)
+def test_a_natural_mistake_is_answered_with_what_helps(typed, hint, capsys):
+    assert main(typed.split()) in (1, 2)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert hint in printed.err
+    assert printed.err.count("\n") == 1
+
+
+def test_the_first_run_is_proposed_where_there_is_none(tmp_path, monkeypatch, capsys):
+    (tmp_path / "new").mkdir()
+    monkeypatch.chdir(tmp_path / "new")
+    assert main(["generate"]) == 2
+    assert "there is none yet; groundup train shakespeare makes one" in capsys.readouterr().err
