@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 
 import tyro
 
-from groundup.cli.hints import check_model, missing_model
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError
 from groundup.files.layout import RUN
+from groundup.terminal.hints import check_model, missing_model
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say, warn
 

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 import tyro
 
-from groundup.cli.hints import check_model
 from groundup.config.errors import UsageError
+from groundup.terminal.hints import check_model
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from groundup.cli.hints import check_model, missing_model, prompt_flag
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
+from groundup.terminal.hints import check_model, missing_model, prompt_flag
 from groundup.terminal.parse import parse
 from groundup.terminal.say import show, warn
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from groundup import __version__
-from groundup.cli import hints
 from groundup.config.errors import UsageError, UserError
+from groundup.terminal import hints
 from groundup.terminal.output import discard
 from groundup.terminal.say import warn
 

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import tyro
 
-from groundup.cli.hints import check_model
 from groundup.config.errors import UsageError, UserError
+from groundup.terminal.hints import check_model
 from groundup.terminal.parse import parse
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -7,8 +7,6 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TextIO, cast
 
-from groundup.cli.hints import check_model
-from groundup.cli.own_text import FINETUNE, TEXT, is_text, passes, recipe_of, told, unknown_preset
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import differing_keys, from_dict, load_json
 from groundup.config.model import ModernConfig, as_kind
@@ -16,7 +14,9 @@ from groundup.config.presets import RECIPES
 from groundup.config.printable import printable
 from groundup.config.train import TrainConfig
 from groundup.files.layout import CONFIG, WEIGHTS
+from groundup.terminal.hints import check_model
 from groundup.terminal.parse import parse
+from groundup.training.own_text import FINETUNE, TEXT, is_text, passes, recipe_of, told, unknown_preset
 
 RESUMABLE = (
     "max_steps",
