@@ -11,7 +11,7 @@ import tyro
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError
 from groundup.files.layout import RUN
-from groundup.terminal.hints import check_model, missing_model
+from groundup.records.models_here import check_model, missing_model
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say, warn
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from groundup.config.errors import UsageError
-from groundup.terminal.hints import check_model
+from groundup.records.models_here import check_model
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say
 

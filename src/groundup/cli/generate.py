@@ -1,6 +1,7 @@
 """groundup generate DIR: let a trained model speak."""
 
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ import tyro
 
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
-from groundup.terminal.hints import check_model, missing_model, prompt_flag
+from groundup.records.models_here import check_model, missing_model
 from groundup.terminal.parse import parse
 from groundup.terminal.say import show, warn
 
@@ -72,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
     except UsageError as error:
         if str(error).startswith("missing PATH"):
             raise missing_model("generate") from None
-        raise prompt_flag(error, argv) from None
+        raise _with_prompt_flag(error, argv) from None
     check_model(options.path)
     prompt, stop = _unescape(options.prompt), [_unescape(text) for text in options.stop]
 
@@ -116,6 +117,14 @@ def main(argv: Sequence[str]) -> int:
     )
     show([SEPARATOR.join(prompt + text for text in texts), "\n"])
     return 0
+
+
+def _with_prompt_flag(error: UsageError, words: Sequence[str]) -> UsageError:
+    """An error of `generate`; a second word without a flag was meant as the prompt."""
+    rest = str(error).removeprefix("unrecognized options: ").partition(" (see ")[0]
+    if str(error).startswith("unrecognized options: ") and rest in words and not rest.startswith("-"):
+        return UsageError(f"the text to continue has a flag: --prompt {shlex.quote(rest)}")
+    return error
 
 
 def _converse(stream: Callable[[str, int], Iterator[str]], seed: int, *, first: Iterable[str]) -> int:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from groundup import __version__
 from groundup.config.errors import UsageError, UserError
-from groundup.terminal import hints
 from groundup.terminal.output import discard
 from groundup.terminal.say import warn
 
@@ -33,6 +32,22 @@ COMMANDS = {
     "bench": "measure speed, with peers side by side",
     "doctor": "show what this machine can do",
 }
+MEANT = {
+    "plot": "groundup runs plot RUN ... draws curves",
+    "list": "groundup runs list",
+    "compare": "groundup runs compare RUN RUN",
+    "resume": "groundup train --resume runs/NAME goes on with a run",
+    "continue": "groundup train --resume runs/NAME goes on with a run",
+    "chat": "groundup generate runs/NAME --interactive, or groundup serve runs/NAME for a page in the browser",
+    "sample": "groundup generate runs/NAME",
+    "talk": "groundup generate runs/NAME --interactive",
+    "convert": "groundup import SOURCE, or groundup export DIR OUT",
+    "download": "groundup import hf:gpt2",
+    "fine-tune": "groundup finetune MODEL TEXT",
+    "--interactive": "groundup generate runs/NAME --interactive",
+    "--resume": "groundup train --resume runs/NAME",
+}
+"""Words that are no commands, and what does what they say."""
 
 
 def usage() -> str:
@@ -122,7 +137,7 @@ def run(command: str, argv: list[str]) -> int:
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         known = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
-        hint = hints.COMMANDS.get(command, known)
+        hint = MEANT.get(command, known)
         raise UsageError(f"unknown command {command!r}; {hint}")
     file = f"{command}_" if keyword.iskeyword(command) else command
     module = importlib.import_module(f"groundup.cli.{file}")

@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 
 from groundup.config.errors import UsageError, UserError
-from groundup.terminal.hints import check_model
+from groundup.records.models_here import check_model
 from groundup.terminal.parse import parse
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

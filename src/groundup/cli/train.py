@@ -14,7 +14,7 @@ from groundup.config.presets import RECIPES
 from groundup.config.printable import printable
 from groundup.config.train import TrainConfig
 from groundup.files.layout import CONFIG, WEIGHTS
-from groundup.terminal.hints import check_model
+from groundup.records.models_here import check_model
 from groundup.terminal.parse import parse
 from groundup.training.own_text import FINETUNE, TEXT, is_text, passes, recipe_of, told, unknown_preset
 

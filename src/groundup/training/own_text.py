@@ -11,7 +11,7 @@ from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
 from groundup.files.layout import CONFIG, INDEX, WEIGHTS
 from groundup.planner.own_text import Text, finetune_recipe, steps_of_a_pass, text_recipe
-from groundup.terminal.hints import check_model
+from groundup.records.models_here import check_model
 
 TEXT, FINETUNE = "text", "finetune"
 """Presets whose values follow from a text."""

@@ -1,28 +1,11 @@
-"""What a person probably meant: commands that have another name here, and models that lie elsewhere. Needs no torch."""
+"""The models that lie around, for whoever names none, or one that is not where it is looked for. Needs no torch."""
 
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from groundup.config.errors import UsageError, UserError
 from groundup.files.layout import CHECKPOINTS, RUN, WEIGHTS
 
-COMMANDS = {
-    "plot": "groundup runs plot RUN ... draws curves",
-    "list": "groundup runs list",
-    "compare": "groundup runs compare RUN RUN",
-    "resume": "groundup train --resume runs/NAME goes on with a run",
-    "continue": "groundup train --resume runs/NAME goes on with a run",
-    "chat": "groundup generate runs/NAME --interactive, or groundup serve runs/NAME for a page in the browser",
-    "sample": "groundup generate runs/NAME",
-    "talk": "groundup generate runs/NAME --interactive",
-    "convert": "groundup import SOURCE, or groundup export DIR OUT",
-    "download": "groundup import hf:gpt2",
-    "fine-tune": "groundup finetune MODEL TEXT",
-    "--interactive": "groundup generate runs/NAME --interactive",
-    "--resume": "groundup train --resume runs/NAME",
-}
-"""Words that are no commands, and what does what they say."""
 PLACES = ("runs", "models")
 """Folders in which models lie, unless somebody wishes otherwise."""
 SHOWN = 5
@@ -63,14 +46,6 @@ def models_in(folder: Path) -> list[Path]:
 def holds_model(path: Path) -> bool:
     """Whether a folder looks like a run or a model."""
     return any((path / name).exists() for name in (WEIGHTS, RUN, "model", CHECKPOINTS))
-
-
-def prompt_flag(error: UsageError, words: Sequence[str]) -> UsageError:
-    """An error of `generate`; a second word without a flag was meant as the prompt."""
-    rest = str(error).removeprefix("unrecognized options: ").partition(" (see ")[0]
-    if str(error).startswith("unrecognized options: ") and rest in words and not rest.startswith("-"):
-        return UsageError(f"the text to continue has a flag: --prompt {shlex.quote(rest)}")
-    return error
 
 
 def _some(names: Sequence[str]) -> str:
