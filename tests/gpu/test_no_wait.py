@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.contestants import ours
@@ -50,11 +51,18 @@ def test_a_compiled_head_gives_the_gradients_of_the_plain_one(device):
         assert (grad - grads[0]).norm() < 0.02 * grads[0].norm()
 
 
-def test_attention_is_cudnns_on_hopper(device):
+@pytest.mark.parametrize("compiled", [False, True])
+def test_attention_is_cudnns_on_hopper(device, compiled):
     if torch.cuda.get_device_capability() != CUDNN_FIRST:
         pytest.skip("needs a Hopper GPU")
     q = torch.randn(2, 4, 128, 64, device=device)
     precision = pick_precision("bf16", device, n_embd=256)
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile, precision.autocast():
-        torch.nn.functional.scaled_dot_product_attention(q, q, q, is_causal=True)
-    assert any("cudnn" in event.key for event in profile.key_averages())
+    attend = torch.nn.functional.scaled_dot_product_attention
+    if compiled:
+        attend = torch.compile(lambda *qkv, **options: F.scaled_dot_product_attention(*qkv, **options))
+    with precision.autocast():
+        attend(q, q, q, is_causal=True)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            attend(q, q, q, is_causal=True)
+            torch.cuda.synchronize()
+    assert any("cudnn" in event.key for event in profile.key_averages()), [e.key for e in profile.key_averages()]

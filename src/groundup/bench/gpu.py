@@ -23,6 +23,7 @@ from groundup.config.errors import UsageError, UserError
 from groundup.config.model import GPTConfig
 from groundup.contestants.contest import Factory, Timing, race
 from groundup.contestants.ours import How, our_trainer
+from groundup.loop.trainer import Trainer
 from groundup.planner.flops import flops_per_token
 from groundup.planner.memory import training_memory
 from groundup.runtime.device import pick_device
@@ -31,7 +32,7 @@ from groundup.runtime.measure import gemm_rate, known_peak_flops, peak_memory, s
 from groundup.runtime.memory import free_memory, release_cached
 from groundup.runtime.precision import Precision, pick_precision
 
-SHARE = 0.85
+SHARE = 0.9
 """Of the free memory: what contestants that wait in it together may need by the plan."""
 PROCESS_BYTES = 1 << 30
 """What CUDA itself takes per process."""
@@ -51,6 +52,8 @@ class Options:
     """A checkout of nanoGPT, to run beside us. Its model.py is imported: only name a folder you trust."""
     only: str = ""
     """Measure only the cases whose name holds this text."""
+    profile: Path | None = None
+    """A folder that gets, for each of our cases, a table of the kernels that a step spends its time in."""
     json: Path | None = None
     """A file that is written again after each group, so that what was measured is not lost."""
 
@@ -126,6 +129,7 @@ def planned(device: torch.device, precision: Precision) -> Callable[[Case], int]
             half=half,
             cpu=device.type == "cpu",
             device_memory=memory,
+            compiled=case.compile != "off",
         ).total
         whole = 10 * case.micro_batch_size * case.model.block_size * case.model.vocab_size
         return total + (whole if case.who != "groundup" else 0)
@@ -199,7 +203,25 @@ def _work(case: Case, options: Options) -> Work:
         trainer.train_step()
         synchronize(device)
 
-    return run, lambda: peak_memory(device)
+    def peak() -> int:
+        most = peak_memory(device)
+        if options.profile:
+            options.profile.mkdir(parents=True, exist_ok=True)
+            (options.profile / f"{case.name}.txt").write_text(_kernels(trainer), encoding="utf-8")
+        return most
+
+    return run, peak
+
+
+def _kernels(trainer: Trainer) -> str:
+    """The kernels that take longest in one step, as PyTorch's profiler tells."""
+    cuda = trainer.device.type == "cuda"
+    activity = torch.profiler.ProfilerActivity.CUDA if cuda else torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[activity]) as profile:
+        trainer.train_step()
+        synchronize(trainer.device)
+    order = "self_cuda_time_total" if cuda else "self_cpu_time_total"
+    return profile.key_averages().table(sort_by=order, row_limit=25, max_name_column_width=90)
 
 
 def _decoding(options: Options, device: torch.device, say: Callable[[str], None]) -> Mapping[str, Any]:

@@ -155,12 +155,13 @@ def _fusable(
     dtype, columns = logits.dtype, torch.arange(logits.shape[1], device=logits.device)
     chosen, wider = logits.gather(1, picked).to(wide), logits.to(wide)
     slope: Tensor | float = 1.0
-    if softcap:
-        bent = torch.tanh(wider / softcap)
+    if softcap:  # tanh by a sigmoid, which takes a GPU a third of the instructions
+        bent = 2 * torch.sigmoid(wider * (2 / softcap)) - 1
         chosen, wider, slope = softcap * torch.tanh(chosen / softcap), softcap * bent, 1 - bent * bent
     if logits.shape[1] > vocab_size:
         wider = wider.masked_fill(columns >= vocab_size, -torch.inf)
-    log_total = wider.logsumexp(-1, keepdim=True)
+    # Logits within a small cap need no look for their largest first.
+    log_total = wider.exp().sum(-1, keepdim=True).log() if 0 < softcap <= 50 else wider.logsumexp(-1, keepdim=True)
     grad = ((wider - log_total).exp() - (columns == picked).to(wide)) * slope
     return log_total - chosen, grad.to(dtype)
 

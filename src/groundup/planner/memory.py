@@ -59,6 +59,7 @@ def training_memory(
     cpu: bool = False,
     recompute: bool = False,
     device_memory: int = 0,
+    compiled: bool = False,
 ) -> Memory:
     """Peak memory of a training step.
 
@@ -70,6 +71,7 @@ def training_memory(
         cpu: Computed on a CPU without torch.compile.
         recompute: Of each block only the input is kept, and the block is computed again when it is needed.
         device_memory: Bytes of the GPU; 0 takes a small one.
+        compiled: By torch.compile on a GPU: logits and their gradient stay in 16 bits.
     """
     n = count_parameters(config)
     width = 2 if half else 4
@@ -102,11 +104,12 @@ def training_memory(
             block += 4 * (3 * tokens * config.n_head * config.block_size + 3 * stream) - 3 * width * stream
     blocks = config.n_layer * 4 * stream + block if recompute else config.n_layer * block
     activations = blocks + ends + (2 * n if half else 0)
-    # Logits and their gradient; under autocast the float32 copy that cross-entropy works on besides.
-    logits = tokens * config.vocab_size * (2 * 4 + (2 if half else 0) + (4 if modern.logit_softcap else 0))
+    # Logits and their gradient; under autocast the float32 copy that cross-entropy works on besides, unless compiled.
+    each = 2 * 2 if half and compiled else 2 * 4 + (2 if half else 0)
+    logits = tokens * config.vocab_size * each
     chunk = logits_bytes("cpu" if cpu else "cuda", device_memory)
     if 4 * tokens * config.vocab_size > chunk:  # what is left of all chunks: the gradients of both sides of the head
-        logits = chunk * (2 * 4 + (2 if half else 0)) // 4 + 4 * stream + 4 * config.vocab_size * config.n_embd
+        logits = chunk * each // 4 + 4 * stream + 4 * config.vocab_size * config.n_embd
     return Memory(weights=4 * n, gradients=4 * n, optimizer=8 * n, activations=activations, logits=logits)
 
 

@@ -29,7 +29,7 @@ from groundup.loop.trainer import Trainer
 from groundup.model.build import Transformer, build_model
 from groundup.model.init import init_weights
 from groundup.model.lora import add_lora
-from groundup.model.swap import use_matmul
+from groundup.model.swap import use_matmul, use_narrow_stream
 from groundup.optim.average import WeightAverage
 from groundup.optim.build import Schedule, build_optimizers
 from groundup.prepare.corpus import open_corpus
@@ -250,6 +250,8 @@ def _new_model(
         init_from(model, tokenizer, config.init_from)
     model.recompute = config.runtime.recompute
     use_matmul(model, machine.matmul)
+    if machine.device.type == "cuda" and machine.precision.name == "bf16":  # whose range is that of float32
+        use_narrow_stream(model)
     if config.lora.rank:
         add_lora(model, rank=config.lora.rank, alpha=config.lora.alpha, seed=config.seed)
     return model

@@ -62,12 +62,13 @@ def test_a_name_that_no_case_has_and_a_peer_that_is_not_there(raced, tmp_path):
         bench(Options(device="cpu", nanogpt=tmp_path), print)
 
 
-def test_a_case_makes_whole_steps(monkeypatch):
+def test_a_case_makes_whole_steps(monkeypatch, tmp_path):
     from groundup.contestants import ours
 
     monkeypatch.setattr(ours, "TOKENS", 2000)
     case = cases(torch.device("cpu"))[1]
-    run, peak = module._work(case, Options(device="cpu"))
+    run, peak = module._work(case, Options(device="cpu", profile=tmp_path / "kernels"))
     run()
     assert peak() > 0
+    assert "aten::mm" in (tmp_path / "kernels" / "124M modern.txt").read_text()
     assert case.grad_accum_steps * case.micro_batch_size * case.model.block_size == case.tokens_per_step

@@ -118,15 +118,15 @@ def test_chunks_are_even_and_stay_below_the_limit(monkeypatch):
     assert memory.logits_bytes("cuda", 80 << 30) == 80 << 25
 
 
-@pytest.mark.parametrize("multiple", [1, 8])
-def test_compiles(multiple):
+@pytest.mark.parametrize(("multiple", "softcap"), [(1, 0.0), (8, 0.0), (8, 3.0)])
+def test_compiles(multiple, softcap):
     torch.manual_seed(0)
     hidden, weight = torch.randn(2, 10, 4), torch.randn(30, 4)
     targets = torch.randint(30, (2, 10))
     targets[0, 3] = IGNORE
 
     def loss_of(h, w):
-        return head_loss_sum(h, w, targets, chunk_rows=6, multiple=multiple)
+        return head_loss_sum(h, w, targets, chunk_rows=6, multiple=multiple, softcap=softcap)
 
     grads = []
     for function in (loss_of, torch.compile(loss_of, backend="aot_eager", fullgraph=True)):
