@@ -21,7 +21,9 @@ from groundup.config.errors import UsageError, UserError
 from groundup.config.io import dump_json, from_dict, load_json, to_dict
 from groundup.corpora.patterns import glob_regex
 from groundup.files.atomic import write_file
+from groundup.files.hub_listing import pieces, repository
 from groundup.files.manifest import has_digest
+from groundup.files.streams import RangedFile
 from groundup.formats.by_suffix import format_of, has_format, read_pieces
 from groundup.formats.document import Document
 from groundup.formats.pieces import Piece, gather
@@ -100,9 +102,7 @@ class HubDataset:
         pinned = self.folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}.json"
         if pinned.exists():
             return from_dict(Listing, load_json(pinned), where=str(pinned))
-        info = self._ask(
-            lambda hub: hub.HfApi().dataset_info(self.dataset, revision=self.wanted or None, files_metadata=True)
-        )
+        info = self._ask(lambda _: repository("datasets", self.dataset, revision=self.wanted or None))
         listed = {file.rfilename: file for file in info.siblings or [] if has_format(file.rfilename)}
         configs = _configs(info.card_data)
         names = choose_files(sorted(listed), configs, self.dataset, self.subset, self.split)
@@ -149,7 +149,7 @@ class HubDataset:
     def _open(self, name: str) -> BinaryIO:
         listing = self.listing()
         if self.stream:
-            remote = _RemoteFile(lambda start, stop: self._fetch(name, start, stop), listing.files[name])
+            remote = RangedFile(lambda start, stop: self._fetch(name, start, stop), listing.files[name])
             return cast("BinaryIO", io.BufferedReader(remote, READ_AHEAD))
         path = self._ask(
             lambda hub: hub.hf_hub_download(
@@ -214,8 +214,7 @@ class HubDataset:
             with _answer(utils, url, headers) as answer:  # tries again where that may help
                 utils.hf_raise_for_status(answer)
                 if answer.status_code == 206:
-                    pieces = answer.iter_bytes() if hasattr(answer, "iter_bytes") else answer.iter_content(1 << 20)
-                    for piece in pieces:
+                    for piece in pieces(answer):
                         data += piece
                         if len(data) > stop - start:
                             break
@@ -236,6 +235,8 @@ class HubDataset:
         utils.logging.set_verbosity_error()  # its warnings about retries would stand in our progress
         try:
             return call(hub)
+        except UserError:
+            raise
         except errors.GatedRepoError as error:
             raise UserError(f"{self.dataset} asks for your consent at its page; then run: hf auth login") from error
         except errors.RevisionNotFoundError as error:
@@ -268,32 +269,6 @@ def _configs(card: Any) -> list[dict[str, Any]]:
     """The subsets that a dataset card lists; what is no list of objects lists none."""
     configs = (card or {}).get("configs")
     return [config for config in configs if isinstance(config, dict)] if isinstance(configs, list) else []
-
-
-class _RemoteFile(io.RawIOBase):
-    """A file elsewhere, read by ranges."""
-
-    def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
-        self._fetch, self._size, self._at = fetch, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:
-        stop = min(self._at + len(buffer), self._size)
-        if stop <= self._at:
-            return 0
-        data = self._fetch(self._at, stop)
-        buffer[: len(data)] = data
-        self._at += len(data)
-        return len(data)
 
 
 def choose_files(

@@ -1,15 +1,52 @@
 """Compressed files as streams of bytes, some at a time whatever a few of them unpack to."""
 
 import gzip
+import io
 import zlib
 from collections.abc import Callable, Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from groundup.config.errors import UserError
 
 CHUNK = 1 << 20
 FEED = 1 << 11
 """Packed bytes of Zstandard unpacked at a time: at worst, they become 64 MB."""
+
+
+class RangedFile(io.RawIOBase):
+    """A file elsewhere, read by ranges.
+
+    Args:
+        fetch: Called with start and stop; returns these bytes.
+        size: Of the whole.
+    """
+
+    def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
+        self._fetch, self._size, self._at = fetch, size, 0
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place; nothing is read."""
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer as far as the file goes."""
+        stop = min(self._at + len(buffer), self._size)
+        if stop <= self._at:
+            return 0
+        data = self._fetch(self._at, stop)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
 
 Unpack = Callable[[BinaryIO, str], Iterator[bytes]]
 

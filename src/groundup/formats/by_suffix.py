@@ -7,7 +7,7 @@ from functools import partial
 from typing import BinaryIO, cast
 
 from groundup.config.data import ReadConfig
-from groundup.config.errors import UserError
+from groundup.config.errors import UsageError, UserError
 from groundup.files.streams import Unpack, gunzipped, plain, unzstd
 from groundup.formats import jsonl, parquet, plain_text, table
 from groundup.formats.decode import line_ends
@@ -89,6 +89,22 @@ FORMATS = _PLAIN | {
 SAID = f"{', '.join(_PLAIN)}, each also with {' or '.join(_PACKED)}"
 
 
+_RECORDS = frozenset(FORMATS) - {suffix for suffix in FORMATS if suffix.startswith((".txt", ".md"))}
+_UNPACKED = {
+    ".xz": "with xz -d",
+    ".bz2": "with bunzip2",
+    ".zip": "with unzip",
+    ".7z": "with 7z x",
+    ".rar": "with unrar x",
+    ".tar": "with tar -xf",
+    ".tgz": "with tar -xf",
+    ".pdf": "with pdftotext",
+    ".docx": "by saving it as text",
+    ".epub": "by saving it as text",
+}
+"""What is not text, and how it becomes some."""
+
+
 def has_format(name: str, text_suffixes: Sequence[str] = ()) -> bool:
     """Whether a file can be read, by its name."""
     return _find(name, text_suffixes) is not None
@@ -105,11 +121,19 @@ def format_of(name: str, config: ReadConfig | None = None) -> Format:
         UserError: Its suffix is none of ours.
     """
     config = config or ReadConfig()
+    for suffix in config.text_suffixes:
+        if suffix.lower() in _RECORDS:
+            raise UsageError(
+                f"{config.FLAGS}text-suffixes {suffix}: such files hold records, which are no prose;"
+                f" {config.FLAGS}text-column names the text in them"
+            )
     if found := _find(name, config.text_suffixes):
         return found
     base = name.rsplit("/", 1)[-1].removesuffix(".gz").removesuffix(".zst")
     suffix = base[base.rindex(".") :] if "." in base[1:] else ""
     advice = f"; {config.FLAGS}text-suffixes {suffix} reads it as plain text" if suffix else ""
+    if suffix.lower() in _UNPACKED:
+        advice = f"; unpack it first, {_UNPACKED[suffix.lower()]}"
     raise UserError(f"cannot tell the format of {name}; files end with {SAID}{advice}")
 
 

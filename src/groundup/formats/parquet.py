@@ -5,6 +5,7 @@ from typing import Any, BinaryIO
 
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
+from groundup.files.apart import apart
 from groundup.formats.document import Document, count
 from groundup.formats.pieces import Span, merge_spans
 
@@ -24,38 +25,59 @@ def spans(file: BinaryIO, name: str, config: ReadConfig) -> list[Span]:
     Raises:
         UserError: The file is not whole, has no such column, or the column is not of text.
     """
-    metadata = _open(file, name).metadata
-    at = _column_index(metadata, name, config)
-    sizes = [metadata.row_group(k).column(at).total_uncompressed_size for k in range(metadata.num_row_groups)]
+    (sizes,) = apart(f"{__name__}:row_group_sizes", file, name, name, config.text_column, config.FLAGS)
     return merge_spans(Span(k, k + 1, size) for k, size in enumerate(sizes))
 
 
 def read(
     file: BinaryIO, name: str, span: tuple[int, int], config: ReadConfig, skipped: dict[str, int]
 ) -> Iterator[Document]:
-    """The texts of row groups [start, stop).
+    """The texts of row groups [start, stop); rows without one are counted in `skipped`, by reason and file.
+
+    Raises:
+        UserError: As `spans`, or a row group is damaged; it is named.
+    """
+    for texts, without in apart(
+        f"{__name__}:row_group_texts", file, name, name, *span, config.text_column, config.FLAGS
+    ):
+        yield from map(Document, texts)
+        for reason, many in without.items():
+            skipped[reason] = skipped.get(reason, 0) + many
+
+
+def row_group_sizes(file: BinaryIO, name: str, column: str, flags: str) -> Iterator[list[int]]:
+    """Bytes of the column in each row group.
+
+    Called in a process apart, as `row_group_texts` is: pyarrow ends the process that reads some footers.
 
     Args:
         file: Open, of bytes.
         name: Of the file, for messages.
-        span: (start, stop).
-        config: Names the column of the text.
-        skipped: Rows that have no text are counted here, by reason and file.
+        column: The column of the text.
+        flags: How the flag that chooses it begins.
 
     Raises:
-        UserError: A row group is damaged; it is named.
+        UserError: As `spans`.
     """
+    metadata = _open(file, name).metadata
+    at = _column_index(metadata, name, column, flags)
+    yield [metadata.row_group(k).column(at).total_uncompressed_size for k in range(metadata.num_row_groups)]
+
+
+def row_group_texts(
+    file: BinaryIO, name: str, start: int, stop: int, column: str, flags: str
+) -> Iterator[tuple[list[str], dict[str, int]]]:
+    """Texts of row groups [start, stop), some at a time, with the rows that have none by reason; see `read`."""
     import pyarrow
 
-    column = config.text_column
     parquet = _open(file, name)
-    _column_index(parquet.metadata, name, config)
-    for group in range(*span):
+    _column_index(parquet.metadata, name, column, flags)
+    for group in range(start, stop):
         try:
             for batch in parquet.iter_batches(
                 _rows_at_once(parquet.metadata, group), row_groups=[group], columns=[column], use_threads=False
             ):
-                yield from _texts(batch.column(0), name, column, skipped)
+                yield _texts(batch.column(0), name, column)
         except (pyarrow.ArrowException, OSError, IndexError) as error:
             raise UserError(f"{name} is damaged in row group {group}: {_first_line(error)}") from error
 
@@ -73,10 +95,10 @@ def _open(file: BinaryIO, name: str) -> Any:
         raise UserError(f"{name} is not a whole parquet file: {_first_line(error)}") from error
 
 
-def _column_index(metadata: Any, name: str, config: ReadConfig) -> int:
+def _column_index(metadata: Any, name: str, column: str, flags: str) -> int:
     """Place of the text column among the stored columns."""
     schema = metadata.schema.to_arrow_schema()
-    column, choose = config.text_column, f"choose with {config.FLAGS}text-column"
+    choose = f"choose with {flags}text-column"
     if column not in schema.names:
         known = ", ".join(schema.names[:8])
         raise UserError(f"{name} has no column {column!r}, its columns are {known}; {choose}")
@@ -95,19 +117,22 @@ def _rows_at_once(metadata: Any, group: int) -> int:
     return max(1, min(BATCH_ROWS, BATCH_BYTES // row))
 
 
-def _texts(values: Any, name: str, column: str, skipped: dict[str, int]) -> Iterator[Document]:
+def _texts(values: Any, name: str, column: str) -> tuple[list[str], dict[str, int]]:
+    """The texts of a column, and why some rows have none."""
+    texts: list[str] = []
+    without: dict[str, int] = {}
     short = name.rsplit("/", 1)[-1]
     for value in values:
         try:
             text = value.as_py()
         except UnicodeDecodeError:
-            reason = f"{column} that is not UTF-8 in {short}"
+            count(without, f"{column} that is not UTF-8 in {short}")
+            continue
+        if text is None:
+            count(without, f"{column} that is null in {short}")
         else:
-            if text is not None:
-                yield Document(text)
-                continue
-            reason = f"{column} that is null in {short}"
-        count(skipped, reason)
+            texts.append(text)
+    return texts, without
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.config.errors import UsageError, UserError
+from groundup.files.hub_listing import repository
 from groundup.files.layout import is_plain_name
 from groundup.files.manifest import has_digest
 from groundup.interop.read_tokenizer import FILES
@@ -44,7 +45,7 @@ def fetch(name: str, *, endpoint: str | None = None, cache_dir: Path | None = No
         raise UsageError(f"hf:{name} is not known; the names are {', '.join(SHORT_NAMES)}, or owner/name of a model")
     hub = _hub()
     try:
-        info = hub.HfApi(endpoint=endpoint).model_info(repo, files_metadata=True)
+        info = repository("models", repo, endpoint=endpoint)
         files = {file.rfilename: file for file in info.siblings}
         paths = {}
         for name in _wanted(list(files), repo):

@@ -23,7 +23,7 @@ from groundup.interop.read_tokenizer import VOCAB, WHOLE, read_tokenizer
 from groundup.interop.read_torch import SUFFIXES, read_torch
 from groundup.model.build import build_model
 from groundup.planner.params import count_parameters
-from groundup.tokenizer.base import Tokenizer
+from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizer.gpt2 import load_gpt2
 from groundup.tokenizer.io import resolve_tokenizer
 
@@ -77,6 +77,12 @@ def import_model(
     note = foreign.note
     if cut := foreign.state["wte.weight"].shape[0] - chosen.vocab_size:
         note = "\n".join(filter(None, [note, f"{cut} rows that pad the embedding were cut: no token has their ids"]))
+    if added := [token for token in getattr(chosen, "specials", []) if token != END_OF_TEXT]:
+        shown = ", ".join(added[:8]) + (f" and {len(added) - 8} more" if len(added) > 8 else "")
+        plain = (
+            f"special tokens: {shown}; in prompts and in text that is learned from their spelling is plain characters"
+        )
+        note = "\n".join(filter(None, [note, plain]))
     return dataclasses.replace(foreign, config=config, state=state, info=info, note=note)
 
 

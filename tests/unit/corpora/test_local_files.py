@@ -4,7 +4,7 @@ import os
 import pytest
 
 from groundup.config.data import ReadConfig
-from groundup.config.errors import UserError
+from groundup.config.errors import UsageError, UserError
 from groundup.corpora import local_files
 from groundup.corpora.local_files import LocalFiles
 from groundup.formats import pieces
@@ -98,3 +98,19 @@ def test_a_file_that_is_gone_when_it_is_read_is_named(folder):
     (folder / "b.txt").unlink()
     with pytest.raises(UserError, match=r"cannot read .*b\.txt: No such file"):
         list(source.read(part, {}))
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".CSV", ".parquet", ".json.gz"])
+def test_records_are_never_read_as_prose(tmp_path, suffix):
+    (tmp_path / "a.txt").write_text("text")
+    with pytest.raises(UsageError, match=rf"text-suffixes {suffix}: such files hold records"):
+        LocalFiles(str(tmp_path), ReadConfig(text_suffixes=(suffix,))).parts()
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"), [("a.txt.xz", "with xz -d"), ("b.pdf", "with pdftotext"), ("c.zip", "with unzip")]
+)
+def test_what_is_no_text_is_told_how_it_becomes_some(tmp_path, name, advice):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(UserError, match=f"unpack it first, {advice}"):
+        LocalFiles(str(tmp_path / name)).parts()

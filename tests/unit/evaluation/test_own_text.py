@@ -1,6 +1,20 @@
-import pytest
+import json
+import math
+from pathlib import Path
 
+import pytest
+import torch
+
+from groundup.checkpoint.model_folder import save_model
+from groundup.cli.main import main
+from groundup.config.model import GPTConfig
 from groundup.evaluation.own_text import sliding
+from groundup.interop.hf_config import hf_config
+from groundup.interop.names import to_hf
+from groundup.model.build import build_model
+from groundup.model.init import init_weights
+from groundup.tokenizer.bpe import ByteBPE
+from groundup.tokenizer.char import CharTokenizer
 
 
 @pytest.mark.parametrize(("size", "window", "stride"), [(50, 16, 4), (50, 16, 15), (7, 16, 8), (33, 8, 1), (17, 16, 8)])
@@ -18,3 +32,48 @@ def test_windows_are_those_of_the_documented_loop(size, window, stride):
     got = [(question.context, question.continuations[0]) for question in sliding(tokens, window, stride)]
     assert got == expected
     assert [token for _, targets in got for token in targets] == tokens[1:]
+
+
+TEXT = "The cat, the hat; 12 naïve cafés.\r\nAnd then - nothing but the end of it all.\n" * 3
+BPE = ByteBPE([(104, 101), (84, 256), (101, 32), (116, 104)])
+TOKENIZERS = {"a document has a start": BPE, "none has": CharTokenizer(sorted(set(TEXT.replace("\r", ""))))}
+
+
+@pytest.mark.parametrize("stride", [8, 15, 0])
+@pytest.mark.parametrize("kind", TOKENIZERS)
+def test_a_text_is_measured_as_transformers_documents_it(tmp_path, monkeypatch, kind, stride):
+    """Perplexity and bits per byte through the command, against transformers' documented loop by its model."""
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.chdir(tmp_path)
+    tokenizer, block_size = TOKENIZERS[kind], 16
+    config = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=block_size, vocab_size=tokenizer.vocab_size)
+    model = init_weights(build_model(config), seed=0)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())), alpha=0.1)
+    save_model(Path("model"), model, tokenizer, {})
+    Path("own.txt").write_bytes(TEXT.encode())
+    assert main(["eval", "model", "--tasks=own.txt", f"--stride={stride}"]) == 0
+    result = json.loads(Path("model/eval.json").read_text())["tasks"]["own.txt"]
+
+    theirs = transformers.GPT2LMHeadModel(transformers.GPT2Config(**hf_config(config, dtype="float32", eot_id=0)))
+    theirs.load_state_dict(to_hf(model.state_dict(), 2) | {"lm_head.weight": model.wte.weight})
+    theirs.eval()
+    learned = TEXT.replace("\r\n", "\n")  # line ends as in training
+    first = tokenizer.encode("\n")[0] if tokenizer.eot_id is None else tokenizer.eot_id
+    ids = torch.tensor([[first, *tokenizer.encode(learned)]])
+    nats, counted, reached = 0.0, 0, 0
+    for begin in range(0, ids.shape[1], stride or block_size // 2):
+        end = min(begin + block_size, ids.shape[1])
+        window = ids[:, begin:end]
+        targets = window.clone()
+        targets[:, : -(end - reached)] = -100
+        many = int((targets[:, 1:] != -100).sum())
+        with torch.no_grad():
+            nats += theirs(window, labels=targets).loss.item() * many
+        counted, reached = counted + many, end
+        if end == ids.shape[1]:
+            break
+    assert result["tokens"] == counted == ids.shape[1] - 1
+    assert result["perplexity"] == pytest.approx(math.exp(nats / counted), rel=1e-5)
+    assert result["bits_per_byte"] == pytest.approx(nats / math.log(2) / len(learned.encode()), rel=1e-5)

@@ -117,11 +117,11 @@ def test_a_row_group_of_any_size_is_read_in_little_memory(tmp_path):
     assert pq.read_metadata(path).num_row_groups == 1
     code = (
         "import resource, sys\n"
-        "from groundup.corpora.local_files import LocalFiles\n"
-        "source = LocalFiles(sys.argv[1])\n"
+        "from groundup.formats.parquet import row_group_sizes, row_group_texts\n"
+        "file = open(sys.argv[1], 'rb')\n"
         "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "parts = source.parts(); before = peak()\n"
-        "n = sum(len(d.text) for part in parts for d in source.read(part, {}))\n"
+        "list(row_group_sizes(file, 'big', 'text', '--')); before = peak()\n"
+        "n = sum(len(t) for texts, _ in row_group_texts(file, 'big', 0, 1, 'text', '--') for t in texts)\n"
         "print(n, (peak() - before) >> 10)\n"
     )
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)

@@ -1,6 +1,7 @@
 """A small Hugging Face hub on this machine."""
 
 import base64
+import contextlib
 import hashlib
 import http.server
 import json
@@ -36,12 +37,24 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 {"rfilename": name, "size": len(data), "blobId": blob(data), **lfs(name, data)}
                 for name, data in self.hub.files.items()
             ]
+            if self.hub.endless:
+                return self.never_end()
             return self.answer({"id": "o/m", "modelId": "o/m", "sha": self.hub.sha, "siblings": listed})
         return self.file(path.rpartition("/")[2])
 
+    def never_end(self):
+        """A list of files without an end, as far as anybody reads it."""
+        self.send_response(200)
+        self.end_headers()
+        self.close_connection = True
+        with contextlib.suppress(OSError):
+            self.wfile.write(b'{"id": "o/m", "sha": "0", "siblings": [')
+            while True:
+                self.wfile.write(b'{"rfilename": "a"},' * 50_000)
+
     def file(self, name):
         data = self.hub.served.get(name, self.hub.files[name])
-        tag = hashlib.sha256(data).hexdigest() if lfs(name, data) else blob(data)
+        tag = self.hub.tags.get(name) or (hashlib.sha256(data).hexdigest() if lfs(name, data) else blob(data))
         start = int((self.headers.get("Range") or "bytes=0-")[6:].split("-")[0])
         self.send_response(206 if start else 200)
         if start:
@@ -131,6 +144,8 @@ def fake_hub(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     hub = SimpleNamespace(
+        tags={},
+        endless=False,
         files={},
         served={},
         cut=set(),

@@ -122,3 +122,27 @@ def test_without_the_package(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
     with pytest.raises(UserError, match=r"pip install 'groundup\[hub\]'"):
         hub_module.fetch("gpt2")
+
+
+@pytest.mark.fault(
+    "B4",
+    "a hub calls a file by a path out of the cache (ETag)",
+    "refused by name; nothing outside is touched",
+)
+@pytest.mark.parametrize("tag", ["../../../../victim", "/etc/victim", "a/../b", "..", "con\\victim"])
+def test_an_etag_that_is_a_path_is_refused(hub, tmp_path, tag):
+    """huggingface_hub names files after it, and what is named so was once deleted as damaged."""
+    victim = tmp_path / "victim"
+    victim.write_text("my only copy")
+    hub.tags["model.safetensors"] = tag
+    with pytest.raises(UserError, match="which is no hash"):
+        fetch("o/m", endpoint=hub.url, cache_dir=tmp_path / "cache" / "hub")
+    assert victim.read_text() == "my only copy"
+
+
+@pytest.mark.fault("B3", "a hub whose list of files has no end", "refused when it is longer than an honest one")
+def test_an_endless_list_of_files_is_refused(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("GROUNDUP_MAX_JSON_BYTES", str(4 << 20))
+    hub.endless = True
+    with pytest.raises(UserError, match=r"the list of files of o/m takes more than 4,194,304 bytes; .* trust it"):
+        fetch("o/m", endpoint=hub.url, cache_dir=tmp_path)

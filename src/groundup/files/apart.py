@@ -1,0 +1,151 @@
+"""Work of a library that can end its process, done in a process of its own, whose death is an error like any other.
+
+That process is given a task, `module:function`, and a file, which it asks this process for, range by range: the file
+may lie anywhere. What the function yields comes back as JSON. The process is kept for the next task, and ends with this
+one.
+"""
+
+import atexit
+import functools
+import importlib
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from groundup.config.errors import UserError
+from groundup.files.streams import RangedFile
+
+BUFFER = 1 << 16
+"""Bytes asked for at once where a function reads fewer."""
+
+
+def apart(task: str, file: BinaryIO, said: str, *values: Any) -> Iterator[Any]:
+    """What a function yields that is called in another process.
+
+    Args:
+        task: `module:function`. It is called with a file like `file` and with `values`.
+        file: What it reads.
+        said: What messages call the file.
+        values: JSON values.
+
+    Raises:
+        UserError: The function raised it, or the process died of the file.
+    """
+    idle = _idle(os.getpid())
+    worker = idle.pop() if idle else _Worker()
+    try:
+        yield from worker.run(task, file, said, values)
+    finally:
+        if worker.waits:
+            idle.append(worker)
+        else:
+            worker.stop()
+
+
+@functools.cache
+def _idle(pid: int) -> "list[_Worker]":
+    """Processes without a task; a forked process has none of its parent's."""
+    return []
+
+
+class _Worker:
+    """The other process, as this one sees it."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", __name__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # what a dying library says is for its programmers
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        )
+        self.waits = True
+        """Whether it has no task."""
+        atexit.register(self.stop)
+
+    def run(self, task: str, file: BinaryIO, said: str, values: tuple[Any, ...]) -> Iterator[Any]:
+        """See `apart`."""
+        self.waits = False
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            _send(self._process.stdin, {"task": task, "size": file.seek(0, 2), "values": values})
+            while True:
+                line = self._process.stdout.readline()
+                if not line.endswith(b"\n"):
+                    raise self._death(said)
+                match json.loads(line.decode(errors="surrogatepass")):
+                    case {"read": [start, stop]}:
+                        file.seek(start)
+                        data = file.read(stop - start)
+                        _send(self._process.stdin, {"bytes": len(data)}, data)
+                    case {"value": value}:
+                        yield value
+                    case {"refused": message}:
+                        self.waits = True
+                        raise UserError(message)
+                    case {"failed": trace}:
+                        raise RuntimeError(f"in a process apart:\n{trace}")
+                    case _:
+                        self.waits = True
+                        return
+        except BrokenPipeError:
+            raise self._death(said) from None
+
+    def _death(self, said: str) -> UserError:
+        code = self._process.wait()
+        how = f"by {signal.Signals(-code).name}" if code < 0 else f"with code {code}"
+        return UserError(f"{said} ended the process that read it {how}: it is damaged, or was made to do so")
+
+    def stop(self) -> None:
+        """End the process, whatever it does."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None and not pipe.closed:
+                try:
+                    pipe.close()
+                except BrokenPipeError:  # a task that nobody will do
+                    continue
+        atexit.unregister(self.stop)
+
+
+def _send(pipe: BinaryIO | Any, message: dict[str, Any], data: bytes = b"") -> None:
+    line = json.dumps(message, ensure_ascii=False).encode(errors="surrogatepass")  # as names of files may hold
+    pipe.write(line + b"\n" + data)
+    pipe.flush()
+
+
+def main() -> None:
+    """The life of the other process: one task after the other, until nobody asks any more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    source, answers = sys.stdin.buffer, sys.stdout.buffer
+    sys.stdout = sys.stderr  # whatever a library prints is no answer
+
+    def fetch(start: int, stop: int) -> bytes:
+        _send(answers, {"read": [start, stop]})
+        return source.read(json.loads(source.readline())["bytes"])
+
+    for line in iter(source.readline, b""):
+        asked = json.loads(line.decode(errors="surrogatepass"))
+        module, _, name = asked["task"].partition(":")
+        try:
+            function = getattr(importlib.import_module(module), name)
+            for value in function(io.BufferedReader(RangedFile(fetch, asked["size"]), BUFFER), *asked["values"]):
+                _send(answers, {"value": value})
+        except UserError as error:
+            _send(answers, {"refused": str(error)})
+        except Exception:
+            _send(answers, {"failed": traceback.format_exc()})
+        else:
+            _send(answers, {"done": True})
+
+
+if __name__ == "__main__":
+    main()
