@@ -13,6 +13,7 @@ BENCHES = {
     "train": "training throughput, MFU and memory, against nanoGPT and transformers",
     "generate": "decoding throughput, against transformers and nanoGPT",
     "eval": "multiple-choice scoring, against one example at a time",
+    "busy": "training on a CPU beside other programs, by how its threads wait",
     "scaling": "training in several processes, against one",
     "memory": "the peak of training steps, against the planner's formula",
     "checkpoint": "saving and loading a training state, against torch.save",

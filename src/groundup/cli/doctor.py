@@ -17,7 +17,7 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Measure and print; takes a few seconds."""
     options = parse(Options, argv, prog="groundup doctor")
-    from groundup.bench.doctor import examine
+    from groundup.runtime.doctor import examine
 
     facts = examine()
     if options.json:

@@ -14,6 +14,7 @@ from groundup import __version__
 from groundup.config.errors import UsageError, UserError
 from groundup.terminal.output import discard
 from groundup.terminal.say import warn
+from groundup.terminal.waiting import wait_less
 
 COMMANDS = {
     "train": "train a model: groundup train shakespeare, or groundup train notes/",
@@ -71,6 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
     _mend_surroundings()
+    wait_less(os.environ)
     try:
         code = run(words[0], words[1:]) if words else run("help", [])
         sys.stdout.flush()  # a full disk is reported below, and not by Python at exit

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from groundup.bench import doctor
 from groundup.cli.main import main
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.planner.flops import flops_per_token
+from groundup.runtime import doctor
 
 PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
 

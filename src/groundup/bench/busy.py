@@ -1,0 +1,152 @@
+"""Training beside other programs: threads that wait actively for each other take the cores that they wait for."""
+
+import multiprocessing
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from groundup.config.errors import UserError
+from groundup.config.model import GPTConfig
+from groundup.contestants.ours import our_trainer
+from groundup.runtime.device import cpu_name
+from groundup.runtime.precision import pick_precision
+from groundup.terminal.waiting import SPIN, SPIN_ROUNDS
+
+WAYS: dict[str, dict[str, str]] = {
+    "OpenMP's default": {},
+    "ours": {SPIN: str(SPIN_ROUNDS)},
+    "asleep at once": {"OMP_WAIT_POLICY": "PASSIVE"},
+}
+"""Environment variables that OpenMP reads when it is loaded."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Measure how training on a CPU stands other programs, by how its threads wait."""
+
+    model: GPTConfig = field(
+        default_factory=lambda: GPTConfig(n_layer=4, n_head=4, n_embd=128, block_size=64, vocab_size=65, bias=False)
+    )
+    micro_batch_size: int = 12
+    """Sequences per step."""
+    others: int = 4
+    """Programs beside it that compute without end."""
+    seconds: int = 4
+    """Of each turn."""
+    rounds: int = 3
+    """Turns of each way to wait; medians are taken over them."""
+
+
+def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
+    """Train in turns, on a machine that is quiet (if it is) and then beside other programs.
+
+    Args:
+        options: What to measure.
+        say: Told a line per way to wait.
+
+    Returns:
+        Tokens per second of each way. The fair share is the cores' part of all that want one, of the default's quiet
+        speed.
+
+    Raises:
+        UserError: Training does not run.
+    """
+    quiet = _turns(options)
+    with _others(options.others):
+        busy = _turns(options)
+    cores = os.cpu_count() or 1
+    threads = min(torch.get_num_threads(), cores)
+    fair = threads / max(threads, threads + options.others) * quiet["OpenMP's default"]
+    ways = {
+        name: {
+            "quiet_tokens_per_sec": round(quiet[name]),
+            "busy_tokens_per_sec": round(busy[name]),
+            "share_of_quiet_default": round(quiet[name] / quiet["OpenMP's default"], 3),
+            "share_of_fair": round(busy[name] / fair, 3),
+        }
+        for name in WAYS
+    }
+    for name, row in ways.items():
+        say(
+            f"{name:<18}{row['quiet_tokens_per_sec']:>9,} tokens/s quiet ({row['share_of_quiet_default']:.0%})"
+            f"{row['busy_tokens_per_sec']:>9,} beside {options.others} ({row['share_of_fair']:.0%} of the fair share)"
+        )
+    return {
+        "bench": "busy",
+        "device": cpu_name(),
+        "cores": cores,
+        "threads": threads,
+        "others": options.others,
+        "ways": ways,
+    }
+
+
+def _turns(options: Options) -> dict[str, float]:
+    """Tokens per second: the medians of turns in which every way has one."""
+    rates: dict[str, list[float]] = {name: [] for name in WAYS}
+    for _ in range(options.rounds):
+        for name, variables in WAYS.items():
+            rates[name].append(_one_turn(options, variables))
+    return {name: statistics.median(each) for name, each in rates.items()}
+
+
+def _one_turn(options: Options, variables: dict[str, str]) -> float:
+    """Train in a process of its own, which begins with these variables."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    kept = {name: os.environ.pop(name, None) for name in (SPIN, "OMP_WAIT_POLICY")}
+    os.environ.update(variables)
+    try:
+        process = context.Process(target=_train, args=(theirs, options), daemon=True)
+        process.start()
+    finally:
+        for name, value in kept.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+    theirs.close()
+    try:
+        return float(ours.recv())
+    except EOFError:
+        raise UserError("training does not run here; try: groundup bench train") from None
+    finally:
+        process.join()
+
+
+def _train(pipe: Any, options: Options) -> None:
+    device = torch.device("cpu")
+    precision = pick_precision("fp32", device, n_embd=options.model.n_embd)
+    trainer = our_trainer(options.model, options.micro_batch_size, device=device, precision=precision)
+    for _ in range(3):
+        trainer.train_step()
+    n_steps, start = 0, time.perf_counter()
+    while time.perf_counter() - start < options.seconds:
+        trainer.train_step()
+        n_steps += 1
+    pipe.send(n_steps * trainer.tokens_per_step / (time.perf_counter() - start))
+
+
+@contextmanager
+def _others(count: int) -> Iterator[None]:
+    """Programs that want a core each."""
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_compute, daemon=True) for _ in range(count)]
+    for process in processes:
+        process.start()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.terminate()
+            process.join()
+
+
+def _compute() -> None:
+    while True:
+        sum(range(100_000))

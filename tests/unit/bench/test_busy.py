@@ -1,0 +1,46 @@
+import os
+
+import pytest
+
+from groundup.bench import busy as module
+from groundup.bench.busy import WAYS, Options, bench
+from groundup.terminal.waiting import SPIN
+
+
+def test_figures_are_the_arithmetic_of_the_turns(monkeypatch):
+    others = []
+
+    def turn(options, variables):
+        quiet = 900.0 if variables.get(SPIN) else 1000.0
+        return quiet if not others else 300.0
+
+    monkeypatch.setattr(module, "_one_turn", turn)
+    monkeypatch.setattr(module, "_others", lambda count: _counting(others, count))
+    monkeypatch.setattr(module.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 2)
+    lines = []
+    result = bench(Options(others=4), lines.append)
+    assert list(result["ways"]) == list(WAYS)
+    assert len(lines) == len(WAYS)
+    row = result["ways"]["ours"]
+    assert row["share_of_quiet_default"] == 0.9
+    assert row["share_of_fair"] == pytest.approx(300 / (1000 / 3), abs=1e-3)
+
+
+class _counting:
+    def __init__(self, seen, count):
+        self.seen, self.count = seen, count
+
+    def __enter__(self):
+        self.seen.append(self.count)
+
+    def __exit__(self, *error):
+        self.seen.clear()
+
+
+def test_a_turn_trains_in_a_process_with_its_variables_and_leaves_ours(monkeypatch):
+    monkeypatch.setenv(SPIN, "123")
+    options = Options(micro_batch_size=2, seconds=1)
+    assert module._one_turn(options, WAYS["asleep at once"]) > 0
+    assert os.environ[SPIN] == "123"
+    assert "OMP_WAIT_POLICY" not in os.environ
