@@ -27,7 +27,7 @@ demo: $(VENV)/.demo
 	$(BIN)/groundup train shakespeare
 
 test: check
-	$(BIN)/python -m pytest --numprocesses 2 $(TESTS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(TESTS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check $(SOURCES)

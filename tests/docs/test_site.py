@@ -25,6 +25,7 @@ LOADS = {
     "link": "href",
 }
 """Elements that make a browser fetch something, and the attribute that says what."""
+pytestmark = pytest.mark.xdist_group("site")  # one process builds it, and none waits for another that does
 
 
 class Html(HTMLParser):

@@ -21,7 +21,7 @@ from groundup.files.layout import CHECKPOINTS
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.runtime.device import device_name, pick_device
-from groundup.runtime.measure import synchronize
+from groundup.runtime.timing import synchronize
 from groundup.tokenizer.gpt2 import load_gpt2
 
 SAVE, STALL, BACKGROUND, LOAD = "save", "stall", "background", "load"

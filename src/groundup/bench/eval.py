@@ -22,7 +22,8 @@ from groundup.model.swap import use_matmul
 from groundup.runtime.allocator import keep_freed_memory
 from groundup.runtime.device import device_name, pick_device
 from groundup.runtime.matmul import pick_matmul
-from groundup.runtime.measure import peak_memory, synchronize
+from groundup.runtime.measure import peak_memory
+from groundup.runtime.timing import synchronize
 from groundup.tokenizer.gpt2 import load_gpt2
 
 TOLERANCE = 1e-5

@@ -22,8 +22,9 @@ from groundup.generation.engine import generate_ids
 from groundup.model.gpt import GPT
 from groundup.runtime.device import device_name, pick_device
 from groundup.runtime.kernels import load_kernels
-from groundup.runtime.measure import peak_memory, read_bandwidth, synchronize
+from groundup.runtime.measure import peak_memory, read_bandwidth
 from groundup.runtime.stored import Weights
+from groundup.runtime.timing import synchronize
 
 Work = tuple[Callable[[], None], Callable[[], int]]
 BYTES: dict[str, float] = {"groundup int8": 1, "CTranslate2 int8": 1, "llama.cpp Q8_0": 34 / 32}

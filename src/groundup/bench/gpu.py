@@ -28,9 +28,10 @@ from groundup.planner.flops import flops_per_token
 from groundup.planner.memory import training_memory
 from groundup.runtime.device import pick_device
 from groundup.runtime.facts import machine_facts
-from groundup.runtime.measure import gemm_rate, known_peak_flops, peak_memory, synchronize
+from groundup.runtime.measure import gemm_rate, known_peak_flops, peak_memory
 from groundup.runtime.memory import free_memory, release_cached
 from groundup.runtime.precision import Precision, pick_precision
+from groundup.runtime.timing import synchronize
 
 SHARE = 0.9
 """Of the free memory: what contestants that wait in it together may need by the plan."""

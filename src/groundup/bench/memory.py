@@ -16,8 +16,9 @@ from groundup.contestants.ours import How, our_trainer
 from groundup.planner.memory import training_memory
 from groundup.planner.params import count_parameters
 from groundup.runtime.device import device_name, pick_device
-from groundup.runtime.measure import peak_memory, synchronize
+from groundup.runtime.measure import peak_memory
 from groundup.runtime.precision import pick_precision
+from groundup.runtime.timing import synchronize
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,9 @@ from groundup.contestants.peers import nanogpt_model, transformers_model
 from groundup.planner.flops import flops_per_token
 from groundup.planner.params import count_parameters
 from groundup.runtime.device import device_name, pick_device
-from groundup.runtime.measure import GEMM_SHAPE, gemm, known_peak_flops, peak_memory, synchronize
+from groundup.runtime.measure import GEMM_SHAPE, gemm, known_peak_flops, peak_memory
 from groundup.runtime.precision import Precision, pick_precision
+from groundup.runtime.timing import synchronize
 
 Work = tuple[Callable[[], None], Callable[[], int]]
 

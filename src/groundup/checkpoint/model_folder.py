@@ -1,4 +1,4 @@
-"""The model folder: config.json, model.safetensors, tokenizer.json, manifest.json. All that a model needs to speak.
+"""The model folder: config.json, model.safetensors, tokenizer.json, manifest.json. It is enough to generate text.
 
 A checkpoint is such a folder with more files in it, and a run folder holds one as `model/`; `load_model` opens all
 three. Nothing in it is code: tensors are safetensors, the rest is JSON.
@@ -74,7 +74,7 @@ def save_model(path: Path, model: Transformer | Bigram, tokenizer: Tokenizer, in
 def save_weights(
     path: Path, config: ModelConfig, state: dict[str, Tensor], tokenizer: Tokenizer, info: dict[str, Any]
 ) -> None:
-    """`save_model` for who has the state of a model and not the model.
+    """`save_model` from the state of a model, without the model.
 
     Raises:
         UserError: The disk refuses; what was there before is still there.
@@ -212,7 +212,7 @@ def _pick_weights(
     if weights == "auto":
         weights = saved or pick_weights(device, n_embd=config.n_embd, rows=max(rows, 1), say=say)
     if weights == "saved":
-        few = rows <= MAX_ROWS and config.n_embd >= MIN_WIDTH_OF_DECODING  # else our kernels have nothing to gain
+        few = rows <= MAX_ROWS and config.n_embd >= MIN_WIDTH_OF_DECODING  # else our kernels are not faster
         weights = saved or ("fp32" if few else None)
     if weights == "int8" and device.type != "cpu":
         raise UserError(

@@ -28,7 +28,7 @@ _PREFIX = "shard-"
 def save_with_shares(
     store: CheckpointStore, contents: Contents | None, own_shares: dict[str, Tensor], world: World
 ) -> None:
-    """Save a checkpoint of which each rank writes its shares; every rank must ask.
+    """Save a checkpoint of which each rank writes its shares; all ranks must call it.
 
     Args:
         store: Where checkpoints go.
@@ -43,7 +43,7 @@ def save_with_shares(
 
 
 def write_shares(folder: Path, tensors: dict[str, Tensor], world: World) -> dict[str, Facts]:
-    """Write this rank's shares of tensors into a folder that all ranks see; every rank must ask.
+    """Write this rank's shares of tensors into a folder that all ranks see; all ranks must call it.
 
     Returns:
         Sizes and hashes of the files of all ranks: each hashes its own.
@@ -75,7 +75,7 @@ def has_shares(folder: Path) -> bool:
 
 
 def read_shares(folder: Path, part: str, like: Callable[[str], Tensor], world: World) -> dict[str, Tensor]:
-    """Read what this rank holds of the tensors of a part; every rank must ask.
+    """Read what this rank holds of the tensors of a part; all ranks must call it.
 
     Args:
         folder: A checkpoint whose files have been checked.

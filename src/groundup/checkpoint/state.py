@@ -82,7 +82,7 @@ class CheckpointStore:
 
     Args:
         folder: Where they lie.
-        keep_last: How many of the newest are kept. At least 2, so that one damaged file never ends a run.
+        keep_last: How many of the newest are kept. At least 2, so that one damaged file does not end a run.
     """
 
     def __init__(self, folder: Path, *, keep_last: int = 2) -> None:
@@ -102,7 +102,7 @@ class CheckpointStore:
         """Wait for what is being written; not when somebody wants to leave at once.
 
         Raises:
-            UserError: It could not be written. An error on its way out of the block stays the first that is told.
+            UserError: It could not be written. An error that is already leaving the block is reported first.
         """
         if isinstance(error, KeyboardInterrupt):
             return

@@ -11,9 +11,9 @@ import tyro
 
 from groundup.config.errors import UsageError
 from groundup.config.printable import printable
-from groundup.records.history import MISSING, Axis, RunHistory, differences, find_runs, is_finite, median_mfu, read_run
+from groundup.records.facts import facts_of, machine_of, number, settings_that_differ
+from groundup.records.history import MISSING, Axis, RunHistory, find_runs, read_run
 from groundup.terminal.actions import pick_action
-from groundup.terminal.display import clock, quantity
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say, warn
 
@@ -91,9 +91,9 @@ def _list(folder: Path) -> int:
         table.add_column(title, justify="left" if title == "model" else "right", no_wrap=True)
     table.add_column("state", no_wrap=True)
     for run in runs:
-        facts = _facts(run)
+        facts = facts_of(run)
         table.add_row(printable(run.name), *[facts[name] for name in ("model", "parameters", "steps", "tokens")],
-                      _number(run.best.get("val/loss")), facts["tokens/s"], run.state)  # fmt: skip
+                      number(run.best.get("val/loss")), facts["tokens/s"], run.state)  # fmt: skip
     _show(table)
     _warn_of_damage(runs)
     return 0
@@ -110,14 +110,14 @@ def _compare(runs: list[RunHistory]) -> int:
     table.add_column("")
     for name in distinct_names(runs):
         table.add_column(printable(name), justify="right", overflow="fold")
-    facts = [_facts(run) for run in runs]
+    facts = [facts_of(run) for run in runs]
     for name in facts[0]:
         table.add_row(name, *[column[name] for column in facts])
     scores = dict.fromkeys(key for run in runs for key in run.scores)
     for title, rows in (
         ("scores", {key: [run.scores.get(key, MISSING) for run in runs] for key in scores}),
-        ("settings that differ", _differences([run.config for run in runs])),
-        ("machines that differ", _differences([_machine(run) for run in runs])),
+        ("settings that differ", settings_that_differ([run.config for run in runs])),
+        ("machines that differ", settings_that_differ([machine_of(run) for run in runs])),
     ):
         if rows:
             table.add_section()
@@ -137,52 +137,6 @@ def _plot(options: PlotOptions) -> int:
     say(f"drew {len(runs)} {'run' if len(runs) == 1 else 'runs'} in {options.out}")
     _warn_of_damage(runs)
     return 0
-
-
-def _facts(run: RunHistory) -> dict[str, str]:
-    """What a run was and what came of it, as text."""
-    shape, last, best = run.shape, run.last, run.best
-    _, vals = run.series("val/loss", "tokens")
-    mfu = median_mfu(run.rows)
-    return {
-        "state": run.state,
-        "model": f"{shape.n_layer}L {shape.n_head}H {shape.n_embd}C {shape.block_size}T" if shape else MISSING,
-        "parameters": _quantity(run.facts.get("parameters")),
-        "steps": _steps(run),
-        "tokens": _quantity(last.get("tokens")),
-        "best val loss": f"{best['val/loss']:.4f} at {best['step']:,}" if best else MISSING,
-        "last val loss": _number(vals[-1] if vals else None),
-        "bits per byte": _number(best.get("val/bpb")),
-        "training time": clock(last["seconds"]) if is_finite(last.get("seconds")) else MISSING,
-        "tokens/s": _quantity(run.tokens_per_sec),
-        "MFU": MISSING if mfu is None else f"{mfu:.1%}",
-    }
-
-
-def _differences(configs: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Dotted keys that differ; that runs have different names is no news."""
-    return {key: row for key, row in differences(configs).items() if key not in ("name", "out_dir")}
-
-
-def _machine(run: RunHistory) -> dict[str, Any]:
-    """What computed a run, and from which data."""
-    return {key: run.facts[key] for key in ("groundup", "machine", "resolved", "data_fingerprint") if key in run.facts}
-
-
-def _steps(run: RunHistory) -> str:
-    """Steps made, and of how many, where some are missing."""
-    step = run.last.get("step")
-    if step is None:
-        return MISSING
-    return f"{step:,}" if run.max_steps in (None, step) else f"{step:,}/{run.max_steps:,}"
-
-
-def _number(value: Any) -> str:
-    return f"{value:.4f}" if is_finite(value) else MISSING
-
-
-def _quantity(value: Any) -> str:
-    return quantity(value) if is_finite(value) else MISSING
 
 
 def _value(value: Any) -> str:

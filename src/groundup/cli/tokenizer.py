@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -15,17 +15,6 @@ from groundup.files.layout import TOKENIZER
 from groundup.terminal.actions import pick_action
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say, warn
-
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.table import Table
-    from rich.text import Text
-
-    from groundup.tokenizer.base import Tokenizer
-
-SHOWN_TOKENS = 200
-"""Tokens that `show` lists one by one."""
-STYLES = ("black on bright_cyan", "black on bright_yellow", "black on bright_green", "black on bright_magenta")
 
 ACTIONS = {
     "train": "learn a byte pair encoding from FILE...",
@@ -148,31 +137,13 @@ def _encode(argv: Sequence[str]) -> int:
 def _show(argv: Sequence[str]) -> int:
     options = parse(ShowOptions, argv, prog="groundup tokenizer show")
     from rich.console import Console
-    from rich.table import Table
 
     from groundup.tokenizer.io import resolve_tokenizer
+    from groundup.tokenizer.show import rendered
 
-    names = options.tokenizer or ("gpt2",)
-    tokenizers = [resolve_tokenizer(name) for name in names]
-    text = _given(options.text)
+    tokenizers = {name: resolve_tokenizer(name) for name in options.tokenizer or ("gpt2",)}
     console = Console(highlight=False, markup=False, emoji=False)
-    blocks: list[RenderableType] = []
-    rows = []
-    for name, tokenizer in zip(names, tokenizers, strict=True):
-        ids = tokenizer.encode(text)
-        tokens = [tokenizer.decode_bytes([i]) for i in ids]
-        if len(names) > 1:
-            blocks.append(f"\n{name}")
-        blocks.append(_colored(tokens, colors=console.color_system is not None))
-        if len(names) == 1:
-            blocks += ["", *_listed(ids, tokens)]
-        rows.append((name, tokenizer, len(ids)))
-    blocks += ["", _compared(rows, len(text.encode()))]
-    with console.capture() as output:
-        for block in blocks:
-            # Rich swallows spaces where it breaks lines; a terminal breaks them as well.
-            console.print(block, soft_wrap=not isinstance(block, Table))
-    sys.stdout.write(output.get())
+    sys.stdout.write(rendered(_given(options.text), tokenizers, console))
     return 0
 
 
@@ -189,57 +160,3 @@ def _given(text: str | None) -> str:
         return data.decode()
     except UnicodeDecodeError as error:
         raise UserError(f"standard input is not UTF-8: byte {error.start} is 0x{data[error.start]:02x}") from None
-
-
-def _visible(token: bytes) -> str:
-    """A token to look at: what is no whole character or cannot be seen is written as an escape."""
-    text = token.decode(errors="backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _colored(tokens: Sequence[bytes], *, colors: bool) -> "Text":
-    """The text in tokens of alternating colors; without colors, bars stand between them."""
-    from rich.text import Text
-
-    text = Text()
-    for i, token in enumerate(tokens):
-        if not colors and i > 0:
-            text.append("|")
-        text.append(_visible(token), style=STYLES[i % len(STYLES)] if colors else "")
-        text.append("\n" * token.count(b"\n"))
-    return text
-
-
-def _listed(ids: Sequence[int], tokens: Sequence[bytes]) -> Iterator["RenderableType"]:
-    """A row for each token."""
-    from rich.text import Text
-
-    table = _table("id", "bytes")
-    table.add_column("token", justify="left", overflow="fold")
-    for i, token in zip(ids[:SHOWN_TOKENS], tokens, strict=False):
-        table.add_row(str(i), str(len(token)), Text(repr(_visible(token)).replace("\\\\", "\\")))
-    yield table
-    if len(ids) > SHOWN_TOKENS:
-        yield f"and {len(ids) - SHOWN_TOKENS:,} more"
-
-
-def _compared(rows: Sequence[tuple[str, "Tokenizer", int]], n_bytes: int) -> "Table":
-    """A row for each tokenizer."""
-    from rich.text import Text
-
-    table = _table("ids", "tokens", "bytes per token", first="tokenizer")
-    for name, tokenizer, n_tokens in rows:
-        ratio = f"{n_bytes / n_tokens:.2f}" if n_tokens else "-"
-        table.add_row(Text(name), f"{tokenizer.vocab_size:,}", f"{n_tokens:,}", ratio)
-    return table
-
-
-def _table(*numbers: str, first: str | None = None) -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    if first is not None:
-        table.add_column(first, overflow="fold")
-    for name in numbers:
-        table.add_column(name, justify="right")
-    return table

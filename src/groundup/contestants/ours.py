@@ -31,8 +31,8 @@ from groundup.optim.build import build_optimizers
 from groundup.planner.flops import flops_per_token
 from groundup.runtime.allocator import keep_freed_memory
 from groundup.runtime.matmul import pick_matmul
-from groundup.runtime.measure import synchronize
 from groundup.runtime.precision import Precision
+from groundup.runtime.timing import synchronize
 
 SECONDS = 5.0
 """How long `measured_flops` trains."""

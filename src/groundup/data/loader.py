@@ -217,8 +217,8 @@ def eval_batches(
         block_size: Tokens per sequence (T); the end of a shard is padded, with targets that do not count.
         batch_size: Sequences per batch (B); the last batch may have fewer.
         max_tokens: Stop after the block in which this many were predicted; 0 goes on to the end.
-        rank: This process takes every world_size-th block from `rank` on. All ranks get equally many blocks, as models
-            that talk to each other need: those who would get one less get one of which nothing counts.
+        rank: This process takes every world_size-th block from `rank` on. All ranks get equally many blocks,
+            because ranks exchange messages in every one: a rank with one less gets one whose targets do not count.
         world_size: Processes that share the work.
 
     Raises:

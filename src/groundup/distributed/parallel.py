@@ -78,12 +78,12 @@ def is_share(tensor: object) -> bool:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor with all its shares; every rank must ask."""
+    """A tensor put together from its shares; all ranks must call it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def whole_state(state: dict[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-    """Put a dictionary of tensors together, one by one; every rank must ask.
+    """Put a dictionary of tensors together, one by one; all ranks must call it.
 
     Args:
         state: Tensors, those that are shared among them.

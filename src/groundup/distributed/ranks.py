@@ -35,7 +35,7 @@ _FAILED, _CAUSE = "groundup/failed", "groundup/cause"
 _PR_SET_PDEATHSIG = 1
 """Option of prctl(2)."""
 _ROLL_CALL_SECONDS = 3.0
-"""How long those who notice a lost process wait for the others to say that it is not them."""
+"""Ranks that notice a lost process wait so long for the others to report that they are alive."""
 _LOST = re.compile(r"connection (closed|reset|refused)|timed out|timeout|broken pipe|nccl", re.IGNORECASE)
 """Words in error messages of torch.distributed that mean a peer process died."""
 

@@ -7,7 +7,7 @@ from types import FrameType, TracebackType
 from groundup.distributed.ranks import World
 
 AGAIN = 5.0
-"""Seconds within which SIGTERM or SIGHUP told again is the same request."""
+"""Seconds within which a second SIGTERM or SIGHUP is the same request."""
 
 
 _ENDS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -15,12 +15,12 @@ _ENDS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") 
 
 
 class StopRequest:
-    """While entered, the first SIGINT, SIGTERM or SIGHUP is a request; a second one acts at once, as without us.
+    """While entered, the first SIGINT, SIGTERM or SIGHUP is a request; a second one has its usual effect.
 
     A run that stops between steps saves a checkpoint it can continue from; a scheduler that preempts a job sends
     SIGTERM and gives it seconds to do just that. It may send it to a process and to the torchrun above, which passes it
-    on; a terminal that closes sends SIGHUP, and so does its shell. So either of the two, told again within `AGAIN`
-    seconds, is the same request. A signal that the process ignores (nohup, disown) stays ignored.
+    on; a terminal that closes sends SIGHUP, and so does its shell. So either of the two, if it comes again within
+    `AGAIN` seconds, is the same request. A signal that the process ignores (nohup, disown) stays ignored.
     """
 
     def __init__(self) -> None:

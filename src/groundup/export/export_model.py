@@ -12,7 +12,7 @@ import torch
 from groundup.checkpoint.model_folder import LoadedModel, load_model, write_model_files
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
-from groundup.config.model import BigramConfig, GPTConfig, ModernConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.export.card import model_card
 from groundup.export.hf_tokenizer import tokenizer_files
 from groundup.export.onnx_graph import write_onnx
@@ -23,7 +23,8 @@ from groundup.files.layout import CONFIG, TOKENIZER, folders_around
 from groundup.files.manifest import Facts
 from groundup.files.new import refuse_existing
 from groundup.interop.hf_config import fitting
-from groundup.model.build import build_model
+from groundup.model.bigram import Bigram
+from groundup.model.build import Transformer, build_model
 from groundup.model.weights import stored_tensors, use_weights
 from groundup.runtime.stored import PlainKernels, Weights
 
@@ -59,15 +60,16 @@ def export_model(
     """
     refuse_existing(out)
     loaded = load_model(path, dtype=None)
-    config = loaded.config
-    if isinstance(config, BigramConfig):
+    model = loaded.model
+    if isinstance(model, Bigram):
         raise UserError(f"{path} is a bigram: only GPTs have a form in other programs")
+    config = model.config
     known: dict[str, Facts] = {}
     with new_folder(out, known) as folder:
         if kind == "groundup":
             known |= _write_stored(folder, loaded, config, weights)
         else:
-            _write(kind, folder, loaded, config, out.name)
+            _write(kind, folder, loaded, model, out.name)
         curve = next((p / CURVE for p in folders_around(loaded.path) if (p / CURVE).is_file()), None)
         if curve:
             write_synced(folder / CURVE, curve.read_bytes())
@@ -89,14 +91,15 @@ def _write_stored(
     return write_model_files(folder, config, state, loaded.tokenizer, info)
 
 
-def _write(kind: Format, folder: Path, loaded: LoadedModel, config: GPTConfig | ModernConfig, name: str) -> None:
+def _write(kind: Format, folder: Path, loaded: LoadedModel, model: Transformer, name: str) -> None:
+    config = model.config
     match kind:
         case "hf":
             write_hf(folder, loaded, config)
         case "gguf":
             write_gguf(folder / "model.gguf", loaded, config, name)
         case "onnx":
-            write_onnx(folder / "model.onnx", config, loaded.model.state_dict())
+            write_onnx(folder / "model.onnx", model)
             write_synced(folder / TOKENIZER, tokenizer_files(loaded.tokenizer, config.block_size)[TOKENIZER].encode())
         case "ct2":
             _write_ct2(folder, loaded, config)

@@ -1,7 +1,8 @@
 """A GPT as an ONNX graph, written node by node: input_ids (B, T) to logits (B, T, V), both of free size.
 
 The graph is the model's forward in ONNX's operators (opset 20), not a trace of it: it has no cache and no dropout. The
-weights are stored once; the head reads the embedding, transposed on the fly.
+head is what the model's `head_weight` and `logit_softcap` say; a head that is the embedding is stored once, and
+transposed on the fly.
 """
 
 import math
@@ -11,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from groundup.config.errors import UserError
-from groundup.config.model import GPTConfig, ModernConfig
+from groundup.config.model import ModernConfig
+from groundup.model.build import Transformer
 from groundup.model.rope import rope_angles
 
 OPSET, IR_VERSION = 20, 9
@@ -23,7 +24,7 @@ ONE_FILE_BYTES = 1_500_000_000
 """Larger weights go to a file of their own: protobuf ends at 2 GiB."""
 
 
-def write_onnx(path: Path, config: GPTConfig | ModernConfig, state: dict[str, Tensor]) -> None:
+def write_onnx(path: Path, model: Transformer) -> None:
     """Write a model's graph and float32 weights.
 
     Raises:
@@ -33,16 +34,16 @@ def write_onnx(path: Path, config: GPTConfig | ModernConfig, state: dict[str, Te
         import onnx
     except ImportError:
         raise UserError("--format onnx needs the onnx package: pip install 'groundup[export]'") from None
-    graph = _Graph(config, {name: tensor.float().numpy() for name, tensor in state.items()})
+    graph = _Graph(model)
     graph.build()
-    model = onnx.helper.make_model(
+    proto = onnx.helper.make_model(
         onnx.helper.make_graph(
             graph.nodes,
             "gpt",
             [onnx.helper.make_tensor_value_info("input_ids", onnx.TensorProto.INT64, ["batch", "tokens"])],
             [
                 onnx.helper.make_tensor_value_info(
-                    "logits", onnx.TensorProto.FLOAT, ["batch", "tokens", config.vocab_size]
+                    "logits", onnx.TensorProto.FLOAT, ["batch", "tokens", model.config.vocab_size]
                 )
             ],
             [onnx.numpy_helper.from_array(array, name) for name, array in graph.weights.items()],
@@ -52,15 +53,19 @@ def write_onnx(path: Path, config: GPTConfig | ModernConfig, state: dict[str, Te
         producer_name="groundup",
     )
     apart = sum(array.nbytes for array in graph.weights.values()) > ONE_FILE_BYTES
-    onnx.save_model(model, path, save_as_external_data=apart, location=f"{path.name}.data" if apart else None)
+    onnx.save_model(proto, path, save_as_external_data=apart, location=f"{path.name}.data" if apart else None)
 
 
 class _Graph:
     """Collects nodes and weights; every method adds one layer and returns the name of its result."""
 
-    def __init__(self, config: GPTConfig | ModernConfig, state: dict[str, NDArray[Any]]) -> None:
-        self.config = ModernConfig.of(config)
-        self.state = state
+    def __init__(self, model: Transformer) -> None:
+        self.config = ModernConfig.of(model.config)
+        self.softcap = model.logit_softcap
+        tensors, weight = model.state_dict(), model.head_weight.detach()
+        self.head = next((name for name, tensor in tensors.items() if tensor.data_ptr() == weight.data_ptr()), "head")
+        """The parameter that the head multiplies with, or a name for a matrix that is no parameter."""
+        self.state = {name: tensor.float().numpy() for name, tensor in {self.head: weight, **tensors}.items()}
         self.weights: dict[str, NDArray[Any]] = {}
         self.nodes: list[Any] = []
 
@@ -92,9 +97,8 @@ class _Graph:
             x = self.op("Add", x, added)
             x = self.op("Add", x, self.mlp(f"h.{i}.mlp", self.norm(f"h.{i}.ln_2", x)))
             first = first or values
-        table = self.weight("wte.weight" if self.config.tied_head else "unembed.weight")
-        head = self.op("Transpose", table, perm=[1, 0])
-        if cap := self.config.logit_softcap:
+        head = self.op("Transpose", self.weight(self.head), perm=[1, 0])
+        if cap := self.softcap:
             logits = self.op("MatMul", self.norm("ln_f", x), head)
             bent = self.op("Tanh", self.op("Div", logits, self.floats(cap)))
             self.op("Mul", bent, self.floats(cap), output="logits")

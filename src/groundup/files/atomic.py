@@ -129,7 +129,7 @@ def recover(path: Path) -> None:
 
 
 def _seal(folder: Path, known: dict[str, Facts]) -> None:
-    """Fsync every file and write the manifest that vouches for them."""
+    """Fsync every file and write the manifest with their hashes."""
     files = {}
     for file in sorted(folder.iterdir()):
         if file.name not in known:

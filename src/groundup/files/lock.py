@@ -80,7 +80,7 @@ class RunLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with contextlib.suppress(OSError):  # who held it last does not matter, if only it is free
+        with contextlib.suppress(OSError):  # which process held it last does not matter once it is free
             self._holder.unlink(missing_ok=True)
         self._lock.release()
 

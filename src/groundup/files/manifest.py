@@ -1,6 +1,6 @@
 """The manifest of a folder: each of its files with its size and SHA-256, written last by `files.atomic`.
 
-Whoever reads a checkpoint or a model folder checks it first: a file that is missing, cut or changed is named.
+Readers of a checkpoint or a model folder check it first: a file that is missing, cut or changed is named.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ def verify_folder(folder: Path, *names: str) -> None:
 
     Args:
         folder: The folder.
-        names: Files that will be read: the manifest must vouch for them.
+        names: Files that will be read: the manifest must name them.
 
     Raises:
         UserError: A file is missing, cannot be read, has another size or another SHA-256, or there is no manifest, or

@@ -76,7 +76,7 @@ def unzstd(file: BinaryIO, name: str) -> Iterator[bytes]:
 
 
 def _told(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
-    """Damage is told with the place where it shows."""
+    """Damage is reported with the place where it was found."""
     size = 0
     try:
         for chunk in chunks:

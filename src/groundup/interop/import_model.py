@@ -14,7 +14,6 @@ from groundup.files.layout import CONFIG
 from groundup.files.manifest import Facts
 from groundup.files.new import refuse_existing
 from groundup.interop import hub
-from groundup.interop.imported import Foreign
 from groundup.interop.names import without_padding
 from groundup.interop.read_hf import read_hf_folder
 from groundup.interop.read_llmc import MAGIC, read_llmc
@@ -38,7 +37,7 @@ def import_model(
     tokenizer: str | None = None,
     n_head: int | None = None,
     endpoint: str | None = None,
-) -> Foreign:
+) -> Imported:
     """Read a model of another program and write it as a model folder of ours.
 
     Args:
@@ -86,14 +85,14 @@ def import_model(
     return dataclasses.replace(foreign, config=config, state=state, info=info, note=note)
 
 
-def _refuse_too_large(foreign: Foreign, path: Path) -> None:
+def _refuse_too_large(foreign: Imported, path: Path) -> None:
     """A config that asks for far more than the tensors are must not be built to find that out."""
     wanted, there = count_parameters(foreign.config), sum(tensor.numel() for tensor in foreign.state.values())
     if wanted > 2 * there:
         raise UserError(f"{path} does not fit its config: {wanted:,} parameters cannot be in {there:,} numbers")
 
 
-def _read(path: Path, n_head: int | None) -> Foreign:
+def _read(path: Path, n_head: int | None) -> Imported:
     """Tell by its looks who wrote a file or folder, and read it.
 
     Raises:
@@ -122,7 +121,7 @@ def _read(path: Path, n_head: int | None) -> Foreign:
     )
 
 
-def _tokenizer(name: str | None, path: Path, foreign: Foreign) -> Tokenizer:
+def _tokenizer(name: str | None, path: Path, foreign: Imported) -> Tokenizer:
     """The tokenizer of a model: the one asked for, or the one beside it, or GPT-2's.
 
     Raises:

@@ -17,7 +17,7 @@ from groundup.tokenizer.base import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)
-class Foreign:
+class Imported:
     """A model from elsewhere, under our names and in our layout, not yet checked against its shape."""
 
     config: GPTConfig | ModernConfig

@@ -10,13 +10,13 @@ from groundup.config.errors import UserError
 from groundup.config.io import load_json
 from groundup.files.layout import CONFIG, WEIGHTS, is_plain_name
 from groundup.interop.hf_config import read_hf_config
-from groundup.interop.imported import Foreign, load_pickled, plain_tensors
+from groundup.interop.imported import Imported, load_pickled, plain_tensors
 from groundup.interop.names import to_ours
 
 INDEX, PICKLED, PICKLED_INDEX = "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
 
 
-def read_hf_folder(folder: Path) -> Foreign:
+def read_hf_folder(folder: Path) -> Imported:
     """Read config and weights of a GPT-2.
 
     Raises:
@@ -27,7 +27,7 @@ def read_hf_folder(folder: Path) -> Foreign:
     if isinstance(values, dict) and values.get("format") == FORMAT:
         raise UserError(f"{folder} is a model of groundup already; there is nothing to import")
     config = read_hf_config(values, str(path))
-    return Foreign(config, to_ours(plain_tensors(_read_weights(folder), str(folder)), str(folder)), {})
+    return Imported(config, to_ours(plain_tensors(_read_weights(folder), str(folder)), str(folder)), {})
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
-from groundup.interop.imported import Foreign, gpt_config
+from groundup.interop.imported import Imported, gpt_config
 from groundup.interop.names import names
 from groundup.model.gpt import GPT
 from groundup.planner.params import count_parameters
@@ -21,7 +21,7 @@ DTYPES = {3: torch.float32, 5: torch.bfloat16}
 """By version: both have a padded vocabulary."""
 
 
-def read_llmc(path: Path) -> Foreign:
+def read_llmc(path: Path) -> Imported:
     """Read a model that llm.c's train_gpt2.py or train_gpt2.cu wrote.
 
     Raises:
@@ -44,7 +44,7 @@ def read_llmc(path: Path) -> Foreign:
     assert isinstance(config, GPTConfig)  # for no switch was named
     state = _split(data[HEADER_BYTES:], config, DTYPES[version], path)
     state["wte.weight"] = state["wte.weight"][:vocab_size]
-    return Foreign(dataclasses.replace(config, vocab_size=vocab_size), state, {})
+    return Imported(dataclasses.replace(config, vocab_size=vocab_size), state, {})
 
 
 def _split(data: NDArray[np.uint8], config: GPTConfig, dtype: torch.dtype, path: Path) -> dict[str, Tensor]:

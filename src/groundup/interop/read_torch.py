@@ -10,7 +10,7 @@ from torch import Tensor
 
 from groundup.checkpoint.tensor_file import load_tensors
 from groundup.config.errors import UserError
-from groundup.interop.imported import Foreign, Record, gpt_config, load_pickled, plain_tensors
+from groundup.interop.imported import Imported, Record, gpt_config, load_pickled, plain_tensors
 from groundup.interop.names import to_ours
 from groundup.interop.read_meta import META, read_meta
 from groundup.tokenizer.char import CharTokenizer
@@ -28,7 +28,7 @@ _SHAPE = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size", "bias", "dr
 _BLOCK = re.compile(r"h\.([0-9]{1,6})\.")
 
 
-def read_torch(path: Path, *, n_head: int | None = None) -> Foreign:
+def read_torch(path: Path, *, n_head: int | None = None) -> Imported:
     """Read shape and weights; the optimizer's state is left behind.
 
     Args:
@@ -54,7 +54,7 @@ def read_torch(path: Path, *, n_head: int | None = None) -> Foreign:
         told["n_head"] = _usual_heads(state["wte.weight"].shape[1], path)
         notes.append(f"nothing says how many heads it has; {told['n_head']} were taken, --n-head says otherwise")
     config = gpt_config({**_seen(state, path), **told}, str(path), _switches(state, nanogpt=nanogpt))
-    return Foreign(config, state, _info(values, path), "\n".join(notes), _alphabet(values, path))
+    return Imported(config, state, _info(values, path), "\n".join(notes), _alphabet(values, path))
 
 
 def _told(values: dict[Any, Any], path: Path) -> dict[str, Any]:

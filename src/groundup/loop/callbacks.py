@@ -91,10 +91,10 @@ class Evaluate(Callback):
 
 
 class HellaSwag(Callback):
-    """Let the model choose endings.
+    """Score the model on HellaSwag.
 
     The ranks share the examples; a model whose parameters are shared out is put together and measured on rank 0. It is
-    the model itself that is asked, never its compiled form: shapes change from batch to batch.
+    the plain model that is measured, not its compiled form: shapes change from batch to batch.
 
     Args:
         examples: The questions.
@@ -132,12 +132,12 @@ class HellaSwag(Callback):
 
 
 class Sample(Callback):
-    """Let the model speak.
+    """Draw a sample from the model.
 
     Args:
         tokenizer: The model's.
         prompt: What it continues.
-        when: It speaks, unless a signal asks to stop.
+        when: When a sample is due; none is drawn after a signal to stop.
         max_new_tokens: Length of a sample.
         seed: The same for every sample, so that only the model differs.
         log: Where samples go.
@@ -159,7 +159,7 @@ class Sample(Callback):
         self.max_new_tokens, self.seed, self.log, self.display = max_new_tokens, seed, log, display
 
     def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
-        """Draw one sample, log it and show it; rank 0 speaks for all."""
+        """Draw one sample, log it and show it, on rank 0."""
         if trainer.finished or not self.when(trainer):
             return
         with trainer.shown():
@@ -177,7 +177,7 @@ class Sample(Callback):
 
 
 class CompareWeights(Callback):
-    """See to it that replicas are replicas: when they begin, and when it is due. What is saved is always compared.
+    """Compare the weights of all replicas, at the start and when it is due. Every save compares them too.
 
     Args:
         when: They are compared.

@@ -1,7 +1,7 @@
 """Whether a step may change the weights: NaN, loss spikes, fp16 overflows.
 
-The guard sees two numbers a step, the loss and the gradient norm, which are the same on all ranks (the trainer averages
-both in one exchange). So all ranks come to the same verdict and no further word between them is needed.
+The guard sees two numbers per step, the loss and the gradient norm, which are the same on all ranks (the trainer
+averages both in one exchange). So all ranks decide alike without another message.
 
 A spike is a value more than THRESHOLD deviations above the median of the last WINDOW finite values; a gradient norm
 must be NORM_FACTOR medians, too. Median and median absolute deviation, not mean and standard deviation, as one spike in
@@ -22,7 +22,7 @@ WINDOW = 128
 ENOUGH = 32
 """Values without which nothing is called a spike: the first steps of a run are wild."""
 THRESHOLD = 6.0
-"""Deviations above the median; of a normal distribution, one value in a thousand million lies there."""
+"""Deviations above the median; of a normal distribution, one value in a billion lies there."""
 NORM_FACTOR = 5.0
 """A gradient norm must be so many medians besides: norms have long tails. Of 1,200 steps of a healthy run, 6 were more
 than 6 deviations above the median and the largest was 2.6 medians; clipping takes care of those."""
@@ -57,7 +57,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Decision:
     """What becomes of a step."""
 
     act: Literal["go", "skip", "stop"]
@@ -87,7 +87,7 @@ class Guard:
         self.losses, self.grad_norms = Window(), Window()
         self.skipped_in_a_row = 0
 
-    def judge(self, loss: float, grad_norm: float, *, scaled: bool) -> Verdict:
+    def judge(self, loss: float, grad_norm: float, *, scaled: bool) -> Decision:
         """Decide about one step, and remember its numbers.
 
         Args:
@@ -107,12 +107,12 @@ class Guard:
         self.grad_norms.add(grad_norm)
         if act == "go":
             self.skipped_in_a_row = 0
-            return Verdict("go", reason)
+            return Decision("go", reason)
         self.skipped_in_a_row += 1
         if act == "skip" and self.skipped_in_a_row >= most:
             reason = reason or "fp16 gradients overflow, however small the loss is scaled"
-            return Verdict("stop", f"{reason}; {self.skipped_in_a_row} steps in a row changed nothing")
-        return Verdict("skip", reason) if act == "skip" else Verdict("stop", reason, flag)
+            return Decision("stop", f"{reason}; {self.skipped_in_a_row} steps in a row changed nothing")
+        return Decision("skip", reason) if act == "skip" else Decision("stop", reason, flag)
 
     def _spike(self, loss: float, grad_norm: float) -> str:
         """Which of the two is a spike, in words; empty when none is."""

@@ -17,7 +17,7 @@ from groundup.runtime.memory import free_memory, is_out_of_memory, release_cache
 from groundup.runtime.precision import Precision
 
 CPU_SHARE, FSDP_SHARE = 0.8, 0.8
-"""Of the free memory: a CPU's is not ours alone, and its end is a kill; with FSDP a rank cannot step back alone."""
+"""Leave 20 % free: on a CPU the system kills the process at the limit; under FSDP one rank cannot retry by itself."""
 
 
 def next_smaller(size: int, samples: int) -> int:
@@ -34,13 +34,13 @@ def estimate(
         shape: The model's.
         samples: Sequences per step of each rank, which the result divides.
         precision: Of the run, with its device.
-        recompute: Blocks are computed again going back.
+        recompute: Whether blocks are recomputed in the backward pass.
         parallel: none, ddp or fsdp.
         world: The ranks.
     """
     device = precision.device
     free = free_memory(device)
-    if device.type != "cuda":  # there, each process has a device of its own
+    if device.type != "cuda":  # on CUDA every process has its own GPU; elsewhere processes share the memory
         free = int(CPU_SHARE * free / local_size())
     if parallel == "fsdp":
         free = int(FSDP_SHARE * free)
@@ -84,7 +84,7 @@ def largest_that_fits(
 
 
 def nothing_fits() -> UserError:
-    """What is told when one sequence is too many."""
+    """The error of a sequence that does not fit alone."""
     return UserError(
         "out of memory even with one sequence at a time; --runtime.recompute, a smaller model.block_size or a smaller"
         " model needs less"

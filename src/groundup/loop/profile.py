@@ -1,7 +1,7 @@
 """--profile: PyTorch's profiler over a few steps, as a trace to look at and a table to read.
 
 `profile/trace.json` opens in chrome://tracing or ui.perfetto.dev; `profile/summary.txt` names the operators that took
-the time. The steps before the window are left alone: allocators, caches and compiled code are warm only after some.
+the time. The first steps are skipped: allocators, caches and compiled code need some to warm up.
 """
 
 import os
@@ -18,7 +18,7 @@ from groundup.loop.trainer import Callback, StepMetrics, Trainer
 from groundup.runtime.device import device_name
 
 WARMUP_STEPS, STEPS = 10, 5
-"""Steps left alone, and steps watched."""
+"""Steps that are skipped, and steps that are profiled."""
 TOP = 20
 """Lines of a table."""
 
@@ -40,7 +40,7 @@ class Profile(Callback):
 
     Args:
         folder: Where trace.json and summary.txt go.
-        say: Told when it is done.
+        say: Called with a line when it is done.
     """
 
     def __init__(self, *, folder: Path, say: Callable[[str], None]) -> None:
@@ -90,7 +90,7 @@ class Profile(Callback):
         try:
             self.folder.mkdir(exist_ok=True)
             profiler.export_chrome_trace(str(self.folder / "trace.json"))
-            text = summary(profiler, device=trainer.device, steps=steps, step_seconds=self._seconds / steps)
+            text = tables(profiler, device=trainer.device, steps=steps, step_seconds=self._seconds / steps)
             write_file(self.folder / "summary.txt", text.encode())
         except (OSError, RuntimeError, ValueError) as error:
             self.say(f"no profile: {error}")
@@ -98,7 +98,7 @@ class Profile(Callback):
         self.say(f"profiled {steps} steps: read {self.folder / 'summary.txt'}, open {self.folder / 'trace.json'}")
 
 
-def summary(profiler: torch.profiler.profile, *, device: torch.device, steps: int, step_seconds: float) -> str:
+def tables(profiler: torch.profiler.profile, *, device: torch.device, steps: int, step_seconds: float) -> str:
     """The tables of summary.txt.
 
     Args:
@@ -126,7 +126,7 @@ def summary(profiler: torch.profiler.profile, *, device: torch.device, steps: in
 
 
 def _spent(events: Iterable[torch.autograd.profiler_util.FunctionEventAvg], attribute: str) -> list[Spent]:
-    """Profiler events, the dearest first; its times are in microseconds."""
+    """Profiler events, the slowest first; its times are in microseconds."""
     rows = [Spent(str(e.key), getattr(e, attribute) / 1e6, e.count) for e in events]
     return sorted((row for row in rows if row.seconds > 0), key=lambda row: -row.seconds)
 

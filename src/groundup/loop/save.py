@@ -22,10 +22,10 @@ class SaveCheckpoints(Callback):
     Args:
         store: Where checkpoints go.
         when: They are due.
-        capture: Returns what to save: `training.snapshot.capture`; every rank asks.
+        capture: Returns what to save (`training.snapshot.capture`); called by every rank.
         from_start: Save the weights that the run begins with, too: they may stay its best.
-        background: Write while training goes on; the last save of a session never does.
-        say: Where to tell that a step waits for the disk.
+        background: Write while training goes on, all but the last save of a session.
+        say: Called with a line when a step waits for the disk.
     """
 
     def __init__(

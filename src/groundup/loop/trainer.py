@@ -23,7 +23,7 @@ from groundup.data.noise import with_random_tokens
 from groundup.distributed.parallel import is_sharded, sync_gradients, whole, whole_state
 from groundup.distributed.ranks import World
 from groundup.distributed.signals import StopRequest
-from groundup.loop.guard import Guard, Verdict
+from groundup.loop.guard import Decision, Guard
 from groundup.loop.state import TrainState
 from groundup.model.build import Transformer, build_model
 from groundup.optim.average import WeightAverage
@@ -195,7 +195,7 @@ class Trainer:
         return contextlib.nullcontext() if self.average is None else self.average.applied()
 
     def whole_model(self) -> Transformer | None:
-        """A model that rank 0 can compute with alone; None on the others. Every rank must ask."""
+        """A model that rank 0 can compute with alone; None on the others. All ranks must call it."""
         if not is_sharded(self.model):
             return self.model if self.world.is_main else None
         weights = whole_state(self.model.state_dict(), keep=self.world.is_main)
@@ -246,7 +246,7 @@ class Trainer:
             self.notes.append(f"step {self.state.step + 1}: {verdict.reason}{done} ({place})")
         return verdict.act
 
-    def _refuse(self, verdict: Verdict, place: str, own_loss: Tensor) -> NoReturn:
+    def _refuse(self, verdict: Decision, place: str, own_loss: Tensor) -> NoReturn:
         """Stop before the weights change, on every rank; name what can be named."""
         losses = self.world.gather(own_loss.cpu())
         ranks = [str(rank) for rank, own in enumerate(losses) if not own.isfinite()] if len(losses) > 1 else []
@@ -264,5 +264,5 @@ class Trainer:
 
 
 def _is_finite(gradient: Tensor | None) -> bool:
-    """Whether a gradient has no NaN and no infinity; every rank must ask."""
+    """Whether a gradient has no NaN and no infinity; all ranks must call it."""
     return gradient is None or bool(whole(gradient).isfinite().all())

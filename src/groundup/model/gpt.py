@@ -95,7 +95,7 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "B T C"], *, cache: KVCache | None = None, mask: Bool[Tensor, "*B T S"] | None = None
     ) -> Float[Tensor, "B T C"]:
-        """Tokens exchange what they know, then each works on it."""
+        """Attention moves information between tokens, the MLP works on each."""
         x = x + self.attn(self.ln_1(x), cache=cache, mask=mask)
         return x + self.mlp(self.ln_2(x))
 
@@ -104,7 +104,7 @@ class TiedHead(nn.Module):
     """The output projection. It has no weight of its own: it is given the token embedding (Press & Wolf 2017)."""
 
     def forward(self, x: Float[Tensor, "*B C"], weight: Float[Tensor, "V C"]) -> Float[Tensor, "*B V"]:
-        """How well each of the V tokens would go on."""
+        """A score for each of the V tokens as the next one."""
         return F.linear(x, weight)
 
     def matrix(self, weight: Float[Tensor, "V C"]) -> Float[Tensor, "V C"]:
@@ -139,7 +139,7 @@ class GPT(nn.Module):
         self.h = nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)])
         self.ln_f = LayerNorm(config.n_embd, bias=config.bias)
         self.lm_head = TiedHead()
-        self.logit_softcap = 0.0  # logits are as the head makes them
+        self.logit_softcap = 0.0  # none
         self.recompute = False
         """Keep only the input of each block and compute it again for the backward pass (Chen et al. 2016): a third
         more work, a fraction of the memory."""

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from groundup.config.errors import UserError
-from groundup.runtime.measure import seconds
+from groundup.runtime.timing import seconds
 
 COMPILE_SECONDS = 60.0
 """A compilation takes about this long on a CPU; `auto` does not try when all steps together could not save it."""

@@ -1,14 +1,14 @@
 """Which library multiplies matrices on a CPU: PyTorch's default (MKL), or oneDNN where it is faster.
 
-MKL keeps its AVX-512 kernels for Intel's processors. oneDNN has its own for everybody, and on AMD's it runs GPT-2's
+MKL keeps its AVX-512 kernels for Intel's processors. oneDNN has some for every processor, and on AMD's it runs GPT-2's
 fp32 products twice as fast (docs/log.md). PyTorch uses it for 16 bits and compiled inference only, so it is called by
 name here, in layers that `model.swap` puts into a model. Both compute in float32: results differ by rounding, as
 between any two libraries.
 """
 
 import functools
-import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,12 +17,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from groundup.runtime.timing import seconds
+
 Matmul = Literal["default", "onednn"]
 
 MIN_SPEEDUP = 1.15
 """oneDNN must be measured this much faster before it is used."""
 MIN_WIDTH_OF_DECODING, MIN_ROWS = 256, 64
-"""Narrower models decode a few tokens faster than the detour to oneDNN takes."""
+"""Below both, calling oneDNN costs more than it saves when a few tokens are decoded."""
 
 
 @functools.cache
@@ -49,8 +51,8 @@ def pick_matmul(device: torch.device, *, rows: int, n_embd: int, training: bool)
             linear(x, weight, None)
 
     with torch.set_grad_enabled(training):
-        usual = min(_seconds(step, F.linear) for _ in range(5))
-        ours = min(_seconds(step, _linear) for _ in range(5))
+        usual = min(seconds(partial(step, F.linear)) for _ in range(5))
+        ours = min(seconds(partial(step, _linear)) for _ in range(5))
     return "onednn" if usual > MIN_SPEEDUP * ours else "default"
 
 
@@ -130,9 +132,3 @@ class _Linear(torch.autograd.Function):
         # (C, D), turned: this way around oneDNN is a third faster than for (D, C)
         grad_weight = onednn_product(x.T, rows.T).T if need_weight else None
         return grad_x, grad_weight, rows.sum(0) if need_bias else None
-
-
-def _seconds(step: Callable[[Any], None], linear: Any) -> float:
-    start = time.perf_counter()
-    step(linear)
-    return time.perf_counter() - start

@@ -4,7 +4,6 @@ import functools
 import math
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from groundup.planner.hardware import peak_flops_of
 from groundup.runtime.device import device_name
 from groundup.runtime.matmul import onednn_is_there, onednn_product
 from groundup.runtime.stored import PlainKernels
+from groundup.runtime.timing import seconds, synchronize
 
 _DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -42,15 +42,6 @@ def gemm(device: torch.device, precision: str) -> Callable[[], None]:
         onednn_product(a, turned)
 
     return min((multiply, multiply_by_onednn), key=lambda call: min(seconds(call) for _ in range(4)))
-
-
-def seconds(call: Callable[[], object], device: torch.device | None = None) -> float:
-    """Wall time of a call, to the end of what it has given a device to do."""
-    start = time.perf_counter()
-    call()
-    if device is not None:
-        synchronize(device)
-    return time.perf_counter() - start
 
 
 def gemm_rate(device: torch.device, precision: str) -> float:
@@ -96,14 +87,6 @@ def peak_flops(device: torch.device, precision: str) -> float:
 def known_peak_flops(device: torch.device, precision: str) -> float | None:
     """The data sheet's FLOP/s, for known GPUs."""
     return peak_flops_of(device_name(device), precision) if device.type == "cuda" else None
-
-
-def synchronize(device: torch.device) -> None:
-    """Wait until a device has done all it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def peak_memory(device: torch.device) -> int:

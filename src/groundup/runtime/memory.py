@@ -9,7 +9,7 @@ import torch
 _WORDS = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """How PyTorch says it on a CPU, on Windows, and where a library of CUDA's asks for memory itself."""
 _UNKNOWN = 4 << 30
-"""What a machine is taken to have free that does not tell."""
+"""Bytes assumed to be free on a machine that does not report it."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -26,7 +26,7 @@ def free_memory(device: torch.device) -> int:
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
     if sys.platform == "darwin":
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # what is free it counts in its own way
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # macOS counts free memory in its own way
     if not sys.platform.startswith("linux"):
         return _UNKNOWN
     rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
@@ -49,7 +49,7 @@ def _left_to_containers() -> list[int]:
 
 
 def release_cached(device: torch.device) -> None:
-    """Give blocks back that PyTorch holds for sizes nobody will ask for again."""
+    """Return cached blocks to the system: PyTorch holds them for sizes that will not come again."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":

@@ -91,7 +91,7 @@ def pick_precision(requested: str, device: torch.device, *, n_embd: int) -> Prec
     Args:
         requested: A name, or auto.
         device: Where products are computed.
-        n_embd: Width of the model: narrow ones gain nothing from 16 bits on a CPU.
+        n_embd: Width of the model: 16 bits do not make narrow ones faster on a CPU.
 
     Raises:
         UsageError: There is no such precision, or it is none of this device.
@@ -116,7 +116,7 @@ def _best(device: torch.device, n_embd: int) -> Precision:
     if device.type == "mps":
         return Precision("fp32", device, "16-bit autocast is not faster on Apple GPUs")
     if n_embd < CPU_MIN_WIDTH:
-        return Precision("fp32", device, f"below a width of {CPU_MIN_WIDTH} 16 bits gain little on a CPU")
+        return Precision("fp32", device, f"below a width of {CPU_MIN_WIDTH} 16 bits are hardly faster on a CPU")
     if not _cpu_has_bf16():
         return Precision("fp32", device, "this CPU has no bf16 products")
     gain = gemm_speedup(device, "bf16", over="fp32")

@@ -1,11 +1,11 @@
-"""Where the time of a step goes, measured without making anybody wait.
+"""Where the time of a step goes, measured without waiting for the device.
 
-On a CPU the host's clock tells. On a GPU the host only hands out work, so its clock says nothing about the device, and
-asking the device to finish before each reading would slow down what is measured. There, CUDA events are put into the
+On a CPU the host's clock is enough. On a GPU the host only hands out work, so its clock says nothing about the device,
+and asking the device to finish before each reading would slow down what is measured. There, CUDA events are put into the
 stream between the parts; the device stamps them as it passes, and the stamps are read one step later, when the step's
 own check for NaN has waited for the device anyway. Two things follow. The numbers of a GPU run are one step late.
-And "data" stays the host's time, also there: with several micro-steps it passes while the device computes, so that
-the parts can add up to more than the step; only when they do not, data is what the device waits for.
+And "data" stays the host's time, also there: with several micro-steps it passes while the device computes. If the parts
+add up to more than the step, loading overlaps with compute; otherwise the device waits for data.
 """
 
 import time
@@ -62,3 +62,20 @@ class StepClock:
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
         event.record()
         return event
+
+
+def seconds(call: Callable[[], object], device: torch.device | None = None) -> float:
+    """Wall time of a call, to the end of what it has given a device to do."""
+    start = time.perf_counter()
+    call()
+    if device is not None:
+        synchronize(device)
+    return time.perf_counter() - start
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

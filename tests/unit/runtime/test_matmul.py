@@ -122,7 +122,7 @@ def fresh():
 
 @pytest.mark.usefixtures("fresh")
 def test_no_choice(monkeypatch):
-    monkeypatch.setattr(matmul, "_seconds", lambda step, linear: 1.0 if linear is F.linear else 0.1)
+    monkeypatch.setattr(matmul, "seconds", lambda call: 1.0 if call.args[0] is F.linear else 0.1)
     assert pick_matmul(torch.device("meta"), rows=64, n_embd=8, training=True) == "default"
     assert pick_matmul(CPU, rows=1, n_embd=8, training=False) == "default"  # too narrow to decode by detour
     monkeypatch.setattr(matmul, "onednn_is_there", lambda device: False)
@@ -134,7 +134,7 @@ def test_no_choice(monkeypatch):
 @pytest.mark.parametrize("training", [True, False])
 def test_takes_what_measures_faster(monkeypatch, ours, expected, training):
     monkeypatch.setattr(matmul, "onednn_is_there", lambda device: True)
-    monkeypatch.setattr(matmul, "_seconds", lambda step, linear: 1.0 if linear is F.linear else ours)
+    monkeypatch.setattr(matmul, "seconds", lambda call: 1.0 if call.args[0] is F.linear else ours)
     assert pick_matmul(CPU, rows=64, n_embd=256, training=training) == expected
 
 
