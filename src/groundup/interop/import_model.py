@@ -14,6 +14,7 @@ from groundup.files.layout import CONFIG
 from groundup.files.manifest import Facts
 from groundup.files.new import refuse_existing
 from groundup.interop import hub
+from groundup.interop.imported import Imported
 from groundup.interop.names import without_padding
 from groundup.interop.read_hf import read_hf_folder
 from groundup.interop.read_llmc import MAGIC, read_llmc

@@ -4,7 +4,7 @@ import math
 import pytest
 import torch
 
-from groundup.runtime import measure
+from groundup.runtime import measure, timing
 from groundup.runtime.measure import (
     GEMM_SHAPE,
     copy_bandwidth,
@@ -28,7 +28,7 @@ def clock(monkeypatch):
         class Clock:
             perf_counter = staticmethod(lambda: next(ticks))
 
-        monkeypatch.setattr(measure, "time", Clock)
+        monkeypatch.setattr(timing, "time", Clock)
 
     return install
 
