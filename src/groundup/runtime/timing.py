@@ -1,11 +1,12 @@
 """Where the time of a step goes, measured without waiting for the device.
 
-On a CPU the host's clock is enough. On a GPU the host only hands out work, so its clock says nothing about the device,
-and asking the device to finish before each reading would slow down what is measured. There, CUDA events are put into
-the stream between the parts; the device stamps them as it passes, and the stamps are read one step later, when the step's
-own check for NaN has waited for the device anyway. Two things follow. The numbers of a GPU run are one step late.
-And "data" stays the host's time, also there: with several micro-steps it passes while the device computes. If the parts
-add up to more than the step, loading overlaps with compute; otherwise the device waits for data.
+On a CPU the host's clock is enough. On a GPU the host only hands out work, so its clock says nothing about the
+device, and asking the device to finish before each reading would slow down what is measured. There, CUDA events are
+put into the stream between the parts; the device stamps them as it passes, and the stamps are read one step later,
+when the step's own check for NaN has waited for the device anyway. Two things follow. The numbers of a GPU run are
+one step late. And "data" stays the host's time, also there: with several micro-steps it passes while the device
+computes. If the parts add up to more than the step, loading overlaps with compute; otherwise the device waits for
+data.
 """
 
 import time
