@@ -48,7 +48,7 @@ def test_says_what_groundup_understands(path, typed):
     processes = re.search(r"--nproc_per_node (\d+)", line)
     nodes = re.search(r"--nnodes (\d+)", line)
     size = int(processes[1] if processes else 1) * int(nodes[1] if nodes else 1)
-    assert size == {"train_1gpu.sh": 1, "train_8gpu.sh": 8}.get(path.name, 16)
+    assert size == {"train_1gpu.sh": 1, "train_speedrun.sh": 1, "train_8gpu.sh": 8}.get(path.name, 16)
     assert config.micro_steps(size) >= 1
     if size > 8:
         assert "--rdzv-id" in line

@@ -1,4 +1,4 @@
-"""groundup bench WHAT: measure speed, with peers side by side. The last line of output is one JSON object."""
+"""groundup bench WHAT: measure speed or losses, side by side. The last line of output is one JSON object."""
 
 import importlib
 import json
@@ -20,17 +20,24 @@ BENCHES = {
     "data": "the loader, against a training step and the limits of memory and disk",
     "prepare": "tokenizing a corpus into shards, against a pool that is fed documents",
 }
+STUDIES = {
+    "ablation": "variants of a recipe: which of its parts lower the loss",
+    "loss": "what a recipe reaches in the seconds of nanoGPT's CPU setting",
+    "scaling-law": "models of several sizes: loss against parameters, and a fit",
+}
+ALL = BENCHES | STUDIES
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run one benchmark: each is a module of `groundup.bench` with `Options` and `bench(options, say)`."""
-    name = pick_action(argv, command="bench", actions=BENCHES, rest="[options]")
+    """Run one benchmark: each is a module of `bench` or `studies` with `Options` and `bench(options, say)`."""
+    name = pick_action(argv, command="bench", actions=ALL, rest="[options]")
     if name is None:
         return 0
-    module = importlib.import_module(f"groundup.bench.{name}")
+    room = "studies" if name in STUDIES else "bench"
+    module = importlib.import_module(f"groundup.{room}.{name.replace('-', '_')}")
     options = parse(module.Options, argv[1:], prog=f"groundup bench {name}")
     for flag, value in vars(options).items():
-        least = 0 if flag == "threads" else 1
+        least = 0 if flag == "threads" or (name in STUDIES and flag in ("steps", "eval_tokens")) else 1
         if type(value) is int and value < least:
             raise UsageError(f"{flag} must be at least {least}, got {value}")
     result = module.bench(options, lambda line: print(line, flush=True))

@@ -42,6 +42,37 @@ _TINY_SHAKESPEARE = TrainConfig(
     runtime=RuntimeConfig(micro_batch_size=12),
 )
 
+_SHAKESPEARE_MODERN = replace(
+    _TINY_SHAKESPEARE,
+    name="shakespeare-modern",
+    model=ModernConfig(n_layer=4, n_head=4, n_embd=128, block_size=128, bias=False),
+    max_steps=1800,
+    tokens_per_step=8 * 128,
+    optim=OptimConfig(
+        name="muon",
+        lr=3e-3,
+        min_lr_ratio=0.02,
+        warmup_steps=20,
+        schedule="linear",
+        cooldown=0.6,
+        muon_momentum_warmup=300,
+        beta2_half_life=30_000,
+    ),
+    eval=EvalConfig(every=450),
+    runtime=RuntimeConfig(micro_batch_size=8),
+)
+
+_CHAR_10M = replace(
+    _SHAKESPEARE_MODERN,
+    name="char-10m",
+    model=ModernConfig(n_layer=6, n_head=6, n_embd=384, block_size=256, bias=False, dropout=0.2),
+    max_steps=2000,
+    tokens_per_step=32 * 256,
+    optim=replace(_SHAKESPEARE_MODERN.optim, warmup_steps=50, average=0.99),
+    eval=EvalConfig(every=200),
+    runtime=RuntimeConfig(micro_batch_size=32),
+)
+
 _GPT2_FINEWEB = TrainConfig(
     name="gpt2-fineweb",
     model=MODELS["gpt2"],
@@ -54,10 +85,49 @@ _GPT2_FINEWEB = TrainConfig(
     runtime=RuntimeConfig(micro_batch_size=16),
 )
 
+_SPEEDRUN = replace(
+    _GPT2_FINEWEB,
+    name="speedrun-124m",
+    model=ModernConfig(
+        n_layer=12,
+        n_head=6,
+        n_embd=768,
+        vocab_size=GPT2_VOCAB,
+        bias=False,
+        rope_base=1024.0,
+        rope_share=0.5,
+        norm="rms",
+        activation="relu2",
+        qk_norm=True,
+        stream_scales=True,
+        tied_head=False,
+        logit_softcap=15.0,
+        proj_init="zero",
+    ),
+    max_steps=3250,
+    optim=OptimConfig(
+        name="muon",
+        lr=4e-3,
+        muon_lr_ratio=6.25,
+        min_lr_ratio=0.0,
+        warmup_steps=20,
+        schedule="linear",
+        cooldown=0.7,
+        weight_decay=0.001,
+        muon_decay_ratio=50.0,
+        cautious_decay=True,
+        muon_momentum_warmup=300,
+        beta1=0.8,
+    ),
+)
+
 RECIPES: dict[str, TrainConfig] = {
     "shakespeare": _SHAKESPEARE,
     "tiny-shakespeare": _TINY_SHAKESPEARE,
+    "shakespeare-modern": _SHAKESPEARE_MODERN,
+    "char-10m": _CHAR_10M,
     "gpt2-fineweb": _GPT2_FINEWEB,
+    "speedrun-124m": _SPEEDRUN,
     # Learning rates of GPT-3's models of these sizes (Brown et al. 2020, table 2.1).
     "gpt2-medium-fineweb": replace(
         _GPT2_FINEWEB,
@@ -82,4 +152,6 @@ RECIPES: dict[str, TrainConfig] = {
     ),
 }
 """shakespeare is the demo; tiny-shakespeare is nanoGPT's published CPU setting with three times its learning rate
-(docs/log.md: a loss of 1.78 instead of 1.91); the others are GPT-2 on FineWeb-Edu with build-nanogpt's schedule."""
+(docs/log.md: a loss of 1.78 instead of 1.91); shakespeare-modern and char-10m learn the same file by the modern page
+and Muon; speedrun-124m is the modern page at GPT-2's size in 1.7 billion tokens; the others are GPT-2 on FineWeb-Edu
+with build-nanogpt's schedule."""

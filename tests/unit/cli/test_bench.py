@@ -36,7 +36,7 @@ def test_the_last_line_is_one_json_object(quick, capsys):
 def test_help_lists_every_bench(capsys):
     assert main(["bench"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("usage: groundup bench train|generate|")
+    assert printed.startswith("usage: groundup bench gpu|train|generate|")
     for name, what in BENCHES.items():
         assert f"  {name} " in printed
         assert what in printed

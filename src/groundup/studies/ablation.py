@@ -1,0 +1,142 @@
+"""Which parts of a recipe help: variants of a preset, with several seeds, at equal tokens."""
+
+import re
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from groundup.config.errors import UsageError, UserError
+from groundup.config.io import dump_json
+from groundup.config.presets import RECIPES
+from groundup.config.train import TrainConfig
+from groundup.files.atomic import write_file
+from groundup.prepare.corpus import open_corpus
+from groundup.runtime.device import pick_device
+from groundup.runtime.facts import machine_facts
+from groundup.studies.runs import best_loss, changed, curve, spread, train_all
+from groundup.studies.variants import SETS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Train variants of a preset and compare their validation losses."""
+
+    set: str = "parts"
+    """parts: each part of the modern page alone; char-10m: 10.7 million parameters on a small text; cpu-minutes."""
+    only: str = ""
+    """Names of variants, separated by semicolons; empty is all."""
+    seeds: int = 2
+    """Runs of each variant, with seeds 1, 2, ..."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    precision: str = "auto"
+    """auto, fp32, tf32, bf16 or fp16."""
+    at_once: int = 1
+    """Runs that share the machine; their losses are the same, their seconds are not."""
+    steps: int = 0
+    """Steps of every run; 0 is as the preset has it."""
+    evaluations: int = 10
+    """Points of each curve."""
+    seconds: float = 0.0
+    """Stop everything after so long; 0 is no limit. What was not trained is left out."""
+    eval_tokens: int = 0
+    """Validation tokens of each evaluation; 0 is the whole split."""
+    tiny_shakespeare: Path | None = None
+    """The text, where it is on this machine already."""
+    out: Path | None = None
+    """Folder of the runs and of ablation.json; none keeps only what is printed."""
+
+
+def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
+    """Train all variants.
+
+    Args:
+        options: What to train.
+        say: Told a line per run.
+
+    Returns:
+        For each variant its changes, its best validation losses by seed, their mean, and curves; best variant first.
+
+    Raises:
+        UsageError: There is no such set or variant.
+        UserError: A run failed.
+    """
+    if options.set not in SETS:
+        raise UsageError(f"set must be one of {', '.join(SETS)}, got {options.set!r}")
+    preset, variants = SETS[options.set]
+    names = [name.strip() for name in options.only.split(";")] if options.only else list(variants)
+    if unknown := [name for name in names if name not in variants]:
+        raise UsageError(f"{options.set} has no variant {unknown[0]!r}; it has {'; '.join(variants)}")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.out or Path(temporary)
+        base = _base(RECIPES[preset], options, folder)
+        open_corpus(base.data, say=say)  # prepared once, before several runs ask for it
+        configs = {
+            _folder(name, seed): _variant(base, variants[name], options, seed)
+            for seed in range(1, options.seeds + 1)
+            for name in names
+        }
+        rows = train_all(configs, at_once=options.at_once, seconds=options.seconds, say=say)
+        table = {name: {"changes": variants[name]} | _row(rows, name, options.seeds) for name in names}
+        if not any(row["losses"] for row in table.values()):
+            raise UserError("no run came to its first evaluation; give more --seconds, or more --evaluations")
+        result = {
+            "bench": "ablation",
+            "set": options.set,
+            "preset": preset,
+            "steps": options.steps or RECIPES[preset].max_steps,
+            **machine_facts(pick_device(options.device)),
+            "threads": torch.get_num_threads(),
+            "variants": _sorted(table),
+        }
+        if options.out:
+            write_file(options.out / "ablation.json", dump_json(result).encode())
+    for name, row in result["variants"].items():
+        say(f"{row['mean']:.4f} +- {row['spread'] / 2:.4f}  {name}")
+    return result
+
+
+def _base(recipe: TrainConfig, options: Options, folder: Path) -> TrainConfig:
+    """The preset on this machine, with as little around the training as there can be."""
+    config = changed(
+        recipe,
+        {
+            "out_dir": str(folder),
+            "runtime.device": options.device,
+            "runtime.precision": options.precision,
+            "runtime.compile": "off",
+            "eval.sample_every": 0,
+            "eval.max_tokens": options.eval_tokens,
+            "checkpoint.every": 1_000_000_000,
+            "data.cache_dir": str(folder / "data"),
+        },
+    )
+    if options.tiny_shakespeare is None:
+        return config
+    return changed(config, {"data.path": str(options.tiny_shakespeare)})
+
+
+def _variant(base: TrainConfig, changes: dict[str, Any], options: Options, seed: int) -> TrainConfig:
+    """One run."""
+    config = changed(base, changes | ({"max_steps": options.steps} if options.steps else {}))
+    return replace(config, seed=seed, eval=replace(config.eval, every=max(1, config.max_steps // options.evaluations)))
+
+
+def _row(rows: dict[str, list[dict[str, Any]]], name: str, seeds: int) -> dict[str, Any]:
+    """What a variant has reached, seed by seed."""
+    runs = [rows[_folder(name, seed)] for seed in range(1, seeds + 1)]
+    losses = [loss for run in runs if (loss := best_loss(run)) is not None]
+    return {"losses": losses, "curves": [curve(run) for run in runs]}
+
+
+def _folder(name: str, seed: int) -> str:
+    return f"{re.sub('[^a-z0-9]+', '-', name.lower()).strip('-')}-seed{seed}"
+
+
+def _sorted(table: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    done = {name: row | spread(row["losses"]) for name, row in table.items() if row["losses"]}
+    return dict(sorted(done.items(), key=lambda item: item[1]["mean"]))

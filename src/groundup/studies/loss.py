@@ -1,0 +1,185 @@
+"""What a recipe reaches in the seconds that nanoGPT needs: its own train.py, and then ours, on the same machine.
+
+nanoGPT runs as it is, with the flags of its README for a CPU: 4 layers, 128 wide, context 64, batch 12, 2,000 steps.
+Its wall time, from the start of its process to the end, is the budget. Our run is told how many steps fit, from the
+speed of a short one before it; its own wall time is in the result and is what decides.
+"""
+
+import dataclasses
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from groundup.checkpoint.model_folder import load_model
+from groundup.config.errors import UsageError, UserError
+from groundup.config.io import dump_json
+from groundup.config.presets import RECIPES
+from groundup.config.train import TrainConfig
+from groundup.data.dataset import Split
+from groundup.data.loader import eval_batches
+from groundup.evaluation.loss import evaluate_loss
+from groundup.files.atomic import write_file
+from groundup.model.loss import LossModule
+from groundup.prepare.corpus import open_corpus
+from groundup.runtime.facts import machine_facts
+from groundup.studies.runs import changed, curve, train_all
+
+FLAGS = (
+    "--device=cpu", "--compile=False", "--eval_iters=20", "--log_interval=100", "--block_size=64", "--batch_size=12",
+    "--n_layer=4", "--n_head=4", "--n_embd=128", "--max_iters=2000", "--lr_decay_iters=2000", "--dropout=0.0",
+)  # fmt: skip
+"""Of nanoGPT's README, "I only have a macbook"."""
+PROBE_STEPS = 60
+SHARE = 0.97
+"""Of the budget that our run is planned for; speed drifts."""
+ESTIMATE = (20, 12)
+"""Batches and sequences of nanoGPT's own estimate."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Train nanoGPT's CPU setting, then a preset in the same seconds, and compare their validation losses."""
+
+    nanogpt: Path
+    """A checkout of nanoGPT. Its train.py is run: only name a folder you trust."""
+    tiny_shakespeare: Path
+    """The text that both learn from."""
+    preset: str = "shakespeare-modern"
+    """Ours."""
+    seed: int = 1
+    """Of our run."""
+    budget: float = 0.0
+    """Seconds to take for nanoGPT's, in place of running it."""
+    nanogpt_steps: int = 2000
+    """Steps of nanoGPT; other numbers are for trying this command."""
+    out: Path | None = None
+    """Folder for loss.json and our run; none keeps only what is printed."""
+
+
+def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run nanoGPT, then ours.
+
+    Args:
+        options: What to run.
+        say: Told what is known, as it is known.
+
+    Returns:
+        Seconds and losses of both: over the whole validation split, and nanoGPT's estimate of 20 batches.
+
+    Raises:
+        UsageError: No such preset.
+        UserError: nanoGPT is not there, or one of the runs failed.
+    """
+    if options.preset not in RECIPES:
+        raise UsageError(f"preset must be one of {', '.join(RECIPES)}, got {options.preset!r}")
+    if not (options.nanogpt / "train.py").is_file():
+        raise UserError(f"{options.nanogpt} is not a checkout of nanoGPT: it has no train.py")
+    with tempfile.TemporaryDirectory() as temporary:
+        theirs = {"seconds": options.budget} if options.budget else _nanogpt(options, Path(temporary))
+        say(f"nanoGPT: {theirs}")
+        ours = _ours(options, options.out or Path(temporary), theirs["seconds"], say)
+    result = {
+        "bench": "loss",
+        "preset": options.preset,
+        **machine_facts(torch.device("cpu")),
+        "threads": torch.get_num_threads(),
+        "nanoGPT": theirs,
+        "groundup": ours,
+    }
+    if options.out:
+        write_file(options.out / f"loss-seed{options.seed}.json", dump_json(result).encode())
+    say(
+        f"groundup: {ours['loss']:.4f} over the whole split ({ours['estimate']:.4f} by 20 batches) in"
+        f" {ours['seconds']:.1f} s; nanoGPT took {theirs['seconds']:.1f} s"
+    )
+    return result
+
+
+def _nanogpt(options: Options, folder: Path) -> dict[str, Any]:
+    """Prepare its data, run its train.py, and take its last words."""
+    checkout = folder / "nanoGPT"
+    shutil.copytree(options.nanogpt, checkout, ignore=shutil.ignore_patterns(".git", "assets"))
+    data = checkout / "data" / "shakespeare_char"
+    shutil.copyfile(options.tiny_shakespeare, data / "input.txt")
+    _run([sys.executable, "prepare.py"], data)
+    steps = str(options.nanogpt_steps)
+    flags = [*FLAGS, f"--max_iters={steps}", f"--lr_decay_iters={steps}"]
+    start = time.perf_counter()
+    said = _run([sys.executable, "train.py", "config/train_shakespeare_char.py", *flags], checkout)
+    seconds = time.perf_counter() - start
+    losses = re.findall(r"step \d+: train loss [\d.]+, val loss ([\d.]+)", said)
+    return {"seconds": round(seconds, 1), "estimate": float(losses[-1]), "steps": options.nanogpt_steps}
+
+
+def _run(command: list[str], folder: Path) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        raise UserError(f"nanoGPT's {command[1]} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
+    return done.stdout
+
+
+def _ours(options: Options, folder: Path, budget: float, say: Callable[[str], None]) -> dict[str, Any]:
+    """Our run, of as many steps as fit."""
+    config = changed(
+        RECIPES[options.preset],
+        {
+            "out_dir": str(folder),
+            "seed": options.seed,
+            "runtime.device": "cpu",
+            "runtime.compile": "off",
+            "data.path": str(options.tiny_shakespeare),
+            "data.cache_dir": str(folder / "data"),
+            "eval.sample_every": 0,
+            "eval.every": 1_000_000,
+            "checkpoint.every": 1_000_000,
+        },
+    )
+    split = open_corpus(config.data).split("val")
+    probe, around = _timed(dataclasses.replace(config, max_steps=PROBE_STEPS), f"probe-seed{options.seed}", say)
+    step = max(row["seconds"] for row in probe if "train/loss" in row) / PROBE_STEPS
+    steps = int((SHARE * budget - (around - step * PROBE_STEPS)) / step)
+    if steps < 1:
+        raise UserError(f"{budget:.1f} s do not suffice for one step: all around the steps takes {around:.1f} s")
+    name = f"run-seed{options.seed}"
+    rows, seconds = _timed(dataclasses.replace(config, max_steps=steps), name, say)
+    whole, estimate = _losses(folder / name, split, options.seed)
+    return {
+        "seconds": round(seconds, 1),
+        "steps": steps,
+        "seed": options.seed,
+        "loss": round(whole, 4),
+        "estimate": round(estimate, 4),
+        "curve": curve(rows),
+    }
+
+
+def _timed(config: TrainConfig, name: str, say: Callable[[str], None]) -> tuple[list[dict[str, Any]], float]:
+    start = time.perf_counter()
+    rows = train_all({name: config}, at_once=1, seconds=0, say=say)[name]
+    return rows, time.perf_counter() - start
+
+
+def _losses(run: Path, split: Split, seed: int) -> tuple[float, float]:
+    """Over the whole split, and over 20 batches of 12 random windows as nanoGPT estimates it."""
+    loaded = load_model(run)
+    model, length = loaded.model.eval(), loaded.config.block_size
+    module = LossModule(model)
+    whole = evaluate_loss(
+        module, eval_batches(split, block_size=length, batch_size=32), device=torch.device("cpu"), bytes_per_token=1.0
+    )
+    ids = torch.from_numpy(split.read_all().astype("int64"))
+    n_batches, size = ESTIMATE
+    starts = torch.randint(len(ids) - length, (n_batches, size), generator=torch.Generator().manual_seed(seed))
+    windows = ids[starts[..., None] + torch.arange(length + 1)]  # (20, 12, T + 1)
+    with torch.no_grad():
+        total = sum(float(module(w[:, :-1], w[:, 1:])) for w in windows)
+    return whole.loss, total / starts.numel() / length

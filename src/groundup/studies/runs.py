@@ -1,0 +1,141 @@
+"""Whole runs side by side: `groundup train` in processes of its own, its metrics read when it is over.
+
+Nothing is trained in another way than a user trains, and a run that is cut short leaves the curve it has made.
+"""
+
+import dataclasses
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from groundup.config.errors import UsageError, UserError
+from groundup.config.io import dump_json, from_dict, to_dict
+from groundup.config.train import TrainConfig
+from groundup.files.atomic import write_file
+from groundup.files.layout import METRICS
+from groundup.records.metrics import read_metrics
+
+WAIT = 0.2
+"""Seconds between looks at the runs."""
+GRACE = 30.0
+"""Seconds that a run which is cut short has for saving."""
+
+
+def changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
+    """A config with some values replaced, by their dotted names, as the flags of `groundup train` do.
+
+    Raises:
+        UserError: There is no such name, or the value has another type.
+    """
+    values = to_dict(config)
+    for name, value in changes.items():
+        place = values
+        *path, last = name.split(".")
+        for key in path:
+            if key not in place:
+                raise UsageError(f"a recipe has no {name}")
+            place = place[key]
+        place[last] = value
+    return from_dict(TrainConfig, values)
+
+
+def train_all(
+    configs: Mapping[str, TrainConfig], *, at_once: int, seconds: float, say: Callable[[str], None]
+) -> dict[str, list[dict[str, Any]]]:
+    """Train every config, several at once, each with its share of the cores.
+
+    Args:
+        configs: By name; a run's folder is `out_dir / name`.
+        at_once: How many.
+        seconds: After so long no run begins, and those that go on are stopped; 0 is no limit.
+        say: Told a line per run.
+
+    Returns:
+        The metrics of each that made some; empty for one that was never begun.
+
+    Raises:
+        UserError: A run failed.
+    """
+    start = time.monotonic()
+    waiting, going = list(configs.items()), dict[str, subprocess.Popen[bytes]]()
+    threads = str(max(1, (os.cpu_count() or 1) // at_once))
+    try:
+        while waiting or going:
+            over = seconds and time.monotonic() - start > seconds
+            while waiting and len(going) < at_once and not over:
+                name, config = waiting.pop(0)
+                going[name] = _start(dataclasses.replace(config, name=name), threads)
+            for name, process in list(going.items()):
+                if process.poll() is not None:
+                    del going[name]
+                    _finished(configs[name], name, process.returncode, say)
+            if over:
+                break
+            time.sleep(WAIT)
+    finally:
+        _stop(going)
+    for name in going:
+        say(f"{name}: stopped, the time was over")
+    return {name: _rows(config, name) for name, config in configs.items()}
+
+
+def curve(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
+    """Validation losses of a run: step, tokens, seconds of training, loss."""
+    keys = {"step": "step", "tokens": "tokens", "seconds": "seconds", "loss": "val/loss", "raw": "val/loss_raw"}
+    return [{short: row[key] for short, key in keys.items() if key in row} for row in rows if "val/loss" in row]
+
+
+def best_loss(rows: list[dict[str, Any]]) -> float | None:
+    """The lowest validation loss, of the weights or of their average; None where none was measured."""
+    losses = [row[key] for row in rows for key in ("val/loss", "val/loss_raw") if key in row and row["step"] > 0]
+    return min(losses, default=None)
+
+
+def spread(losses: list[float]) -> dict[str, float]:
+    """Mean of several seeds, and how far they are apart."""
+    return {"mean": round(statistics.mean(losses), 4), "spread": round(max(losses) - min(losses), 4)}
+
+
+def _start(config: TrainConfig, threads: str) -> "subprocess.Popen[bytes]":
+    config.out_dir.mkdir(parents=True, exist_ok=True)
+    file = config.out_dir / f"{config.name}.json"
+    write_file(file, dump_json(to_dict(config)).encode())
+    with (config.out_dir / f"{config.name}.log").open("wb") as log:
+        return subprocess.Popen(
+            [sys.executable, "-m", "groundup", "train", "--config", str(file)],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env=os.environ | {"OMP_NUM_THREADS": threads},
+        )
+
+
+def _finished(config: TrainConfig, name: str, code: int, say: Callable[[str], None]) -> None:
+    log = config.out_dir / f"{name}.log"
+    if code:
+        lines = log.read_text("utf-8", "replace").strip().splitlines()
+        raise UserError(f"the run {name} failed: {lines[-1] if lines else f'exit code {code}'} (see {log})")
+    rows = _rows(config, name)
+    loss, seconds = best_loss(rows), max((row.get("seconds", 0.0) for row in rows), default=0.0)
+    say(f"{name}: best validation loss {loss:.4f}, {seconds:.1f} s of training steps")
+
+
+def _rows(config: TrainConfig, name: str) -> list[dict[str, Any]]:
+    path = Path(config.out_dir) / name / METRICS
+    return read_metrics(path) if path.exists() else []
+
+
+def _stop(going: Mapping[str, "subprocess.Popen[bytes]"]) -> None:
+    for process in going.values():
+        process.terminate()
+    for process in going.values():
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

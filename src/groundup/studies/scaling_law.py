@@ -1,0 +1,191 @@
+"""A scaling law in small: models of several sizes, equal tokens, and the line through their losses.
+
+Kaplan et al. (2020) and Hoffmann et al. (2022) found that the loss falls as a power of the parameters N beside those
+of the embedding, towards a floor: L(N) = E + A / N^alpha. Fitted here by least squares in log-log for the best of
+many floors E; with four or five sizes the exponent is a rough one, and the residuals say how rough.
+"""
+
+import math
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from groundup.config.errors import UsageError, UserError
+from groundup.config.io import dump_json
+from groundup.config.presets import RECIPES
+from groundup.config.train import TrainConfig
+from groundup.files.atomic import make_folder, write_file
+from groundup.planner.params import parameter_table
+from groundup.prepare.corpus import open_corpus
+from groundup.runtime.device import pick_device
+from groundup.runtime.facts import machine_facts
+from groundup.studies.runs import best_loss, changed, curve, train_all
+
+HEAD_DIM = 32
+LR_EXPONENT = 0.5
+"""Models wider than the preset's have rates lower by this power of the width."""
+FLOORS = 400
+"""Values of E that are tried, from 0 to just below the lowest loss."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Train one recipe at several sizes and fit the loss against the parameters."""
+
+    preset: str = "shakespeare-modern"
+    """The recipe; only the sizes of its model change."""
+    sizes: str = "2x64,3x96,4x128,5x192,6x256"
+    """Layers x width of each model; widths are multiples of 32."""
+    steps: int = 0
+    """Steps of every run; 0 is as the preset has it."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    at_once: int = 1
+    """Runs that share the machine."""
+    seconds: float = 0.0
+    """Stop everything after so long; 0 is no limit."""
+    eval_tokens: int = 0
+    """Validation tokens of each evaluation; 0 is the whole split."""
+    tiny_shakespeare: Path | None = None
+    """The text, where it is on this machine already."""
+    out: Path | None = None
+    """Folder of the runs, of scaling-law.json and of scaling-law.png; none keeps only what is printed."""
+
+
+def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
+    """Train, fit, draw.
+
+    Args:
+        options: What to train.
+        say: Told a line per run.
+
+    Returns:
+        Parameters, losses, the fit, its residuals, and the curves.
+
+    Raises:
+        UsageError: No such preset, or sizes that are none.
+        UserError: Fewer than three models were trained to an evaluation.
+    """
+    if options.preset not in RECIPES:
+        raise UsageError(f"preset must be one of {', '.join(RECIPES)}, got {options.preset!r}")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.out or Path(temporary)
+        make_folder(folder)
+        configs = {name: _sized(options, folder, name) for name in options.sizes.split(",")}
+        open_corpus(next(iter(configs.values())).data, say=say)
+        rows = train_all(configs, at_once=options.at_once, seconds=options.seconds, say=say)
+        losses = {name: loss for name, r in rows.items() if (loss := best_loss(r)) is not None}
+        if len(losses) < 3:
+            raise UserError(f"a law needs three models at least, {len(losses)} came to an evaluation")
+        n = [_parameters(configs[name]) for name in losses]
+        law = fit(n, list(losses.values()))
+        result: dict[str, Any] = {
+            "bench": "scaling-law",
+            "preset": options.preset,
+            "tokens": configs[next(iter(losses))].max_steps * configs[next(iter(losses))].tokens_per_step,
+            **machine_facts(pick_device(options.device)),
+            "models": {
+                name: {"parameters": count, "loss": round(loss, 4), "residual": round(loss - law(count), 4)}
+                for (name, loss), count in zip(losses.items(), n, strict=True)
+            },
+            "fit": {"floor": round(law.floor, 4), "factor": round(law.factor, 4), "exponent": round(law.exponent, 4)},
+            "curves": {name: curve(r) for name, r in rows.items()},
+        }
+        if options.out:
+            write_file(options.out / "scaling-law.json", dump_json(result).encode())
+            draw(n, list(losses.values()), law, options.out / "scaling-law.png")
+    for name, model in result["models"].items():
+        say(f"{name:<8}{model['parameters']:>12,}  loss {model['loss']:.4f}, {model['residual']:+.4f} from the law")
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """L(N) = floor + factor / N^exponent."""
+
+    floor: float
+    factor: float
+    exponent: float
+
+    def __call__(self, n: float) -> float:
+        """The loss of a model of n parameters."""
+        return self.floor + self.factor / n**self.exponent
+
+
+def fit(parameters: list[int], losses: list[float]) -> Law:
+    """The law of least squares, in the logarithm of what is above the floor.
+
+    Args:
+        parameters: Of each model, beside the embedding.
+        losses: Of each model.
+    """
+    x, best, law = np.log(parameters), math.inf, None
+    for floor in np.linspace(0, min(losses), FLOORS, endpoint=False):
+        y = np.log(np.array(losses) - floor)
+        slope, start = np.polyfit(x, y, 1)
+        found = Law(float(floor), math.exp(start), -float(slope))
+        error = sum((found(n) - loss) ** 2 for n, loss in zip(parameters, losses, strict=True))
+        if error < best:
+            best, law = error, found
+    assert law is not None
+    return law
+
+
+def draw(parameters: list[int], losses: list[float], law: Law, path: Path) -> None:
+    """The losses, the line through them, and below it what it leaves."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 6), dpi=120, layout="constrained")
+    top, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    line = np.geomspace(min(parameters) / 1.3, max(parameters) * 1.3, 100)
+    top.plot(line, [law(n) for n in line], color="#8fb8de")
+    top.plot(parameters, losses, "o", color="#0b4f8a")
+    top.set_ylabel("validation loss (nats per token)")
+    top.set_title(f"L = {law.floor:.3f} + {law.factor:.3g} / N^{law.exponent:.3f}")
+    below.axhline(0, color="#8fb8de")
+    below.plot(parameters, [loss - law(n) for n, loss in zip(parameters, losses, strict=True)], "o", color="#0b4f8a")
+    below.set_ylabel("residual")
+    below.set_xlabel("parameters beside the embedding")
+    below.set_xscale("log")
+    figure.savefig(path)
+
+
+def _sized(options: Options, folder: Path, name: str) -> TrainConfig:
+    recipe = RECIPES[options.preset]
+    try:
+        n_layer, n_embd = map(int, name.split("x"))
+    except ValueError:
+        raise UsageError(f"sizes must be layers x width, such as 4x128, got {name!r}") from None
+    if n_layer < 1 or n_embd < HEAD_DIM or n_embd % HEAD_DIM:
+        raise UsageError(f"sizes must be layers x width, a multiple of {HEAD_DIM}, got {name!r}")
+    narrower = min(1.0, recipe.model.n_embd / n_embd)
+    path = {"data.path": str(options.tiny_shakespeare)} if options.tiny_shakespeare else {}
+    config = changed(
+        recipe,
+        {
+            "name": name,
+            "out_dir": str(folder),
+            "max_steps": options.steps or recipe.max_steps,
+            "model.n_layer": n_layer,
+            "model.n_embd": n_embd,
+            "model.n_head": n_embd // HEAD_DIM,
+            "optim.lr": recipe.optim.lr * narrower**LR_EXPONENT,
+            "runtime.device": options.device,
+            "runtime.compile": "off",
+            "eval.sample_every": 0,
+            "eval.max_tokens": options.eval_tokens,
+            "checkpoint.every": 1_000_000_000,
+            "data.cache_dir": str(folder / "data"),
+            **path,
+        },
+    )
+    return replace(config, eval=replace(config.eval, every=max(1, config.max_steps // 10)))
+
+
+def _parameters(config: TrainConfig) -> int:
+    table = parameter_table(config.model)
+    return sum(table.values()) - table["token embedding"] - table["position embedding"] - table["head"]

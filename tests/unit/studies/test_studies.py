@@ -1,0 +1,92 @@
+"""Whole runs side by side: what is decided without training."""
+
+import dataclasses
+import json
+
+import pytest
+
+from groundup.config.errors import UsageError, UserError
+from groundup.config.presets import RECIPES
+from groundup.studies import ablation, loss, scaling_law
+from groundup.studies.runs import best_loss, changed, curve, spread, train_all
+from groundup.studies.variants import SETS
+
+ROWS = [
+    {"step": 0, "tokens": 0, "seconds": 0.0, "val/loss": 4.2},
+    {"step": 5, "train/loss": 3.0},
+    {"step": 5, "tokens": 50, "seconds": 1.5, "val/loss": 2.5, "val/loss_raw": 2.4},
+]
+TINY = {"model.n_layer": 1, "model.n_embd": 32, "model.n_head": 1, "model.block_size": 16, "tokens_per_step": 64,
+        "runtime.micro_batch_size": 4, "max_steps": 4, "eval.sample_every": 0, "runtime.compile": "off",
+        "runtime.device": "cpu", "eval.every": 2, "eval.max_tokens": 200}  # fmt: skip
+
+
+def test_values_are_changed_by_their_dotted_names():
+    config = changed(RECIPES["shakespeare-modern"], {"optim.lr": 1e-4, "model.n_layer": 3, "max_steps": 7})
+    assert (config.optim.lr, config.model.n_layer, config.max_steps) == (1e-4, 3, 7)
+    assert changed(config, {}) == config
+    with pytest.raises(UsageError, match=r"a recipe has no optimizer\.lr"):
+        changed(config, {"optimizer.lr": 1.0})
+    with pytest.raises(UserError, match=r"unknown config key optim\.lrr"):
+        changed(config, {"optim.lrr": 1.0})
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_every_variant_is_a_recipe_and_another_one(name):
+    preset, variants = SETS[name]
+    recipes = [changed(RECIPES[preset], changes) for changes in variants.values()]
+    assert len({json.dumps(dataclasses.asdict(recipe), default=str) for recipe in recipes}) == len(variants)
+    assert len({ablation._folder(variant, 1) for variant in variants}) == len(variants)
+
+
+def test_the_best_loss_is_of_the_weights_or_their_average_but_not_of_random_ones():
+    assert best_loss(ROWS) == 2.4
+    assert best_loss(ROWS[:2]) is None
+    assert best_loss([]) is None
+    assert curve(ROWS)[1] == {"step": 5, "tokens": 50, "seconds": 1.5, "loss": 2.5, "raw": 2.4}
+    assert spread([1.0, 1.5]) == {"mean": 1.25, "spread": 0.5}
+
+
+def test_a_power_law_is_found_again():
+    truth = scaling_law.Law(1.2, 30.0, 0.35)
+    sizes = [30_000, 100_000, 300_000, 1_000_000, 3_000_000]
+    found = scaling_law.fit(sizes, [truth(n) for n in sizes])
+    assert found.floor == pytest.approx(1.2, abs=0.02)
+    assert found.exponent == pytest.approx(0.35, abs=0.02)
+    assert max(abs(found(n) - truth(n)) for n in sizes) < 1e-3
+
+
+def test_the_law_is_drawn(tmp_path):
+    law = scaling_law.Law(1.2, 30.0, 0.35)
+    scaling_law.draw([10_000, 100_000], [law(1e4), law(1e5) + 0.01], law, tmp_path / "law.png")
+    assert (tmp_path / "law.png").stat().st_size > 5_000
+
+
+@pytest.mark.parametrize("size", ["4", "ax128", "0x128", "4x100", "4x0"])
+def test_sizes_that_are_none(size, tmp_path):
+    with pytest.raises(UsageError, match="sizes must be layers x width"):
+        scaling_law._sized(scaling_law.Options(), tmp_path, size)
+
+
+def test_what_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="set must be one of"):
+        ablation.bench(ablation.Options(set="all"), print)
+    with pytest.raises(UsageError, match="parts has no variant 'SwiGLU'"):
+        ablation.bench(ablation.Options(only="SwiGLU"), print)
+    with pytest.raises(UsageError, match="preset must be one of"):
+        scaling_law.bench(scaling_law.Options(preset="x"), print)
+    with pytest.raises(UserError, match="is not a checkout of nanoGPT"):
+        loss.bench(loss.Options(nanogpt=tmp_path, tiny_shakespeare=tmp_path), print)
+
+
+def test_runs_train_side_by_side_and_a_failed_one_is_told(tmp_path):
+    (tmp_path / "text.txt").write_text("The quick brown fox jumps over the lazy dog.\n" * 200)
+    base = changed(RECIPES["shakespeare-modern"], TINY | {"out_dir": str(tmp_path / "runs"), "data.source": "text",
+                   "data.path": str(tmp_path / "text.txt"), "data.cache_dir": str(tmp_path)})  # fmt: skip
+    said = []
+    rows = train_all({"good": base}, at_once=2, seconds=0, say=said.append)
+    assert [point["step"] for point in curve(rows["good"])] == [0, 2, 4]
+    assert said[0].startswith("good: best validation loss ")
+    broken = changed(base, {"data.path": str(tmp_path / "nothing.txt")})
+    with pytest.raises(UserError, match=r"the run bad failed: .*nothing.txt"):
+        train_all({"bad": broken}, at_once=1, seconds=0, say=said.append)
