@@ -1,5 +1,6 @@
 """groundup eval DIR: measure a trained model."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from glob import has_magic
@@ -89,6 +90,8 @@ def main(argv: Sequence[str]) -> int:
     if device.type == "cpu":
         keep_freed_memory()
     for name in options.names:
+        if sys.stderr.isatty():
+            warn(f"measuring {name} ...")
         result = run_task(
             name,
             loaded,

@@ -13,13 +13,14 @@ from groundup.config.model import ModernConfig, as_kind
 from groundup.config.presets import RECIPES
 from groundup.config.printable import printable
 from groundup.config.train import TrainConfig
-from groundup.files.layout import CONFIG, WEIGHTS
+from groundup.files.layout import CHECKPOINTS, CONFIG, WEIGHTS
 from groundup.records.models_here import check_model
 from groundup.terminal.parse import parse
 from groundup.training.own_text import FINETUNE, TEXT, is_text, passes, recipe_of, told, unknown_preset
 
 RESUMABLE = (
     "max_steps",
+    "max_hours",
     "log_every",
     "log.",
     "profile",
@@ -35,7 +36,7 @@ RESUMABLE = (
 )
 """What may change between the sessions of one run. Anything else would make it another run."""
 
-OWN_FLAGS = ("--config", "--resume", "--dry-run", "--allow-data-change", "--model.kind")
+OWN_FLAGS = ("--config", "--resume", "--resume-or-start", "--dry-run", "--allow-data-change", "--model.kind")
 """What decides where the config comes from or which flags it has, and so cannot be one of them."""
 
 
@@ -92,6 +93,7 @@ def _usage() -> str:
             "",
             "  --dry-run            show parameters, tokens, memory and FLOPs, and train nothing",
             "  --model.kind KIND    gpt for GPT-2 as published, modern for GPT-2 with switches (--model.position rope)",
+            "  --resume-or-start    with a preset or a text: go on where its run has a checkpoint, else start",
             "  --allow-data-change  with --resume: go on although the data is not what the run began with",
             "",
             "presets:",
@@ -121,6 +123,7 @@ def read_request(words: list[str]) -> Request:
     """
     dry_run = _take_switch(words, "--dry-run")
     allow_data_change = _take_switch(words, "--allow-data-change")
+    or_start = _take_switch(words, "--resume-or-start")
     preset = words.pop(0) if words and not words[0].startswith("-") else None
     words = _split_equals(words, "--config", "--resume", "--model.kind")
     config_file, kind = take_value(words, "--config"), take_value(words, "--model.kind")
@@ -136,6 +139,8 @@ def read_request(words: list[str]) -> Request:
     if preset is not None:
         recipe = recipe_of(preset, words)
         base = recipe or find_preset(preset)
+        if or_start and not {"-h", "--help"} & set(words):
+            resume = any((_parse(words, prog, _with_kind(base, kind, words)).run_dir / CHECKPOINTS).glob("step-*"))
         if resume:
             # Where the run lies may be said with flags; what it is was written down when it started.
             base = parse(TrainConfig, words, prog=prog, default=_with_kind(base, kind, words), also=OWN_FLAGS)

@@ -243,6 +243,8 @@ class TrainConfig:
     """Seed of initialization, data order and dropout."""
     max_steps: int = 2000
     """Optimizer steps."""
+    max_hours: float = 0.0
+    """Stop, save and write the report after so many hours of a session; 0 is no limit. --resume goes on."""
     tokens_per_step: int = 12 * 64
     """Tokens in one optimizer step, over all devices; accumulation is derived from it."""
     replace_tokens: float = 0.0
@@ -269,6 +271,7 @@ class TrainConfig:
         )
         _require(1 <= self.max_steps <= _MOST, f"max_steps must be 1 to 2**53, got {self.max_steps}")
         _require(self.tokens_per_step <= _MOST, f"tokens_per_step must be at most 2**53, got {self.tokens_per_step}")
+        _require(0 <= self.max_hours <= 24 * 365, f"max_hours must be 0 (no limit) to 8760, got {self.max_hours}")
         _require(self.log_every >= 1, f"log_every must be at least 1, got {self.log_every}")
         _require(0 <= self.replace_tokens < 1, f"replace_tokens must be in [0, 1), got {self.replace_tokens}")
         _require(

@@ -1,5 +1,7 @@
 """Turn Ctrl-C, SIGTERM and SIGHUP into a request to stop after the current step."""
 
+import contextlib
+import os
 import signal
 import time
 from types import FrameType, TracebackType
@@ -10,6 +12,8 @@ AGAIN = 5.0
 """Seconds within which a second SIGTERM or SIGHUP is the same request."""
 
 
+TIME_UP = 1 << 16
+"""In place of a signal's number."""
 _ENDS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Signals that ask a process to end; Windows has no SIGHUP."""
 
@@ -21,9 +25,13 @@ class StopRequest:
     SIGTERM and gives it seconds to do just that. It may send it to a process and to the torchrun above, which passes it
     on; a terminal that closes sends SIGHUP, and so does its shell. So either of the two, if it comes again within
     `AGAIN` seconds, is the same request. A signal that the process ignores (nohup, disown) stays ignored.
+
+    Args:
+        answer: What is said on stderr at once when the first one comes: a step may still take a minute.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, answer: str = "") -> None:
+        self._answer = answer
         self.heard = 0
         """The signal that came to this process."""
         self.signum: int | None = None
@@ -36,10 +44,14 @@ class StopRequest:
         """Whether all ranks know that the run is to stop."""
         return self.signum is not None
 
+    def time_is_up(self) -> None:
+        """Ask as a signal does, but for an end that was planned."""
+        self.heard = self.heard or TIME_UP
+
     @property
     def exit_code(self) -> int:
-        """128 + signal, the shell's convention: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
-        return 128 + (self.signum or 0)
+        """128 + signal, the shell's convention: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP; 0 when time is up."""
+        return 0 if self.signum == TIME_UP else 128 + (self.signum or 0)
 
     def agree(self, world: World) -> None:
         """Tell the other ranks and hear from them; all do this at the same place of a step."""
@@ -49,6 +61,9 @@ class StopRequest:
     def _handle(self, signum: int, frame: FrameType | None) -> None:
         if not self.heard:
             self.heard, self._since = signum, time.monotonic()
+            if self._answer:
+                with contextlib.suppress(OSError):  # not by print: its lock may be held by what was interrupted
+                    os.write(2, f"\n{self._answer}\n".encode())
             return
         if signum == self.heard != signal.SIGINT and time.monotonic() - self._since < AGAIN:
             return

@@ -7,6 +7,8 @@ ranks other than 0 say nothing.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 from groundup.distributed.parallel import is_sharded, refuse_different_weights
 from groundup.distributed.ranks import World
@@ -39,39 +41,56 @@ class Every:
         return step == self.first or (step > 0 and self.n > 0 and step % self.n == 0)
 
 
+EARLY = (0, 25, 50, 100, 200)
+"""Steps after which a curve is steep: it would be a straight line that no model went along, without points there."""
+EARLY_TOKENS = 1 << 16
+"""What is looked at there: enough for a point of a steep curve, and too little to pick the best step by."""
+
+
+class Measure(Protocol):
+    """The loss over the validation split, or over so many tokens of it (0 is all); told how far it is."""
+
+    def __call__(self, *, most: int, progress: Callable[[float], None]) -> LossResult:
+        """Measure."""
+
+
 class Evaluate(Callback):
     """Measure the validation loss, and remember the best.
 
     Args:
         measure: Returns the loss over the validation split.
-        when: It is due; before the first step it is ln(vocab_size), when a model of random weights starts right.
+        when: It is due. Before that, and at `EARLY` steps, a part of the split gives the curve its first points; before
+            the first step it is ln(vocab_size), when a model of random weights starts right.
         from_start: Whether the weights before the first step may be the best: those of a trained model may.
         log: Where results go.
         display: What the person sees.
     """
 
-    def __init__(
-        self, *, measure: Callable[[], LossResult], when: Every, from_start: bool, log: Logger, display: Display
-    ) -> None:
+    def __init__(self, *, measure: Measure, when: Every, from_start: bool, log: Logger, display: Display) -> None:
         self.measure, self.when, self.from_start, self.log, self.display = measure, when, from_start, log, display
 
     def on_fit_start(self, trainer: Trainer) -> None:
         """Only before the first step of the run: a resumed one has been evaluated where it stopped."""
-        if trainer.state.step == 0 and self.when(trainer):
-            self._evaluate(trainer)
+        if trainer.state.step == 0:
+            self._evaluate(trainer, most=0 if self.from_start else EARLY_TOKENS)
 
     def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
         """Evaluate when it is due."""
         if self.when(trainer):
-            self._evaluate(trainer)
+            self._evaluate(trainer, most=0)
+        elif trainer.state.step in EARLY and trainer.state.step < self.when.n:
+            self._evaluate(trainer, most=EARLY_TOKENS)
 
-    def _evaluate(self, trainer: Trainer) -> None:
+    def _evaluate(self, trainer: Trainer, *, most: int) -> None:
         state = trainer.state
         start = time.perf_counter()
+        measure = partial(self.measure, most=most, progress=partial(self.display.doing, "validating"))
         with trainer.shown():
-            result = self.measure()
-        raw = {} if trainer.average is None else {"val/loss_raw": self.measure().loss}
-        if result.loss < state.best_loss and (state.step > 0 or self.from_start):
+            result = measure()
+        raw: dict[str, float] = {} if trainer.average is None else {"val/loss_raw": measure().loss}
+        if most:
+            raw["val/tokens"] = result.n_tokens
+        elif result.loss < state.best_loss:
             state.best_loss, state.best_step = result.loss, state.step
         self.log.write(
             step=state.step,
@@ -85,8 +104,9 @@ class Evaluate(Callback):
                 "perf/eval_seconds": round(time.perf_counter() - start, 3),
             },
         )
+        part = f" · of {result.n_tokens:,} tokens" if most else ""
         self.display.say(
-            f"step {state.step}: validation loss {result.loss:.4f} · {result.bits_per_byte:.3f} bits per byte"
+            f"step {state.step}: validation loss {result.loss:.4f} · {result.bits_per_byte:.3f} bits per byte{part}"
         )
 
 
@@ -173,7 +193,24 @@ class Sample(Callback):
             finally:
                 model.train()
         self.log.write(step=trainer.state.step, sample=self.prompt + text)
-        self.display.quote(self.prompt + text)
+        loss = f", loss {metrics.loss.item():.3f}"
+        self.display.quote(self.prompt + text, title=f"step {trainer.state.step}{loss}, writes:")
+
+
+class TimeLimit(Callback):
+    """End the session, saved and with exit code 0, before a machine that is lent for some hours is taken back.
+
+    Args:
+        hours: From now on.
+    """
+
+    def __init__(self, *, hours: float) -> None:
+        self._end = time.monotonic() + 3600 * hours
+
+    def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
+        """Ask for the end, which comes after the next step: all ranks then know."""
+        if time.monotonic() >= self._end:
+            trainer.stop.time_is_up()
 
 
 class CompareWeights(Callback):

@@ -1,5 +1,6 @@
 """The numbers of the steps: each to the log, and a line of them to the person who watches."""
 
+from collections.abc import Callable
 from typing import Any
 
 from groundup.loop.callbacks import Every
@@ -18,6 +19,7 @@ class LogMetrics(Callback):
         lr: Peak learning rate.
         flops_per_token: For MFU.
         peak_flops: FLOP/s the machine can do at best; None leaves MFU out.
+        measure_peak: Measures that again, where a step was faster than what was taken for the best.
     """
 
     def __init__(
@@ -29,7 +31,9 @@ class LogMetrics(Callback):
         lr: float,
         flops_per_token: float,
         peak_flops: float | None,
+        measure_peak: Callable[[], float] | None = None,
     ) -> None:
+        self.measure_peak = measure_peak
         self.when, self.log, self.display, self.lr = when, log, display, lr
         self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
         self._seconds = 0.0
@@ -47,11 +51,22 @@ class LogMetrics(Callback):
             self._parts[part] = self._parts.get(part, 0.0) + seconds
         if self.when(trainer) or trainer.finished:
             self._write(trainer, metrics)
+        else:
+            self.display.tick(trainer.state.step)
+
+    def _mfu(self, tokens_per_sec: float) -> float | None:
+        """The share of the peak; None where even a second look finds a peak that is no ceiling."""
+        if not self.peak_flops:
+            return None
+        flops = tokens_per_sec * self.flops_per_token
+        if flops > self.peak_flops and self.measure_peak is not None:  # it was measured at a bad moment
+            self.peak_flops = max(self.peak_flops, self.measure_peak())
+        return flops / self.peak_flops if flops <= self.peak_flops else None
 
     def _write(self, trainer: Trainer, metrics: StepMetrics) -> None:
         state = trainer.state
         speed = self._steps * trainer.tokens_per_step / self._seconds
-        mfu = speed * self.flops_per_token / self.peak_flops if self.peak_flops else None
+        mfu = self._mfu(speed)
         left = (trainer.max_steps - state.step) * self._seconds / self._steps
         parts = {f"perf/{part}_ms": round(1e3 * s / self._steps, 3) for part, s in self._parts.items()}
         self._seconds, self._steps, self._parts = 0.0, 0, {}

@@ -110,8 +110,9 @@ def is_finite(value: Any) -> TypeGuard[float]:
 
 
 def lowest_loss(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The line of the lowest validation loss; empty if there is none."""
-    return min((row for row in rows if is_finite(row.get("val/loss"))), key=lambda row: row["val/loss"], default={})
+    """The line of the lowest loss over the whole validation split; empty if there is none."""
+    whole = (row for row in rows if is_finite(row.get("val/loss")) and not (row.get("val/tokens") and row["step"]))
+    return min(whole, key=lambda row: row["val/loss"], default={})
 
 
 def best_row(rows: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, Any]:

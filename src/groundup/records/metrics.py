@@ -4,7 +4,8 @@ Names follow one scheme: `train/loss` and `val/loss` in nats per token, `val/bpb
 `optim/lr`, `optim/grad_norm`, `optim/skipped_steps` (so far, when there are any), `perf/tokens_per_sec`,
 `perf/mfu` (share of the peak FLOP/s, in [0, 1]),
 `perf/data_ms`, `perf/forward_backward_ms`, `perf/optimizer_ms` (a step, on average since the line before),
-`perf/eval_seconds` (one evaluation). Beside them stand `step`, `tokens`, `seconds` and texts: `sample`, `event`.
+`perf/eval_seconds` (one evaluation), `val/tokens` (where it looked at so many of the split only, early in a run).
+Beside them stand `step`, `tokens`, `seconds` and texts: `sample`, `event`.
 """
 
 import json

@@ -9,6 +9,7 @@ import numpy as np
 
 from groundup.config.errors import UserError
 from groundup.files.atomic import write_file
+from groundup.records.explain import smoothed
 from groundup.records.history import Axis, RunHistory, series
 from groundup.terminal.display import clock, quantity
 
@@ -28,9 +29,11 @@ Y_LABEL = "loss (nats per token)"
 def plot_loss(rows: list[dict[str, Any]], path: Path, *, baseline: float | None, title: str) -> None:
     """Training and validation loss against tokens, with the bigram's loss as a line to beat."""
     figure, axes = _new_axes("tokens")
+    rows = [row for row in rows if row["step"]]  # nothing was learned along a line from step 0
     train, val = series(rows, "tokens", "train/loss"), series(rows, "tokens", "val/loss")
     if train[0]:
-        axes.plot(*train, color="#8fb8de", linewidth=1, label="training")
+        axes.plot(*train, color="#8fb8de", linewidth=1, alpha=0.4)
+        axes.plot(train[0], smoothed(train[1]), color="#8fb8de", linewidth=1.5, label="training, smoothed")
     if val[0]:
         axes.plot(*val, color="#0b4f8a", linewidth=2, marker="o", markersize=4, label=f"validation, {val[1][-1]:.3f}")
     if baseline is not None:

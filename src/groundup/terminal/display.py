@@ -1,5 +1,6 @@
 """What a person sees while a run goes: a live line in a terminal, plain lines in a log file."""
 
+import os
 import time
 from types import TracebackType
 
@@ -38,6 +39,15 @@ def say(console: Console, text: str, *, style: str = "") -> None:
     console.print(Segments([Segment(f"{printable(text)}\n", console.get_style(style or "none"))]), end="")
 
 
+NOTEBOOKS = ("JPY_PARENT_PID", "KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG")
+"""What is set where a command runs below a notebook. It gives a terminal and keeps every redrawn line for ever."""
+
+
+def is_live(console: Console) -> bool:
+    """Whether a line that is drawn again and again is seen as one line."""
+    return console.is_terminal and not any(name in os.environ for name in NOTEBOOKS)
+
+
 class Bar(Progress):
     """What is counted, a bar, and what there is to say; nothing outside a terminal.
 
@@ -53,7 +63,7 @@ class Bar(Progress):
             TextColumn("{task.description}"),
             console=console,
             transient=True,
-            disable=not console.is_terminal,
+            disable=not is_live(console),
         )
 
 
@@ -71,6 +81,7 @@ class Display:
         self._last_plain = time.monotonic()
         self._progress = Bar("step {task.completed:.0f}/{task.total:.0f}", console)
         self._task: TaskID | None = None
+        self._text = ""
 
     def __enter__(self) -> "Display":
         self._progress.start()
@@ -86,18 +97,30 @@ class Display:
         """Show the numbers of the last logged step."""
         speed = f"{quantity(tokens_per_sec)} tokens/s" + (f" · MFU {mfu:.0%}" if mfu is not None else "")
         text = f"loss {loss:.3f} · {speed} · {clock(left)} left"
+        self._text = text
         if self._task is not None:
             self._progress.update(self._task, completed=step, description=text)
         now = time.monotonic()
-        if not self.console.is_terminal and (now - self._last_plain >= PLAIN_EVERY or step == self._max_steps):
+        if not is_live(self.console) and (now - self._last_plain >= PLAIN_EVERY or step == self._max_steps):
             self._last_plain = now
             self.say(f"step {step}/{self._max_steps} · {text}")
+
+    def tick(self, step: int) -> None:
+        """Move the bar by a step whose numbers are not shown."""
+        if self._task is not None:
+            self._progress.update(self._task, completed=step, description=self._text)
+
+    def doing(self, what: str, share: float) -> None:
+        """Show how far something is that stands between two steps."""
+        if self._task is not None:
+            self._progress.update(self._task, description=f"{what} {share:.0%}")
 
     def say(self, text: str) -> None:
         """Print a line above the progress."""
         say(self.console, text)
 
-    def quote(self, text: str) -> None:
-        """Print text of the model, set off from ours."""
+    def quote(self, text: str, *, title: str) -> None:
+        """Print text of the model, set off from ours, below a line that says whose it is."""
+        self.say(title)
         for line in text.removesuffix("\n").split("\n"):
             say(self.console, f"  │ {line}", style="cyan")

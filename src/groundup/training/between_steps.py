@@ -9,14 +9,14 @@ from functools import partial
 
 from groundup.config.train import TrainConfig
 from groundup.files.layout import GROWTH
-from groundup.loop.callbacks import CompareWeights, Evaluate, Every, HellaSwag, Sample
+from groundup.loop.callbacks import CompareWeights, Evaluate, Every, HellaSwag, Sample, TimeLimit
 from groundup.loop.log_metrics import LogMetrics
 from groundup.loop.profile import Profile
 from groundup.loop.save import KeepGrowth, SaveCheckpoints
 from groundup.loop.trainer import Callback
 from groundup.planner.flops import flops_per_token
 from groundup.records.metrics import Logger
-from groundup.runtime.measure import peak_flops
+from groundup.runtime.measure import gemm_rate, known_peak_flops, peak_flops
 from groundup.terminal.display import Display
 from groundup.training.build import Run
 from groundup.training.snapshot import capture
@@ -41,10 +41,13 @@ def callbacks_of(
     if config.profile and trainer.world.is_main:  # first, so that its window holds nothing but steps
         callbacks.append(Profile(folder=config.run_dir / "profile", say=display.say))
 
+    if config.max_hours:
+        callbacks.append(TimeLimit(hours=config.max_hours))
+
     when = Every(config.log_every, first=1, last=True)
     callbacks.append(_log_metrics(run, config, when, log, display))
 
-    when = Every(ask.every, first=0, last=True)
+    when = Every(ask.every, last=True)
     measure = partial(run.measure, trainer.loss_module)
     callbacks.append(Evaluate(when=when, measure=measure, from_start=from_start, log=log, display=display))
 
@@ -76,7 +79,7 @@ def callbacks_of(
 
 def _log_metrics(run: Run, config: TrainConfig, when: Every, log: Logger, display: Display) -> LogMetrics:
     trainer, shape = run.trainer, run.trainer.model.config
-    peak = None
+    peak, known = None, known_peak_flops(trainer.device, trainer.precision.name)
     if trainer.world.is_main:  # the rank that logs; measuring what MFU is a share of takes a second
         peak = trainer.world.size * peak_flops(trainer.device, trainer.precision.name)
     return LogMetrics(
@@ -86,6 +89,7 @@ def _log_metrics(run: Run, config: TrainConfig, when: Every, log: Logger, displa
         lr=config.optim.lr,
         flops_per_token=flops_per_token(shape, shape.block_size),
         peak_flops=peak,
+        measure_peak=None if known else lambda: trainer.world.size * gemm_rate(trainer.device, trainer.precision.name),
     )
 
 

@@ -4,12 +4,14 @@ Each part is given the few values it needs. Everything `auto` is
 resolved here, once, and the resolved values are what is logged, saved and used again when the run is resumed.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+from jaxtyping import Int
 from rich.console import Console
+from torch import Tensor
 
 from groundup.checkpoint.state import Checkpoint, CheckpointStore
 from groundup.config.errors import UsageError, UserError
@@ -53,8 +55,8 @@ class Run:
     batches: TrainBatches
     store: CheckpointStore
     resolved: Resolved
-    measure: Callable[[torch.nn.Module], LossResult]
-    """Loss of any model over the validation split."""
+    measure: Callable[..., LossResult]
+    """Loss of any model over the validation split, or (`most`) a part of it; `progress` is told the share done."""
     hellaswag: Sequence[ChoiceExample]
     """What to ask every eval.hellaswag_every steps."""
 
@@ -97,6 +99,7 @@ def build_run(
     model = _new_model(shape, config, machine, tokenizer, resumed=resume_from is not None).to(machine.device)
     if machine.shrinks_on_oom:
         machine = fit_micro_batch(model, machine, samples=samples)
+    batches = _batches(dataset, config, machine, shape.block_size)  # first: too short a text is known at once
     loss_module, compiled = build_loss_module(
         model,
         machine,
@@ -104,7 +107,6 @@ def build_run(
         n_runs=config.max_steps * (samples // machine.micro_batch_size),
         console=console,
     )
-    batches = _batches(dataset, config, machine, shape.block_size)
     trainer = _trainer(config, machine, model, loss_module, batches, stop)
     if resume_from:
         restore(trainer, batches, resume_from, tokenizer, allow_data_change=allow_data_change)
@@ -257,19 +259,37 @@ def _new_model(
     return model
 
 
-def _val_loss(module: torch.nn.Module, *, trainer: Trainer, dataset: TokenDataset, config: TrainConfig) -> LossResult:
+def _val_loss(
+    module: torch.nn.Module,
+    *,
+    trainer: Trainer,
+    dataset: TokenDataset,
+    config: TrainConfig,
+    most: int = 0,
+    progress: Callable[[float], None] = lambda _: None,
+) -> LossResult:
     split = dataset.split("val")
+    most = min(filter(None, (most, config.eval.max_tokens)), default=0)
     batches = eval_batches(
         split,
         block_size=trainer.model.config.block_size,
         batch_size=2 * trainer.micro_batch_size,  # no gradients are kept: twice the training size fits
-        max_tokens=config.eval.max_tokens,
+        max_tokens=most,
         rank=trainer.world.rank,
         world_size=trainer.world.size,
     )
+    n_tokens = min(most or split.n_tokens, split.n_tokens) / trainer.world.size
+
+    def told() -> Iterator[tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]]:
+        done = 0
+        for idx, targets in batches:
+            progress(min(1.0, done / n_tokens))
+            yield idx, targets
+            done += idx.numel()
+
     return evaluate_loss(
         module,
-        batches,
+        told(),
         device=trainer.device,
         bytes_per_token=split.n_bytes / split.n_tokens,
         autocast=trainer.precision.autocast(),

@@ -6,6 +6,7 @@ checkpoints/, model/ (the best weights, portable), loss.png and report.html.
 
 import contextlib
 import datetime
+import os
 import shlex
 from collections.abc import Iterator
 from functools import partial
@@ -27,7 +28,7 @@ from groundup.model.bigram import fit_bigram
 from groundup.model.loss import LossModule
 from groundup.planner.params import count_parameters
 from groundup.records.metrics import STOPPED, Logger, MetricsLog, NoLog
-from groundup.records.report import RunFacts
+from groundup.records.report import RunFacts, write_report
 from groundup.runtime.device import pick_device
 from groundup.runtime.facts import machine_facts
 from groundup.terminal.display import Display, quantity, say
@@ -36,6 +37,7 @@ from groundup.training.build import Run, build_run
 from groundup.training.finish import finish
 from groundup.training.loggers import open_loggers, require_extras
 
+ANSWER = "groundup: stopping after this step, then saving; Ctrl-C again ends at once and saves nothing"
 BIGRAM_LIMIT = 8192
 """Above this many ids the bigram's table outgrows the model it is meant to be a baseline for."""
 
@@ -74,7 +76,7 @@ def train(config: TrainConfig, *, resume: bool, command: str, console: Console, 
                 resume_from=checkpoint,
                 allow_data_change=allow_data_change,
                 console=console,
-                stop=StopRequest(),
+                stop=StopRequest(ANSWER if world.is_main else ""),
             )
             return _train(run, config, checkpoint, launcher() + command, console)
 
@@ -94,7 +96,7 @@ def set_aside(run_dir: Path) -> Path | None:
         )
     if not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())):
         return None
-    if run_dir.is_mount():
+    if os.path.ismount(run_dir):  # Path has it on Windows from Python 3.12 on
         raise UserError(
             f"{run_dir} is the root of a disk and not empty, so it cannot be set aside; choose another --name"
         )
@@ -206,31 +208,48 @@ def _fit(run: Run, config: TrainConfig, facts: dict[str, Any], log: Logger, cons
     with Display(max_steps=config.max_steps, console=console) as display:
         trainer.callbacks = callbacks_of(run, config, log=log, display=display, prompt=prompt, resumed=resumed)
         # Until here Ctrl-C ends the program at once: there is nothing to save yet.
-        with stop, run.store:
-            trainer.fit()
+        try:
+            with stop, run.store:
+                trainer.fit()
+        except KeyboardInterrupt:
+            saved = run.store.paths()
+            kept = f"{saved[-1].name} is the last checkpoint: {_how_to_resume(config)}" if saved else "nothing is saved"
+            say(console, f"ended in the middle of step {trainer.state.step + 1}; {kept}")
+            raise
     if trainer.state.step < config.max_steps:
         log.write(step=trainer.state.step, event=STOPPED)
         say(
             console,
             f"stopped at step {trainer.state.step} of {config.max_steps}, saved;"
-            f" continue with: {launcher()}groundup train --resume {shlex.quote(str(config.run_dir))}",
+            f" continue with: {_how_to_resume(config)}",
         )
+        if trainer.world.is_main and stop.exit_code == 0:
+            write_report(config.run_dir)
         return stop.exit_code
     if trainer.world.is_main:
         finish(run, config, facts, log=log, prompt=prompt, console=console)
     return 0
 
 
+def _how_to_resume(config: TrainConfig) -> str:
+    return f"{launcher()}groundup train --resume {shlex.quote(str(config.run_dir))}"
+
+
 def _start_lines(run: Run, config: TrainConfig, *, parameters: int) -> str:
     """What is about to happen, in two lines."""
     shape, resolved, tokens = run.trainer.model.config, run.resolved, run.dataset.split("train").n_tokens
     shared = f", {resolved.processes} processes ({resolved.parallel})" if resolved.processes > 1 else ""
+    begun = ""
+    if config.init_from is not None:
+        learning = sum(p.numel() for p in run.trainer.model.parameters() if p.requires_grad)
+        begun = f"\nweights of {config.init_from}; {quantity(learning)} of {quantity(parameters)} parameters learn"
     return (
         f"model: {shape.n_layer} layers, {shape.n_head} heads, {shape.n_embd} wide, context {shape.block_size},"
         f" {shape.vocab_size} symbols: {quantity(parameters)} parameters\n"
         f"run: {config.max_steps:,} steps of {config.tokens_per_step:,} tokens,"
         f" {config.max_steps * config.tokens_per_step / tokens:.1f} times through {quantity(tokens)} tokens,"
         f" on {resolved.device} in {resolved.precision}{', compiled' if resolved.compile == 'on' else ''}{shared}"
+        f"{begun}"
     )
 
 

@@ -234,6 +234,16 @@ class TestResume:
         assert request.resume
         assert request.config == self.config  # the saved one, seed 9, and not the preset
 
+    def test_one_command_begins_a_run_and_goes_on_with_it(self):
+        words = ["shakespeare", "--resume-or-start", "--max-hours=11"]
+        request = read_request(list(words))
+        assert (request.resume, request.config.max_hours, request.config.seed) == (False, 11.0, 1337)
+        saved(Path("runs/shakespeare/config.json"), self.config)
+        assert not read_request(list(words)).resume  # it made no checkpoint
+        Path("runs/shakespeare/checkpoints/step-0000010").mkdir(parents=True)
+        request = read_request(list(words))
+        assert (request.resume, request.config.max_hours, request.config.seed) == (True, 11.0, 9)
+
     @pytest.mark.parametrize(
         "flag",
         ["--seed=1", "--optim.lr=0.5", "--model.n-layer=9", "--tokens-per-step=8192", "--runtime.precision=bf16"],

@@ -80,3 +80,26 @@ def test_handlers_are_put_back(error):
     except RuntimeError:
         pass
     assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_ctrl_c_is_answered_at_once(capfd):
+    with StopRequest("stopping; again ends at once"):
+        assert capfd.readouterr().err == ""
+        signal.raise_signal(signal.SIGINT)
+        assert capfd.readouterr().err == "\nstopping; again ends at once\n"
+
+
+def test_time_that_is_up_is_no_failure():
+    with StopRequest() as stop:
+        stop.time_is_up()
+        stop.agree(World())
+        assert stop.requested
+        assert stop.exit_code == 0
+
+
+def test_a_signal_that_came_first_decides_the_exit_code():
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        stop.time_is_up()
+        stop.agree(World())
+        assert stop.exit_code == 143

@@ -26,6 +26,7 @@ class Notes:
 
     def __init__(self):
         self.rows, self.updates, self.lines, self.quotes = [], [], [], []
+        self.titles, self.ticks, self.shares = [], [], []
 
     def write(self, **values):
         self.rows.append(values)
@@ -36,8 +37,15 @@ class Notes:
     def say(self, text):
         self.lines.append(text)
 
-    def quote(self, text):
+    def quote(self, text, *, title):
         self.quotes.append(text)
+        self.titles.append(title)
+
+    def tick(self, step):
+        self.ticks.append(step)
+
+    def doing(self, what, share):
+        self.shares.append((what, share))
 
 
 class FakeTrainer:
@@ -137,7 +145,7 @@ def evaluate(notes, losses, *, from_start=False):
     values = iter(losses)
     return Evaluate(
         when=Every(4, first=0, last=True),
-        measure=lambda: LossResult(next(values), 1, 2.0),
+        measure=lambda *, most, progress: LossResult(next(values), 1, 2.0),
         from_start=from_start,
         log=notes,
         display=notes,
@@ -201,6 +209,7 @@ def test_samples_between_but_not_at_the_end(notes, monkeypatch):
     assert trainer.model.training
     assert notes.rows == [{"step": step, "sample": "O and so on"} for step in (3, 6)]
     assert notes.quotes == ["O and so on"] * 2
+    assert [title.split(",")[0] for title in notes.titles] == [f"step {row['step']}" for row in notes.rows]
     assert asked == [("O", {"max_new_tokens": 7, "seed": 9})] * 2
 
 
@@ -355,3 +364,53 @@ def test_a_resumed_run_keeps_only_what_comes(tmp_path, tiny_model, alphabet):
     trainer.model = tiny_model
     trainer.run(KeepGrowth(folder=tmp_path / "growth", tokenizer=alphabet))
     assert [folder.name for folder in step_folders(tmp_path / "growth")] == ["step-0000008"]
+
+
+def measured(notes, *, every, from_start=False):
+    seen = []
+
+    def measure(*, most, progress):
+        seen.append(most)
+        progress(0.5)
+        n_tokens = most or 1_000_000
+        return LossResult(n_tokens, n_tokens, 2.0)
+
+    when = Every(every, last=True)
+    return Evaluate(when=when, measure=measure, from_start=from_start, log=notes, display=notes), seen
+
+
+def test_the_steep_part_of_a_curve_has_points_from_a_part_of_the_split(notes):
+    callback, seen = measured(notes, every=300)
+    trainer = FakeTrainer(700)
+    trainer.run(callback)
+    assert [row["step"] for row in notes.rows] == [0, 25, 50, 100, 200, 300, 600, 700]
+    assert [row.get("val/tokens") for row in notes.rows] == [65536] * 5 + [None] * 3
+    assert seen == [65536] * 5 + [0] * 3
+    assert trainer.state.best_step == 300  # a part picks no best
+    assert notes.shares[0] == ("validating", 0.5)
+    assert notes.lines[1].endswith("of 65,536 tokens")
+
+
+def test_where_evaluations_are_frequent_they_are_enough(notes):
+    callback, _ = measured(notes, every=40)
+    FakeTrainer(90).run(callback)
+    assert [row["step"] for row in notes.rows] == [0, 25, 40, 80, 90]
+
+
+def test_a_trained_model_is_measured_whole_before_its_first_step(notes):
+    callback, seen = measured(notes, every=10, from_start=True)
+    FakeTrainer(10).run(callback)
+    assert seen == [0, 0]
+
+
+def test_the_bar_moves_with_every_step(notes):
+    FakeTrainer(5).run(log_metrics(notes, when=Every(3, first=1, last=True)))
+    assert sorted(notes.ticks + [update["step"] for update in notes.updates]) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(("second_look", "mfu"), [(8e4, 0.5), (1e4, None)])
+def test_no_share_of_the_peak_is_above_one(notes, second_look, mfu):
+    callback = log_metrics(notes, peak_flops=1e4)  # 200 tokens/s at 200 FLOPs are 4e4
+    callback.flops_per_token, callback.measure_peak = 200.0, lambda: second_look
+    FakeTrainer(1).run(callback)
+    assert notes.rows[0].get("perf/mfu") == mfu

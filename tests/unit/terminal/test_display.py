@@ -64,14 +64,15 @@ def test_nothing_in_a_log_file_is_for_a_terminal(clock_hand):
     out = io.StringIO()
     with Display(max_steps=3, console=Console(file=out, soft_wrap=True)) as display:
         display.say("a line with [brackets] and [/no markup]")
-        display.quote("ROMEO:\n[bold]O[/bold]\n\nend")
-        display.quote("")
+        display.quote("ROMEO:\n[bold]O[/bold]\n\nend", title="step 1 writes:")
+        display.quote("", title="step 1 writes:")
         update(display, 3)
     printed = out.getvalue()
     assert "\x1b" not in printed
     assert "\r" not in printed
-    assert printed.splitlines()[:6] == [
-        "a line with [brackets] and [/no markup]", "  │ ROMEO:", "  │ [bold]O[/bold]", "  │ ", "  │ end", "  │ ",
+    assert printed.splitlines()[:8] == [
+        "a line with [brackets] and [/no markup]", "step 1 writes:", "  │ ROMEO:", "  │ [bold]O[/bold]", "  │ ",
+        "  │ end", "step 1 writes:", "  │ ",
     ]  # fmt: skip
 
 
@@ -98,6 +99,31 @@ def test_a_path_is_neither_markup_nor_a_command_to_the_terminal():
 def test_a_sample_is_shown_exactly_but_for_what_commands_a_terminal():
     out = io.StringIO()
     display = Display(max_steps=1, console=Console(file=out, soft_wrap=True, width=20))
-    display.quote("\ta  :smile: [bold]b[/bold] \u2028" + "x" * 40 + " \n\n\x1b[2Jc\n")
+    display.quote("\ta  :smile: [bold]b[/bold] \u2028" + "x" * 40 + " \n\n\x1b[2Jc\n", title="step 1 writes:")
     shown = ["\ta  :smile: [bold]b[/bold] \u2028" + "x" * 40 + " ", "", "\\x1b[2Jc"]
-    assert out.getvalue() == "".join(f"  │ {line}\n" for line in shown)
+    assert out.getvalue() == "step 1 writes:\n" + "".join(f"  │ {line}\n" for line in shown)
+
+
+@pytest.mark.parametrize("name", module.NOTEBOOKS)
+def test_below_a_notebook_lines_are_plain(clock_hand, name, monkeypatch):
+    """It gives a terminal, and keeps whatever is drawn there."""
+    monkeypatch.setenv(name, "1")
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=120, color_system=None)
+    with Display(max_steps=100, console=console) as display:
+        clock_hand.now = 100.0
+        display.tick(29)
+        display.doing("validating", 0.4)
+        update(display, 30)
+    assert out.getvalue() == "step 30/100 · loss 1.500 · 12.3k tokens/s · MFU 42% · 1:05 left\n"
+
+
+def test_what_stands_between_steps_is_shown():
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=120, color_system=None)
+    with Display(max_steps=100, console=console) as display:
+        display.tick(29)
+        display.doing("validating", 0.4)
+        display._progress.refresh()
+    assert "step 29/100" in out.getvalue()
+    assert "validating 40%" in out.getvalue()

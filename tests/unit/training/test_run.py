@@ -57,7 +57,7 @@ def test_what_cannot_be_set_aside_is_told(tmp_path, monkeypatch):
         set_aside(tmp_path / "run")
     (tmp_path / "disk").mkdir()
     (tmp_path / "disk" / "config.json").touch()
-    monkeypatch.setattr(type(tmp_path), "is_mount", lambda path: path.name == "disk")
+    monkeypatch.setattr("os.path.ismount", lambda path: path.name == "disk")
     with pytest.raises(UserError, match=r"disk is the root of a disk and not empty"):
         set_aside(tmp_path / "disk")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "run"]
