@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 TESTS ?= tests
 SOURCES := src tests docs notebooks runs tools
 
@@ -80,7 +80,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.torch: $(VENV)/bin/python pyproject.toml constraints.txt
-	@echo "installing into $(VENV) (PyTorch is large; the first time takes a minute or more)"
+	@echo "installing into $(VENV): PyTorch first, which is large; the first time takes minutes"
 	$(PIP) torch
 	@touch $@
 

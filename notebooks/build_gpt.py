@@ -452,7 +452,7 @@ for layer in range(trained.config.n_layer):
 folder.cleanup()
 
 # %% [markdown]
-# Try it with a model that has learned longer: `make demo` trains one in minutes; then `load_model("runs/shakespeare")`
+# Try it with a model that has learned longer: `make demo` trains one in minutes; then `load_model("../runs/shakespeare")`
 # in place of ours.
 #
 # **What to keep**

@@ -20,7 +20,7 @@
 # %%
 SOURCE = "git+https://example.org/groundup.git"  # where this repository is; a folder of yours: file:///tmp/groundup
 RUN = "gpt2"
-STEPS = 2000  # about four hours on a T4 by arithmetic; a session may end before, and the cell that resumes goes on
+STEPS = 2000  # about four hours on a T4 by arithmetic; where a session ends before, run all again
 RUNS = "/content/drive/MyDrive/groundup"
 MICRO_BATCH_SIZE = 8  # for 16 GB; 16 on an L4, 32 on an A100
 
@@ -45,18 +45,12 @@ drive.mount("/content/drive")
 # !groundup data sample data/fineweb-edu --num 2
 
 # %% [markdown]
-# Train. Interrupted, it saves and stops.
+# Train: it goes on where there is a run, else it begins. Interrupted, it saves and stops.
 
 # %%
 # !groundup train gpt2-fineweb --name {RUN} --out-dir {RUNS} --max-steps {STEPS} \
-#     --tokens-per-step 131072 --runtime.micro-batch-size {MICRO_BATCH_SIZE} --runtime.precision auto \
+#     --resume-or-start --tokens-per-step 131072 --runtime.micro-batch-size {MICRO_BATCH_SIZE} --runtime.precision auto \
 #     --optim.warmup-steps 200 --eval.every 250 --eval.max-tokens 1048576 --checkpoint.every 250
-
-# %% [markdown]
-# After a session that ended: run all but the cell above, then this one.
-
-# %%
-# !groundup train --resume {RUNS}/{RUN}
 
 # %%
 # !groundup runs list {RUNS}

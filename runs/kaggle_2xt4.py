@@ -18,38 +18,71 @@
 # docs/guide/kaggle.md. Edit this cell, then run all.
 
 # %%
-SOURCE = "git+https://example.org/groundup.git"  # where this repository is; a folder of yours: file:///tmp/groundup
+SOURCE = ""  # an address for pip, such as git+https://...; empty takes what is among the inputs
 RUN = "gpt2"
-STEPS = 4000  # about four hours by arithmetic; a session may end before, and the cell that resumes goes on
+STEPS = 4000  # about four hours by arithmetic; where a session ends before, run all again in the next one
+HOURS = 11  # a session has 12
 
 # %% [markdown]
-# Install, and look at the machine: it should name a Tesla T4 and say fp16.
+# Install. Inputs (Add Input) are read-only, so they are copied: a dataset that holds this repository, or its wheel (with
+# the wheels it needs, if internet is off), and the `runs/` of an earlier session. PyTorch stays the one that is there: its
+# version is shown before and after.
 
 # %%
-# !pip install --quiet "groundup[data,export,fast,offline] @ {SOURCE}"
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+INPUT = Path("/kaggle/input")
+
+
+def install(*words):
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *words], check=True)
+
+
+for runs in sorted(INPUT.glob("*/runs")):
+    shutil.copytree(runs, "runs", dirs_exist_ok=True)
+before = version("torch")
+wheels = sorted(INPUT.glob("*/groundup-*.whl"))
+folders = [file.parent for file in sorted(INPUT.glob("*/pyproject.toml"))]
+extras = "[data,fast,offline]"
+if SOURCE:
+    install(f"groundup{extras} @ {SOURCE}")
+elif wheels:
+    install("--find-links", str(wheels[-1].parent), f"{wheels[-1]}{extras}")
+elif folders:
+    copy = shutil.copytree(folders[0], "/kaggle/temp/groundup", dirs_exist_ok=True)
+    install(f"{copy}{extras}")
+else:
+    raise SystemExit("add a dataset with this repository or its wheel, or give SOURCE")
+print("torch", before, "->", version("torch"))
+
+# %% [markdown]
+# The machine: it should name a Tesla T4 and say fp16.
+
+# %%
 # !groundup doctor
 
 # %% [markdown]
-# One file of FineWeb-Edu, 0.7 billion tokens, into shards. Stopped, both lines go on where they were.
+# One file of FineWeb-Edu, 0.7 billion tokens, into shards. Stopped, both lines go on where they were. They lie in
+# `/kaggle/temp`: whatever is in `/kaggle/working` becomes the notebook's output, 20 GB at most.
 
 # %%
-# !hf download HuggingFaceFW/fineweb-edu sample/10BT/000_00000.parquet --repo-type dataset --local-dir data/text
-# !groundup prepare data/text data/fineweb-edu --tokenizer gpt2
-# !groundup data sample data/fineweb-edu --num 2
+# !hf download HuggingFaceFW/fineweb-edu sample/10BT/000_00000.parquet --repo-type dataset --local-dir /kaggle/temp/text
+# !groundup prepare /kaggle/temp/text /kaggle/temp/fineweb-edu --tokenizer gpt2
+# !groundup data sample /kaggle/temp/fineweb-edu --num 2
 
 # %% [markdown]
-# Train on both GPUs: 16 sequences of 1,024 at a time, 8 times a step. Interrupted, it saves and stops.
+# Train on both GPUs: 16 sequences of 1,024 at a time, 8 times a step. It goes on where there is a run, else it begins;
+# after `HOURS` it saves, stops and draws its report.
 
 # %%
 # !torchrun --standalone --nproc_per_node 2 -m groundup train gpt2-fineweb --name {RUN} --max-steps {STEPS} \
+#     --resume-or-start --max-hours {HOURS} --data.path /kaggle/temp/fineweb-edu --data.cache-dir /kaggle/temp \
 #     --tokens-per-step 131072 --runtime.micro-batch-size 8 --runtime.precision fp16 --runtime.parallel ddp \
 #     --optim.warmup-steps 200 --eval.every 250 --eval.max-tokens 1048576 --checkpoint.every 250
-
-# %% [markdown]
-# After a session that ended: bring `runs/` back, skip the cell above, run this one.
-
-# %%
-# !torchrun --standalone --nproc_per_node 2 -m groundup train --resume runs/{RUN}
 
 # %%
 # !groundup runs list

@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -52,9 +53,18 @@ def test_the_notebook_is_valid(source):
             compile(plain, source.name, "exec")
 
 
+def _at_home(line):
+    """A line with the places of a machine of ours."""
+    places = {"/content/drive/MyDrive/groundup": "runs", "/kaggle/temp/fineweb-edu": "data/fineweb-edu"}
+    line = line.replace("--name gpt2", "--name new")  # the run that is furnished has another size
+    for there, here in places.items():
+        line = line.replace(there, here)
+    return line.replace("/kaggle/temp/text", "data/text")
+
+
 def test_every_shell_line_is_understood(source, understand, furnished, monkeypatch):
     monkeypatch.chdir(furnished)
-    lines = [line.replace("/content/drive/MyDrive/groundup", "runs") for line in shell_lines(read_source(source))]
+    lines = [_at_home(line) for line in shell_lines(read_source(source))]
     assert {"doctor", "prepare", "train", "generate", "export"} <= {
         word for line in lines for word in line.split() if "groundup" in line
     }
@@ -72,3 +82,27 @@ def test_kaggle_trains_two_ranks_in_fp16(understand, capsys):
     words = line.split(" -m groundup ")[1].split()
     assert main([*words, "--dry-run"]) == 0
     assert "124,439,808" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("what", ["groundup-0.1.0-py3-none-any.whl", "pyproject.toml"])
+def test_kaggle_takes_what_lies_among_read_only_inputs(what, tmp_path, monkeypatch):
+    """The cell that installs, run as it is, with the places of Kaggle below a temporary folder and pip only noted."""
+    inputs = tmp_path / "input"
+    for name in (f"repo/{what}", "before/runs/gpt2/config.json"):
+        (inputs / name).parent.mkdir(parents=True)
+        (inputs / name).write_text("{}")
+    for place in (*inputs.rglob("*"), inputs):
+        place.chmod(0o555 if place.is_dir() else 0o444)
+    source = next(cell.source for cell in read_source(RUNS / "kaggle_2xt4.py").cells if "def install" in cell.source)
+    (tmp_path / "temp").mkdir()
+    script = tmp_path / "cell.py"
+    script.write_text('SOURCE = ""\n' + source.replace("/kaggle/", f"{tmp_path}/"))
+    asked = []
+    monkeypatch.setattr("subprocess.run", lambda words, check: asked.append(words[3:]))
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(script))
+    assert (tmp_path / "runs/gpt2/config.json").is_file()
+    place = f"{inputs}/repo/{what}" if what.endswith(".whl") else f"{tmp_path}/temp/groundup"
+    assert asked[0][-1] == f"{place}[data,fast,offline]"
+    for folder in inputs.rglob("*"):
+        folder.chmod(0o755)

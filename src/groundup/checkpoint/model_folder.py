@@ -99,7 +99,7 @@ def write_model_files(
 
 
 def load_model(
-    path: Path,
+    path: Path | str,
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | None = torch.float32,
@@ -125,6 +125,7 @@ def load_model(
         UserError: There is no model there, a file is damaged, the files do not fit together, or the device or the
             folder does not have these weights.
     """
+    path = Path(path)
     for _ in range(_TRIES):
         folder = find_model(path)
         try:

@@ -37,6 +37,11 @@ def test_round_trip_is_bitwise(folder, tiny_model, alphabet):
         assert torch.equal(loaded.model.state_dict()[name], p)
 
 
+def test_a_folder_may_be_named_by_a_string(folder, tiny_model):
+    named = load_model(str(folder)).model.state_dict()
+    assert all(torch.equal(named[name], p) for name, p in tiny_model.state_dict().items())
+
+
 def test_plain_safetensors_reads_the_weights(folder, tiny_model):
     assert load_file(folder / "model.safetensors").keys() == tiny_model.state_dict().keys()
 
