@@ -21,7 +21,7 @@ from groundup.files.atomic import new_folder, recover, write_synced
 from groundup.files.layout import CHECKPOINTS, CONFIG, TOKENIZER, WEIGHTS
 from groundup.files.manifest import Facts, verify_folder
 from groundup.model.bigram import Bigram
-from groundup.model.build import Transformer, build_model
+from groundup.model.build import Transformer, empty_model
 from groundup.model.swap import use_matmul
 from groundup.model.weights import MAX_ROWS, stored_tensors, use_weights
 from groundup.planner.params import count_parameters
@@ -155,8 +155,7 @@ def _load(
         )
     saved: Weights | None = info.get("weights")
     _refuse_too_large(config, folder, 1 if saved == "int8" else 2)
-    with torch.device("meta"):
-        model = build_model(config)
+    model = empty_model(config)
     how = _pick_weights(folder, config, weights, saved, device=device, rows=rows, say=say)
     if how and device.type == "cpu":
         path = folder / WEIGHTS

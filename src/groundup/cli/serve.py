@@ -6,13 +6,14 @@ import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
 from groundup.config.errors import UsageError, UserError
 from groundup.records.models_here import check_model
 from groundup.terminal.parse import parse
+from groundup.terminal.say import warn
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -31,6 +32,8 @@ class Options:
     """What clients must send as Authorization: Bearer KEY; in GROUNDUP_API_KEY no list of processes shows it."""
     open: bool = True
     """Open the page in the browser."""
+    weights: Literal["saved", "fp32", "fp16", "bf16", "int8", "auto"] = "saved"
+    """Bits per weight: fewer decode faster and round more; saved is as the model has them, auto the fastest here."""
     threads: int = 0
     """CPU threads; 0 takes PyTorch's choice."""
 
@@ -59,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     for path in options.paths:
         check_model(path)
     try:
-        from groundup.serving.start import serve
+        from groundup.playground.start import serve
     except ModuleNotFoundError as error:
         raise UserError(f"serving needs {error.name}: pip install 'groundup[serve]'") from None
     listener = _listen(options.host, options.port)  # before the models: a taken port should not cost their loading
@@ -78,6 +81,8 @@ def main(argv: Sequence[str]) -> int:
         hosts=_names(options.host, port),
         key=options.key,
         threads=options.threads,
+        weights=options.weights,
+        say=warn,
         started=started,
     )
 

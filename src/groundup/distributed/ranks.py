@@ -222,7 +222,7 @@ def joined(device: torch.device, *, timeout: float) -> Iterator[World]:
     if not launched():
         yield World()
         return
-    _end_with_parent()
+    end_with_parent()
     world = _join(device, timeout)
     leave: Callable[[], object] = dist.destroy_process_group
     try:
@@ -246,8 +246,8 @@ def joined(device: torch.device, *, timeout: float) -> Iterator[World]:
             leave()
 
 
-def _end_with_parent() -> None:
-    """Ask Linux for a SIGTERM when the launcher dies: nobody else would end its ranks, or start them again."""
+def end_with_parent() -> None:
+    """Ask Linux for a SIGTERM when the parent of this process dies: nobody else would end it, or start it again."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from groundup.config.errors import UsageError
 from groundup.config.generate import SamplingConfig
-from groundup.generation.requests import Event, Finish, Request
+from groundup.generation.requests import Event, Finish, Lane, Request
 from groundup.generation.sampling import Drawn, Row, check_bias, sample
 from groundup.generation.scores import Score, read_scores, score
 from groundup.generation.slots import Slots, count_slots
@@ -98,7 +98,7 @@ class Engine:
             raise ValueError(f"an engine needs slots and a chunk, got {n_slots} and {chunk}")
         if getattr(model, "training", False) and getattr(model.config, "dropout", 0):
             raise ValueError("the model is in training mode and would drop activations: call its eval() first")
-        self.model, self.chunk = model, chunk
+        self.model, self.n_slots, self.chunk = model, n_slots, chunk
         self._block_size = model.config.block_size
         self._slots = Slots(model, n_slots)
         self._jobs: dict[int, _Job] = {}
@@ -106,6 +106,8 @@ class Engine:
         """Jobs with choices that have not begun; who is first is next."""
         self._running: list[_Choice] = []
         self._n_jobs = self._n_ticks = 0
+        self.lanes: list[Lane] = []
+        """What the slots in use did in the last tick."""
 
     @property
     def busy(self) -> bool:
@@ -175,6 +177,7 @@ class Engine:
         """
         self._n_ticks += 1
         self._admit()
+        before = [(choice, len(self._slots.held[choice.slot])) for choice in self._running]
         together = sorted((c for c in self._running if len(c.unread) == 1), key=lambda c: c.slot)
         ready, hidden = list(together), []
         if together:
@@ -185,6 +188,10 @@ class Engine:
             if not reader.unread:
                 ready.append(reader)
                 hidden.append(last)
+        self.lanes = [
+            Lane(choice.slot, choice.job.id, choice.index, start, len(self._slots.held[choice.slot]) - start)
+            for choice, start in before
+        ]
         if not ready:
             return []
         drawing = [place for place, c in enumerate(ready) if c.job.request.max_new_tokens]

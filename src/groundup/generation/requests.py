@@ -31,6 +31,19 @@ class Request:
     """Tell the model's scores of the prompt's tokens, too (with n_top, or 0, of the likeliest)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """What one slot did in a tick."""
+
+    slot: int
+    request: int
+    choice: int
+    start: int
+    """The position of the first token that was read."""
+    n_read: int
+    """Tokens read: some of a prompt, one of a text that is being written, or none where the slot had to wait."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
     """Something that happened to one choice of a request; the last one of a choice has a `finish`."""

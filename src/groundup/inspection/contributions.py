@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from groundup.config.errors import UserError
+from groundup.inspection.matrices import matrix_of
 from groundup.inspection.trace import Trace
 from groundup.model.gpt import LayerNorm
 
@@ -64,13 +65,13 @@ def contributions(model: Any, seen: Trace, *, position: int, token: int) -> Cont
 
 def _parts(model: Any, seen: Trace, position: int) -> tuple[list[str], list[Float[Tensor, " C"]]]:
     """The vectors that the stream at a position is the sum of."""
-    token = model.wte.weight[seen.idx[position]]
+    token = model.wte(seen.idx[position])
     names, parts = ["token embedding"], [token]
     if getattr(model, "wpe", None) is not None:
         names, parts = [*names, "position embedding"], [*parts, seen.residual[0, position] - token]
     for layer, block in enumerate(model.h):
         gathered = seen.attention[layer, :, position : position + 1 or None] @ seen.values[layer]  # (H, 1, D)
-        weight = block.attn.c_proj.weight.view(token.numel(), len(gathered), -1)  # (C, H, D)
+        weight = matrix_of(block.attn.c_proj).view(token.numel(), len(gathered), -1)  # (C, H, D)
         for head, y in enumerate(gathered[:, 0]):
             names.append(f"layer {layer} head {head}")
             parts.append(linear(y, weight[:, head]))

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from groundup.inspection.matrices import matrix_of
+
 
 @torch.no_grad()
 def neighbors(model: Any, token: int, *, k: int = 10) -> tuple[Int[Tensor, " K"], Float[Tensor, " K"]]:
@@ -19,7 +21,7 @@ def neighbors(model: Any, token: int, *, k: int = 10) -> tuple[Int[Tensor, " K"]
     Returns:
         Ids, and the cosines of their angles to the token.
     """
-    table = torch.nn.functional.normalize(model.wte.weight, dim=1)
+    table = torch.nn.functional.normalize(matrix_of(model.wte), dim=1)
     cosines = table @ table[token]
     cosines[token] = -torch.inf
     nearest = cosines.topk(min(k, len(table) - 1))

@@ -7,6 +7,7 @@ parts are watched by hooks.
 
 import contextlib
 import math
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,9 @@ class Trace:
         idx: The token ids.
         residual: The stream before the first block, and after each: entry 0 is the embedding.
         attention: Weights: entry (l, h, i, j) is what position i takes from position j. Rows sum to 1; the future is 0.
-        values: What a head hands to whoever looks at a position.
+        queries: What a position asks in a head, after whatever the model does to it (rotary positions, norms).
+        keys: What a position is found by.
+        values: What a head hands to the positions that look at one.
         attn: What attention added to the stream in each layer.
         mlp: What the MLP added.
         logits: The model's output.
@@ -33,6 +36,8 @@ class Trace:
     idx: Int[Tensor, " T"]
     residual: Float[Tensor, "L+1 T C"]
     attention: Float[Tensor, "L H T T"]
+    queries: Float[Tensor, "L H T D"]
+    keys: Float[Tensor, "L H T D"]
     values: Float[Tensor, "L H T D"]
     attn: Float[Tensor, "L T C"]
     mlp: Float[Tensor, "L T C"]
@@ -50,31 +55,25 @@ def trace(model: Any, idx: Int[Tensor, " T"]) -> Trace:
     Raises:
         UserError: More positions than block_size.
     """
-    stream: list[Tensor] = []
-    attention: list[Tensor] = []
-    values: list[Tensor] = []
-    attn: list[Tensor] = []
-    mlp: list[Tensor] = []
+    seen: dict[str, list[Tensor]] = defaultdict(list)
 
     def before_block(_block: nn.Module, given: tuple[Any, ...]) -> None:
-        stream.append(given[0][0])
+        seen["residual"].append(given[0][0])
 
     def after_attention(module: Any, given: tuple[Any, ...], _output: Any) -> None:
         q, k, v = module.project(*given)  # (1, H, T, D), and (1, K, T, D) twice
         group = q.shape[1] // k.shape[1]  # queries that share a head of keys and values
-        attention.append(_weights(q[0], k[0].repeat_interleave(group, 0)))
-        values.append(v[0].repeat_interleave(group, 0))
+        q, k, v = q[0], k[0].repeat_interleave(group, 0), v[0].repeat_interleave(group, 0)
+        for name, part in (("queries", q), ("keys", k), ("values", v), ("attention", _weights(q, k))):
+            seen[name].append(part)
 
     def after_projection(_module: nn.Module, _given: tuple[Any, ...], output: Tensor) -> None:
-        attn.append(output[0])
+        seen["attn"].append(output[0])
 
     def after_mlp(_module: nn.Module, _given: tuple[Any, ...], output: Tensor) -> None:
-        mlp.append(output[0])
+        seen["mlp"].append(output[0])
 
-    def after_blocks(_norm: nn.Module, given: tuple[Any, ...]) -> None:
-        stream.append(given[0][0])
-
-    handles = [model.ln_f.register_forward_pre_hook(after_blocks)]
+    handles = [model.ln_f.register_forward_pre_hook(before_block)]
     for block in model.h:
         handles += [
             block.register_forward_pre_hook(before_block),
@@ -89,15 +88,7 @@ def trace(model: Any, idx: Int[Tensor, " T"]) -> Trace:
     finally:
         for handle in handles:
             handle.remove()
-    return Trace(
-        idx=idx,
-        residual=torch.stack(stream),
-        attention=torch.stack(attention),
-        values=torch.stack(values),
-        attn=torch.stack(attn),
-        mlp=torch.stack(mlp),
-        logits=logits,
-    )
+    return Trace(idx=idx, logits=logits, **{name: torch.stack(parts) for name, parts in seen.items()})
 
 
 def _weights(q: Float[Tensor, "H T D"], k: Float[Tensor, "H T D"]) -> Float[Tensor, "H T T"]:

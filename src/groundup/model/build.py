@@ -1,6 +1,10 @@
 """From a config to a model."""
 
-from typing import overload
+from collections.abc import Callable
+from typing import Any, overload
+
+import torch
+from torch.overrides import TorchFunctionMode
 
 from groundup.config.model import BigramConfig, GPTConfig, ModelConfig, ModernConfig
 from groundup.model.bigram import Bigram
@@ -30,3 +34,29 @@ def build_model(config: ModelConfig) -> Transformer | Bigram:
             model = Bigram(config)
     use_sigmoid_gelu(model)
     return model
+
+
+@overload
+def empty_model(config: GPTConfig | ModernConfig) -> Transformer: ...
+@overload
+def empty_model(config: ModelConfig) -> Transformer | Bigram: ...
+def empty_model(config: ModelConfig) -> Transformer | Bigram:
+    """The model a config describes without any data (device "meta"), for weights that are at hand.
+
+    Nothing is drawn, not even in thought: a normal distribution on that device costs two seconds, for which PyTorch
+    imports its compiler.
+    """
+    with torch.device("meta"), _NoInit():
+        return build_model(config)
+
+
+class _NoInit(TorchFunctionMode):
+    """In this context the functions of torch.nn.init leave their tensor as it is."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)

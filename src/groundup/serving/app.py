@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -20,7 +20,8 @@ from groundup.serving.completions import Completion, sse
 from groundup.serving.errors import RequestError
 from groundup.serving.loop import EngineLoop
 from groundup.serving.meters import Meters
-from groundup.serving.models import Served, find
+from groundup.serving.models import Models
+from groundup.serving.texts import TokenNames
 from groundup.tokenizer.base import END_OF_TEXT
 
 HEARTBEAT = 15.0
@@ -35,11 +36,11 @@ class Server:
     """What the handlers share.
 
     Args:
-        models: By id.
+        models: What is offered.
         loop: The thread that computes.
     """
 
-    def __init__(self, models: Mapping[str, Served], loop: EngineLoop) -> None:
+    def __init__(self, models: Models, loop: EngineLoop) -> None:
         self.models, self.loop, self.meters = models, loop, Meters(loop)
 
     def routes(self) -> list[Route]:
@@ -61,7 +62,7 @@ class Server:
         """Continue text."""
         started = time.perf_counter()
         body = await read_body(request, CompletionBody)
-        completion = Completion(find(self.models, body.model), body)
+        completion = Completion(await self.models.find(body.model), body)
         if body.stream:
             chunks = self._counted(completion, completion.chunks(self.loop), started)
             first = await _first_or_error(chunks)  # what is refused is refused with its status
@@ -76,27 +77,36 @@ class Server:
 
     async def list_models(self, _request: Request) -> Response:
         """All models."""
-        return JSONResponse({"object": "list", "data": [served.facts() for served in self.models.values()]})
+        return JSONResponse({"object": "list", "data": [served.facts() for served in self.models]})
 
     async def show_model(self, request: Request) -> Response:
         """One of them."""
-        return JSONResponse(find(self.models, request.path_params["id"]).facts())
+        return JSONResponse((await self.models.find(request.path_params["id"])).facts())
 
     async def tokenize(self, request: Request) -> Response:
         """Text to ids."""
         body = await read_body(request, TokenizeBody)
-        served = find(self.models, body.model)
-        ids = served.loaded.tokenizer.encode(body.prompt)
-        return JSONResponse({"tokens": ids, "count": len(ids), "max_model_len": served.context})
+        served = await self.models.find(body.model)
+        tokenizer = served.loaded.tokenizer
+        if body.prompt == END_OF_TEXT and tokenizer.eot_id is not None:  # how lm_eval asks for the id of eos_token
+            ids = [tokenizer.eot_id]
+        else:
+            ids = served.prompt_ids(body.prompt) if body.add_special_tokens else tokenizer.encode(body.prompt)
+        answer = {"tokens": ids, "count": len(ids), "max_model_len": served.context}
+        if body.return_token_strs:
+            names = TokenNames(tokenizer, as_ids=False)
+            answer["token_strs"] = [names(i) for i in ids]
+        return JSONResponse(answer)
 
     async def detokenize(self, request: Request) -> Response:
         """Ids to text."""
         body = await read_body(request, DetokenizeBody)
-        return JSONResponse({"prompt": find(self.models, body.model).loaded.tokenizer.decode(body.tokens)})
+        tokenizer = (await self.models.find(body.model)).loaded.tokenizer
+        return JSONResponse({"prompt": tokenizer.decode(body.tokens)})
 
     async def tokenizer_info(self, request: Request) -> Response:
         """What a client must know to use ids."""
-        tokenizer = find(self.models, request.query_params.get("model")).loaded.tokenizer
+        tokenizer = (await self.models.find(request.query_params.get("model"))).loaded.tokenizer
         eos = None if tokenizer.eot_id is None else END_OF_TEXT
         return JSONResponse(
             {
@@ -243,24 +253,16 @@ class _Gate:
         await self.app(scope, receive, send_safely)
 
 
-def build_app(
-    models: Mapping[str, Served],
-    loop: EngineLoop,
-    access: Access,
-    *,
-    more: Callable[[Server], list[Route]] | None = None,
-) -> ASGIApp:
+def build_app(server: Server, access: Access, *, more: Sequence[Route] = ()) -> ASGIApp:
     """The whole application.
 
     Args:
-        models: By id; the first is the default.
-        loop: The thread that computes.
+        server: What the handlers share.
         access: Who may talk to it.
         more: Routes beside the API's: the page and its analyses.
     """
-    server = Server(models, loop)
     app = Starlette(
-        routes=[*server.routes(), *(more(server) if more else [])],
+        routes=[*server.routes(), *more],
         exception_handlers={
             RequestError: _answer_error,
             UserError: _answer_error,

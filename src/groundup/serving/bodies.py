@@ -57,6 +57,9 @@ class TokenizeBody(Body):
     prompt: str
     model: str | None = None
     add_special_tokens: bool | None = None
+    """An empty text becomes the token that begins a document, as in a prompt."""
+    return_token_strs: bool | None = None
+    """Also tell each token's text."""
 
 
 class DetokenizeBody(Body):

@@ -119,7 +119,8 @@ class Completion:
 
         async def follow(job: Job) -> None:
             try:
-                async for events in loop.stream(self.served.id, job.request, lambda choice: job.choices[choice].done):
+                stream = loop.stream(self.served.engine, job.request, lambda choice: job.choices[choice].done)
+                async for events in stream:
                     found.put_nowait([piece for event in events for piece in self._take(job, event)])
                 found.put_nowait(None)
             except Exception as error:  # raised again where the answer is made

@@ -7,19 +7,35 @@ touched by another thread. An analysis runs here, too, between two ticks.
 import asyncio
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
 from groundup.config.errors import UserError
 from groundup.generation.engine import Engine
-from groundup.generation.requests import Event, Request
+from groundup.generation.requests import Event, Lane, Request
 from groundup.serving.errors import RequestError
 
 T = TypeVar("T")
 MAX_FAILURES = 3
 """Ticks in a row that may fail before the server says it is not ready."""
+ROUNDS = 512
+"""Ticks that are remembered, for the picture of the slots."""
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One tick of one engine."""
+
+    number: int
+    engine: Engine
+    start: float
+    """Seconds, of a clock that only goes forward."""
+    seconds: float
+    lanes: list[Lane]
 
 
 @dataclass(eq=False)
@@ -40,15 +56,19 @@ class Ticket:
 
 
 class EngineLoop:
-    """Runs engines on a thread of its own, until `close`.
+    """Runs engines on a thread of its own, until `close`: those that have something to do, in turn.
 
     Args:
-        engines: Of each model that is served.
         max_waiting: Choices that may wait or run; more are refused at once.
     """
 
-    def __init__(self, engines: Mapping[str, Engine], *, max_waiting: int = 64) -> None:
-        self.engines, self.max_waiting = dict(engines), max_waiting
+    def __init__(self, *, max_waiting: int = 64) -> None:
+        self.max_waiting = max_waiting
+        self.rounds: deque[Round] = deque(maxlen=ROUNDS)
+        """The last ticks, oldest first; copy it before use, as the thread goes on."""
+        self._n_rounds = 0
+        self._busy: dict[int, Engine] = {}
+        """Engines with requests, by their identity."""
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._tickets: dict[tuple[int, int], Ticket] = {}
         self._load = 0
@@ -68,14 +88,14 @@ class EngineLoop:
         return self._load
 
     async def stream(
-        self, model: str, request: Request, over: Callable[[int], bool] = lambda choice: False
+        self, engine: Engine, request: Request, over: Callable[[int], bool] = lambda choice: False
     ) -> AsyncIterator[list[Event]]:
         """Events of a request, those of a tick together, until all its choices have ended.
 
         Closing the iterator cancels the request: its slots are free within a tick.
 
         Args:
-            model: Its id.
+            engine: The model's.
             request: What to do.
             over: Asked after the events of a tick were used: has a choice ended by itself, at a stop string? Then it is
                 cancelled.
@@ -93,7 +113,7 @@ class EngineLoop:
                 code="queue_full",
                 headers={"retry-after": "1"},
             )
-        ticket = Ticket(self.engines[model], request, asyncio.get_running_loop())
+        ticket = Ticket(engine, request, asyncio.get_running_loop())
         going = set(range(request.n))
         self._load += request.n
         try:
@@ -142,20 +162,23 @@ class EngineLoop:
 
     def _run(self) -> None:
         while True:
-            busy = [engine for engine in self.engines.values() if engine.busy]
-            while not (self._inbox.empty() and busy):
+            self._busy = {key: engine for key, engine in self._busy.items() if engine.busy}
+            while not (self._inbox.empty() and self._busy):
                 work = self._inbox.get()  # sleeps here when there is nothing to do
                 if work is None:
                     return
                 work()
-                busy = [engine for engine in self.engines.values() if engine.busy]
-            for engine in busy:
+                self._busy = {key: engine for key, engine in self._busy.items() if engine.busy}
+            for engine in self._busy.values():
                 self._tick(engine)
 
     def _tick(self, engine: Engine) -> None:
+        start = time.monotonic()
         try:
             events = engine.tick()
             self._failures = 0
+            self._n_rounds += 1
+            self.rounds.append(Round(self._n_rounds, engine, start, time.monotonic() - start, engine.lanes))
         except Exception as error:  # whatever it is, the server lives on: these texts end, others begin
             self._failures += 1
             self._fail(engine, error)
@@ -177,6 +200,7 @@ class EngineLoop:
             ticket.tell(error)
             return
         self._tickets[id(ticket.engine), ticket.number] = ticket
+        self._busy[id(ticket.engine)] = ticket.engine
 
     def _cancel(self, ticket: Ticket, choice: int | None = None) -> None:
         if ticket.number is not None:

@@ -1,22 +1,34 @@
-"""The models that a server offers, by id."""
+"""The models that a server offers, by id: those it was started with, and any kept step of their runs.
 
+`shakespeare` is the model of a run, `shakespeare@64` its weights after 64 steps. Steps are loaded when they are asked
+for, and a few of them are kept. A request never names a path: names are looked up in lists that the server made.
+"""
+
+import asyncio
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from groundup import __version__
-from groundup.checkpoint.model_folder import LoadedModel, load_model
-from groundup.files.layout import WEIGHTS
+from groundup.checkpoint.model_folder import LoadedModel, find_model, load_model, step_folders
+from groundup.config.errors import UserError
+from groundup.files.layout import CHECKPOINTS, GROWTH, WEIGHTS, folders_around
 from groundup.files.manifest import read_manifest
 from groundup.generation.engine import Engine
 from groundup.generation.slots import count_slots
 from groundup.generation.text import TextGenerator
+from groundup.records.history import find_runs, is_run
+from groundup.runtime.stored import Weights
 from groundup.serving.errors import RequestError
 
 MAX_SLOTS = 16
 """The most texts that one model writes side by side."""
+MAX_STEPS, SLOTS_OF_STEP = 4, 4
+"""Steps of runs that are held in memory beside the models themselves, and the slots of each."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +50,24 @@ class Served:
         """The most tokens the model sees."""
         return self.loaded.config.block_size
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """Changes when, and only when, program or weights do."""
-        weights = str(read_manifest(self.loaded.path)[WEIGHTS]["sha256"])
-        return f"groundup-{__version__}-{weights[:8]}"
+        """Changes when program or weights do. Read once: a checkpoint's folder may be dropped while it is served."""
+        return f"groundup-{__version__}-{self._weights_sha256[:8]}"
+
+    @cached_property
+    def _weights_sha256(self) -> str:
+        return str(read_manifest(self.loaded.path)[WEIGHTS]["sha256"])
+
+    @cached_property
+    def created(self) -> int:
+        """When the weights were written, in seconds since 1970."""
+        return int((self.loaded.path / WEIGHTS).stat().st_mtime)
+
+    @property
+    def run(self) -> Path | None:
+        """The run folder that it lies in."""
+        return next((path for path in folders_around(self.loaded.path) if is_run(path)), None)
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """The ids a prompt stands for; an empty one begins a document."""
@@ -53,46 +78,115 @@ class Served:
         return {
             "id": self.id,
             "object": "model",
-            "created": int((self.loaded.path / WEIGHTS).stat().st_mtime),
+            "created": self.created,
             "owned_by": "groundup",
             "max_model_len": self.context,
         }
 
 
-def open_models(paths: Sequence[Path]) -> dict[str, Served]:
-    """Load every model; the first one is the default.
+class Models:
+    """Loads every model; the first one is the default.
+
+    Args:
+        paths: Runs, checkpoints or model folders.
+        weights: How matrices are stored, as in `load_model`.
+        say: Told what a person should know.
 
     Raises:
         UserError: A folder holds no model, or a damaged one.
     """
-    models: dict[str, Served] = {}
-    for path in paths:
-        loaded = load_model(path)
-        name = _name_of(path, taken=models)
-        engine = Engine(loaded.model, n_slots=count_slots(loaded.model, MAX_SLOTS))
-        models[name] = Served(name, loaded, engine)
-    return models
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        *,
+        weights: Weights | Literal["saved", "auto"] = "saved",
+        say: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._open = partial(load_model, weights=weights, rows=MAX_SLOTS, say=say)
+        self._own: dict[str, Served] = {}
+        self._steps: OrderedDict[Path, Served] = OrderedDict()
+        """Of runs, the one used last at the end."""
+        self._loading = asyncio.Lock()
+        for path in paths:
+            name = _name_of(path, taken=self._own)
+            self._own[name] = self._serve(name, self._open(path), MAX_SLOTS)
+
+    def __iter__(self) -> Iterator[Served]:
+        """Those that the server was started with."""
+        return iter(self._own.values())
+
+    @property
+    def runs_folder(self) -> Path | None:
+        """Where the first served run lies, and its neighbors; None where no run is served."""
+        return next((served.run.parent for served in self if served.run), None)
+
+    def run_folder(self, name: str) -> Path | None:
+        """The folder of a run by the id of its model, or by its name among the neighbors of the first served run."""
+        if served := self._own.get(name):
+            return served.run
+        folder = self.runs_folder
+        return None if folder is None else {path.name: path for path in find_runs(folder)}.get(name)
+
+    def steps(self, name: str) -> dict[int, Path]:
+        """The kept steps of a run, in their order, and where their weights are."""
+        run = self.run_folder(name)
+        if run is None:
+            return {}
+        folders = [*step_folders(run / CHECKPOINTS), *step_folders(run / GROWTH)]  # growth stays: it goes first
+        return dict(sorted({int(folder.name[5:]): folder for folder in folders}.items()))
+
+    async def find(self, name: str | None) -> Served:
+        """The model of a request; None takes the first.
+
+        Raises:
+            RequestError: 404, with the names there are.
+        """
+        if name is None:
+            return next(iter(self))
+        if served := self._own.get(name):
+            return served
+        async with self._loading:
+            path = await asyncio.to_thread(self._path_of, name)
+            if path not in self._steps:
+                try:
+                    loaded = await asyncio.to_thread(self._open, path)
+                except UserError as error:
+                    raise RequestError(404, f"{name}: {error}", param="model", code="model_not_found") from None
+                self._steps[path] = self._serve(name, loaded, SLOTS_OF_STEP)
+            self._steps.move_to_end(path)
+            while len(self._steps) > MAX_STEPS:  # texts that are being written hold their model until they end
+                self._steps.popitem(last=False)
+            return self._steps[path]
+
+    def _path_of(self, name: str) -> Path:
+        run, at, step = name.rpartition("@")
+        if at and step.isascii() and step.isdecimal() and len(step) < 19:
+            steps = self.steps(run)
+            if int(step) in steps:
+                return steps[int(step)]
+            if steps:
+                listed = ", ".join(map(str, steps))
+                message = f"there is no step {step} of {run!r}; there are {listed}"
+                raise RequestError(404, message, param="model", code="model_not_found")
+        elif folder := self.run_folder(name):
+            try:
+                return find_model(folder)
+            except UserError as error:
+                raise RequestError(404, str(error), param="model", code="model_not_found") from None
+        message = f"there is no model {name!r}; there are {', '.join(self._own)}"
+        raise RequestError(404, message, param="model", code="model_not_found")
+
+    def _serve(self, name: str, loaded: LoadedModel, n_slots: int) -> Served:
+        served = Served(name, loaded, Engine(loaded.model, n_slots=count_slots(loaded.model, n_slots)))
+        _ = served.fingerprint, served.created  # while the folder is certainly there
+        return served
 
 
-def find(models: Mapping[str, Served], name: str | None) -> Served:
-    """The model of a request; None takes the first.
-
-    Raises:
-        RequestError: 404, with the names there are.
-    """
-    if name is None:
-        return next(iter(models.values()))
-    if name not in models:
-        raise RequestError(
-            404, f"there is no model {name!r}; there are {', '.join(models)}", param="model", code="model_not_found"
-        )
-    return models[name]
-
-
-def _name_of(path: Path, taken: Mapping[str, Served]) -> str:
+def _name_of(path: Path, taken: dict[str, Served]) -> str:
     """The folder's name; of a run's checkpoint or model folder, the run's with it."""
     resolved = path.resolve()
-    if resolved.parent.name == "checkpoints":
+    if resolved.parent.name in (CHECKPOINTS, GROWTH):
         name = f"{resolved.parent.parent.name}@{resolved.name}"
     else:
         name = resolved.parent.name if resolved.name == "model" else resolved.name

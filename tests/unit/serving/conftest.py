@@ -1,12 +1,16 @@
+import json
+
 import pytest
+import torch
 from starlette.testclient import TestClient
 
 from groundup.checkpoint.model_folder import save_model
+from groundup.playground.start import page_api
+from groundup.playground.trainings import Trainings
 from groundup.serving.access import Access
-from groundup.serving.app import build_app
-from groundup.serving.looking import routes
+from groundup.serving.app import Server, build_app
 from groundup.serving.loop import EngineLoop
-from groundup.serving.models import open_models
+from groundup.serving.models import Models
 
 HOST = "127.0.0.1:8000"
 
@@ -20,18 +24,66 @@ def folder(tmp_path, tiny_model, alphabet):
 
 @pytest.fixture
 def models(folder):
-    return open_models([folder])
+    return Models([folder])
 
 
 @pytest.fixture
-def loop(models):
-    loop = EngineLoop({served.id: served.engine for served in models.values()})
+def served(models):
+    return next(iter(models))
+
+
+@pytest.fixture
+def loop():
+    loop = EngineLoop()
     yield loop
     loop.close()
 
 
 @pytest.fixture
-def client(models, loop):
-    app = build_app(models, loop, Access(hosts=frozenset({HOST}), key=None, page_paths=frozenset({"/"})), more=routes)
-    with TestClient(app, base_url=f"http://{HOST}", raise_server_exceptions=False) as client:
-        yield client
+def serve(loop):
+    """A client of a server with these models."""
+    running = []
+
+    def begin(models, *, key=None):
+        server = Server(models, loop)
+        trainings = Trainings(server)
+        access = Access(hosts=frozenset({HOST}), key=key, page_paths=frozenset({"/"}))
+        app = build_app(server, access, more=page_api(server, trainings))
+        client = TestClient(app, base_url=f"http://{HOST}", raise_server_exceptions=False)
+        running.append((client, trainings))
+        return client.__enter__()
+
+    yield begin
+    for client, trainings in running:
+        client.__exit__(None, None, None)
+        trainings.close()
+
+
+@pytest.fixture
+def client(models, serve):
+    return serve(models)
+
+
+def save_step(run, kind, step, model, tokenizer):
+    with torch.no_grad():
+        model.ln_f.bias.fill_(step / 10)
+    save_model(run / kind / f"step-{step:07d}", model, tokenizer, {"step": step})
+
+
+@pytest.fixture
+def run(tmp_path, tiny_model, alphabet):
+    """A run with weights of steps 0, 1, 2, 4, 8 and a checkpoint of step 9, and another run beside it."""
+    run = tmp_path / "runs" / "mine"
+    for step in (0, 1, 2, 4, 8):
+        save_step(run, "growth", step, tiny_model, alphabet)
+    save_step(run, "checkpoints", 9, tiny_model, alphabet)
+    save_model(run / "model", tiny_model, alphabet, {"step": 9})
+    rows = [{"step": 1, "train/loss": 3.0, "tokens": 5}, {"step": 9, "val/loss": 2.0, "tokens": 50}, {"sample": "x"}]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run / "run.json").write_text('{"bigram_loss": 2.5}')
+    (run / "config.json").write_text('{"max_steps": 20}')
+    other = run.parent / "other"
+    save_step(other, "checkpoints", 3, tiny_model, alphabet)
+    (other / "run.json").write_text("{}")
+    (run.parent / "no run").mkdir()
+    return run

@@ -153,17 +153,12 @@ def test_every_answer_carries_the_headers_and_none_opens_the_server_to_others(cl
     assert "content-security-policy" in refused.headers
 
 
-def test_every_route_of_the_table_needs_the_key(models, loop):
-    from starlette.testclient import TestClient
-
-    from groundup.serving.app import Server, build_app
-    from groundup.serving.looking import routes
-
-    access = Access(hosts=frozenset({"127.0.0.1:8000"}), key="secret", page_paths=frozenset())
-    server = Server(models, loop)
-    with TestClient(build_app(models, loop, access, more=routes), base_url="http://127.0.0.1:8000") as client:
-        for route in [*server.routes(), *routes(server)]:
-            for method in route.methods - {"HEAD"}:
-                path = route.path.replace("{id:path}", "tiny")
-                answer = client.request(method, path, json={} if method == "POST" else None)
-                assert answer.status_code == (200 if path in ("/livez", "/readyz") else 401), path
+def test_every_route_of_the_table_needs_the_key(models, serve):
+    client = serve(models, key="secret")
+    routes = client.app.app.routes
+    assert len(routes) > 25
+    for route in routes:
+        for method in route.methods - {"HEAD"}:
+            path = route.path.replace("{id:path}", "tiny")
+            answer = client.request(method, path, json={} if method == "POST" else None)
+            assert answer.status_code == (200 if path in ("/livez", "/readyz") else 401), path

@@ -28,8 +28,7 @@ def streamed(client, **body):
 
 
 @pytest.fixture
-def generator(models):
-    served = models["tiny"]
+def generator(served):
     return TextGenerator(served.loaded.model, served.loaded.tokenizer)
 
 
@@ -86,13 +85,13 @@ def test_a_prompt_is_text_or_ids_one_or_many_or_nothing(client, alphabet):
 
 
 @torch.no_grad()
-def test_logprobs_are_the_models_own(client, models, alphabet):
+def test_logprobs_are_the_models_own(client, served, alphabet):
     answer = complete(client, prompt=PROMPT, max_tokens=3, seed=2, temperature=0.5, top_k=3, logprobs=4, echo=True)
     choice = answer["choices"][0]
     logprobs = choice["logprobs"]
     assert "".join(logprobs["tokens"]) == choice["text"]
     ids = alphabet.encode(choice["text"])
-    expected = models["tiny"].loaded.model(torch.tensor([ids]))[0].log_softmax(-1)
+    expected = served.loaded.model(torch.tensor([ids]))[0].log_softmax(-1)
     assert logprobs["token_logprobs"][0] is None
     assert logprobs["top_logprobs"][0] is None
     for i, (value, top, offset) in enumerate(
@@ -219,8 +218,8 @@ def test_more_than_the_queue_holds_is_refused_at_once(client, loop):
     assert loop.load == 0
 
 
-def test_a_model_that_fails_fails_its_request_and_no_other(client, models, monkeypatch):
-    engine = models["tiny"].engine
+def test_a_model_that_fails_fails_its_request_and_no_other(client, served, monkeypatch):
+    engine = served.engine
     tick = engine.tick
     fail = iter([True])
 
@@ -237,15 +236,15 @@ def test_a_model_that_fails_fails_its_request_and_no_other(client, models, monke
     assert complete(client, prompt="a", seed=1, max_tokens=2)["choices"][0]["finish_reason"] == "length"
 
 
-def test_a_client_that_goes_away_frees_its_slots(models, loop):
+def test_a_client_that_goes_away_frees_its_slots(served, loop):
     from groundup.generation.requests import Request
 
     async def leave():
-        events = loop.stream("tiny", Request(prompt=(1, 2), max_new_tokens=10_000, n=3))
+        events = loop.stream(served.engine, Request(prompt=(1, 2), max_new_tokens=10_000, n=3))
         await anext(events)
         await events.aclose()
         for _ in range(200):
-            if not models["tiny"].engine.busy:
+            if not served.engine.busy:
                 return True
             await asyncio.sleep(0.02)
         return False

@@ -15,8 +15,8 @@ def idx(alphabet):
 
 
 @pytest.fixture
-def model(models):
-    return models["tiny"].loaded.model
+def model(served):
+    return served.loaded.model
 
 
 def ask(client, what, **body):
@@ -99,3 +99,33 @@ def test_what_cannot_be_looked_at_is_said(client, what, body, says):
     answer = client.post(f"/api/{what}", json={"text": TEXT} | body)
     assert answer.status_code in (400, 404)
     assert says in answer.json()["error"]["message"]
+
+
+def test_a_cell_is_the_weight_that_attention_shows(client, model, idx):
+    seen = trace(model, idx)
+    cell = ask(client, "cell", layer=1, head=1, row=7, column=3).json()
+    assert cell["weight"] == pytest.approx(seen.attention[1, 1, 7, 3].item(), rel=1e-4)
+    assert cell["score"] == pytest.approx(sum(cell["products"]) / cell["width"] ** 0.5, rel=1e-3)
+    assert len(cell["scores"]) == 8
+    assert cell["masked"] == 3
+    assert client.post("/api/cell", json={"text": TEXT, "row": 3, "column": 4}).status_code == 400
+    assert client.post("/api/cell", json={"text": TEXT, "row": 3, "column": 1, "head": 2}).status_code == 400
+
+
+def test_slots_are_told_tick_by_tick(client):
+    answer = client.post("/v1/completions", json={"prompt": "hello", "max_tokens": 3, "n": 2, "seed": 1})
+    assert answer.status_code == 200
+    told = client.get("/api/slots").json()
+    assert (told["n_slots"], told["waiting"]) == (16, 0)
+    read = {}
+    for _number, _start, seconds, lanes in told["rounds"]:
+        assert seconds > 0
+        for slot, request, choice, start, n_read in lanes:
+            read.setdefault((request, choice), []).append((slot, start, n_read))
+    first, second = read[1, 0], read[1, 1]
+    assert [(start, n) for _, start, n in first] == [(0, 5), (5, 1), (6, 1)]  # the prompt, then all but the last token
+    assert [(start, n) for _, start, n in second] == [(4, 1), (5, 1), (6, 1)]  # the prompt is copied but for its end
+    assert {slot for slot, *_ in first}.isdisjoint(slot for slot, *_ in second)
+    last = told["rounds"][-1][0]
+    assert client.get(f"/api/slots?after={last}").json()["rounds"] == []
+    assert client.get("/api/slots?after=x").status_code == 400

@@ -66,13 +66,16 @@ async function loadVocabulary(id) {
   if (found) vocabulary.value = found.tokens;
 }
 
+/** How a model cuts a text: `tokens` and their `token_strs`. */
+export const cut = (id, written, signal) => post("/tokenize", { model: id, prompt: written, add_special_tokens: true, return_token_strs: true }, signal);
+
 async function refresh(id, written) {
   const found = await attempt("tokens", async (signal) => {
-    const cut = await post("/api/tokens", { model: id, text: written }, signal);
+    const found = await cut(id, written, signal);
     const most = Math.min(facts.value.max_tokens, model.value.context);
-    const ids = cut.tokens.slice(-most);
+    const ids = found.tokens.slice(-most);
     const raw = await bytes("/api/logits", { model: id, tokens: ids }, signal);
-    return { ids, texts: cut.texts.slice(-most), raw: new Float32Array(raw) };
+    return { ids, texts: found.token_strs.slice(-most), raw: new Float32Array(raw) };
   });
   if (found) {
     tokens.value = { ids: found.ids, texts: found.texts };

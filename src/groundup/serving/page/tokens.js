@@ -1,19 +1,18 @@
 // How the text is cut, by each of the models that are served.
 import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
-import { post } from "./api.js";
 import { visible } from "./format.js";
-import { attempt, facts, text } from "./state.js";
+import { attempt, cut, facts, text } from "./state.js";
 import { Prompt } from "./prompt.js";
 
 export function Tokens() {
   const [found, setFound] = useState({});
   useEffect(() => {
     for (const { id } of facts.value.models) {
-      attempt(`cut ${id}`, (signal) => post("/api/tokens", { model: id, text: text.value }, signal)).then((x) => x && setFound((all) => ({ ...all, [id]: x })));
+      attempt(`cut ${id}`, (signal) => cut(id, text.value, signal)).then((x) => x && setFound((all) => ({ ...all, [id]: x })));
     }
   }, [text.value]);
   return html`<${Prompt} rows="4" />
     ${facts.value.models.map(({ id }) => found[id] && html`<section><h2>${id}: ${found[id].tokens.length} tokens</h2>
-      <p class="cut">${found[id].texts.map((t, i) => html`<span class=${`c${i % 4}`} title=${`id ${found[id].tokens[i]}`}>${visible(t)}<small>${found[id].tokens[i]}</small></span>`)}</p></section>`)}`;
+      <p class="cut">${found[id].token_strs.map((t, i) => html`<span class=${`c${i % 4}`} title=${`id ${found[id].tokens[i]}`}>${visible(t)}<small>${found[id].tokens[i]}</small></span>`)}</p></section>`)}`;
 }

@@ -3,15 +3,21 @@
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 import uvicorn
+from starlette.routing import Route
 
+from groundup.playground import looking, offers, parts
+from groundup.playground.analysis import Analyses
+from groundup.playground.openapi import show_openapi
+from groundup.playground.trainings import Trainings
+from groundup.runtime.stored import Weights
 from groundup.serving.access import Access
-from groundup.serving.app import build_app
-from groundup.serving.looking import routes as looking_routes
+from groundup.serving.app import Server, build_app
 from groundup.serving.loop import EngineLoop
-from groundup.serving.models import open_models
+from groundup.serving.models import Models
 from groundup.serving.page import page_files, page_routes
 
 GRACE = 30
@@ -27,6 +33,8 @@ def serve(
     hosts: frozenset[str],
     key: str | None,
     threads: int,
+    weights: Weights | Literal["saved", "auto"],
+    say: Callable[[str], None],
     started: Callable[[Sequence[str]], None],
 ) -> int:
     """Serve models until a signal ends it.
@@ -37,6 +45,8 @@ def serve(
         hosts: Values of Host that are ours.
         key: What clients must send; None asks for nothing.
         threads: Of PyTorch; 0 takes its choice.
+        weights: How matrices are stored, as in `load_model`.
+        say: Told what a person should know about that.
         started: Told the ids of the models when requests are answered.
 
     Raises:
@@ -44,15 +54,13 @@ def serve(
     """
     if threads:
         torch.set_num_threads(threads)
-    models = open_models(paths)
-    loop = EngineLoop({served.id: served.engine for served in models.values()})
+    models = Models(paths, weights=weights, say=say)
+    loop = EngineLoop()
     files = page_files()
-    app = build_app(
-        models,
-        loop,
-        Access(hosts=hosts, key=key, page_paths=frozenset(files)),
-        more=lambda server: [*looking_routes(server), *page_routes(files)],
-    )
+    shared = Server(models, loop)
+    trainings = Trainings(shared)
+    access = Access(hosts=hosts, key=key, page_paths=frozenset(files))
+    app = build_app(shared, access, more=[*page_api(shared, trainings), *page_routes(files)])
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -66,14 +74,27 @@ def serve(
         lifespan="off",
     )
     server = _Server(config)
-    server.told = lambda: started(list(models))
+    server.told = lambda: started([served.id for served in models])
     try:
         server.run(sockets=[listener])
     except KeyboardInterrupt:  # how a server is meant to end
         pass
     finally:
         loop.close()
+        trainings.close()
     return 0
+
+
+def page_api(server: Server, trainings: Trainings) -> list[Route]:
+    """The paths that the page asks, below /api, and the description of all that take a body."""
+    analyses = Analyses(server)
+    return [
+        *offers.routes(server),
+        *looking.routes(analyses),
+        *parts.routes(analyses),
+        *trainings.routes(),
+        Route("/openapi.json", show_openapi),
+    ]
 
 
 class _Server(uvicorn.Server):

@@ -1,0 +1,128 @@
+"""What the analyses of the page share: a text to look at, the limits, and the form of numbers.
+
+Arrays that are large go as bytes and not as JSON: raw logits as float32, attention as uint16 in steps of 1 / 65535. All
+of it is computed between two ticks of the engine's thread, one analysis at a time, on at most MAX_TOKENS tokens.
+"""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from groundup.config.errors import UserError
+from groundup.inspection.trace import Trace, evaluating, trace
+from groundup.model.bigram import Bigram
+from groundup.serving.app import Server
+from groundup.serving.bodies import Body, Id
+from groundup.serving.errors import RequestError
+from groundup.serving.models import Served
+
+MAX_TOKENS = 256
+"""Of a text that is looked at."""
+TOP = 10
+"""Candidates that are named."""
+
+
+class TextBody(Body):
+    """A text to look at: as text, or as ids."""
+
+    model: str | None = None
+    text: str | None = None
+    tokens: list[Id] | None = None
+
+
+class PositionBody(TextBody):
+    """A place in it, and perhaps a token; negative positions count from the end."""
+
+    position: Annotated[int, Field(ge=-MAX_TOKENS, lt=MAX_TOKENS)] = -1
+    token: Id | None = None
+
+
+class Analyses:
+    """Runs one analysis at a time on the thread of the engines.
+
+    Args:
+        server: Whose models are looked at.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._one_at_a_time = asyncio.Lock()
+
+    async def on(self, body: TextBody, work: Callable[[Served, Tensor], Any]) -> Any:
+        """Do some work on the model and the ids of a body.
+
+        Raises:
+            RequestError: There is no such model, or the text cannot be looked at.
+        """
+        served = await self.server.models.find(body.model)
+        idx = text_of(body, served)
+        return await self.call(lambda: work(served, idx))
+
+    async def call(self, work: Callable[[], Any]) -> Any:
+        """Do some work, when it is its turn."""
+        async with self._one_at_a_time:
+            return await self.server.loop.call(work)
+
+
+def text_of(body: TextBody, served: Served) -> Tensor:
+    """The ids of a text that is looked at.
+
+    Raises:
+        RequestError: Too many or too few, or an id that the model does not have.
+    """
+    try:
+        ids = served.prompt_ids(body.text or "") if body.tokens is None else body.tokens
+    except UserError as error:
+        raise RequestError(400, str(error), param="text", code="invalid_value") from None
+    most = min(MAX_TOKENS, served.context)
+    if not 1 <= len(ids) <= most:
+        raise RequestError(400, f"1 to {most} tokens can be looked at, got {len(ids)}", code="invalid_value")
+    if max(ids) >= served.loaded.config.vocab_size:
+        raise RequestError(400, f"tokens: the model has {served.loaded.config.vocab_size} ids, got {max(ids)}")
+    return torch.tensor(ids)
+
+
+def check_token(token: int, served: Served) -> None:
+    """Raises RequestError for an id that the model does not have."""
+    if token >= served.loaded.config.vocab_size:
+        message = f"token: the model has {served.loaded.config.vocab_size} ids, got {token}"
+        raise RequestError(400, message, param="token", code="invalid_value")
+
+
+def with_blocks(served: Served) -> Any:
+    """The model, if it has layers.
+
+    Raises:
+        RequestError: It is a bigram.
+    """
+    if isinstance(served.loaded.model, Bigram):
+        raise RequestError(400, f"{served.id} is a table of pairs: it has no layers to look into", code="no_layers")
+    return served.loaded.model
+
+
+def traced(served: Served, idx: Tensor) -> Trace:
+    """The trace of a text."""
+    return trace(with_blocks(served), idx)
+
+
+@torch.no_grad()
+def logits_of(served: Served, idx: Tensor) -> Tensor:
+    """Of every position: (T, V), in float32."""
+    with evaluating(served.loaded.model):
+        logits: Tensor = served.loaded.model(idx[None])[0]
+    return logits.float()
+
+
+def as_bytes(tensor: Tensor) -> bytes:
+    """The numbers as they lie in memory, little-endian on every machine that PyTorch runs on."""
+    return tensor.cpu().contiguous().numpy().tobytes()
+
+
+def rounded(values: Tensor) -> Any:
+    """Five digits: more than a picture shows, and a fourth of the bytes."""
+    return json.loads(json.dumps(values.tolist()), parse_float=lambda text: float(f"{float(text):.5g}"))

@@ -1,0 +1,123 @@
+"""What the page knows before it asks: models, their steps and vocabularies, the runs beside them, the slots."""
+
+import asyncio
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from groundup import __version__
+from groundup.playground.analysis import MAX_TOKENS
+from groundup.records.history import RunHistory, find_runs, is_finite, read_run
+from groundup.serving.app import Server
+from groundup.serving.errors import RequestError
+from groundup.serving.texts import TokenNames
+
+
+class Offers:
+    """Handlers.
+
+    Args:
+        server: Whose models are offered.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+
+    async def facts(self, _request: Request) -> Response:
+        """Version and models, for the page's head."""
+        models = [
+            {
+                "id": served.id,
+                "vocab_size": served.loaded.config.vocab_size,
+                "context": served.context,
+                "n_layer": getattr(served.loaded.config, "n_layer", 0),
+                "n_head": getattr(served.loaded.config, "n_head", 0),
+                "n_embd": getattr(served.loaded.config, "n_embd", 0),
+                "info": served.loaded.info,
+            }
+            for served in self.server.models
+        ]
+        return JSONResponse({"version": __version__, "models": models, "max_tokens": MAX_TOKENS})
+
+    async def vocabulary(self, request: Request) -> Response:
+        """The text of every id."""
+        served = await self.server.models.find(request.query_params.get("model"))
+        names = TokenNames(served.loaded.tokenizer, as_ids=False)
+        return JSONResponse({"tokens": [names(i) for i in range(served.loaded.config.vocab_size)]})
+
+    async def steps(self, request: Request) -> Response:
+        """The steps of a model's run that weights were kept of: step 64 of `shakespeare` is `shakespeare@64`."""
+        name = request.query_params.get("model") or next(iter(self.server.models)).id
+        steps = await asyncio.to_thread(self.server.models.steps, name)
+        return JSONResponse({"model": name, "steps": list(steps), "ids": [f"{name}@{step}" for step in steps]})
+
+    async def runs(self, _request: Request) -> Response:
+        """The runs in the folder of the first served run, each with how far it is."""
+        folder = self.server.models.runs_folder
+        paths = [] if folder is None else await asyncio.to_thread(find_runs, folder)
+        histories = [await asyncio.to_thread(read_run, path) for path in paths]
+        return JSONResponse({"runs": [_line(history) for history in histories]})
+
+    async def run(self, request: Request) -> Response:
+        """Curves and samples of a run, by its name or by the id of its model; empty where the model lies in none."""
+        name = request.query_params.get("model") or next(iter(self.server.models)).id
+        folder = await asyncio.to_thread(self.server.models.run_folder, name)
+        if folder is None:
+            await self.server.models.find(name)  # 404 where there is no such model, either
+            return JSONResponse({"state": "", "bigram": None, "train": [], "val": [], "samples": []})
+        history = await asyncio.to_thread(read_run, folder)
+
+        def column(key: str) -> list[tuple[int, Any]]:
+            return [(row["step"], row[key]) for row in history.rows if key in row and "step" in row]
+
+        return JSONResponse(
+            {
+                **_line(history),
+                "bigram": history.facts.get("bigram_loss"),
+                "train": [pair for pair in column("train/loss") if is_finite(pair[1])],
+                "val": [pair for pair in column("val/loss") if is_finite(pair[1])],
+                "samples": column("sample"),
+            }
+        )
+
+    async def slots(self, request: Request) -> Response:
+        """What each slot of a model read in the last ticks: those after the number `after`.
+
+        A round is [number, start in seconds, its seconds, lanes]; a lane is [slot, request, choice, position, tokens].
+        """
+        served = await self.server.models.find(request.query_params.get("model"))
+        after = request.query_params.get("after", "0")
+        if not (after.isascii() and after.isdecimal() and len(after) < 19):
+            raise RequestError(400, f"after: the number of a round, got {after!r}", param="after", code="invalid_value")
+        rounds = [
+            [
+                tick.number,
+                round(tick.start, 6),
+                round(tick.seconds, 6),
+                [[lane.slot, lane.request, lane.choice, lane.start, lane.n_read] for lane in tick.lanes],
+            ]
+            for tick in self.server.loop.rounds.copy()
+            if tick.engine is served.engine and tick.number > int(after)
+        ]
+        return JSONResponse({"n_slots": served.engine.n_slots, "waiting": served.engine.n_waiting, "rounds": rounds})
+
+
+def routes(server: Server) -> list[Route]:
+    """The paths below /api that are asked without a text."""
+    offers = Offers(server)
+    handlers = (offers.facts, offers.vocabulary, offers.steps, offers.runs, offers.run, offers.slots)
+    return [Route(f"/api/{handler.__name__}", handler) for handler in handlers]
+
+
+def _line(history: RunHistory) -> dict[str, Any]:
+    """One run in a list."""
+    loss = history.best.get("val/loss")
+    return {
+        "name": history.name,
+        "state": history.state,
+        "step": history.last.get("step"),
+        "max_steps": history.max_steps,
+        "val_loss": loss if is_finite(loss) else None,
+    }

@@ -1,0 +1,188 @@
+"""Start a small run from the page, watch it, stop it: `groundup train` as a process of its own, one at a time.
+
+A request chooses from tables and bounds; it never names a path or a flag. The run lies beside the one that is served,
+under a name that the server gives. A stop is a SIGTERM, as from a terminal: the run saves and can go on later.
+"""
+
+import asyncio
+import itertools
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from groundup.config.presets import RECIPES
+from groundup.distributed.ranks import end_with_parent
+from groundup.files.layout import CONFIG
+from groundup.serving.app import Server
+from groundup.serving.bodies import Body, read_body
+from groundup.serving.errors import RequestError
+
+SIZES: dict[str, tuple[int, int, int]] = {"tiny": (2, 2, 64), "small": (3, 3, 96), "demo": (4, 4, 128)}
+"""Layers, heads and width."""
+GRACE = 25.0
+"""Seconds that a run has to save itself when the server ends."""
+
+
+class StartBody(Body):
+    """POST /api/train."""
+
+    recipe: Literal["shakespeare", "same"] = "shakespeare"
+    """The plays, or text and settings of the first served run."""
+    size: Literal["tiny", "small", "demo"] = "small"
+    steps: Annotated[int, Field(ge=10, le=5000)] = 500
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1337
+
+
+class StopBody(Body):
+    """POST /api/train/stop: nothing to say."""
+
+
+@dataclass
+class _Training:
+    """A process that trains."""
+
+    name: str
+    process: "subprocess.Popen[bytes]"
+    errors: IO[bytes]
+    stopping: bool = field(default=False)
+
+    def facts(self) -> dict[str, Any]:
+        """What the page is told of it."""
+        exit_code = self.process.poll()
+        said = None
+        if exit_code is not None:
+            self.errors.seek(0)
+            lines = self.errors.read().decode(errors="replace").splitlines()
+            said = lines[-1] if lines and exit_code > 0 else None
+        state = "running" if exit_code is None else "finished" if exit_code == 0 else "stopped"
+        return {
+            "name": self.name,
+            "state": "stopping" if self.stopping and exit_code is None else state if said is None else "failed",
+            "exit_code": exit_code,
+            "said": said,
+        }
+
+
+class Trainings:
+    """Handlers, and the run that was started last.
+
+    Args:
+        server: Beside whose first run new ones are put.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._last: _Training | None = None
+        self._starting = asyncio.Lock()
+
+    async def show(self, _request: Request) -> Response:
+        """What can be started, and what became of what was."""
+        sizes = {name: dict(zip(("n_layer", "n_head", "n_embd"), shape, strict=True)) for name, shape in SIZES.items()}
+        return JSONResponse(
+            {
+                "possible": self.server.models.runs_folder is not None,
+                "sizes": sizes,
+                "training": None if self._last is None else self._last.facts(),
+            }
+        )
+
+    async def start(self, request: Request) -> Response:
+        """Begin a run.
+
+        Raises:
+            RequestError: 409 while one goes on; 400 where no run is served, which says where runs lie.
+        """
+        body = await read_body(request, StartBody)
+        async with self._starting:
+            if self._last is not None and self._last.process.poll() is None:
+                message = f"{self._last.name} is being trained; stop it first, or wait"
+                raise RequestError(409, message, code="already_training", headers={"x-should-retry": "false"})
+            served = next((served for served in self.server.models if served.run), None)
+            if served is None or served.run is None:
+                raise RequestError(400, "runs are started beside a served run, and none is served", code="no_runs")
+            folder = served.run.parent
+            words = _command(body, folder, served.run / CONFIG)
+            # Not by another thread: Linux takes the death of the thread that started a process for that of its parent.
+            self._last = _begin(_free_name(folder), words)
+            return JSONResponse(self._last.facts(), 201)
+
+    async def stop(self, request: Request) -> Response:
+        """End the run after the step it is in; it saves first.
+
+        Raises:
+            RequestError: 409 where none goes on.
+        """
+        await read_body(request, StopBody)
+        if self._last is None or self._last.process.poll() is not None:
+            again = {"x-should-retry": "false"}
+            raise RequestError(409, "nothing is being trained", code="not_training", headers=again)
+        self._last.stopping = True
+        self._last.process.terminate()
+        return JSONResponse(self._last.facts())
+
+    def close(self) -> None:
+        """End a run that goes on: it saves, unless that takes longer than GRACE."""
+        if self._last is None:
+            return
+        process = self._last.process
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._last.errors.close()
+
+    def routes(self) -> list[Route]:
+        """The paths below /api/train."""
+        return [
+            Route("/api/train", self.show),
+            Route("/api/train", self.start, methods=["POST"]),
+            Route("/api/train/stop", self.stop, methods=["POST"]),
+        ]
+
+
+def _command(body: StartBody, folder: Path, config: Path) -> list[str]:
+    n_layer, n_head, n_embd = SIZES[body.size]
+    every = max(1, body.steps // 10)
+    begin = ["--config", str(config)] if body.recipe == "same" else [RECIPES["shakespeare"].name]
+    return [
+        *begin,
+        f"--out-dir={folder}",
+        f"--max-steps={body.steps}",
+        f"--seed={body.seed}",
+        f"--model.n-layer={n_layer}",
+        f"--model.n-head={n_head}",
+        f"--model.n-embd={n_embd}",
+        f"--optim.warmup-steps={min(50, body.steps // 5)}",
+        f"--eval.every={every}",
+        f"--eval.sample-every={every}",
+        f"--checkpoint.every={every}",
+        "--checkpoint.growth",
+    ]
+
+
+def _free_name(folder: Path) -> str:
+    return next(name for name in (f"page-{i}" for i in itertools.count(1)) if not (folder / name).exists())
+
+
+def _begin(name: str, words: list[str]) -> _Training:
+    errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the server
+    process = subprocess.Popen(
+        [sys.executable, "-m", "groundup", "train", *words, f"--name={name}"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=errors,
+        start_new_session=True,  # Ctrl-C is for the server, which then asks the run to end
+        preexec_fn=end_with_parent,  # should the server be killed, the run saves and ends, too
+    )
+    return _Training(name, process, errors)

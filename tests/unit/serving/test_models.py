@@ -1,0 +1,110 @@
+"""Runs and their kept steps, by id."""
+
+import asyncio
+
+import pytest
+import torch
+
+from groundup.checkpoint.model_folder import save_model
+from groundup.serving.models import MAX_STEPS, Models
+from groundup.tokenizer.char import CharTokenizer
+
+TEXT = "hello world"
+
+
+@pytest.fixture
+def client(run, serve):
+    return serve(Models([run]))
+
+
+def test_steps_are_listed_and_each_answers_with_its_own_weights(client, run, alphabet):
+    told = client.get("/api/steps").json()
+    assert told["steps"] == [0, 1, 2, 4, 8, 9]
+    assert told["ids"][3] == "mine@4"
+    assert client.get("/api/steps?model=other").json()["steps"] == [3]
+    idx = torch.tensor([alphabet.encode(TEXT)])
+    model = next(iter(Models([run]))).loaded.model
+    for step in (0, 4, 9):
+        with torch.no_grad():
+            model.ln_f.bias.fill_(step / 10)
+            expected = model(idx)[0].log_softmax(-1)
+        body = {"model": f"mine@{step}", "prompt": TEXT, "max_tokens": 0, "echo": True, "logprobs": 0}
+        got = client.post("/v1/completions", json=body).json()
+        assert got["model"] == f"mine@{step}"
+        for i, value in enumerate(got["choices"][0]["logprobs"]["token_logprobs"][1:]):
+            assert value == pytest.approx(expected[i, idx[0, i + 1]].item(), abs=1e-5)
+
+
+def test_two_steps_are_compared_on_one_text(client, run):
+    body = {"model": "mine@0", "other": "mine@9", "text": TEXT}
+    told = client.post("/api/compare", json=body).json()
+    alone = [client.post("/api/surprise", json={"model": name, "text": TEXT}).json() for name in ("mine@0", "mine@9")]
+    losses = [answer["loss"] for answer in alone]
+    assert told["loss"] == pytest.approx(losses[0], rel=1e-4)
+    assert told["other_loss"] == pytest.approx(losses[1], rel=1e-4)
+    assert told["difference"] == pytest.approx([b - a for a, b in zip(*losses, strict=True)], abs=1e-3)
+    assert min(told["divergence"]) > 0
+    same = client.post("/api/compare", json=body | {"other": "mine@0"}).json()
+    assert max(map(abs, same["difference"] + same["divergence"])) < 1e-5
+
+
+def test_models_of_other_tokenizers_are_not_compared_token_by_token(run, serve, tiny_model, alphabet):
+    other = CharTokenizer("".join(chr(0x4E00 + i) for i in range(alphabet.vocab_size)))
+    save_model(run.parent / "chinese", tiny_model, other, {})
+    client = serve(Models([run, run.parent / "chinese"]))
+    answer = client.post("/api/compare", json={"other": "chinese", "text": TEXT})
+    assert answer.status_code == 400
+    assert "other tokens" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("mine@3", "there is no step 3 of 'mine'; there are 0, 1, 2, 4, 8, 9"),
+        ("mine@", "there is no model"),
+        ("mine@-1", "there is no model"),
+        ("mine@٣", "there is no model"),
+        ("mine@" + "9" * 400, "there is no model"),
+        ("no run", "there is no model"),
+        ("../runs/mine", "there is no model"),
+        ("../runs/mine@1", "there is no model"),
+        ("/etc", "there is no model"),
+        ("", "there is no model"),
+    ],
+)
+def test_no_name_is_a_path(client, name, says):
+    answer = client.post("/v1/completions", json={"model": name, "prompt": "a"})
+    assert answer.status_code == 404
+    assert says in answer.json()["error"]["message"]
+
+
+def test_neighbors_of_a_run_are_found_and_listed(client):
+    assert client.post("/v1/completions", json={"model": "other", "prompt": "a", "max_tokens": 1}).status_code == 200
+    runs = client.get("/api/runs").json()["runs"]
+    assert [(run["name"], run["step"], run["max_steps"]) for run in runs] == [("mine", 9, 20), ("other", None, None)]
+    told = client.get("/api/run?model=mine").json()
+    assert (told["bigram"], told["train"], told["val"]) == (2.5, [[1, 3.0]], [[9, 2.0]])
+    assert client.get("/api/run?model=nothing").status_code == 404
+
+
+def test_a_few_steps_are_held_and_the_one_used_last_goes_last(run):
+    models = Models([run])
+
+    async def ask():
+        first = await models.find("mine@0")
+        for step in (1, 2, 4):
+            await models.find(f"mine@{step}")
+        assert await models.find("mine@0") is first  # used again
+        await models.find("mine@8")
+        assert await models.find("mine@0") is first
+        assert len(models._steps) == MAX_STEPS == 4
+
+    asyncio.run(ask())
+
+
+def test_a_damaged_step_is_one_line_and_no_other_is_touched(client, run):
+    (run / "growth" / "step-0000002" / "model.safetensors").write_bytes(b"damaged")
+    answer = client.post("/v1/completions", json={"model": "mine@2", "prompt": "a"})
+    assert answer.status_code == 404
+    assert "\n" not in answer.json()["error"]["message"]
+    assert client.post("/v1/completions", json={"model": "mine@4", "prompt": "a"}).status_code == 200
