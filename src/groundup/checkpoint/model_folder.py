@@ -23,7 +23,7 @@ from groundup.files.manifest import Facts, verify_folder
 from groundup.model.bigram import Bigram
 from groundup.model.build import Transformer, empty_model
 from groundup.model.swap import use_matmul
-from groundup.model.weights import MAX_ROWS, stored_tensors, use_weights
+from groundup.model.weights import stored_tensors, use_weights
 from groundup.planner.params import count_parameters
 from groundup.runtime.kernels import load_kernels, pick_weights
 from groundup.runtime.matmul import MIN_WIDTH_OF_DECODING, pick_matmul

@@ -1,23 +1,28 @@
 """groundup generate DIR: let a trained model speak."""
 
-import contextlib
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from groundup.config.errors import UsageError, UserError
+from groundup.config.errors import UsageError
 from groundup.config.generate import SamplingConfig
+from groundup.files.layout import WEIGHTS
+from groundup.files.manifest import sha256_file
+from groundup.generation.converse import Session, Settings, converse
 from groundup.records.models_here import check_model, missing_model
+from groundup.terminal.escapes import unescape
 from groundup.terminal.parse import parse
 from groundup.terminal.say import show, warn
 
 if TYPE_CHECKING:
-    from groundup.generation.text import TextGenerator
+    from groundup.generation.text import Piece, TextGenerator, TextRequest
+    from groundup.tokenizer.base import Tokenizer
 
 SEPARATOR = "\n---------------\n"
 
@@ -44,7 +49,13 @@ class Options:
     stream: bool = False
     """Show the text while it is drawn."""
     interactive: bool = False
-    """Ask for prompts, one a line, until Ctrl-D. Ctrl-C ends a text."""
+    """Ask for prompts, one a line, until Ctrl-D. Ctrl-C ends a text; /help lists commands."""
+    explain: bool = False
+    """Show each drawn token with its probability, the entropy, and the likeliest candidates."""
+    prompts_file: Path | None = None
+    """Continue all prompts of a file: a prompt a line, or objects with `prompt` in .jsonl. Needs --out."""
+    out: Path | None = None
+    """Where the texts of --prompts-file go, as JSON lines. The same command goes on after a kill."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     weights: Literal["saved", "fp32", "fp16", "bf16", "int8", "auto"] = "saved"
@@ -60,10 +71,15 @@ class Options:
             raise UsageError(f"seed must be in [0, 2^63), got {self.seed}")
         if "" in self.stop:
             raise UsageError("stop must have at least one character, got an empty string")
-        if self.num_samples > 1 and (self.stream or self.interactive):
-            raise UsageError(
-                f"--stream and --interactive show one sample at a time, got num-samples {self.num_samples}"
-            )
+        shown = [name for name in ("stream", "interactive", "explain") if getattr(self, name)]
+        if self.num_samples > 1 and shown:
+            raise UsageError(f"--{shown[0]} shows one sample at a time, got num-samples {self.num_samples}")
+        if len(shown) > 1:
+            raise UsageError(f"choose one of --{' and --'.join(shown)}")
+        if (self.prompts_file is None) != (self.out is None):
+            raise UsageError("--prompts-file and --out go together: what to continue, and where the texts go")
+        if self.prompts_file is not None and (shown or self.prompt):
+            raise UsageError(f"--prompts-file goes without --{shown[0] if shown else 'prompt'}")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -75,7 +91,11 @@ def main(argv: Sequence[str]) -> int:
             raise missing_model("generate") from None
         raise _with_prompt_flag(error, argv) from None
     check_model(options.path)
-    prompt, stop = _unescape(options.prompt), [_unescape(text) for text in options.stop]
+    prompt = unescape(options.prompt)
+
+    from groundup.generation.prompts_file import complete_file, read_prompts
+
+    prompts = None if options.prompts_file is None else read_prompts(options.prompts_file)
 
     from groundup.checkpoint.model_folder import load_model
     from groundup.generation.text import TextGenerator
@@ -84,38 +104,31 @@ def main(argv: Sequence[str]) -> int:
     loaded = load_model(
         options.path,
         device=pick_device(options.device),
-        rows=options.num_samples,
+        rows=options.num_samples if prompts is None else min(len(prompts) * options.num_samples, 16),
         weights=options.weights,
         say=warn,
     )
     generator = TextGenerator(loaded.model, loaded.tokenizer)
-
-    def stream(prompt: str, seed: int) -> Iterator[str]:
-        return generator.stream(
-            _fitted(generator, prompt),
-            max_new_tokens=options.max_new_tokens,
-            sampling=options.sampling,
-            seed=seed,
-            stop=stop,
+    request = _Requests(generator, options)
+    if prompts is not None and options.out is not None:
+        settings = repr((options.sampling, options.stop, options.seed, options.max_new_tokens, options.num_samples))
+        complete_file(
+            generator,
+            prompts,
+            options.out,
+            request=request.of_place,
+            settings=f"{settings} {options.weights} {sha256_file(loaded.path / WEIGHTS)}",
         )
-
-    if options.interactive:
-        return _converse(stream, options.seed, first=[options.prompt] if prompt else [])
-    if options.stream:
-        pieces = stream(prompt, options.seed)
-        show([prompt])
-        show(pieces)
-        show("\n")
         return 0
-    texts = generator.generate(
-        _fitted(generator, prompt),
-        max_new_tokens=options.max_new_tokens,
-        sampling=options.sampling,
-        num_samples=options.num_samples,
-        seed=options.seed,
-        stop=stop,
-    )
-    show([SEPARATOR.join(prompt + text for text in texts), "\n"])
+    if options.interactive:
+        session = Session(
+            lambda prompt, settings: (
+                piece.text for piece in _timed(generator.run([request.with_settings(prompt, settings)]))
+            ),
+            Settings(options.sampling, options.max_new_tokens, options.seed),
+        )
+        return converse(session, first=[options.prompt] if prompt else [])
+    _show(prompt, _timed(generator.run([request.of_place(0, prompt)])), options, loaded.tokenizer)
     return 0
 
 
@@ -127,44 +140,69 @@ def _with_prompt_flag(error: UsageError, words: Sequence[str]) -> UsageError:
     return error
 
 
-def _converse(stream: Callable[[str, int], Iterator[str]], seed: int, *, first: Iterable[str]) -> int:
-    """Continue prompt after prompt; each has a seed of its own, counted up from the given one.
+def _show(prompt: str, pieces: Iterator["Piece"], options: Options, tokenizer: "Tokenizer") -> None:
+    """Print one prompt's texts in the form that is asked for."""
+    if options.explain:
+        from rich.console import Console
 
-    Returns:
-        1 if prompts came from a pipe and one of them could not be continued, else 0.
-    """
-    terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    failed = False
-    for turn, prompt in enumerate(_prompts(first, terminal=terminal)):
-        try:
-            show(stream(_unescape(prompt), (seed + turn) % 2**63))
-            show("\n")
-        except UserError as error:
-            warn(str(error))
-            failed = True
-        except KeyboardInterrupt:
-            show("\n")
-    return int(failed and not terminal)
+        from groundup.generation.explain import explain
+
+        for _ in explain(pieces, tokenizer, Console()):
+            pass
+    elif options.stream:
+        show([prompt])
+        show(piece.text for piece in pieces)
+        show("\n")
+    else:
+        texts = [prompt] * options.num_samples
+        for piece in pieces:
+            texts[piece.choice] += piece.text
+        show([SEPARATOR.join(texts), "\n"])
 
 
-def _prompts(first: Iterable[str], *, terminal: bool) -> Iterator[str]:
-    """The prompts given already, then one a line until the end of input, as they were typed."""
-    yield from first
-    if terminal:
-        with contextlib.suppress(ImportError):  # Windows has none
-            import readline  # noqa: F401  # loaded, it gives input() a history and the arrow keys
-        show("Type the beginning of a text; \\n stands for a new line. Ctrl-C ends a text, Ctrl-D the session.\n")
-    while True:
-        try:
-            yield input("> " if terminal else "")
-        except EOFError:
-            if terminal:
-                show("\n")
-            return
-        except KeyboardInterrupt:
-            if not terminal:
-                raise
-            show("\n")
+class _Requests:
+    """What is asked of the generator."""
+
+    def __init__(self, generator: "TextGenerator", options: Options) -> None:
+        self._generator, self._options = generator, options
+        self._stop = tuple(unescape(text) for text in options.stop)
+
+    def of_place(self, place: int, prompt: str) -> "TextRequest":
+        """Each place has a seed of its own, counted up from the given one."""
+        options = self._options
+        settings = Settings(options.sampling, options.max_new_tokens, (options.seed + place) % 2**63)
+        return self.with_settings(prompt, settings)
+
+    def with_settings(self, prompt: str, settings: Settings) -> "TextRequest":
+        """As the flags say, except for what a session may change."""
+        from groundup.generation.explain import N_TOP
+        from groundup.generation.text import TextRequest
+
+        return TextRequest(
+            prompt=tuple(_fitted(self._generator, prompt)),
+            max_new_tokens=settings.max_new_tokens,
+            sampling=settings.sampling,
+            n=self._options.num_samples,
+            seed=settings.seed,
+            stop=self._stop,
+            n_top=N_TOP if self._options.explain else None,
+        )
+
+
+def _timed(pieces: Iterator["Piece"]) -> Iterator["Piece"]:
+    """Pass pieces on, and tell somebody at a terminal how fast they came."""
+    start = time.perf_counter()
+    first, n_tokens = None, 0
+    try:
+        for piece in pieces:
+            first = first or time.perf_counter()
+            n_tokens += piece.event.token is not None
+            yield piece
+    finally:
+        if first is not None and sys.stderr.isatty():
+            rate = (n_tokens - 1) / max(time.perf_counter() - first, 1e-9)
+            told = f"{n_tokens} tokens, the first after {first - start:.2f} s"
+            print(f"\n{told}" + (f", then {rate:,.1f} tokens/s" if n_tokens > 1 else ""), file=sys.stderr, flush=True)
 
 
 def _fitted(generator: "TextGenerator", prompt: str) -> list[int]:
@@ -173,16 +211,3 @@ def _fitted(generator: "TextGenerator", prompt: str) -> list[int]:
     if len(ids) > context > 1:  # a bigram reads one token of any prompt
         warn(f"the prompt has {len(ids):,} tokens, the model's context is {context:,}: its last {context:,} are read")
     return ids[-context:]
-
-
-def _unescape(text: str) -> str:
-    r"""Turn \n, \t and \\ into what they stand for: a shell makes it hard to type a new line.
-
-    Raises:
-        UsageError: The text is not valid UTF-8.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"the text must be valid UTF-8, got {text!r}") from None
-    return "\\".join(part.replace("\\n", "\n").replace("\\t", "\t") for part in text.split("\\\\"))

@@ -17,6 +17,9 @@ A tick is, in this order:
 3. One chunk of one prompt is read, of the text that has waited longest for that; a long prompt stops nobody for longer.
 4. The next token of every text that has read everything is drawn, and told.
 
+A greedy text that is alone in step 2 reads guesses of its next tokens with it (`PromptLookup`). All that were right are
+told in one tick, and the others forgotten: the tokens are the same as without.
+
 A slot has room for the whole context, so nobody is ever thrown out to make room. A text that has filled its context
 reads the last half of `block_size` tokens again, at positions 0, 1, ..., as one more prompt: keys of deeper layers
 depend on tokens that have left the context; no shift of positions could make them what the model would compute.
@@ -35,8 +38,9 @@ from torch import Tensor
 
 from groundup.config.errors import UsageError
 from groundup.config.generate import SamplingConfig
+from groundup.generation.lookup import PromptLookup
 from groundup.generation.requests import Event, Finish, Lane, Request
-from groundup.generation.sampling import Drawn, Row, check_bias, sample
+from groundup.generation.sampling import Drawn, Row, check_bias, depends_on_logits_alone, sample
 from groundup.generation.scores import Score, read_scores, score
 from groundup.generation.slots import Slots, count_slots
 from groundup.model.types import LanguageModel
@@ -79,6 +83,8 @@ class _Choice:
     """Of the prompt's tokens so far, where this choice tells them."""
     last_read: int
     """The tick of its last chunk."""
+    lookup: PromptLookup | None
+    """Of a greedy text, whose next tokens may be guessed."""
 
 
 class Engine:
@@ -91,9 +97,10 @@ class Engine:
         model: In evaluation mode; its weights stay as they are.
         n_slots: The most texts side by side.
         chunk: The most tokens of a prompt that are read in one tick.
+        speculate: Let greedy texts guess.
     """
 
-    def __init__(self, model: LanguageModel, *, n_slots: int = 8, chunk: int = 128) -> None:
+    def __init__(self, model: LanguageModel, *, n_slots: int = 8, chunk: int = 128, speculate: bool = True) -> None:
         if n_slots < 1 or chunk < 1:
             raise ValueError(f"an engine needs slots and a chunk, got {n_slots} and {chunk}")
         if getattr(model, "training", False) and getattr(model.config, "dropout", 0):
@@ -101,6 +108,7 @@ class Engine:
         self.model, self.n_slots, self.chunk = model, n_slots, chunk
         self._block_size = model.config.block_size
         self._slots = Slots(model, n_slots)
+        self._speculate = speculate and not self._slots.captured  # a step of another shape is not recorded
         self._jobs: dict[int, _Job] = {}
         self._turn: deque[_Job] = deque()
         """Jobs with choices that have not begun; who is first is next."""
@@ -180,7 +188,11 @@ class Engine:
         before = [(choice, len(self._slots.held[choice.slot])) for choice in self._running]
         together = sorted((c for c in self._running if len(c.unread) == 1), key=lambda c: c.slot)
         ready, hidden = list(together), []
-        if together:
+        told: list[Event] = []
+        if len(together) == 1 and (guess := self._guess(together[0])):
+            told = self._read_guess(together[0], guess)
+            ready = []
+        elif together:
             hidden.append(self._slots.read_one_each([c.slot for c in together], [c.unread[0] for c in together]))
         # After the others: rows between them need a free place at their end, and this may fill the last one.
         if reader := min((c for c in self._running if len(c.unread) > 1), key=lambda c: c.last_read, default=None):
@@ -193,7 +205,7 @@ class Engine:
             for choice, start in before
         ]
         if not ready:
-            return []
+            return told
         drawing = [place for place, c in enumerate(ready) if c.job.request.max_new_tokens]
         drawn: dict[int, Drawn] = {}
         if drawing:
@@ -201,7 +213,7 @@ class Engine:
             if len(drawing) < len(ready):
                 logits = logits[drawing]
             drawn = dict(zip(drawing, sample(logits, [ready[place].row for place in drawing]), strict=True))
-        return [self._take(choice, drawn.get(place)) for place, choice in enumerate(ready)]
+        return told + [self._take(choice, drawn.get(place)) for place, choice in enumerate(ready)]
 
     def _admit(self) -> None:
         """Give free slots to those whose turn it is."""
@@ -218,6 +230,7 @@ class Engine:
         wanted = [] if tells else job.prompt[:-1]
         slot = self._slots.take(wanted, whole=1 if job.was_read else self.chunk)
         n_reused = len(self._slots.held[slot])
+        guesses = self._speculate and depends_on_logits_alone(request.sampling)
         choice = _Choice(
             job=job,
             index=index,
@@ -232,9 +245,34 @@ class Engine:
             n_reused=n_reused,
             scores=[None] if tells else None,
             last_read=self._n_ticks,
+            lookup=PromptLookup(request.prompt) if guesses else None,
         )
         job.running.append(choice)
         self._running.append(choice)
+
+    def _guess(self, choice: _Choice) -> list[int]:
+        """Tokens that may come next: fewer than fill the context, a chunk, or what is asked for."""
+        if choice.lookup is None:
+            return []
+        room = self._block_size - 2 - len(self._slots.held[choice.slot])
+        wanted = choice.job.request.max_new_tokens - len(choice.row.drawn) - 1
+        return choice.lookup.guess(max(0, min(room, wanted, self.chunk - 1)))
+
+    def _read_guess(self, choice: _Choice, guess: list[int]) -> list[Event]:
+        """Read the next token of a text with guesses behind it; tell what is drawn as far as they were right."""
+        held = self._slots.held[choice.slot]
+        hidden = self._slots.read(choice.slot, [*choice.unread, *guess])
+        drawn = sample(self.model.logits(hidden), [choice.row] * len(hidden))
+        n_right = next((k for k, token in enumerate(guess) if drawn[k].token != token), len(guess))
+        del held[len(held) - len(guess) + n_right :]
+        assert choice.lookup is not None
+        choice.lookup.learn(len(guess), n_right)
+        events: list[Event] = []
+        for one in drawn[: n_right + 1]:
+            events.append(self._take(choice, one))
+            if events[-1].finish:
+                break
+        return events
 
     def _read_chunk(self, choice: _Choice) -> Float[Tensor, "1 C"]:
         """Read the next chunk of a prompt; returns what the head reads after it."""
@@ -263,6 +301,8 @@ class Engine:
         finish: Finish | None = None if drawn else "length"
         if drawn:
             row.drawn.append(drawn.token)
+            if choice.lookup is not None:
+                choice.lookup.push(drawn.token)
             choice.unread = [drawn.token]
             if drawn.token in job.request.stop_ids:
                 finish = "stop"

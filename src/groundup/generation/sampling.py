@@ -143,6 +143,12 @@ def check_bias(config: SamplingConfig, vocab_size: int) -> None:
         raise UsageError(f"logit-bias names token {unknown[0]}; the model's ids are 0 to {vocab_size - 1}")
 
 
+def depends_on_logits_alone(config: SamplingConfig) -> bool:
+    """Whether a token follows from its logits: neither from what was drawn before it nor from random numbers."""
+    penalties = config.repetition_penalty != 1 or config.presence_penalty or config.frequency_penalty
+    return config.temperature < COLDEST and not penalties
+
+
 def sample(logits: Float[Tensor, "B V"], rows: Sequence[Row]) -> list[Drawn]:
     """Choose the next token of every row.
 

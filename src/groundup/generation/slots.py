@@ -38,6 +38,11 @@ class Slots:
         self.free = list(range(n_slots))
         """Slots without a text, the one that has been free longest first."""
 
+    @property
+    def captured(self) -> bool:
+        """Whether steps are recorded as graphs."""
+        return self._graphs is not None
+
     def take(self, wanted: Sequence[int], *, whole: int) -> int:
         """Give a free slot that holds as much of the beginning of `wanted` as any slot does, and nothing else.
 

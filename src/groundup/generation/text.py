@@ -236,6 +236,8 @@ def _run(engine: Engine, places: dict[int, int], texts: dict[tuple[int, int], Co
     while engine.busy:
         for event in engine.tick():
             text = texts[event.request, event.choice]
+            if text.done:  # several tokens came with one tick, and a stop string ended the text in the middle
+                continue
             ready = text.push(event.token) if event.token is not None else ""
             finish = event.finish
             if text.done and finish is None:

@@ -116,8 +116,7 @@ class KVCache:
             ValueError: There is no room for T more tokens.
         """
         T = k.shape[2]
-        if self.length + T > self.max_tokens:
-            raise ValueError(f"the cache has room for {self.max_tokens} tokens, {self.length + T} were given")
+        self.require_room(T)
         keys, values, end = self.keys[layer], self.values[layer], self._reach(T)
         if self.even:
             keys[:, :, self.length : end] = k
@@ -127,6 +126,15 @@ class KVCache:
             keys[rows, :, at] = k.transpose(1, 2).to(keys.dtype)  # (B, T, H, D)
             values[rows, :, at] = v.transpose(1, 2).to(values.dtype)
         return keys[:, :, :end], values[:, :, :end]
+
+    def require_room(self, T: int) -> None:
+        """See whether T more tokens fit behind those held.
+
+        Raises:
+            ValueError: There is no room for them.
+        """
+        if self.length + T > self.max_tokens:
+            raise ValueError(f"the cache has room for {self.max_tokens} tokens, {self.length + T} were given")
 
     def _reach(self, T: int) -> int:
         """Positions that are read (S)."""

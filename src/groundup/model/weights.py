@@ -8,62 +8,16 @@ matrix is widened and PyTorch multiplies. Stored models are for inference: only 
 from collections.abc import Iterable, Iterator
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from groundup.model.gpt import GPT, TiedHead
+from groundup.model.fused import FusedBlock
+from groundup.model.gpt import GPT, Block, TiedHead
 from groundup.model.modern import Modern
+from groundup.model.stored_linear import StoredLinear, StoredMatrix
 from groundup.model.swap import replace_linears, replace_modules
-from groundup.runtime.matmul import onednn_linear, pick_matmul
-from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, store
-
-MAX_ROWS = 32
-"""With more rows, widening the weights once costs less than multiplying them as they are."""
-
-
-class StoredMatrix(nn.Module):
-    """A matrix and, for 8 bits, the scale of each row, under the names that a linear layer or an embedding has.
-
-    Args:
-        weight: In float32; taken over where that is how it is to be stored.
-        weights: How to store it.
-        kernels: Multiply a few rows with it.
-    """
-
-    def __init__(self, weight: Float[Tensor, "D C"], weights: Weights, kernels: PlainKernels) -> None:
-        super().__init__()
-        stored = store(weight, weights)
-        self.kernels = kernels
-        self.weight = nn.Parameter(stored.weight, requires_grad=False)
-        self.scale = None if stored.scale is None else nn.Parameter(stored.scale, requires_grad=False)
-
-    @property
-    def stored(self) -> Stored:
-        """The matrix as the kernels take it."""
-        return Stored(self.weight, self.scale)
-
-    def product(self, x: Float[Tensor, "*B C"], bias: Float[Tensor, " D"] | None = None) -> Float[Tensor, "*B D"]:
-        """X @ weight.T + bias."""
-        rows = x.reshape(-1, x.shape[-1])
-        if len(rows) > MAX_ROWS:
-            width = x.shape[-1]
-            many = pick_matmul(x.device, rows=256, n_embd=width, training=False)
-            multiply = onednn_linear if many == "onednn" else F.linear
-            return multiply(x, self.stored.widened(), bias)
-        return self.kernels.linear(rows.contiguous(), self.stored, bias).view(*x.shape[:-1], -1)
-
-
-class StoredLinear(StoredMatrix):
-    """Stands for a linear layer."""
-
-    def __init__(self, linear: nn.Linear, weights: Weights, kernels: PlainKernels) -> None:
-        super().__init__(linear.weight, weights, kernels)
-        self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach(), requires_grad=False)
-
-    def forward(self, x: Float[Tensor, "*B C"]) -> Float[Tensor, "*B D"]:
-        """The product, plus the bias where there is one."""
-        return self.product(x, self.bias)
+from groundup.runtime.kernels import CompiledKernels
+from groundup.runtime.stored import DTYPES, PlainKernels, Weights, store
 
 
 class StoredEmbedding(StoredMatrix):
@@ -106,6 +60,8 @@ def use_weights(model: GPT | Modern, weights: Weights, kernels: PlainKernels) ->
     head = StoredHead(stored[head_table])
     replace_modules(model, TiedHead, lambda _: head)
     replace_modules(model, nn.Embedding, lambda table: stored.get(table, table))
+    if isinstance(kernels, CompiledKernels):
+        replace_modules(model, Block, lambda block: FusedBlock(block, kernels))
 
 
 def stored_tensors(

@@ -1,4 +1,4 @@
-"""The kernels of kernels.cpp: compiled at first use, for this machine, and trusted only after a test.
+"""The kernels of kernels.cpp and block.cpp: compiled at first use, for this machine, and trusted only after a test.
 
 A plain shared library, called through ctypes: that takes a compiler and two seconds, where an extension of PyTorch
 takes its headers, Python's, ninja and half a minute. It lies in the user's cache under a hash of all that it was made
@@ -25,14 +25,15 @@ from filelock import FileLock
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from groundup.runtime.block import TYPES
 from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, largest_activation, store
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCE = Path(__file__).with_name("block.cpp")
+"""Includes the other one."""
 COMPILERS = ("c++", "g++", "clang++")
 CANDIDATES: tuple[Weights, ...] = ("fp32", "fp16", "int8")
 MIN_SPEEDUP = 1.15
 OUT_OF_CACHE = 128 << 20
-TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int8: 3}
 
 
 class CompiledKernels(PlainKernels):
@@ -54,6 +55,9 @@ class CompiledKernels(PlainKernels):
         self._linear.argtypes = [ctypes.c_int, *4 * [pointer], ctypes.c_float, pointer, *3 * [size]]
         self._linear.restype = None
         self._sum.argtypes, self._sum.restype = [pointer, size], ctypes.c_int32
+        self.block = library.block
+        """`block` of block.cpp, which `CompiledBlock` calls."""
+        self.block.argtypes, self.block.restype = [*5 * [pointer], size], None
 
     def linear(
         self, x: Float[Tensor, "B C"], stored: Stored, bias: Float[Tensor, " D"] | None = None
@@ -132,7 +136,8 @@ def _library(say: Callable[[str], None]) -> Path:
         raise FileNotFoundError(f"there is no C++ compiler ({', '.join(names)})")
     native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
     command = [compiler, "-std=c++17", "-O3", native, "-fopenmp", "-shared", "-fPIC"]
-    made_from = SOURCE.read_bytes() + "\0".join([*command, machine_id()]).encode()
+    sources = b"".join(path.read_bytes() for path in sorted(SOURCE.parent.glob("*.cpp")))
+    made_from = sources + "\0".join([*command, machine_id()]).encode()
     path = cache_folder() / f"kernels-{hashlib.sha256(made_from).hexdigest()[:16]}.so"
     if path.exists():
         return path

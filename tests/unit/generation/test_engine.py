@@ -181,7 +181,7 @@ def test_head_runs_for_the_last_position_only():
     model, n_logits = gpt(), []
     logits = model.logits
     model.logits = lambda hidden: n_logits.append(hidden.shape[:-1].numel()) or logits(hidden)
-    generate(model, [1, 2, 3], 16)
+    generate(model, [1, 2, 3], 16, sampling=SamplingConfig())
     assert n_logits == [1] * 16
 
 
@@ -198,10 +198,12 @@ def read(monkeypatch):
 
 def test_prompt_is_read_once_and_then_one_token_a_step(read):
     model = gpt()
-    generate(model, [1, 2, 3], 10, num_samples=4)
+    generate(model, [1, 2, 3], 10, num_samples=4, sampling=SamplingConfig())
     assert read == [(1, 3)] + [(4, 1)] * 9 + [(3, 1)]  # samples 1 to 3 begin a step later: at the prompt's last token
     read.clear()
-    generate(model, [1, 2, 3], 20)  # 3 + 13 fill the context of 16; then the last 8 are read again
+    generate(
+        model, [1, 2, 3], 20, sampling=SamplingConfig()
+    )  # 3 + 13 fill the context of 16; then the last 8 are read again
     assert read == [(1, 3)] + [(1, 1)] * 13 + [(1, 8)] + [(1, 1)] * 5
 
 

@@ -275,3 +275,72 @@ def test_a_running_text_lends_its_beginning():
         events += [event for event in engine.tick() if event.request == second]
     assert events[0].n_reused == 4
     assert [event.token for event in events] == alone(model, dataclasses.replace(request, seed=1))[0]
+
+
+# What is guessed.
+
+greedy_requests = st.builds(
+    Request,
+    prompt=st.lists(st.integers(0, 2), min_size=1, max_size=12).map(tuple),
+    max_new_tokens=st.integers(1, 40),
+    sampling=st.sampled_from([GREEDY, SamplingConfig(temperature=0.0, logit_bias=((3, 2.0),))]),
+    stop_ids=st.sets(st.integers(0, 10), max_size=1).map(frozenset),
+    n_top=st.sampled_from([None, 2]),
+    score_prompt=st.booleans(),
+)
+
+
+def events_of(model, requests, *, speculate, **shape):
+    engine, events = Engine(model, speculate=speculate, **shape), {}
+    for request in requests:
+        engine.submit(request)
+    n_ticks = 0
+    while engine.busy:
+        n_ticks += 1
+        for event in engine.tick():
+            events.setdefault(event.request, []).append((event.token, event.finish, event.score))
+    return events, n_ticks
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(greedy_requests, min_size=1, max_size=3),
+    st.integers(1, 2),
+    st.integers(1, 12),
+    st.sampled_from(sorted(MODELS)),
+)
+def test_guesses_change_no_token(requests, n_slots, chunk, position):
+    shape = {"n_slots": n_slots, "chunk": chunk}
+    guessed, _ = events_of(MODELS[position], requests, speculate=True, **shape)
+    plain, _ = events_of(MODELS[position], requests, speculate=False, **shape)
+    assert guessed.keys() == plain.keys()
+    for id_, told in plain.items():
+        assert [one[:2] for one in guessed[id_]] == [one[:2] for one in told]
+        for (_, _, ours), (_, _, theirs) in zip(guessed[id_], told, strict=True):
+            assert (ours is None) == (theirs is None)
+            if ours is not None:
+                assert ours.logprob == pytest.approx(theirs.logprob, abs=1e-9)
+
+
+def repeating():
+    """A model whose greedy text goes round in a circle of four."""
+    model = init_weights(build_model(dataclasses.replace(CONFIG, block_size=64)), seed=4).double().eval()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.zero_() if "wte" not in name and "ln" not in name else None
+        model.wte.weight.copy_(torch.eye(11, 8) * 5)
+        model.ln_f.weight.fill_(1)
+    turn = [1, 2, 3, 0, *range(4, 11)]
+    logits = model.logits
+    model.logits = lambda hidden: logits(hidden)[..., [turn.index(k) for k in range(11)]]
+    return model
+
+
+def test_a_text_that_repeats_itself_takes_few_ticks():
+    request = Request(prompt=(0,), max_new_tokens=60, sampling=GREEDY)
+    guessed, n_guessed = events_of(repeating(), [request], speculate=True)
+    plain, n_plain = events_of(repeating(), [request], speculate=False)
+    assert guessed == plain
+    assert [token for token, *_ in plain[1]][:8] == [1, 2, 3, 0, 1, 2, 3, 0]
+    assert n_plain == 60
+    assert n_guessed < 20

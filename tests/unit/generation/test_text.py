@@ -42,7 +42,7 @@ class Scripted(LanguageModel):
     training = True
 
     def __init__(self, script):
-        self.script, self.prompt = list(script), None
+        self.script, self.prompt, self.step = list(script), None, 0
 
     def __call__(self, idx, *, cache=None):
         return self.logits(self.hidden(idx, cache=cache))
@@ -52,10 +52,12 @@ class Scripted(LanguageModel):
 
     def hidden(self, idx, *, cache=None):
         if self.prompt is None:
-            self.prompt, self.step = idx.tolist(), 0
-        logits = torch.zeros(*idx.shape, 257)
-        logits[:, -1, self.script[self.step]] = 1.0
+            self.prompt = idx.tolist()
         self.step += 1
+        logits = torch.zeros(*idx.shape, 257)
+        for k in range(idx.shape[1]):
+            n_said = cache.held[0] + k + 1 - len(self.prompt[0])
+            logits[:, k, self.script[min(max(n_said, 0), len(self.script) - 1)]] = 1.0
         return logits
 
     def new_cache(self, batch_size, max_tokens):

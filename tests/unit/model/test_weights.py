@@ -7,7 +7,8 @@ from groundup.config.model import GPTConfig, ModernConfig
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
-from groundup.model.weights import MAX_ROWS, StoredMatrix, stored_tensors, use_weights, weights_of
+from groundup.model.stored_linear import MAX_ROWS, StoredMatrix
+from groundup.model.weights import stored_tensors, use_weights, weights_of
 from groundup.runtime.stored import DTYPES, PlainKernels, store
 
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=64, vocab_size=101)

@@ -144,7 +144,7 @@ class TestBuilding:
     @needs_compiler
     def test_built_again_when_damaged_and_else_once(self, monkeypatch, tmp_path):
         source = tmp_path / "kernels.cpp"  # as much of it as is asked for here, and quickly compiled
-        source.write_text('extern "C" { void linear() {} int sum() { return 7; } }')
+        source.write_text('extern "C" { void linear() {} void block() {} int sum() { return 7; } }')
         monkeypatch.setattr(module, "SOURCE", source)
         monkeypatch.setattr(module, "_wrong", lambda kernels: [])
         library = module._library(self.said.append)
@@ -158,7 +158,7 @@ class TestBuilding:
     @needs_compiler
     def test_wrong_numbers_are_one_line_and_pytorchs_operations(self, monkeypatch, tmp_path):
         source = tmp_path / "kernels.cpp"
-        source.write_text('extern "C" { void linear() {} int sum() { return 7; } }')
+        source.write_text('extern "C" { void linear() {} void block() {} int sum() { return 7; } }')
         monkeypatch.setattr(module, "SOURCE", source)
         assert type(self.load()) is PlainKernels
         assert "wrong numbers here (fp32, fp16, bf16, int8)" in self.said[-1]

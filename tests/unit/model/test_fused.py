@@ -1,0 +1,127 @@
+"""A block in one call, against the page that it stands for."""
+
+import shutil
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.config.model import GPTConfig
+from groundup.model.build import build_model
+from groundup.model.fused import FusedBlock
+from groundup.model.init import init_weights
+from groundup.model.stored_linear import MAX_ROWS
+from groundup.model.weights import use_weights
+from groundup.runtime.kernels import COMPILERS, CompiledKernels, load_kernels
+from groundup.runtime.stored import DTYPES, PlainKernels
+
+pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
+
+
+def models(weights, *, n_embd=32, n_head=2, bias=True):
+    """One that goes the way of the page, and one that goes the kernel's: weights that look somewhere."""
+    config = GPTConfig(n_layer=2, n_head=n_head, n_embd=n_embd, block_size=40, vocab_size=61, bias=bias)
+    pair = []
+    for kernels in (PlainKernels(), load_kernels(lambda _: None)):
+        model = init_weights(build_model(config), seed=3).eval()
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(torch.randn(p.shape, generator=generator) * 0.2)
+        use_weights(model, weights, kernels)
+        pair.append(model)
+    assert isinstance(pair[1].h[0], FusedBlock)
+    return pair
+
+
+steps = st.lists(st.integers(1, 5), min_size=1, max_size=6)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    weights=st.sampled_from(list(DTYPES)),
+    shape=st.sampled_from([(32, 2), (24, 3), (64, 1), (20, 5)]),
+    bias=st.booleans(),
+    lengths=st.lists(st.integers(0, 9), min_size=1, max_size=4),
+    steps=steps,
+)
+@torch.inference_mode()
+def test_the_logits_are_those_of_the_page(weights, shape, bias, lengths, steps):
+    plain, fused = models(weights, n_embd=shape[0], n_head=shape[1], bias=bias)
+    generator = torch.Generator().manual_seed(len(lengths))
+    caches = []
+    prompt = torch.randint(61, (len(lengths), max(lengths) or 1), generator=generator)
+    for model in (plain, fused):
+        caches.append(model.new_cache(len(lengths), 40))
+        model(prompt, cache=caches[-1])
+        caches[-1].truncate(lengths)
+    for T in steps:
+        idx = torch.randint(61, (len(lengths), T), generator=generator)
+        ours, theirs = fused(idx, cache=caches[1]), plain(idx, cache=caches[0])
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2e-3 if weights == "int8" else 1e-4)
+    assert caches[0].held == caches[1].held
+
+
+@pytest.mark.parametrize("weights", DTYPES)
+@torch.inference_mode()
+def test_a_row_gives_the_same_bits_in_every_batch(weights):
+    _, model = models(weights)
+    idx = torch.randint(61, (7, 12))
+    together, cache = [], model.new_cache(7, 12)
+    for t in range(12):
+        together.append(model(idx[:, t : t + 1], cache=cache))
+    for row in range(7):
+        cache = model.new_cache(1, 12)
+        for t in range(12):
+            assert torch.equal(model(idx[row : row + 1, t : t + 1], cache=cache)[0], together[t][row])
+
+
+@torch.inference_mode()
+def test_the_kernel_is_used_for_a_few_new_tokens_and_by_whom_nobody_watches(monkeypatch):
+    calls = []
+    block = CompiledKernels.__init__
+
+    def counted(self, path):
+        block(self, path)
+        call = self.block
+        self.block = lambda *arguments: calls.append(None) or call(*arguments)
+
+    monkeypatch.setattr(CompiledKernels, "__init__", counted)
+    load_kernels.cache_clear()
+    try:
+        _, model = models("fp32")
+    finally:
+        load_kernels.cache_clear()
+    cache = model.new_cache(1, 40)
+    model(torch.zeros(1, MAX_ROWS + 1, dtype=torch.long), cache=cache)
+    model(torch.zeros(1, 3, dtype=torch.long))
+    assert not calls
+    model(torch.zeros(1, 3, dtype=torch.long), cache=cache)
+    assert len(calls) == 2
+    seen = []
+    model.h[0].attn.register_forward_hook(lambda *_: seen.append(None))
+    model(torch.zeros(1, 1, dtype=torch.long), cache=cache)
+    assert (len(calls), len(seen)) == (3, 1)
+
+
+@torch.inference_mode()
+def test_tensors_that_are_loaded_later_are_those_that_count():
+    plain, fused = models("fp32")
+    idx = torch.zeros(1, 1, dtype=torch.long)
+    before = fused(idx, cache=fused.new_cache(1, 4))
+    state = {name: tensor * 1.5 for name, tensor in plain.state_dict().items()}
+    for model in (plain, fused):
+        model.load_state_dict(state, assign=True)
+    after = fused(idx, cache=fused.new_cache(1, 4))
+    torch.testing.assert_close(after, plain(idx), rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(before, after)
+
+
+@torch.inference_mode()
+def test_there_must_be_room():
+    _, model = models("fp32")
+    cache = model.new_cache(1, 3)
+    model(torch.zeros(1, 2, dtype=torch.long), cache=cache)
+    with pytest.raises(ValueError, match="room for 3 tokens, 4 were given"):
+        model(torch.zeros(1, 2, dtype=torch.long), cache=cache)
