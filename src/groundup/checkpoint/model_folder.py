@@ -22,6 +22,7 @@ from groundup.files.layout import CHECKPOINTS, CONFIG, TOKENIZER, WEIGHTS
 from groundup.files.manifest import Facts, verify_folder
 from groundup.model.bigram import Bigram
 from groundup.model.build import Transformer, empty_model
+from groundup.model.stored_linear import MAX_ROWS
 from groundup.model.swap import use_matmul
 from groundup.model.weights import stored_tensors, use_weights
 from groundup.planner.params import count_parameters
