@@ -66,6 +66,14 @@ def command(words, patch=None):
         return error.code
 
 
+@contextlib.contextmanager
+def store_of_rank_0():
+    """As srun and mpirun start ranks: nobody but rank 0 holds the store, at the port that port.txt names."""
+    del os.environ["TORCHELASTIC_USE_AGENT_STORE"]
+    os.environ["MASTER_PORT"] = Path("port.txt").read_text()
+    yield
+
+
 # ---- training in double precision, which the command line does not offer
 
 

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -254,6 +255,25 @@ def test_a_rank_that_dies_or_hangs_is_named(train, number, timeout):
     assert "rank 1 of 2 is lost" in errors[0]
     assert "Traceback" not in team.text(0)
     assert checkpoints("lost")
+
+
+@pytest.mark.fault(
+    "E7",
+    "rank 0 hangs (SIGSTOP) and holds the store, as under srun",
+    "the other leaves with one line, and does not wait",
+)
+def test_a_rank_0_that_hangs_with_the_store_is_left(train, place):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        (place / "port.txt").write_text(str(probe.getsockname()[1]))
+    _, team = train(2, "held", "--max-steps=100000", "--runtime.timeout=10", wait=False, patch="store_of_rank_0")
+    until(lambda: checkpoints("held"))
+    os.kill(team.processes[0].pid, signal.SIGSTOP)
+    team.processes[1].join(240)
+    assert not team.processes[1].is_alive()
+    errors = [line for line in team.text(1).splitlines() if line.startswith("groundup:")]
+    assert len(errors) == 1, team.text(1)
+    assert "Traceback" not in team.text(1)
 
 
 @pytest.mark.fault(

@@ -4,10 +4,13 @@
 becomes `"{index}.{name}"`; everything else stays JSON.
 """
 
+import re
 from typing import Any
 
 from torch import Tensor
 from torch.optim import Optimizer
+
+from groundup.config.errors import UserError
 
 
 def flatten_optimizer(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -33,14 +36,35 @@ def flatten_optimizer(optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str
 
 
 def load_flat_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-    """The inverse of `flatten_optimizer`, into an optimizer over the same parameters."""
+    """The inverse of `flatten_optimizer`, into an optimizer over the same parameters.
+
+    Raises:
+        UserError: It is the state of other parameters.
+    """
+    current = optimizer.state_dict()["param_groups"]
+    if [len(group["params"]) for group in values["param_groups"]] != [len(group["params"]) for group in current]:
+        raise UserError("its groups of parameters are not those of this run")
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, value in {**tensors, **values["numbers"]}.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    current = optimizer.state_dict()["param_groups"]
+        index = parameter_of(key, len(parameters))
+        if isinstance(value, Tensor) and value.dim() and value.shape != parameters[index].shape:
+            raise UserError(f"{key} is {tuple(value.shape)}, its parameter {tuple(parameters[index].shape)}")
+        state.setdefault(index, {})[key.split(".", 1)[1]] = value
     groups = [
         {k: tuple(v) if isinstance(now.get(k), tuple) else v for k, v in group.items()}
         for group, now in zip(values["param_groups"], current, strict=True)
     ]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def parameter_of(key: str, count: int) -> int:
+    """The number of the parameter that a piece of state is of.
+
+    Raises:
+        UserError: It is no number below `count`.
+    """
+    found = re.fullmatch(r"([0-9]{1,9})\..+", key)
+    if found is None or int(found[1]) >= count:
+        raise UserError(f"the optimizer's state has {key!r}, and there are {count} parameters")
+    return int(found[1])

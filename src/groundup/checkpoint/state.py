@@ -83,12 +83,17 @@ class CheckpointStore:
     Args:
         folder: Where they lie.
         keep_last: How many of the newest are kept. At least 2, so that one damaged file does not end a run.
+        check_state: Raises a UserError for JSON values of training that cannot be gone on from: such a checkpoint is
+            passed over as a damaged one is.
     """
 
-    def __init__(self, folder: Path, *, keep_last: int = 2) -> None:
+    def __init__(
+        self, folder: Path, *, keep_last: int = 2, check_state: Callable[[dict[str, Any]], object] | None = None
+    ) -> None:
         if keep_last < 2:
             raise ValueError(f"keep_last must be at least 2, got {keep_last}")
         self.folder, self.keep_last = folder, keep_last
+        self._check_state = check_state
         self._background = Background()
         self._copy = HostCopy()
 
@@ -196,6 +201,11 @@ class CheckpointStore:
         """
         verify_folder(path, CONFIG, WEIGHTS, TOKENIZER, TENSORS, STATE)
         values = read_json(path / STATE, _Saved)
+        if self._check_state:
+            try:
+                self._check_state(values.state)
+            except UserError as error:
+                raise UserError(f"{path / STATE}: {error}") from None
         tensors: dict[str, dict[str, Tensor]] = {part: {} for part in values.parts}
         for key, tensor in load_tensors(path / TENSORS).items():
             part, _, name = key.partition("/")

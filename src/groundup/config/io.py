@@ -127,7 +127,7 @@ def from_kinds(classes: Sequence[type[T]], values: Any, *, where: str, more: boo
         raise UserError(f"{where} must be an object, got {_shown(values)}")
     values = _with_kind(values)
     kinds = {_kind(cls): cls for cls in classes}
-    if values["kind"] not in kinds:
+    if not isinstance(values["kind"], str) or values["kind"] not in kinds:
         raise UserError(f"{where}.kind must be one of {', '.join(kinds)}, got {_shown(values['kind'])}")
     rest = {name: value for name, value in values.items() if name != "kind"}
     return from_dict(kinds[values["kind"]], rest, where=where, more=more)

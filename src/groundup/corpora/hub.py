@@ -267,7 +267,7 @@ def _listed_hash(listed: Any) -> str:
 
 def _configs(card: Any) -> list[dict[str, Any]]:
     """The subsets that a dataset card lists; what is no list of objects lists none."""
-    configs = (card or {}).get("configs")
+    configs = card.get("configs") if hasattr(card, "get") else None  # a class of the Hub's client, or nothing
     return [config for config in configs if isinstance(config, dict)] if isinstance(configs, list) else []
 
 
@@ -325,13 +325,13 @@ def _card_patterns(configs: Sequence[dict[str, Any]], dataset: str, subset: str 
     if subset not in by_name:
         raise UsageError(f"{dataset} has no subset {subset!r}; it has {_some(list(by_name))}")
     data_files = by_name[subset].get("data_files") or f"{by_name[subset].get('data_dir', '.')}/**"
-    if isinstance(data_files, str) or not all(isinstance(entry, dict) for entry in data_files):
+    if not isinstance(data_files, list) or not all(isinstance(entry, dict) for entry in data_files):
         data_files = [{"split": "train", "path": data_files}]
     by_split = {str(entry.get("split", "train")): entry.get("path", []) for entry in data_files}
     if split not in by_split:
         raise UsageError(f"{dataset}, subset {subset!r}, has no split {split!r}; it has {_some(list(by_split))}")
     path = by_split[split]
-    return [path] if isinstance(path, str) else [str(each) for each in path or []]
+    return [path] if isinstance(path, str) else [str(each) for each in path] if isinstance(path, list) else []
 
 
 def _some(names: Sequence[str]) -> str:

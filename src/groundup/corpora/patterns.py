@@ -18,7 +18,9 @@ def glob_regex(pattern: str) -> str:
     for token in re.findall(r"\*\*/|\*\*|\*|\?|\[[^\]]+\]|[^*?\[]+|\[", pattern):
         known = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
         is_set = token.startswith("[") and len(token) > 1
-        out += known.get(token) or (token.replace("[!", "[^") if is_set else re.escape(token))
+        # In a set these would ask for one set inside another, or for an operation on two.
+        inner = re.sub(r"([\[&|~])", r"\\\1", token[1:]).replace("!", "^", token.startswith("[!"))
+        out += known.get(token) or (f"[{inner}" if is_set else re.escape(token))
     re.compile(out)
     return out + r"\Z"
 

@@ -1,7 +1,6 @@
 """A model folder of ours in the formats of other programs."""
 
 import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -20,6 +19,7 @@ from groundup.export.write_gguf import write_gguf
 from groundup.export.write_hf import write_hf
 from groundup.files.atomic import new_folder, write_synced
 from groundup.files.layout import CONFIG, TOKENIZER, folders_around
+from groundup.files.leftovers import remove_leftover, temporary_name
 from groundup.files.manifest import Facts
 from groundup.files.new import refuse_existing
 from groundup.interop.hf_config import fitting
@@ -120,8 +120,11 @@ def _write_ct2(folder: Path, loaded: LoadedModel, config: GPTConfig | ModernConf
     except ImportError:
         raise UserError("--format ct2 needs ctranslate2 and transformers: pip install 'groundup[export]'") from None
     disable_progress_bar()  # one for a copy that takes a moment
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".tmp-ct2-") as temporary:
-        source, made = Path(temporary, "hf"), Path(temporary, "ct2")
+    # Under a name that the next export sweeps where this process is killed.
+    temporary = temporary_name(folder.with_name("ct2"))
+    temporary.mkdir()
+    try:
+        source, made = temporary / "hf", temporary / "ct2"
         source.mkdir()
         write_hf(source, loaded, config)
         TransformersConverter(str(source)).convert(str(made))
@@ -132,3 +135,5 @@ def _write_ct2(folder: Path, loaded: LoadedModel, config: GPTConfig | ModernConf
         shutil.move(source / TOKENIZER, folder / TOKENIZER)
         for file in made.iterdir():
             shutil.move(file, folder / file.name)
+    finally:
+        remove_leftover(temporary)

@@ -118,7 +118,12 @@ def _parts(folder: Path) -> BytePairs:
         specials |= _object(folder / ADDED)
     match _object(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}:
         case {"added_tokens_decoder": dict(listed)}:
-            specials |= {t["content"]: int(i) for i, t in listed.items() if isinstance(t, dict) and "content" in t}
+            for i, token in listed.items():
+                match token:
+                    case {"content": str(content)} if i.isascii() and i.isdigit() and len(i) < 10:
+                        specials[content] = int(i)
+                    case _:
+                        raise UserError(f"its added_tokens_decoder.{i} in {SETTINGS} is no token with an id")
     return _checked(BytePairs(vocab, merges, specials, GPT2_PATTERN, _end(folder, specials)), folder)
 
 
@@ -166,8 +171,8 @@ def _end(folder: Path, specials: dict[str, int]) -> str | None:
     token = _object(folder / SETTINGS).get("eos_token") if (folder / SETTINGS).is_file() else None
     if isinstance(token, dict):
         token = token.get("content")
-    if token in specials:
-        return str(token)
+    if isinstance(token, str) and token in specials:
+        return token
     ends = _object(folder / "config.json").get("eos_token_id") if (folder / "config.json").is_file() else None
     by_id = {i: token for token, i in specials.items()}
     if isinstance(ends, int) and ends in by_id and END_OF_TEXT not in specials:

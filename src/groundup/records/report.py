@@ -147,8 +147,8 @@ def _samples(rows: list[dict[str, Any]], end: float) -> list[str]:
 def _portrait(seen: Portrait) -> list[str]:
     """A line tinted by surprise, and the same line by what one head takes from it."""
     surprise = ""
-    for token, loss in zip(seen.tokens, seen.surprise, strict=True):
-        tint, says = (0.0, "") if loss is None else (0.75 * (1 - math.exp(-loss / 2)), f"{loss:.2f} nats")
+    for token, loss in zip(seen.tokens, seen.surprise, strict=False):
+        tint, says = (0.0, "") if loss is None else (0.75 * (1 - math.exp(-max(0, loss) / 2)), f"{loss:.2f} nats")
         surprise += f"<i style='background:rgb(var(--heat) / {tint:.2f})' title='{says}'>{html.escape(token)}</i>"
     looks = "".join(f"<i>{html.escape(token)}</i>" for token in seen.tokens)
     kind = {"previous": "mostly at the token before", "duplicate": "at the same token, earlier",

@@ -9,7 +9,6 @@ import contextlib
 import ctypes
 import functools
 import hashlib
-import json
 import math
 import os
 import platform
@@ -25,6 +24,8 @@ from filelock import FileLock
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from groundup.config.errors import UserError
+from groundup.config.io import dump_json, load_json
 from groundup.runtime.block import TYPES
 from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, largest_activation, store
 
@@ -33,6 +34,7 @@ SOURCE = Path(__file__).with_name("block.cpp")
 COMPILERS = ("c++", "g++", "clang++")
 CANDIDATES: tuple[Weights, ...] = ("fp32", "fp16", "int8")
 MIN_SPEEDUP = 1.15
+CHOICES = "weights.json"
 OUT_OF_CACHE = 128 << 20
 
 
@@ -109,8 +111,15 @@ def load_kernels(say: Callable[[str], None]) -> PlainKernels:
 
 
 def cache_folder() -> Path:
-    """Where what was made for this machine lies; may be removed at any time."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "groundup"
+    """Where what was made for this machine lies; may be removed at any time.
+
+    Raises:
+        OSError: The user has no home folder, as some containers leave it.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "groundup"
+    except RuntimeError as error:
+        raise FileNotFoundError("there is no home folder for a cache; set XDG_CACHE_HOME") from error
 
 
 def machine_id() -> str:
@@ -185,20 +194,28 @@ def pick_weights(device: torch.device, *, n_embd: int, rows: int, say: Callable[
     if device.type != "cpu":
         return "fp16"
     kernels = load_kernels(say)
-    choices = cache_folder() / "weights.json"
     key = f"{machine_id()} {kernels.name} {torch.get_num_threads()} threads, {n_embd} wide, {rows} rows"
-    try:
-        known = dict(json.loads(choices.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        known = {}
-    if known.get(key) not in DTYPES:
+    known = _choices()
+    if key not in known:
         known[key] = _fastest(n_embd, rows, kernels)
         with contextlib.suppress(OSError):  # then it is measured again
+            choices = cache_folder() / CHOICES
             choices.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile("w", dir=choices.parent, delete=False, encoding="utf-8") as file:
-                json.dump(known, file, indent=1)
-            Path(file.name).replace(choices)
+            with tempfile.TemporaryDirectory(dir=choices.parent) as folder:
+                made = Path(folder, CHOICES)
+                made.write_text(dump_json(known), encoding="utf-8")
+                made.replace(choices)
     return known[key]
+
+
+def _choices() -> dict[str, Weights]:
+    """What was measured before; what others left in the file is passed over."""
+    try:
+        values = load_json(cache_folder() / CHOICES)
+    except (OSError, UserError):
+        return {}
+    entries = values.items() if isinstance(values, dict) else ()
+    return {key: choice for key, choice in entries if isinstance(choice, str) and choice in DTYPES}
 
 
 def _fastest(n_embd: int, rows: int, kernels: PlainKernels) -> Weights:

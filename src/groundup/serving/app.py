@@ -158,6 +158,7 @@ async def _first_or_error(chunks: AsyncIterator[dict[str, Any]]) -> list[dict[st
 
 async def _events(first: list[dict[str, Any]], chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
     """Server-sent events; an error after the first chunk is an event, too, and the stream ends properly."""
+    waiting: asyncio.Future[dict[str, Any] | None] | None = None  # a client may vanish at the first chunk
     try:
         for chunk in first:
             yield sse(chunk)
@@ -175,9 +176,10 @@ async def _events(first: list[dict[str, Any]], chunks: AsyncIterator[dict[str, A
     except (RequestError, UserError) as error:
         yield sse(_as_request_error(error).body())
     finally:
-        waiting.cancel()
-        with contextlib.suppress(asyncio.CancelledError, Exception):
-            await waiting
+        if waiting is not None:
+            waiting.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):
+                await waiting
         await chunks.aclose()  # type: ignore[attr-defined]
     yield b"data: [DONE]\n\n"
 

@@ -34,8 +34,10 @@ from groundup.model.lora import add_lora
 from groundup.model.swap import use_matmul, use_narrow_stream
 from groundup.optim.average import WeightAverage
 from groundup.optim.build import Schedule, build_optimizers
+from groundup.planner.params import count_parameters
 from groundup.prepare.corpus import open_corpus
 from groundup.runtime.facts import code_fingerprint
+from groundup.runtime.memory import free_memory
 from groundup.runtime.seed import seed_rank
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import load_tokenizer
@@ -96,6 +98,7 @@ def build_run(
     hellaswag = _hellaswag(config, world, tokenizer)
     machine = pick_machine(Setup(config=config, shape=shape, world=world, parallel=parallel, saved=saved))
     seed_rank(config.seed, rank=world.rank)
+    refuse_beyond_memory(shape)
     model = _new_model(shape, config, machine, tokenizer, resumed=resume_from is not None).to(machine.device)
     if machine.shrinks_on_oom:
         machine = fit_micro_batch(model, machine, samples=samples)
@@ -207,6 +210,20 @@ def resolve_model(config: GPTConfig | ModernConfig, tokenizer: Tokenizer) -> GPT
             " --model.vocab-size 0 takes the tokenizer's"
         )
     return replace(config, vocab_size=tokenizer.vocab_size)
+
+
+def refuse_beyond_memory(shape: TransformerConfig) -> None:
+    """Plan before the first weight is made: a system whose memory ends kills processes without a word.
+
+    Raises:
+        UserError: The weights alone are more than the memory that is free.
+    """
+    n, free = count_parameters(shape), free_memory(torch.device("cpu"))
+    if 4 * n > free:
+        raise UserError(
+            f"a model of {n:,} parameters takes {4 * n / 1e9:,.1f} GB for its weights alone, and {free / 1e9:,.1f} GB"
+            " of memory are free; take a smaller model.n_layer, model.n_embd or model.block_size"
+        )
 
 
 def _hellaswag(config: TrainConfig, world: World, tokenizer: Tokenizer) -> Sequence[ChoiceExample]:

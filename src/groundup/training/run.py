@@ -36,6 +36,7 @@ from groundup.training.between_steps import callbacks_of
 from groundup.training.build import Run, build_run
 from groundup.training.finish import finish
 from groundup.training.loggers import open_loggers, require_extras
+from groundup.training.snapshot import check_state
 
 ANSWER = "groundup: stopping after this step, then saving; Ctrl-C again ends at once and saves nothing"
 BIGRAM_LIMIT = 8192
@@ -110,7 +111,9 @@ def set_aside(run_dir: Path) -> Path | None:
 @contextlib.contextmanager
 def _own_folder(config: TrainConfig, world: World) -> Iterator[CheckpointStore]:
     """The checkpoints of a run folder, for as long as rank 0 keeps all other runs out of it."""
-    store = CheckpointStore(config.run_dir / CHECKPOINTS, keep_last=config.checkpoint.keep_last)
+    store = CheckpointStore(
+        config.run_dir / CHECKPOINTS, keep_last=config.checkpoint.keep_last, check_state=check_state
+    )
     if not world.is_main:
         yield store
         return

@@ -8,16 +8,18 @@ Nothing of it depends on how many ranks there are, but that each has random gene
 another number of them. Ranks that were not there before begin new streams.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from groundup.checkpoint.optimizer_state import flatten_optimizer, load_flat_optimizer
+from groundup.checkpoint.optimizer_state import flatten_optimizer, load_flat_optimizer, parameter_of
 from groundup.checkpoint.shares import has_shares, read_shares
 from groundup.checkpoint.state import Checkpoint, Contents
 from groundup.config.errors import UserError
+from groundup.config.io import from_dict
 from groundup.data.loader import TrainBatches
 from groundup.distributed.parallel import is_share, share, shares, whole_state
 from groundup.distributed.ranks import World
@@ -29,6 +31,74 @@ from groundup.runtime.seed import capture_rng, restore_rng, seed_rank
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import load_tokenizer
 from groundup.training.machine import Resolved
+
+
+@dataclass(frozen=True, slots=True)
+class _Counters:
+    """`TrainState`, whose best loss is null where nothing was measured."""
+
+    step: int
+    tokens_seen: int
+    seconds: float
+    best_loss: float | None
+    best_step: int
+    skipped_steps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """`TrainBatches.state_dict`."""
+
+    consumed: int
+    block_size: int
+    seed: int
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Optimizer:
+    """`flatten_optimizer`."""
+
+    numbers: dict[str, bool | int | float | str | None]
+    param_groups: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Guard:
+    """`Guard.state_dict`."""
+
+    losses: list[float]
+    grad_norms: list[float]
+    skipped_in_a_row: int
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """The JSON values of a checkpoint, as `capture` makes them."""
+
+    train: _Counters
+    data: _Place
+    optimizers: list[_Optimizer]
+    scaler: dict[str, int | float]
+    resolved: Resolved
+    guard: _Guard | None = None
+
+
+def check_state(values: dict[str, Any]) -> None:
+    """See whether JSON values are those of a run, before anything is built to go on from them.
+
+    Raises:
+        UserError: They are not; the message has the dotted path.
+    """
+    state = from_dict(_State, values, where="state")
+    for name, value in (("train.step", state.train.step), ("data.consumed", state.data.consumed)):
+        if not 0 <= value < 2**63:
+            raise UserError(f"state.{name} must be from 0 to 2^63, got {value}")
+    for i, optimizer in enumerate(state.optimizers):
+        for group in optimizer.param_groups:
+            # What is learned from is a rate: a list or a text in its place would end the first step.
+            if not isinstance(group.get("params"), list) or type(group.get("lr")) not in (int, float):
+                raise UserError(f"state.optimizers[{i}].param_groups must be objects with params and lr")
 
 
 def capture(
@@ -102,7 +172,8 @@ def restore(
         allow_data_change: Go on although the data is not what the run began with.
 
     Raises:
-        UserError: The data is not what the run was trained on, or its ids mean something else.
+        UserError: The data is not what the run was trained on, or its ids mean something else; or the state is that of
+            another model.
     """
     batches.load_state_dict(checkpoint.state["data"], allow_data_change=allow_data_change)
     if load_tokenizer(checkpoint.path).fingerprint != tokenizer.fingerprint:
@@ -111,9 +182,17 @@ def restore(
             f" --data.tokenizer {checkpoint.path / TOKENIZER}"
         )
     trainer.state = TrainState.from_dict(checkpoint.state["train"])
+    if len(checkpoint.state["optimizers"]) != len(trainer.optimizers):
+        saved = len(checkpoint.state["optimizers"])
+        raise UserError(
+            f"{checkpoint.path} has the state of {saved} optimizers, this run has {len(trainer.optimizers)}"
+        )
     for i, optimizer in enumerate(trainer.optimizers):
         tensors = _own_state(optimizer, checkpoint, f"optimizer{i}", trainer.world)
-        load_flat_optimizer(optimizer, tensors, checkpoint.state["optimizers"][i])
+        try:
+            load_flat_optimizer(optimizer, tensors, checkpoint.state["optimizers"][i])
+        except UserError as error:
+            raise UserError(f"{checkpoint.path}, optimizer {i}: {error}") from None
     if checkpoint.state["scaler"]:
         trainer.scaler.load_state_dict(checkpoint.state["scaler"])
     if "guard" in checkpoint.state:
@@ -141,9 +220,9 @@ def _own_state(optimizer: Optimizer, checkpoint: Checkpoint, part: str, world: W
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def owner(key: str) -> Tensor:
-        return parameters[int(key.split(".", 1)[0])].detach()
+        return parameters[parameter_of(key, len(parameters))].detach()
 
-    state = checkpoint.tensors[part]
+    state = checkpoint.tensors.get(part, {})
     own = {key: share(t, owner(key)) if t.shape == owner(key).shape else t for key, t in state.items()}
     if has_shares(checkpoint.path):
         own |= read_shares(checkpoint.path, part, owner, world)

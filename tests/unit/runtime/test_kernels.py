@@ -183,7 +183,7 @@ class TestChoosing:
         assert self.pick(rows=2) == "bf16"
         assert len(json.loads(self.file.read_text())) == 2
 
-    @pytest.mark.parametrize("text", ["{", "[]", "{}"])
+    @pytest.mark.parametrize("text", ["{", "[]", "{}", '["x"]', '{"x": ["fp32"]}', "[" * 100_000])
     def test_a_damaged_file_is_measured_again(self, text):
         self.file.parent.mkdir()
         self.file.write_text(text)
