@@ -45,8 +45,8 @@ def test_padded_chunked_head():
     torch.testing.assert_close((hidden.grad, weight.grad), expected, rtol=1e-10, atol=1e-10)
 
 
-def losses_of(device, precision, *, compiled):
-    """Thirty steps on the same tokens."""
+def thirty_losses(device, precision, *, compiled):
+    """Of a small model that learns the same 512 tokens again and again."""
     config = GPTConfig(n_layer=2, n_head=2, n_embd=128, block_size=64, vocab_size=50257)
     model = init_weights(GPT(config), seed=0).to(device)
     module = torch.compile(LossModule(model)) if compiled else LossModule(model)
@@ -68,13 +68,16 @@ def losses_of(device, precision, *, compiled):
 
 @pytest.fixture(scope="module")
 def losses_of_the_cpu():
-    return losses_of(torch.device("cpu"), "fp32", compiled=False)
+    return thirty_losses(torch.device("cpu"), "fp32", compiled=False)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16", "fp16"])
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("fp32", 0.002), ("tf32", 0.005), ("bf16", 0.03), ("fp16", math.inf)]
+)
 @pytest.mark.parametrize("compiled", [False, True])
-def test_every_precision_learns_what_the_cpu_learns(precision, compiled, losses_of_the_cpu):
-    losses = losses_of(torch.device("cuda"), precision, compiled=compiled)
+def test_learns_as_the_cpu_does_in_every_precision(precision, tolerance, compiled, losses_of_the_cpu):
+    losses = thirty_losses(torch.device("cuda"), precision, compiled=compiled)
     assert abs(losses[0] - math.log(50257)) < 0.2
     assert losses[-1] < losses[0] - 5
-    assert losses == pytest.approx(losses_of_the_cpu, abs=0.03)
+    # fp16's scaler skips the first steps, until the gradients fit: fewer updates, another curve.
+    assert losses == pytest.approx(losses_of_the_cpu, abs=tolerance)

@@ -19,8 +19,8 @@ from groundup.files.lock import is_held
 from groundup.planner.flops import flops_per_token
 from groundup.records.metrics import STOPPED, load_metrics
 
-Axis = Literal["tokens", "time", "flops"]
-"""What a run can be drawn against: tokens learned from, seconds of training steps, training FLOPs."""
+Axis = Literal["steps", "tokens", "time", "flops"]
+"""What a run can be drawn against: steps, tokens learned from, seconds of training steps, training FLOPs."""
 
 MISSING = "-"
 """What stands where a run has no such value."""
@@ -89,7 +89,7 @@ class RunHistory:
         Raises:
             UserError: The axis is FLOPs, and the model is not known.
         """
-        per_unit, unit = 1.0, "seconds" if axis == "time" else "tokens"
+        per_unit, unit = 1.0, {"steps": "step", "time": "seconds"}.get(axis, "tokens")
         if axis == "flops":
             if (shape := self.shape) is None:
                 raise UserError(f"{self.path} does not say which model it trained, so its FLOPs cannot be counted")

@@ -1,4 +1,7 @@
+import csv
+import io
 import json
+import re
 import subprocess
 import sys
 
@@ -65,22 +68,69 @@ def test_list(place, capsys):
     (place / "runs" / "notes").mkdir()
     printed = runs(capsys, "list")
     table = cells(printed.out)
-    assert table["name"] == ["model", "params", "steps", "tokens", "best val loss", "tokens/s", "state"]
-    assert table["good"] == ["4L 4H 128C 128T", "802k", "20", "2k", "1.5000", "200", "finished"]
-    assert table["[bold]"] == [
-        "4L 4H 128C 128T",
-        "802k",
-        "10/2,000",
-        "1k",
-        "11.2500",
-        "200",
-        "crashed",
-    ]  # of step 10: random weights are not kept
-    assert table["hurt"] == ["4L 4H 128C 128T", "802k", "0/20", "0", "4.0000", "-", "crashed"]
+    assert table["name"] == ["best val loss", "state", "steps", "tokens/s", "parameters", "tokens", "model"]
+    assert table["good"] == ["1.5000", "finished", "20", "200", "802k", "2k", "4L 4H 128C 128T"]
+    # Of step 10: random weights are not kept.
+    assert table["[bold]"] == ["11.2500", "crashed", "10/2,000", "200", "802k", "1k", "4L 4H 128C 128T"]
+    assert table["hurt"] == ["4.0000", "crashed", "0/20", "-", "802k", "0", "4L 4H 128C 128T"]
     assert "notes" not in table
     assert printed.err == "groundup: 1 damaged line of runs/hurt/metrics.jsonl left out\n"
     assert runs(capsys, "list", "runs").out == printed.out
     assert set(cells(runs(capsys, "list", place / "runs/good").out)) >= {"good", "name"}
+
+
+@pytest.mark.parametrize(
+    ("by", "names"),
+    [
+        ("name", ["a", "b", "none"]),
+        ("loss", ["b", "a", "none"]),
+        ("speed", ["a", "b", "none"]),
+        ("started", ["a", "b", "none"]),
+    ],
+)
+def test_list_sorts(place, capsys, by, names):
+    folder(place / "runs/a", best=1.5)
+    folder(place / "runs/b", best=1.25)
+    (folder(place / "runs/none", made=0) / "metrics.jsonl").write_text("")
+    printed = runs(capsys, "list", "--sort", by).out
+    assert [name for name in cells(printed) if name in names] == names
+
+
+@pytest.mark.parametrize(("width", "left_out"), [(200, []), (80, ["model"]), (60, ["parameters", "tokens", "model"])])
+def test_names_stay_whole_on_a_narrow_terminal(place, capsys, monkeypatch, width, left_out):
+    name = "a-name-of-25-characters-ok"
+    folder(place / "runs" / name[: width // 3])
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    printed = re.sub(r"\x1b\[\d*m", "", runs(capsys, "list").out)
+    assert max(len(line) for line in printed.splitlines() if "wider" not in line) <= width
+    assert name[: width // 3] in printed
+    assert all(title not in printed.splitlines()[1] for title in left_out)
+    assert ("a wider terminal also shows" in printed) == bool(left_out)
+
+
+def test_csv_has_every_number_of_every_run(place, capsys):
+    folder(place / "a")
+    folder(place / "b", made=10, extra='{"step": 10, "sample": "a, b"}\n')
+    printed = runs(capsys, "csv", "a", "b").out
+    rows = list(csv.DictReader(io.StringIO(printed)))
+    assert [row["run"] for row in rows] == ["a"] * 5 + ["b"] * 3
+    assert list(rows[0]) == [
+        "run", "step", "tokens", "seconds", "val/loss", "val/bpb", "train/loss", "perf/mfu", "perf/tokens_per_sec",
+    ]  # fmt: skip
+    assert (rows[1]["train/loss"], rows[1]["val/loss"], rows[2]["val/loss"]) == ("2.0", "", "11.5")
+    assert runs(capsys, "csv", "a", "b", "--out", "all.csv").out == "wrote 8 columns of 2 runs to all.csv\n"
+    assert (place / "all.csv").read_text() == printed
+
+
+def test_any_metric_can_be_drawn_in_any_format(place, capsys):
+    folder(place / "a")
+    runs(capsys, "plot", "a", "--y", "perf/mfu", "--x", "steps", "--smooth", "3", "--out", "mfu.svg")
+    assert "perf/mfu" in (place / "mfu.svg").read_text()
+    runs(capsys, "plot", "a", "--out", "loss.pdf")
+    assert (place / "loss.pdf").read_bytes().startswith(b"%PDF")
+    said = error_of(capsys, 1, "plot", "a", "--y", "perf/mfuu")
+    assert said == "nothing to draw: a logged no perf/mfuu; did you mean perf/mfu?"
 
 
 def test_an_empty_folder_has_no_runs(place, capsys):
@@ -112,7 +162,7 @@ def test_runs_that_are_the_same_have_no_differences(place, capsys):
     assert "scores" not in printed
 
 
-@pytest.mark.parametrize("x", ["tokens", "time", "flops"])
+@pytest.mark.parametrize("x", ["steps", "tokens", "time", "flops"])
 def test_plot(place, capsys, x):
     folder(place / "a")
     folder(place / "b")
@@ -128,7 +178,8 @@ def test_plot(place, capsys, x):
         (2, ["plt"], "unknown action 'plt'; did you mean plot?"),
         (2, ["compare", "a"], "name at least two runs to compare, got 1 (see groundup runs compare --help)"),
         (2, ["plot", "--out", "x.png"], "name at least one run to draw (see groundup runs plot --help)"),
-        (2, ["plot", "a", "--out", "x.pdf"], "out must end with .png, got x.pdf (see groundup runs plot --help)"),
+        (2, ["plot", "a", "--out", "x.gif"],
+         "out must end with .png, .svg, .pdf, got x.gif (see groundup runs plot --help)"),
         (1, ["plot", "a", "--out", "none/x.png"], "cannot write none/x.png: No such file or directory"),
         (1, ["compare", "a", "none"],
          "none is not a run folder: it holds neither run.json nor config.json and metrics.jsonl"),
@@ -140,7 +191,7 @@ def test_mistakes_are_one_line(place, capsys, code, words, line):
 
 
 def test_a_wrong_axis_names_the_right_ones(capsys):
-    assert "'tokens', 'time', 'flops'" in error_of(capsys, 2, "plot", "a", "--x", "steps")
+    assert "'steps', 'tokens', 'time', 'flops'" in error_of(capsys, 2, "plot", "a", "--x", "days")
 
 
 def test_no_torch_is_needed(place):

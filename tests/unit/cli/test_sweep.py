@@ -1,0 +1,107 @@
+"""groundup sweep."""
+
+import json
+
+import pytest
+
+from groundup.cli.main import main
+from groundup.cli.sweep import plan_runs
+from groundup.config.errors import UsageError, UserError
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 60)
+    return tmp_path
+
+
+SMALL = [
+    *(
+        "--data.source=text",
+        "--data.path=a.txt",
+        "--tokens-per-step=16",
+        "--runtime.micro-batch-size=2",
+        "--max-steps=4",
+        "--eval.every=2",
+    ),
+    *("--model.n-layer=1", "--model.n-head=1", "--model.n-embd=8", "--model.block-size=8", "--runtime.device=cpu"),
+]
+
+
+def test_every_combination_is_a_run_of_its_own():
+    runs = plan_runs(["shakespeare", "--optim.lr", "1e-3,3e-3", "--seed=1..3", "--max-steps", "50"])
+    assert [config.name for config, _ in runs] == [
+        f"lr={lr},seed={seed}" for lr in ("1e-3", "3e-3") for seed in (1, 2, 3)
+    ]
+    assert [(config.optim.lr, config.seed, config.max_steps) for config, _ in runs] == [
+        (lr, seed, 50) for lr in (1e-3, 3e-3) for seed in (1, 2, 3)
+    ]
+    assert {str(config.out_dir) for config, _ in runs} == {"runs/sweep-shakespeare"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["shakespeare", "--seed", "1"], "nothing varies"),
+        (["shakespeare", "--seed", "1..100000000"], "more than 1000 values"),
+        (
+            ["shakespeare", "--seed", "1..100", "--optim.lr", ",".join(f"{i}e-5" for i in range(1, 30))],
+            "more than 1000",
+        ),
+        (["shakespeare", "--seed", "1,1"], "a value stands twice"),
+        (["shakespeare", "--optim.lr", "1e-3,fast"], "must be a number, got 'fast'"),
+        (["shakespear", "--seed", "1..2"], "did you mean shakespeare?"),
+        (["--config", "x.json", "--seed", "1..2"], "--config does not go with sweep"),
+    ],
+)
+def test_a_mistake_is_told_before_anything_runs(place, words, said):
+    with pytest.raises(UsageError, match=said.replace("?", r"\?")):
+        plan_runs(words)
+
+
+def test_another_run_in_the_way_is_left_alone(place):
+    (config, _), _ = plan_runs(["shakespeare", "--seed", "1,2"])
+    config.run_dir.mkdir(parents=True)
+    from groundup.config.io import dump_json, to_dict
+
+    (config.run_dir / "config.json").write_text(dump_json({**to_dict(config), "max_steps": 3}))
+    with pytest.raises(UserError, match="is a run with other max_steps; give this sweep a --name"):
+        plan_runs(["shakespeare", "--seed", "1,2"])
+
+
+def test_help_shows_an_example(capsys):
+    assert main(["sweep"]) == 0
+    assert "groundup sweep shakespeare --optim.lr 1e-3,3e-3 --seed 1..3" in capsys.readouterr().out
+
+
+def test_a_sweep_runs_compares_and_goes_on_where_it_was(place, capfd):
+    words = ["sweep", "shakespeare", "--optim.lr", "1e-2,1e-3", "--seed", "1..2", *SMALL, "--name", "tried"]
+    assert main(words) == 0
+    out = capfd.readouterr().out
+    for i, name in enumerate(("lr=1e-2,seed=1", "lr=1e-2,seed=2", "lr=1e-3,seed=1", "lr=1e-3,seed=2"), 1):
+        assert f"run {i} of 4: runs/tried/{name}\n" in out
+        assert json.loads((place / "runs/tried" / name / "config.json").read_text())["name"] == name
+    table = out[out.index("best val loss") :]
+    assert "±" in table
+    assert (place / "runs/tried/sweep.png").read_bytes().startswith(b"\x89PNG")
+
+    marked = place / "runs/tried/lr=1e-3,seed=2"
+    (marked / "model" / "config.json").unlink()  # as if it had been killed before its last words
+    for path in (marked / "model").iterdir():
+        path.unlink()
+    (marked / "model").rmdir()
+    assert main(words) == 0
+    out = capfd.readouterr().out
+    assert out.count("finished\n") >= 3
+    assert "run 4 of 4: runs/tried/lr=1e-3,seed=2: goes on" in out
+    assert (marked / "model/config.json").is_file()
+
+
+def test_a_run_that_fails_ends_the_sweep_with_its_code(place, capfd):
+    words = ["sweep", "shakespeare", "--seed", "1..2", *SMALL, "--data.path=missing.txt"]
+    code = main(words)
+    assert code == 1
+    err = capfd.readouterr().err
+    assert "missing.txt" in err
+    assert "ended with 1; the same command goes on" in err
