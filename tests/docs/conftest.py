@@ -52,7 +52,7 @@ def _groundup(words):
         raise _Parsed
 
     with pytest.MonkeyPatch.context() as patch:
-        name = "read_request" if words[0] == "plan" else "parse"
+        name = {"plan": "read_request", "sweep": "plan_runs"}.get(words[0], "parse")
         reader = getattr(module, name)
         patch.setattr(module, name, parsed)
         with pytest.raises(_Parsed):

@@ -73,7 +73,9 @@ def read(words, monkeypatch):
 
         return stop
 
-    name = "read_request" if command in ("train", "finetune", "plan") else "parse"  # train parses in several steps
+    # Some parse in several steps.
+    readers = {"train": "read_request", "finetune": "read_request", "plan": "read_request", "sweep": "plan_runs"}
+    name = readers.get(command, "parse")
     monkeypatch.setattr(module, name, until_parsed(getattr(module, name)))
     with pytest.raises((Parsed, SystemExit)) as stopped:
         raise SystemExit(main_of(words[1:]))
