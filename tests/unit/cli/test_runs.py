@@ -119,7 +119,7 @@ def test_csv_has_every_number_of_every_run(place, capsys):
         "run", "step", "tokens", "seconds", "val/loss", "val/bpb", "train/loss", "perf/mfu", "perf/tokens_per_sec",
     ]  # fmt: skip
     assert (rows[1]["train/loss"], rows[1]["val/loss"], rows[2]["val/loss"]) == ("2.0", "", "11.5")
-    assert runs(capsys, "csv", "a", "b", "--out", "all.csv").out == "wrote 8 columns of 2 runs to all.csv\n"
+    assert runs(capsys, "csv", "a", "b", "--out", "all.csv").out == "wrote 8 rows of 2 runs to all.csv\n"
     assert (place / "all.csv").read_text() == printed
 
 
