@@ -126,9 +126,8 @@ def _csv(options: CsvOptions) -> int:
         sys.stdout.write(text)
     else:
         write_file(options.out, text.encode())
-        say(
-            f"wrote {text.count(chr(10)) - 1:,} rows of {len(runs)} {'run' if len(runs) == 1 else 'runs'} to {options.out}"
-        )
+        rows = text.count("\n") - 1
+        say(f"wrote {rows:,} rows of {len(runs)} {'run' if len(runs) == 1 else 'runs'} to {options.out}")
     _warn_of_damage(runs)
     return 0
 
