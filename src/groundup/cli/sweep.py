@@ -20,6 +20,7 @@ from groundup.config.train import TrainConfig
 from groundup.files.layout import CONFIG
 from groundup.records.groups import group, table
 from groundup.records.history import RunHistory, read_run
+from groundup.terminal.parse import values_in
 from groundup.terminal.say import say, warn
 from groundup.terminal.tables import show
 
@@ -62,7 +63,7 @@ def plan_runs(words: list[str]) -> list[tuple[TrainConfig, list[str]]]:
     words = [part for word in words for part in (word.split("=", 1) if re.match(r"--[\w.\-]+=", word) else [word])]
     axes: list[tuple[int, str, list[str]]] = []
     for i, word in enumerate(words[1:], 1):
-        values = _values(word) if words[i - 1].startswith("--") else []
+        values = values_in(word, most=MOST_RUNS) if words[i - 1].startswith("--") else []
         if len(values) > 1:
             axes.append((i, words[i - 1].removeprefix("--"), values))
     if not axes:
@@ -87,16 +88,6 @@ def plan_runs(words: list[str]) -> list[tuple[TrainConfig, list[str]]]:
     for config, _ in runs:
         _refuse_another(config)
     return runs
-
-
-def _values(word: str) -> list[str]:
-    """The values that a word lists."""
-    if ends := re.fullmatch(r"(\d{1,9})\.\.(\d{1,9})", word):
-        first, last = int(ends[1]), int(ends[2])
-        if last - first >= MOST_RUNS:
-            raise UsageError(f"{word} are more than {MOST_RUNS} values")
-        return [str(value) for value in range(first, last + 1)]
-    return [value for value in word.split(",") if value]
 
 
 def _refuse_another(config: TrainConfig) -> None:

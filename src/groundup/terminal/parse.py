@@ -127,3 +127,17 @@ def nearest(flag: str, flags: Sequence[str]) -> str | None:
         return meant
     ends = [known for known in flags if known.rpartition(".")[2] == flag.removeprefix("--")]
     return next(iter(ends or difflib.get_close_matches(flag, flags, n=1)), None)
+
+
+def values_in(word: str, *, most: int) -> list[str]:
+    """The values that a word lists: between commas, or as a range of whole numbers, as 1..3.
+
+    Raises:
+        UsageError: A range of more than `most` numbers.
+    """
+    if ends := re.fullmatch(r"(\d{1,9})\.\.(\d{1,9})", word):
+        first, last = int(ends[1]), int(ends[2])
+        if last - first >= most:
+            raise UsageError(f"{word} are more than {most} values")
+        return [str(value) for value in range(first, last + 1)]
+    return [value for value in word.split(",") if value]
