@@ -5,6 +5,7 @@ missing keys, huge numbers, NaN, deep nesting, keys given twice, cut and random 
 """
 
 import contextlib
+import copy
 import hashlib
 import json
 import os
@@ -265,7 +266,7 @@ odd = st.sampled_from([
     None, True, False, 0, -1, 1, 2**31, 2**63, -(2**63), 10**30, 10**400, 0.5, -0.0, 1e308, float("nan"), float("inf"),
     "", "x", "gpt", "../x", "\ud800", "\0", "\x1b[2J", "a" * 5000, "(a+)+b", "[z-a]", "**/" * 40,
     [], {}, [[]], [None], {"": None}, [1] * 300, ["a", "a"], {"kind": "gpt"}, {"kind": ["gpt"]}, {"format": 1},
-])  # fmt: skip
+]).map(copy.deepcopy)  # fmt: skip
 
 
 def places(value, path=()):
