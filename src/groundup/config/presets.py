@@ -66,7 +66,7 @@ _CHAR_10M = replace(
     _SHAKESPEARE_MODERN,
     name="char-10m",
     model=ModernConfig(n_layer=6, n_head=6, n_embd=384, block_size=256, bias=False, dropout=0.2),
-    max_steps=2000,
+    max_steps=3000,
     tokens_per_step=32 * 256,
     optim=replace(_SHAKESPEARE_MODERN.optim, warmup_steps=50, average=0.99),
     eval=EvalConfig(every=200),
