@@ -16,6 +16,8 @@ from groundup.terminal.parse import parse
 from groundup.terminal.say import warn
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+EVERYWHERE = ("0.0.0.0", "::")
+"""All addresses of the machine, as in a container."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +69,8 @@ def main(argv: Sequence[str]) -> int:
         raise UserError(f"serving needs {error.name}: pip install 'groundup[serve]'") from None
     listener = _listen(options.host, options.port)  # before the models: a taken port should not cost their loading
     port = listener.getsockname()[1]
-    host = f"[{options.host}]" if ":" in options.host else options.host
+    shown = "localhost" if options.host in EVERYWHERE else options.host
+    host = f"[{shown}]" if ":" in shown else shown
     url = f"http://{host}:{port}/"
 
     def started(names: Sequence[str]) -> None:
@@ -100,7 +103,9 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _names(host: str, port: int) -> frozenset[str]:
-    """The values of Host that are ours."""
+def _names(host: str, port: int) -> frozenset[str] | None:
+    """The values of Host that are ours; None where they cannot be known: names of this machine, mapped ports."""
+    if host in EVERYWHERE:
+        return None
     names = {"127.0.0.1", "localhost", "[::1]"} if host in LOOPBACK else {host.lower()}
     return frozenset(f"{name}:{port}" for name in names) | (frozenset(names) if port == 80 else frozenset())

@@ -30,7 +30,7 @@ def serve(
     paths: Sequence[Path],
     listener: socket.socket,
     *,
-    hosts: frozenset[str],
+    hosts: frozenset[str] | None,
     key: str | None,
     threads: int,
     weights: Weights | Literal["saved", "auto"],
@@ -42,7 +42,7 @@ def serve(
     Args:
         paths: Runs, checkpoints or model folders.
         listener: A socket that listens.
-        hosts: Values of Host that are ours.
+        hosts: Values of Host that are ours; None takes any.
         key: What clients must send; None asks for nothing.
         threads: Of PyTorch; 0 takes its choice.
         weights: How matrices are stored, as in `load_model`.

@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from groundup.config.errors import UserError
 from groundup.config.io import dump_json, read_json
 from groundup.files.atomic import write_file
 from groundup.files.layout import LOSS_PICTURE, METRICS, PORTRAIT, REPORT, RUN
@@ -64,7 +65,7 @@ def write_report(run_dir: Path) -> None:
 
 def _page(run_dir: Path, run: RunFacts, rows: list[dict[str, Any]]) -> str:
     chart = _curves(rows, run.bigram_loss)
-    portrait = read_json(run_dir / PORTRAIT, Portrait) if (run_dir / PORTRAIT).exists() else None
+    portrait = _read_portrait(run_dir / PORTRAIT)
     parts = [
         f"<h1>{html.escape(run_dir.name)}</h1>",
         f"<p class=quiet>groundup {html.escape(run.groundup)} · {html.escape(run.started)}</p>",
@@ -91,6 +92,15 @@ def _page(run_dir: Path, run: RunFacts, rows: list[dict[str, Any]]) -> str:
         + "\n".join(parts)
         + f"\n<script type=application/json id=data>{data}</script><script>{_asset('report.js')}</script>\n</html>\n"
     )
+
+
+def _read_portrait(path: Path) -> Portrait | None:
+    if not path.exists():
+        return None
+    seen = read_json(path, Portrait)
+    if not len(seen.tokens) == len(seen.surprise) == len(seen.attention):
+        raise UserError(f"{path}: tokens, surprise and attention must be equally long")
+    return seen
 
 
 def _asset(name: str) -> str:
@@ -147,7 +157,7 @@ def _samples(rows: list[dict[str, Any]], end: float) -> list[str]:
 def _portrait(seen: Portrait) -> list[str]:
     """A line tinted by surprise, and the same line by what one head takes from it."""
     surprise = ""
-    for token, loss in zip(seen.tokens, seen.surprise, strict=False):
+    for token, loss in zip(seen.tokens, seen.surprise, strict=True):
         tint, says = (0.0, "") if loss is None else (0.75 * (1 - math.exp(-max(0, loss) / 2)), f"{loss:.2f} nats")
         surprise += f"<i style='background:rgb(var(--heat) / {tint:.2f})' title='{says}'>{html.escape(token)}</i>"
     looks = "".join(f"<i>{html.escape(token)}</i>" for token in seen.tokens)

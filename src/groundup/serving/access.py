@@ -31,12 +31,13 @@ class Access:
     """The rules of one server.
 
     Args:
-        hosts: Values of Host that are ours, with their port, in lower case.
+        hosts: Values of Host that are ours, with their port, in lower case; None takes any, as a server on all addresses
+            of a machine does, whose names it cannot know: there a key keeps strangers out.
         key: What `Authorization: Bearer` must carry; None asks for nothing.
         page_paths: Paths of the page's files: open without the key, which the page gets from the person.
     """
 
-    hosts: frozenset[str]
+    hosts: frozenset[str] | None
     key: str | None
     page_paths: frozenset[str]
 
@@ -54,8 +55,14 @@ class Access:
         found: dict[str, list[str]] = {}
         for name, value in headers:
             found.setdefault(name, []).append(value)
-        self._check_host(found.get("host", []))
-        self._check_origin(method, path, {name: values[0] for name, values in found.items()}, found.get("origin", []))
+        host = self._host(found.get("host", []))
+        # Of a name that is not ours, what stands before this server may speak TLS.
+        ours = {f"http://{name}" for name in self.hosts or {host}} | (
+            {f"https://{host}"} if self.hosts is None else set()
+        )
+        if any(origin.lower() not in ours for origin in found.get("origin", [])):
+            raise RequestError(403, "pages of other origins may not use this server", code="wrong_origin")
+        _check_site(method, path, {name: values[0] for name, values in found.items()})
         if method == "POST":
             _check_body(found)
         if self.key is not None and path not in self.page_paths and path not in OPEN_PATHS:
@@ -68,19 +75,20 @@ class Access:
                     headers={"www-authenticate": "Bearer"},
                 )
 
-    def _check_host(self, values: list[str]) -> None:
-        if len(values) != 1 or values[0].lower() not in self.hosts:
-            raise RequestError(421, f"this server answers to {', '.join(sorted(self.hosts))}", code="wrong_host")
+    def _host(self, values: list[str]) -> str:
+        if len(values) == 1 and (self.hosts is None or values[0].lower() in self.hosts):
+            return values[0].lower()
+        names = ", ".join(sorted(self.hosts or {"one name"}))
+        raise RequestError(421, f"this server answers to {names}", code="wrong_host")
 
-    def _check_origin(self, method: str, path: str, headers: Mapping[str, str], origins: list[str]) -> None:
-        if any(origin.lower() not in {f"http://{host}" for host in self.hosts} for origin in origins):
-            raise RequestError(403, "pages of other origins may not use this server", code="wrong_origin")
-        site = headers.get("sec-fetch-site", "none")
-        opened = site == "cross-site" and headers.get("sec-fetch-mode") == "navigate" and (method, path) == ("GET", "/")
-        if site not in ("same-origin", "none") and not opened:
-            raise RequestError(403, "pages of other sites may not use this server", code="wrong_site")
-        if method not in ("GET", "HEAD", "POST"):
-            raise RequestError(403, f"{method} is not answered here", code="wrong_method")
+
+def _check_site(method: str, path: str, headers: Mapping[str, str]) -> None:
+    site = headers.get("sec-fetch-site", "none")
+    opened = site == "cross-site" and headers.get("sec-fetch-mode") == "navigate" and (method, path) == ("GET", "/")
+    if site not in ("same-origin", "none") and not opened:
+        raise RequestError(403, "pages of other sites may not use this server", code="wrong_site")
+    if method not in ("GET", "HEAD", "POST"):
+        raise RequestError(403, f"{method} is not answered here", code="wrong_method")
 
 
 def _check_body(headers: Mapping[str, list[str]]) -> None:

@@ -118,6 +118,13 @@ def test_a_damaged_portrait_is_one_clear_line(tmp_path):
         write_report(path)
 
 
+def test_a_portrait_with_a_token_too_few_is_one_clear_line(tmp_path):
+    path = folder(tmp_path)
+    (path / "portrait.json").write_text(json.dumps({**PORTRAIT, "tokens": ["a", "b"]}))
+    with pytest.raises(UserError, match="must be equally long"):
+        write_report(path)
+
+
 def test_no_text_ends_the_script(tmp_path):
     path = folder(tmp_path, name="a<!--<script>")
     (path / "portrait.json").write_text(json.dumps({**PORTRAIT, "tokens": ["</script>", "b", "c"]}))

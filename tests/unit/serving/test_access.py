@@ -48,6 +48,29 @@ def test_a_name_that_somebody_else_could_own_is_refused(host):
     assert status(OPEN, "GET", "/livez", host) == 421
 
 
+EVERYWHERE = Access(hosts=None, key="secret", page_paths=frozenset({"/", "/main.js"}))
+KEY = ("authorization", "Bearer secret")
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected"),
+    [
+        ([KEY], 200),
+        ([], 401),
+        ([KEY, ("origin", "http://box.example:9000")], 200),
+        ([KEY, ("origin", "https://box.example:9000")], 200),
+        ([KEY, ("origin", "http://evil.com")], 403),
+        ([KEY, ("origin", "http://box.example")], 403),
+        ([KEY, ("sec-fetch-site", "cross-site")], 403),
+    ],
+)
+def test_on_all_addresses_any_name_is_ours_and_the_key_decides(headers, expected):
+    """A container cannot know its machine's names, nor the port that is mapped to it."""
+    assert status(EVERYWHERE, "GET", "/v1/models", "box.example:9000", *headers) == expected
+    assert status(EVERYWHERE, "GET", "/livez", "10.0.0.7:80") == 200
+    assert status(EVERYWHERE, "GET", "/livez", ["a", "b"]) == 421
+
+
 @pytest.mark.parametrize(
     ("origin", "expected"),
     [
