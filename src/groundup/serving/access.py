@@ -31,8 +31,8 @@ class Access:
     """The rules of one server.
 
     Args:
-        hosts: Values of Host that are ours, with their port, in lower case; None takes any, as a server on all addresses
-            of a machine does, whose names it cannot know: there a key keeps strangers out.
+        hosts: Values of Host that are ours, with their port, in lower case. None takes any: a server on all addresses
+            of a machine cannot know its names, and a key keeps strangers out.
         key: What `Authorization: Bearer` must carry; None asks for nothing.
         page_paths: Paths of the page's files: open without the key, which the page gets from the person.
     """
