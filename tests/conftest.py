@@ -15,8 +15,10 @@ from groundup.tokenizer.char import CharTokenizer
 
 # Machines that test are busy: how long something takes says nothing about it.
 os.environ |= {"WANDB__SERVICE_WAIT": "240", "WANDB_INIT_TIMEOUT": "240"}
-# A shell's `&` starts what it runs deaf to Ctrl-C, and the processes of a test would inherit that.
+# A shell's `&` and nohup start what they run deaf to signals, and the processes of a test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 settings.register_profile("groundup", deadline=None)
 settings.load_profile("groundup")
 

@@ -198,6 +198,7 @@ def _texts(place):
         (place / file).write_text("ROMEO:\n" + "\n".join(lines) + "\n")
     records = [json.dumps({"text": " ".join(lines[i : i + 5])}) for i in range(100)]
     (place / "corpus/0.jsonl").write_text("\n".join(records) + "\n")
+    (place / "prompts.jsonl").write_text('{"prompt": "ROMEO:"}\n{"prompt": "To be"}\n')
     question = {"ctx": "To be or not to", "endings": ["be", "mind"], "label": 0}
     (place / "questions.jsonl").write_text(json.dumps(question) + "\n")
 

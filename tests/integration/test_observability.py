@@ -43,7 +43,8 @@ def test_looking_on_changes_nothing_and_shows_everything(place, capsys):
     trace = json.loads(Path("runs/watched/profile/trace.json").read_text())
     steps = {event["name"] for event in trace["traceEvents"] if str(event.get("name")).startswith("ProfilerStep#")}
     assert len(steps) == 5
-    assert "aten::mm" in Path("runs/watched/profile/summary.txt").read_text()
+    assert any(event.get("name") == "aten::mm" for event in trace["traceEvents"])
+    assert "backward" in Path("runs/watched/profile/summary.txt").read_text()  # of the smaller ones, the load decides
     assert list(Path("runs/watched/tensorboard").glob("events.out.tfevents.*"))
     rows = [json.loads(line) for line in Path("runs/watched/metrics.jsonl").read_text().splitlines()]
     for name in ("data_ms", "forward_backward_ms", "optimizer_ms"):
@@ -74,7 +75,8 @@ def test_the_list_says_how_a_run_ended(place, capsys, number, state):
 
 def state_of(name, capsys):
     assert main(["runs", "list"]) == 0
-    return next(line.split()[-1] for line in capsys.readouterr().out.splitlines() if line.split()[:1] == [name])
+    (words,) = [line.split() for line in capsys.readouterr().out.splitlines() if line.split()[:1] == [name]]
+    return next(word for word in words if word in ("running", "finished", "stopped", "crashed"))
 
 
 @pytest.mark.parametrize("flag", ["--log.tensorboard", "--log.wandb=offline"])

@@ -7,6 +7,7 @@ many get ready together as the planner says fit on the card.
 
 import importlib.util
 import json
+import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -217,6 +218,7 @@ def _work(case: Case, options: Options) -> Work:
 def _kernels(trainer: Trainer) -> str:
     """The kernels that take longest in one step, as PyTorch's profiler tells."""
     cuda = trainer.device.type == "cuda"
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # it would tell that it starts and stops
     activity = torch.profiler.ProfilerActivity.CUDA if cuda else torch.profiler.ProfilerActivity.CPU
     with torch.profiler.profile(activities=[activity]) as profile:
         trainer.train_step()

@@ -5,6 +5,7 @@ not run again: the same command goes on where it was.
 """
 
 import itertools
+import math
 import re
 import shlex
 import subprocess
@@ -70,6 +71,8 @@ def plan_runs(words: list[str]) -> list[tuple[TrainConfig, list[str]]]:
         raise UsageError("nothing varies: give a flag several values, as in --optim.lr 1e-3,3e-3 or --seed 1..3")
     if odd := {"--resume", "--dry-run", "--config"} & set(words):
         raise UsageError(f"{min(odd)} does not go with sweep: it begins at a preset, and goes on by itself")
+    if math.prod(len(values) for _, _, values in axes) > MOST_RUNS:
+        raise UsageError(f"these flags make more than {MOST_RUNS} runs")
     runs = []
     for combination in itertools.product(*(values for _, _, values in axes)):
         varied = list(words)
@@ -81,8 +84,6 @@ def plan_runs(words: list[str]) -> list[tuple[TrainConfig, list[str]]]:
         name = ",".join(f"{key}={value}" for key, value in named)
         config = replace(config, name=re.sub(r"[^\w.,=+-]", "_", name), out_dir=config.out_dir / sweep)
         runs.append((config, [*varied, "--name", config.name, "--out-dir", str(config.out_dir)]))
-        if len(runs) > MOST_RUNS:
-            raise UsageError(f"these flags make more than {MOST_RUNS} runs")
     if len({config.name for config, _ in runs}) < len(runs):
         raise UsageError("two of the runs are the same: a value stands twice")
     for config, _ in runs:

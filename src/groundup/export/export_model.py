@@ -121,7 +121,7 @@ def _write_ct2(folder: Path, loaded: LoadedModel, config: GPTConfig | ModernConf
         raise UserError("--format ct2 needs ctranslate2 and transformers: pip install 'groundup[export]'") from None
     disable_progress_bar()  # one for a copy that takes a moment
     # Under a name that the next export sweeps where this process is killed.
-    temporary = temporary_name(folder.with_name("ct2"))
+    temporary = temporary_name(folder.with_name(f"{folder.name}-hf"))
     temporary.mkdir()
     try:
         source, made = temporary / "hf", temporary / "ct2"

@@ -8,7 +8,7 @@ from torch import nn
 
 from groundup.config.errors import UserError
 from groundup.runtime import compile as module
-from groundup.runtime import measure
+from groundup.runtime import timing
 from groundup.runtime.compile import maybe_compile
 
 CPU = torch.device("cpu")
@@ -32,7 +32,7 @@ class Machine:
         self.eager, self.compiled, self.cost, self.fails = eager, compiled, cost, fails
         self.compilations, self.said = 0, []
         patch.setattr(module, "time", self.clock)
-        patch.setattr(measure, "time", self.clock)
+        patch.setattr(timing, "time", self.clock)
         patch.setattr(module.torch, "compile", self.compile)
 
     def compile(self, plain, *, dynamic):
