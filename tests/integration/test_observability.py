@@ -44,7 +44,8 @@ def test_looking_on_changes_nothing_and_shows_everything(place, capsys):
     steps = {event["name"] for event in trace["traceEvents"] if str(event.get("name")).startswith("ProfilerStep#")}
     assert len(steps) == 5
     assert any(event.get("name") == "aten::mm" for event in trace["traceEvents"])
-    assert "backward" in Path("runs/watched/profile/summary.txt").read_text()  # of the smaller ones, the load decides
+    # Which operations are the largest depends on the load.
+    assert "5 steps of " in Path("runs/watched/profile/summary.txt").read_text()
     assert list(Path("runs/watched/tensorboard").glob("events.out.tfevents.*"))
     rows = [json.loads(line) for line in Path("runs/watched/metrics.jsonl").read_text().splitlines()]
     for name in ("data_ms", "forward_backward_ms", "optimizer_ms"):
