@@ -16,7 +16,7 @@ from pathlib import Path
 
 from groundup.cli.train import read_request
 from groundup.config.errors import UsageError, UserError
-from groundup.config.io import differing_keys, from_dict, load_json
+from groundup.config.io import differing_keys, read_json
 from groundup.config.train import TrainConfig
 from groundup.files.layout import CONFIG
 from groundup.records.groups import group, table
@@ -95,7 +95,7 @@ def _refuse_another(config: TrainConfig) -> None:
     path = config.run_dir / CONFIG
     if not path.is_file():
         return
-    changed = differing_keys(from_dict(TrainConfig, load_json(path)), config)
+    changed = differing_keys(read_json(path, TrainConfig), config)
     if changed:
         raise UserError(
             f"{config.run_dir} is a run with other {', '.join(changed)}; give this sweep a --name of its own"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from groundup.config.errors import UsageError, UserError
-from groundup.config.io import differing_keys, from_dict, load_json
+from groundup.config.io import differing_keys, read_json
 from groundup.config.model import ModernConfig, as_kind
 from groundup.config.presets import RECIPES
 from groundup.config.printable import printable
@@ -229,13 +229,8 @@ def find_preset(name: str) -> TrainConfig:
 
 
 def _read_config(path: Path) -> TrainConfig:
-    """A config.json, or the one in a run folder; a mistake in it is reported with its path."""
-    path = path / CONFIG if path.is_dir() else path
-    values = load_json(path)
-    try:
-        return from_dict(TrainConfig, values)
-    except UserError as error:
-        raise type(error)(f"{path}: {error}") from None
+    """A config.json, or the one in a run folder."""
+    return read_json(path / CONFIG if path.is_dir() else path, TrainConfig)
 
 
 def _saved_config(run_dir: Path) -> TrainConfig:
@@ -248,7 +243,7 @@ def _saved_config(run_dir: Path) -> TrainConfig:
         )
     if not path.is_file():
         raise UsageError(f"{run_dir} holds no run to resume: there is no {path.name} in it")
-    saved = _read_config(path)
+    saved = read_json(path, TrainConfig)
     absolute = run_dir.resolve()
     if saved.run_dir.resolve() == absolute:
         return saved

@@ -17,7 +17,7 @@ from groundup.files.atomic import write_file
 from groundup.prepare.corpus import open_corpus
 from groundup.runtime.device import pick_device
 from groundup.runtime.facts import machine_facts
-from groundup.studies.runs import best_loss, changed, curve, spread, train_all
+from groundup.studies.runs import bare, best_loss, changed, curve, spread, train_all
 from groundup.studies.variants import SETS
 
 
@@ -101,23 +101,9 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _base(recipe: TrainConfig, options: Options, folder: Path) -> TrainConfig:
-    """The preset on this machine, with as little around the training as there can be."""
-    config = changed(
-        recipe,
-        {
-            "out_dir": str(folder),
-            "runtime.device": options.device,
-            "runtime.precision": options.precision,
-            "runtime.compile": "off",
-            "eval.sample_every": 0,
-            "eval.max_tokens": options.eval_tokens,
-            "checkpoint.every": 1_000_000_000,
-            "data.cache_dir": str(folder / "data"),
-        },
-    )
-    if options.tiny_shakespeare is None:
-        return config
-    return changed(config, {"data.path": str(options.tiny_shakespeare)})
+    text = options.tiny_shakespeare
+    config = bare(recipe, folder, device=options.device, eval_tokens=options.eval_tokens, text=text)
+    return changed(config, {"runtime.precision": options.precision})
 
 
 def _variant(base: TrainConfig, changes: dict[str, Any], options: Options, seed: int) -> TrainConfig:

@@ -44,6 +44,31 @@ def changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
     return from_dict(TrainConfig, values)
 
 
+def bare(recipe: TrainConfig, folder: Path, *, device: str, eval_tokens: int, text: Path | None) -> TrainConfig:
+    """A recipe with as little around the training as there can be.
+
+    Args:
+        recipe: What to train.
+        folder: Of the runs and their data.
+        device: auto, cpu, cuda or mps.
+        eval_tokens: Validation tokens of each evaluation; 0 is the whole split.
+        text: Where the text is on this machine; None leaves it to the recipe.
+    """
+    return changed(
+        recipe,
+        {
+            "out_dir": str(folder),
+            "runtime.device": device,
+            "runtime.compile": "off",
+            "eval.sample_every": 0,
+            "eval.max_tokens": eval_tokens,
+            "checkpoint.every": 1_000_000_000,
+            "data.cache_dir": str(folder / "data"),
+        }
+        | ({"data.path": str(text)} if text else {}),
+    )
+
+
 def train_all(
     configs: Mapping[str, TrainConfig], *, at_once: int, seconds: float, say: Callable[[str], None]
 ) -> dict[str, list[dict[str, Any]]]:

@@ -23,7 +23,7 @@ from groundup.planner.params import parameter_table
 from groundup.prepare.corpus import open_corpus
 from groundup.runtime.device import pick_device
 from groundup.runtime.facts import machine_facts
-from groundup.studies.runs import best_loss, changed, curve, train_all
+from groundup.studies.runs import bare, best_loss, changed, curve, train_all
 
 HEAD_DIM = 32
 LR_EXPONENT = 0.5
@@ -163,24 +163,16 @@ def _sized(options: Options, folder: Path, name: str) -> TrainConfig:
     if n_layer < 1 or n_embd < HEAD_DIM or n_embd % HEAD_DIM:
         raise UsageError(f"sizes must be layers x width, a multiple of {HEAD_DIM}, got {name!r}")
     narrower = min(1.0, recipe.model.n_embd / n_embd)
-    path = {"data.path": str(options.tiny_shakespeare)} if options.tiny_shakespeare else {}
+    text = options.tiny_shakespeare
     config = changed(
-        recipe,
+        bare(recipe, folder, device=options.device, eval_tokens=options.eval_tokens, text=text),
         {
             "name": name,
-            "out_dir": str(folder),
             "max_steps": options.steps or recipe.max_steps,
             "model.n_layer": n_layer,
             "model.n_embd": n_embd,
             "model.n_head": n_embd // HEAD_DIM,
             "optim.lr": recipe.optim.lr * narrower**LR_EXPONENT,
-            "runtime.device": options.device,
-            "runtime.compile": "off",
-            "eval.sample_every": 0,
-            "eval.max_tokens": options.eval_tokens,
-            "checkpoint.every": 1_000_000_000,
-            "data.cache_dir": str(folder / "data"),
-            **path,
         },
     )
     return replace(config, eval=replace(config.eval, every=max(1, config.max_steps // 10)))
