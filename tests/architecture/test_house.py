@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from groundup.files import layout
+
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 ROOMS = sorted(path.parent for path in (ROOT / "src/groundup").glob("*/__init__.py"))
@@ -106,6 +108,21 @@ def test_rebinding_is_seen(line):
     head = "import numpy as np\nfrom data import loader, Loader\nimport torch\ndef f(self, x):\n    "
     assert rebound(head + line)
     assert not rebound(head + "self.limit = loader.LIMIT\n    x.y = 3\n    torch.backends.cuda.x = 1")
+
+
+FOREIGN = ("interop", "export")
+"""Rooms that write and read the folders of other programs, whose names are not ours."""
+
+
+def test_files_of_a_run_are_named_once():
+    """In `files/layout.py`: a name in a path elsewhere is one that a change would miss."""
+    ours = {value for name, value in vars(layout).items() if name.isupper() and isinstance(value, str)}
+    for path in SOURCES:
+        if path.parent.name in FOREIGN or path.name == "layout.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div) and isinstance(node.right, ast.Constant):
+                assert node.right.value not in ours, f"{relative(path)}, line {node.lineno}: {node.right.value}"
 
 
 def test_gpt2_is_one_page():

@@ -218,7 +218,7 @@ def test_a_fixed_size_that_does_not_fit_on_one_rank_is_one_line(train):
     [
         (2, ["--runtime.parallel=none"], {}, "would train 2 models that know nothing of each other"),
         (3, [], {}, "a multiple of micro_batch_size * block_size * processes = 4 * 16 * 3 = 192, got 256"),
-        (2, ["--runtime.parallel=fsdp", "--optim.name=muon"], {}, "muon turns whole matrices"),
+        (2, ["--runtime.parallel=fsdp", "--optim.name=muon"], {}, "muon needs whole gradient matrices"),
         (2, ["--runtime.parallel=fsdp", "--runtime.compile=on"], {}, "does not go with --runtime.parallel fsdp"),
         (2, [], {"patch": "other_weights_on_rank_1"}, "the ranks do not have the same weights: wte.weight of rank 1"),
     ],

@@ -43,11 +43,11 @@ from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.records.history import read_run
 from groundup.records.report import RunFacts, _page
-from groundup.records.results import read_results, summary
+from groundup.records.results import read_results, result_line
 from groundup.tokenizer.bpe import ByteBPE
 from groundup.tokenizer.char import CharTokenizer
 from groundup.tokenizer.io import load_tokenizer, save_tokenizer
-from groundup.training.machine import Resolved
+from groundup.training.setup import Resolved
 from groundup.training.snapshot import check_state
 
 LETTERS = "\n abcdefghijklmnopqrstuvwxy"
@@ -176,7 +176,7 @@ def look_at_run(folder):
     _ = (run.last, run.best, run.tokens_per_sec, run.max_steps, run.shape)
     _page(folder, read_json(folder / "run.json", RunFacts, more=True), run.rows)
     for result in read_results(folder).values():
-        summary(result)
+        result_line(result)
 
 
 def look_at_index(folder):

@@ -18,7 +18,7 @@ from groundup.config.errors import UserError
 from groundup.config.io import dump_json, from_dict, from_kinds, load_json, to_dict
 from groundup.config.model import BigramConfig, GPTConfig, ModelConfig, ModernConfig
 from groundup.files.atomic import new_folder, recover, write_synced
-from groundup.files.layout import CHECKPOINTS, CONFIG, TOKENIZER, WEIGHTS
+from groundup.files.layout import CHECKPOINTS, CONFIG, MODEL, TOKENIZER, WEIGHTS
 from groundup.files.manifest import Facts, verify_folder
 from groundup.model.bigram import Bigram
 from groundup.model.build import Transformer, empty_model
@@ -243,9 +243,9 @@ def find_model(path: Path) -> Path:
         if isinstance(values, dict) and "model_type" in values and "format" not in values:
             raise UserError(f"{path} is a model of transformers; bring it in first: groundup import {path} OUT")
         return path
-    recover(path / "model")
-    if (path / "model" / WEIGHTS).is_file():
-        return path / "model"
+    recover(path / MODEL)
+    if (path / MODEL / WEIGHTS).is_file():
+        return path / MODEL
     # A run that is not over has no model/ yet.
     for folder in reversed(step_folders(path / CHECKPOINTS)):
         try:
@@ -253,7 +253,7 @@ def find_model(path: Path) -> Path:
         except UserError:
             continue
         return folder
-    raise UserError(f"{path} holds no model: neither {WEIGHTS} nor model/ nor checkpoints/ is in it")
+    raise UserError(f"{path} holds no model: neither {WEIGHTS} nor {MODEL}/ nor {CHECKPOINTS}/ is in it")
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:

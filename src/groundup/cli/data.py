@@ -65,11 +65,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _info(folder: Path) -> int:
-    from groundup.cli.prepare import summary
+    from groundup.cli.prepare import dataset_summary
     from groundup.data.dataset import TokenDataset
 
     index = TokenDataset(folder).index
-    say(summary(index, folder))
+    say(dataset_summary(index, folder))
     print("  settings")
     for name, value in index.settings.items():
         say(f"    {name} = {value}")

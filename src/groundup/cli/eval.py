@@ -74,7 +74,7 @@ def main(argv: Sequence[str]) -> int:
     from groundup.evaluation.scoring import BATCH_TOKENS
     from groundup.evaluation.tasks import run_task
     from groundup.records.report import write_report
-    from groundup.records.results import add_results, read_results, summary
+    from groundup.records.results import add_results, read_results, result_line
     from groundup.runtime.allocator import keep_freed_memory
     from groundup.runtime.device import pick_device
 
@@ -104,7 +104,7 @@ def main(argv: Sequence[str]) -> int:
         )
         stored = f" ({result['weights']})" if "weights" in result else ""
         add_results(options.path, {Path(name).name + stored: result})
-        say(f"{name}: {summary(result)}")
+        say(f"{name}: {result_line(result)}")
     if (options.path / RUN).is_file():
         write_report(options.path)
     return 0

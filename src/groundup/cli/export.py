@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from groundup.config.errors import UsageError
+from groundup.export.formats import ExportFormat
 from groundup.records.models_here import check_model
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say
@@ -21,7 +22,7 @@ class Options:
     """A run, checkpoint or model folder."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """The folder to make."""
-    format: Literal["groundup", "hf", "gguf", "onnx", "ct2"] = "hf"
+    format: ExportFormat = "hf"
     """groundup: a model folder like DIR's; hf: transformers; gguf: llama.cpp; onnx: onnxruntime; ct2: CTranslate2."""
     weights: Literal["saved", "fp32", "fp16", "bf16", "int8"] = "saved"
     """For --format groundup: bits per weight. int8 is for `generate` and `eval` alone; saved changes nothing."""
@@ -43,9 +44,9 @@ def main(argv: Sequence[str]) -> int:
 
     from groundup.checkpoint.model_folder import find_model
     from groundup.export.export_model import export_model
-    from groundup.records.results import results_of, summary
+    from groundup.records.results import result_line, results_of
 
-    scores = {task: summary(result) for task, result in results_of(find_model(options.path)).items()}
+    scores = {task: result_line(result) for task, result in results_of(find_model(options.path)).items()}
     weights = None if options.weights == "saved" else options.weights
     export_model(options.path, options.out, options.format, weights=weights, scores=scores)
     for file in sorted(options.out.iterdir()):

@@ -21,7 +21,7 @@ from groundup.terminal.parse import parse
 from groundup.terminal.say import show, warn
 
 if TYPE_CHECKING:
-    from groundup.generation.text import Piece, TextGenerator, TextRequest
+    from groundup.generation.text import TextDelta, TextGenerator, TextRequest
     from groundup.tokenizer.base import Tokenizer
 
 SEPARATOR = "\n---------------\n"
@@ -140,7 +140,7 @@ def _with_prompt_flag(error: UsageError, words: Sequence[str]) -> UsageError:
     return error
 
 
-def _show(prompt: str, pieces: Iterator["Piece"], options: Options, tokenizer: "Tokenizer") -> None:
+def _show(prompt: str, pieces: Iterator["TextDelta"], options: Options, tokenizer: "Tokenizer") -> None:
     """Print one prompt's texts in the form that is asked for."""
     if options.explain:
         from rich.console import Console
@@ -189,7 +189,7 @@ class _Requests:
         )
 
 
-def _timed(pieces: Iterator["Piece"]) -> Iterator["Piece"]:
+def _timed(pieces: Iterator["TextDelta"]) -> Iterator["TextDelta"]:
     """Pass pieces on, and tell somebody at a terminal how fast they came."""
     start = time.perf_counter()
     first, n_tokens = None, 0

@@ -114,7 +114,7 @@ def main(argv: Sequence[str]) -> int:
     if index is None:
         say(f"the share of task {options.task_index} is done; {options.out} is complete when all tasks are")
         return 0
-    say(summary(index, options.out))
+    say(dataset_summary(index, options.out))
     for line in surprises(replace(index, skipped={})):
         warn(str(line))
     if display.tokens:
@@ -134,7 +134,7 @@ def _executor(options: Options) -> "Executor":
     return run_here if workers == 1 else run_processes(workers)
 
 
-def summary(index: "DatasetIndex", folder: Path) -> str:
+def dataset_summary(index: "DatasetIndex", folder: Path) -> str:
     """A finished dataset in a few lines."""
     lines = [f"{folder}: {index.source}, vocabulary {index.vocab_size:,}"]
     for split in ("train", "val"):

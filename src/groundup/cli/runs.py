@@ -11,6 +11,7 @@ import tyro
 
 from groundup.config.errors import UsageError
 from groundup.files.atomic import write_file
+from groundup.files.layout import METRICS
 from groundup.records.history import Axis, RunHistory, find_runs, read_run
 from groundup.records.tables import Order, as_csv, compare_table, in_order, list_table
 from groundup.terminal.actions import pick_action
@@ -154,4 +155,4 @@ def _warn_of_damage(runs: list[RunHistory]) -> None:
     for run in runs:
         if run.damaged:
             lines = "1 damaged line" if run.damaged == 1 else f"{run.damaged} damaged lines"
-            warn(f"{lines} of {run.path / 'metrics.jsonl'} left out")
+            warn(f"{lines} of {run.path / METRICS} left out")

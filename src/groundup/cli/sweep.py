@@ -18,7 +18,7 @@ from groundup.cli.train import read_request
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import differing_keys, read_json
 from groundup.config.train import TrainConfig
-from groundup.files.layout import CONFIG
+from groundup.files.layout import CHECKPOINTS, CONFIG
 from groundup.records.groups import group, table
 from groundup.records.history import RunHistory, read_run
 from groundup.terminal.parse import values_in
@@ -108,7 +108,7 @@ def _run(config: TrainConfig, words: list[str], title: str) -> int:
     if begun and read_run(config.run_dir).state == "finished":
         say(f"{title}: finished")
         return 0
-    resumes = begun and any((config.run_dir / "checkpoints").glob("step-*"))
+    resumes = begun and any((config.run_dir / CHECKPOINTS).glob("step-*"))
     say(f"{title}{': goes on' if resumes else ''}")
     command = ["train", "--resume", str(config.run_dir)] if resumes else ["train", *words]
     process = subprocess.Popen([sys.executable, "-m", "groundup", *command])

@@ -97,7 +97,7 @@ def _usage() -> str:
             "  --allow-data-change  with --resume: go on although the data is not what the run began with",
             "",
             "presets:",
-            *[f"  {name:<{width}}{_summary(recipe)}" for name, recipe in RECIPES.items()],
+            *[f"  {name:<{width}}{_recipe_line(recipe)}" for name, recipe in RECIPES.items()],
             f"  {TEXT:<{width}}what suits the text that --data.path names, as groundup train TEXT has it",
             f"  {FINETUNE:<{width}}the same, from the weights of --init-from; see groundup finetune",
             "",
@@ -106,7 +106,7 @@ def _usage() -> str:
     )
 
 
-def _summary(recipe: TrainConfig) -> str:
+def _recipe_line(recipe: TrainConfig) -> str:
     m = recipe.model
     return (
         f"{m.n_layer} layers, {m.n_embd} wide, context {m.block_size}, on {recipe.data.source},"
@@ -235,7 +235,7 @@ def _read_config(path: Path) -> TrainConfig:
 
 def _saved_config(run_dir: Path) -> TrainConfig:
     """The config of a run folder; the folder may have been moved since."""
-    path = run_dir / "config.json"
+    path = run_dir / CONFIG
     if (run_dir / WEIGHTS).is_file():
         raise UsageError(
             f"{run_dir} is a model, not a run; resume the run it is of,"
@@ -256,7 +256,7 @@ def _refuse_changes(saved: TrainConfig, asked: TrainConfig) -> None:
     if changed:
         raise UsageError(
             f"a resumed run keeps its settings: {', '.join(changed)} cannot change; start a new run with"
-            f" --config {shlex.quote(str(saved.run_dir / 'config.json'))} --name NEW"
+            f" --config {shlex.quote(str(saved.run_dir / CONFIG))} --name NEW"
         )
 
 

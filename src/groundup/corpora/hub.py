@@ -24,9 +24,9 @@ from groundup.files.atomic import write_file
 from groundup.files.hub_listing import pieces, repository
 from groundup.files.manifest import has_digest
 from groundup.files.streams import RangedFile
-from groundup.formats.by_suffix import format_of, has_format, read_pieces
+from groundup.formats.by_suffix import format_of, has_format, read_spans
 from groundup.formats.document import Document
-from groundup.formats.pieces import Piece, gather
+from groundup.formats.spans import FileSpan, gather
 
 FINEWEB_EDU = ("HuggingFaceFW/fineweb-edu", "sample-10BT")
 READ_AHEAD = 8 << 20
@@ -118,7 +118,7 @@ class HubDataset:
         write_file(pinned, dump_json(to_dict(listing)).encode())
         return listing
 
-    def parts(self) -> Sequence[tuple[Piece, ...]]:
+    def parts(self) -> Sequence[tuple[FileSpan, ...]]:
         """Spans of the files, which are downloaded first, one by one, unless they are streamed.
 
         Raises:
@@ -134,13 +134,13 @@ class HubDataset:
 
         return gather(spans())
 
-    def read(self, part: tuple[Piece, ...], skipped: dict[str, int]) -> Iterator[Document]:
+    def read(self, part: tuple[FileSpan, ...], skipped: dict[str, int]) -> Iterator[Document]:
         """The documents of some spans.
 
         Raises:
             UserError: A file cannot be had, or is damaged; it is named, with the place.
         """
-        return read_pieces(part, self._open, self._said, format_of, self.config, skipped)
+        return read_spans(part, self._open, self._said, format_of, self.config, skipped)
 
     def _said(self, name: str) -> str:
         """A file, in messages."""

@@ -10,9 +10,9 @@ from typing import Any
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
 from groundup.corpora.patterns import find_files, match_files, once
-from groundup.formats.by_suffix import FORMATS, SAID, Format, format_of, has_format, read_pieces
+from groundup.formats.by_suffix import FORMATS, SAID, Format, format_of, has_format, read_spans
 from groundup.formats.document import Document
-from groundup.formats.pieces import Piece, Span, gather
+from groundup.formats.spans import FileSpan, Span, gather
 
 SAMPLES = 16
 """Places of a large file that its fingerprint looks at: hashing all of a terabyte takes longer than an hour."""
@@ -106,7 +106,7 @@ class LocalFiles:
         path = Path(name)
         return FORMATS[".txt"] if not path.suffix else format_of(path.name, self.config)
 
-    def parts(self) -> Sequence[tuple[Piece, ...]]:
+    def parts(self) -> Sequence[tuple[FileSpan, ...]]:
         """Spans of files.
 
         Raises:
@@ -122,13 +122,13 @@ class LocalFiles:
         except (UserError, OSError):
             return [Span(0, 1, 1)]
 
-    def read(self, part: tuple[Piece, ...], skipped: dict[str, int]) -> Iterator[Document]:
+    def read(self, part: tuple[FileSpan, ...], skipped: dict[str, int]) -> Iterator[Document]:
         """The documents of some spans.
 
         Raises:
             UnreadableError: Files are gone, cut, damaged or not text: all are named, after the last document.
         """
-        return read_pieces(part, _opened, str, self._format, self.config, skipped)
+        return read_spans(part, _opened, str, self._format, self.config, skipped)
 
 
 def _opened(name: str) -> Any:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from groundup.config.errors import UserError
 from groundup.data.index import DatasetIndex, ShardInfo, load_index
 from groundup.data.shards import SAMPLES, ShardReader, id_dtype, sample_hash
-from groundup.files.layout import INDEX
+from groundup.files.layout import INDEX, TOKENIZER
 from groundup.files.manifest import sha256_file
 from groundup.formats.document import SplitName
 from groundup.tokenizer.base import Tokenizer
@@ -75,7 +75,7 @@ class TokenDataset:
             said = (info.n_tokens, info.max_id, self.index.vocab_size, self.index.tokenizer_fingerprint)
             found = (header.n_tokens, header.max_id, header.vocab_size, header.fingerprint)
             if said != found:
-                raise UserError(f"{folder / info.file} is not the shard that {folder / 'index.json'} describes")
+                raise UserError(f"{folder / info.file} is not the shard that {folder / INDEX} describes")
 
     def check(self) -> str:
         """Compare the shards with what was prepared: all bytes of a small split, sixteen places of a large one.
@@ -124,7 +124,7 @@ class TokenDataset:
         """
         tokenizer = load_tokenizer(self.dir)
         if tokenizer.fingerprint != self.index.tokenizer_fingerprint:
-            raise UserError(f"{self.dir / 'tokenizer.json'} is not the tokenizer that these shards were made with")
+            raise UserError(f"{self.dir / TOKENIZER} is not the tokenizer that these shards were made with")
         return tokenizer
 
     def split(self, name: SplitName) -> Split:

@@ -36,9 +36,9 @@ def _tokenizer_fault(folder: Path, index: DatasetIndex) -> str:
     except UserError as error:
         return str(error)
     except (KeyError, TypeError, ValueError) as error:
-        return f"{folder / 'tokenizer.json'} is damaged: {type(error).__name__} {error}"
+        return f"{folder / TOKENIZER} is damaged: {type(error).__name__} {error}"
     if fingerprint != index.tokenizer_fingerprint:
-        return f"{folder / 'tokenizer.json'} is not the tokenizer that these shards were made with"
+        return f"{folder / TOKENIZER} is not the tokenizer that these shards were made with"
     return ""
 
 

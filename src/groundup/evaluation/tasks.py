@@ -19,7 +19,7 @@ from groundup.evaluation.loss import evaluate_loss
 from groundup.evaluation.own_text import measure_text
 from groundup.evaluation.pages import measure_pages, read_pages
 from groundup.evaluation.scoring import BATCH_TOKENS
-from groundup.files.layout import INDEX, RUN, WEIGHTS, folders_around
+from groundup.files.layout import CONFIG, INDEX, RUN, WEIGHTS, folders_around
 from groundup.files.manifest import read_manifest, sha256_file
 from groundup.model.loss import LossModule
 from groundup.model.types import device_of
@@ -145,6 +145,6 @@ def _own_data(path: Path, tokenizer: Tokenizer) -> TokenDataset:
     """
     for folder in folders_around(path):
         if (folder / RUN).is_file():
-            config = folder / "config.json"
+            config = folder / CONFIG
             return open_corpus(from_dict(TrainConfig, load_json(config), where=str(config)).data, tokenizer)
     raise UserError(f"{path} is of no run that says what it learned from: name a prepared folder with --data")

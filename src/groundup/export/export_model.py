@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, get_args
 
 import torch
 
@@ -13,12 +12,13 @@ from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.export.card import model_card
+from groundup.export.formats import ExportFormat
 from groundup.export.hf_tokenizer import tokenizer_files
 from groundup.export.onnx_graph import write_onnx
 from groundup.export.write_gguf import write_gguf
 from groundup.export.write_hf import write_hf
 from groundup.files.atomic import new_folder, write_synced
-from groundup.files.layout import CONFIG, TOKENIZER, folders_around
+from groundup.files.layout import CONFIG, LOSS_PICTURE, TOKENIZER, folders_around
 from groundup.files.leftovers import remove_leftover, temporary_name
 from groundup.files.manifest import Facts
 from groundup.files.new import refuse_existing
@@ -28,18 +28,11 @@ from groundup.model.build import Transformer, build_model
 from groundup.model.weights import stored_tensors, use_weights
 from groundup.runtime.stored import PlainKernels, Weights
 
-Format = Literal["groundup", "hf", "gguf", "onnx", "ct2"]
-FORMATS: tuple[Format, ...] = get_args(Format)
-
-
-CURVE = "loss.png"
-"""The picture in a run's folder, and in what is exported from it."""
-
 
 def export_model(
     path: Path,
     out: Path,
-    kind: Format,
+    kind: ExportFormat,
     *,
     weights: Weights | None = None,
     scores: Mapping[str, str] = MappingProxyType({}),
@@ -70,10 +63,12 @@ def export_model(
             known |= _write_stored(folder, loaded, config, weights)
         else:
             _write(kind, folder, loaded, model, out.name)
-        curve = next((p / CURVE for p in folders_around(loaded.path) if (p / CURVE).is_file()), None)
+        pictures = (around / LOSS_PICTURE for around in folders_around(loaded.path))
+        curve = next((picture for picture in pictures if picture.is_file()), None)
         if curve:
-            write_synced(folder / CURVE, curve.read_bytes())
-        card = model_card(loaded, config, name=out.name, kind=kind, scores=scores, curve=CURVE if curve else None)
+            write_synced(folder / curve.name, curve.read_bytes())
+        shown = curve.name if curve else None
+        card = model_card(loaded, config, name=out.name, kind=kind, scores=scores, curve=shown)
         write_synced(folder / "README.md", card.encode())
 
 
@@ -91,7 +86,7 @@ def _write_stored(
     return write_model_files(folder, config, state, loaded.tokenizer, info)
 
 
-def _write(kind: Format, folder: Path, loaded: LoadedModel, model: Transformer, name: str) -> None:
+def _write(kind: ExportFormat, folder: Path, loaded: LoadedModel, model: Transformer, name: str) -> None:
     config = model.config
     match kind:
         case "hf":

@@ -18,8 +18,17 @@ REPORT = "report.html"
 PORTRAIT = "portrait.json"
 """One line as the model sees it, for the report."""
 CHECKPOINTS = "checkpoints"
+MODEL = "model"
+"""The model folder with the best weights."""
+PROFILE = "profile"
+TENSORBOARD = "tensorboard"
+WANDB = "wandb"
 GROWTH = "growth"
 """Model folders of early steps, by their numbers: `checkpoint.growth`."""
+
+# Of a profile.
+TRACE = "trace.json"
+PROFILE_SUMMARY = "summary.txt"
 
 # Of a checkpoint.
 STATE = "training.json"

@@ -12,7 +12,7 @@ from groundup.files.streams import Unpack, gunzipped, plain, unzstd
 from groundup.formats import jsonl, parquet, plain_text, table
 from groundup.formats.decode import line_ends
 from groundup.formats.document import Document, UnreadableError, count
-from groundup.formats.pieces import Piece, Span
+from groundup.formats.spans import FileSpan, Span
 
 COMPRESSION = 4
 """About how much larger text is than its compressed form."""
@@ -145,8 +145,8 @@ def _find(name: str, text_suffixes: Sequence[str]) -> Format | None:
     return next((kind for suffix, kind in FORMATS.items() if name.endswith(suffix)), None)
 
 
-def read_pieces(
-    part: Iterable[Piece],
+def read_spans(
+    part: Iterable[FileSpan],
     opened: Callable[[str], BinaryIO],
     said: Callable[[str], str],
     form: Callable[[str], Format],

@@ -13,8 +13,8 @@ from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
 from groundup.formats.decode import text_chunks
 from groundup.formats.document import Document, count
-from groundup.formats.pieces import Span, byte_spans
 from groundup.formats.records import Records
+from groundup.formats.spans import Span, byte_spans
 
 CHUNK = 1 << 20
 MAX_LINE = 32 << 20

@@ -7,7 +7,7 @@ from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
 from groundup.files.apart import apart
 from groundup.formats.document import Document, count
-from groundup.formats.pieces import Span, merge_spans
+from groundup.formats.spans import Span, merge_spans
 
 BATCH_BYTES = 8 << 20
 """About how much text is unpacked at a time."""

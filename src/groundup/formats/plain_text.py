@@ -10,7 +10,7 @@ from typing import BinaryIO
 from groundup.config.data import ReadConfig
 from groundup.formats.decode import decode_text
 from groundup.formats.document import Document
-from groundup.formats.pieces import PART_BYTES, Span
+from groundup.formats.spans import PART_BYTES, Span
 
 DOCUMENT_BYTES = PART_BYTES // 2
 """Longest piece of a document: its characters, four bytes each at worst, its ids and its bytes are held at once."""

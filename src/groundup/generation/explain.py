@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from groundup.config.printable import printable
-from groundup.generation.text import Piece
+from groundup.generation.text import TextDelta
 from groundup.tokenizer.base import Tokenizer
 
 N_TOP = 5
@@ -16,7 +16,7 @@ LIKELY, UNLIKELY = 0.5, 0.05
 """Tokens with a probability from LIKELY on are green, below UNLIKELY red, yellow between."""
 
 
-def explain(pieces: Iterable[Piece], tokenizer: Tokenizer, console: Console) -> Iterator[Piece]:
+def explain(pieces: Iterable[TextDelta], tokenizer: Tokenizer, console: Console) -> Iterator[TextDelta]:
     """Print a line per token, and pass the pieces on."""
     console.print(Text(f"{'probability':>11}  {'entropy':>9}  {'token':<14}  likeliest", style="bold"), soft_wrap=True)
     for piece in pieces:

@@ -37,7 +37,7 @@ class TextRequest:
     """As in `Request`."""
 
 
-class Piece(NamedTuple):
+class TextDelta(NamedTuple):
     """What one more token did to a text."""
 
     request: int
@@ -164,7 +164,7 @@ class TextGenerator:
         """
         return _complete(self.run(requests), [request.n for request in requests])
 
-    def run(self, requests: Sequence[TextRequest]) -> Iterator[Piece]:
+    def run(self, requests: Sequence[TextRequest]) -> Iterator[TextDelta]:
         """Continue many prompts side by side; pieces of different texts come mixed, those of one text in order.
 
         Raises:
@@ -232,7 +232,7 @@ class TextGenerator:
         )
 
 
-def _run(engine: Engine, places: dict[int, int], texts: dict[tuple[int, int], Continuation]) -> Iterator[Piece]:
+def _run(engine: Engine, places: dict[int, int], texts: dict[tuple[int, int], Continuation]) -> Iterator[TextDelta]:
     while engine.busy:
         for event in engine.tick():
             text = texts[event.request, event.choice]
@@ -245,10 +245,10 @@ def _run(engine: Engine, places: dict[int, int], texts: dict[tuple[int, int], Co
                 engine.cancel(event.request, event.choice)
             elif finish:
                 ready += text.finish()
-            yield Piece(places[event.request], event.choice, ready, event, finish)
+            yield TextDelta(places[event.request], event.choice, ready, event, finish)
 
 
-def _complete(pieces: Iterator[Piece], n_choices: Sequence[int]) -> Iterator[Completion]:
+def _complete(pieces: Iterator[TextDelta], n_choices: Sequence[int]) -> Iterator[Completion]:
     texts = [[""] * n for n in n_choices]
     finishes: list[dict[int, Finish]] = [{} for _ in n_choices]
     for piece in pieces:

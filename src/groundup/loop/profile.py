@@ -14,6 +14,7 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from groundup.files.atomic import write_file
+from groundup.files.layout import PROFILE_SUMMARY, TRACE
 from groundup.loop.trainer import Callback, StepMetrics, Trainer
 from groundup.runtime.device import device_name
 
@@ -89,13 +90,13 @@ class Profile(Callback):
         steps = min(self._steps - WARMUP_STEPS, STEPS)
         try:
             self.folder.mkdir(exist_ok=True)
-            profiler.export_chrome_trace(str(self.folder / "trace.json"))
+            profiler.export_chrome_trace(str(self.folder / TRACE))
             text = tables(profiler, device=trainer.device, steps=steps, step_seconds=self._seconds / steps)
-            write_file(self.folder / "summary.txt", text.encode())
+            write_file(self.folder / PROFILE_SUMMARY, text.encode())
         except (OSError, RuntimeError, ValueError) as error:
             self.say(f"no profile: {error}")
             return
-        self.say(f"profiled {steps} steps: read {self.folder / 'summary.txt'}, open {self.folder / 'trace.json'}")
+        self.say(f"profiled {steps} steps: read {self.folder / PROFILE_SUMMARY}, open {self.folder / TRACE}")
 
 
 def tables(profiler: torch.profiler.profile, *, device: torch.device, steps: int, step_seconds: float) -> str:

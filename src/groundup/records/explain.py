@@ -5,6 +5,7 @@ import shlex
 import statistics
 from typing import Any
 
+from groundup.files.layout import CONFIG
 from groundup.records.history import best_row, series
 from groundup.terminal.display import clock, quantity
 
@@ -65,7 +66,7 @@ def suggestions(rows: list[dict[str, Any]], config: dict[str, Any], run: str) ->
     """
     steps = config.get("max_steps")
     longer = f"--max-steps {2 * steps}" if isinstance(steps, int) else ""
-    again = f"groundup train --config {shlex.quote(f'{run}/config.json')}"
+    again = f"groundup train --config {shlex.quote(f'{run}/{CONFIG}')}"
     advice = []
     _, val = series([row for row in rows if row.get("step")], "tokens", "val/loss")
     _, train = series(rows, "tokens", "train/loss")

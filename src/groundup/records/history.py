@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeGuard
 from groundup.config.errors import UserError
 from groundup.config.io import from_kinds, load_json
 from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
-from groundup.files.layout import CONFIG, EVAL, METRICS, RUN
+from groundup.files.layout import CONFIG, EVAL, METRICS, MODEL, RUN
 from groundup.files.lock import is_held
 from groundup.planner.flops import flops_per_token
 from groundup.records.metrics import STOPPED, load_metrics
@@ -150,7 +150,7 @@ def read_run(path: Path) -> RunHistory:
         UserError: It is not one, or its metrics cannot be read.
     """
     if not is_run(path):
-        raise UserError(f"{path} is not a run folder: it holds neither run.json nor config.json and metrics.jsonl")
+        raise UserError(f"{path} is not a run folder: it holds neither {RUN} nor {CONFIG} and {METRICS}")
     config, facts = _json(path / CONFIG), _json(path / RUN)
     try:
         metrics = load_metrics(path / METRICS)
@@ -172,7 +172,7 @@ def _state(run: RunHistory) -> Literal["running", "finished", "stopped", "crashe
     if is_held(run.path.resolve()):
         return "running"
     # The model folder is the last thing but the report that a run makes; a longer second run has one from the first.
-    if (run.path / "model").is_dir() and run.last.get("step", -1) >= (run.max_steps or math.inf):
+    if (run.path / MODEL).is_dir() and run.last.get("step", -1) >= (run.max_steps or math.inf):
         return "finished"
     return "stopped" if run.rows and run.rows[-1].get("event") == STOPPED else "crashed"
 

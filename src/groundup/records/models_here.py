@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from groundup.config.errors import UsageError, UserError
-from groundup.files.layout import CHECKPOINTS, RUN, WEIGHTS
+from groundup.files.layout import CHECKPOINTS, MODEL, RUN, WEIGHTS
 
 PLACES = ("runs", "models")
 """Folders in which models lie, unless somebody wishes otherwise."""
@@ -45,7 +45,7 @@ def models_in(folder: Path) -> list[Path]:
 
 def holds_model(path: Path) -> bool:
     """Whether a folder looks like a run or a model."""
-    return any((path / name).exists() for name in (WEIGHTS, RUN, "model", CHECKPOINTS))
+    return any((path / name).exists() for name in (WEIGHTS, RUN, MODEL, CHECKPOINTS))
 
 
 def _some(names: Sequence[str]) -> str:

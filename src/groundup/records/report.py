@@ -21,7 +21,7 @@ from groundup.records.explain import TERMS, headline, smoothed, suggestions
 from groundup.records.history import best_row, is_finite, median_mfu, series, where_time_went
 from groundup.records.metrics import read_metrics
 from groundup.records.plot import plot_loss
-from groundup.records.results import read_results, summary
+from groundup.records.results import read_results, result_line
 from groundup.terminal.display import clock, quantity
 
 
@@ -219,7 +219,7 @@ def _evaluations(run_dir: Path) -> list[str]:
     results = read_results(run_dir)
     if not results:
         return []
-    return ["<h2>Evaluation</h2>", _table([(name, summary(result)) for name, result in results.items()])]
+    return ["<h2>Evaluation</h2>", _table([(name, result_line(result)) for name, result in results.items()])]
 
 
 def _time(rows: list[dict[str, Any]]) -> list[str]:

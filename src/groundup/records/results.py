@@ -74,7 +74,7 @@ def results_of(model: Path) -> dict[str, dict[str, Any]]:
     }
 
 
-def summary(result: dict[str, Any]) -> str:
+def result_line(result: dict[str, Any]) -> str:
     """One line for people: shares with their standard error, everything else with four places."""
     parts = []
     for key, value in result.items():

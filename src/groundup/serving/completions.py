@@ -22,7 +22,7 @@ from groundup.serving.models import Served
 from groundup.serving.texts import ChoiceText, Shown, TokenNames, logprobs_of
 
 DEFAULT_MAX_TOKENS = 16
-Piece = tuple[int, str, list[Shown], str | None]
+ChoiceDelta = tuple[int, str, list[Shown], str | None]
 """Index of a choice, text, tokens, and the reason why it ended."""
 
 
@@ -113,9 +113,9 @@ class Completion:
             "prompt_tokens_details": {"cached_tokens": sum(job.n_reused for job in self.jobs)},
         }
 
-    async def _pieces(self, loop: EngineLoop) -> AsyncIterator[Piece]:
+    async def _pieces(self, loop: EngineLoop) -> AsyncIterator[ChoiceDelta]:
         """What becomes certain, of all prompts side by side."""
-        found: asyncio.Queue[list[Piece] | Exception | None] = asyncio.Queue()
+        found: asyncio.Queue[list[ChoiceDelta] | Exception | None] = asyncio.Queue()
 
         async def follow(job: Job) -> None:
             try:
@@ -141,8 +141,8 @@ class Completion:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _take(self, job: Job, event: Event) -> list[Piece]:
-        pieces: list[Piece] = []
+    def _take(self, job: Job, event: Event) -> list[ChoiceDelta]:
+        pieces: list[ChoiceDelta] = []
         choice, index = job.choices[event.choice], job.first_index + event.choice
         job.n_reused = max(job.n_reused, event.n_reused if event.choice == 0 else 0)
         if self.echo and (event.prompt_scores is not None or self.n_top is None) and not job.prompt_tokens:

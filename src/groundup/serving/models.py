@@ -16,7 +16,7 @@ from typing import Any, Literal
 from groundup import __version__
 from groundup.checkpoint.model_folder import LoadedModel, find_model, load_model, step_folders
 from groundup.config.errors import UserError
-from groundup.files.layout import CHECKPOINTS, GROWTH, WEIGHTS, folders_around
+from groundup.files.layout import CHECKPOINTS, GROWTH, MODEL, WEIGHTS, folders_around
 from groundup.files.manifest import read_manifest
 from groundup.generation.engine import Engine
 from groundup.generation.slots import count_slots
@@ -189,7 +189,7 @@ def _name_of(path: Path, taken: dict[str, Served]) -> str:
     if resolved.parent.name in (CHECKPOINTS, GROWTH):
         name = f"{resolved.parent.parent.name}@{resolved.name}"
     else:
-        name = resolved.parent.name if resolved.name == "model" else resolved.name
+        name = resolved.parent.name if resolved.name == MODEL else resolved.name
     if name in taken:
         name = f"{name}-{hashlib.sha256(str(resolved).encode()).hexdigest()[:4]}"
     return name

@@ -29,7 +29,7 @@ class Shown:
 
 
 @dataclass(slots=True)
-class Piece:
+class ShownDelta:
     """What became certain with an event."""
 
     text: str
@@ -91,7 +91,7 @@ class ChoiceText:
         """Begin with no text."""
         self._utf8, self._stops = Utf8Stream(), StopStrings(self.stop)
 
-    def push(self, event: Event) -> Piece:
+    def push(self, event: Event) -> ShownDelta:
         """Take the next event of this choice."""
         text, finish = "", event.finish
         ended = event.finish == "stop"  # by a token that ends documents: it is no text
@@ -110,7 +110,7 @@ class ChoiceText:
             finish = "stop" if self._stops.stopped else finish
         self._length += len(text)
         self.done = finish is not None
-        return Piece(text, self._certain(), finish)
+        return ShownDelta(text, self._certain(), finish)
 
     def _certain(self) -> list[Shown]:
         """The tokens whose text is told; at the end, those that lie behind a stop string never are."""

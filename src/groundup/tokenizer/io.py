@@ -5,7 +5,7 @@ from typing import Any
 
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
-from groundup.files.layout import TOKENIZER
+from groundup.files.layout import MODEL, TOKENIZER
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.bpe import ByteBPE
 from groundup.tokenizer.char import CharTokenizer
@@ -72,6 +72,6 @@ def resolve_tokenizer(name: str) -> Tokenizer:
     if path.is_dir() and not (path / TOKENIZER).exists():
         if holds_vocabulary(path):
             return load_gpt2(path)
-        if (path / "model" / TOKENIZER).is_file():
-            return load_tokenizer(path / "model")
+        if (path / MODEL / TOKENIZER).is_file():
+            return load_tokenizer(path / MODEL)
     return load_tokenizer(path)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from groundup.config.train import TrainConfig
-from groundup.files.layout import GROWTH
+from groundup.files.layout import GROWTH, PROFILE
 from groundup.loop.callbacks import CompareWeights, Evaluate, Every, HellaSwag, Sample, TimeLimit
 from groundup.loop.log_metrics import LogMetrics
 from groundup.loop.profile import Profile
@@ -39,7 +39,7 @@ def callbacks_of(
     from_start = config.init_from is not None
     callbacks: list[Callback] = []
     if config.profile and trainer.world.is_main:  # first, so that its window holds nothing but steps
-        callbacks.append(Profile(folder=config.run_dir / "profile", say=display.say))
+        callbacks.append(Profile(folder=config.run_dir / PROFILE, say=display.say))
 
     if config.max_hours:
         callbacks.append(TimeLimit(hours=config.max_hours))

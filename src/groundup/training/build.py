@@ -43,7 +43,7 @@ from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import load_tokenizer
 from groundup.training.init_from import init_from
 from groundup.training.loss_module import build_loss_module, fit_micro_batch
-from groundup.training.machine import Machine, Resolved, Setup, pick_machine
+from groundup.training.setup import Resolved, Setup, SetupRequest, pick_setup
 from groundup.training.snapshot import restore
 
 
@@ -96,21 +96,21 @@ def build_run(
     _refuse_different_inputs(world, data=dataset.index.fingerprint, tokenizer=tokenizer.fingerprint)
     shape = resolve_model(config.model, tokenizer)
     hellaswag = _hellaswag(config, world, tokenizer)
-    machine = pick_machine(Setup(config=config, shape=shape, world=world, parallel=parallel, saved=saved))
+    setup = pick_setup(SetupRequest(config=config, shape=shape, world=world, parallel=parallel, saved=saved))
     seed_rank(config.seed, rank=world.rank)
     refuse_beyond_memory(shape)
-    model = _new_model(shape, config, machine, tokenizer, resumed=resume_from is not None).to(machine.device)
-    if machine.shrinks_on_oom:
-        machine = fit_micro_batch(model, machine, samples=samples)
-    batches = _batches(dataset, config, machine, shape.block_size)  # first: too short a text is known at once
+    model = _new_model(shape, config, setup, tokenizer, resumed=resume_from is not None).to(setup.device)
+    if setup.shrinks_on_oom:
+        setup = fit_micro_batch(model, setup, samples=samples)
+    batches = _batches(dataset, config, setup, shape.block_size)  # first: too short a text is known at once
     loss_module, compiled = build_loss_module(
         model,
-        machine,
+        setup,
         compile_mode=saved.compile if saved else config.runtime.compile,
-        n_runs=config.max_steps * (samples // machine.micro_batch_size),
+        n_runs=config.max_steps * (samples // setup.micro_batch_size),
         console=console,
     )
-    trainer = _trainer(config, machine, model, loss_module, batches, stop)
+    trainer = _trainer(config, setup, model, loss_module, batches, stop)
     if resume_from:
         restore(trainer, batches, resume_from, tokenizer, allow_data_change=allow_data_change)
     return Run(
@@ -119,7 +119,7 @@ def build_run(
         tokenizer=tokenizer,
         batches=batches,
         store=store,
-        resolved=_resolved(config, machine, shape, compiled),
+        resolved=_resolved(config, setup, shape, compiled),
         measure=partial(_val_loss, trainer=trainer, dataset=dataset, config=config),
         hellaswag=hellaswag,
     )
@@ -136,18 +136,18 @@ def _open_data(config: TrainConfig, world: World, resumed: Checkpoint | None, co
         )
 
 
-def _resolved(config: TrainConfig, machine: Machine, shape: TransformerConfig, compiled: str) -> Resolved:
+def _resolved(config: TrainConfig, setup: Setup, shape: TransformerConfig, compiled: str) -> Resolved:
     return Resolved(
-        device=machine.device.type,
-        precision=machine.precision.name,
-        matmul=machine.matmul,
-        parallel=machine.parallel,
-        processes=machine.world.size,
-        micro_batch_size=machine.micro_batch_size,
+        device=setup.device.type,
+        precision=setup.precision.name,
+        matmul=setup.matmul,
+        parallel=setup.parallel,
+        processes=setup.world.size,
+        micro_batch_size=setup.micro_batch_size,
         threads=torch.get_num_threads(),
         compile=compiled,
         vocab_size=shape.vocab_size,
-        background=_saves_in_background(config, machine),
+        background=_saves_in_background(config, setup),
     )
 
 
@@ -165,7 +165,7 @@ def _refuse_different_inputs(world: World, **fingerprints: str) -> None:
 
 def _trainer(
     config: TrainConfig,
-    machine: Machine,
+    setup: Setup,
     model: Transformer,
     loss_module: torch.nn.Module,
     batches: TrainBatches,
@@ -177,24 +177,24 @@ def _trainer(
     return Trainer(
         model=model,
         loss_module=loss_module,
-        optimizers=build_optimizers(model, optim, machine.device),
+        optimizers=build_optimizers(model, optim, setup.device),
         batches=batches,
         lr_scale=schedule.lr_scale,
         set_muon=schedule.set_muon,
         average=WeightAverage(model, optim.average) if optim.average else None,
         replace_tokens=config.replace_tokens,
-        precision=machine.precision,
-        scaler=torch.amp.GradScaler(machine.device.type, enabled=machine.precision.needs_scaler),
-        device=machine.device,
+        precision=setup.precision,
+        scaler=torch.amp.GradScaler(setup.device.type, enabled=setup.precision.needs_scaler),
+        device=setup.device,
         max_steps=config.max_steps,
-        grad_accum_steps=config.samples_per_process(machine.world.size) // machine.micro_batch_size,
+        grad_accum_steps=config.samples_per_process(setup.world.size) // setup.micro_batch_size,
         tokens_per_step=config.tokens_per_step,
         grad_clip=config.optim.grad_clip,
         guard=Guard(nonfinite=config.guard.nonfinite, spikes=config.guard.spikes, max_skips=config.guard.max_skips),
-        gradients=retry.or_shrink if machine.shrinks_on_oom else retry.or_explain,
+        gradients=retry.or_shrink if setup.shrinks_on_oom else retry.or_explain,
         state=TrainState(),
         stop=stop,
-        world=machine.world,
+        world=setup.world,
     )
 
 
@@ -236,31 +236,31 @@ def _hellaswag(config: TrainConfig, world: World, tokenizer: Tokenizer) -> Seque
     return read_choices(path, tokenizer)
 
 
-def _saves_in_background(config: TrainConfig, machine: Machine) -> bool:
+def _saves_in_background(config: TrainConfig, setup: Setup) -> bool:
     """On a GPU, whose state is copied to this memory anyway; on a CPU copy and hashing take what training needs."""
-    if machine.parallel == "fsdp":
+    if setup.parallel == "fsdp":
         if config.checkpoint.background == "on":
             raise UsageError("checkpoint.background on does not go with fsdp, whose ranks save together; use off")
         return False
     return config.checkpoint.background == "on" or (
-        config.checkpoint.background == "auto" and machine.device.type == "cuda"
+        config.checkpoint.background == "auto" and setup.device.type == "cuda"
     )
 
 
-def _batches(dataset: TokenDataset, config: TrainConfig, machine: Machine, block_size: int) -> TrainBatches:
+def _batches(dataset: TokenDataset, config: TrainConfig, setup: Setup, block_size: int) -> TrainBatches:
     return TrainBatches(
         dataset.split("train"),
         block_size=block_size,
-        micro_batch_size=machine.micro_batch_size,
+        micro_batch_size=setup.micro_batch_size,
         seed=config.seed,
-        rank=machine.world.rank,
-        world_size=machine.world.size,
-        pin_memory=machine.device.type == "cuda",
+        rank=setup.world.rank,
+        world_size=setup.world.size,
+        pin_memory=setup.device.type == "cuda",
     )
 
 
 def _new_model(
-    shape: GPTConfig | ModernConfig, config: TrainConfig, machine: Machine, tokenizer: Tokenizer, *, resumed: bool
+    shape: GPTConfig | ModernConfig, config: TrainConfig, setup: Setup, tokenizer: Tokenizer, *, resumed: bool
 ) -> Transformer:
     """A model with random weights, or those that config.init_from names; a resumed run will bring its own."""
     model = build_model(shape)
@@ -268,8 +268,8 @@ def _new_model(
     if config.init_from is not None and not resumed:
         init_from(model, tokenizer, config.init_from)
     model.recompute = config.runtime.recompute
-    use_matmul(model, machine.matmul)
-    if machine.device.type == "cuda" and machine.precision.name == "bf16":  # whose range is that of float32
+    use_matmul(model, setup.matmul)
+    if setup.device.type == "cuda" and setup.precision.name == "bf16":  # whose range is that of float32
         use_narrow_stream(model)
     if config.lora.rank:
         add_lora(model, rank=config.lora.rank, alpha=config.lora.alpha, seed=config.seed)

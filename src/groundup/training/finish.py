@@ -16,7 +16,7 @@ from groundup.config.io import dump_json
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
 from groundup.files.atomic import write_file
-from groundup.files.layout import METRICS, PORTRAIT, REPORT
+from groundup.files.layout import CONFIG, METRICS, MODEL, PORTRAIT, REPORT
 from groundup.generation.text import TextGenerator
 from groundup.inspection.portrait import MOST_TOKENS, portrait
 from groundup.model.build import Transformer, build_model
@@ -72,7 +72,7 @@ def finish(run: Run, config: TrainConfig, facts: dict[str, Any], *, log: Logger,
     model.load_state_dict(checkpoint.model)
     info = {"step": label.step, "data": config.data.source}
     save_model(
-        run_dir / "model",
+        run_dir / MODEL,
         model,
         run.tokenizer,
         info if label.val_loss is None else {**info, "val_loss": label.val_loss},
@@ -134,7 +134,7 @@ def _next_steps(config: TrainConfig, prompt: str) -> str:
     if config == RECIPES.get(config.name):
         more = f"{config.name} --model.n-layer {config.model.n_layer + 2}"
     else:
-        more = f"--config {shlex.quote(str(config.run_dir / 'config.json'))} --name longer"
+        more = f"--config {shlex.quote(str(config.run_dir / CONFIG))} --name longer"
     return "\n".join(
         [
             f"  open {(config.run_dir / REPORT).resolve().as_uri()} in a browser",

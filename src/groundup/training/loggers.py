@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from groundup.config.errors import UserError
 from groundup.config.train import LogConfig
+from groundup.files.layout import METRICS, TENSORBOARD, WANDB
 from groundup.records.metrics import Logger
 
 
@@ -67,7 +68,7 @@ class WeightsAndBiases:
             self._run = wandb.init(
                 project=project,
                 name=folder.name,
-                id=_identity(folder / "wandb" / "groundup-id"),
+                id=_identity(folder / WANDB / "groundup-id"),
                 dir=str(folder),
                 mode=mode,
                 config=config,
@@ -143,7 +144,7 @@ class Loggers:
             act()
         except Exception as error:  # whatever ails a view, days of training are worth more
             self._views.remove(view)
-            self._say(f"{type(view).__name__} is left out from here on ({error}); metrics.jsonl goes on")
+            self._say(f"{type(view).__name__} is left out from here on ({error}); {METRICS} goes on")
 
 
 def require_extras(config: LogConfig) -> None:
@@ -182,7 +183,7 @@ def open_loggers(
     require_extras(config)
     views: list[Logger] = []
     if config.tensorboard:
-        views.append(TensorBoard(run_dir / "tensorboard", step=step))
+        views.append(TensorBoard(run_dir / TENSORBOARD, step=step))
     if config.wandb != "off":
         views.append(WeightsAndBiases(run_dir, mode=config.wandb, project=config.wandb_project, config=facts))
     return Loggers(record, views, say)

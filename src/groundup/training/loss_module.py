@@ -12,17 +12,17 @@ from groundup.loop.micro_batch import largest_that_fits
 from groundup.model.build import Transformer
 from groundup.model.loss import LossModule
 from groundup.runtime.compile import Choice, maybe_compile
-from groundup.training.machine import Machine
+from groundup.training.setup import Setup
 
 
 def build_loss_module(
-    model: Transformer, machine: Machine, *, compile_mode: str, n_runs: int, console: Console
+    model: Transformer, setup: Setup, *, compile_mode: str, n_runs: int, console: Console
 ) -> tuple[nn.Module, str]:
     """Wrap a model for training.
 
     Args:
         model: On its device, with its weights. FSDP cuts its parameters in place.
-        machine: Where it computes.
+        setup: Where it computes.
         compile_mode: on, off or auto.
         n_runs: Forward passes of the whole run.
         console: Told why a model is or is not compiled.
@@ -34,41 +34,41 @@ def build_loss_module(
         UserError: The ranks do not begin with the same weights, or the compiler fails.
         UsageError: compile_mode is on with FSDP.
     """
-    refuse_different_weights(model, machine.world)
+    refuse_different_weights(model, setup.world)
     plain = LossModule(model)
-    if machine.parallel == "fsdp":
+    if setup.parallel == "fsdp":
         if compile_mode == "on":
             raise UsageError("--runtime.compile on does not go with --runtime.parallel fsdp; leave it to auto")
-        return shard(plain, model.blocks, machine.device, machine.world), "off"
+        return shard(plain, model.blocks, setup.device, setup.world), "off"
 
     def micro_step(module: nn.Module) -> None:
-        _try_micro_step(module, machine, size=machine.micro_batch_size, block_size=model.config.block_size)
+        _try_micro_step(module, setup, size=setup.micro_batch_size, block_size=model.config.block_size)
 
     def say(line: str) -> None:
         console.print(line, highlight=False)
 
     def choose(mode: str) -> Choice:
-        device = machine.device
+        device = setup.device
         return maybe_compile(plain, mode=mode, run=micro_step, n_runs=n_runs, device=device, say=say)
 
     # All ranks must compute alike, and what was measured on one decides for all.
-    choice = choose(compile_mode) if machine.world.is_main else None
-    compiled = machine.world.broadcast("on" if choice and choice.compiled else "off")
+    choice = choose(compile_mode) if setup.world.is_main else None
+    compiled = setup.world.broadcast("on" if choice and choice.compiled else "off")
     choice = choice or choose(compiled)
     if choice.note:
         say(choice.note)
     module = choice.module
     # Where memory may run out in any backward pass, the trainer exchanges gradients after it.
-    replicated = machine.parallel == "ddp" and not machine.shrinks_on_oom
-    return replicate(module, machine.device) if replicated else module, compiled
+    replicated = setup.parallel == "ddp" and not setup.shrinks_on_oom
+    return replicate(module, setup.device) if replicated else module, compiled
 
 
-def fit_micro_batch(model: Transformer, machine: Machine, *, samples: int) -> Machine:
-    """Try the machine's micro-batch, and halve it until it runs on every rank.
+def fit_micro_batch(model: Transformer, setup: Setup, *, samples: int) -> Setup:
+    """Try the micro-batch of a setup, and halve it until it runs on every rank.
 
     Args:
         model: On its device.
-        machine: With the size to begin with.
+        setup: With the size to begin with.
         samples: Sequences per step of each rank.
 
     Raises:
@@ -76,21 +76,21 @@ def fit_micro_batch(model: Transformer, machine: Machine, *, samples: int) -> Ma
     """
     module = LossModule(model)
     size = largest_that_fits(
-        machine.micro_batch_size,
+        setup.micro_batch_size,
         samples=samples,
-        try_out=lambda size: _try_micro_step(module, machine, size=size, block_size=model.config.block_size),
-        device=machine.device,
-        world=machine.world,
+        try_out=lambda size: _try_micro_step(module, setup, size=size, block_size=model.config.block_size),
+        device=setup.device,
+        world=setup.world,
     )
-    return replace(machine, micro_batch_size=size)
+    return replace(setup, micro_batch_size=size)
 
 
-def _try_micro_step(module: nn.Module, machine: Machine, *, size: int, block_size: int) -> None:
+def _try_micro_step(module: nn.Module, setup: Setup, *, size: int, block_size: int) -> None:
     """Forward and backward once, without a lasting effect on gradients or on the generators that dropout draws from."""
-    idx = torch.zeros((size, block_size), dtype=torch.long, device=machine.device)
-    devices = [machine.device] if machine.device.type == "cuda" else []
+    idx = torch.zeros((size, block_size), dtype=torch.long, device=setup.device)
+    devices = [setup.device] if setup.device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices), machine.precision.autocast():
+        with torch.random.fork_rng(devices), setup.precision.autocast():
             module(idx, idx).backward()
     finally:
         module.zero_grad(set_to_none=True)

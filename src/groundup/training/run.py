@@ -22,7 +22,7 @@ from groundup.config.train import TrainConfig
 from groundup.distributed.ranks import World, job, joined, launcher, resolve_parallel, restarted
 from groundup.distributed.signals import StopRequest
 from groundup.files.atomic import make_folder, write_file
-from groundup.files.layout import CHECKPOINTS, CONFIG, METRICS, RUN
+from groundup.files.layout import CHECKPOINTS, CONFIG, METRICS, MODEL, RUN
 from groundup.files.lock import RunLock
 from groundup.model.bigram import fit_bigram
 from groundup.model.loss import LossModule
@@ -153,7 +153,7 @@ def _is_same_job(config: TrainConfig) -> bool:
     except (UserError, KeyError, TypeError):
         return False
     # Without --rdzv-id every job is called "none"; and a job id may be used again for a run that is over.
-    fresh_name = job() != "none" and not (config.run_dir / "model").exists()
+    fresh_name = job() != "none" and not (config.run_dir / MODEL).exists()
     return same and (restarted() or fresh_name)
 
 

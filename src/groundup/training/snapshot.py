@@ -30,7 +30,7 @@ from groundup.model.lora import lora_state, merge_lora
 from groundup.runtime.seed import capture_rng, restore_rng, seed_rank
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import load_tokenizer
-from groundup.training.machine import Resolved
+from groundup.training.setup import Resolved
 
 
 @dataclass(frozen=True, slots=True)

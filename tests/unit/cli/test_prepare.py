@@ -91,7 +91,7 @@ def test_skipped_lines_are_in_the_summary(place, capsys):
 
 
 def test_processes_and_tasks_make_the_same_bytes(place, monkeypatch, capsys):
-    monkeypatch.setattr("groundup.formats.pieces.PART_BYTES", 1000)
+    monkeypatch.setattr("groundup.formats.spans.PART_BYTES", 1000)
     assert prepare("corpus", "whole", "--shard-tokens=700") == 0
     words = ["prepare", "corpus", "--tokenizer=char", "--shard-tokens=700"]
     assert main([*words, "crew", "--workers=2"]) == 0

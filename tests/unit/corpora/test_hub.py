@@ -197,7 +197,7 @@ def test_a_file_that_is_not_parquet_is_named(hub, tmp_path):
 @pytest.mark.parametrize("stream", [False, True])
 def test_processes_read_the_hub_too(hub, tmp_path, monkeypatch, capsys, stream):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("groundup.formats.pieces.PART_BYTES", 30_000)
+    monkeypatch.setattr("groundup.formats.spans.PART_BYTES", 30_000)
     words = [
         "prepare",
         "hf:org/set",

@@ -42,7 +42,7 @@ def test_small_files_share_a_part_and_large_ones_are_cut(folder, monkeypatch):
     monkeypatch.setattr(pieces, "PART_BYTES", 30)
     assert [len(part) for part in LocalFiles(str(folder)).parts()] == [2, 1, 1]
     monkeypatch.setattr(pieces, "PART_BYTES", 1 << 20)
-    monkeypatch.setattr(pieces, "MAX_PIECES", 3)
+    monkeypatch.setattr(pieces, "MAX_SPANS", 3)
     assert [len(part) for part in LocalFiles(str(folder)).parts()] == [3, 1]
 
 

@@ -15,7 +15,8 @@ from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
 from groundup.config.model import ModernConfig
-from groundup.export.export_model import FORMATS, export_model
+from groundup.export.export_model import export_model
+from groundup.export.formats import EXPORT_FORMATS
 from groundup.export.hf_tokenizer import tokenizer_files
 from groundup.export.llama_cpp import llama_ids
 from groundup.generation.text import TextGenerator
@@ -291,7 +292,7 @@ def test_rotary_models_are_refused_with_the_reason(tmp_path, make_model, letters
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", EXPORT_FORMATS)
 def test_a_bigram_is_refused(tmp_path, letters, kind):
     folder = saved(tmp_path, fit_bigram(torch.randint(27, (500,)).numpy(), 27), letters)
     with pytest.raises(UserError, match="is a bigram: only GPTs"):

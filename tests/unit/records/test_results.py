@@ -7,7 +7,7 @@ import pytest
 
 from groundup.config.errors import UserError
 from groundup.files import atomic as files
-from groundup.records.results import add_results, read_results, summary
+from groundup.records.results import add_results, read_results, result_line
 
 
 def test_tasks_are_merged_and_measured_again(tmp_path):
@@ -44,13 +44,13 @@ def test_what_is_not_ours_is_not_overwritten(tmp_path, text):
 
 
 def test_a_line_for_people():
-    assert summary({"acc": 0.25, "acc_norm": 0.5, "examples": 100, "data": "00"}) == (
+    assert result_line({"acc": 0.25, "acc_norm": 0.5, "examples": 100, "data": "00"}) == (
         "acc 0.2500 ± 0.0433 · acc_norm 0.5000 ± 0.0500 (100 examples)"
     )
-    assert summary({"loss": 1.5, "perplexity": 4.48169, "bits_per_byte": 2.1, "tokens": 12345, "seconds": 3.0}) == (
+    assert result_line({"loss": 1.5, "perplexity": 4.48169, "bits_per_byte": 2.1, "tokens": 12345, "seconds": 3.0}) == (
         "loss 1.5000 · perplexity 4.4817 · bits per byte 2.1000 (12,345 tokens)"
     )
-    assert json.dumps(summary({}))
+    assert json.dumps(result_line({}))
 
 
 @pytest.mark.fault(

@@ -49,8 +49,8 @@ class Resolved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Setup:
-    """What the choices about a machine rest on."""
+class SetupRequest:
+    """What a setup is chosen from."""
 
     config: TrainConfig
     shape: TransformerConfig
@@ -68,7 +68,7 @@ class Setup:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class Setup:
     """Where and how a run computes; `auto` is resolved."""
 
     device: torch.device
@@ -83,63 +83,63 @@ class Machine:
     """Whether micro-batches become smaller when memory runs out."""
 
 
-def pick_machine(setup: Setup) -> Machine:
+def pick_setup(request: SetupRequest) -> Setup:
     """Pick device, threads and precision: those the run began with, where it is resumed."""
-    config, world, saved = setup.config, setup.world, setup.saved
-    if setup.parallel == "fsdp" and config.lora.rank:
+    config, world, saved = request.config, request.world, request.saved
+    if request.parallel == "fsdp" and config.lora.rank:
         raise UsageError("lora needs no fsdp: its optimizer state is small; use --runtime.parallel ddp")
-    if setup.parallel == "fsdp" and config.optim.name == "muon":
+    if request.parallel == "fsdp" and config.optim.name == "muon":
         raise UsageError(
-            "muon turns whole matrices, of which fsdp leaves each rank a part; use --runtime.parallel ddp or"
+            "muon needs whole gradient matrices, and fsdp gives each rank a part of them; use --runtime.parallel ddp or"
             " --optim.name adamw"
         )
     device = pick_device(config.runtime.device)
     # Where there are more or fewer processes than before, they share the cores in another way.
-    threads = saved.threads if saved and setup.same_world else config.runtime.threads
+    threads = saved.threads if saved and request.same_world else config.runtime.threads
     if threads:
         torch.set_num_threads(threads)
     if device.type == "cpu":
         keep_freed_memory()
     asked = saved.precision if saved else config.runtime.precision
-    precision = pick_precision(asked, device, n_embd=setup.shape.n_embd)
+    precision = pick_precision(asked, device, n_embd=request.shape.n_embd)
     if world.size > 1:  # auto measures on a CPU, and all ranks must compute alike
-        precision = pick_precision(world.broadcast(precision.name), device, n_embd=setup.shape.n_embd)
-    size = _micro_batch_size(setup, precision)
-    return Machine(
+        precision = pick_precision(world.broadcast(precision.name), device, n_embd=request.shape.n_embd)
+    size = _micro_batch_size(request, precision)
+    return Setup(
         device=device,
         precision=precision,
-        matmul=_matmul(setup, precision, rows=size * setup.shape.block_size),
+        matmul=_matmul(request, precision, rows=size * request.shape.block_size),
         world=world,
-        parallel=setup.parallel,
+        parallel=request.parallel,
         micro_batch_size=size,
-        shrinks_on_oom=config.runtime.micro_batch_size == "auto" and setup.parallel != "fsdp",
+        shrinks_on_oom=config.runtime.micro_batch_size == "auto" and request.parallel != "fsdp",
     )
 
 
-def _micro_batch_size(setup: Setup, precision: Precision) -> int:
+def _micro_batch_size(request: SetupRequest, precision: Precision) -> int:
     """What is asked for; with auto what the run has learned, or else the planner's estimate."""
-    asked = setup.config.runtime.micro_batch_size
+    asked = request.config.runtime.micro_batch_size
     if asked != "auto":
         return asked
-    if setup.saved and setup.same_world:
-        return setup.saved.micro_batch_size
+    if request.saved and request.same_world:
+        return request.saved.micro_batch_size
     return estimate(
-        setup.shape,
-        samples=setup.config.samples_per_process(setup.world.size),
+        request.shape,
+        samples=request.config.samples_per_process(request.world.size),
         precision=precision,
-        recompute=setup.config.runtime.recompute,
-        parallel=setup.parallel,
-        world=setup.world,
+        recompute=request.config.runtime.recompute,
+        parallel=request.parallel,
+        world=request.world,
     )
 
 
-def _matmul(setup: Setup, precision: Precision, *, rows: int) -> Matmul:
-    """Who multiplies: what the run began with, what is asked for, or what measures faster on the main rank."""
-    asked = setup.saved.matmul if setup.saved else setup.config.runtime.matmul
+def _matmul(request: SetupRequest, precision: Precision, *, rows: int) -> Matmul:
+    """The library for matrix products: the run's, the one asked for, or the faster one on the main rank."""
+    asked = request.saved.matmul if request.saved else request.config.runtime.matmul
     if asked != "auto":
         return asked
     # oneDNN already multiplies 16 bits; FSDP's tensors are not ours
-    if precision.name != "fp32" or setup.parallel == "fsdp":
+    if precision.name != "fp32" or request.parallel == "fsdp":
         return "default"
-    picked = pick_matmul(precision.device, rows=rows, n_embd=setup.shape.n_embd, training=True)
-    return setup.world.broadcast(picked)
+    picked = pick_matmul(precision.device, rows=rows, n_embd=request.shape.n_embd, training=True)
+    return request.world.broadcast(picked)

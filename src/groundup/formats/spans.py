@@ -6,10 +6,10 @@ from dataclasses import dataclass
 PART_BYTES = 32 << 20
 """Text per part: what one worker does at a time, and what is done again after a crash. Seconds of work, and few enough
 files for a corpus of a trillion tokens."""
-MAX_PIECES = 1024
+MAX_SPANS = 1024
 """Spans in one part: a part's description travels between processes."""
 
-Piece = tuple[str, int, int]
+FileSpan = tuple[str, int, int]
 """(file, start, stop): a span of one file."""
 
 
@@ -41,18 +41,18 @@ def merge_spans(spans: Iterable[Span]) -> list[Span]:
     return merged
 
 
-def gather(files: Iterable[tuple[str, Sequence[Span]]]) -> list[tuple[Piece, ...]]:
+def gather(files: Iterable[tuple[str, Sequence[Span]]]) -> list[tuple[FileSpan, ...]]:
     """The parts of a corpus: large spans on their own, small ones of one or many files together.
 
     Args:
         files: Names and spans, in order.
     """
-    parts: list[tuple[Piece, ...]] = []
-    pieces: list[Piece] = []
+    parts: list[tuple[FileSpan, ...]] = []
+    pieces: list[FileSpan] = []
     n_bytes = 0
     for name, spans in files:
         for span in spans:
-            if pieces and (n_bytes + span.n_bytes > PART_BYTES or len(pieces) == MAX_PIECES):
+            if pieces and (n_bytes + span.n_bytes > PART_BYTES or len(pieces) == MAX_SPANS):
                 parts.append(tuple(pieces))
                 pieces, n_bytes = [], 0
             pieces.append((name, span.start, span.stop))
