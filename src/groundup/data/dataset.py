@@ -15,9 +15,9 @@ from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import load_tokenizer
 
 HASHED_BYTES = 256 << 20
-"""Splits up to this size, which are read into memory, are hashed whole before they are used."""
+"""Splits up to this size are hashed whole before they are used."""
 OPEN_SHARDS = 32
-"""Files held open: a window of the training order lies in a few shards, a corpus may have thousands."""
+"""Most files held open: a window of the training order needs a few shards, a corpus may have thousands."""
 
 
 class Split:
@@ -25,7 +25,7 @@ class Split:
 
     Args:
         folder: Where they lie.
-        infos: What the index says of them.
+        infos: Their entries in the index.
         fingerprint: Of the whole dataset.
     """
 
@@ -42,11 +42,11 @@ class Split:
         return self._use(shard).read(start, count)
 
     def announce(self, shard: int, start: int, count: int) -> None:
-        """Say that ids [start, start + count) of one shard will be read soon."""
+        """Ask the system to read ids [start, start + count) of one shard in the background."""
         self._use(shard).announce(start, count)
 
     def _use(self, shard: int) -> ShardReader:
-        """The reader of a shard; that of another one is closed where too many are open."""
+        """The reader of a shard; the one used longest ago is closed where too many are open."""
         if shard not in self._open and len(self._open) >= OPEN_SHARDS:
             self._open.pop(next(iter(self._open))).close()
         reader = self._open[shard] = self._open.pop(shard, self.shards[shard])
@@ -58,10 +58,10 @@ class Split:
 
 
 class TokenDataset:
-    """A dataset on disk whose headers agree with its index; `check` compares contents, `data.verify` all of them.
+    """A dataset on disk whose headers agree with its index. `check` compares contents, `data.verify` every byte.
 
     Args:
-        folder: What `prepare` made.
+        folder: Made by `prepare`.
 
     Raises:
         UserError: A file is missing, cut, or of another dataset; it is named.

@@ -25,7 +25,7 @@ class ShardInfo:
     split: SplitName
     n_tokens: int
     n_bytes: int
-    """UTF-8 bytes that the tokens spell; separators spell none."""
+    """UTF-8 bytes of the text of the tokens; separators have none."""
     n_documents: int
     """Separators in the shard; 0 where the tokenizer has none."""
     max_id: int
@@ -36,12 +36,12 @@ class ShardInfo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DatasetIndex:
-    """Everything that is known of a dataset without opening a shard."""
+    """The facts about a dataset that are known without opening a shard."""
 
     version: int = VERSION
     source: str
     settings: dict[str, str | int | float]
-    """All that decided the bytes: source, tokenizer, shard size, split rule."""
+    """The settings that determine the bytes: source, tokenizer, shard size, split rule."""
     tokenizer_fingerprint: str
     vocab_size: int
     shards: tuple[ShardInfo, ...]
@@ -56,7 +56,7 @@ class DatasetIndex:
         return hashlib.sha256("".join(info.sha256 for info in self.shards).encode()).hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Write index.json at once."""
+        """Write index.json atomically."""
         values = to_dict(self)
         write_file(folder / INDEX, dump_json({**values, "checksum": _checksum(values)}).encode())
 

@@ -1,8 +1,8 @@
 """Batches by position.
 
-The samples of a run are one endless stream, epoch after epoch. Micro-step m takes the next micro_batch_size x
-world_size of them and rank r the r-th slice, so what a step learns from does not depend on how many ranks share it,
-and where a run stands is one integer.
+The samples of a run are one endless stream, epoch after epoch. Each micro-step takes the next micro_batch_size x
+world_size samples, of which rank r gets the r-th slice. So the samples of a step do not depend on the number of ranks,
+and the position of a run is one integer.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from groundup.data.order import Epoch, Order
 IN_MEMORY_BYTES = 256 << 20
 """Splits up to this size are held in memory unless the loader is given another size."""
 AHEAD = 1 << 10
-"""Samples whose places are computed at a time."""
+"""Samples whose places are computed together."""
 
 
 class TrainBatches:
@@ -35,8 +35,8 @@ class TrainBatches:
         seed: Of the order.
         rank: Of this process.
         world_size: Processes that share the stream.
-        pin_memory: Put batches where a CUDA device can fetch them while the CPU goes on.
-        in_memory_bytes: Splits up to this size are held in memory, and a batch is one gather.
+        pin_memory: Put batches into pinned memory, from which a CUDA device copies while the CPU works.
+        in_memory_bytes: Splits up to this size are held in memory, and a batch is one indexing operation.
 
     Raises:
         UserError: The split is too short for one sample.
@@ -63,7 +63,7 @@ class TrainBatches:
         self.split, self.block_size, self.micro_batch_size = split, block_size, micro_batch_size
         self.rank, self.world_size, self._pin_memory = rank, world_size, pin_memory
         self.consumed = 0
-        """Samples handed out, over all ranks; a batch that is only fetched ahead is not among them."""
+        """Samples returned so far, over all ranks, without a batch that is only prefetched."""
         usable = tuple(len(shard) for shard in split.shards)
         self._order = Order(usable, block_size, seed)
         self._epoch: Epoch = self._order.epoch(0)
@@ -80,7 +80,7 @@ class TrainBatches:
         return batch
 
     def fetch_ahead(self) -> None:
-        """Get ready what `next_batch` will return; the place in the stream stays where it is."""
+        """Prefetch what `next_batch` will return; the position in the stream does not change."""
         self._fetched = self._fetched or self._fetch()
 
     def _fetch(self) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
@@ -99,7 +99,7 @@ class TrainBatches:
         return self._epoch.number + (self.consumed - self._epoch_start) / len(self._epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the stream stands: integers, and which data it is."""
+        """The position in the stream, and the fingerprint of the data."""
         return {
             "consumed": self.consumed,
             "block_size": self.block_size,
@@ -108,11 +108,11 @@ class TrainBatches:
         }
 
     def load_state_dict(self, state: dict[str, Any], *, allow_data_change: bool = False) -> None:
-        """Go to where a stream stood, whatever ranks it was for.
+        """Go to a saved position, whatever the number of ranks it was saved with.
 
         Args:
             state: What `state_dict` returned.
-            allow_data_change: Take the same number of samples as read when the data is not the same.
+            allow_data_change: If the data is another, go to the same number of samples.
 
         Raises:
             UserError: It was a stream of other data, or of blocks of another size.
@@ -134,8 +134,8 @@ class TrainBatches:
         """Go to any place of the stream, backwards too.
 
         Args:
-            consumed: Samples before it, over all ranks.
-            micro_batch_size: Sequences per batch from there on; None leaves it.
+            consumed: Samples before that position, over all ranks.
+            micro_batch_size: Sequences per batch from there on; None keeps the size.
         """
         self.micro_batch_size = micro_batch_size or self.micro_batch_size
         self._epoch, self._epoch_start, self._ahead = self._order.epoch(0), 0, None
@@ -143,7 +143,7 @@ class TrainBatches:
         self.consumed = consumed
 
     def _locate(self, first: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Places of `count` samples of the stream, computed many at a time and served from there."""
+        """Places of `count` samples of the stream, from a buffer of many that are computed together."""
         if self._ahead is None or not self._ahead[0] <= first <= first + count <= self._ahead[0] + len(self._ahead[1]):
             # Reach back to the samples of the ranks before this one: epochs are only walked forwards.
             base = first - self.rank * self.micro_batch_size
@@ -168,20 +168,20 @@ class TrainBatches:
     def _stream(self, first: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Places of samples [first, first + count) of the stream, across epochs."""
         self._walk_to(first)
-        pieces = []
+        places = []
         epoch, epoch_start = self._epoch, self._epoch_start
         while count:
             take = min(count, epoch_start + len(epoch) - first)
-            pieces.append(epoch.locate(first - epoch_start, take))
+            places.append(epoch.locate(first - epoch_start, take))
             first, count = first + take, count - take
             if count:
                 epoch_start += len(epoch)
                 epoch = self._order.epoch(epoch.number + 1)
-        return np.concatenate([p[0] for p in pieces]), np.concatenate([p[1] for p in pieces])
+        return np.concatenate([p[0] for p in places]), np.concatenate([p[1] for p in places])
 
 
 class _Tokens:
-    """Samples by shard and first token: from memory where the split is small, else from the disk."""
+    """Reads samples by shard and first token: from memory where the split is small, else from the disk."""
 
     def __init__(self, split: Split, sample_tokens: int, in_memory_bytes: int) -> None:
         self._split = split
@@ -192,13 +192,13 @@ class _Tokens:
         self._base = np.concatenate(([0], np.cumsum(sizes)))[:-1]
 
     def announce(self, shards: NDArray[np.int64], starts: NDArray[np.int64]) -> None:
-        """Say which samples will be gathered: the system reads them from the disk while others are learned from."""
+        """Tell the system which samples come next, so that it reads them from the disk during training."""
         if self._all is None:
             for shard, start in zip(shards.tolist(), starts.tolist(), strict=True):
                 self._split.announce(shard, start, len(self._sample))
 
     def gather(self, shards: NDArray[np.int64], starts: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Rows of consecutive tokens, one a sample, as int64."""
+        """Rows of consecutive tokens, one per sample, as int64."""
         if self._all is not None:
             return self._all[(self._base[shards] + starts)[:, None] + self._sample].astype(np.int64)
         rows = np.empty((len(starts), len(self._sample)), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Noise in what a model reads, so that it cannot learn a small text by heart."""
+"""Noise in what a model reads, so that it learns less of a small text by heart."""
 
 import torch
 from jaxtyping import Int
@@ -6,13 +6,13 @@ from torch import Tensor
 
 
 def with_random_tokens(idx: Int[Tensor, "B T"], share: float, vocab_size: int) -> Int[Tensor, "B T"]:
-    """Replace a share of the tokens by others, drawn from all ids alike; what is to be predicted stays.
+    """Replace a share of the tokens by random ones, uniform over all ids; the targets stay.
 
-    The numbers come from PyTorch's own generator of the device, as dropout's do, so that a checkpoint keeps them.
+    The random numbers come from the device's global generator, as dropout's do, whose state is in each checkpoint.
 
     Args:
-        idx: Ids that a model is about to read.
-        share: Chance of each to be replaced.
+        idx: The input of the model.
+        share: Probability of each to be replaced.
         vocab_size: Number of ids.
     """
     chosen = torch.rand(idx.shape, device=idx.device) < share

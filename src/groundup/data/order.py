@@ -1,8 +1,8 @@
-"""In which order the blocks of a dataset are learned from: by formula, from a seed and an epoch.
+"""The order in which the blocks of a dataset are read: a function of seed and epoch.
 
 A sample is block_size + 1 consecutive tokens of one shard. In every epoch the samples tile each shard from another
-offset, so that no token is predicted twice in an epoch and block borders still move between epochs; what does not fill
-a block at the two ends of a shard, fewer than two blocks, waits for another epoch. An epoch visits
+offset, so that no token is predicted twice in an epoch and block borders move between epochs. The tokens at the two
+ends of a shard that do not fill a block, fewer than two blocks, are left out of that epoch. An epoch visits
 windows of neighboring samples in random order, and the samples of a window in random order: nearly as random as a
 full permutation, while reads stay close together on the disk.
 """
@@ -58,7 +58,7 @@ class Epoch:
     windows: NDArray[np.int64]
     """Windows in the order they are visited."""
     window_ends: NDArray[np.int64]
-    """Places up to the end of each of them."""
+    """Samples up to the end of each of them, in that order."""
 
     def __len__(self) -> int:
         return int(self.ends[-1])
@@ -66,18 +66,18 @@ class Epoch:
     def locate(self, start: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Shard and first token of the samples at places [start, start + count) of the epoch."""
         end = start + count
-        pieces = []
+        samples = []
         k = int(np.searchsorted(self.window_ends, start, side="right"))
         while start < end:
             window, stop = int(self.windows[k]), int(self.window_ends[k])
             size = min(self.order.window, len(self) - window * self.order.window)
             first = start - (stop - size)
-            pieces.append(self._permuted(window, size)[first : first + end - start])
+            samples.append(self._permuted(window, size)[first : first + end - start])
             start, k = stop, k + 1
-        samples = np.concatenate(pieces)
-        shards = np.searchsorted(self.ends, samples, side="right")
+        numbers = np.concatenate(samples)
+        shards = np.searchsorted(self.ends, numbers, side="right")
         first_of_shard = np.concatenate(([0], self.ends))[shards]
-        return shards, self.offsets[shards] + (samples - first_of_shard) * self.order.block_size
+        return shards, self.offsets[shards] + (numbers - first_of_shard) * self.order.block_size
 
     def _permuted(self, window: int, size: int) -> NDArray[np.int64]:
         rng = np.random.default_rng((self.order.seed, self.number, window))

@@ -1,4 +1,4 @@
-"""Random documents, to look at what a model will read: out of shards, or as the one reader finds them in text."""
+"""Random documents, to see what a model will read: from shards, or from text before it is prepared."""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -31,8 +31,8 @@ def sample_documents(
     """Draw documents, each as likely as any other.
 
     Args:
-        dataset: Where from.
-        split: Which half.
+        dataset: To draw from.
+        split: train or val.
         count: How many; the same one may come twice.
         max_tokens: Length of the text shown.
         seed: The same seed draws the same documents.
@@ -60,7 +60,7 @@ def sample_documents(
 
 
 def _document(shards: Sequence[ShardReader], k: int, eot_id: int, number: int) -> list[tuple[int, int, int]]:
-    """Where a document lies, (shard, first id, end): it may have begun in shards before the one where it ends."""
+    """(shard, first id, end) of each part of a document: it may begin in a shard before the one in which it ends."""
     ends = np.flatnonzero(shards[k].read(0, len(shards[k])) == eot_id)
     ranges = [(k, int(ends[number - 1]) + 1 if number else 0, int(ends[number]))]
     while k and not ranges[0][1] and not (number and ranges[0][0] == k):

@@ -1,4 +1,4 @@
-"""A shard: a header that says what is in it, then token ids, little-endian.
+"""A shard: a header that describes the contents, then token ids, little-endian.
 
 | bytes | content |
 |---|---|
@@ -42,7 +42,7 @@ def id_dtype(vocab_size: int) -> np.dtype[np.unsignedinteger]:
 
 @dataclass(frozen=True, slots=True)
 class ShardHeader:
-    """What a shard says of itself."""
+    """The facts in a shard's header."""
 
     n_tokens: int
     vocab_size: int
@@ -97,7 +97,7 @@ def read_header(path: Path) -> ShardHeader:
 def sample_hash(path: Path) -> str:
     """SHA-256 of a file's size and of SAMPLES blocks, evenly spread from its first byte to its last.
 
-    Shards that changed places, were cut or zeroed show in it; a single changed byte shows where a block holds it.
+    It finds shards that were exchanged, cut or zeroed; of a single changed byte, only one within a block.
 
     Raises:
         UserError: The file cannot be read.
@@ -169,10 +169,10 @@ class ShardReader:
         return ids
 
     def announce(self, start: int, count: int) -> None:
-        """Let the system fetch ids [start, start + count) from the disk in the background, where it can do that."""
+        """Ask the system to read ids [start, start + count) in the background, where it supports that."""
         width = self.header.dtype.itemsize
         if hasattr(os, "posix_fadvise"):
-            with contextlib.suppress(OSError):  # the read that follows has something to say, too
+            with contextlib.suppress(OSError):  # the read that follows reports the error
                 os.posix_fadvise(self._opened(), HEADER_BYTES + start * width, count * width, os.POSIX_FADV_WILLNEED)
 
     def _opened(self) -> int:
@@ -204,7 +204,7 @@ def _read_exactly(file: int, count: int, offset: int) -> bytes:
 
 
 def _read_at(file: int, count: int, offset: int) -> bytes:
-    """Bytes from a place of a file. Windows has no pread: threads that move its one position take turns."""
+    """Bytes from a place of a file. Windows has no pread: there, threads take turns to move the file's one position."""
     if hasattr(os, "pread"):
         return os.pread(file, count, offset)
     with _SEEKING:

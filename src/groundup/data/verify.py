@@ -1,4 +1,4 @@
-"""Is a prepared dataset what was prepared? Every byte is read and hashed."""
+"""Check that a dataset is still as it was prepared: every byte is read and hashed."""
 
 import hashlib
 from collections.abc import Iterator

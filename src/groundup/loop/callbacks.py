@@ -1,7 +1,7 @@
 """What a run does between its steps: measure, sample, compare. `training.between_steps` says when each is due.
 
-Every rank has the same callbacks, and they meet where a number or a tensor of all is needed; the logs and displays of
-ranks other than 0 say nothing.
+All ranks have the same callbacks, because some need an exchange between all ranks; the logs and displays of ranks
+other than 0 write nothing.
 """
 
 import time
@@ -24,14 +24,14 @@ from groundup.tokenizer.base import Tokenizer
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """Which steps something is due after: each n-th, and those named besides."""
+    """After which steps something is due: every n-th, and those named besides."""
 
     n: int
-    """0 is none."""
+    """0 means none."""
     first: int | None = None
-    """One step more: 0 is before the first step, 1 after it."""
+    """One more step: 0 is before the first step, 1 after it."""
     last: bool = False
-    """Whether the last step of the run is due. It is due for this reason only, whatever its number."""
+    """Whether it is due after the last step of the run. This alone decides there, not n."""
 
     def __call__(self, trainer: Trainer) -> bool:
         """Whether it is due after the step that the trainer has made."""
@@ -42,13 +42,13 @@ class Every:
 
 
 EARLY = (0, 25, 50, 100, 200)
-"""Steps after which a curve is steep: it would be a straight line that no model went along, without points there."""
+"""Steps at which the loss falls steeply: without points there, the curve would be drawn as a straight line."""
 EARLY_TOKENS = 1 << 16
-"""What is looked at there: enough for a point of a steep curve, and too little to pick the best step by."""
+"""Validation tokens that are used there: enough for a point of the curve, too few to choose the best step."""
 
 
 class Measure(Protocol):
-    """The loss over the validation split, or over so many tokens of it (0 is all); told how far it is."""
+    """The loss over the validation split, or over `most` tokens of it (0 is all); `progress` gets the share done."""
 
     def __call__(self, *, most: int, progress: Callable[[float], None]) -> LossResult:
         """Measure."""
@@ -59,18 +59,18 @@ class Evaluate(Callback):
 
     Args:
         measure: Returns the loss over the validation split.
-        when: It is due. Before that, and at `EARLY` steps, a part of the split gives the curve its first points; before
-            the first step it is ln(vocab_size), when a model of random weights starts right.
+        when: When it is due. Before the first step and after `EARLY` steps, a part of the split gives the curve its
+            first points; before the first step, the loss of random weights should be about ln(vocab_size).
         from_start: Whether the weights before the first step may be the best: those of a trained model may.
         log: Where results go.
-        display: What the person sees.
+        display: The terminal.
     """
 
     def __init__(self, *, measure: Measure, when: Every, from_start: bool, log: Logger, display: Display) -> None:
         self.measure, self.when, self.from_start, self.log, self.display = measure, when, from_start, log, display
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        """Only before the first step of the run: a resumed one has been evaluated where it stopped."""
+        """Evaluate before the first step of a run, not where it is resumed."""
         if trainer.state.step == 0:
             self._evaluate(trainer, most=0 if self.from_start else EARLY_TOKENS)
 
@@ -113,14 +113,14 @@ class Evaluate(Callback):
 class HellaSwag(Callback):
     """Score the model on HellaSwag.
 
-    The ranks share the examples; a model whose parameters are shared out is put together and measured on rank 0. It is
-    the plain model that is measured, not its compiled form: shapes change from batch to batch.
+    The ranks share the examples; under FSDP the model is gathered and measured on rank 0. The plain model is measured,
+    not its compiled form: shapes change from batch to batch.
 
     Args:
         examples: The questions.
-        when: They are asked.
+        when: When it is due.
         log: Where results go.
-        display: What the person sees.
+        display: The terminal.
     """
 
     def __init__(self, *, examples: Sequence[ChoiceExample], when: Every, log: Logger, display: Display) -> None:
@@ -156,12 +156,12 @@ class Sample(Callback):
 
     Args:
         tokenizer: The model's.
-        prompt: What it continues.
+        prompt: The text that a sample continues.
         when: When a sample is due; none is drawn after a signal to stop.
         max_new_tokens: Length of a sample.
         seed: The same for every sample, so that only the model differs.
         log: Where samples go.
-        display: What the person sees.
+        display: The terminal.
     """
 
     def __init__(
@@ -198,17 +198,17 @@ class Sample(Callback):
 
 
 class TimeLimit(Callback):
-    """End the session, saved and with exit code 0, before a machine that is lent for some hours is taken back.
+    """End the session after some hours, saved and with exit code 0, on machines that are given for a limited time.
 
     Args:
-        hours: From now on.
+        hours: Length of the session, from the construction of this callback.
     """
 
     def __init__(self, *, hours: float) -> None:
         self._end = time.monotonic() + 3600 * hours
 
     def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
-        """Ask for the end, which comes after the next step: all ranks then know."""
+        """Ask for the end, which comes after the next step, when all ranks have agreed on it."""
         if time.monotonic() >= self._end:
             trainer.stop.time_is_up()
 
@@ -217,14 +217,14 @@ class CompareWeights(Callback):
     """Compare the weights of all replicas, at the start and when it is due. Every save compares them too.
 
     Args:
-        when: They are compared.
+        when: When they are compared.
     """
 
     def __init__(self, *, when: Every) -> None:
         self.when = when
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        """What is built or restored begins with the same weights."""
+        """Refuse replicas that begin with different weights."""
         refuse_different_weights(trainer.model, trainer.world)
 
     def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:

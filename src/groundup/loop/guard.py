@@ -1,13 +1,13 @@
 """Whether a step may change the weights: NaN, loss spikes, fp16 overflows.
 
 The guard sees two numbers per step, the loss and the gradient norm, which are the same on all ranks (the trainer
-averages both in one exchange). So all ranks decide alike without another message.
+averages both in one exchange). So all ranks make the same decision without another exchange.
 
 A spike is a value more than THRESHOLD deviations above the median of the last WINDOW finite values; a gradient norm
-must be NORM_FACTOR medians, too. Median and median absolute deviation, not mean and standard deviation, as one spike in
-the window would hide the next. Only finite values enter: with a running sum, one NaN blinds the detector for ever; with
-a plain window, for as long as the NaN is in it. Finite spikes do enter, so that a level that stays becomes the new
-normal. The window is saved with the run, which therefore goes on bit for bit also where it skips steps.
+must be NORM_FACTOR medians, too. Median and median absolute deviation are used, not mean and standard deviation, with
+which one spike in the window would hide the next. Only finite values enter: with a running sum, one NaN would disable
+the detector for good; with a plain window, for as long as the NaN is in it. Finite spikes do enter, so that a level
+that stays becomes the new normal. The window is saved with the run, so that a resumed run skips the same steps.
 """
 
 import math
@@ -20,23 +20,23 @@ from typing import Any, Literal
 WINDOW = 128
 """Finite values that a new one is compared with."""
 ENOUGH = 32
-"""Values without which nothing is called a spike: the first steps of a run are wild."""
+"""With fewer values nothing is called a spike: in the first steps of a run the loss changes fast."""
 THRESHOLD = 6.0
 """Deviations above the median; of a normal distribution, one value in a billion lies there."""
 NORM_FACTOR = 5.0
 """A gradient norm must be so many medians besides: norms have long tails. Of 1,200 steps of a healthy run, 6 were more
 than 6 deviations above the median and the largest was 2.6 medians; clipping takes care of those."""
 LEAST_DEVIATION = 1e-3
-"""A deviation is at least this share of the median: values that barely move would make spikes of nothing."""
+"""A deviation is at least this share of the median: else, among values that barely change, any change is a spike."""
 MAX_OVERFLOWS = 50
-"""fp16 steps skipped in a row that stop a run: the scale has been halved that often, and was not what is wrong."""
+"""fp16 steps skipped in a row that stop a run: the loss scale was halved that often, so it is not the cause."""
 
 
 class Window:
     """The last finite values of one number.
 
     Args:
-        values: To begin with, the oldest first.
+        values: The first ones, the oldest first.
     """
 
     def __init__(self, values: Iterable[float] = ()) -> None:
@@ -58,17 +58,17 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What becomes of a step."""
+    """Whether a step is made."""
 
     act: Literal["go", "skip", "stop"]
     reason: str = ""
-    """What is wrong; empty when nothing is, or nothing that a person need know."""
+    """What is wrong; empty when nothing is that a user needs to know."""
     flag: str = ""
-    """What would let a resumed run pass over such a step; empty where nothing would."""
+    """The flag with which a resumed run skips such a step; empty where there is none."""
 
 
 class Guard:
-    """Looks at every step before it changes the weights.
+    """Checks every step before it changes the weights.
 
     Args:
         nonfinite: What to do about a loss or gradient that is not finite.

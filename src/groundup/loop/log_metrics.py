@@ -1,4 +1,4 @@
-"""The numbers of the steps: each to the log, and a line of them to the person who watches."""
+"""The metrics of the steps: to the log, and as a line to the terminal."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,13 +13,13 @@ class LogMetrics(Callback):
     """Write and show the numbers of a step, and the speed since the last such line.
 
     Args:
-        when: Lines are due. One more is written where a session ends between two.
+        when: When a line is due. One more is written where a session ends between two.
         log: Where lines go.
-        display: What the person sees.
+        display: The terminal.
         lr: Peak learning rate.
         flops_per_token: For MFU.
-        peak_flops: FLOP/s the machine can do at best; None leaves MFU out.
-        measure_peak: Measures that again, where a step was faster than what was taken for the best.
+        peak_flops: Peak FLOP/s of the machine; None leaves MFU out.
+        measure_peak: Measures the peak again, where a step was faster than it.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class LogMetrics(Callback):
         self._parts: dict[str, float] = {}
 
     def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
-        """Add up times, and write a line when it is due; tell at once what must be known of a step."""
+        """Add up times, and write a line when it is due; notes of a step are written at once."""
         for note in metrics.notes:
             self.log.write(step=trainer.state.step, event=note)
             self.display.say(note)
@@ -55,7 +55,7 @@ class LogMetrics(Callback):
             self.display.tick(trainer.state.step)
 
     def _mfu(self, tokens_per_sec: float) -> float | None:
-        """The share of the peak; None where even a second look finds a peak that is no ceiling."""
+        """The share of the peak; None where the step is faster than the peak even when that is measured again."""
         if not self.peak_flops:
             return None
         flops = tokens_per_sec * self.flops_per_token

@@ -1,8 +1,8 @@
 """runtime.micro_batch_size auto: as many sequences per forward pass as fit.
 
-It begins with what the planner's formula says fits in the memory that is free, and is halved when memory runs out: in a
-trial before the run, and then in any step, which is made again (`loop.trainer`). Halving changes the number of
-micro-steps and nothing else: a step learns from the same samples.
+The first size is what the planner's formula says fits in the free memory. It is halved when memory runs out: in a trial
+before the run, and later in any step, which is then made again (`loop.retry`). Halving changes the number of
+micro-steps, not the samples of a step.
 """
 
 from collections.abc import Callable
@@ -28,11 +28,11 @@ def next_smaller(size: int, samples: int) -> int:
 def estimate(
     shape: TransformerConfig, *, samples: int, precision: Precision, recompute: bool, parallel: str, world: World
 ) -> int:
-    """The largest micro batch that fits by formula on every rank; 1 where not even that does.
+    """The largest micro batch that fits by formula on every rank; at least 1.
 
     Args:
         shape: The model's.
-        samples: Sequences per step of each rank, which the result divides.
+        samples: Sequences per step of each rank; the result divides it.
         precision: Of the run, with its device.
         recompute: Whether blocks are recomputed in the backward pass.
         parallel: none, ddp or fsdp.
@@ -66,9 +66,9 @@ def largest_that_fits(
     """Halve a micro batch until a trial succeeds on every rank.
 
     Args:
-        size: To begin with.
+        size: The first to try.
         samples: Sequences per step of each rank.
-        try_out: Forward and backward of so many sequences, without a lasting effect.
+        try_out: Makes a forward and backward pass over so many sequences, without a lasting effect.
         device: Where it computes.
         world: The ranks, which agree.
 

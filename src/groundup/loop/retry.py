@@ -1,7 +1,7 @@
 """What a step does when memory runs out: `Trainer.gradients` is one of the two functions here.
 
-A micro-batch of a fixed size that does not fit ends the run with the size that may. An automatic one is cut in half on
-all ranks, and the step is made again from the same samples with the same dropout. Neither changes any number.
+If micro-batches of a fixed size do not fit, the run ends with a message that names a smaller size. Automatic ones are
+halved on all ranks, and the step is made again from the same samples with the same random state.
 """
 
 from torch import Tensor
@@ -15,7 +15,7 @@ from groundup.runtime.seed import capture_rng, restore_rng
 
 
 def or_explain(trainer: Trainer) -> Tensor:
-    """Accumulate; where memory runs out, tell what to use instead.
+    """Accumulate; where memory runs out, say which size to use.
 
     Raises:
         UserError: Memory does not suffice.
@@ -33,7 +33,7 @@ def or_explain(trainer: Trainer) -> Tensor:
 
 
 def or_shrink(trainer: Trainer) -> Tensor:
-    """Accumulate; where memory runs out on any rank, do it again on all by micro-batches of at most half the size.
+    """Accumulate; where memory runs out on a rank, do it again on all with micro-batches of at most half the size.
 
     The loss module must not be DDP's: a rank that fails in the middle of an exchange would leave the others waiting. So
     gradients are averaged here, after the last micro-step.

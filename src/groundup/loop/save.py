@@ -21,11 +21,11 @@ class SaveCheckpoints(Callback):
 
     Args:
         store: Where checkpoints go.
-        when: They are due.
+        when: When they are due.
         capture: Returns what to save (`training.snapshot.capture`); called by every rank.
-        from_start: Save the weights that the run begins with, too: they may stay its best.
+        from_start: Save the weights before the first step, too: of a trained model they may stay the best.
         background: Write while training goes on, all but the last save of a session.
-        say: Called with a line when a step waits for the disk.
+        say: Called with a line when training waits for the disk.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class SaveCheckpoints(Callback):
         self._reserved = not background
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        """Remember where the run stands: resumed and stopped again at once, nothing needs saving."""
+        """Remember the step: a run that is resumed and stopped at once need not be saved again."""
         if self.from_start and trainer.state.step == 0:
             self._save(trainer, background=False)
         self._saved_step = trainer.state.step
 
     def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
-        """Save when it is due; learn what became of a save in the background."""
+        """Save when it is due; report errors of a save in the background."""
         self.store.check()
         best = trainer.state.best_step == trainer.state.step
         if best or self.when(trainer):
@@ -62,7 +62,7 @@ class SaveCheckpoints(Callback):
             self._reserved = True
 
     def on_fit_end(self, trainer: Trainer) -> None:
-        """Save what the last save does not hold, and see all of it on the disk."""
+        """Save the steps since the last save, and wait until all is on the disk."""
         self.store.wait()
         if self._saved_step != trainer.state.step:
             self._save(trainer, background=False)
@@ -96,12 +96,12 @@ class KeepGrowth(Callback):
         self.folder, self.tokenizer = folder, tokenizer
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        """The weights that the run begins with."""
+        """Keep the weights before the first step."""
         if trainer.state.step == 0:
             self._keep(trainer)
 
     def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
-        """After a step whose number is a power of two."""
+        """Keep the weights after a step whose number is a power of two."""
         if trainer.state.step.bit_count() == 1:
             self._keep(trainer)
 

@@ -1,4 +1,4 @@
-"""Where a run stands: the few numbers that a checkpoint carries beside tensors."""
+"""The counters of a run, which a checkpoint holds beside the tensors."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -7,12 +7,12 @@ from typing import Any
 
 @dataclass(slots=True)
 class TrainState:
-    """Counters of a run. A checkpoint stores them, a resumed run goes on from them."""
+    """Counters of a run. A checkpoint stores them, and a resumed run continues from them."""
 
     step: int = 0
     """Optimizer steps made."""
     tokens_seen: int = 0
-    """Tokens learned from, over all devices."""
+    """Tokens trained on, over all devices."""
     seconds: float = 0.0
     """Time spent in training steps, over all sessions of the run; evaluation and saving are not counted."""
     best_loss: float = math.inf

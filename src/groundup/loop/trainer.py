@@ -1,9 +1,9 @@
-"""The loop. Read `fit`, then `train_step`, then `accumulate`; everything else is setting up and messages.
+"""The loop. Read `fit`, then `train_step`, then `accumulate`; the rest is for setup, messages and other files.
 
 One optimizer step is: learning rate, micro-steps (forward and backward), clip, check, update. The loss of a step
-is the mean over all of its tokens, whatever the number of micro-steps and of ranks: each rank takes the mean over its
-own tokens, of which all have as many, and ranks are averaged (gradients by DDP or FSDP). So neither accumulation nor
-parallelism changes the result.
+is the mean over all of its tokens, whatever the number of micro-steps and ranks: all ranks have equally many tokens, so
+each takes the mean over its own, and these means are averaged (gradients by DDP or FSDP). Accumulation and parallelism
+therefore change the result by rounding alone.
 """
 
 import contextlib
@@ -11,43 +11,43 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from groundup.config.errors import UserError
 from groundup.data.noise import with_random_tokens
 from groundup.distributed.parallel import is_sharded, sync_gradients, whole, whole_state
 from groundup.distributed.ranks import World
 from groundup.distributed.signals import StopRequest
-from groundup.loop.guard import Decision, Guard
+from groundup.loop.guard import Guard
 from groundup.loop.state import TrainState
+from groundup.loop.step_error import step_error
 from groundup.model.build import Transformer, build_model
 from groundup.optim.average import WeightAverage
-from groundup.optim.build import rate_flags, set_lr
+from groundup.optim.build import set_lr
 from groundup.runtime.precision import Precision
 from groundup.runtime.timing import DATA, FORWARD_BACKWARD, OPTIMIZER, StepClock
 
 
 class Batches(Protocol):
-    """Where micro-batches come from."""
+    """A source of micro-batches: `data.loader.TrainBatches`, or one of a test."""
 
     def next_batch(self) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
         """Ids and the ids that follow them."""
 
     def fetch_ahead(self) -> None:
-        """Get ready what `next_batch` will return."""
+        """Prefetch what `next_batch` will return."""
 
     def restart(self, consumed: int, *, micro_batch_size: int | None = None) -> None:
-        """Go on after so many samples of all ranks, by micro-batches of another size."""
+        """Continue after `consumed` samples of all ranks, with micro-batches of another size."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepMetrics:
-    """What one step did. The tensors stay on the device until somebody logs them."""
+    """The metrics of one step. The tensors stay on the device until they are logged."""
 
     loss: Tensor
     """Mean loss over the tokens of the step, of all ranks, in nats; a scalar."""
@@ -60,11 +60,11 @@ class StepMetrics:
     parts: dict[str, float] = field(default_factory=dict)
     """Seconds by part (`runtime.timing`); on a GPU those that have become known during this step."""
     notes: tuple[str, ...] = ()
-    """What a person should know of this step."""
+    """What the user should know about this step."""
 
 
 class Callback:
-    """Acts between steps, and never changes the numbers of a run. `training.between_steps` says which, and when."""
+    """Acts between steps, and leaves weights, optimizer and data alone. `training.between_steps` lists all of a run."""
 
     def on_fit_start(self, trainer: "Trainer") -> None:
         """Before the first step of this session."""
@@ -78,7 +78,7 @@ class Callback:
 
 @dataclass(slots=True)
 class Trainer:
-    """A model, what to teach it with, and how. Built by `training.build`."""
+    """A model, its data and optimizers, and the steps of training. Built by `training.build`."""
 
     model: Transformer
     """The bare model, for evaluation, sampling and saving."""
@@ -100,9 +100,9 @@ class Trainer:
     stop: StopRequest
     callbacks: Sequence[Callback] = ()
     set_muon: Callable[[list[Optimizer], int], None] = lambda optimizers, step: None
-    """Sets what of Muon does not follow `lr_scale` at a step."""
+    """Sets at a step what does not follow `lr_scale` in Muon."""
     average: WeightAverage | None = None
-    """What is evaluated and kept in place of the weights, if there is one."""
+    """Evaluated and saved in place of the weights, if there is one."""
     replace_tokens: float = 0.0
     """Share of the input tokens that are replaced by random ones."""
     world: World = field(default_factory=World)
@@ -113,7 +113,7 @@ class Trainer:
     """Leaves the gradients of a step in the parameters and returns this rank's loss: `accumulate`, or one of
     `loop.retry`, which know what to do when memory runs out."""
     notes: list[str] = field(default_factory=list)
-    """What a person should know of the step that is being made."""
+    """What the user should know about the step that is being made."""
     clock: StepClock = field(init=False)
 
     def __post_init__(self) -> None:
@@ -141,25 +141,29 @@ class Trainer:
         """
         start = time.perf_counter()
         self.clock.start()
+
         lr_scale = self.lr_scale(self.state.step)
         set_lr(self.optimizers, lr_scale)
         self.set_muon(self.optimizers, self.state.step)
 
-        own_loss = self.gradients(self)
+        own_loss = self.gradients(self)  # `accumulate`, below
+
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         own_norm = self._clip_gradients()
+
         # One exchange and one wait for the device: the guards of all ranks see the same two numbers.
         both = self.world.mean(torch.stack([own_loss, own_norm]))
         loss, grad_norm = both.tolist()
         act = self._judge(loss, grad_norm, own_loss)
+
         for optimizer in self.optimizers:
             if act == "go":
                 self.scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
+        self.scaler.update()
         if self.average is not None and act == "go":
             self.average.update(self.state.step)
-        self.scaler.update()
         self.clock.lap(OPTIMIZER)
 
         seconds = time.perf_counter() - start
@@ -172,7 +176,7 @@ class Trainer:
         return StepMetrics(both[0], both[1], lr_scale, seconds, self.clock.take(), notes)
 
     def accumulate(self) -> Tensor:
-        """Forward and backward over this rank's tokens; returns their mean loss."""
+        """Forward and backward over this rank's tokens, micro-step by micro-step; returns their mean loss."""
         loss = torch.zeros((), device=self.device)
         for micro_step in range(self.grad_accum_steps):
             idx, targets = self.batches.next_batch()
@@ -186,33 +190,43 @@ class Trainer:
                 self.scaler.scale(micro_loss).backward()
             loss += micro_loss.detach()
             self.clock.lap(FORWARD_BACKWARD)
-            self.batches.fetch_ahead()  # a GPU is still computing
+            self.batches.fetch_ahead()  # while a GPU is still computing
         self.clock.lap(DATA)
         return loss
 
-    def shown(self) -> AbstractContextManager[None]:
-        """In this context the model has the weights that are evaluated and kept: the average, where there is one."""
-        return contextlib.nullcontext() if self.average is None else self.average.applied()
-
-    def whole_model(self) -> Transformer | None:
-        """A model that rank 0 can compute with alone; None on the others. All ranks must call it."""
-        if not is_sharded(self.model):
-            return self.model if self.world.is_main else None
-        weights = whole_state(self.model.state_dict(), keep=self.world.is_main)
-        if not self.world.is_main:
-            return None
-        model = build_model(self.model.config).to(self.device)
-        model.load_state_dict(weights)
-        return model
-
     def _clip_gradients(self) -> Tensor:
-        """Scale the gradient down to grad_clip; returns its norm before. One that is not finite is left as it is."""
+        """Scale the gradient down to a norm of grad_clip, unless it is not finite; returns the norm before that."""
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         if self.grad_clip:
             finite = norm.nan_to_num(nan=0.0, posinf=0.0)
             nn.utils.clip_grads_with_norm_(parameters, self.grad_clip, finite)
         return norm
+
+    def _judge(self, loss: float, grad_norm: float, own_loss: Tensor) -> str:
+        """Ask the guard: "go" or "skip", the same on all ranks.
+
+        Raises:
+            UserError: It says "stop".
+        """
+        decision = self.guard.judge(loss, grad_norm, scaled=self.scaler.is_enabled())
+        step = self.state.step + 1
+        # Where to look for a fault in the data.
+        samples = f"samples {self.first_sample} to {self.first_sample + self.samples_per_step - 1}"
+        if decision.act == "stop":
+            raise step_error(
+                decision,
+                step=step,
+                samples=samples,
+                own_loss=own_loss,
+                model=self.model,
+                optimizers=self.optimizers,
+                world=self.world,
+            )
+        if decision.reason:
+            done = ", skipped" if decision.act == "skip" else ""
+            self.notes.append(f"step {step}: {decision.reason}{done} ({samples})")
+        return decision.act
 
     @property
     def finished(self) -> bool:
@@ -231,38 +245,20 @@ class Trainer:
 
     @property
     def first_sample(self) -> int:
-        """Samples of the stream before those of the next step."""
+        """Samples of the stream before those of this step."""
         return self.state.tokens_seen // self.model.config.block_size
 
-    def _judge(self, loss: float, grad_norm: float, own_loss: Tensor) -> str:
-        """Ask the guard: go or skip, the same on all ranks; a stop ends the run here."""
-        verdict = self.guard.judge(loss, grad_norm, scaled=self.scaler.is_enabled())
-        # Where to look for what is wrong with the data.
-        place = f"samples {self.first_sample} to {self.first_sample + self.samples_per_step - 1}"
-        if verdict.act == "stop":
-            self._refuse(verdict, place, own_loss)
-        if verdict.reason:
-            done = ", skipped" if verdict.act == "skip" else ""
-            self.notes.append(f"step {self.state.step + 1}: {verdict.reason}{done} ({place})")
-        return verdict.act
+    def shown(self) -> AbstractContextManager[None]:
+        """Within this context, the model has the weights to evaluate and save: the average, where there is one."""
+        return contextlib.nullcontext() if self.average is None else self.average.applied()
 
-    def _refuse(self, verdict: Decision, place: str, own_loss: Tensor) -> NoReturn:
-        """Stop before the weights change, on every rank; name what can be named."""
-        losses = self.world.gather(own_loss.cpu())
-        ranks = [str(rank) for rank, own in enumerate(losses) if not own.isfinite()] if len(losses) > 1 else []
-        culprit = next((name for name, p in self.model.named_parameters() if not _is_finite(p.grad)), None)
-        where = [
-            *([f"on rank {', '.join(ranks)}"] if ranks else []),
-            *([f"first in {culprit}"] if culprit else []),
-            place,
-        ]
-        skip = f"; or go on from the last checkpoint with --resume and {verdict.flag}" if verdict.flag else ""
-        raise UserError(
-            f"step {self.state.step + 1}: {verdict.reason} ({'; '.join(where)}); the weights are those of the step"
-            f" before. Begin again with a lower {rate_flags(self.optimizers)} or more --optim.warmup-steps{skip}"
-        )
-
-
-def _is_finite(gradient: Tensor | None) -> bool:
-    """Whether a gradient has no NaN and no infinity; all ranks must call it."""
-    return gradient is None or bool(whole(gradient).isfinite().all())
+    def whole_model(self) -> Transformer | None:
+        """A whole model for rank 0 to compute with; None on the other ranks. All ranks must call it."""
+        if not is_sharded(self.model):
+            return self.model if self.world.is_main else None
+        weights = whole_state(self.model.state_dict(), keep=self.world.is_main)
+        if not self.world.is_main:
+            return None
+        model = build_model(self.model.config).to(self.device)
+        model.load_state_dict(weights)
+        return model

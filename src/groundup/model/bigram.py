@@ -1,4 +1,4 @@
-"""The baseline: a table that knows which token follows which, and nothing else."""
+"""The baseline: a table of how likely each token is after each other token."""
 
 from typing import ClassVar
 
@@ -26,7 +26,7 @@ class Bigram(nn.Module):
         nn.init.zeros_(self.table.weight)
 
     def forward(self, idx: Int[Tensor, "B T"], *, cache: KVCache | None = None) -> Float[Tensor, "B T V"]:
-        """Logits; the past in a cache does not matter."""
+        """Logits; a bigram looks at no earlier tokens, so it needs no cache."""
         return self.logits(self.hidden(idx, cache=cache))
 
     def hidden(self, idx: Int[Tensor, "B T"], *, cache: KVCache | None = None) -> Float[Tensor, "B T V"]:
@@ -34,16 +34,16 @@ class Bigram(nn.Module):
         return self.table(idx)
 
     def logits(self, hidden: Float[Tensor, "*B V"]) -> Float[Tensor, "*B V"]:
-        """What it is given: there is no head."""
+        """The same rows: a bigram has no head."""
         return hidden
 
     def new_cache(self, batch_size: int, max_tokens: int, *, static: bool = False) -> KVCache:
-        """A cache without layers: the past does not matter."""
+        """A cache without layers, as the protocol asks for one."""
         return KVCache(n_layer=0, batch_size=batch_size, n_head=1, max_tokens=max_tokens, head_dim=1)
 
 
 def fit_bigram(ids: NDArray[np.integer], vocab_size: int, *, smoothing: float = 1.0) -> Bigram:
-    """The table of least loss on a stream of ids, by counting: logit = ln(count + smoothing).
+    """The table with the lowest loss on a stream of ids, by counting: logit = ln(count + smoothing).
 
     Args:
         ids: The training stream.

@@ -22,7 +22,7 @@ def build_model(config: ModelConfig) -> Transformer | Bigram: ...
 def build_model(config: ModelConfig) -> Transformer | Bigram:
     """The model a config describes, on the default device, its weights still to be drawn or loaded.
 
-    It is the model of the page, with the GELU that is faster on CPUs.
+    It is the model of `gpt.py` or `modern.py`, with the GELU that is faster on CPUs (`swap.py`).
     """
     model: Transformer | Bigram
     match config:
@@ -43,8 +43,7 @@ def empty_model(config: ModelConfig) -> Transformer | Bigram: ...
 def empty_model(config: ModelConfig) -> Transformer | Bigram:
     """The model a config describes without any data (device "meta"), for weights that are at hand.
 
-    Nothing is drawn, not even in thought: a normal distribution on that device costs two seconds, for which PyTorch
-    imports its compiler.
+    No initial weights are drawn: on that device PyTorch would import its compiler for it, which takes two seconds.
     """
     with torch.device("meta"), _NoInit():
         return build_model(config)

@@ -1,7 +1,7 @@
-"""GPT-2's block as one call of a compiled kernel, where a few new tokens are read over a cache on a CPU.
+"""GPT-2's block as one call of a compiled kernel, for a few new tokens with a cache on a CPU.
 
-Everything else, such as a prompt, goes the way of the page it stands for, and so does a block that somebody looks into
-with hooks. Both ways compute the same up to rounding.
+A longer input, such as a prompt, and a block with hooks are computed by the modules of `gpt.py`. Both ways give the
+same result up to rounding.
 """
 
 from typing import Any, cast
@@ -17,7 +17,7 @@ from groundup.runtime.kernels import CompiledKernels
 
 
 class FusedBlock(Block):
-    """Stands for a block whose matrices are stored, and takes over its parts.
+    """Replaces a block with stored matrices, and keeps its parts.
 
     Args:
         block: Of `gpt.py`, with stored matrices.

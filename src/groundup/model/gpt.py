@@ -1,7 +1,8 @@
 """GPT-2 (Radford et al. 2019) on one page, top to bottom: norm, attention, MLP, block, model.
 
 Sizes: B sequences of T tokens, C = n_embd, H = n_head heads of width D = C / H, V = vocab_size. Parameters carry the
-names of the published checkpoints.
+names of the published checkpoints. On a first reading pass over `cache` and `mask`, which decoding needs, and over
+`recompute`. Initial weights are drawn in `init.py`; the loss is in `loss.py`.
 """
 
 from typing import ClassVar
@@ -33,7 +34,7 @@ class LayerNorm(nn.Module):
 
 
 class CausalSelfAttention(nn.Module):
-    """Every token gathers from itself and the tokens before it (Vaswani et al. 2017, section 3.2)."""
+    """Every token gathers values from itself and the tokens before it (Vaswani et al. 2017, section 3.2)."""
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
@@ -77,7 +78,7 @@ class MLP(nn.Module):
         self.drop = nn.Dropout(config.dropout)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """Work on what attention gathered."""
+        """Transform each token's vector on its own."""
         x = self.act(self.c_fc(x))  # (B, T, 4C)
         return self.drop(self.c_proj(x))  # (B, T, C)
 
@@ -108,12 +109,12 @@ class TiedHead(nn.Module):
         return F.linear(x, weight)
 
     def matrix(self, weight: Float[Tensor, "V C"]) -> Float[Tensor, "V C"]:
-        """What x is multiplied with."""
+        """The matrix that x is multiplied with."""
         return weight
 
 
 class GPT(nn.Module):
-    """A GPT-2. Its weights are still as PyTorch's layers draw them: call `init_weights`, or load some."""
+    """GPT-2. A new one has PyTorch's default weights: call `init_weights`, or load some."""
 
     PARAMETERS: ClassVar[Table] = {
         "wte.weight": EMBEDDING,
@@ -126,23 +127,23 @@ class GPT(nn.Module):
         **dict.fromkeys(("ln_1.bias", "ln_2.bias", "ln_f.bias"), BIAS),
         **dict.fromkeys(("attn.c_attn.bias", "attn.c_proj.bias", "mlp.c_fc.bias", "mlp.c_proj.bias"), BIAS),
     }
-    """What each parameter is, by the end of its name: how it begins, and how the optimizers treat it."""
+    """The role of each parameter, by the end of its name: it decides initial weights, weight decay and Muon."""
 
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         if config.vocab_size < 1:
             raise ValueError("vocab_size must be known before a model is built")
         self.config = config
-        self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # of the token
-        self.wpe = nn.Embedding(config.block_size, config.n_embd)  # of its position
+        self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # token embedding
+        self.wpe = nn.Embedding(config.block_size, config.n_embd)  # position embedding
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)])
         self.ln_f = LayerNorm(config.n_embd, bias=config.bias)
         self.lm_head = TiedHead()
-        self.logit_softcap = 0.0  # none
+        self.logit_softcap = 0.0  # GPT-2's logits are not bounded
         self.recompute = False
-        """Keep only the input of each block and compute it again for the backward pass (Chen et al. 2016): a third
-        more work, a fraction of the memory."""
+        """Keep only the input of each block and compute the block again in the backward pass (Chen et al. 2016): a
+        third more work, a fraction of the memory."""
 
     def forward(self, idx: Int[Tensor, "B T"], *, cache: KVCache | None = None) -> Float[Tensor, "B T V"]:
         """Logits of the next token at every position.
@@ -175,7 +176,7 @@ class GPT(nn.Module):
         return self.ln_f(x)
 
     def logits(self, hidden: Float[Tensor, "*B C"]) -> Float[Tensor, "*B V"]:
-        """What the head makes of `hidden`, or of some of its positions."""
+        """The head's scores for `hidden`, or for some of its positions."""
         return self.lm_head(hidden, self.wte.weight)
 
     @property
@@ -185,7 +186,7 @@ class GPT(nn.Module):
 
     @property
     def head_weight(self) -> Float[Tensor, "V C"]:
-        """W, where logits are hidden W^T and nothing else: the loss may then compute them in pieces."""
+        """W of logits = hidden W^T: with it the loss can compute the logits in chunks."""
         return self.lm_head.matrix(self.wte.weight)
 
     def new_cache(self, batch_size: int, max_tokens: int, *, static: bool = False) -> KVCache:

@@ -54,7 +54,7 @@ class KVCache:
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
         """Tokens held by every row, on the device."""
         self.held = [0] * batch_size
-        """The same numbers on the host, which never waits for the device to know them."""
+        """The same numbers on the host, where reading them does not wait for the device."""
 
     @classmethod
     def for_config(
@@ -93,9 +93,9 @@ class KVCache:
         return steps + self.length if self.even else self.lengths[:, None] + steps
 
     def mask(self, T: int) -> Bool[Tensor, "*B T S"] | None:
-        """Which of the S tokens that `update` returns each of T new ones may see; None where it is all of them.
+        """For each of T new tokens, which of the S tokens that `update` returns it may attend to; None means all.
 
-        The triangle is aligned with the last token; that of `is_causal` would be with the first.
+        The triangle is aligned with the last token; `is_causal` would align it with the first.
         """
         if self.even:
             if T == 1:
@@ -148,7 +148,7 @@ class KVCache:
     def truncate(self, length: int | Sequence[int]) -> None:
         """Forget everything from position `length` on; a length for every row, or one for all.
 
-        So a batch of unequal prompts is read: padded behind to the longest, then cut to the length of each.
+        A batch of prompts of different lengths is read so: padded at the end to the longest, then cut to each length.
         """
         lengths = [length] * len(self.held) if isinstance(length, int) else list(length)
         for held, wanted in zip(self.held, lengths, strict=True):
@@ -158,7 +158,7 @@ class KVCache:
         self.lengths.copy_(torch.tensor(lengths))
 
     def gather(self, rows: Sequence[int], *, max_tokens: int | None = None) -> "KVCache":
-        """A cache of copies of these rows: a prompt that is read once goes on many times.
+        """A cache with copies of these rows: so a prompt is read once and continued many times.
 
         Args:
             rows: Which, in the order of the new ones; any may come several times.
@@ -183,11 +183,11 @@ class KVCache:
         return cache
 
     def view(self, rows: slice, lengths: Sequence[int]) -> "KVCache":
-        """Rows side by side, without a copy: what is written there is written here, but counted there alone.
+        """Adjacent rows, without a copy: what is written to the view is written here too, but only the view counts it.
 
         Args:
-            rows: Which.
-            lengths: How much of each is held; what this cache has counted does not matter.
+            rows: The rows.
+            lengths: How many tokens each row holds, whatever this cache has counted.
         """
         cache = copy.copy(self)
         cache.keys, cache.values, cache.held = self.keys[:, rows], self.values[:, rows], list(lengths)

@@ -72,7 +72,7 @@ def merge_lora(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def lora_state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What `merge_lora` loses: the changes, and the weights before them. Empty without LoRA."""
+    """What `merge_lora` drops: the changes, and the weights without them. Empty without LoRA."""
     layers = tuple(name.removesuffix("lora_a") for name in state if name.endswith("lora_a"))
     kept = {layer + part for layer in layers for part in (*_ADDED, "weight")}
     return {name: state[name] for name in kept}

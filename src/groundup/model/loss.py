@@ -3,7 +3,7 @@
 At GPT-2's vocabulary the logits are the largest tensor of a step by far: 823 MB for 4 sequences of 1024 in float32, and
 plain autograd holds them three times (logits, log-probabilities, gradient). `head_loss_sum` goes through the head in
 chunks of rows instead and keeps none of them. The gradient of a sum of cross-entropies is known as soon as the logits
-are, p - onehot(target), so it is computed in the same visit: no chunk is ever computed twice (the idea of Liger
+are, p - onehot(target), so it is computed in the same visit: no chunk's logits are computed twice (the idea of Liger
 Kernel's fused linear cross-entropy, Hsu et al. 2024, without a kernel).
 """
 
@@ -52,7 +52,7 @@ def head_loss_sum(
         targets: Ids, or IGNORE.
         softcap: Logits are softcap * tanh(logits / softcap); 0 leaves them.
         chunk_rows: Tokens whose logits are in memory together; None takes as many as `logits_bytes` allows, evenly.
-        multiple: The vocabulary is padded to a multiple of this inside the products; None takes what the device likes.
+        multiple: The vocabulary is padded to a multiple of this inside the products; None takes what suits the device.
     """
     device = hidden.device.type
     chunk_rows = chunk_rows or _even_rows(targets.numel(), _chunk_rows(weight))
@@ -64,7 +64,7 @@ def head_loss_sum(
 
 
 def needs_chunks(targets: Int[Tensor, "B T"], weight: Float[Tensor, "V C"]) -> bool:
-    """Whether `head_loss_sum` is worth it: the logits are large, or the head has a width that its device dislikes."""
+    """Whether `head_loss_sum` is worth it: the logits are large, or the device is slow with a head of this width."""
     return weight.device.type != "meta" and (
         targets.numel() > _chunk_rows(weight) or len(weight) % _multiple(weight) != 0
     )
@@ -151,7 +151,7 @@ def _in_place(
 def _fusable(
     logits: Float[Tensor, "N W"], picked: Int[Tensor, "N 1"], vocab_size: int, softcap: float, wide: torch.dtype
 ) -> tuple[Float[Tensor, "N 1"], Float[Tensor, "N W"]]:
-    """The same in operations that a compiler makes one kernel of, which reads narrow logits and writes as narrow."""
+    """The same in operations that the compiler fuses into one kernel, which reads and writes logits of 16 bits."""
     dtype, columns = logits.dtype, torch.arange(logits.shape[1], device=logits.device)
     chosen, wider = logits.gather(1, picked).to(wide), logits.to(wide)
     slope: Tensor | float = 1.0
@@ -160,7 +160,7 @@ def _fusable(
         chosen, wider, slope = softcap * torch.tanh(chosen / softcap), softcap * bent, 1 - bent * bent
     if logits.shape[1] > vocab_size:
         wider = wider.masked_fill(columns >= vocab_size, -torch.inf)
-    # Logits within a small cap need no look for their largest first.
+    # Logits within a small cap cannot overflow, so their largest need not be subtracted.
     log_total = wider.exp().sum(-1, keepdim=True).log() if 0 < softcap <= 50 else wider.logsumexp(-1, keepdim=True)
     grad = ((wider - log_total).exp() - (columns == picked).to(wide)) * slope
     return log_total - chosen, grad.to(dtype)

@@ -1,4 +1,4 @@
-"""The other page: GPT-2 with what has been found since, each part a switch of `ModernConfig`.
+"""The other page: GPT-2 with later improvements, each a switch of `ModernConfig`.
 
 It repeats the attention, the MLP, the block and the model of `gpt.py` on purpose, so that GPT-2's page stays as
 published. Two tests hold the pages together: with every switch at GPT-2's value both compute the same, bit for bit, and
@@ -61,7 +61,7 @@ def _activation(config: ModernConfig) -> nn.Module:
 
 
 class CausalSelfAttention(nn.Module):
-    """As GPT-2's; queries and keys may be normalized and turned by their positions, values mixed with the first."""
+    """As GPT-2's; queries and keys may be normalized and rotated, values mixed with those of the first layer."""
 
     def __init__(self, config: ModernConfig, layer: int) -> None:
         super().__init__()
@@ -127,7 +127,7 @@ class MLP(nn.Module):
         self.drop = nn.Dropout(config.dropout)
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
-        """Work on what attention gathered."""
+        """Transform each token's vector on its own."""
         return self.drop(self.c_proj(self.act(self.c_fc(x))))
 
 
@@ -153,15 +153,15 @@ class Block(nn.Module):
         cache: KVCache | None = None,
         mask: Bool[Tensor, "*B T S"] | None = None,
     ) -> tuple[Float[Tensor, "B T C"], Values]:
-        """Tokens exchange what they know, then each works on it.
+        """Attention moves information between tokens, the MLP works on each.
 
         Args:
             x: The residual stream.
-            x0: Its beginning.
+            x0: The stream before the first block.
             rotation: Of queries and keys.
             first: The values of the first layer, None in it.
             cache: The tokens before.
-            mask: What may be seen of them.
+            mask: Which of them each token may attend to.
 
         Returns:
             The stream, and the values of this layer.
@@ -235,7 +235,7 @@ class Modern(nn.Module):
         return self.ln_f(x)
 
     def logits(self, hidden: Float[Tensor, "*B C"]) -> Float[Tensor, "*B V"]:
-        """What the head makes of `hidden`, or of some of its positions."""
+        """The head's scores for `hidden`, or for some of its positions."""
         logits = self.lm_head(hidden, self.unembedding.weight)
         cap = self.logit_softcap
         return cap * torch.tanh(logits / cap) if cap else logits
@@ -247,7 +247,7 @@ class Modern(nn.Module):
 
     @property
     def unembedding(self) -> nn.Embedding:
-        """Whose rows the head multiplies with: the token embedding, or a matrix of its own."""
+        """The embedding that the head multiplies with: that of the tokens, or one of its own."""
         return self.wte if self.unembed is None else self.unembed
 
     @property

@@ -1,7 +1,7 @@
-"""What a model says about its parameters: one rule for each, found by name and never guessed from a shape.
+"""One rule for each parameter of a model, found by its name, not guessed from its shape.
 
-A model, or a layer that brings parameters of its own such as LoRA's, has a table `PARAMETERS`: from the last parts of a
-name to the rule. Initial weights, weight decay and Muon ask here.
+A model, or a layer that brings parameters of its own such as LoRA's, has a table `PARAMETERS`: from the end of a
+parameter's name to its rule. `init_weights`, weight decay and Muon read it.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ class Rule:
     Attributes:
         init: What it is drawn from.
         decays: Whether weight decay shrinks it.
-        maps: Linear maps that lie one above the other in it, each for Muon to turn; 0 for what is no map.
+        maps: How many linear maps are stacked in it, which Muon orthogonalizes one by one; 0 for what is no map.
     """
 
     init: Init
@@ -33,7 +33,7 @@ class Rule:
 Table = Mapping[str, Rule]
 
 EMBEDDING = Rule("normal", decays=True)
-"""A table of vectors, not a map between vectors: to orthogonalize it has no meaning. The tied head goes with it."""
+"""A table of vectors, not a map between vectors, so there is nothing to orthogonalize. The tied head shares it."""
 MATRIX = Rule("normal", decays=True, maps=1)
 QKV = Rule("normal", decays=True, maps=3)
 ONTO_STREAM = Rule("stream", decays=True, maps=1)

@@ -95,7 +95,7 @@ def attention(
 
 
 def mlp(x: Float[Tensor, "B T C"], w: Weights, name: str, config: ModernConfig) -> Float[Tensor, "B T C"]:
-    """Work on what attention gathered, each token on its own."""
+    """Transform each token's vector on its own."""
     return linear(activation(linear(x, w, f"{name}.c_fc"), config), w, f"{name}.c_proj")
 
 

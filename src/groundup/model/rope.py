@@ -1,8 +1,8 @@
 """Rotary position embedding (Su et al. 2021, section 3.4), in the half-split layout of GPT-NeoX and Llama.
 
-Each pair of coordinates (i, i + D/2) of a query or key is turned by an angle that grows with the position, fast for
-the first pairs and slowly for the last. The product of a query and a key then depends on how far apart they
-are, and on nothing else about where they stand.
+Each pair of coordinates (i, i + D/2) of a query or key is rotated by an angle that grows with the position, fast for
+the first pairs and slowly for the last. The product of a query and a key then depends on their distance,
+not on their positions.
 """
 
 import torch
@@ -27,11 +27,11 @@ def rope_angles(
     angles, so that `rotate` is two products and a sum.
 
     Args:
-        positions: Where the tokens stand.
+        positions: Of the tokens.
         head_dim: Width of a head (D).
         base: Of the wavelengths: they grow from 2 pi to 2 pi * base.
         dtype: Of the result.
-        share: Of the pairs, which turn; the others carry no position.
+        share: Of the pairs that are rotated; the others carry no position.
     """
     wide = torch.promote_types(dtype, torch.float32)
     pairs = torch.arange(head_dim // 2, device=positions.device, dtype=wide)
@@ -45,6 +45,6 @@ def rope_angles(
 def rotate(
     x: Float[Tensor, "B H T D"], cos: Float[Tensor, "*#B T D"], sin: Float[Tensor, "*#B T D"]
 ) -> Float[Tensor, "B H T D"]:
-    """Turn queries or keys by their angles."""
+    """Rotate queries or keys by their angles."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin

@@ -44,7 +44,7 @@ class StoredMatrix(nn.Module):
 
 
 class StoredLinear(StoredMatrix):
-    """Stands for a linear layer."""
+    """Replaces a linear layer."""
 
     def __init__(self, linear: nn.Linear, weights: Weights, kernels: PlainKernels) -> None:
         super().__init__(linear.weight, weights, kernels)

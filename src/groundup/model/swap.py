@@ -1,7 +1,7 @@
-"""Swap parts of a model from outside, where something else computes the same: the pages of the models stay as they are.
+"""Swap parts of a model for others that compute the same, so that `gpt.py` and `modern.py` stay as they are.
 
-LoRA, oneDNN's products and the GELU for CPUs come in here. A part that is swapped in takes over the tensors of the one
-it stands for, so that parameters and the names of the state dict remain.
+LoRA, oneDNN's products and the GELU for CPUs come in here. The new part takes over the tensors of the
+old one, so parameters and the names of the state dict remain.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def replace_linears(root: nn.Module, make: Callable[[nn.Linear], nn.Module]) -> 
 
 
 def use_matmul(model: nn.Module, matmul: Matmul) -> None:
-    """Let the layers and the head of a model multiply by this library, in place. Before `add_lora`, not after it."""
+    """Compute the matrix products of a model with this library, in place. Call it before `add_lora`."""
     if matmul == "onednn":
         replace_linears(model, lambda linear: OneDNNLinear(linear) if type(linear) is nn.Linear else linear)
         replace_modules(model, TiedHead, lambda _: OneDNNHead())
@@ -68,5 +68,5 @@ class NarrowEmbedding(nn.Module):
 
 
 def use_narrow_stream(model: nn.Module) -> None:
-    """Let the residual stream have autocast's type under autocast, in place."""
+    """Give the residual stream autocast's type under autocast, in place."""
     replace_modules(model, nn.Embedding, NarrowEmbedding)

@@ -1,4 +1,4 @@
-"""What training, evaluation and generation need from a model, and nothing more."""
+"""What training, evaluation and generation need from a model."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -32,11 +32,11 @@ class LanguageModel(Protocol):
         """What the head reads, at every position."""
 
     def logits(self, hidden: Float[Tensor, "*B C"]) -> Float[Tensor, "*B V"]:
-        """What the head says, at the positions it is given."""
+        """The head's scores at the given positions."""
 
     @property
     def head_weight(self) -> Float[Tensor, "V C"] | None:
-        """W, where the head is the product hidden W^T and nothing else; the loss may then compute it in pieces."""
+        """W of the head's product hidden W^T, with which the loss computes logits in chunks; None if there is none."""
 
     def new_cache(self, batch_size: int, max_tokens: int, *, static: bool = False) -> KVCache:
         """An empty cache in the model's dtype and on its device; see KVCache for `static`."""

@@ -1,8 +1,8 @@
-"""Decode from weights stored in 32, 16 or 8 bits: every matrix of a model is swapped, and its products with it.
+"""Decode from weights stored in 32, 16 or 8 bits: linear layers, token embedding and head are swapped.
 
-What the embedding reads and the head multiplies stays one matrix, so a model of 8 bits holds each of its matrices once.
-A few rows go to the kernels of runtime/kernels.py; many rows, such as a prompt, are bound by arithmetic: for them the
-matrix is widened and PyTorch multiplies. Stored models are for inference: only float32 has a gradient.
+A tied embedding and head stay one matrix. A few rows are multiplied by the kernels of runtime/kernels.py; many rows,
+such as a prompt, are bound by arithmetic: for them the matrix is widened and PyTorch multiplies. Stored models are for
+inference: their weights are not trained.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,7 +21,7 @@ from groundup.runtime.stored import DTYPES, PlainKernels, Weights, store
 
 
 class StoredEmbedding(StoredMatrix):
-    """Stands for the token embedding."""
+    """Replaces the token embedding."""
 
     def forward(self, idx: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """The rows of these ids, in float32."""
@@ -30,7 +30,7 @@ class StoredEmbedding(StoredMatrix):
 
 
 class StoredHead(nn.Module):
-    """Stands for the tied head.
+    """Replaces the tied head.
 
     Args:
         embedding: Whose matrix it multiplies with.

@@ -1,7 +1,8 @@
-"""A moving average of the weights beside them: less noisy than any one step's, and often better.
+"""An exponential moving average of the weights: less noisy than the weights after one step, and often better.
 
-Where a small text is read many times, the average of the last steps is a better model than the last one (Izmailov et
-al. 2018; Morales-Brotons et al. 2024). It is evaluated and kept in place of the weights; training goes on from these.
+Where a small text is read many times, the average over the last steps is often a better model than the last step's
+(Izmailov et al. 2018; Morales-Brotons et al. 2024). The average is evaluated and saved in place of the weights;
+training itself continues from the weights.
 """
 
 import contextlib
@@ -11,15 +12,15 @@ import torch
 from torch import Tensor, nn
 
 WARMUP = 10
-"""The average of the first steps forgets faster, so that nothing of the random weights remains in it."""
+"""The decay is smaller in the first steps, so that the random initial weights soon leave the average."""
 
 
 class WeightAverage:
     """The exponential moving average of a model's weights.
 
     Args:
-        model: Whose; the average begins as a copy of its weights, and lives where they live.
-        decay: Share of the average that a step leaves.
+        model: The average begins as a copy of its weights, on the same device.
+        decay: Share of the average that is kept at each step.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -30,7 +31,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Move towards the weights, after so many steps."""
+        """Move the average towards the weights; `step` is the number of steps made before this one."""
         decay = min(self.decay, (1 + step) / (WARMUP + step))
         torch._foreach_lerp_(list(self.weights.values()), list(self._parameters.values()), 1 - decay)
 
@@ -42,7 +43,7 @@ class WeightAverage:
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
-        """In this context the model has the average for weights."""
+        """Within this context, the model's weights are the average."""
         self._swap()
         try:
             yield

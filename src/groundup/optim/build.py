@@ -14,7 +14,7 @@ from groundup.optim.muon import Muon
 from groundup.optim.schedule import cosine_scale, linear_scale, momentum_at
 
 MOMENTUM_START = 0.85
-"""Where Muon's momentum begins if it has a warmup."""
+"""Muon's momentum at step 0, if it has a warmup."""
 
 
 def build_optimizers(model: nn.Module, config: OptimConfig, device: torch.device) -> list[Optimizer]:
@@ -24,7 +24,7 @@ def build_optimizers(model: nn.Module, config: OptimConfig, device: torch.device
     PyTorch has one (CPU and CUDA): one pass over the state instead of a dozen.
 
     Raises:
-        ValueError: The model's table does not know a parameter.
+        ValueError: A parameter is not in the model's table.
     """
     rules = parameter_rules(model)
     trained = [(rules[name], p) for name, p in model.named_parameters() if p.requires_grad]
@@ -82,7 +82,7 @@ class Schedule:
         return self._scale(step, self.config.cooldown)
 
     def set_muon(self, optimizers: list[Optimizer], step: int) -> None:
-        """Set what of Muon follows another schedule than the learning rate: its cooldown and its momentum."""
+        """Set what has a schedule of its own in Muon: its learning rate with a cooldown, its momentum with a warmup."""
         c = self.config
         for group in (
             group for optimizer in optimizers if isinstance(optimizer, Muon) for group in optimizer.param_groups

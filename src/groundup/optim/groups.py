@@ -1,4 +1,4 @@
-"""Which parameters decay, and which are matrices that muon may turn."""
+"""Which parameters get weight decay, and which are matrices for Muon."""
 
 from collections.abc import Iterable
 
@@ -13,7 +13,7 @@ def decay_groups(parameters: Iterable[Ruled], weight_decay: float) -> list[dict[
     """Two AdamW groups: what decays by its rule (matrices and embeddings), and what does not (gains and biases).
 
     A matrix multiplies its input, so shrinking it is a prior for simpler functions; a bias or a gain only shifts
-    or scales, and decaying it just makes it wrong (GPT-2 and GPT-3 do the same).
+    or scales, where such a prior has no use (GPT-2 and GPT-3 do the same).
     """
     parameters = list(parameters)
     groups: list[dict[str, object]] = [
@@ -30,7 +30,7 @@ def split_matrices(parameters: Iterable[Ruled]) -> tuple[list[Ruled], list[Ruled
 
 
 def assert_covers(model: nn.Module, groups: Iterable[dict[str, object]]) -> None:
-    """Every trained parameter must be in exactly one group: a forgotten one would silently never learn."""
+    """Every trained parameter must be in exactly one group: a forgotten one would silently keep its initial value."""
     wanted = {id(p) for p in model.parameters() if p.requires_grad}
     given = [id(p) for group in groups for p in group["params"]]  # type: ignore[attr-defined]
     assert len(given) == len(set(given)), "a parameter is in two groups"

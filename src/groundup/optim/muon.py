@@ -1,7 +1,7 @@
 """Muon: momentum whose direction is made orthogonal before it is applied (Jordan et al. 2024).
 
 A gradient matrix is dominated by a few directions. Replacing its singular values by ones gives the rare
-directions the same say, which on small transformers saves a third of the steps AdamW needs. The replacement is
+directions the same weight, with which small transformers need fewer steps than with AdamW. The replacement is
 five Newton-Schulz iterations, all matrix products; matrices of one shape are stacked so that a whole model needs
 two or three batched calls.
 """
@@ -22,10 +22,10 @@ _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 def orthogonalize(matrices: Float[Tensor, "N R S"], *, steps: int = 5, eps: float = 1e-7) -> Float[Tensor, "N R S"]:
     """Move the singular values of each matrix to about 1, keeping its singular vectors.
 
-    On a GPU it is computed in bfloat16, whose three digits suffice for "about".
+    On a GPU it is computed in bfloat16, whose three significant digits are enough for this.
 
     Args:
-        matrices: A stack of N matrices, R <= S for the least work.
+        matrices: A stack of N matrices; R <= S costs least.
         steps: Newton-Schulz iterations.
         eps: Added to the norm, so that a zero matrix stays zero.
     """
@@ -46,9 +46,9 @@ class Muon(Optimizer):
         lr: Step length; an update has root mean square lr * sqrt(max(1, rows / columns)) / sqrt(columns).
         weight_decay: Decoupled decay per unit of lr.
         momentum: Decay of the momentum.
-        cautious: Decay only what the update shrinks, too (Chen et al. 2025), in proportion to the square of lr: where
-            the group has an `initial_lr`, the decay is weight_decay * lr / initial_lr per unit of lr.
-        maps: Of how many maps, one above the other, a matrix is made (QKV: 3); each is turned alone. Others are one.
+        cautious: Decay only the elements that the update moves towards zero (Chen et al. 2025), in proportion to the
+            square of lr: where the group has an `initial_lr`, by weight_decay * lr / initial_lr per unit of lr.
+        maps: How many linear maps are stacked in a matrix (QKV: 3); each is orthogonalized alone. 1 where not named.
 
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
     """
@@ -85,7 +85,7 @@ class Muon(Optimizer):
                 self._apply(members, group)
 
     def _momentum(self, p: nn.Parameter, momentum: float) -> Tensor:
-        """Advance the running average and return Nesterov's look ahead."""
+        """Advance the momentum; return Nesterov's look-ahead gradient."""
         assert p.grad is not None
         state = self.state[p]
         if not state:
@@ -99,11 +99,11 @@ class Muon(Optimizer):
         cautious = group.get("cautious", False)  # checkpoints of older versions do not say
         if cautious:
             decay *= lr / group.get("initial_lr", lr)
-        pieces = [update.view(self._maps.get(p, 1), -1, update.shape[1]) for p, update in members]  # each (N, R, S)
-        flat = [m.mT if m.shape[1] > m.shape[2] else m for m in pieces]
+        stacked = [update.view(self._maps.get(p, 1), -1, update.shape[1]) for p, update in members]  # each (N, R, S)
+        flat = [m.mT if m.shape[1] > m.shape[2] else m for m in stacked]
         directions = torch.split(orthogonalize(torch.cat(flat)), [len(m) for m in flat])
-        for (p, _), piece, direction in zip(members, pieces, directions, strict=True):
-            rows, columns = piece.shape[1:]
+        for (p, _), matrices, direction in zip(members, stacked, directions, strict=True):
+            rows, columns = matrices.shape[1:]
             if rows > columns:
                 direction = direction.mT
             direction = direction.reshape(p.shape)

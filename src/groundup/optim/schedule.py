@@ -1,4 +1,4 @@
-"""Rates over time, as pure functions of the step."""
+"""Learning rate and momentum over time, as pure functions of the step."""
 
 import math
 
@@ -30,7 +30,7 @@ def linear_scale(step: int, *, warmup_steps: int, max_steps: int, final: float, 
         warmup_steps: As for `cosine_scale`.
         max_steps: The step at which `final` is reached and kept.
         final: min_lr / lr, in [0, 1].
-        cooldown: Share of max_steps, the last ones, that go down.
+        cooldown: Share of max_steps, at the end, in which the rate falls.
 
     Source: Hagele et al. 2024, "Scaling laws and compute-optimal training beyond fixed training durations".
     """

@@ -1,0 +1,50 @@
+"""The message of a step that stops the run: what is wrong, where, and what to do."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from groundup.config.errors import UserError
+from groundup.distributed.parallel import whole
+from groundup.distributed.ranks import World
+from groundup.loop.guard import Decision
+from groundup.optim.build import rate_flags
+
+
+def step_error(
+    decision: Decision,
+    *,
+    step: int,
+    samples: str,
+    own_loss: Tensor,
+    model: nn.Module,
+    optimizers: Sequence[Optimizer],
+    world: World,
+) -> UserError:
+    """The error of a step whose weights must not be used. All ranks must call it.
+
+    Args:
+        decision: The guard's.
+        step: Number of the step, from 1.
+        samples: Which ones it was made from.
+        own_loss: This rank's mean loss.
+        model: With the gradients of the step.
+        optimizers: Their flags are in the advice.
+        world: The ranks.
+    """
+    losses = world.gather(own_loss.cpu())
+    ranks = [str(rank) for rank, loss in enumerate(losses) if not loss.isfinite()] if len(losses) > 1 else []
+    first = next((name for name, p in model.named_parameters() if not _is_finite(p.grad)), None)
+    where = [*([f"on rank {', '.join(ranks)}"] if ranks else []), *([f"first in {first}"] if first else []), samples]
+    skip = f"; or go on from the last checkpoint with --resume and {decision.flag}" if decision.flag else ""
+    return UserError(
+        f"step {step}: {decision.reason} ({'; '.join(where)}); the weights are those of the step before."
+        f" Begin again with a lower {rate_flags(optimizers)} or more --optim.warmup-steps{skip}"
+    )
+
+
+def _is_finite(gradient: torch.Tensor | None) -> bool:
+    """Whether a gradient has no NaN and no infinity; all ranks must call it."""
+    return gradient is None or bool(whole(gradient).isfinite().all())
