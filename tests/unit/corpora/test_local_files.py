@@ -7,7 +7,6 @@ from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.corpora import local_files
 from groundup.corpora.local_files import LocalFiles
-from groundup.formats import pieces
 
 
 def texts_of(source):
@@ -39,10 +38,10 @@ def test_globs(folder, pattern, names):
 
 def test_small_files_share_a_part_and_large_ones_are_cut(folder, monkeypatch):
     assert len(LocalFiles(str(folder)).parts()) == 1
-    monkeypatch.setattr(pieces, "PART_BYTES", 30)
+    monkeypatch.setattr("groundup.formats.spans.PART_BYTES", 30)
     assert [len(part) for part in LocalFiles(str(folder)).parts()] == [2, 1, 1]
-    monkeypatch.setattr(pieces, "PART_BYTES", 1 << 20)
-    monkeypatch.setattr(pieces, "MAX_SPANS", 3)
+    monkeypatch.setattr("groundup.formats.spans.PART_BYTES", 1 << 20)
+    monkeypatch.setattr("groundup.formats.spans.MAX_SPANS", 3)
     assert [len(part) for part in LocalFiles(str(folder)).parts()] == [3, 1]
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
 from groundup.corpora.local_files import LocalFiles
-from groundup.formats import jsonl, pieces
+from groundup.formats import jsonl
 from groundup.formats.by_suffix import format_of
 from groundup.formats.document import Document
 
@@ -130,7 +130,7 @@ def test_a_cut_or_damaged_file_is_named_with_the_line(tmp_path, suffix, pack):
 
 
 def test_a_file_much_larger_than_a_part_is_many_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(pieces, "PART_BYTES", 1000)
+    monkeypatch.setattr("groundup.formats.spans.PART_BYTES", 1000)
     path = tmp_path / "a.jsonl"
     path.write_bytes(LINES)
     assert len(LocalFiles(str(path)).parts()) == -(-len(LINES) // 1000)

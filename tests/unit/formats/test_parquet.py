@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
 from groundup.corpora.local_files import LocalFiles
-from groundup.formats import parquet, pieces
+from groundup.formats import parquet
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -44,7 +44,7 @@ def test_every_row_is_read_once_whatever_the_groups(texts, group, part_bytes):
     pq.write_table(pa.table({"text": pa.array(texts, pa.string())}), file, row_group_size=group)
     skipped = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pieces, "PART_BYTES", part_bytes)
+        patch.setattr("groundup.formats.spans.PART_BYTES", part_bytes)
         spans = parquet.spans(file, "a.parquet", ReadConfig())
     got = [t for s in spans for t in parquet.read(file, "a.parquet", (s.start, s.stop), ReadConfig(), skipped)]
     got = [document.text for document in got]
@@ -64,7 +64,7 @@ def test_nulls_and_bad_utf8_are_counted(tmp_path):
 def test_row_groups_are_gathered_and_kept_apart(tmp_path, monkeypatch):
     write(tmp_path / "a.parquet", row_group_size=10)
     assert LocalFiles(str(tmp_path)).parts() == [((str(tmp_path / "a.parquet"), 0, 10),)]
-    monkeypatch.setattr(pieces, "PART_BYTES", 1)
+    monkeypatch.setattr("groundup.formats.spans.PART_BYTES", 1)
     assert LocalFiles(str(tmp_path)).parts() == [((str(tmp_path / "a.parquet"), k, k + 1),) for k in range(10)]
 
 
