@@ -1,12 +1,13 @@
 """Training beside other programs: threads that wait actively for each other take the cores that they wait for."""
 
-import multiprocessing
 import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import Pipe
+from multiprocessing.context import SpawnProcess
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ import torch
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.contestants.ours import our_trainer
+from groundup.files.processes import start_process
 from groundup.runtime.device import cpu_name
 from groundup.runtime.precision import pick_precision
 from groundup.terminal.waiting import SPIN, SPIN_ROUNDS
@@ -98,13 +100,11 @@ def _turns(options: Options) -> dict[str, float]:
 
 def _one_turn(options: Options, variables: dict[str, str]) -> float:
     """Train in a process of its own, which begins with these variables."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
+    ours, theirs = Pipe(duplex=False)
     kept = {name: os.environ.pop(name, None) for name in (SPIN, "OMP_WAIT_POLICY")}
     os.environ.update(variables)
     try:
-        process = context.Process(target=_train, args=(theirs, options), daemon=True)
-        process.start()
+        process = start_process(_train, theirs, options)
     finally:
         for name, value in kept.items():
             os.environ.pop(name, None)
@@ -116,6 +116,7 @@ def _one_turn(options: Options, variables: dict[str, str]) -> float:
     except EOFError:
         raise UserError("training does not run here; try: groundup bench train") from None
     finally:
+        process.kill()  # after its answer it has nothing to do
         process.join()
 
 
@@ -135,11 +136,10 @@ def _train(pipe: Any, options: Options) -> None:
 @contextmanager
 def _others(count: int) -> Iterator[None]:
     """Programs that want a core each."""
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_compute, daemon=True) for _ in range(count)]
-    for process in processes:
-        process.start()
+    processes: list[SpawnProcess] = []
     try:
+        for _ in range(count):
+            processes.append(start_process(_compute))
         yield
     finally:
         for process in processes:

@@ -10,12 +10,14 @@ import json
 import multiprocessing
 import os
 import random
+import signal
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from groundup.config.data import ShardConfig
 from groundup.config.errors import UserError
 from groundup.corpora.local_files import LocalFiles
 from groundup.corpora.shakespeare import Shakespeare
+from groundup.files.processes import start_process
 from groundup.prepare.executors import run_processes
 from groundup.prepare.prepare import prepare
 from groundup.tokenizer.gpt2 import GPT2Tokenizer, load_gpt2
@@ -152,20 +155,22 @@ def _texts(folder: Path) -> Iterator[str]:
 
 def _alone(contestant: Callable[[Path, Options], int], texts: Path, options: Options) -> _Run:
     """Let one contestant run in a process of its own, which may have workers."""
-    context = multiprocessing.get_context("spawn")
-    pipe, theirs = context.Pipe()
-    process = context.Process(target=_timed, args=(theirs, contestant, texts, options))
-    process.start()
+    pipe, theirs = Pipe()
+    process = start_process(_timed, theirs, contestant, texts, options, daemon=False)
     theirs.close()
     try:
         return pipe.recv()
     except EOFError:
         raise UserError("a contestant died; its error is above") from None
+    except BaseException:
+        process.terminate()
+        raise
     finally:
         process.join()
 
 
 def _timed(pipe: Connection, contestant: Callable[[Path, Options], int], texts: Path, options: Options) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that its workers are ended, too
     start, cpu_start = time.perf_counter(), sum(os.times()[:4])
     tokens = contestant(texts, options)
     seconds, cpu_seconds = time.perf_counter() - start, sum(os.times()[:4]) - cpu_start

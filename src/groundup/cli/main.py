@@ -2,17 +2,15 @@
 
 import difflib
 import importlib
-import io
 import keyword
 import os
 import re
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from groundup import __version__
 from groundup.config.errors import UsageError, UserError
-from groundup.terminal.output import discard
+from groundup.terminal.output import discard, mend_surroundings
 from groundup.terminal.say import warn
 from groundup.terminal.waiting import wait_less
 
@@ -72,7 +70,7 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     words = list(sys.argv[1:] if argv is None else argv)
-    _mend_surroundings()
+    mend_surroundings()
     wait_less(os.environ)
     try:
         code = run(words[0], words[1:]) if words else run("help", [])
@@ -103,18 +101,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         said = f" ({asked[0][0].lower()}{asked[0][1:]})" if asked else ""
         warn(f"out of memory{said}; a smaller batch, context or model needs less")
         return 1
-
-
-def _mend_surroundings() -> None:
-    """Have streams that take every text, and a width: a process may be started without, or with odd ones."""
-    if sys.stdout is None:
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a name that its encoding cannot express is no reason to fail
-    if os.environ.get("COLUMNS") == "0":
-        del os.environ["COLUMNS"]  # rich would print nothing at all
 
 
 def _drop_output() -> None:

@@ -1,11 +1,12 @@
 """groundup prepare SOURCE OUT: turn text into token shards."""
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO, cast
 
 import tyro
 
@@ -86,6 +87,7 @@ def main(argv: Sequence[str]) -> int:
     from groundup.prepare.prepare import prepare
     from groundup.prepare.progress import PrepareProgress
     from groundup.prepare.surprises import surprises
+    from groundup.terminal.output import PatientStream
 
     source = find_source(
         options.source,
@@ -95,7 +97,8 @@ def main(argv: Sequence[str]) -> int:
         split=options.split,
         stream=options.stream,
     )
-    display = PrepareProgress(Console(stderr=True, soft_wrap=True, markup=False, emoji=False))
+    errors = cast("TextIO", PatientStream(sys.stderr))  # a terminal that closes must not end hours of work
+    display = PrepareProgress(Console(file=errors, soft_wrap=True, markup=False, emoji=False))
     start = time.monotonic()
     try:
         with display:

@@ -11,7 +11,6 @@ from groundup.config.errors import UsageError, UserError
 from groundup.config.io import differing_keys, read_json
 from groundup.config.model import ModernConfig, as_kind
 from groundup.config.presets import RECIPES
-from groundup.config.printable import printable
 from groundup.config.train import TrainConfig
 from groundup.files.layout import CHECKPOINTS, CONFIG, WEIGHTS
 from groundup.records.models_here import check_model
@@ -58,19 +57,21 @@ def main(argv: Sequence[str]) -> int:
         print(_usage())
         return 0
     request = read_request(list(argv))
-    if request.note:
-        print(printable(request.note), flush=True)
     from rich.console import Console
 
+    from groundup.terminal.display import say
+    from groundup.terminal.output import PatientStream
+
+    output = sys.stdout if request.dry_run else cast("TextIO", PatientStream(sys.stdout))
+    console = Console(file=output, soft_wrap=True, markup=False, emoji=False)
+    if request.note:
+        say(console, request.note)
     if request.dry_run:
         from groundup.cli.dry_run import print_plan
 
-        print_plan(request.config, Console(soft_wrap=True, markup=False, emoji=False), resumed=request.resume)
+        print_plan(request.config, console, resumed=request.resume)
         return 0
-    from groundup.terminal.output import PatientStream
     from groundup.training.run import train
-
-    console = Console(file=cast("TextIO", PatientStream(sys.stdout)), soft_wrap=True, markup=False, emoji=False)
 
     command = "groundup train " + shlex.join(argv)
     return train(

@@ -4,15 +4,17 @@ Each contestant lives in a process of its own, started fresh, so that none enjoy
 peak memory is its own. Only one of them works at a time.
 """
 
-import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from groundup.config.errors import UserError
+from groundup.files.processes import start_process
 
 Factory = Callable[[Any], tuple[Callable[[], None], Callable[[], int]]]
 """Makes, from options, a unit of work (done when it returns) and the peak memory in bytes so far."""
@@ -81,18 +83,14 @@ class _Field:
     """The processes of a race."""
 
     def __init__(self, options: object, warmup: int, failures: dict[str, str] | None) -> None:
-        self._context = multiprocessing.get_context("spawn")
         self._options, self._warmup, self._failures = options, warmup, failures
         self._pipes: dict[str, Connection] = {}
-        self._processes: list[multiprocessing.process.BaseProcess] = []
+        self._processes: list[SpawnProcess] = []
 
     def start(self, name: str, factory: Factory) -> None:
         """Start a contestant, which then gets ready and answers."""
-        self._pipes[name], theirs = self._context.Pipe()
-        arguments = (theirs, factory, self._options, self._warmup)
-        process = self._context.Process(target=_contestant, args=arguments, daemon=True)
-        process.start()
-        self._processes.append(process)
+        self._pipes[name], theirs = Pipe()
+        self._processes.append(start_process(_contestant, theirs, factory, self._options, self._warmup))
         theirs.close()
 
     def wait(self, name: str, request: int | None = None) -> float | None:

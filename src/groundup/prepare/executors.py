@@ -3,21 +3,17 @@
 An executor takes a function and the arguments of its calls, and yields the results as they come, in any order.
 """
 
-import contextlib
 import functools
-import multiprocessing
-import os
 import signal
-import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing import resource_tracker
+from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 from typing import Any
 
 from groundup.config.errors import UserError
+from groundup.files.processes import start_process
 
 Call = tuple[Any, ...]
 """Arguments: small, for they travel. What all calls share is bound to the function, and travels once a worker."""
@@ -65,12 +61,8 @@ class _Worker:
     """A process that makes one call at a time."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        # Fresh interpreters: a forked one inherits the locks of threads that do not exist in it.
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self._process: SpawnProcess = context.Process(target=_serve, args=(function, theirs), daemon=True)
-        with _no_interrupt():
-            self._process.start()
+        self.connection, theirs = Pipe()
+        self._process = start_process(_serve, function, theirs)
         theirs.close()
         self._call: Call = ()
 
@@ -111,32 +103,8 @@ class _Worker:
         self.connection.close()
 
 
-@contextlib.contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """Hold Ctrl-C back while a process starts. That process never gets it: its first moments would be a traceback."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # starting it later would let Ctrl-C in again
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by the process
-    # The mask is this thread's alone: another thread can take the signal, and Python then acts on it in the main one.
-    heard: list[int] = []
-    main = threading.current_thread() is threading.main_thread()
-    handler = signal.signal(signal.SIGINT, lambda signum, _: heard.append(signum)) if main else None
-    try:
-        yield
-    finally:
-        if main:
-            signal.signal(signal.SIGINT, handler)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        if heard:
-            signal.raise_signal(signal.SIGINT)
-
-
 def _serve(function: Callable[..., Any], connection: Connection) -> None:
     """The life of a worker."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
-    threading.Thread(target=_die_with_parent, daemon=True).start()
     while True:
         arguments = connection.recv()
         try:
@@ -146,11 +114,3 @@ def _serve(function: Callable[..., Any], connection: Connection) -> None:
         except BaseException:  # Rust panics of a tokenizer are no Exceptions
             answer = ("failed", traceback.format_exc())
         connection.send(answer)
-
-
-def _die_with_parent() -> None:
-    """A parent that was killed cannot stop its workers; they must not go on beside those of the next attempt."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)

@@ -1,8 +1,10 @@
-"""Standard output for a run that must not end because nobody reads it."""
+"""Standard output that may be missing, odd, or read by nobody."""
 
 import contextlib
+import io
 import os
 import sys
+from pathlib import Path
 from typing import TextIO
 
 
@@ -72,3 +74,16 @@ def discard(stream: TextIO) -> None:
     """Point a stream that refuses what it holds to nowhere: else Python fails on it once more at exit."""
     with contextlib.suppress(OSError, ValueError):  # ValueError: a stream that is closed, or no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def mend_surroundings() -> None:
+    """Have streams that take every text, and a width: a process may be started without, or with odd ones."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        with contextlib.suppress(OSError):  # where it leads is not what it was when it was opened
+            sys.stdout.reconfigure(errors="replace")  # a name that its encoding cannot express is no reason to fail
+    if os.environ.get("COLUMNS") == "0":
+        del os.environ["COLUMNS"]  # rich would print nothing at all

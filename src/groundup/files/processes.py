@@ -1,0 +1,64 @@
+"""Fresh processes on this machine. Ctrl-C is the business of the process that starts them, and of no other."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from multiprocessing import resource_tracker
+from multiprocessing.context import SpawnProcess
+from typing import Any
+
+
+def start_process(target: Callable[..., object], *args: Any, daemon: bool = True) -> SpawnProcess:
+    """Start a fresh interpreter that calls a function; a forked one would inherit the locks of threads it has not.
+
+    A terminal sends Ctrl-C to every process in it. This one takes no notice, from its first moment on: who has started
+    it ends it. Where that process is killed, this one ends by itself.
+
+    Args:
+        target: A function of a module.
+        args: Its arguments, which are pickled.
+        daemon: The process ends with the interpreter that starts it, and may start none itself.
+    """
+    process = multiprocessing.get_context("spawn").Process(target=_live, args=(target, *args), daemon=daemon)
+    with _no_interrupt():
+        process.start()
+    return process
+
+
+@contextlib.contextmanager
+def _no_interrupt() -> Iterator[None]:
+    """Hold Ctrl-C back while a process starts: its first moments would be a traceback, half a start its last."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # starting it later would let Ctrl-C in again
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by the process
+    # The mask is this thread's alone: another thread can take the signal, and Python then acts on it in the main one.
+    heard: list[int] = []
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.signal(signal.SIGINT, lambda signum, _: heard.append(signum)) if main else None
+    try:
+        yield
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
+
+
+def _live(target: Callable[..., object], *args: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    target(*args)
+
+
+def _die_with_parent() -> None:
+    """A parent that was killed cannot stop its processes; they must not go on beside those of the next attempt."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
