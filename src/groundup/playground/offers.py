@@ -25,11 +25,14 @@ class Offers:
     def __init__(self, server: Server) -> None:
         self.server = server
 
-    async def facts(self, _request: Request) -> Response:
-        """Version and models, for the page's head."""
+    async def facts(self, request: Request) -> Response:
+        """Version and models, for the page's head; with `model`, also that run or kept step, which is loaded."""
+        offered = {served.id: served for served in self.server.models}
+        if name := request.query_params.get("model"):
+            offered[name] = await self.server.models.find(name)
         models = [
             {
-                "id": served.id,
+                "id": name,
                 "vocab_size": served.loaded.config.vocab_size,
                 "context": served.context,
                 "n_layer": getattr(served.loaded.config, "n_layer", 0),
@@ -37,7 +40,7 @@ class Offers:
                 "n_embd": getattr(served.loaded.config, "n_embd", 0),
                 "info": served.loaded.info,
             }
-            for served in self.server.models
+            for name, served in offered.items()
         ]
         return JSONResponse({"version": __version__, "models": models, "max_tokens": MAX_TOKENS})
 

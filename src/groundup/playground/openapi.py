@@ -36,7 +36,7 @@ QUERIES: dict[str, tuple[str, ...]] = {
     "/livez": (),
     "/readyz": (),
     "/metrics": (),
-    "/api/facts": (),
+    "/api/facts": ("model",),
     "/api/vocabulary": ("model",),
     "/api/steps": ("model",),
     "/api/runs": (),

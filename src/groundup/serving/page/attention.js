@@ -3,7 +3,8 @@ import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { bytes, get } from "./api.js";
 import { probability, visible } from "./format.js";
-import { attempt, model, modelId, tokens } from "./state.js";
+import { attempt, model, modelId, saved, tokens } from "./state.js";
+import { Cell } from "./cell.js";
 import { Heatmap } from "./heatmap.js";
 import { Prompt } from "./prompt.js";
 
@@ -29,58 +30,78 @@ function useAttention() {
   return layers.length && layers[0].T === ids.length ? layers : [];
 }
 
+/** "2.7" as [2, 7], where both are below their bounds. @returns {[number, number] | null} */
+function pair(written, rows, columns) {
+  const found = /^(\d+)\.(\d+)$/.exec(written);
+  return found && Number(found[1]) < rows && Number(found[2]) < columns ? [Number(found[1]), Number(found[2])] : null;
+}
+
+function useSwitch(name) {
+  const [value, set] = saved(name, "");
+  return { on: value === "1", flip: () => set(value === "1" ? "" : "1") };
+}
+
+const Switch = ({ of, children }) => html`<label><input type="checkbox" checked=${of.on} onChange=${of.flip} /> ${children}</label>`;
+
 export function Attention() {
   const layers = useAttention();
   const [labels, setLabels] = useState(null);
-  const [chosen, setChosen] = useState([0, 0]);
-  const [looker, setLooker] = useState(null);
-  const [turned, setTurned] = useState(false);
-  const [withoutFirst, setWithoutFirst] = useState(false);
-  const [byValues, setByValues] = useState(false);
+  const [chosen, setChosen] = saved("head", "0.0");
+  const [picked, setPicked] = saved("cell", "");
+  const [looker, setLooker] = saved("looker", "");
+  const turned = useSwitch("turned");
+  const withoutFirst = useSwitch("nofirst");
+  const byValues = useSwitch("values");
   useEffect(() => {
     attempt("labels", () => get(`/api/heads?model=${encodeURIComponent(modelId.value)}`)).then((found) => found && setLabels(found));
   }, [modelId.value]);
   const texts = tokens.value.texts;
   const T = texts.length;
-  const [layer, head] = chosen;
+  const [layer, head] = pair(chosen, model.value.n_layer, model.value.n_head) ?? [0, 0];
+  const cell = pair(picked, T, T);
 
   /** The weight that row i gives to column j in a head, after the switches. */
   const weight = (l, h) => {
     const { weights, lengths } = layers[l];
+    const longest = lengths.subarray(h * T, (h + 1) * T).reduce((a, b) => Math.max(a, b), 1e-9);
     return (i, j) => {
-      if (withoutFirst && j === 0) return 0;
+      if (withoutFirst.on && j === 0) return 0;
       let w = weights[(h * T + i) * T + j];
-      if (withoutFirst) w /= Math.max(1e-6, 1 - weights[(h * T + i) * T]);
-      return byValues ? (w * lengths[h * T + j]) / Math.max(...lengths.subarray(h * T, (h + 1) * T)) : w;
+      if (withoutFirst.on) w /= Math.max(1e-6, 1 - weights[(h * T + i) * T]);
+      return byValues.on ? (w * lengths[h * T + j]) / longest : w;
     };
   };
   if (!model.value.n_layer) return html`<p>This model is a table of pairs: it has no attention.</p>`;
   const at = layers.length ? weight(layer, head) : null;
-  const asked = looker ?? T - 1;
+  const asked = looker !== "" && Number(looker) < T ? Number(looker) : T - 1;
+  const seen = [layers, withoutFirst.on, byValues.on];
+  const pick = (i, j) => j <= i && setPicked(`${i}.${j}`);
   return html`
     <${Prompt} rows="2" />
     <div class="buttons">
-      <label><input type="checkbox" checked=${turned} onChange=${() => setTurned(!turned)} /> ask who looks at it</label>
-      <label><input type="checkbox" checked=${withoutFirst} onChange=${() => setWithoutFirst(!withoutFirst)} /> leave the first token out</label>
-      <label><input type="checkbox" checked=${byValues} onChange=${() => setByValues(!byValues)} /> times the length of the value</label>
+      <${Switch} of=${turned}>ask who looks at it<//>
+      <${Switch} of=${withoutFirst}>leave the first token out<//>
+      <${Switch} of=${byValues}>times the length of the value<//>
     </div>
     ${at && html`
       <h2>layer ${layer}, head ${head}${labels?.labels[layer][head] ? `: ${labels.labels[layer][head]}` : ""}</h2>
       <p class="looked" aria-label="The text, tinted by attention">${texts.map((t, j) => {
-        const w = turned ? (j >= asked ? at(j, asked) : 0) : j <= asked ? at(asked, j) : 0;
+        const w = turned.on ? (j >= asked ? at(j, asked) : 0) : j <= asked ? at(asked, j) : 0;
         return html`<span class=${j === asked ? "asked" : ""} tabindex="0" style=${`--share:${w}`} title=${probability(w)}
           onMouseEnter=${() => setLooker(j)} onFocus=${() => setLooker(j)}>${visible(t)}</span>`;
       })}</p>
-      <p class="hint">${turned ? "Who looks at the outlined token, and how much." : "What the outlined token looks at. Move over the text to ask another."}</p>
-      <${Heatmap} rows=${T} columns=${T} at=${at} size=${420} name=${`layer ${layer} head ${head}`}
+      <p class="hint">${turned.on ? "Who looks at the outlined token, and how much." : "What the outlined token looks at. Move over the text to ask another."}</p>
+      <div class="columns matrix"><div><${Heatmap} rows=${T} columns=${T} at=${at} seen=${[...seen, layer, head]} size=${420} pick=${pick} spot=${cell} name=${`layer ${layer} head ${head}`}
         says=${(i, j) => `${visible(texts[i])} (${i}) takes ${probability(Math.max(0, at(i, j)))} from ${visible(texts[j])} (${j})`} />
+      <p class="hint">Rows look at columns. Click a cell, or move with the arrow keys and press Enter, to see the numbers behind it.</p></div>
+      ${cell && cell[1] <= cell[0] && html`<${Cell} layer=${layer} head=${head} row=${cell[0]} column=${cell[1]} close=${() => setPicked("")} />`}</div>
       <details><summary>as a table</summary><table><thead><tr><th scope="col">from</th><th scope="col">weight</th></tr></thead>
         <tbody>${texts.slice(0, asked + 1).map((t, j) => html`<tr><th scope="row">${visible(t)} (${j})</th><td>${probability(at(asked, j))}</td></tr>`)}</tbody></table></details>
       <h2>all heads</h2>
       <div class="grid" style=${`--columns:${model.value.n_head}`}>
         ${layers.flatMap((_, l) => Array.from({ length: model.value.n_head }, (_, h) => html`
-          <button class=${l === layer && h === head ? "cell chosen" : "cell"} aria-label=${`layer ${l} head ${h}`} onClick=${() => setChosen([l, h])}>
-            <${Heatmap} rows=${T} columns=${T} at=${weight(l, h)} name=${`layer ${l} head ${h}`} size=${96} quiet=${true} />
+          <button class=${l === layer && h === head ? "cell chosen" : "cell"} aria-label=${`layer ${l} head ${h}`} onClick=${() => setChosen(`${l}.${h}`)}>
+            <${Heatmap} rows=${T} columns=${T} at=${weight(l, h)} seen=${seen} name=${`layer ${l} head ${h}`} size=${96} quiet=${true} />
             <small>${l}.${h} ${labels?.labels[l][h] ?? ""}</small></button>`))}
       </div>`}`;
 }

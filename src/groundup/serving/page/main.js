@@ -1,7 +1,9 @@
 // The frame of the page: model, tabs, what goes wrong.
 import { render } from "./vendor/preact.js";
 import { html } from "./html.js";
-import { facts, model, modelId, problem, start, tab } from "./state.js";
+import { choose, facts, model, modelId, problem, start, tab } from "./state.js";
+import { Picker } from "./picker.js";
+import { Growth } from "./growth.js";
 import { Write } from "./write.js";
 import { Surprise } from "./surprise.js";
 import { Attention } from "./attention.js";
@@ -18,6 +20,7 @@ const TABS = [
   ["attention", "Attention", Attention],
   ["lens", "Layers", Lens],
   ["heads", "Switch off", Heads],
+  ["growth", "Growth", Growth],
   ["push", "Who pushed", Push],
   ["tokens", "Tokens", Tokens],
   ["curves", "Training", Curves],
@@ -36,11 +39,7 @@ function Page() {
   return html`
     <header>
       <h1>groundup</h1>
-      <label>model
-        <select value=${modelId.value} onChange=${(e) => (modelId.value = e.target.value)}>
-          ${facts.value.models.map((each) => html`<option value=${each.id}>${each.id}</option>`)}
-        </select>
-      </label>
+      <${Picker} id=${modelId.value} pick=${choose} label="model" />
       <p class="shape">${m.n_layer ? `${m.n_layer} layers · ${m.n_head} heads · ${m.n_embd} wide · ` : ""}context ${m.context} · ${m.vocab_size.toLocaleString("en")} tokens${m.info.step !== undefined ? ` · step ${m.info.step}` : ""}</p>
     </header>
     <nav role="tablist" aria-label="Views">

@@ -1,23 +1,28 @@
 // What the page knows, and what the address says of it.
-import { computed, effect, signal } from "./vendor/signals.js";
+import { batch, computed, effect, signal, untracked } from "./vendor/signals.js";
 import { bytes, get, post } from "./api.js";
 import { NEUTRAL, pipeline } from "./sampling.js";
 
-const asked = new URLSearchParams(location.hash.slice(1));
-
 export const facts = signal(null);
-export const modelId = signal(asked.get("model") ?? "");
-export const tab = signal(asked.get("tab") ?? "write");
-export const text = signal(asked.get("text") ?? "ROMEO:\nO, ");
-/** Ids of the text with their texts; null while they are asked for. */
+/** Names of the runs in the folder of the first served run. */
+export const runs = signal([]);
+export const modelId = signal("");
+export const tab = signal("");
+export const text = signal("");
+/** Ids of the text with their texts. */
 export const tokens = signal({ ids: [], texts: [] });
-/** How many of the ids were drawn here, and not typed. */
-export const drawnFrom = signal(0);
+/** Ids from this one on were drawn here, and not typed: the count penalties count them. */
+export const drawnFrom = signal(Infinity);
 export const logits = signal(null);
 export const vocabulary = signal([]);
-export const settings = signal({ ...NEUTRAL, ...fromAddress() });
-export const seed = signal(Number(asked.get("seed") ?? 1));
-export const problem = signal("");
+export const settings = signal({ ...NEUTRAL });
+export const seed = signal(1);
+/** What single views keep in the address, as text by name. */
+const view = signal({});
+const problems = signal({});
+export const problem = computed(() => Object.values(problems.value).find(Boolean) ?? "");
+/** Grows when the machine turns from light to dark or back: pictures are painted again. */
+export const shade = signal(0);
 
 export const model = computed(() => facts.value?.models.find((m) => m.id === modelId.value) ?? null);
 export const result = computed(() => {
@@ -27,14 +32,21 @@ export const result = computed(() => {
   return pipeline(logits.value, settings.value, ids.slice(0, from), ids.slice(from));
 });
 
-function fromAddress() {
-  const found = {};
-  for (const name of Object.keys(NEUTRAL)) {
-    const value = Number(asked.get(name) ?? NaN);
-    if (Number.isFinite(value)) found[name] = value;
-  }
-  return found;
+/**
+ * A state of a view that the address carries, as useState has it; values are texts.
+ * @param {string} name @param {string} initial
+ * @returns {[string, (value: string | number) => void]}
+ */
+export function saved(name, initial) {
+  const set = (value) => {
+    const { [name]: _, ...others } = view.peek();
+    view.value = String(value) === initial ? others : { ...others, [name]: String(value) };
+  };
+  return [view.value[name] ?? initial, set];
 }
+
+/** Tell a problem of some kind; "" when it is over. @param {string} kind @param {string} message */
+export const tell = (kind, message) => (problems.value = { ...problems.peek(), [kind]: message });
 
 /** Run something; what goes wrong is told in one line, and the newest call of a kind wins. */
 const newest = new Map();
@@ -45,20 +57,78 @@ export async function attempt(kind, work) {
   try {
     const value = await work(control.signal);
     if (control.signal.aborted) return null;
-    problem.value = "";
+    if (problems.peek()[kind]) tell(kind, "");
     return value;
   } catch (error) {
-    if (error.name !== "AbortError") problem.value = error.message;
+    if (error.name !== "AbortError" && !control.signal.aborted) tell(kind, error.message);
     return null;
   }
 }
 
+/**
+ * A model by its id as run and step: "plays@64" is step 64 of "plays".
+ * @param {string} id @returns {{run: string, step: string}} step "" is the model itself
+ */
+export function parts(id) {
+  const known = facts.value?.models.some((m) => m.id === id && m.id.includes("@") && !/@\d+$/.test(id));
+  const found = known ? null : /^(.*)@(\d+)$/.exec(id);
+  return found ? { run: found[1], step: found[2] } : { run: id, step: "" };
+}
+
+/** Look into another model: a served one, a run beside it, or a kept step. @param {string} id */
+export async function choose(id) {
+  if (!facts.value.models.some((m) => m.id === id)) {
+    const found = await attempt("model", () => get(`/api/facts?model=${encodeURIComponent(id)}`));
+    if (!found) return;
+    facts.value = { ...facts.value, models: [...facts.value.models, found.models.at(-1)] };
+  }
+  modelId.value = id;
+}
+
+export async function loadRuns() {
+  runs.value = (await get("/api/runs")).runs.map((run) => run.name);
+}
+
 export async function start() {
   facts.value = await get("/api/facts");
-  if (!model.value) modelId.value = facts.value.models[0].id;
+  await follow();
+  await loadRuns();
+  addEventListener("hashchange", follow);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => (shade.value += 1));
   effect(() => void loadVocabulary(modelId.value));
   effect(() => void refresh(modelId.value, text.value));
   effect(remember);
+  effect(() => {
+    void [tab.value, modelId.value];
+    untracked(() => (problems.value = {}));
+  });
+}
+
+/** Take everything from the address. */
+async function follow() {
+  const asked = new URLSearchParams(location.hash.slice(1));
+  const take = (name, initial) => {
+    const value = asked.get(name) ?? initial;
+    asked.delete(name);
+    return value;
+  };
+  asked.delete("key");
+  const wanted = take("model", "");
+  batch(() => {
+    tab.value = take("tab", "write");
+    text.value = take("text", "ROMEO:\nO, ");
+    seed.value = Number(take("seed", 1)) || 0;
+    drawnFrom.value = Number(take("drawn", Infinity));
+    const found = { ...NEUTRAL };
+    for (const name of Object.keys(NEUTRAL)) {
+      const value = Number(take(name, NaN));
+      if (Number.isFinite(value)) found[name] = value;
+    }
+    settings.value = found;
+    view.value = Object.fromEntries(asked);
+  });
+  if (wanted) await choose(wanted);
+  if (!model.value) modelId.value = facts.value.models[0].id;
 }
 
 async function loadVocabulary(id) {
@@ -70,23 +140,47 @@ async function loadVocabulary(id) {
 export const cut = (id, written, signal) => post("/tokenize", { model: id, prompt: written, add_special_tokens: true, return_token_strs: true }, signal);
 
 async function refresh(id, written) {
+  const most = Math.min(facts.peek().max_tokens, model.value.context);
   const found = await attempt("tokens", async (signal) => {
     const found = await cut(id, written, signal);
-    const most = Math.min(facts.value.max_tokens, model.value.context);
     const ids = found.tokens.slice(-most);
     const raw = await bytes("/api/logits", { model: id, tokens: ids }, signal);
     return { ids, texts: found.token_strs.slice(-most), raw: new Float32Array(raw) };
   });
   if (found) {
-    tokens.value = { ids: found.ids, texts: found.texts };
-    logits.value = found.raw;
+    batch(() => {
+      tokens.value = { ids: found.ids, texts: found.texts };
+      logits.value = found.raw;
+    });
   }
 }
 
 function remember() {
   const state = new URLSearchParams({ model: modelId.value, tab: tab.value, text: text.value, seed: String(seed.value) });
   for (const [name, value] of Object.entries(settings.value)) if (value !== NEUTRAL[name]) state.set(name, String(value));
+  if (Number.isFinite(drawnFrom.value)) state.set("drawn", String(drawnFrom.value));
+  for (const [name, value] of Object.entries(view.value)) state.set(name, value);
   history.replaceState(null, "", `#${state}`);
 }
 
 export const named = (id) => vocabulary.value[id] ?? `#${id}`;
+/** Of a model, without biases and norms: how dear it is to load another step. */
+export const size = ({ n_layer, n_embd, vocab_size }) => 12 * n_layer * n_embd ** 2 + vocab_size * n_embd;
+
+/** The body of a completion as the page stands. @param {object} extra */
+export function completion(extra) {
+  const s = settings.value;
+  return {
+    model: modelId.value,
+    prompt: text.value,
+    temperature: s.temperature,
+    top_k: s.topK,
+    top_p: s.topP,
+    min_p: s.minP,
+    repetition_penalty: s.repetition,
+    presence_penalty: s.presence,
+    frequency_penalty: s.frequency,
+    seed: seed.value,
+    ...extra,
+  };
+}

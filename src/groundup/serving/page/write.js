@@ -4,7 +4,8 @@ import { html } from "./html.js";
 import { complete } from "./api.js";
 import { number, probability, visible } from "./format.js";
 import { NEUTRAL, draw } from "./sampling.js";
-import { drawnFrom, logits, model, modelId, named, problem, result, seed, settings, text, tokens } from "./state.js";
+import { completion, drawnFrom, logits, model, named, result, seed, settings, tell, text, tokens } from "./state.js";
+import { Bar } from "./bars.js";
 import { Prompt } from "./prompt.js";
 import { Copy } from "./share.js";
 
@@ -29,23 +30,6 @@ export function needleAt(seedValue, place) {
     x >>>= 0;
   }
   return x / 4294967296;
-}
-
-function body(extra) {
-  const s = settings.value;
-  return {
-    model: modelId.value,
-    prompt: text.value,
-    temperature: s.temperature,
-    top_k: s.topK,
-    top_p: s.topP,
-    min_p: s.minP,
-    repetition_penalty: s.repetition,
-    presence_penalty: s.presence,
-    frequency_penalty: s.frequency,
-    seed: seed.value,
-    ...extra,
-  };
 }
 
 export function Write() {
@@ -78,14 +62,14 @@ export function Write() {
     const before = text.value;
     if (drawnFrom.value > place) drawnFrom.value = place;
     try {
-      await complete(body({ max_tokens: Math.min(200, roomLeft()), n }), (chunk) => {
+      await complete(completion({ max_tokens: Math.min(200, roomLeft()), n }), (chunk) => {
         for (const choice of chunk.choices) texts[choice.index] += choice.text;
         frame ||= requestAnimationFrame(show);
       }, control.current.signal);
       show();
-      problem.value = "";
+      tell("write", "");
     } catch (error) {
-      if (error.name !== "AbortError") problem.value = error.message;
+      if (error.name !== "AbortError") tell("write", error.message);
     }
     setRunning(false);
   };
@@ -101,7 +85,7 @@ export function Write() {
       <button disabled=${running} onClick=${() => (seed.value += 1)}>Draw again</button>
       <button disabled=${running} onClick=${() => stream(4)}>Four at once</button>
       <label class="seed">seed <input type="number" min="0" value=${seed.value} onInput=${(e) => (seed.value = Number(e.target.value) || 0)} /></label>
-      <${Copy} body=${body({ max_tokens: 100 })} />
+      <${Copy} body=${completion({ max_tokens: 100 })} />
     </div>
     <p class="status" role="status">${running ? "writing" : ""}</p>
     ${samples.length > 0 && html`<div class="samples">${samples.map((each, i) => html`<section><h3>sample ${i + 1}</h3><pre>${each}</pre></section>`)}</div>`}
@@ -142,12 +126,6 @@ function Candidates({ found, chosen, needle, take, disabled }) {
           <td class="wide"><${Bar} value=${found.sampler[id] / most} outline=${found.model[id] / most} /></td>
         </tr>`)}
       ${rest > 0 && html`<tr class="rest"><th scope="row">${rest.toLocaleString("en")} others</th><td></td><td class="step"></td><td class="step"></td><td></td><td>${probability(left)}</td><td></td></tr>`}</tbody></table></div>`;
-}
-
-function Bar({ value, outline }) {
-  return html`<svg class="bar" viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">
-    <rect class="fill" x="0" y="1" width=${100 * value} height="8" />
-    <rect class="outline" x="0" y="1" width=${100 * outline} height="8" /></svg>`;
 }
 
 /** All probabilities end to end, and the needle that falls on one of them. */

@@ -1,0 +1,33 @@
+// Choose a model: a served one or a run beside it, and a kept step of its training.
+import { useEffect, useState } from "./vendor/hooks.js";
+import { html } from "./html.js";
+import { get } from "./api.js";
+import { attempt, facts, parts, runs } from "./state.js";
+
+let asking = 0;
+
+/**
+ * The kept steps of a run, asked for anew when the run changes or `again` does.
+ * @param {string} run @param {unknown} [again]
+ * @returns {number[]}
+ */
+export function useSteps(run, again) {
+  const [found, setFound] = useState({ model: "", steps: [] });
+  const [kind] = useState(() => `steps ${(asking += 1)}`); // of this list alone: several stand on one page
+  useEffect(() => {
+    if (run) attempt(kind, () => get(`/api/steps?model=${encodeURIComponent(run)}`)).then((x) => x && setFound(x));
+  }, [run, again]);
+  return found.model === run ? found.steps : [];
+}
+
+/** @param {{id: string, pick: (id: string) => void, label: string}} props */
+export function Picker({ id, pick, label }) {
+  const { run, step } = parts(id);
+  const steps = useSteps(run);
+  const served = facts.value.models.map((m) => parts(m.id).run);
+  const names = [...new Set([...served, ...runs.value])];
+  return html`<span class="picker">
+    <label>${label} <select value=${run} onChange=${(e) => pick(e.target.value)}>${names.map((name) => html`<option value=${name}>${name}</option>`)}</select></label>
+    ${steps.length > 0 && html`<label>step <select value=${step} onChange=${(e) => pick(e.target.value ? `${run}@${e.target.value}` : run)}>
+      <option value="">the model</option>${steps.map((each) => html`<option value=${String(each)}>${each.toLocaleString("en")}</option>`)}</select></label>`}</span>`;
+}

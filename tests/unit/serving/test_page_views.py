@@ -1,0 +1,180 @@
+"""The page in a real browser, over a run of a few kept steps: what it shows against what is computed here."""
+
+import json
+import shutil
+import socket
+import threading
+from urllib.parse import quote
+
+import pytest
+import torch
+import uvicorn
+
+from groundup.checkpoint.model_folder import save_model
+from groundup.config.model import GPTConfig
+from groundup.inspection.cell import explain_cell
+from groundup.inspection.trace import trace
+from groundup.model.gpt import GPT
+from groundup.model.init import init_weights
+from groundup.playground.start import page_api
+from groundup.playground.trainings import Trainings
+from groundup.serving.access import Access
+from groundup.serving.app import Server, build_app
+from groundup.serving.loop import EngineLoop
+from groundup.serving.models import Models
+from groundup.serving.page import page_files, page_routes
+from groundup.tokenizer.char import CharTokenizer
+
+CHROMIUM = shutil.which("chromium")
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
+
+TOKENIZER = CharTokenizer("\n abcdefghijklmnopqrstuvwxy")
+TEXT = "hello world"
+STEPS = (0, 1, 2, 4)
+
+
+def model_of(step: int) -> GPT:
+    """Weights that differ from step to step, large enough for heads to look somewhere."""
+    model = init_weights(GPT(GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=32, vocab_size=27)), seed=step)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(4)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    for name, steps in (("mine", STEPS), ("other", (3,))):
+        run = folder / name
+        for step in steps:
+            save_model(run / "growth" / f"step-{step:07d}", model_of(step), TOKENIZER, {"step": step})
+        save_model(run / "model", model_of(steps[-1]), TOKENIZER, {"step": steps[-1]})
+        rows = [{"step": s, "tokens": s + 1, "train/loss": 3 - s / 2, "val/loss": 3.1 - s / 2} for s in steps]
+        rows += [{"step": step, "sample": f"{name} says <b>{step}</b>"} for step in steps]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (run / "run.json").write_text('{"bigram_loss": 2.5}')
+        (run / "config.json").write_text(f'{{"max_steps": {steps[-1]}}}')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(runs):
+    """A server of run `mine`, in a thread."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    host = f"127.0.0.1:{listener.getsockname()[1]}"
+    loop, files = EngineLoop(), page_files()
+    shared = Server(Models([runs / "mine"]), loop)
+    trainings = Trainings(shared)
+    access = Access(hosts=frozenset({host}), key=None, page_paths=frozenset(files))
+    app = build_app(shared, access, more=[*page_api(shared, trainings), *page_routes(files)])
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", lifespan="off"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    yield f"http://{host}/"
+    server.should_exit = True
+    thread.join(10)
+    loop.close()
+    trainings.close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser, url):
+    """Open the page at a view; any error of a script, and any text that is wider than a phone, fails the test."""
+    pages = []
+
+    def begin(width=1280, scheme="light", **state):
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("console", lambda told: told.type == "error" and errors.append(told.text))
+        pages.append((page, errors))
+        words = {"text": TEXT, "seed": 1} | state
+        page.goto(url + "#" + "&".join(f"{name}={quote(str(value))}" for name, value in words.items()))
+        page.wait_for_selector("nav")
+        return page
+
+    yield begin
+    for page, errors in pages:
+        page.close()
+        assert errors == []
+
+
+def texts(locator):
+    return [each.strip() for each in locator.all_inner_texts()]
+
+
+def probability(written: str) -> float:
+    """A probability as the page writes it, as a number."""
+    if written.startswith("1 in 10^"):
+        return 10 ** -float(written[8:])
+    return 1 / float(written[5:].replace(",", "")) if written.startswith("1 in ") else float(written.strip("> %")) / 100
+
+
+def test_the_slider_shows_what_each_step_expects_and_writes(open_page):
+    page = open_page(tab="growth")
+    slider = page.get_by_role("slider", name="step of training")
+    idx = torch.tensor([TOKENIZER.encode(TEXT)])
+    for at, step in enumerate(STEPS):
+        slider.fill(str(at))
+        expected = model_of(step)(idx)[0, -1].softmax(-1)
+        table = page.locator("table").filter(has_text=f"probability of the next token at step {step}")
+        page.wait_for_function("() => !document.querySelector('.growing').innerText.endsWith('...')")
+        rows = [row.split("\t")[:2] for row in texts(table.locator("tbody tr"))]
+        for token, told in rows[:-1]:
+            p = expected[TOKENIZER.encode(token.strip().replace("·", " ").replace("↵", "\n"))[0]].item()
+            assert probability(told) == pytest.approx(p, rel=0.07, abs=6e-5)
+        assert sum(probability(told) for _, told in rows) == pytest.approx(1, abs=0.01)
+        assert f"step={step}" in page.url or step == STEPS[-1]
+    page.get_by_role("button", name="2", exact=True).click()  # above its column
+    assert slider.input_value() == "2"
+    assert page.get_by_text("over all kept steps").is_visible()
+
+
+def test_a_cell_is_explained_with_the_numbers_of_the_model(open_page):
+    page = open_page(tab="attention", head="1.1")
+    matrix = page.get_by_role("img", name="layer 1 head 1").first
+    matrix.wait_for()
+    box = matrix.bounding_box()
+    T = len(TEXT)
+    page.mouse.click(box["x"] + 4.5 * box["width"] / T, box["y"] + 8.5 * box["height"] / T)
+    explained = page.get_by_role("region", name="This cell, explained")
+    explained.get_by_text("softmax", exact=True).wait_for()
+    model = model_of(STEPS[-1])
+    cell = explain_cell(trace(model, torch.tensor(TOKENIZER.encode(TEXT))), layer=1, head=1, row=8, column=4)
+    told = explained.inner_text().replace("\u2212", "-")
+    assert f"= {cell.score:.4g}" in told
+    weight = explained.locator("li").nth(3).locator("p.sum b").inner_text()
+    assert probability(weight) == pytest.approx(cell.weight, rel=0.06)
+    assert "cell=8.4" in page.url
+    assert explained.locator(".strip").first.locator("i").count() == cell.query.shape[0]
+    matrix.focus()
+    page.keyboard.press("ArrowLeft")  # from the cell that is chosen, or the pointer's
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => location.hash.includes('cell=8.3')")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tab", ["write", "growth", "attention"])
+def test_nothing_is_wider_than_a_phone(open_page, tab):
+    page = open_page(width=390, tab=tab, head="0.1", cell="8.4")
+    page.wait_for_load_state("networkidle")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_kept_step_is_looked_into_and_the_address_brings_it_back(open_page):
+    page = open_page(tab="lens")
+    page.locator(".picker select").nth(1).select_option("1")
+    page.wait_for_function("() => location.hash.includes('mine%401')")
+    again = open_page(tab="lens", model="mine@1")
+    again.get_by_text("· step 1").wait_for()
+    assert again.locator(".picker select").nth(1).input_value() == "1"
