@@ -28,9 +28,9 @@ A prompt is read in chunks that end at multiples of the chunk size, and what is 
 chunks: the pieces that are read are the same ones with and without. Other choices of the same request find all of it.
 """
 
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -38,53 +38,13 @@ from torch import Tensor
 
 from groundup.config.errors import UsageError
 from groundup.config.generate import SamplingConfig
+from groundup.generation.jobs import Choice, Job
 from groundup.generation.lookup import PromptLookup
 from groundup.generation.requests import Event, Finish, Lane, Request
-from groundup.generation.sampling import Drawn, Row, check_bias, depends_on_logits_alone, sample
+from groundup.generation.sampling import Drawn, Row, check_bias, depends_on_logits_alone, no_numbers, sample
 from groundup.generation.scores import Score, read_scores, score
 from groundup.generation.slots import Slots, count_slots
 from groundup.model.types import LanguageModel
-
-
-@dataclass(eq=False)
-class _Job:
-    """A request and how far it is."""
-
-    id: int
-    request: Request
-    prompt: list[int]
-    seeds: list[int]
-    """One per choice."""
-    waiting: deque[int]
-    """Choices that have not begun."""
-    running: list["_Choice"] = field(default_factory=list)
-    was_read: bool = False
-    """Whether a choice has read the whole prompt."""
-    told: bool = False
-    """Whether the scores of the prompt were told, or nobody wants them."""
-
-    @property
-    def may_start(self) -> bool:
-        """Whether the next choice would find the prompt read, or is the first."""
-        return all(choice.row.drawn or len(choice.unread) == 1 for choice in self.running)
-
-
-@dataclass(eq=False)
-class _Choice:
-    """One continuation of a request."""
-
-    job: _Job
-    index: int
-    row: Row
-    slot: int
-    unread: list[int]
-    n_reused: int
-    scores: list[Score | None] | None
-    """Of the prompt's tokens so far, where this choice tells them."""
-    last_read: int
-    """The tick of its last chunk."""
-    lookup: PromptLookup | None
-    """Of a greedy text, whose next tokens may be guessed."""
 
 
 class Engine:
@@ -109,10 +69,10 @@ class Engine:
         self._block_size = model.config.block_size
         self._slots = Slots(model, n_slots)
         self._speculate = speculate and not self._slots.captured  # a step of another shape is not recorded
-        self._jobs: dict[int, _Job] = {}
-        self._turn: deque[_Job] = deque()
+        self._jobs: dict[int, Job] = {}
+        self._turn: deque[Job] = deque()
         """Jobs with choices that have not begun; who is first is next."""
-        self._running: list[_Choice] = []
+        self._running: list[Choice] = []
         self._n_jobs = self._n_ticks = 0
         self.lanes: list[Lane] = []
         """What the slots in use did in the last tick."""
@@ -148,7 +108,7 @@ class Engine:
         check_bias(request.sampling, vocab_size)
         generator = torch.Generator().manual_seed(request.seed)
         self._n_jobs += 1
-        job = _Job(
+        job = Job(
             id=self._n_jobs,
             request=request,
             prompt=list(prompt[-self._block_size :]),
@@ -177,35 +137,43 @@ class Engine:
         self._forget_if_over(job)
 
     @torch.inference_mode()
-    def tick(self) -> list[Event]:
+    def tick(self, only: int | None = None) -> list[Event]:
         """Do one round of work, and tell what came of it.
 
+        A tick that raises has told nothing and drawn nothing: whoever is to blame can be found by ticks of one request
+        each, and the others go on as if nothing had been.
+
+        Args:
+            only: The number of a request: the others wait.
+
         Raises:
-            UserError: The model's logits are not numbers; there is no use in going on.
+            UserError: The model's logits are not numbers.
         """
         self._n_ticks += 1
         self._admit()
-        before = [(choice, len(self._slots.held[choice.slot])) for choice in self._running]
-        together = sorted((c for c in self._running if len(c.unread) == 1), key=lambda c: c.slot)
-        ready, hidden = list(together), []
-        told: list[Event] = []
-        if len(together) == 1 and (guess := self._guess(together[0])):
-            told = self._read_guess(together[0], guess)
-            ready = []
-        elif together:
+        running = [choice for choice in self._running if only in (None, choice.job.id)]
+        lengths = [len(held) for held in self._slots.held]
+        marks = [choice.mark() for choice in running]
+        try:
+            return self._round(running, lengths)
+        except Exception:
+            self._slots.cut(lengths)
+            for mark in marks:
+                mark.go_back()
+            raise
+
+    def _round(self, running: Sequence[Choice], lengths: Sequence[int]) -> list[Event]:
+        together = sorted((c for c in running if len(c.unread) == 1), key=lambda c: c.slot)
+        guess = self._guess(together[0]) if len(together) == 1 else []
+        ready, hidden = [] if guess else list(together), []
+        if ready:
             hidden.append(self._slots.read_one_each([c.slot for c in together], [c.unread[0] for c in together]))
         # After the others: rows between them need a free place at their end, and this may fill the last one.
-        if reader := min((c for c in self._running if len(c.unread) > 1), key=lambda c: c.last_read, default=None):
+        if reader := min((c for c in running if len(c.unread) > 1), key=lambda c: c.last_read, default=None):
             last = self._read_chunk(reader)
             if not reader.unread:
                 ready.append(reader)
                 hidden.append(last)
-        self.lanes = [
-            Lane(choice.slot, choice.job.id, choice.index, start, len(self._slots.held[choice.slot]) - start)
-            for choice, start in before
-        ]
-        if not ready:
-            return told
         drawing = [place for place, c in enumerate(ready) if c.job.request.max_new_tokens]
         drawn: dict[int, Drawn] = {}
         if drawing:
@@ -213,6 +181,11 @@ class Engine:
             if len(drawing) < len(ready):
                 logits = logits[drawing]
             drawn = dict(zip(drawing, sample(logits, [ready[place].row for place in drawing]), strict=True))
+        told = self._read_guess(together[0], guess) if guess else []
+        self.lanes = [
+            Lane(c.slot, c.job.id, c.index, lengths[c.slot], len(self._slots.held[c.slot]) - lengths[c.slot])
+            for c in running
+        ]
         return told + [self._take(choice, drawn.get(place)) for place, choice in enumerate(ready)]
 
     def _admit(self) -> None:
@@ -223,7 +196,7 @@ class Engine:
             if job.waiting:
                 self._turn.append(job)
 
-    def _start(self, job: _Job) -> None:
+    def _start(self, job: Job) -> None:
         request, index = job.request, job.waiting.popleft()
         tells = not job.told and all(choice.scores is None for choice in job.running)
         # One token is always left to read, for the logits after it; and all where each has a score to tell.
@@ -231,7 +204,7 @@ class Engine:
         slot = self._slots.take(wanted, whole=1 if job.was_read else self.chunk)
         n_reused = len(self._slots.held[slot])
         guesses = self._speculate and depends_on_logits_alone(request.sampling)
-        choice = _Choice(
+        choice = Choice(
             job=job,
             index=index,
             row=Row(
@@ -250,7 +223,7 @@ class Engine:
         job.running.append(choice)
         self._running.append(choice)
 
-    def _guess(self, choice: _Choice) -> list[int]:
+    def _guess(self, choice: Choice) -> list[int]:
         """Tokens that may come next: fewer than fill the context, a chunk, or what is asked for."""
         if choice.lookup is None:
             return []
@@ -258,7 +231,7 @@ class Engine:
         wanted = choice.job.request.max_new_tokens - len(choice.row.drawn) - 1
         return choice.lookup.guess(max(0, min(room, wanted, self.chunk - 1)))
 
-    def _read_guess(self, choice: _Choice, guess: list[int]) -> list[Event]:
+    def _read_guess(self, choice: Choice, guess: list[int]) -> list[Event]:
         """Read the next token of a text with guesses behind it; tell what is drawn as far as they were right."""
         held = self._slots.held[choice.slot]
         hidden = self._slots.read(choice.slot, [*choice.unread, *guess])
@@ -274,7 +247,7 @@ class Engine:
                 break
         return events
 
-    def _read_chunk(self, choice: _Choice) -> Float[Tensor, "1 C"]:
+    def _read_chunk(self, choice: Choice) -> Float[Tensor, "1 C"]:
         """Read the next chunk of a prompt; returns what the head reads after it."""
         start = len(self._slots.held[choice.slot])
         ids = choice.unread[: self.chunk - start % self.chunk]
@@ -292,9 +265,12 @@ class Engine:
         logits = self.model.logits(hidden)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         told = score(logits, torch.tensor(followers, device=logits.device), n_top)
-        return [read_scores(values, n_top) for values in told.tolist()]
+        scores = [read_scores(values, n_top) for values in told.tolist()]
+        if any(math.isnan(each.logprob) for each in scores):
+            raise no_numbers()
+        return scores
 
-    def _take(self, choice: _Choice, drawn: Drawn | None) -> Event:
+    def _take(self, choice: Choice, drawn: Drawn | None) -> Event:
         """Note what was drawn for a text, and see whether it goes on."""
         job, row = choice.job, choice.row
         first = not row.drawn
@@ -327,12 +303,12 @@ class Engine:
             n_reused=choice.n_reused if first else 0,
         )
 
-    def _release(self, choice: _Choice) -> None:
+    def _release(self, choice: Choice) -> None:
         choice.job.running.remove(choice)
         self._running.remove(choice)
         self._slots.give_back(choice.slot)
 
-    def _forget_if_over(self, job: _Job) -> None:
+    def _forget_if_over(self, job: Job) -> None:
         if not job.waiting and job in self._turn:
             self._turn.remove(job)
         if not job.waiting and not job.running:

@@ -185,8 +185,13 @@ def sample(logits: Float[Tensor, "B V"], rows: Sequence[Row]) -> list[Drawn]:
             for row, values in zip(rows, told, strict=True)
         ]
     if min(tokens) < 0:
-        raise UserError("the model's logits are not numbers (NaN): its weights are damaged, or its training diverged")
+        raise no_numbers()
     return [Drawn(token, told) for token, told in zip(tokens, scores, strict=True)]
+
+
+def no_numbers() -> UserError:
+    """What to say of logits that are NaN."""
+    return UserError("the model's logits are not numbers (NaN): its weights are damaged, or its training diverged")
 
 
 def _choose(logits: Float[Tensor, "B V"], config: SamplingConfig, rows: Sequence[Row]) -> Int[Tensor, " B"]:

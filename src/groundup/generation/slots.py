@@ -104,6 +104,13 @@ class Slots:
             return hidden
         return hidden[[slot - first for slot in slots]]
 
+    def cut(self, lengths: Sequence[int]) -> None:
+        """Let each slot hold so many of its tokens at most, and nothing behind them: not even what is no number."""
+        for slot, (held, length) in enumerate(zip(self.held, lengths, strict=True)):
+            del held[length:]
+            self._cache.keys[:, slot, :, len(held) :] = 0
+            self._cache.values[:, slot, :, len(held) :] = 0
+
     def _view(self, first: int, end: int) -> KVCache:
         return self._cache.view(slice(first, end), [len(held) for held in self.held[first:end]])
 

@@ -21,7 +21,7 @@ from groundup.serving.errors import RequestError
 
 T = TypeVar("T")
 MAX_FAILURES = 3
-"""Ticks in a row that may fail before the server says it is not ready."""
+"""Ticks in a row that may fail for every text before the server says it is not ready."""
 ROUNDS = 512
 """Ticks that are remembered, for the picture of the slots."""
 
@@ -177,12 +177,10 @@ class EngineLoop:
         try:
             events = engine.tick()
             self._failures = 0
-            self._n_rounds += 1
-            self.rounds.append(Round(self._n_rounds, engine, start, time.monotonic() - start, engine.lanes))
-        except Exception as error:  # whatever it is, the server lives on: these texts end, others begin
-            self._failures += 1
-            self._fail(engine, error)
-            return
+        except Exception:  # whatever it is, the server lives on
+            events = self._tick_one_by_one(engine)
+        self._n_rounds += 1
+        self.rounds.append(Round(self._n_rounds, engine, start, time.monotonic() - start, engine.lanes))
         mine: dict[int, list[Event]] = {}
         for event in events:
             mine.setdefault(event.request, []).append(event)
@@ -190,6 +188,23 @@ class EngineLoop:
             ticket = self._tickets.get((id(engine), number))
             if ticket is not None:
                 ticket.tell(told)
+
+    def _tick_one_by_one(self, engine: Engine) -> list[Event]:
+        """After a tick that failed: who fails alone, too, ends with the reason; all others go on."""
+        events: list[Event] = []
+        failed: dict[tuple[int, int], Exception] = {}
+        for key in [key for key in self._tickets if key[0] == id(engine)]:
+            try:
+                events += engine.tick(only=key[1])
+            except Exception as error:
+                failed[key] = error
+        self._failures = self._failures + 1 if failed and not events else 0
+        for key, reason in failed.items():
+            ticket = self._tickets.pop(key)
+            engine.cancel(key[1])
+            message = " ".join(f"the model failed: {type(reason).__name__}: {reason}".split())
+            ticket.tell(RequestError(500, message, code="engine_failed"))
+        return events
 
     def _submit(self, ticket: Ticket) -> None:
         if ticket.gone:
@@ -210,10 +225,3 @@ class EngineLoop:
         self._cancel(ticket)
         if ticket.number is not None:
             self._tickets.pop((id(ticket.engine), ticket.number), None)
-
-    def _fail(self, engine: Engine, error: Exception) -> None:
-        message = f"the model failed: {type(error).__name__}: {error}"
-        for key, ticket in [(k, t) for k, t in self._tickets.items() if t.engine is engine]:
-            engine.cancel(key[1])
-            del self._tickets[key]
-            ticket.tell(RequestError(500, message, code="engine_failed"))

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -218,22 +219,55 @@ def test_more_than_the_queue_holds_is_refused_at_once(client, loop):
     assert loop.load == 0
 
 
-def test_a_model_that_fails_fails_its_request_and_no_other(client, served, monkeypatch):
+def test_a_model_that_fails_says_so_and_answers_again_when_it_works(client, served, monkeypatch):
     engine = served.engine
-    tick = engine.tick
-    fail = iter([True])
+    tick, works = engine.tick, []
 
-    def once():
-        if next(fail, False):
-            raise RuntimeError("no luck")
-        return tick()
+    def once(only=None):
+        if not works:
+            raise RuntimeError("no\nluck")
+        return tick(only)
 
     monkeypatch.setattr(engine, "tick", once)
     answer = client.post("/v1/completions", json={"prompt": "a", "seed": 1})
     assert answer.status_code == 500
     assert answer.headers["x-should-retry"] == "false"
     assert "no luck" in answer.json()["error"]["message"]
+    works.append(True)
     assert complete(client, prompt="a", seed=1, max_tokens=2)["choices"][0]["finish_reason"] == "length"
+
+
+@pytest.mark.fault("F11", "a text for which the model fails, among others", "it gets a 500, the others their own text")
+def test_one_requests_failure_is_nobody_elses(client, served, loop):
+    """Position 12 is no number: a text that comes so far fails."""
+    bodies = [{"prompt": "hello", "max_tokens": 7, "seed": seed, "n": 2} for seed in range(4)]
+    expected = [complete(client, **body)["choices"] for body in bodies]
+    with torch.no_grad():
+        served.loaded.model.wpe.weight[12:] = torch.nan
+    with ThreadPoolExecutor(12) as pool:
+        for _ in range(4):
+            bad = [
+                pool.submit(client.post, "/v1/completions", json={"prompt": "a" * 14, "max_tokens": 2})
+                for _ in range(4)
+            ]
+            good = [pool.submit(complete, client, **body) for body in bodies]
+            assert [answer.result()["choices"] for answer in good] == expected
+            for answer in bad:
+                assert answer.result().status_code == 500
+                assert "not numbers" in answer.result().json()["error"]["message"]
+    assert (loop.ready, loop.load) == (True, 0)
+
+
+@pytest.mark.fault("F11", "the model fails for everybody, three times in a row", "/readyz says so with 503")
+def test_a_model_that_always_fails_is_not_ready(client, served, loop):
+    with torch.no_grad():
+        served.loaded.model.wpe.weight[:] = torch.nan
+    for _ in range(3):
+        assert client.get("/readyz").status_code == 200
+        complete(client, 500, prompt="a")
+    assert client.get("/readyz").status_code == 503
+    assert client.get("/livez").status_code == 200
+    assert complete(client, 503, prompt="a")["error"]["code"] == "not_ready"
 
 
 def test_a_client_that_goes_away_frees_its_slots(served, loop):
