@@ -61,7 +61,12 @@ def importance(model: Any, idx: Int[Tensor, " T"], *, instead: Instead = "mean")
         model: A GPT-2 or a modern model.
         idx: The text.
         instead: What stands for a head that is off.
+
+    Raises:
+        UsageError: A text of one token has no loss.
     """
+    if len(idx) < 2:
+        raise UsageError(f"the loss of a text needs at least 2 tokens, got {len(idx)}")
     shape = (model.config.n_layer, model.config.n_head)
     idx = idx.to(model.wte.weight.device)
 

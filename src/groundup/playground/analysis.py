@@ -107,7 +107,9 @@ def with_blocks(served: Served) -> Any:
 
 def traced(served: Served, idx: Tensor) -> Trace:
     """The trace of a text."""
-    return trace(with_blocks(served), idx)
+    found = trace(with_blocks(served), idx)
+    _finite(found.logits)
+    return found
 
 
 @torch.no_grad()
@@ -115,7 +117,7 @@ def logits_of(served: Served, idx: Tensor) -> Tensor:
     """Of every position: (T, V), in float32."""
     with evaluating(served.loaded.model):
         logits: Tensor = served.loaded.model(idx[None])[0]
-    return logits.float()
+    return _finite(logits.float())
 
 
 def as_bytes(tensor: Tensor) -> bytes:
@@ -124,5 +126,16 @@ def as_bytes(tensor: Tensor) -> bytes:
 
 
 def rounded(values: Tensor) -> Any:
-    """Five digits: more than a picture shows, and a fourth of the bytes."""
-    return json.loads(json.dumps(values.tolist()), parse_float=lambda text: float(f"{float(text):.5g}"))
+    """Five digits: more than a picture shows, and a fourth of the bytes.
+
+    Raises:
+        RequestError: They are not finite, which JSON cannot say.
+    """
+    return json.loads(json.dumps(_finite(values).tolist()), parse_float=lambda text: float(f"{float(text):.5g}"))
+
+
+def _finite(values: Tensor) -> Tensor:
+    if not values.isfinite().all():
+        message = "the model computes NaN or infinity here: its weights are damaged, or its training diverged"
+        raise RequestError(500, message, code="not_finite")
+    return values

@@ -27,6 +27,8 @@ from groundup.serving.errors import RequestError
 
 SIZES: dict[str, tuple[int, int, int]] = {"tiny": (2, 2, 64), "small": (3, 3, 96), "demo": (4, 4, 128)}
 """Layers, heads and width."""
+SIGNALED = 128
+"""Exit codes from here on are of a process that a signal ended, 143 of a run that saved after SIGTERM."""
 GRACE = 25.0
 """Seconds that a run has to save itself when the server ends."""
 
@@ -61,7 +63,8 @@ class _Training:
         if exit_code is not None:
             self.errors.seek(0)
             lines = self.errors.read().decode(errors="replace").splitlines()
-            said = lines[-1] if lines and exit_code > 0 else None
+            failed = 0 < exit_code < SIGNALED  # a run that was asked to stop also says so, and did what it should
+            said = lines[-1] if lines and failed else None
         state = "running" if exit_code is None else "finished" if exit_code == 0 else "stopped"
         return {
             "name": self.name,

@@ -129,3 +129,16 @@ def test_slots_are_told_tick_by_tick(client):
     last = told["rounds"][-1][0]
     assert client.get(f"/api/slots?after={last}").json()["rounds"] == []
     assert client.get("/api/slots?after=x").status_code == 400
+
+
+def test_what_json_cannot_say_is_an_error_in_words(client, model):
+    short = client.post("/api/importance", json={"text": "a"})
+    assert (short.status_code, short.json()["error"]["message"]) == (
+        400,
+        "the loss of a text needs at least 2 tokens, got 1",
+    )
+    with torch.no_grad():
+        model.wpe.weight[5] = torch.nan
+    for what in ("surprise", "lens", "ablation", "importance", "contributions"):
+        answer = client.post(f"/api/{what}", json={"text": TEXT})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (500, "not_finite")
