@@ -21,7 +21,7 @@ from groundup.serving.errors import RequestError
 
 T = TypeVar("T")
 MAX_FAILURES = 3
-"""Ticks in a row that may fail for every text before the server says it is not ready."""
+"""Ticks in a row that may fail for every text, and for one token too, before the server says it is not ready."""
 ROUNDS = 512
 """Ticks that are remembered, for the picture of the slots."""
 
@@ -198,12 +198,14 @@ class EngineLoop:
                 events += engine.tick(only=key[1])
             except Exception as error:
                 failed[key] = error
-        self._failures = self._failures + 1 if failed and not events else 0
-        for key, reason in failed.items():
-            ticket = self._tickets.pop(key)
+        for key in failed:
             engine.cancel(key[1])
+        works = True if events else _answers(engine)
+        if works is not None:
+            self._failures = 0 if works else self._failures + 1
+        for key, reason in failed.items():
             message = " ".join(f"the model failed: {type(reason).__name__}: {reason}".split())
-            ticket.tell(RequestError(500, message, code="engine_failed"))
+            self._tickets.pop(key).tell(RequestError(500, message, code="engine_failed"))
         return events
 
     def _submit(self, ticket: Ticket) -> None:
@@ -225,3 +227,14 @@ class EngineLoop:
         self._cancel(ticket)
         if ticket.number is not None:
             self._tickets.pop((id(ticket.engine), ticket.number), None)
+
+
+def _answers(engine: Engine) -> bool | None:
+    """Whether a model answers anything (None: no slot is free to ask): it may fail for some texts and no others."""
+    number = engine.submit(Request(prompt=(0,), max_new_tokens=1))
+    try:
+        return True if engine.tick(only=number) else None
+    except Exception:
+        return False
+    finally:
+        engine.cancel(number)

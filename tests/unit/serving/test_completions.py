@@ -255,6 +255,8 @@ def test_one_requests_failure_is_nobody_elses(client, served, loop):
             for answer in bad:
                 assert answer.result().status_code == 500
                 assert "not numbers" in answer.result().json()["error"]["message"]
+    for _ in range(4):
+        complete(client, 500, prompt="a" * 14, max_tokens=2)
     assert (loop.ready, loop.load) == (True, 0)
 
 
