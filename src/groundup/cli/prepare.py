@@ -104,7 +104,7 @@ def main(argv: Sequence[str]) -> int:
         with display:
             index = prepare(
                 source,
-                make_tokenizer(options.tokenizer, source),
+                make_tokenizer(options.tokenizer, source, display.update),
                 options.out,
                 options.layout,
                 executor=display.timed(_executor(options)),

@@ -1,6 +1,6 @@
 """Where text comes from, as every corpus shows itself to the rest of the program."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 from groundup.config.errors import UserError
@@ -41,16 +41,25 @@ class Source(Protocol):
         """
 
 
-def read_all(source: Source, parts: Sequence[Part], skipped: dict[str, int]) -> Iterator[tuple[int, Document]]:
-    """All usable documents, each with the number of its part.
+def read_all(
+    source: Source,
+    parts: Sequence[Part],
+    skipped: dict[str, int],
+    told: Callable[[int, int], None] = lambda documents, characters: None,
+) -> Iterator[tuple[int, Document]]:
+    """All usable documents, each with the number of its part; `told` how many there were, and characters in them.
 
     Raises:
         UnreadableError: After the last document: what could not be read.
     """
     failed: list[UserError] = []
+    documents = characters = 0
     for number, part in enumerate(parts):
         try:
             for document in usable(source.read(part, skipped), skipped):
+                documents += 1
+                characters += len(document.text)
+                told(documents, characters)
                 yield number, document
         except UserError as error:
             failed.append(error)

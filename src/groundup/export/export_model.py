@@ -108,7 +108,7 @@ def _write_ct2(folder: Path, loaded: LoadedModel, config: GPTConfig | ModernConf
     """
     if ModernConfig.of(config).activation == "relu2":
         raise UserError("the GPT-2 of CTranslate2 has no place for model.activation relu2; --format onnx takes it")
-    config = fitting(config, "the GPT-2 of CTranslate2", ("activation", "n_inner"))
+    config = fitting(config, "the GPT-2 of CTranslate2", ("activation", "n_inner", "tied_head"))
     try:
         from ctranslate2.converters import TransformersConverter
         from transformers.utils.logging import disable_progress_bar

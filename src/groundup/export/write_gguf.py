@@ -25,7 +25,7 @@ def write_gguf(path: Path, loaded: LoadedModel, config: TransformerConfig, name:
     Raises:
         UserError: llama.cpp has no place for a part of the model or for its tokenizer, or the package is missing.
     """
-    config = fitting(config, "the GPT-2 of llama.cpp", ("n_inner", "norm_eps"))
+    config = fitting(config, "the GPT-2 of llama.cpp", ("n_inner", "norm_eps", "tied_head"))
     try:
         import gguf
     except ImportError:

@@ -21,6 +21,8 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 """Byte order marks; UTF-32's first, for one begins like UTF-16's."""
+_RARE = frozenset(range(0x80, 0xA0)) - frozenset(b"\x80\x85\x91\x92\x93\x94\x95\x96\x97\x99")
+"""What Windows-1252 has between the euro and the dashes: seldom in its texts, letters in those of old Macs and DOS."""
 _PROBE = 1 << 16
 
 
@@ -98,13 +100,14 @@ def _refusal(data: bytes, name: str, at: int, bad: int) -> UserError:
         return UserError(f"{name} is not text: byte {at + data.index(0)} is zero")
     good = _utf8_characters(data)
     wrong = data.decode(errors="replace").count("\ufffd") - data.count(b"\xef\xbf\xbd")
-    if good > 2 * wrong:
+    if good > 2 * wrong or _is_cut(data, bad):
         left = "iconv -c -f UTF-8 -t UTF-8"
         return UserError(
             f"{name} is UTF-8 with {wrong:,} damaged places, the first at {byte}; leave them out: {left} {name} > NEW"
         )
-    high = sum(1 for b in data[:_PROBE] if b > 0x7F)
-    if _decodes(data, "cp1252") and high * 4 < min(len(data), _PROBE):
+    high = [b for b in data[:_PROBE] if b > 0x7F]
+    rare = sum(1 for b in high if b in _RARE)
+    if _decodes(data, "cp1252") and len(high) * 4 < min(len(data), _PROBE) and rare * 2 < len(high):
         return _convert(f"{name} is not UTF-8 ({byte}), it reads as Windows-1252", "WINDOWS-1252", name)
     return UserError(
         f"{name} is not UTF-8: {byte}; convert it from the encoding that it was saved in, which its bytes do not tell:"
@@ -139,6 +142,19 @@ def _unicode_of(data: bytes) -> str:
 def _utf8_characters(data: bytes) -> int:
     """Characters beyond ASCII that are whole."""
     return sum(1 for character in data.decode(errors="ignore") if character > "\x7f")
+
+
+def _is_cut(data: bytes, bad: int) -> bool:
+    """Whether the only fault is that the end cuts a character of which two bytes or three are there."""
+    return 2 <= len(data) - bad <= 3 and _decodes(data[:bad], "utf-8") and _begins_character(data[bad:])
+
+
+def _begins_character(data: bytes) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        return not decoder.decode(data)
+    except UnicodeDecodeError:
+        return False
 
 
 def _decodes(data: bytes, encoding: str) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
-from groundup.formats.decode import text_chunks
+from groundup.formats.decode import decode_text, text_chunks
 from groundup.formats.document import Document, count
 from groundup.formats.records import Records
 from groundup.formats.spans import Span, byte_spans
@@ -39,7 +39,7 @@ def read_plain(
         skipped: Lines that have no text are counted here, by reason and file.
 
     Raises:
-        UserError: No line has the key.
+        UserError: No line is JSON, or none has the key.
     """
     start, stop = span
     # Start one byte early. If that byte is a line's end, the first "line" is empty and is skipped below; if not, the
@@ -60,7 +60,11 @@ def _until(lines: Iterator[tuple[int, bytes | None]], stop: int) -> Iterator[byt
 
 
 def read_lines(chunks: Iterable[bytes], name: str, config: ReadConfig, skipped: dict[str, int]) -> Iterator[Document]:
-    """The texts of all lines of a stream; see `read_plain`."""
+    """The texts of all lines of a stream; see `read_plain`.
+
+    Raises:
+        UserError: As `read_plain`.
+    """
     # A few packed bytes can become millions of empty lines.
     full = (chunk if chunk.strip(b"\n") else b"\n" for chunk in chunks)
     yield from _texts((line for _, line in split_lines(full, 0)), name, config, skipped)
@@ -167,6 +171,8 @@ def split_lines(chunks: Iterable[bytes], at: int) -> Iterator[tuple[int, bytes |
 def _texts(lines: Iterator[bytes | None], name: str, config: ReadConfig, skipped: dict[str, int]) -> Iterator[Document]:
     short = name.rsplit("/", 1)[-1]
     records = Records(name, config, skipped)
+    bad = b""
+    sound = False
     for line in lines:
         if line is None:
             count(skipped, f"line longer than {MAX_LINE >> 20} MB in {short}")
@@ -175,8 +181,14 @@ def _texts(lines: Iterator[bytes | None], name: str, config: ReadConfig, skipped
             continue
         try:
             value = json.loads(line.decode("utf-8-sig"))
-        except (ValueError, RecursionError):
-            count(skipped, f"line that is not JSON in {short}")
+        except (ValueError, RecursionError) as error:
+            what = "UTF-8" if isinstance(error, UnicodeDecodeError) else "JSON"
+            count(skipped, f"line that is not {what} in {short}")
+            bad = bad or line
             continue
+        sound = True
         yield from records.take(value)
+    if bad and not sound:
+        decode_text(bad, name)
+        raise UserError(f"{name} holds no line of JSON; its first begins with {bad.decode(errors='replace')[:40]!r}")
     records.finish()

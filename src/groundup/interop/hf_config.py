@@ -1,7 +1,8 @@
 """Hugging Face's config.json for GPT-2, both directions.
 
 `GPT2Config` describes a family of models. The published one is our `gpt`; another activation, width of the MLP or
-epsilon makes it a `modern`. Whatever else would make another function of the same weights is refused by name.
+epsilon, or a head that is not tied, makes it a `modern`. Whatever else would make another function of the same weights
+is refused by name.
 """
 
 from collections.abc import Collection
@@ -23,7 +24,7 @@ ACTIVATIONS = {
     "relu2": "relu2",
 }
 """Theirs to ours; the names of one form of GELU differ in rounding alone, and so does `reorder_and_upcast_attn`."""
-SWITCHES = ("activation", "n_inner", "norm_eps")
+SWITCHES = ("activation", "n_inner", "norm_eps", "tied_head")
 """Of `ModernConfig`: what transformers has a place for."""
 
 
@@ -54,7 +55,7 @@ _RULES = (
 
 
 def read_hf_config(values: Any, where: str) -> GPTConfig | ModernConfig:
-    """Our config of what a Hugging Face config.json describes, without dropout.
+    """Our config of what a Hugging Face config.json describes, without dropout. Whether the head is tied, tensors tell.
 
     Args:
         values: The parsed JSON.
@@ -115,7 +116,7 @@ def hf_config(config: TransformerConfig, *, dtype: str, eot_id: int | None) -> d
         "resid_pdrop": config.dropout,
         "embd_pdrop": config.dropout,
         "attn_pdrop": config.dropout,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": modern.tied_head,
         "bos_token_id": eot_id,
         "eos_token_id": eot_id,
         "torch_dtype": dtype,

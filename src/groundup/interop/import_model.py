@@ -80,7 +80,8 @@ def import_model(
     if added := [token for token in getattr(chosen, "specials", []) if token != END_OF_TEXT]:
         shown = ", ".join(added[:8]) + (f" and {len(added) - 8} more" if len(added) > 8 else "")
         plain = (
-            f"special tokens: {shown}; in prompts and in text that is learned from their spelling is plain characters"
+            f"special tokens are kept: {shown}; written in a prompt or a text they are plain characters, and in Python"
+            " tokenizer.encode(text, allow_special=True) gives their ids"
         )
         note = "\n".join(filter(None, [note, plain]))
     return dataclasses.replace(foreign, config=config, state=state, info=info, note=note)

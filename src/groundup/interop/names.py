@@ -28,7 +28,7 @@ class Name:
     @property
     def hf(self) -> str:
         """The name in a Hugging Face folder."""
-        return f"transformer.{self.ours}"
+        return f"transformer.{self.ours}" if self.ours != HEAD else _HEAD
 
     def of_block(self, i: int) -> "Name":
         """The same parameter of one block."""
@@ -57,7 +57,8 @@ _FINAL = (
     Name("ln_f.weight", "output_norm.weight"),
     Name("ln_f.bias", "output_norm.bias"),
 )
-_HEAD = "lm_head.weight"
+HEAD, _HEAD = "unembed.weight", "lm_head.weight"
+"""A head of its own, as we and everybody else call it; a GPT-2 has none, for its head is the token embedding."""
 _BUFFERS = (".attn.bias", ".attn.masked_bias")
 """The causal mask, which older versions of Hugging Face and nanoGPT saved with the weights."""
 _WRAPPERS = {
@@ -69,26 +70,29 @@ _WRAPPERS = {
 Lightning, Fabric, PEFT, FSDP, recomputation, and the class around the trunk. No name of the table holds one."""
 
 
-def names(n_layer: int) -> Iterator[Name]:
+def names(n_layer: int, *, tied_head: bool = True) -> Iterator[Name]:
     """Every parameter of a GPT-2 with biases and learned positions, in llm.c's order."""
     yield from _EMBEDDINGS
     for name in _BLOCK:
         yield from (name.of_block(i) for i in range(n_layer))
     yield from _FINAL
+    if not tied_head:
+        yield Name(HEAD, "output.weight")
 
 
 def to_ours(state: Mapping[Any, Tensor], where: str) -> dict[str, Tensor]:
     """Tensors of Hugging Face, nanoGPT and what was built around them, under our names and in our layout.
 
-    Words of wrappers, masks and the tied copy of the head go. The layout is told by its shapes: (C, 3C) is Hugging
-    Face's. Names that the table does not know are passed on: the check against the model's shape lists them.
+    Words of wrappers, masks and the tied copy of the head go; a head that differs from the embedding is kept. The
+    layout is told by its shapes: (C, 3C) is Hugging Face's. Names that the table does not know are passed on: the check
+    against the model's shape lists them.
 
     Args:
         state: Their tensors by name.
         where: Their file, for messages.
 
     Raises:
-        UserError: These are not a GPT-2's tensors: it has no token embedding, two of one name, or a head of its own.
+        UserError: These are not a GPT-2's tensors: it has no token embedding, or two of one name.
     """
     if odd := next((name for name in state if not isinstance(name, str)), None):
         raise UserError(f"{where} must hold tensors by name, and one of its names is {odd!r}")
@@ -104,12 +108,12 @@ def to_ours(state: Mapping[Any, Tensor], where: str) -> dict[str, Tensor]:
             raise UserError(f"{where} holds two tensors that are {short}; one of them is {name}")
         if not short.endswith(_BUFFERS):
             ours[short] = tensor
+    head = ours.pop(_HEAD, None)
+    if head is not None and not torch.equal(head, ours.setdefault("wte.weight", head)):  # a file may name either alone
+        ours[HEAD] = head
     if "wte.weight" not in ours or ours["wte.weight"].dim() != 2:
         first = ", ".join(list(state)[:3])
         raise UserError(f"{where} is no GPT-2: it has no matrix wte.weight; its {len(state)} names begin with {first}")
-    head = ours.pop(_HEAD, None)
-    if head is not None and not torch.equal(head, ours["wte.weight"]):
-        raise UserError(f"{where}: lm_head.weight is not wte.weight: models with a head of their own are not GPT-2s")
     if not _is_transposed(ours):
         return ours
     ends = tuple(name.ours.removeprefix("h.{i}") for name in _BLOCK if name.transposed)
@@ -123,18 +127,19 @@ def _is_transposed(state: dict[str, Tensor]) -> bool:
 
 
 def to_hf(state: dict[str, Tensor], n_layer: int) -> dict[str, Tensor]:
-    """Our tensors under Hugging Face's names and in its layout; the head is left out, as its own folders do.
+    """Our tensors under Hugging Face's names and in its layout; a tied head is left out, as its own folders do.
 
     `to_hf(to_ours(x)) == x`, bit for bit.
     """
     return {
-        name.hf: state[name.ours].mT.contiguous() if name.transposed else state[name.ours] for name in names(n_layer)
+        name.hf: state[name.ours].mT.contiguous() if name.transposed else state[name.ours]
+        for name in names(n_layer, tied_head=HEAD not in state)
     }
 
 
 def to_gguf(state: dict[str, Tensor], n_layer: int) -> dict[str, Tensor]:
     """Our tensors under GGUF's names; the layout is ours."""
-    return {name.gguf: state[name.ours] for name in names(n_layer)}
+    return {name.gguf: state[name.ours] for name in names(n_layer, tied_head=HEAD not in state)}
 
 
 def with_biases(state: dict[str, Tensor], config: TransformerConfig) -> dict[str, Tensor]:
@@ -153,7 +158,7 @@ def with_biases(state: dict[str, Tensor], config: TransformerConfig) -> dict[str
 
 
 def without_padding(state: dict[str, Tensor], vocab_size: int) -> dict[str, Tensor]:
-    """Cut the rows that pad the token embedding to a round number: no token has their ids.
+    """Cut the rows that pad the token embedding, and a head of its own, to a round number: no token has their ids.
 
     Raises:
         UserError: The embedding has fewer rows than there are tokens, or more than padding to 64 or 128 explains.
@@ -165,4 +170,5 @@ def without_padding(state: dict[str, Tensor], vocab_size: int) -> dict[str, Tens
         raise UserError(
             f"the weights have {rows} ids and the tokenizer {vocab_size}; name the right tokenizer with --tokenizer"
         )
-    return {**state, "wte.weight": state["wte.weight"][:vocab_size].contiguous()}
+    padded = [name for name in ("wte.weight", HEAD) if name in state]
+    return {**state, **{name: state[name][:vocab_size].contiguous() for name in padded}}

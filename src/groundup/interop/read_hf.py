@@ -1,5 +1,6 @@
 """A Hugging Face folder: config.json with safetensors, sharded safetensors or pytorch_model.bin."""
 
+import dataclasses
 from pathlib import Path
 
 from torch import Tensor
@@ -8,10 +9,11 @@ from groundup.checkpoint.model_folder import FORMAT
 from groundup.checkpoint.tensor_file import load_tensors
 from groundup.config.errors import UserError
 from groundup.config.io import load_json
+from groundup.config.model import ModernConfig
 from groundup.files.layout import CONFIG, WEIGHTS, is_plain_name
 from groundup.interop.hf_config import read_hf_config
 from groundup.interop.imported import Imported, load_pickled, plain_tensors
-from groundup.interop.names import to_ours
+from groundup.interop.names import HEAD, to_ours
 
 INDEX, PICKLED, PICKLED_INDEX = "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
 
@@ -27,7 +29,18 @@ def read_hf_folder(folder: Path) -> Imported:
     if isinstance(values, dict) and values.get("format") == FORMAT:
         raise UserError(f"{folder} is a model of groundup already; there is nothing to import")
     config = read_hf_config(values, str(path))
-    return Imported(config, to_ours(plain_tensors(_read_weights(folder), str(folder)), str(folder)), {})
+    theirs = plain_tensors(_read_weights(folder), str(folder))
+    state = to_ours(theirs, str(folder))
+    both = "wte.weight", "lm_head.weight"
+    lacks = [name for name in both if not any(theirs_name.endswith(name) for theirs_name in theirs)]
+    if lacks and not values.get("tie_word_embeddings", True):
+        raise UserError(
+            f"{path} says tie_word_embeddings false, and there is no {lacks[0]}; if {both[0]} is the head as well, set"
+            " tie_word_embeddings to true"
+        )
+    if HEAD in state:
+        config = dataclasses.replace(ModernConfig.of(config), tied_head=False)
+    return Imported(config, state, {})
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from groundup.checkpoint.tensor_file import load_tensors
 from groundup.config.errors import UserError
 from groundup.interop.imported import Imported, Record, gpt_config, load_pickled, plain_tensors
-from groundup.interop.names import to_ours
+from groundup.interop.names import HEAD, to_ours
 from groundup.interop.read_meta import META, read_meta
 from groundup.tokenizer.char import CharTokenizer
 
@@ -104,10 +104,14 @@ def _seen(state: dict[str, Tensor], path: Path) -> dict[str, Any]:
 
 
 def _switches(state: dict[str, Tensor], *, nanogpt: bool) -> dict[str, Any]:
-    """Where it is not the published GPT-2: nanoGPT's GELU is the exact one, and the MLP may have another width."""
+    """Where it is not the published GPT-2: nanoGPT's GELU is exact, the MLP may be wider, the head not be tied."""
     matrix = state.get("h.0.mlp.c_fc.weight")
     width, usual = 0 if matrix is None else matrix.shape[0], 4 * state["wte.weight"].shape[1]
-    return {"activation": "gelu" if nanogpt else "gelu_tanh", "n_inner": 0 if width == usual else width}
+    return {
+        "activation": "gelu" if nanogpt else "gelu_tanh",
+        "n_inner": 0 if width == usual else width,
+        "tied_head": HEAD not in state,
+    }
 
 
 def _usual_heads(n_embd: int, path: Path) -> int:

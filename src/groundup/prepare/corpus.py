@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.config.data import DataConfig, ReadConfig, ShardConfig
-from groundup.config.errors import UsageError
+from groundup.config.errors import UsageError, UserError
 from groundup.corpora.hub import FINEWEB_EDU, HubDataset
 from groundup.corpora.local_files import LocalFiles
 from groundup.corpora.shakespeare import Shakespeare
@@ -18,7 +18,8 @@ from groundup.corpora.source import Source, read_all
 from groundup.corpora.tiny_shakespeare import TinyShakespeare
 from groundup.data.dataset import TokenDataset
 from groundup.files.layout import INDEX
-from groundup.prepare.prepare import Progress, prepare
+from groundup.prepare.prepare import Progress, prepare, reading
+from groundup.prepare.progress import DOING
 from groundup.prepare.surprises import surprises
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.char import CharTokenizer
@@ -62,8 +63,9 @@ def open_corpus(
         folder = config.cache_dir / f"{source.name}-{Path(config.tokenizer).stem}-{key}"
         if not (folder / INDEX).exists():
             layout = ShardConfig(val_fraction=config.val_fraction)
-            chosen = chosen or make_tokenizer("char", source)
-            prepare(source, chosen, folder, layout, progress=_Spoken(say, folder))
+            spoken = _Spoken(say, folder)
+            chosen = chosen or make_tokenizer("char", source, spoken)
+            prepare(source, chosen, folder, layout, progress=spoken)
         dataset = TokenDataset(folder)
     say(dataset.check())
     for line in surprises(dataset.index, block_size):
@@ -72,19 +74,23 @@ def open_corpus(
 
 
 class _Spoken:
-    """Progress in lines, a few seconds apart: nothing for what is done at once."""
+    """Progress in lines: the first after a second, then one every few; nothing for what is done at once."""
 
-    EVERY = 5.0
+    FIRST, EVERY = 1.0, 5.0
 
     def __init__(self, say: Callable[[str], None], folder: Path) -> None:
-        self._say, self._folder, self._last = say, folder, time.monotonic()
+        self._say, self._folder, self._next = say, folder, time.monotonic() + self.FIRST
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
-        if now - self._last >= self.EVERY:
-            self._last = now
-            doing = "tokenizing" if progress.phase == "tokenize" else "writing shards"
-            self._say(f"preparing {self._folder}: {doing} {progress.done}/{progress.total}, {progress.tokens:,} tokens")
+        if now < self._next:
+            return
+        self._next = now + self.EVERY
+        if progress.phase == "read":
+            done = f"{progress.done:,} documents"
+        else:
+            done = f"{progress.done}/{progress.total}, {progress.tokens:,} tokens"
+        self._say(f"preparing {self._folder}: {DOING[progress.phase]} {done}")
 
 
 def make_source(config: DataConfig) -> Source:
@@ -135,20 +141,27 @@ def find_source(
     return LocalFiles(name, config)
 
 
-def make_tokenizer(name: str, source: Source) -> Tokenizer:
-    """The tokenizer of this name; a character tokenizer takes its alphabet from the source.
+def make_tokenizer(name: str, source: Source, progress: Callable[[Progress], None] = lambda _: None) -> Tokenizer:
+    """The tokenizer of this name; a character tokenizer takes its alphabet from the source, and tells of its progress.
 
     Its vocabulary has an end of documents where there are several; a single text, and the plays, which are read as one,
     have none to learn.
 
     Raises:
-        UnreadableError: Some of the source cannot be read.
+        UserError: Some of the source cannot be read, or there is no text in it.
     """
     if name != "char":
         return resolve_tokenizer(name)
     alphabet: set[str] = set()
     documents = 0
-    for _, document in read_all(source, source.parts(), {}):
+    skipped: dict[str, int] = {}
+    for _, document in read_all(source, source.parts(), skipped, reading(progress)):
         alphabet.update(document.text)
         documents += document.ends and document.split is None
+    if not alphabet:
+        left_out = ", ".join(f"{count:,} times {reason}" for reason, count in sorted(skipped.items())[:5])
+        raise UserError(
+            f"there is no text to learn from in {getattr(source, 'pattern', source.name)}"
+            + (f"; left out: {left_out}" if left_out else "")
+        )
     return CharTokenizer.from_text(alphabet, separates=documents > 1)

@@ -7,7 +7,7 @@ out instead, cut where a paragraph or a line ends.
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from groundup.config.data import ShardConfig
@@ -49,12 +49,15 @@ class _Whole:
     """((part, number), characters) of each."""
 
 
-def hold_out(source: Source, layout: ShardConfig) -> HoldOut:
+def hold_out(
+    source: Source, layout: ShardConfig, told: Callable[[int, int], None] = lambda documents, characters: None
+) -> HoldOut:
     """Choose.
 
     Args:
         source: Read until it has shown more than MANY documents, or to its end.
         layout: The rule and the share.
+        told: How many documents were read, and characters in them.
 
     Raises:
         UnreadableError: Some of it cannot be read.
@@ -65,7 +68,7 @@ def hold_out(source: Source, layout: ShardConfig) -> HoldOut:
     key = 0.0
     ended = True
     seen: Counter[int] = Counter()
-    for part, document in read_all(source, source.parts(), {}):
+    for part, document in read_all(source, source.parts(), {}, told):
         if document.split is not None:
             return HoldOut()
         key = _hash(document.text) if ended else key

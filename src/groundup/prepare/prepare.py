@@ -53,14 +53,21 @@ Settings = dict[str, str | int | float]
 class Progress:
     """How far a preparation is."""
 
-    phase: Literal["tokenize", "assemble"]
+    phase: Literal["read", "tokenize", "assemble"]
+    """Before anything is tokenized, text is read for its alphabet and its split."""
     done: int
-    """Parts or shards that are made, now or by an earlier call."""
-    total: int
-    tokens: int
+    """Documents that were read; parts or shards that are made, now or by an earlier call."""
+    total: int = 0
+    """Parts or shards."""
+    tokens: int = 0
     """Ids that this call has made so far."""
-    n_bytes: int
-    """UTF-8 bytes of text that this call has read so far; 0 while assembling."""
+    n_bytes: int = 0
+    """UTF-8 bytes of text that this call has tokenized so far."""
+
+
+def reading(progress: Callable[[Progress], None]) -> Callable[[int, int], None]:
+    """What tells `progress` of documents that are read, as `read_all` does it."""
+    return lambda documents, _: progress(Progress(phase="read", done=documents))
 
 
 def prepare(
@@ -83,7 +90,7 @@ def prepare(
         executor: What runs the calls.
         only: (index, count): do the share of one task of several that run on one folder: every count-th part. The
             shards are assembled by the tasks that find all parts done, together where there are several.
-        progress: Told how far the work is, after every part and shard.
+        progress: Told how far the work is, after every document that is read, every part and every shard.
 
     Returns:
         The index; None when `only` left work to other tasks that is not done yet.
@@ -114,7 +121,7 @@ def prepare(
         if count == 1:
             _remove_leftovers(work.folder)
         try:
-            work = replace(work, held_out=hold_out(source, layout))
+            work = replace(work, held_out=hold_out(source, layout, reading(progress)))
             planned = _plan(work, layout, (index, count), executor, progress)
         except UserError:
             if count == 1 and not any(work.folder.glob("part-*")):
@@ -284,7 +291,7 @@ def _assemble(
     try:
         for done, info in enumerate(executor(make, missing), start=len(plans) - len(missing) + 1):
             tokens += info.n_tokens if info else 0
-            progress(Progress(phase="assemble", done=done, total=len(plans), tokens=tokens, n_bytes=0))
+            progress(Progress(phase="assemble", done=done, total=len(plans), tokens=tokens))
     except UserError:
         if not (folder / INDEX).exists():
             raise

@@ -7,13 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from groundup.terminal.display import PLAIN_EVERY, Bar, clock, quantity
+from groundup.terminal.display import PLAIN_EVERY, Bar, clock, is_live, quantity
 
 if TYPE_CHECKING:
     from groundup.prepare.executors import Call, Executor
     from groundup.prepare.prepare import Progress as Report
 
-DOING = {"tokenize": "tokenizing", "assemble": "writing shards"}
+DOING = {"read": "reading", "tokenize": "tokenizing", "assemble": "writing shards"}
+FIRST = 1.0
+"""Seconds of reading after which something is said."""
+REDRAW = 0.1
+"""Seconds between two counts of documents in a terminal."""
 
 
 class PrepareProgress:
@@ -29,9 +33,11 @@ class PrepareProgress:
         self._seconds = 0.0
         self._phase = ""
         self._begun = self._last_plain = time.monotonic()
+        self._next = self._begun + FIRST
+        """When to tell of reading: documents are many, and drawing takes longer than reading one."""
         self._before = 0
         """Parts or shards that earlier calls had done."""
-        self._bar = Bar("{task.fields[doing]} {task.completed:.0f}/{task.total:.0f}", console)
+        self._bar = Bar("{task.fields[doing]}", console)
         self._task = self._bar.add_task("", total=None, visible=False, doing="")
 
     def __enter__(self) -> "PrepareProgress":
@@ -53,8 +59,11 @@ class PrepareProgress:
 
     def update(self, report: "Report") -> None:
         """Show how far the work is."""
-        self._bar.start()  # not before: downloads show bars of their own
         now = time.monotonic()
+        if report.phase == "read":
+            self._read(report.done, now)
+            return
+        self._bar.start()  # not before: downloads show bars of their own
         if report.phase != self._phase:
             self._phase, self._before = report.phase, report.done - 1
         seconds = max(now - self._begun, 1e-9)
@@ -63,13 +72,26 @@ class PrepareProgress:
         left = seconds / max(1, report.done - self._before) * (report.total - report.done)
         speed = self.rate() if report.phase == "tokenize" else f"{quantity(report.tokens / seconds)} tokens/s"
         text = f"{speed} · {clock(left)} left"
-        doing = DOING[report.phase]
+        doing = f"{DOING[report.phase]} {report.done}/{report.total}"
         self._bar.update(
             self._task, completed=report.done, total=report.total, description=text, doing=doing, visible=True
         )
-        if not self._console.is_terminal and (now - self._last_plain >= PLAIN_EVERY or report.done == report.total):
+        if not is_live(self._console) and (now - self._last_plain >= PLAIN_EVERY or report.done == report.total):
             self._last_plain = now
-            self._console.print(f"{doing} {report.done}/{report.total} · {text}", markup=False, highlight=False)
+            self._console.print(f"{doing} · {text}", markup=False, highlight=False)
+
+    def _read(self, documents: int, now: float) -> None:
+        """Tell, now and then, how many documents were read; how many there are, nobody knows yet."""
+        if now < self._next:
+            return
+        doing = f"{DOING['read']} {documents:,} documents"
+        if is_live(self._console):
+            self._next = now + REDRAW
+            self._bar.start()
+            self._bar.update(self._task, doing=doing, visible=True)
+        else:
+            self._next = now + PLAIN_EVERY
+            self._console.print(doing, markup=False, highlight=False)
 
     def rate(self) -> str:
         """Speed of tokenizing so far."""

@@ -128,9 +128,9 @@ def _warning(rows: list[dict[str, Any]], label: Label, rates: str) -> str | None
 def _next_steps(config: TrainConfig, prompt: str) -> str:
     """Commands that fit this run, to be copied."""
     run_dir = shlex.quote(str(config.run_dir))
-    # Generation begins at a line break unless told otherwise, which not every tokenizer knows.
+    # Generation begins a document, or a line, unless told otherwise; not every tokenizer knows either.
     speaker = '"JULIET:"' if prompt.startswith("ROMEO") else shlex.quote(prompt)
-    begin = "" if prompt == "\n" else f"--prompt {speaker} "
+    begin = "" if prompt in ("", "\n") else f"--prompt {speaker} "
     if config == RECIPES.get(config.name):
         more = f"{config.name} --model.n-layer {config.model.n_layer + 2}"
     else:

@@ -279,8 +279,12 @@ def _bigram_loss(run: Run) -> float | None:
 
 
 def opening(run: Run) -> str:
-    """A prompt this tokenizer can express: the opening of a speech, or the first words of the validation text."""
-    for prompt in ("ROMEO:\n", "\n") if "shakespeare" in run.dataset.index.source else ("\n",):
+    """What this run's samples go on from: a speech's beginning, a document's, a line's, or the validation text's."""
+    index = run.dataset.index
+    plays = "shakespeare" in index.source
+    if not plays and sum(info.n_documents for info in index.shards) > 1:
+        return ""
+    for prompt in ("ROMEO:\n", "\n") if plays else ("\n",):
         try:
             run.tokenizer.encode(prompt)
         except UserError:

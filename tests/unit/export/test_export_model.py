@@ -271,11 +271,12 @@ def test_ctranslate2_gives_the_same_logits(tmp_path, make_model, letters):
     assert {p.name for p in tmp_path.iterdir()} == {"model", "out"}  # nothing is left of the folder in between
 
 
-@pytest.mark.parametrize("activation", ["gelu", "relu"])
-def test_ctranslate2_takes_other_activations_and_widths(tmp_path, make_model, letters, activation):
+@pytest.mark.parametrize(
+    "switches", [{"activation": "gelu", "n_inner": 40}, {"activation": "relu"}, {"tied_head": False}], ids=str
+)
+def test_ctranslate2_takes_other_activations_widths_and_heads(tmp_path, make_model, letters, switches):
     ctranslate2 = pytest.importorskip("ctranslate2")
-    switches = ModernConfig.AS_GPT2 | {"activation": activation, "n_inner": 40}
-    folder = saved(tmp_path, make_model(**switches), letters)
+    folder = saved(tmp_path, make_model(**ModernConfig.AS_GPT2 | switches), letters)
     export_model(folder, tmp_path / "out", "ct2")
     generator = ctranslate2.Generator(str(tmp_path / "out"), compute_type="float32")
     idx = torch.randint(27, (2, 32))
@@ -363,7 +364,7 @@ os._exit(0)
 
 
 @pytest.mark.parametrize("alphabet", ["\n abcdefghijklmnopqrstuvwxé▁\\'\"", None])
-@pytest.mark.parametrize("switches", [{}, {"n_inner": 40, "norm_eps": 1e-2}], ids=str)
+@pytest.mark.parametrize("switches", [{}, {"n_inner": 40, "norm_eps": 1e-2}, {"tied_head": False}], ids=str)
 def test_llama_cpp_writes_the_same_text(tmp_path, make_model, alphabet, switches):
     """Greedily; the ids 1 and 2, at which llama.cpp would like to stop, are characters like any other."""
     pytest.importorskip("xllamacpp")

@@ -131,7 +131,12 @@ def test_the_encoding_is_named_and_the_advice_works(tmp_path, encoding):
         (b"%PDF-1.4\n\xe2\xe3\xcf", "a.txt is a PDF, not text"),
         ("größe ".encode() * 20 + b"\xff", "a.txt is UTF-8 with 1 damaged places"),
         (b"caf\xe9 au lait", "a.txt is not UTF-8 (byte 3 is 0xe9), it reads as Windows-1252; convert it first"),
-        (b"cut \xe6\xbc", "a.txt is not UTF-8"),
+        (
+            b"cut \xe6\xbc",
+            "a.txt is UTF-8 with 1 damaged places, the first at byte 4 is 0xe6; leave them out: iconv",
+        ),
+        ("Le caf\xe9 \xe9tait ferm\xe9.\n".encode("mac-roman"), "which its bytes do not tell: iconv -f ENCODING"),
+        ("Le caf\xe9 \xe9tait ferm\xe9.\n".encode("cp437"), "which its bytes do not tell: iconv -f ENCODING"),
         (b"\xed\xa0\x80 surrogate", "a.txt is not UTF-8"),
         (b"x", "too few to be split into training and validation"),
     ],

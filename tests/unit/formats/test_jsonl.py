@@ -93,12 +93,31 @@ def test_bad_lines_are_counted_by_reason_and_file(tmp_path):
     skipped = {}
     assert read(path, skipped) == ["first", "", "last"]
     assert skipped == {
-        "line that is not JSON in bad.jsonl": 3,
+        "line that is not JSON in bad.jsonl": 2,
+        "line that is not UTF-8 in bad.jsonl": 1,
         "line that is not a JSON object in bad.jsonl": 3,
         "record without text in bad.jsonl": 1,
         "text that is null in bad.jsonl": 1,
         "text that is not a string in bad.jsonl": 2,
     }
+
+
+@pytest.mark.parametrize(
+    ("encoding", "said"), [("utf-16", "UTF-16"), ("utf-16-le", "UTF-16LE"), ("cp1252", "Windows-1252")]
+)
+@pytest.mark.parametrize(("suffix", "pack"), [(".jsonl", bytes), (".jsonl.gz", gzip.compress)])
+def test_lines_in_another_encoding_are_refused_by_its_name(tmp_path, suffix, pack, encoding, said):
+    path = tmp_path / f"a{suffix}"
+    lines = "".join(json.dumps({"text": f"ein Café {k}"}, ensure_ascii=False) + "\n" for k in range(9))
+    path.write_bytes(pack(lines.encode(encoding)))
+    with pytest.raises(UserError, match=rf"a{suffix} .*{said}.*; convert it first: iconv"):
+        read(path)
+
+
+def test_lines_of_no_json_at_all_are_an_error(tmp_path):
+    (tmp_path / "a.jsonl").write_text("just some words\nand more\n")
+    with pytest.raises(UserError, match=r"a.jsonl holds no line of JSON; its first begins with 'just some words'"):
+        read(tmp_path / "a.jsonl")
 
 
 def test_a_wrong_column_is_an_error_that_names_the_keys(tmp_path):

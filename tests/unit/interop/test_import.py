@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from safetensors.torch import save_model as save_model_of_safetensors
 
 from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.config.errors import UsageError, UserError
@@ -81,6 +83,47 @@ def test_another_activation_width_or_epsilon_there_and_back(place, make_hf, opti
     export_model(Path("ours"), Path("again"), "hf")
     again = transformers.AutoModelForCausalLM.from_pretrained("again")
     assert_same_function(loaded.model, again)
+
+
+@pytest.mark.parametrize("told", [False, True, None], ids=["untied", "tied", "nothing"])
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin", "shards"])
+def test_a_head_of_its_own_there_and_back(place, make_hf, told, file):
+    """Where the config says that the head is tied and the tensors differ, transformers believes the tensors."""
+    transformers = pytest.importorskip("transformers")
+    make_hf(tie_word_embeddings=False).save_pretrained("theirs", max_shard_size="8KB" if file == "shards" else "1GB")
+    config = json.loads(Path("theirs/config.json").read_text())
+    said = {} if told is None else {"tie_word_embeddings": told}
+    Path("theirs/config.json").write_text(json.dumps({k: v for k, v in config.items() if k[:3] != "tie"} | said))
+    if file == "pytorch_model.bin":
+        torch.save(load_file("theirs/model.safetensors"), "theirs/pytorch_model.bin")
+        Path("theirs/model.safetensors").unlink()
+    theirs = transformers.AutoModelForCausalLM.from_pretrained("theirs").eval()
+    assert not torch.equal(theirs.lm_head.weight, theirs.transformer.wte.weight)
+    loaded = bring("theirs")
+    assert_same_function(loaded.model, theirs)
+    assert loaded.config == replace(ModernConfig.of(loaded.config), **ModernConfig.AS_GPT2 | {"tied_head": False})
+    export_model(Path("ours"), Path("again"), "hf")
+    again = transformers.AutoModelForCausalLM.from_pretrained("again")
+    assert_same_function(loaded.model, again)
+
+
+@pytest.mark.parametrize("lacking", ["lm_head.weight", "transformer.wte.weight"])
+def test_a_head_that_is_said_to_be_its_own_and_is_not_there(place, make_hf, lacking):
+    make_hf(tie_word_embeddings=False).save_pretrained("theirs")
+    state = load_file("theirs/model.safetensors")
+    del state[lacking]
+    save_file(state, "theirs/model.safetensors")
+    fault = f"says tie_word_embeddings false, and there is no {lacking.removeprefix('transformer.')}"
+    with pytest.raises(UserError, match=fault):
+        bring("theirs")
+
+
+def test_a_head_under_which_the_embedding_was_saved(place, make_hf):
+    theirs = make_hf()
+    theirs.config.save_pretrained("theirs")
+    save_model_of_safetensors(theirs, "theirs/model.safetensors")
+    assert "transformer.wte.weight" not in load_file("theirs/model.safetensors")
+    assert_same_function(bring("theirs").model, theirs)
 
 
 def test_shards(place, make_hf):

@@ -72,11 +72,21 @@ def test_old_files_without_prefix_and_with_masks(make_hf):
     same(to_ours(old, "it"), to_ours(state, "it"))
 
 
-def test_a_head_of_its_own_is_refused(make_hf):
-    state = make_hf().state_dict()
-    state["lm_head.weight"] = state["lm_head.weight"] + 1
-    with pytest.raises(UserError, match=re.escape("lm_head.weight is not wte.weight")):
-        to_ours(state, "it")
+def test_a_head_of_its_own_is_kept(make_hf):
+    state = make_hf(tie_word_embeddings=False).state_dict()
+    ours = to_ours(state, "it")
+    assert torch.equal(ours["unembed.weight"], state["lm_head.weight"])
+    same(to_hf(ours, 2), dict(state))
+
+
+@pytest.mark.parametrize("left", ["lm_head.weight", "transformer.wte.weight"])
+def test_a_tied_head_may_be_named_by_either_name(make_hf, left):
+    """As safetensors leaves out one of two names that share memory."""
+    state = dict(make_hf().state_dict())
+    whole = to_ours(state, "it")
+    assert "unembed.weight" not in whole
+    del state[left]
+    same(to_ours(state, "it"), whole)
 
 
 WRAPPED = {
@@ -143,6 +153,8 @@ def test_padding_is_cut():
     state = {"wte.weight": torch.randn(128, 4)}
     assert torch.equal(without_padding(state, 65)["wte.weight"], state["wte.weight"][:65])
     assert without_padding(state, 128) is state
+    untied = without_padding(state | {"unembed.weight": torch.randn(128, 4)}, 65)
+    assert {tensor.shape for tensor in untied.values()} == {(65, 4)}
 
 
 @pytest.mark.parametrize(("rows", "vocab_size"), [(128, 129), (192, 64), (100, 90)])

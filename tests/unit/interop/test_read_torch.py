@@ -116,8 +116,9 @@ def test_the_width_of_the_mlp_is_seen(place, make_hf):
         torch.testing.assert_close(loaded.model(idx), theirs(idx).logits, atol=1e-5, rtol=1e-4)
 
 
-def test_a_bare_state_dict_of_transformers(place, make_hf):
-    theirs = make_hf()
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_bare_state_dict_of_transformers(place, make_hf, tied):
+    theirs = make_hf(tie_word_embeddings=tied)
     torch.save(theirs.state_dict(), "state.bin")
     idx = torch.randint(27, (2, 32))
     with torch.no_grad():

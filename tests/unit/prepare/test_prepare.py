@@ -2,22 +2,27 @@
 
 import errno
 import hashlib
+import io
 import itertools
 import os
+import re
 import shutil
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 
-from groundup.config.data import ShardConfig
+from groundup.config.data import DataConfig, ShardConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.data.dataset import TokenDataset
 from groundup.files import atomic as files
 from groundup.formats.document import Document
 from groundup.prepare import prepare as prepare_module
-from groundup.prepare.prepare import prepare
+from groundup.prepare.corpus import open_corpus
+from groundup.prepare.prepare import Progress, prepare
+from groundup.prepare.progress import PrepareProgress
 from groundup.tokenizer.char import CharTokenizer
 
 SMALL = ShardConfig(val_rule="head", shard_tokens=300, val_fraction=0.2)
@@ -401,6 +406,33 @@ def test_lost_and_cut_work_is_done_again(tmp_path, corpus, random_texts, separat
     prepare(again, separated, folder, SMALL)
     assert again.read_parts == [1, 2, 3]
     assert contents(folder) == contents(tmp_path / "whole")
+
+
+def test_reading_before_work_is_told_document_by_document(tmp_path, corpus, random_texts, separated):
+    texts = random_texts(12)
+    told = []
+    prepare(
+        corpus(texts), separated, tmp_path, ShardConfig(val_rule="documents", val_fraction=0.3), progress=told.append
+    )
+    read = [p.done for p in told if p.phase == "read"]
+    assert read == list(range(1, sum(map(len, texts)) + 1))
+    assert told[len(read)].phase == "tokenize"
+
+
+def test_many_small_files_are_not_read_in_silence(tmp_path, monkeypatch):
+    monkeypatch.setattr("groundup.prepare.corpus._Spoken.FIRST", 0.0)
+    for k in range(20):
+        (tmp_path / f"{k}.txt").write_text(f"text {k}")
+    said = []
+    open_corpus(DataConfig(source="text", path=tmp_path, cache_dir=tmp_path / "cache"), say=said.append)
+    assert re.fullmatch(r"preparing .*/cache/files-char-\w+: reading 1 documents", said[0])
+    console = Console(file=io.StringIO(), width=200)
+    display = PrepareProgress(console)
+    display.update(Progress(phase="read", done=1))
+    assert console.file.getvalue() == ""  # what takes no second needs no word
+    display._next = 0.0
+    display.update(Progress(phase="read", done=1812))
+    assert console.file.getvalue() == "reading 1,812 documents\n"
 
 
 def test_progress_is_told(tmp_path, corpus, random_texts, separated):
