@@ -91,3 +91,18 @@ def test_a_missing_package_is_told_before_anything_is_touched(place, capsys, mon
     assert printed.err == f"groundup: --log.{package} needs {package}: pip install 'groundup[{package}]'\n"
     assert printed.out == ""
     assert [p.name for p in Path("runs").iterdir() if p.is_dir()] == ["kept"]
+
+
+def test_a_service_that_refuses_leaves_the_earlier_run_in_its_place(place, capsys, monkeypatch, tmp_path):
+    pytest.importorskip("wandb")
+    for name in ("HOME", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    assert main(["train", "shakespeare", *FLAGS, "--name=kept", "--max-steps=2"]) == 0
+    before = Path("runs/kept/metrics.jsonl").read_bytes()
+    capsys.readouterr()
+    assert main(["train", "shakespeare", *FLAGS, "--name=kept", "--max-steps=2", "--log.wandb=online"]) == 1
+    assert "try `wandb login`, or --log.wandb offline" in capsys.readouterr().err
+    assert Path("runs/kept/metrics.jsonl").read_bytes() == before
+    assert [p.name for p in Path("runs").iterdir() if p.is_dir()] == ["kept"]

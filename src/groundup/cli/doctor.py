@@ -1,9 +1,14 @@
 """groundup doctor: what this machine can do, measured."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from groundup.terminal.parse import parse
+from groundup.terminal.say import say
+
+WIDTH = 24
+"""Of the column of names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,21 +20,20 @@ class Options:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure and print; takes a few seconds."""
+    """Measure, and print each finding as soon as it is known; takes some seconds."""
     options = parse(Options, argv, prog="groundup doctor")
-    from groundup.runtime.doctor import examine
-
-    facts = examine()
-    if options.json:
-        import json
-
-        print(json.dumps(facts, ensure_ascii=False))
-        return 0
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in facts.items():
-        table.add_row(name, str(value))
-    Console(soft_wrap=True, markup=False, emoji=False).print(table, highlight=False)
+    from groundup.terminal.working import Working
+
+    facts: dict[str, str] = {}
+    with Working("loading PyTorch", Console(stderr=True, soft_wrap=True)) as working:
+        from groundup.runtime.doctor import examine
+
+        for name, value in examine(working.doing):
+            facts[name] = value
+            if not options.json:
+                say(f"{name:<{WIDTH}}{value}")
+    if options.json:
+        print(json.dumps(facts, ensure_ascii=False))
     return 0

@@ -1,6 +1,5 @@
 """groundup eval DIR: measure a trained model."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from glob import has_magic
@@ -70,41 +69,45 @@ def main(argv: Sequence[str]) -> int:
         raise missing_model("eval") if str(error).startswith("missing DIR") else error from None
     check_model(options.path)
 
-    from groundup.checkpoint.model_folder import load_model
-    from groundup.evaluation.scoring import BATCH_TOKENS
-    from groundup.evaluation.tasks import run_task
+    from rich.console import Console
+
     from groundup.records.report import write_report
     from groundup.records.results import add_results, read_results, result_line
-    from groundup.runtime.allocator import keep_freed_memory
-    from groundup.runtime.device import pick_device
+    from groundup.terminal.working import Working
 
-    device = pick_device(options.device)
-    loaded = load_model(
-        options.path,
-        device=device,
-        rows=options.batch_tokens or BATCH_TOKENS[device.type],
-        weights=options.weights,
-        say=warn,
-    )
-    read_results(options.path)  # a damaged file is better known before the work than after
-    if device.type == "cpu":
-        keep_freed_memory()
-    for name in options.names:
-        if sys.stderr.isatty():
-            warn(f"measuring {name} ...")
-        result = run_task(
-            name,
-            loaded,
+    with Working("loading PyTorch", Console(stderr=True, soft_wrap=True)) as working:
+        from groundup.checkpoint.model_folder import load_model
+        from groundup.evaluation.scoring import BATCH_TOKENS
+        from groundup.evaluation.tasks import How, run_task
+        from groundup.runtime.allocator import keep_freed_memory
+        from groundup.runtime.device import pick_device
+
+        device = pick_device(options.device)
+        working.doing(f"loading {options.path}")
+        loaded = load_model(
             options.path,
+            device=device,
+            rows=options.batch_tokens or BATCH_TOKENS[device.type],
+            weights=options.weights,
+            say=warn,
+        )
+        read_results(options.path)  # a damaged file is better known before the work than after
+        if device.type == "cpu":
+            keep_freed_memory()
+        how = How(
             data=options.data,
             limit=options.limit,
             batch_tokens=options.batch_tokens,
             stride=options.stride,
             reading=options.reading,
+            progress=working.share,
         )
-        stored = f" ({result['weights']})" if "weights" in result else ""
-        add_results(options.path, {Path(name).name + stored: result})
-        say(f"{name}: {result_line(result)}")
+        for name in options.names:
+            working.doing(f"measuring {name}")
+            result = run_task(name, loaded, options.path, how)
+            stored = f" ({result['weights']})" if "weights" in result else ""
+            add_results(options.path, {Path(name).name + stored: result})
+            say(f"{name}: {result_line(result)}")
     if (options.path / RUN).is_file():
         write_report(options.path)
     return 0

@@ -71,7 +71,10 @@ def main(argv: Sequence[str]) -> int:
 
         print_plan(request.config, console, resumed=request.resume)
         return 0
-    from groundup.training.run import train
+    from groundup.terminal.working import Working
+
+    with Working("loading PyTorch", console):
+        from groundup.training.run import train
 
     command = "groundup train " + shlex.join(argv)
     return train(

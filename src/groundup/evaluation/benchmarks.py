@@ -1,7 +1,7 @@
 """Benchmarks: from scores to the numbers that papers print."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +108,7 @@ def measure_choices(
     *,
     batch_tokens: int = 0,
     world: World | None = None,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> ChoiceResult:
     """Answer multiple-choice questions by likelihood. Of equally likely endings, the first counts.
 
@@ -116,11 +117,13 @@ def measure_choices(
         examples: The questions.
         batch_tokens: As for `score`.
         world: The ranks that share the work, each with the same model; all get the result of the whole.
+        progress: As for `score`.
     """
     world = world or World()
     mine = examples[world.rank :: world.size]
+    answers = score(model, [e.question for e in mine], batch_tokens=batch_tokens, progress=progress)
     right = right_norm = 0
-    for example, scores in zip(mine, score(model, [e.question for e in mine], batch_tokens=batch_tokens), strict=True):
+    for example, scores in zip(mine, answers, strict=True):
         places = range(len(scores))
         right += max(places, key=lambda k: scores[k].logprob) == example.label
         right_norm += max(places, key=lambda k: scores[k].mean) == example.label
@@ -152,8 +155,13 @@ class CompletionResult:
 
 
 def measure_completions(
-    model: LanguageModel, examples: Sequence[CompletionExample], *, batch_tokens: int = 0
+    model: LanguageModel,
+    examples: Sequence[CompletionExample],
+    *,
+    batch_tokens: int = 0,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> CompletionResult:
     """Foresee last words: greedily, and by likelihood. Arguments are `measure_choices`'s."""
-    scores = [s for (s,) in score(model, [example.question for example in examples], batch_tokens=batch_tokens)]
+    questions = [example.question for example in examples]
+    scores = [s for (s,) in score(model, questions, batch_tokens=batch_tokens, progress=progress)]
     return CompletionResult(len(scores), sum(s.greedy for s in scores), -math.fsum(s.logprob for s in scores))

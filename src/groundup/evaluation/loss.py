@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -39,6 +39,19 @@ class LossResult:
     def bits_per_byte(self) -> float:
         """Bits to encode a byte of the text; comparable between tokenizers."""
         return self.nats / math.log(2) / self.n_bytes
+
+
+def told(
+    batches: Iterable[tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]],
+    n_tokens: float,
+    progress: Callable[[float], None],
+) -> Iterator[tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]]:
+    """The same batches; before each, the share of all tokens that has been read is told."""
+    done = 0
+    for idx, targets in batches:
+        progress(min(1.0, done / n_tokens))
+        yield idx, targets
+        done += idx.numel()
 
 
 @contextlib.contextmanager

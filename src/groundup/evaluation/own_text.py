@@ -1,7 +1,7 @@
 """Perplexity of any text, with a sliding window: what a model makes of a person's own files."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,7 @@ def measure_text(
     stride: int = 0,
     limit: int = 0,
     batch_tokens: int = 0,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> TextResult:
     """Foresee texts, each from the start of a document on.
 
@@ -76,6 +77,7 @@ def measure_text(
         stride: See `sliding`; 0 is half the context. A smaller one gives each token more context, and takes longer.
         limit: The most documents; 0 reads all.
         batch_tokens: As for `score`.
+        progress: As for `score`.
 
     Raises:
         UserError: There is no text, it cannot be read, or the vocabulary cannot express it.
@@ -90,7 +92,7 @@ def measure_text(
     questions = [q for text in texts for q in sliding([first, *tokenizer.encode(text)], window, stride)]
     if not questions:
         raise UserError(f"there is no text to measure in {source.name}")
-    scores = [s for (s,) in score(model, questions, batch_tokens=batch_tokens)]
+    scores = [s for (s,) in score(model, questions, batch_tokens=batch_tokens, progress=progress)]
     return TextResult(
         n_documents=len(texts),
         n_tokens=sum(s.n_tokens for s in scores),

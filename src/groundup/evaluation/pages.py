@@ -9,7 +9,7 @@ task `wikitext`, whose figure for GPT-2 124M, 37.37, stands beside the paper's 3
 import math
 import re
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,12 @@ class PagesResult:
 
 
 def measure_pages(
-    model: LanguageModel, tokenizer: Tokenizer, pages: Sequence[Page], *, batch_tokens: int = 0
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    pages: Sequence[Page],
+    *,
+    batch_tokens: int = 0,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> PagesResult:
     """Foresee pages, each on its own.
 
@@ -138,6 +143,7 @@ def measure_pages(
         tokenizer: Its tokenizer.
         pages: At least one.
         batch_tokens: As for `score`.
+        progress: As for `score`.
 
     Raises:
         UserError: The tokenizer cannot express a page.
@@ -145,7 +151,7 @@ def measure_pages(
     first = TextGenerator(model, tokenizer).prompt_ids("")[0]
     block_size = model.config.block_size
     questions = [q for page in pages for q in rolling(tokenizer.encode(page.text), first, block_size)]
-    scores = [s for (s,) in score(model, questions, batch_tokens=batch_tokens)]
+    scores = [s for (s,) in score(model, questions, batch_tokens=batch_tokens, progress=progress)]
     return PagesResult(
         n_pages=len(pages),
         n_tokens=sum(s.n_tokens for s in scores),

@@ -13,7 +13,7 @@ A single continuation has nothing to share, so those rows are read whole, sorted
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,6 +71,11 @@ class _Group:
     """(question, choice) of each continuation."""
 
     @property
+    def n_tokens(self) -> int:
+        """Tokens to read."""
+        return len(self.context) + sum(map(len, self.continuations))
+
+    @property
     def shared(self) -> int:
         """Tokens to compute once: all but the last of the context, whose logits each choice needs."""
         return len(self.context) - 1 if len(self.continuations) > 1 else 0
@@ -88,7 +93,13 @@ class _Row:
     place: tuple[int, int]
 
 
-def score(model: LanguageModel, questions: Sequence[Question], *, batch_tokens: int = 0) -> list[list[Score]]:
+def score(
+    model: LanguageModel,
+    questions: Sequence[Question],
+    *,
+    batch_tokens: int = 0,
+    progress: Callable[[float], None] = lambda _: None,
+) -> list[list[Score]]:
     """Score every continuation of every question.
 
     A context and continuation that are longer than the model's context are cut from the left, so that the last
@@ -99,6 +110,7 @@ def score(model: LanguageModel, questions: Sequence[Question], *, batch_tokens: 
         model: Put into evaluation mode while it scores, and back after.
         questions: What to score.
         batch_tokens: Tokens per forward pass; 0 takes what suits the device.
+        progress: Told the share of the tokens that has been read, after each batch.
 
     Returns:
         The scores of each question, in the order of its continuations. They do not depend on what else is scored (up to
@@ -113,10 +125,13 @@ def score(model: LanguageModel, questions: Sequence[Question], *, batch_tokens: 
     device = device_of(model)
     batch_tokens = batch_tokens or BATCH_TOKENS[device.type]
     assert isinstance(model, nn.Module)
+    done, n_tokens = 0, sum(group.n_tokens for group in groups)
     with evaluating(model):
         for batch in _batches(groups, batch_tokens):
             for (question, choice), result in _score_batch(model, batch, batch_tokens):
                 scores[question][choice] = result
+            done += sum(group.n_tokens for group in batch)
+            progress(done / n_tokens)
     return scores  # type: ignore[return-value]  # every place was filled
 
 

@@ -1,6 +1,8 @@
 """A task by its name, from files to the result that eval.json keeps."""
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from groundup.data.dataset import TokenDataset
 from groundup.data.loader import eval_batches
 from groundup.evaluation.benchmarks import PUBLISHED, find_published, measure_choices, measure_completions
 from groundup.evaluation.examples import kind_of, read_choices, read_completions
-from groundup.evaluation.loss import evaluate_loss
+from groundup.evaluation.loss import evaluate_loss, told
 from groundup.evaluation.own_text import measure_text
 from groundup.evaluation.pages import measure_pages, read_pages
 from groundup.evaluation.scoring import BATCH_TOKENS
@@ -31,28 +33,32 @@ FOLDER = Path("data")
 """Where benchmarks are kept."""
 
 
-def run_task(
-    name: str,
-    loaded: LoadedModel,
-    path: Path,
-    *,
-    data: Path | None = None,
-    limit: int = 0,
-    batch_tokens: int = 0,
-    stride: int = 0,
-    reading: ReadConfig | None = None,
-) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class How:
+    """How tasks are measured."""
+
+    data: Path | None = None
+    """A prepared folder for val, or the folder of the published files."""
+    limit: int = 0
+    """The most examples; for val, blocks; for wikitext, pages. 0 is all."""
+    batch_tokens: int = 0
+    """Tokens per forward pass; 0 takes what suits the device."""
+    stride: int = 0
+    """For text, see `measure_text`."""
+    reading: ReadConfig = field(default_factory=ReadConfig)
+    """How text is read."""
+    progress: Callable[[float], None] = lambda _: None
+    """Told the share of a task that is done."""
+
+
+def run_task(name: str, loaded: LoadedModel, path: Path, how: How) -> dict[str, Any]:
     """Measure one task.
 
     Args:
         name: val, a published benchmark, the path of a .jsonl of examples, or a file, folder or glob of text.
         loaded: The model.
         path: What it was loaded from; val looks there for the run's data.
-        data: A prepared folder for val, or the folder of the published files.
-        limit: The most examples; for val, blocks; for wikitext, pages. 0 is all.
-        batch_tokens: Tokens per forward pass; 0 takes what suits the device.
-        stride: For text, see `measure_text`.
-        reading: For text: how it is read.
+        how: Where data is, how much of it is read, and how.
 
     Returns:
         The numbers, and what they were measured with: SHA-256 of data and weights, version, seconds.
@@ -62,16 +68,15 @@ def run_task(
     """
     start = time.perf_counter()
     if name == "val":
-        result = _val(loaded, path, data, limit=limit, batch_tokens=batch_tokens)
+        result = _val(loaded, path, how)
     elif is_text(name):
-        result = _text(name, loaded, reading or ReadConfig(), stride=stride, limit=limit, batch_tokens=batch_tokens)
+        result = _text(name, loaded, how)
     else:
-        file = find_published(name, data or FOLDER) if name in PUBLISHED else Path(name)
-        measure = _pages if name == "wikitext" else _examples
-        result = measure(file, loaded, limit=limit, batch_tokens=batch_tokens)
+        file = find_published(name, how.data or FOLDER) if name in PUBLISHED else Path(name)
+        result = (_pages if name == "wikitext" else _examples)(file, loaded, how)
         result["data"] = sha256_file(file)
     facts: dict[str, Any] = {
-        "limit": limit,
+        "limit": how.limit,
         "model": read_manifest(loaded.path)[WEIGHTS]["sha256"],
         "weights": weights_of(loaded.model),
         "step": loaded.info.get("step"),
@@ -86,41 +91,51 @@ def is_text(name: str) -> bool:
     return name not in (*PUBLISHED, "val") and not name.endswith(".jsonl")
 
 
-def _text(
-    name: str, loaded: LoadedModel, reading: ReadConfig, *, stride: int, limit: int, batch_tokens: int
-) -> dict[str, Any]:
-    source = LocalFiles(name, reading)
+def _text(name: str, loaded: LoadedModel, how: How) -> dict[str, Any]:
+    source = LocalFiles(name, how.reading)
     result = measure_text(
-        loaded.model, loaded.tokenizer, source, stride=stride, limit=limit, batch_tokens=batch_tokens
+        loaded.model,
+        loaded.tokenizer,
+        source,
+        stride=how.stride,
+        limit=how.limit,
+        batch_tokens=how.batch_tokens,
+        progress=how.progress,
     ).as_json()
     return result | {"data": source.describe()["sha256"]}
 
 
-def _examples(file: Path, loaded: LoadedModel, *, limit: int, batch_tokens: int) -> dict[str, Any]:
+def _examples(file: Path, loaded: LoadedModel, how: How) -> dict[str, Any]:
+    model, batch_tokens, progress = loaded.model, how.batch_tokens, how.progress
     if kind_of(file) == "choice":
-        choices = read_choices(file, loaded.tokenizer, limit=limit)
-        return measure_choices(loaded.model, choices, batch_tokens=batch_tokens).as_json()
-    completions = read_completions(file, loaded.tokenizer, limit=limit)
-    return measure_completions(loaded.model, completions, batch_tokens=batch_tokens).as_json()
+        choices = read_choices(file, loaded.tokenizer, limit=how.limit)
+        return measure_choices(model, choices, batch_tokens=batch_tokens, progress=progress).as_json()
+    completions = read_completions(file, loaded.tokenizer, limit=how.limit)
+    return measure_completions(model, completions, batch_tokens=batch_tokens, progress=progress).as_json()
 
 
-def _pages(file: Path, loaded: LoadedModel, *, limit: int, batch_tokens: int) -> dict[str, Any]:
-    pages = read_pages(file, limit=limit)
-    return measure_pages(loaded.model, loaded.tokenizer, pages, batch_tokens=batch_tokens).as_json()
+def _pages(file: Path, loaded: LoadedModel, how: How) -> dict[str, Any]:
+    pages = read_pages(file, limit=how.limit)
+    model, tokenizer = loaded.model, loaded.tokenizer
+    return measure_pages(model, tokenizer, pages, batch_tokens=how.batch_tokens, progress=how.progress).as_json()
 
 
-def _val(loaded: LoadedModel, path: Path, data: Path | None, *, limit: int, batch_tokens: int) -> dict[str, Any]:
-    dataset = _val_data(path, data, loaded.tokenizer)
+def _val(loaded: LoadedModel, path: Path, how: How) -> dict[str, Any]:
+    dataset = _val_data(path, how.data, loaded.tokenizer)
     if dataset.index.tokenizer_fingerprint != loaded.tokenizer.fingerprint:
         raise UserError(f"{dataset.dir} was prepared with another tokenizer than that of {path}")
     split = dataset.split("val")
     model, block_size = loaded.model, loaded.config.block_size
     device = device_of(model)
-    tokens = batch_tokens or BATCH_TOKENS[device.type]
-    batches = eval_batches(
-        split, block_size=block_size, batch_size=max(1, tokens // block_size), max_tokens=limit * block_size
+    tokens = how.batch_tokens or BATCH_TOKENS[device.type]
+    most = how.limit * block_size
+    batches = eval_batches(split, block_size=block_size, batch_size=max(1, tokens // block_size), max_tokens=most)
+    result = evaluate_loss(
+        LossModule(model),
+        told(batches, min(most or split.n_tokens, split.n_tokens), how.progress),
+        device=device,
+        bytes_per_token=split.n_bytes / split.n_tokens,
     )
-    result = evaluate_loss(LossModule(model), batches, device=device, bytes_per_token=split.n_bytes / split.n_tokens)
     return {
         "loss": result.loss,
         "perplexity": result.perplexity,

@@ -5,9 +5,14 @@ compiled module only when the run is long enough to earn the cost back; a machin
 compiler fails on, goes on module, with one line that says why.
 """
 
+import contextlib
+import signal
+import threading
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from types import FrameType
 from typing import cast
 
 import torch
@@ -20,6 +25,8 @@ COMPILE_SECONDS = 60.0
 """A compilation takes about this long on a CPU; `auto` does not try when all steps together could not save it."""
 BEST_GAIN = 0.4
 """The largest share of a step that compiling has been seen to save here."""
+LONGEST = 600.0
+"""Seconds after which a compilation is given up: on a busy machine it may take long, and nobody has asked for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +46,8 @@ def maybe_compile(
     run: Callable[[nn.Module], None],
     n_runs: int,
     device: torch.device,
-    say: Callable[[str], None] = lambda _: None,
+    doing: Callable[[str, float], None] = lambda what, limit: None,
+    longest: float = LONGEST,
 ) -> Choice:
     """Compile a module where that is asked for, or pays.
 
@@ -49,7 +57,8 @@ def maybe_compile(
         run: Runs a module once, forward and backward, without a lasting effect.
         n_runs: How often the run will do that.
         device: Where it computes.
-        say: Told that it begins: it is silent for long, and the longer the busier the machine is.
+        doing: Told that it begins, and the seconds after which it is given up (0 is never).
+        longest: Seconds that `auto` gives it, where the run could save as much; `on` waits for it.
 
     Raises:
         UserError: mode is on and the compiler fails.
@@ -61,16 +70,15 @@ def maybe_compile(
         usual = _fastest(lambda: run(module), device)
         if n_runs * usual * BEST_GAIN < COMPILE_SECONDS:
             return Choice(module, compiled=False)
-    say("trying torch.compile, which may take minutes (--runtime.compile off does without)")
-    compiled = cast("nn.Module", torch.compile(module, dynamic=False))
+    limit = min(longest, n_runs * usual * BEST_GAIN) if mode == "auto" else 0.0
+    doing("trying torch.compile (--runtime.compile off does without)", limit)
     start = time.perf_counter()
     try:
-        run(compiled)
-    except Exception as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        compiled = _compiled(module, run, limit)
+    except _FailedError as failure:
         if mode == "on":
-            raise UserError(f"torch.compile does not work here: {reason}; use --runtime.compile off") from error
-        return Choice(module, compiled=False, note=f"not compiled: torch.compile does not work here ({reason})")
+            raise UserError(f"{failure}; use --runtime.compile off") from failure
+        return Choice(module, compiled=False, note=f"not compiled: {failure}")
     if mode == "on":
         return Choice(compiled, compiled=True)
     cost = time.perf_counter() - start
@@ -86,6 +94,56 @@ def maybe_compile(
         compiled=True,
         note=f"compiled: {faster * 1e3:.1f} ms instead of {usual * 1e3:.1f} ms a pass",
     )
+
+
+def try_compiler(module: nn.Module, *, run: Callable[[nn.Module], None], longest: float) -> str:
+    """Whether a module compiles within so many seconds, in words."""
+    try:
+        _compiled(module, run, longest)
+    except _FailedError as failure:
+        return str(failure).removeprefix("torch.compile ")
+    return "works"
+
+
+class _FailedError(Exception):
+    """Compiling failed, or took too long; the message says which."""
+
+
+def _compiled(module: nn.Module, run: Callable[[nn.Module], None], limit: float) -> nn.Module:
+    compiled = cast("nn.Module", torch.compile(module, dynamic=False))
+    start = time.perf_counter()
+    try:
+        with _at_most(limit), warnings.catch_warnings(action="ignore"):  # PyTorch's on what is interrupted
+            run(compiled)
+    except Exception as error:  # the compiler wraps ours in its own, and fails in many ways
+        if limit and time.perf_counter() - start >= limit:
+            raise _FailedError(f"torch.compile was given up after {limit:.0f} s") from error
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise _FailedError(f"torch.compile does not work here ({reason})") from error
+    return compiled
+
+
+@contextlib.contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError after so many seconds (0 is never), where the system can: in the main thread, not on Windows.
+
+    It is raised again every second, as what compiles may run where an exception is dropped.
+    """
+    if not seconds or not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def ring(signum: int, frame: FrameType | None) -> None:
+        raise TimeoutError(f"not done after {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_REAL, *timer)
 
 
 def _fastest(call: Callable[[], None], device: torch.device) -> float:

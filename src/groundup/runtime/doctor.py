@@ -1,17 +1,17 @@
-"""What a machine can do, as a dictionary from name to a line of text."""
+"""What a machine can do, as pairs of a name and a line of text, each as soon as it is known."""
 
 import importlib.metadata
 import os
 import shutil
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
-from groundup.config.errors import UserError
 from groundup.config.presets import MODELS
 from groundup.planner.flops import flops_per_token
-from groundup.runtime.compile import maybe_compile
+from groundup.runtime.compile import try_compiler
 from groundup.runtime.device import cpu_name, device_name, pick_device
 from groundup.runtime.facts import machine_facts
 from groundup.runtime.measure import copy_bandwidth, gemm_rate
@@ -39,34 +39,44 @@ EXTRAS = {
 }
 
 
-def examine() -> dict[str, str]:
-    """Look at the machine and measure it; nothing is left behind."""
+COMPILE_SECONDS = 10.0
+"""What the trial of the compiler may take."""
+
+
+def examine(doing: Callable[[str], None] = lambda what: None) -> Iterator[tuple[str, str]]:
+    """Look at the machine and measure it; nothing is left behind.
+
+    Args:
+        doing: Told what is being measured.
+
+    Yields:
+        Name and finding.
+    """
     device = pick_device("auto")
-    facts = {name: str(value) for name, value in machine_facts(device).items()}
+    yield from ((name, str(value)) for name, value in machine_facts(device).items())
     if device.type != "cpu":
-        facts["processor"] = cpu_name()
-    facts["threads"] = str(torch.get_num_threads())
-    facts["threads wait"] = describe_waiting()
-    facts["memory"] = _memory(device)
-    facts["disk free here"] = f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB"
+        yield "processor", cpu_name()
+    yield "threads", str(torch.get_num_threads())
+    yield "threads wait", describe_waiting()
+    yield "memory", _memory(device)
+    yield "disk free here", f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB"
+    yield "extras installed", ", ".join(e for e, package in EXTRAS.items() if _installed(package)) or "none"
+    doing("comparing the speed of precisions")
     for size in ("nano", "gpt2"):  # the last is what the ceiling below is for; a second look may say otherwise
         chosen = pick_precision("auto", device, n_embd=MODELS[size].n_embd)
-        facts[f"precision for {size}"] = f"{chosen.name}: {chosen.why}"
-    rates = _rates(device)
-    for precision, rate in rates.items():
-        facts[f"matrix products, {precision}"] = f"{rate / 1e9:,.0f} GFLOP/s"
-    facts["memory bandwidth"] = f"{copy_bandwidth(device) / 1e9:.0f} GB/s (read and written, by a large copy)"
-    facts["torch.compile"] = _compile(device)
-    facts["extras installed"] = ", ".join(e for e, package in EXTRAS.items() if _installed(package)) or "none"
+        yield f"precision for {size}", f"{chosen.name}: {chosen.why}"
+    rates: dict[str, float] = {}
+    for precision in ("fp32", "bf16") if device.type == "cpu" else ("fp32", "bf16", "fp16"):
+        doing(f"multiplying matrices in {precision}")
+        rates[precision] = gemm_rate(device, precision)
+        yield f"matrix products, {precision}", f"{rates[precision] / 1e9:,.0f} GFLOP/s"
     model = MODELS["gpt2"]
     ceiling = rates[chosen.name] / flops_per_token(model, model.block_size)
-    facts["GPT-2 124M at best"] = f"{quantity(ceiling)} tokens/s if every operation ran at the rate of a large product"
-    return facts
-
-
-def _rates(device: torch.device) -> dict[str, float]:
-    names = ["fp32", "bf16"] if device.type == "cpu" else ["fp32", "bf16", "fp16"]
-    return {name: gemm_rate(device, name) for name in names}
+    yield "GPT-2 124M at best", f"{quantity(ceiling)} tokens/s if every operation ran at the rate of a large product"
+    doing("copying memory")
+    yield "memory bandwidth", f"{copy_bandwidth(device) / 1e9:.0f} GB/s (read and written, by a large copy)"
+    doing(f"trying torch.compile, for {COMPILE_SECONDS:.0f} s at most")
+    yield "torch.compile", _compile(device)
 
 
 def _memory(device: torch.device) -> str:
@@ -80,20 +90,17 @@ def _memory(device: torch.device) -> str:
 
 def _compile(device: torch.device) -> str:
     """Compile something tiny, in a cache of its own, so that an earlier success cannot hide a missing compiler."""
-    module = torch.nn.Linear(8, 8).to(device)
+    module = torch.nn.Linear(8, 8).to(device).requires_grad_(requires_grad=False)  # forward alone: half the time
     x = torch.ones(2, 8, device=device)
     with tempfile.TemporaryDirectory() as folder:
         before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
         try:
-            maybe_compile(module, mode="on", run=lambda m: m(x).sum().backward(), n_runs=1, device=device)
-        except UserError as error:
-            return f"does not work: {error}"
+            return try_compiler(module, run=lambda m: m(x), longest=COMPILE_SECONDS)
         finally:
             os.environ.pop("TORCHINDUCTOR_CACHE_DIR")
             if before is not None:
                 os.environ["TORCHINDUCTOR_CACHE_DIR"] = before
-    return "works"
 
 
 def _installed(package: str) -> bool:

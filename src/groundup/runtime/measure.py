@@ -4,6 +4,7 @@ import functools
 import math
 import statistics
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,21 +45,35 @@ def gemm(device: torch.device, precision: str) -> Callable[[], None]:
     return min((multiply, multiply_by_onednn), key=lambda call: min(seconds(call) for _ in range(4)))
 
 
+TURNS, WARM_UP = 9, 2
+"""How often products are timed; the first of them are not counted."""
+LONG_ENOUGH = 1.5
+"""Seconds after which a slow machine has been measured by one turn that counts."""
+
+
 def gemm_rate(device: torch.device, precision: str) -> float:
-    """FLOP/s of a matrix product: the median of seven."""
+    """FLOP/s of a matrix product: the median of seven, or of fewer where they are slow."""
     multiply = gemm(device, precision)
-    times = [seconds(multiply) for _ in range(9)]
-    return 2 * math.prod(GEMM_SHAPE) / statistics.median(times[2:])
+    return 2 * math.prod(GEMM_SHAPE) / _median(lambda: seconds(multiply))
 
 
 def gemm_speedup(device: torch.device, precision: str, over: str) -> float:
     """How many times as fast products are in one precision as in another.
 
-    The median of seven turns, in each of which both have one: what else the machine does slows both down.
+    The median of seven turns (fewer where they are slow), in each of which both have one: what else the machine does
+    slows both down.
     """
     fast, slow = gemm(device, precision), gemm(device, over)
-    ratios = [seconds(slow) / seconds(fast) for _ in range(9)]
-    return statistics.median(ratios[2:])
+    return _median(lambda: seconds(slow) / seconds(fast))
+
+
+def _median(turn: Callable[[], float]) -> float:
+    """The median of the numbers of several turns."""
+    numbers: list[float] = []
+    end = time.perf_counter() + LONG_ENOUGH
+    while len(numbers) < TURNS and (len(numbers) <= WARM_UP or time.perf_counter() < end):
+        numbers.append(turn())
+    return statistics.median(numbers[WARM_UP:])
 
 
 def copy_bandwidth(device: torch.device, *, megabytes: int = 256) -> float:

@@ -4,14 +4,11 @@ Each part is given the few values it needs. Everything `auto` is
 resolved here, once, and the resolved values are what is logged, saved and used again when the run is resumed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
-from jaxtyping import Int
-from rich.console import Console
-from torch import Tensor
 
 from groundup.checkpoint.state import Checkpoint, CheckpointStore
 from groundup.config.errors import UsageError, UserError
@@ -23,7 +20,7 @@ from groundup.distributed.ranks import World
 from groundup.distributed.signals import StopRequest
 from groundup.evaluation.benchmarks import find_published
 from groundup.evaluation.examples import ChoiceExample, read_choices
-from groundup.evaluation.loss import LossResult, evaluate_loss
+from groundup.evaluation.loss import LossResult, evaluate_loss, told
 from groundup.loop import retry
 from groundup.loop.guard import Guard
 from groundup.loop.state import TrainState
@@ -39,6 +36,7 @@ from groundup.prepare.corpus import open_corpus
 from groundup.runtime.facts import code_fingerprint
 from groundup.runtime.memory import free_memory
 from groundup.runtime.seed import seed_rank
+from groundup.terminal.working import Working
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import load_tokenizer
 from groundup.training.init_from import init_from
@@ -70,7 +68,7 @@ def build_run(
     parallel: str,
     store: CheckpointStore,
     resume_from: Checkpoint | None,
-    console: Console,
+    working: Working,
     stop: StopRequest,
     allow_data_change: bool = False,
 ) -> Run:
@@ -82,7 +80,7 @@ def build_run(
         parallel: How: none, ddp or fsdp.
         store: Its checkpoints.
         resume_from: Where to go on.
-        console: Where to print.
+        working: Shows what is being done, and says what a person should know.
         stop: How a signal reaches the loop.
         allow_data_change: Resume although the data is not what the run began with.
 
@@ -91,15 +89,18 @@ def build_run(
     """
     saved = Resolved.from_dict(resume_from.state["resolved"]) if resume_from else None
     samples = config.samples_per_process(world.size)
-    dataset = _open_data(config, world, resume_from, console)
+    working.doing("opening the data")
+    dataset = _open_data(config, world, resume_from, working)
     tokenizer = dataset.tokenizer()
     _refuse_different_inputs(world, data=dataset.index.fingerprint, tokenizer=tokenizer.fingerprint)
     shape = resolve_model(config.model, tokenizer)
     hellaswag = _hellaswag(config, world, tokenizer)
+    working.doing("measuring this machine")
     setup = pick_setup(SetupRequest(config=config, shape=shape, world=world, parallel=parallel, saved=saved))
     seed_rank(config.seed, rank=world.rank)
     refuse_beyond_memory(shape)
     model = _new_model(shape, config, setup, tokenizer, resumed=resume_from is not None).to(setup.device)
+    working.doing("trying a step")
     if setup.shrinks_on_oom:
         setup = fit_micro_batch(model, setup, samples=samples)
     batches = _batches(dataset, config, setup, shape.block_size)  # first: too short a text is known at once
@@ -108,7 +109,7 @@ def build_run(
         setup,
         compile_mode=saved.compile if saved else config.runtime.compile,
         n_runs=config.max_steps * (samples // setup.micro_batch_size),
-        console=console,
+        working=working,
     )
     trainer = _trainer(config, setup, model, loss_module, batches, stop)
     if resume_from:
@@ -125,13 +126,13 @@ def build_run(
     )
 
 
-def _open_data(config: TrainConfig, world: World, resumed: Checkpoint | None, console: Console) -> TokenDataset:
+def _open_data(config: TrainConfig, world: World, resumed: Checkpoint | None, working: Working) -> TokenDataset:
     """What the run learns from; one that goes on has a tokenizer of its own."""
     with world.main_first("corpus"):
         return open_corpus(
             config.data,
             load_tokenizer(resumed.path) if resumed else None,
-            say=partial(console.print, markup=False),
+            say=working.say,
             block_size=config.model.block_size,
         )
 
@@ -297,16 +298,9 @@ def _val_loss(
     )
     n_tokens = min(most or split.n_tokens, split.n_tokens) / trainer.world.size
 
-    def told() -> Iterator[tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]]:
-        done = 0
-        for idx, targets in batches:
-            progress(min(1.0, done / n_tokens))
-            yield idx, targets
-            done += idx.numel()
-
     return evaluate_loss(
         module,
-        told(),
+        told(batches, n_tokens, progress),
         device=trainer.device,
         bytes_per_token=split.n_bytes / split.n_tokens,
         autocast=trainer.precision.autocast(),

@@ -182,8 +182,12 @@ def open_loggers(
     """
     require_extras(config)
     views: list[Logger] = []
-    if config.tensorboard:
-        views.append(TensorBoard(run_dir / TENSORBOARD, step=step))
-    if config.wandb != "off":
-        views.append(WeightsAndBiases(run_dir, mode=config.wandb, project=config.wandb_project, config=facts))
+    try:
+        if config.tensorboard:
+            views.append(TensorBoard(run_dir / TENSORBOARD, step=step))
+        if config.wandb != "off":
+            views.append(WeightsAndBiases(run_dir, mode=config.wandb, project=config.wandb_project, config=facts))
+    except BaseException:
+        Loggers(record, views, say).close(failed=True)
+        raise
     return Loggers(record, views, say)

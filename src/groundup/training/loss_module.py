@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import torch
-from rich.console import Console
 from torch import nn
 
 from groundup.config.errors import UsageError
@@ -12,11 +11,12 @@ from groundup.loop.micro_batch import largest_that_fits
 from groundup.model.build import Transformer
 from groundup.model.loss import LossModule
 from groundup.runtime.compile import Choice, maybe_compile
+from groundup.terminal.working import Working
 from groundup.training.setup import Setup
 
 
 def build_loss_module(
-    model: Transformer, setup: Setup, *, compile_mode: str, n_runs: int, console: Console
+    model: Transformer, setup: Setup, *, compile_mode: str, n_runs: int, working: Working
 ) -> tuple[nn.Module, str]:
     """Wrap a model for training.
 
@@ -25,7 +25,7 @@ def build_loss_module(
         setup: Where it computes.
         compile_mode: on, off or auto.
         n_runs: Forward passes of the whole run.
-        console: Told why a model is or is not compiled.
+        working: Shows that it is being compiled; told why it is or is not.
 
     Returns:
         A module that maps (idx, targets) to the summed loss, and whether it is compiled: "on" or "off".
@@ -44,19 +44,18 @@ def build_loss_module(
     def micro_step(module: nn.Module) -> None:
         _try_micro_step(module, setup, size=setup.micro_batch_size, block_size=model.config.block_size)
 
-    def say(line: str) -> None:
-        console.print(line, highlight=False)
-
     def choose(mode: str) -> Choice:
-        device = setup.device
-        return maybe_compile(plain, mode=mode, run=micro_step, n_runs=n_runs, device=device, say=say)
+        def doing(what: str, limit: float) -> None:
+            working.doing(what, limit=limit)
+
+        return maybe_compile(plain, mode=mode, run=micro_step, n_runs=n_runs, device=setup.device, doing=doing)
 
     # All ranks must compute alike, and what was measured on one decides for all.
     choice = choose(compile_mode) if setup.world.is_main else None
     compiled = setup.world.broadcast("on" if choice and choice.compiled else "off")
     choice = choice or choose(compiled)
     if choice.note:
-        say(choice.note)
+        working.say(choice.note)
     module = choice.module
     # Where memory may run out in any backward pass, the trainer exchanges gradients after it.
     replicated = setup.parallel == "ddp" and not setup.shrinks_on_oom

@@ -6,9 +6,7 @@ checkpoints/, model/ (the best weights, portable), loss.png and report.html.
 
 import contextlib
 import datetime
-import os
 import shlex
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +19,8 @@ from groundup.config.io import dump_json, load_json, read_json, to_dict
 from groundup.config.train import TrainConfig
 from groundup.distributed.ranks import World, job, joined, launcher, resolve_parallel, restarted
 from groundup.distributed.signals import StopRequest
-from groundup.files.atomic import make_folder, write_file
-from groundup.files.layout import CHECKPOINTS, CONFIG, METRICS, MODEL, RUN
-from groundup.files.lock import RunLock
+from groundup.files.atomic import write_file
+from groundup.files.layout import CONFIG, METRICS, MODEL, RUN
 from groundup.model.bigram import fit_bigram
 from groundup.model.loss import LossModule
 from groundup.planner.params import count_parameters
@@ -32,11 +29,12 @@ from groundup.records.report import RunFacts, write_report
 from groundup.runtime.device import pick_device
 from groundup.runtime.facts import machine_facts
 from groundup.terminal.display import Display, quantity, say
+from groundup.terminal.working import Working
 from groundup.training.between_steps import callbacks_of
 from groundup.training.build import Run, build_run
 from groundup.training.finish import finish
 from groundup.training.loggers import open_loggers, require_extras
-from groundup.training.snapshot import check_state
+from groundup.training.run_folder import fresh_folder, own_folder
 
 ANSWER = "groundup: stopping after this step, then saving; Ctrl-C again ends at once and saves nothing"
 BIGRAM_LIMIT = 8192
@@ -67,59 +65,20 @@ def train(config: TrainConfig, *, resume: bool, command: str, console: Console, 
             console = Console(quiet=True, force_terminal=False)
         if others := world.require_same(dump_json(to_dict(config))):
             raise UserError(f"rank {', '.join(map(str, others))} was started with other settings than rank 0")
-        with _own_folder(config, world) as store:
-            checkpoint = _start(config, store, world, console, resume=resume)
-            run = build_run(
-                config,
-                world=world,
-                parallel=parallel,
-                store=store,
-                resume_from=checkpoint,
-                allow_data_change=allow_data_change,
-                console=console,
-                stop=StopRequest(ANSWER if world.is_main else ""),
-            )
+        with own_folder(config, world) as store:
+            with Working("looking for a checkpoint", console) as working:
+                checkpoint = _start(config, store, world, console, resume=resume)
+                run = build_run(
+                    config,
+                    world=world,
+                    parallel=parallel,
+                    store=store,
+                    resume_from=checkpoint,
+                    allow_data_change=allow_data_change,
+                    working=working,
+                    stop=StopRequest(ANSWER if world.is_main else ""),
+                )
             return _train(run, config, checkpoint, launcher() + command, console)
-
-
-def set_aside(run_dir: Path) -> Path | None:
-    """Rename an earlier run out of the way: it is never overwritten. An empty folder, or a link to one, is no run.
-
-    Returns:
-        Where it is now (`runs/name.1`, the next free number), or None if there was nothing.
-
-    Raises:
-        UserError: What is there can be neither used nor renamed.
-    """
-    if run_dir.is_symlink() and not run_dir.exists():
-        raise UserError(
-            f"{run_dir} is a link to {run_dir.readlink()}, which does not exist; make it, or remove the link"
-        )
-    if not run_dir.exists() or (run_dir.is_dir() and not any(run_dir.iterdir())):
-        return None
-    if os.path.ismount(run_dir):  # Path has it on Windows from Python 3.12 on
-        raise UserError(
-            f"{run_dir} is the root of a disk and not empty, so it cannot be set aside; choose another --name"
-        )
-    number = 1
-    while (target := run_dir.with_name(f"{run_dir.name}.{number}")).exists():
-        number += 1
-    run_dir.rename(target)
-    return target
-
-
-@contextlib.contextmanager
-def _own_folder(config: TrainConfig, world: World) -> Iterator[CheckpointStore]:
-    """The checkpoints of a run folder, for as long as rank 0 keeps all other runs out of it."""
-    store = CheckpointStore(
-        config.run_dir / CHECKPOINTS, keep_last=config.checkpoint.keep_last, check_state=check_state
-    )
-    if not world.is_main:
-        yield store
-        return
-    config.out_dir.mkdir(parents=True, exist_ok=True)
-    with RunLock(config.run_dir):
-        yield store
 
 
 def _start(
@@ -182,26 +141,26 @@ def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command
         read_json(config.run_dir / RUN, RunFacts, more=True)
         facts = {"parameters": parameters, "bigram_loss": None} | load_json(config.run_dir / RUN)
     else:
+        with Working("counting pairs for the bigram", console) as working:
+            bigram_loss = _bigram_loss(run, working)
         facts = {
             **_facts(run, command),
             "parameters": parameters,
-            "bigram_loss": _bigram_loss(run),
+            "bigram_loss": bigram_loss,
             "config": to_dict(config),
         }
     if not trainer.world.is_main:
         return _fit(run, config, facts, NoLog(), console, resumed=checkpoint is not None)
-    if not checkpoint:
-        # Not before everything is built and measured: a run that cannot start leaves the earlier one where it is.
-        if moved := set_aside(config.run_dir):
-            say(console, f"an earlier run was here; it is in {moved} now")
-        make_folder(config.run_dir)
-    write_file(config.run_dir / CONFIG, dump_json(to_dict(config)).encode())
-    write_file(config.run_dir / RUN, dump_json(facts).encode())
-
-    record = MetricsLog(config.run_dir / METRICS, step=trainer.state.step, say=partial(say, console))
-    with open_loggers(
-        config.log, config.run_dir, record, step=trainer.state.step, facts=facts, say=partial(say, console)
-    ) as log:
+    # Not before everything is built and measured: a run that cannot start leaves the earlier one where it is.
+    fresh = contextlib.nullcontext() if checkpoint else fresh_folder(config.run_dir, partial(say, console))
+    with fresh:
+        write_file(config.run_dir / CONFIG, dump_json(to_dict(config)).encode())
+        write_file(config.run_dir / RUN, dump_json(facts).encode())
+        record = MetricsLog(config.run_dir / METRICS, step=trainer.state.step, say=partial(say, console))
+        log = open_loggers(
+            config.log, config.run_dir, record, step=trainer.state.step, facts=facts, say=partial(say, console)
+        )
+    with log:
         return _fit(run, config, facts, log, console, resumed=checkpoint is not None)
 
 
@@ -270,12 +229,12 @@ def _facts(run: Run, command: str) -> dict[str, Any]:
     }
 
 
-def _bigram_loss(run: Run) -> float | None:
+def _bigram_loss(run: Run, working: Working) -> float | None:
     """Validation loss of the bigram baseline, fitted by counting; None where its table would be too large."""
     if run.tokenizer.vocab_size > BIGRAM_LIMIT:
         return None
     bigram = fit_bigram(run.dataset.split("train").read_all(), run.tokenizer.vocab_size)
-    return run.measure(LossModule(bigram.to(run.trainer.device))).loss
+    return run.measure(LossModule(bigram.to(run.trainer.device)), progress=working.share).loss
 
 
 def opening(run: Run) -> str:

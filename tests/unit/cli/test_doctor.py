@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from groundup.cli.doctor import WIDTH
 from groundup.cli.main import main
-from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.planner.flops import flops_per_token
 from groundup.runtime import doctor
@@ -26,7 +26,7 @@ def fast(monkeypatch):
     speedup = lambda device, precision, *, over: rates[precision] / rates[over]  # noqa: E731
     monkeypatch.setitem(doctor.pick_precision.__globals__, "gemm_speedup", speedup)
     monkeypatch.setattr(doctor, "copy_bandwidth", lambda device: 2e10)
-    monkeypatch.setattr(doctor, "maybe_compile", lambda *args, **options: None)
+    monkeypatch.setattr(doctor, "try_compiler", lambda *args, **options: "works")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the figures below are a CPU's")
@@ -52,27 +52,45 @@ def test_the_table_has_every_fact(fast, capsys):
         assert name in printed
 
 
-def test_a_missing_compiler_is_a_finding_and_no_failure(fast, monkeypatch, capsys):
-    def refuse(*args, **options):
-        raise UserError("torch.compile does not work here: no C++ compiler")
+def test_each_finding_is_printed_before_the_next_is_measured(fast, monkeypatch, capsys):
+    printed = {}
 
-    monkeypatch.setattr(doctor, "maybe_compile", refuse)
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "before")
-    assert main(["doctor", "--json"]) == 0
-    assert "no C++ compiler" in json.loads(capsys.readouterr().out)["torch.compile"]
-    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "before"
+    def rate(device, precision):
+        printed[precision] = capsys.readouterr().out
+        return 1e11
+
+    monkeypatch.setattr(doctor, "gemm_rate", rate)
+    assert main(["doctor"]) == 0
+    assert "precision for gpt2" in printed["fp32"]
+    assert "matrix products, fp32   100 GFLOP/s\n" in printed["bf16"]
 
 
-def test_compiling_is_tried_in_a_cache_of_its_own(fast, monkeypatch):
+def test_what_is_measured_is_said_before(fast):
+    said = []
+    names = [name for name, _ in doctor.examine(said.append)]
+    assert len(set(names)) == len(names)
+    assert max(map(len, names)) < WIDTH
+    assert said[0] == "comparing the speed of precisions"
+    assert said[-1] == "trying torch.compile, for 10 s at most"
+
+
+@pytest.mark.parametrize("before", ["before", None])
+def test_compiling_is_tried_in_a_cache_of_its_own_and_a_missing_compiler_is_a_finding(fast, monkeypatch, before):
     seen = []
     monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    monkeypatch.setattr(
-        doctor, "maybe_compile", lambda *args, **options: seen.append(os.environ["TORCHINDUCTOR_CACHE_DIR"])
-    )
-    doctor.examine()
-    assert len(seen) == 1
-    assert not Path(seen[0]).exists()
-    assert "TORCHINDUCTOR_CACHE_DIR" not in os.environ
+    if before:
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", before)
+
+    def refuse(*args, longest, **options):
+        seen.append((os.environ["TORCHINDUCTOR_CACHE_DIR"], longest))
+        return "does not work here (no C++ compiler)"
+
+    monkeypatch.setattr(doctor, "try_compiler", refuse)
+    assert "no C++ compiler" in dict(doctor.examine())["torch.compile"]
+    ((folder, longest),) = seen
+    assert not Path(folder).exists()
+    assert os.environ.get("TORCHINDUCTOR_CACHE_DIR") == before
+    assert longest == doctor.COMPILE_SECONDS
 
 
 def test_extras_are_pyprojects():
@@ -87,4 +105,4 @@ def test_measures_this_machine(capsys):
     assert main(["doctor", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert "FLOP/s" in facts["matrix products, fp32"]
-    assert facts["torch.compile"].startswith(("works", "does not work"))
+    assert facts["torch.compile"].startswith(("works", "was given up", "does not work"))

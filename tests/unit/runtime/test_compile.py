@@ -1,4 +1,7 @@
+import contextlib
 import math
+import signal
+import time
 
 import pytest
 import torch
@@ -52,7 +55,8 @@ class Machine:
         self.cost = 0.0
 
     def choose(self, mode, n_runs):
-        return maybe_compile(self.plain, mode=mode, run=self.run, n_runs=n_runs, device=CPU, say=self.said.append)
+        return maybe_compile(self.plain, mode=mode, run=self.run, n_runs=n_runs, device=CPU,
+                             doing=lambda what, limit: self.said.append((what, limit)), longest=500.0)  # fmt: skip
 
 
 def test_off_does_nothing(monkeypatch):
@@ -123,7 +127,49 @@ def test_a_compiler_that_fails_is_an_error_when_it_was_asked_for(monkeypatch, er
     machine = Machine(monkeypatch, eager=0.1, fails=error)
     with pytest.raises(UserError) as caught:
         machine.choose("on", 10)
-    assert str(caught.value) == f"torch.compile does not work here: {reason}; use --runtime.compile off"
+    assert str(caught.value) == f"torch.compile does not work here ({reason}); use --runtime.compile off"
+
+
+@pytest.mark.parametrize(("n_runs", "limit"), [(2_000, 80.0), (10**6, 500.0)])
+def test_auto_gives_up_after_what_it_could_save(monkeypatch, n_runs, limit):
+    machine = Machine(monkeypatch, eager=0.1, compiled=0.01)
+
+    def slow(which):
+        machine.clock.now += 0.1 if which is machine.plain else limit + 1
+        if which is machine.fast:
+            raise TimeoutError
+
+    monkeypatch.setattr(machine, "run", slow)
+    choice = machine.choose("auto", n_runs)
+    assert machine.said == [("trying torch.compile (--runtime.compile off does without)", pytest.approx(limit))]
+    assert (choice.module, choice.compiled) == (machine.plain, False)
+    assert choice.note == f"not compiled: torch.compile was given up after {limit:.0f} s"
+
+
+def test_who_asks_for_it_waits_for_it(monkeypatch):
+    machine = Machine(monkeypatch, eager=0.1, compiled=0.01, cost=10_000.0)
+    assert machine.choose("on", 10).compiled
+    assert machine.said[0][1] == 0.0
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no such timer")
+def test_what_takes_too_long_is_ended_and_the_timer_left_as_it_was():
+    signal.setitimer(signal.ITIMER_REAL, 1000.0)
+    before = signal.getsignal(signal.SIGALRM)
+    try:
+
+        def run(module):
+            with contextlib.suppress(TimeoutError):  # as what compiles may do
+                time.sleep(60)
+            time.sleep(60)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module.torch, "compile", lambda plain, dynamic: plain)
+            assert module.try_compiler(nn.Identity(), run=run, longest=0.05) == "was given up after 0 s"
+        assert signal.getsignal(signal.SIGALRM) is before
+        assert 900 < signal.getitimer(signal.ITIMER_REAL)[0] <= 1000
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def test_ctrl_c_during_a_compilation_is_no_failure_of_the_compiler(monkeypatch):

@@ -1,7 +1,7 @@
 import pytest
 
 from groundup.config.errors import UserError
-from groundup.training.run import set_aside
+from groundup.training.run_folder import fresh_folder, set_aside
 
 
 def test_nothing_there_is_nothing_done(tmp_path):
@@ -61,3 +61,38 @@ def test_what_cannot_be_set_aside_is_told(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"disk is the root of a disk and not empty"):
         set_aside(tmp_path / "disk")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "run"]
+
+
+def test_an_earlier_run_comes_back_where_the_new_one_cannot_begin(tmp_path):
+    run, said = tmp_path / "run", []
+    run.mkdir()
+    (run / "config.json").write_text("earlier")
+
+    def begin(error):
+        with fresh_folder(run, said.append):
+            assert not (run / "config.json").exists()
+            (run / "config.json").write_text("new")
+            if error:
+                raise error
+
+    with pytest.raises(UserError, match="the service refuses"):
+        begin(UserError("the service refuses"))
+    assert (run / "config.json").read_text() == "earlier"
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert said == []
+
+    begin(None)
+    assert (run / "config.json").read_text() == "new"
+    assert (tmp_path / "run.1" / "config.json").read_text() == "earlier"
+    assert said == [f"an earlier run was here; it is in {tmp_path / 'run.1'} now"]
+
+
+def test_nothing_is_left_of_a_first_run_that_cannot_begin(tmp_path):
+    def begin():
+        with fresh_folder(tmp_path / "run", print):
+            (tmp_path / "run" / "tensorboard").mkdir()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        begin()
+    assert list(tmp_path.iterdir()) == []
