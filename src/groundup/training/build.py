@@ -89,7 +89,6 @@ def build_run(
     """
     saved = Resolved.from_dict(resume_from.state["resolved"]) if resume_from else None
     samples = config.samples_per_process(world.size)
-    working.doing("opening the data")
     dataset = _open_data(config, world, resume_from, working)
     tokenizer = dataset.tokenizer()
     _refuse_different_inputs(world, data=dataset.index.fingerprint, tokenizer=tokenizer.fingerprint)
@@ -100,7 +99,6 @@ def build_run(
     seed_rank(config.seed, rank=world.rank)
     refuse_beyond_memory(shape)
     model = _new_model(shape, config, setup, tokenizer, resumed=resume_from is not None).to(setup.device)
-    working.doing("trying a step")
     if setup.shrinks_on_oom:
         setup = fit_micro_batch(model, setup, samples=samples)
     batches = _batches(dataset, config, setup, shape.block_size)  # first: too short a text is known at once
@@ -128,6 +126,7 @@ def build_run(
 
 def _open_data(config: TrainConfig, world: World, resumed: Checkpoint | None, working: Working) -> TokenDataset:
     """What the run learns from; one that goes on has a tokenizer of its own."""
+    working.doing("opening the data")
     with world.main_first("corpus"):
         return open_corpus(
             config.data,
