@@ -97,7 +97,6 @@ def build_run(
     working.doing("measuring this machine")
     setup = pick_setup(SetupRequest(config=config, shape=shape, world=world, parallel=parallel, saved=saved))
     seed_rank(config.seed, rank=world.rank)
-    refuse_beyond_memory(shape)
     model = _new_model(shape, config, setup, tokenizer, resumed=resume_from is not None).to(setup.device)
     if setup.shrinks_on_oom:
         setup = fit_micro_batch(model, setup, samples=samples)
@@ -263,6 +262,7 @@ def _new_model(
     shape: GPTConfig | ModernConfig, config: TrainConfig, setup: Setup, tokenizer: Tokenizer, *, resumed: bool
 ) -> Transformer:
     """A model with random weights, or those that config.init_from names; a resumed run will bring its own."""
+    refuse_beyond_memory(shape)
     model = build_model(shape)
     init_weights(model, seed=config.seed)
     if config.init_from is not None and not resumed:
