@@ -13,7 +13,7 @@ HEADER = """# What can go wrong, and what happens then
 
 Written by `make faults` from the tests that passed: a row whose test failed, was skipped or did not run is not here.
 Each row is a fault, what is promised, the test that proves it, and what it counted. The letters group them:
-A checkpoints, B the security of files, C data, D resuming, E training.
+A checkpoints, B the security of files, C data, D resuming, E training, F serving.
 
 | id | fault | promise | test | figure |
 |---|---|---|---|---|

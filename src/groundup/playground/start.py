@@ -1,13 +1,17 @@
 """From folders to a running server, and to its end."""
 
+import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
+import h11
 import torch
 import uvicorn
 from starlette.routing import Route
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from groundup.playground import looking, offers, parts
 from groundup.playground.analysis import Analyses
@@ -23,6 +27,8 @@ from groundup.serving.page import page_files, page_routes
 GRACE = 30
 """Seconds that texts have to end when the server is stopped; new ones are refused meanwhile."""
 HEAD_BYTES = 16 << 10
+HEAD_SECONDS = 30.0
+"""For the head of a request to come, and for the rest of a body that was answered early; then it is closed."""
 CONNECTIONS = 512
 
 
@@ -61,19 +67,7 @@ def serve(
     trainings = Trainings(shared)
     access = Access(hosts=hosts, key=key, page_paths=frozenset(files))
     app = build_app(shared, access, more=[*page_api(shared, trainings), *page_routes(files)])
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,  # prompts and paths are nobody's business
-        server_header=False,
-        h11_max_incomplete_event_size=HEAD_BYTES,
-        limit_concurrency=CONNECTIONS,
-        timeout_graceful_shutdown=GRACE,
-        http="h11",
-        ws="none",
-        lifespan="off",
-    )
-    server = _Server(config)
+    server = http_server(app)
     server.told = lambda: started([served.id for served in models])
     try:
         server.run(sockets=[listener])
@@ -83,6 +77,23 @@ def serve(
         loop.close()
         trainings.close()
     return 0
+
+
+def http_server(app: ASGIApp) -> "_Server":
+    """The HTTP side: what connections may take, and how they end."""
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,  # prompts and paths are nobody's business
+        server_header=False,
+        h11_max_incomplete_event_size=HEAD_BYTES,
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=GRACE,
+        http=_Protocol,
+        ws="none",
+        lifespan="off",
+    )
+    return _Server(config)
 
 
 def page_api(server: Server, trainings: Trainings) -> list[Route]:
@@ -97,10 +108,50 @@ def page_api(server: Server, trainings: Trainings) -> list[Route]:
     ]
 
 
+class _Protocol(H11Protocol):
+    """Closes connections on which a head, or the rest of a body answered early, does not come: each takes a place."""
+
+    late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first head."""
+        super().connection_made(transport)
+        self._wait()
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; a head may come byte by byte, but within its time."""
+        before = self.conn.their_state
+        if before is h11.IDLE:
+            self._wait()
+        super().data_received(data)
+        if self.conn.their_state is not before:
+            self._wait_no_longer()
+
+    def on_response_complete(self) -> None:
+        """Wait for what is left of a body that was answered before its end."""
+        super().on_response_complete()
+        if self.conn.their_state is h11.SEND_BODY:
+            self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is over."""
+        super().connection_lost(exc)
+        self._wait_no_longer()
+
+    def _wait(self) -> None:
+        if self.late is None:
+            self.late = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+
+    def _wait_no_longer(self) -> None:
+        if self.late is not None:
+            self.late.cancel()
+            self.late = None
+
+
 class _Server(uvicorn.Server):
     """Tells when it answers, and ends quietly with Ctrl-C."""
 
-    told: Callable[[], None]
+    told: Callable[[], None] = staticmethod(lambda: None)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to answer."""

@@ -62,6 +62,7 @@ class Server:
         """Continue text."""
         started = time.perf_counter()
         body = await read_body(request, CompletionBody)
+        self.loop.check_room(body.n or 1)
         completion = Completion(await self.models.find(body.model), body)
         if body.stream:
             chunks = self._counted(completion, completion.chunks(self.loop), started)

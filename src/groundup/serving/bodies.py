@@ -1,5 +1,6 @@
 """Bodies of requests: JSON, strictly typed, every field with its bounds."""
 
+import asyncio
 import json
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -10,6 +11,8 @@ from groundup.serving.access import BODY_BYTES
 from groundup.serving.errors import RequestError
 
 Id = Annotated[int, Field(ge=0, lt=2**31)]
+BODY_SECONDS = 30.0
+"""For a body to come, once its head has."""
 MAX_PROMPTS, MAX_CHOICES, MAX_TOP = 64, 64, 20
 
 
@@ -76,13 +79,18 @@ async def read_body(request: Request, kind: type[B]) -> B:
     """Read and check a body.
 
     Raises:
-        RequestError: Too large, not JSON, or a field is wrong: the first one is named.
+        RequestError: Too large, too slow, not JSON, or a field is wrong: the first one is named.
     """
     data = bytearray()
-    async for chunk in request.stream():
-        data += chunk
-        if len(data) > BODY_BYTES:
-            raise RequestError(413, f"a body may have {BODY_BYTES:,} bytes", code="body_too_large")
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > BODY_BYTES:
+                    raise RequestError(413, f"a body may have {BODY_BYTES:,} bytes", code="body_too_large")
+    except TimeoutError:
+        message = f"the body did not come within {BODY_SECONDS:.0f} seconds"
+        raise RequestError(408, message, code="body_too_slow", headers={"connection": "close"}) from None
     try:
         values = json.loads(bytes(data), parse_constant=_refuse_constant)
         json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair is no text

@@ -87,6 +87,22 @@ class EngineLoop:
         """Choices that wait or run."""
         return self._load
 
+    def check_room(self, n: int) -> None:
+        """Refuse so many texts at once, where they would not be written: before anything is done for them.
+
+        Raises:
+            RequestError: 503, the server is stopping or has failed; 429, it is full.
+        """
+        if not self.ready:
+            raise RequestError(503, "the server is stopping or has failed", code="not_ready")
+        if self._load + n > self.max_waiting:
+            raise RequestError(
+                429,
+                f"{self._load} texts are waiting or being written, of at most {self.max_waiting}: try again later",
+                code="queue_full",
+                headers={"retry-after": "1"},
+            )
+
     async def stream(
         self, engine: Engine, request: Request, over: Callable[[int], bool] = lambda choice: False
     ) -> AsyncIterator[list[Event]]:
@@ -104,15 +120,7 @@ class EngineLoop:
             RequestError: The server is full, stopping, or the model failed.
             UserError: The engine refuses the request.
         """
-        if not self.ready:
-            raise RequestError(503, "the server is stopping or has failed", code="not_ready")
-        if self._load + request.n > self.max_waiting:
-            raise RequestError(
-                429,
-                f"{self._load} texts are waiting or being written, of at most {self.max_waiting}: try again later",
-                code="queue_full",
-                headers={"retry-after": "1"},
-            )
+        self.check_room(request.n)
         ticket = Ticket(engine, request, asyncio.get_running_loop())
         going = set(range(request.n))
         self._load += request.n

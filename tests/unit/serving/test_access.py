@@ -25,6 +25,7 @@ def test_our_own_names_pass(host):
     assert status(OPEN, host=host) == 200
 
 
+@pytest.mark.fault("F13", "a Host that somebody else could own: DNS rebinding", "421 before anything is read")
 @pytest.mark.parametrize(
     "host",
     [
@@ -71,6 +72,7 @@ def test_on_all_addresses_any_name_is_ours_and_the_key_decides(headers, expected
     assert status(EVERYWHERE, "GET", "/livez", ["a", "b"]) == 421
 
 
+@pytest.mark.fault("F14", "a page of another origin asks", "403")
 @pytest.mark.parametrize(
     ("origin", "expected"),
     [
@@ -107,6 +109,7 @@ def test_fetch_metadata(site, mode, path, expected):
     assert status(OPEN, "GET", path, "127.0.0.1:8000", *headers) == expected
 
 
+@pytest.mark.fault("F14", "a form is posted", "415: a body is JSON")
 @pytest.mark.parametrize(
     ("kind", "expected"),
     [
@@ -176,6 +179,7 @@ def test_every_answer_carries_the_headers_and_none_opens_the_server_to_others(cl
     assert "content-security-policy" in refused.headers
 
 
+@pytest.mark.fault("F16", "requests without the key", "401 at every route but /livez and /readyz")
 def test_every_route_of_the_table_needs_the_key(models, serve):
     client = serve(models, key="secret")
     routes = client.app.app.routes
