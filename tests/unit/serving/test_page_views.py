@@ -5,10 +5,13 @@ import shutil
 import socket
 import threading
 from urllib.parse import quote
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 import torch
 import uvicorn
+from PIL import Image
 
 from groundup.checkpoint.model_folder import save_model
 from groundup.config.model import GPTConfig
@@ -31,6 +34,7 @@ pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
 
 TOKENIZER = CharTokenizer("\n abcdefghijklmnopqrstuvwxy")
 TEXT = "hello world"
+SVG = "{http://www.w3.org/2000/svg}"
 STEPS = (0, 1, 2, 4)
 
 
@@ -164,7 +168,9 @@ def test_a_cell_is_explained_with_the_numbers_of_the_model(open_page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tab", ["write", "growth", "attention"])
+@pytest.mark.parametrize(
+    "tab", ["write", "growth", "attention", "compare", "surprise", "lens", "heads", "push", "tokens"]
+)
 def test_nothing_is_wider_than_a_phone(open_page, tab):
     page = open_page(width=390, tab=tab, head="0.1", cell="8.4")
     page.wait_for_load_state("networkidle")
@@ -178,3 +184,47 @@ def test_a_kept_step_is_looked_into_and_the_address_brings_it_back(open_page):
     again = open_page(tab="lens", model="mine@1")
     again.get_by_text("· step 1").wait_for()
     assert again.locator(".picker select").nth(1).input_value() == "1"
+
+
+def test_two_steps_are_compared_side_by_side(open_page):
+    page = open_page(tab="compare", other="mine@1")
+    idx = torch.tensor([TOKENIZER.encode(TEXT)])
+    logits = [model_of(step)(idx)[0] for step in (STEPS[-1], 1)]
+    losses = [torch.nn.functional.cross_entropy(each[:-1], idx[0, 1:]).item() for each in logits]
+    told = page.locator(".numbers b")
+    told.nth(1).wait_for()
+    assert [float(each) for each in texts(told)] == pytest.approx(losses, rel=1e-3)
+    rows = page.locator("table.wider tbody tr")
+    rows.first.wait_for()
+    for row in texts(rows):
+        token, mine, others = row.replace("\t", " ").split(" ", 1)[0], *row.split("\t")[1::2][:2]
+        i = TOKENIZER.encode(token.replace("·", " ").replace("↵", "\n"))[0]
+        for told_p, each in zip((mine, others), logits, strict=True):
+            assert probability(told_p) == pytest.approx(each[-1].softmax(-1)[i].item(), rel=0.07, abs=6e-5)
+    page.locator(".picker select").nth(2).select_option("other")  # another run
+    page.wait_for_function("() => location.hash.includes('other=other')")
+    page.get_by_role("heading", name="other writes").wait_for()
+
+
+def test_a_picture_is_saved_as_what_is_on_the_screen(open_page, tmp_path):
+    page = open_page(tab="attention", head="0.1")
+    button = page.get_by_role("button", name="layer 0 head 1 as SVG")
+    button.wait_for()
+    with page.expect_download() as told:
+        button.click()
+    told.value.save_as(tmp_path / "map.svg")
+    root = ElementTree.parse(tmp_path / "map.svg").getroot()
+    cells = [each for each in root.iter(f"{SVG}rect") if each.get("height") == "1"]
+    assert sum(int(each.get("width")) for each in cells) == len(TEXT) ** 2
+    assert len({each.get("fill") for each in cells}) > 8  # weights differ
+    text = page.get_by_role("button", name="attention of layer 0 head 1 on the text as")
+    with page.expect_download() as told:
+        text.nth(1).click()
+    told.value.save_as(tmp_path / "text.svg")
+    words = [each.text for each in ElementTree.parse(tmp_path / "text.svg").getroot().iter(f"{SVG}text")]
+    assert "".join(words) == TEXT.replace(" ", "·")
+    with page.expect_download() as told:
+        text.nth(0).click()
+    told.value.save_as(tmp_path / "text.png")
+    image = np.asarray(Image.open(tmp_path / "text.png").convert("RGB"))
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 8  # something is painted

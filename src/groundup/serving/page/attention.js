@@ -6,6 +6,7 @@ import { probability, visible } from "./format.js";
 import { attempt, model, modelId, saved, tokens } from "./state.js";
 import { Cell } from "./cell.js";
 import { Heatmap } from "./heatmap.js";
+import { Picture } from "./picture.js";
 import { Prompt } from "./prompt.js";
 
 /** Weights of every layer: {weights: Float32Array (H, T, T), lengths: Float32Array (H, T)} each. */
@@ -85,11 +86,11 @@ export function Attention() {
     </div>
     ${at && html`
       <h2>layer ${layer}, head ${head}${labels?.labels[layer][head] ? `: ${labels.labels[layer][head]}` : ""}</h2>
-      <p class="looked" aria-label="The text, tinted by attention">${texts.map((t, j) => {
+      <${Picture} name=${`attention of layer ${layer} head ${head} on the text`}><p class="looked" aria-label="The text, tinted by attention">${texts.map((t, j) => {
         const w = turned.on ? (j >= asked ? at(j, asked) : 0) : j <= asked ? at(asked, j) : 0;
         return html`<span class=${j === asked ? "asked" : ""} tabindex="0" style=${`--share:${w}`} title=${probability(w)}
           onMouseEnter=${() => setLooker(j)} onFocus=${() => setLooker(j)}>${visible(t)}</span>`;
-      })}</p>
+      })}</p><//>
       <p class="hint">${turned.on ? "Who looks at the outlined token, and how much." : "What the outlined token looks at. Move over the text to ask another."}</p>
       <div class="columns matrix"><div><${Heatmap} rows=${T} columns=${T} at=${at} seen=${[...seen, layer, head]} size=${420} pick=${pick} spot=${cell} name=${`layer ${layer} head ${head}`}
         says=${(i, j) => `${visible(texts[i])} (${i}) takes ${probability(Math.max(0, at(i, j)))} from ${visible(texts[j])} (${j})`} />
@@ -98,10 +99,10 @@ export function Attention() {
       <details><summary>as a table</summary><table><thead><tr><th scope="col">from</th><th scope="col">weight</th></tr></thead>
         <tbody>${texts.slice(0, asked + 1).map((t, j) => html`<tr><th scope="row">${visible(t)} (${j})</th><td>${probability(at(asked, j))}</td></tr>`)}</tbody></table></details>
       <h2>all heads</h2>
-      <div class="grid" style=${`--columns:${model.value.n_head}`}>
+      <${Picture} name="all heads"><div class="grid" style=${`--columns:${model.value.n_head}`}>
         ${layers.flatMap((_, l) => Array.from({ length: model.value.n_head }, (_, h) => html`
           <button class=${l === layer && h === head ? "cell chosen" : "cell"} aria-label=${`layer ${l} head ${h}`} onClick=${() => setChosen(`${l}.${h}`)}>
             <${Heatmap} rows=${T} columns=${T} at=${weight(l, h)} seen=${seen} name=${`layer ${l} head ${h}`} size=${96} quiet=${true} />
             <small>${l}.${h} ${labels?.labels[l][h] ?? ""}</small></button>`))}
-      </div>`}`;
+      </div><//>`}`;
 }

@@ -4,6 +4,7 @@ import { html } from "./html.js";
 import { post } from "./api.js";
 import { number, probability, visible } from "./format.js";
 import { attempt, modelId, tokens } from "./state.js";
+import { Picture } from "./picture.js";
 import { Bar } from "./bars.js";
 
 /** @param {{layer: number, head: number, row: number, column: number, close: () => void}} props */
@@ -22,7 +23,7 @@ export function Cell({ layer, head, row, column, close }) {
   const total = found.exponentials.reduce((a, b) => a + b, 0);
   return html`<section class="explained card" aria-label="This cell, explained">
     <div class="buttons"><h2>layer ${layer}, head ${head}: what <b>${from}</b> takes from <b>${to}</b></h2><button class="quiet" onClick=${close}>Close</button></div>
-    <ol>
+    <${Picture} name=${`layer ${layer} head ${head} cell ${row} ${column}`}><ol>
       <li><h3>query · key</h3><p>What ${from} asks for, times what ${to} offers, number by number, and added up.</p>
         <${Strips} rows=${[["query of " + from, found.query], ["key of " + to, found.key], ["product", found.products]]} />
         <p class="sum">sum of ${found.width} products = <b>${number(product)}</b></p></li>
@@ -32,7 +33,7 @@ export function Cell({ layer, head, row, column, close }) {
         <${Row} found=${found} texts=${texts} column=${column} /></li>
       <li><h3>weight × value</h3><p>So much of ${to}'s value goes into this head's output at ${from}.</p>
         <${Strips} rows=${[["value of " + to, found.value], [`× ${number(found.weight)}`, found.taken]]} /></li>
-    </ol></section>`;
+    </ol><//></section>`;
 }
 
 /** Vectors as strips of one scale each: warm is negative, cool positive; behind them a table. */

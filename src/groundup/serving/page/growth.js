@@ -7,6 +7,7 @@ import { softmax } from "./sampling.js";
 import { attempt, completion, model, modelId, named, parts, saved, seed, settings, size, text, tokens } from "./state.js";
 import { Bar, largest } from "./bars.js";
 import { useSteps } from "./picker.js";
+import { Picture } from "./picture.js";
 import { Prompt } from "./prompt.js";
 
 const ROWS = 12;
@@ -105,10 +106,10 @@ function Next({ looks, steps, at }) {
   const ids = rowsOf(looks, steps);
   const scale = most(looks, steps, ids);
   const left = next ? Math.max(0, 1 - ids.reduce((sum, id) => sum + next[id], 0)) : 0;
-  return html`<section><h2>what may come next</h2><table class="wider"><caption class="hidden">probability of the next token at step ${steps[at]}</caption><tbody>
+  return html`<section><h2>what may come next</h2><${Picture} name=${`${parts(modelId.value).run} at step ${steps[at]}`}><table class="wider"><caption class="hidden">probability of the next token at step ${steps[at]}</caption><tbody>
     ${ids.map((id) => html`<tr key=${id}><th scope="row"><span class="token">${visible(named(id))}</span></th><td class="figure">${next ? probability(next[id]) : ""}</td>
       <td class="wide"><${Bar} value=${next ? next[id] / scale : 0} /></td></tr>`)}
-    ${next && html`<tr class="rest"><th scope="row">all others</th><td class="figure">${probability(left)}</td><td></td></tr>`}</tbody></table></section>`;
+    ${next && html`<tr class="rest"><th scope="row">all others</th><td class="figure">${probability(left)}</td><td></td></tr>`}</tbody></table><//></section>`;
 }
 
 function Over({ looks, steps, at, pick }) {
@@ -120,8 +121,8 @@ function Over({ looks, steps, at, pick }) {
     return html`<td class=${step === steps[at] ? "now" : ""} style=${`--share:${(p ?? 0) / scale}`}>${p === undefined ? "" : p < 0.01 ? "·" : (100 * p).toFixed(0)}</td>`;
   };
   return html`<h2>over all kept steps</h2><p class="hint">Probability of each token in percent; a dot is less than one. Choose a step above its column.</p>
-    <div class="scroll" tabindex="0"><table class="over" aria-label="probability of tokens at each kept step, in percent">
+    <${Picture} name=${`${parts(modelId.value).run} over its steps`}><div class="scroll" tabindex="0"><table class="over" aria-label="probability of tokens at each kept step, in percent">
     <thead><tr><th scope="col">step</th>${steps.map((step) => html`<th scope="col"><button class="token" aria-pressed=${step === steps[at]} onClick=${() => pick(step)}>${step}</button></th>`)}</tr></thead>
     <tbody>${ids.map((id) => html`<tr><th scope="row"><span class="token">${visible(named(id))}</span></th>${steps.map((step) => cell(step, id))}</tr>`)}
-      <tr class="rest"><th scope="row">loss of the prompt</th>${steps.map((step) => html`<td>${looks[step] && Number.isFinite(looks[step].loss) ? looks[step].loss.toFixed(2) : ""}</td>`)}</tr></tbody></table></div>`;
+      <tr class="rest"><th scope="row">loss of the prompt</th>${steps.map((step) => html`<td>${looks[step] && Number.isFinite(looks[step].loss) ? looks[step].loss.toFixed(2) : ""}</td>`)}</tr></tbody></table></div><//>`;
 }

@@ -4,6 +4,7 @@ import { html } from "./html.js";
 import { post } from "./api.js";
 import { number, probability, visible } from "./format.js";
 import { attempt, model, modelId, named, tokens } from "./state.js";
+import { Picture } from "./picture.js";
 import { Prompt } from "./prompt.js";
 
 export function Heads() {
@@ -37,7 +38,7 @@ export function Heads() {
       <button onClick=${measure}>Which heads matter?</button>
       <label>instead of its output <select value=${instead} onChange=${(e) => setInstead(e.target.value)}><option value="mean">its mean over the text</option><option value="zero">nothing</option></select></label>
     </div>
-    <div class="grid switches" style=${`--columns:${m.n_head + 1}`}>
+    <${Picture} name="heads and their loss"><div class="grid switches" style=${`--columns:${m.n_head + 1}`}>
       ${Array.from({ length: m.n_layer }, (_, l) => [
         ...Array.from({ length: m.n_head }, (_, h) => {
           const name = `${l}.${h}`;
@@ -45,13 +46,13 @@ export function Heads() {
         }),
         html`<button aria-pressed=${!off.has(`${l}.mlp`)} class=${off.has(`${l}.mlp`) ? "off mlp" : "mlp"} onClick=${() => toggle(`${l}.mlp`)}>MLP ${l}</button>`,
       ])}
-    </div>
+    </div><//>
     ${fresh && html`
       <p class="numbers">loss <b>${number(mean(found.whole.loss))}</b> with all parts, <b>${number(mean(found.without.loss))}</b> without ${off.size} (${number(mean(found.without.loss) - mean(found.whole.loss))} nats per token)</p>
-      <p class="looked" aria-label="The text, tinted by the change of its loss"><span>${visible(tokens.value.texts[0])}</span>${found.whole.loss.map((loss, i) => {
+      <${Picture} name="loss without these parts"><p class="looked" aria-label="The text, tinted by the change of its loss"><span>${visible(tokens.value.texts[0])}</span>${found.whole.loss.map((loss, i) => {
         const change = found.without.loss[i] - loss;
         return html`<span class=${change > 0 ? "worse" : "better"} style=${`--share:${Math.min(1, Math.abs(change) / 3)}`} title=${`${number(change)} nats`}>${visible(tokens.value.texts[i + 1])}</span>`;
-      })}</p>
+      })}</p><//>
       <table><caption>what comes next</caption><thead><tr><th scope="col">all parts</th><th scope="col"></th><th scope="col">without</th><th scope="col"></th></tr></thead>
         <tbody>${found.whole.top.slice(0, 6).map((id, i) => html`<tr><th scope="row">${visible(named(id))}</th><td>${probability(found.whole.probability[i])}</td>
           <th scope="row">${visible(named(found.without.top[i]))}</th><td>${probability(found.without.probability[i])}</td></tr>`)}</tbody></table>`}`;

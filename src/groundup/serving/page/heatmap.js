@@ -1,7 +1,7 @@
 // A matrix as a picture: one canvas, a cursor for mouse and arrow keys, and a line that says what is under it.
 import { useEffect, useRef, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
-import { savePng } from "./share.js";
+import { Picture, drawnAs, shape } from "./picture.js";
 import { shade } from "./state.js";
 
 /** One hue from the paper to the ink in 256 steps, so that dark means much in light and in dark mode. */
@@ -10,6 +10,20 @@ export function palette() {
   const read = (name) => style.getPropertyValue(name).match(/[\d.]+/g).map(Number);
   const [paper, ink] = [read("--paper-rgb"), read("--ink-rgb")];
   return Array.from({ length: 256 }, (_, i) => [...paper.map((low, k) => Math.round(low + (i / 255) * (ink[k] - low))), 255]);
+}
+
+/** Pixels as areas: neighbors of one color in a row are one. @param {ImageData} image @returns {Element[]} */
+function areas({ data, width, height }) {
+  const found = [];
+  const color = (x, y) => `rgb(${data[4 * (y * width + x)]} ${data[4 * (y * width + x) + 1]} ${data[4 * (y * width + x) + 2]})`;
+  for (let y = 0; y < height; y++) {
+    for (let x = 0, end; x < width; x = end) {
+      const fill = color(x, y);
+      for (end = x + 1; end < width && color(end, y) === fill; ) end++;
+      found.push(shape("rect", { x, y, width: end - x, height: 1, fill }));
+    }
+  }
+  return found;
 }
 
 /**
@@ -28,6 +42,7 @@ export function Heatmap({ rows, columns, at, name, says, seen, size = 320, pick,
       for (let c = 0; c < columns; c++) image.data.set(colors[Math.round(255 * Math.max(0, Math.min(1, at(r, c))))], 4 * (r * columns + c));
     }
     context.putImageData(image, 0, 0);
+    drawnAs(canvas.current, () => ({ width: columns, height: rows, shapes: areas(image) }));
   }, [rows, columns, shade.value, ...seen]);
   const under = (event) => {
     const box = canvas.current.getBoundingClientRect();
@@ -44,11 +59,12 @@ export function Heatmap({ rows, columns, at, name, says, seen, size = 320, pick,
     setCursor([Math.max(0, Math.min(rows - 1, r + dr)), Math.max(0, Math.min(columns - 1, c + dc))]);
   };
   const box = (place, kind) => place && place[0] < rows && place[1] < columns && html`<i class=${kind} style=${`top:${(100 * place[0]) / rows}%;left:${(100 * place[1]) / columns}%;width:${100 / columns}%;height:${100 / rows}%`}></i>`;
-  return html`<figure class="heatmap" style=${`max-width:${size}px`}>
-    <div class="cells"><canvas ref=${canvas} width=${columns} height=${rows} tabindex=${quiet ? -1 : 0} role="img" aria-label=${name} class=${pick ? "pickable" : ""}
+  const cells = html`<div class="cells"><canvas ref=${canvas} width=${columns} height=${rows} tabindex=${quiet ? -1 : 0} role="img" aria-label=${name} class=${pick ? "pickable" : ""}
       onMouseMove=${quiet ? undefined : (event) => setCursor(under(event))} onKeyDown=${quiet ? undefined : key} onClick=${pick && ((event) => pick(...under(event)))}></canvas>
-      ${box(spot, "spot")}${!quiet && box(cursor, "cursor")}</div>
-    ${!quiet && html`<figcaption aria-live="polite">${cursor && cursor[0] < rows && cursor[1] < columns ? says(...cursor) : name}</figcaption>
-      <button class="quiet" onClick=${() => savePng(canvas.current, name)}>PNG</button>`}
+      ${box(spot, "spot")}${!quiet && box(cursor, "cursor no-picture")}</div>`;
+  if (quiet) return html`<figure class="heatmap" style=${`max-width:${size}px`}>${cells}</figure>`;
+  return html`<figure class="heatmap" style=${`max-width:${size}px`}>
+    <${Picture} name=${name}>${cells}<//>
+    <figcaption aria-live="polite">${cursor && cursor[0] < rows && cursor[1] < columns ? says(...cursor) : name}</figcaption>
   </figure>`;
 }

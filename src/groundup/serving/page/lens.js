@@ -4,6 +4,7 @@ import { html } from "./html.js";
 import { post } from "./api.js";
 import { bits, number, probability, visible } from "./format.js";
 import { attempt, model, modelId, named, tokens } from "./state.js";
+import { Picture } from "./picture.js";
 import { Prompt } from "./prompt.js";
 
 const TINTS = { probability: "probability of its first choice", entropy: "how sure it is", rank: "rank of what really came" };
@@ -32,9 +33,9 @@ export function Lens() {
     <fieldset class="inline"><legend>tint</legend>${Object.entries(TINTS).map(([id, label]) => html`
       <label><input type="radio" name="tint" checked=${by === id} onChange=${() => setBy(id)} /> ${label}</label>`)}</fieldset>
     ${fresh && html`
-      <div class="scroll" tabindex="0"><table class="lens"><caption>Read upward: where does the answer appear, which layer changes its mind? Early rows are read with a norm and a head trained for the last one: a hint, not a measurement.</caption>
+      <${Picture} name="layers"><div class="scroll" tabindex="0"><table class="lens"><caption>Read upward: where does the answer appear, which layer changes its mind? Early rows are read with a norm and a head trained for the last one: a hint, not a measurement.</caption>
         <tbody>${rows.map((l) => html`<tr><th scope="row">${rowName(l)}</th>
           ${ids.map((_, t) => html`<td style=${`--share:${share(l, t)}`}><button class="token" onFocus=${() => setCell([l, t])} onMouseEnter=${() => setCell([l, t])}>${visible(named(found.top[l][t][0]))}</button></td>`)}</tr>`)}
-        <tr><th scope="row">text</th>${tokens.value.texts.map((t) => html`<td class="given">${visible(t)}</td>`)}</tr></tbody></table></div>
+        <tr><th scope="row">text</th>${tokens.value.texts.map((t) => html`<td class="given">${visible(t)}</td>`)}</tr></tbody></table></div><//>
       <p class="hint" aria-live="polite">${cell && found.top[cell[0]]?.[cell[1]] ? html`${rowName(cell[0])}, after ${visible(tokens.value.texts[cell[1]])}: ${found.top[cell[0]][cell[1]].map((id, i) => `${visible(named(id))} ${probability(found.probability[cell[0]][cell[1]][i])}`).join(" · ")} · unsure by ${number(bits(found.entropy[cell[0]][cell[1]]))} bits` : "Point at a cell to see its five likeliest tokens."}</p>`}`;
 }

@@ -1,8 +1,10 @@
 // The frame of the page: model, tabs, what goes wrong.
 import { render } from "./vendor/preact.js";
+import { useEffect } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { choose, facts, model, modelId, problem, start, tab } from "./state.js";
 import { Picker } from "./picker.js";
+import { Compare } from "./compare.js";
 import { Growth } from "./growth.js";
 import { Write } from "./write.js";
 import { Surprise } from "./surprise.js";
@@ -21,6 +23,7 @@ const TABS = [
   ["lens", "Layers", Lens],
   ["heads", "Switch off", Heads],
   ["growth", "Growth", Growth],
+  ["compare", "Side by side", Compare],
   ["push", "Who pushed", Push],
   ["tokens", "Tokens", Tokens],
   ["curves", "Training", Curves],
@@ -35,6 +38,7 @@ function Page() {
     tab.value = TABS[(at + step + TABS.length) % TABS.length][0];
     event.currentTarget.parentElement.querySelector(`#tab-${tab.value}`)?.focus();
   };
+  useEffect(() => document.getElementById(`tab-${shown[0]}`).scrollIntoView({ block: "nearest", inline: "nearest" }), [shown]);
   const m = model.value;
   return html`
     <header>

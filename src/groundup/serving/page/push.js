@@ -4,6 +4,7 @@ import { html } from "./html.js";
 import { post } from "./api.js";
 import { number, visible } from "./format.js";
 import { attempt, model, modelId, named, result, tokens } from "./state.js";
+import { Picture } from "./picture.js";
 import { Prompt } from "./prompt.js";
 
 export function Push() {
@@ -28,9 +29,9 @@ export function Push() {
     <div class="buttons" role="group" aria-label="token">${likely.map((id) => html`<button class=${found?.token === id ? "token chosen" : "token"} aria-pressed=${found?.token === id} onClick=${() => setToken(id)}>${visible(named(id))}</button>`)}</div>
     ${found && html`
       <h2>the logit of ${visible(named(found.token))} is ${number(found.logit)}</h2>
-      <table class="waterfall"><caption>Each part of the residual stream adds its own term (the scale of the final norm held fixed); the terms sum to the logit.</caption><tbody>
+      <${Picture} name="who pushed this token"><table class="waterfall"><caption>Each part of the residual stream adds its own term (the scale of the final norm held fixed); the terms sum to the logit.</caption><tbody>
         ${rows.slice(0, 24).map(([name, value]) => html`<tr><th scope="row">${name}</th><td>${number(value)}</td><td class="wide"><svg class="bar" viewBox="-100 0 200 10" preserveAspectRatio="none" aria-hidden="true">
           <rect class=${value > 0 ? "fill" : "minus"} x=${Math.min(0, (100 * value) / most)} y="1" width=${(100 * Math.abs(value)) / most} height="8" /></svg></td></tr>`)}
-        ${rows.length > 24 && html`<tr><th scope="row">${rows.length - 24} smaller ones</th><td>${number(rows.slice(24).reduce((a, r) => a + r[1], 0))}</td><td></td></tr>`}</tbody></table>
+        ${rows.length > 24 && html`<tr><th scope="row">${rows.length - 24} smaller ones</th><td>${number(rows.slice(24).reduce((a, r) => a + r[1], 0))}</td><td></td></tr>`}</tbody></table><//>
       ${near && html`<h2>nearest in the embedding</h2><p class="looked">${near.tokens.map((id, i) => html`<span style=${`--share:${Math.max(0, near.cosine[i])}`} title=${number(near.cosine[i])}>${visible(named(id))}</span>`)}</p>`}`}`;
 }

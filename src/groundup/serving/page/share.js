@@ -1,4 +1,4 @@
-// What is on the screen, as a command for others; pictures as files.
+// What is on the screen, as a command for others.
 import { useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 
@@ -33,15 +33,4 @@ export function Copy({ body }) {
   };
   return html`<span class="copy"><button onClick=${() => copy("Python", asPython(body))}>Copy as Python</button>
     <button onClick=${() => copy("curl", asCurl(body))}>Copy as curl</button><span role="status">${told}</span></span>`;
-}
-
-/** Save a canvas as PNG. @param {HTMLCanvasElement} canvas @param {string} name */
-export function savePng(canvas, name) {
-  canvas.toBlob((blob) => {
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(blob);
-    link.download = `${name}.png`;
-    link.click();
-    URL.revokeObjectURL(link.href);
-  });
 }

@@ -3,6 +3,7 @@ import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { visible } from "./format.js";
 import { attempt, cut, facts, text } from "./state.js";
+import { Picture } from "./picture.js";
 import { Prompt } from "./prompt.js";
 
 export function Tokens() {
@@ -14,5 +15,5 @@ export function Tokens() {
   }, [text.value]);
   return html`<${Prompt} rows="4" />
     ${facts.value.models.map(({ id }) => found[id] && html`<section><h2>${id}: ${found[id].tokens.length} tokens</h2>
-      <p class="cut">${found[id].token_strs.map((t, i) => html`<span class=${`c${i % 4}`} title=${`id ${found[id].tokens[i]}`}>${visible(t)}<small>${found[id].tokens[i]}</small></span>`)}</p></section>`)}`;
+      <${Picture} name=${`tokens of ${id}`}><p class="cut">${found[id].token_strs.map((t, i) => html`<span class=${`c${i % 4}`} title=${`id ${found[id].tokens[i]}`}>${visible(t)}<small>${found[id].tokens[i]}</small></span>`)}</p><//></section>`)}`;
 }

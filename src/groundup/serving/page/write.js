@@ -5,6 +5,7 @@ import { complete } from "./api.js";
 import { number, probability, visible } from "./format.js";
 import { NEUTRAL, draw } from "./sampling.js";
 import { completion, drawnFrom, logits, model, named, result, seed, settings, tell, text, tokens } from "./state.js";
+import { Picture } from "./picture.js";
 import { Bar } from "./bars.js";
 import { Prompt } from "./prompt.js";
 import { Copy } from "./share.js";
@@ -113,7 +114,7 @@ function Candidates({ found, chosen, needle, take, disabled }) {
   let left = 0;
   for (const id of found.order) if (!shown.has(id)) left += found.sampler[id];
   const most = Math.max(...ids.map((id) => Math.max(found.sampler[id], found.model[id])), 1e-9);
-  return html`<div class="candidates">
+  return html`<div class="candidates"><${Picture} name="next token">
     <${Ruler} found=${found} needle=${needle} chosen=${chosen} />
     <table><caption>What may come next. Filled: what is drawn from. Outline: what the model itself says. Click a token to take it.</caption>
       <thead><tr><th scope="col">token</th><th scope="col">logit</th><th scope="col" class="step">penalized</th><th scope="col" class="step">÷ T</th><th scope="col">model</th><th scope="col">drawn from</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
@@ -125,7 +126,7 @@ function Candidates({ found, chosen, needle, take, disabled }) {
           <td>${probability(found.model[id])}</td><td>${probability(found.sampler[id])}</td>
           <td class="wide"><${Bar} value=${found.sampler[id] / most} outline=${found.model[id] / most} /></td>
         </tr>`)}
-      ${rest > 0 && html`<tr class="rest"><th scope="row">${rest.toLocaleString("en")} others</th><td></td><td class="step"></td><td class="step"></td><td></td><td>${probability(left)}</td><td></td></tr>`}</tbody></table></div>`;
+      ${rest > 0 && html`<tr class="rest"><th scope="row">${rest.toLocaleString("en")} others</th><td></td><td class="step"></td><td class="step"></td><td></td><td>${probability(left)}</td><td></td></tr>`}</tbody></table><//></div>`;
 }
 
 /** All probabilities end to end, and the needle that falls on one of them. */

@@ -1,0 +1,108 @@
+// Two models side by side: two kept steps of a run, two runs, or two that are served. One text, one seed.
+import { useEffect, useState } from "./vendor/hooks.js";
+import { html } from "./html.js";
+import { bytes, post } from "./api.js";
+import { number, probability, visible } from "./format.js";
+import { softmax } from "./sampling.js";
+import { attempt, completion, model, modelId, named, parts, saved, seed, settings, text, tokens } from "./state.js";
+import { Bar, largest } from "./bars.js";
+import { Heatmap } from "./heatmap.js";
+import { Picker, useSteps } from "./picker.js";
+import { Picture } from "./picture.js";
+import { Prompt } from "./prompt.js";
+
+const ROWS = 10;
+const LENGTH = 120;
+/** Nats of difference that are tinted in full. */
+const FULL = 3;
+
+/** Asks again when a text of what is asked changes; null until it is answered. */
+function useAnswer(kind, key, work) {
+  const [found, setFound] = useState({ key: "", value: null });
+  useEffect(() => {
+    attempt(kind, work).then((value) => value !== null && setFound({ key, value }));
+  }, [key]);
+  return found.key === key ? found.value : null;
+}
+
+export function Compare() {
+  const { run, step } = parts(modelId.value);
+  const steps = useSteps(run);
+  const [asked, pick] = saved("other", "");
+  const earlier = steps.filter((each) => String(each) !== step);
+  const other = asked || (earlier.length ? `${run}@${earlier[0]}` : "");
+  return html`
+    <${Prompt} rows="2" />
+    <div class="buttons"><b>${modelId.value}</b> beside <${Picker} id=${other || modelId.value} pick=${pick} label="other model" /></div>
+    ${!other || other === modelId.value ? html`<p class="hint">Choose another model, or another step of this one. A run keeps steps with <code>--checkpoint.growth</code>.</p>`
+      : tokens.value.ids.length > 0 && html`<${Beside} left=${modelId.value} right=${other} />`}`;
+}
+
+function Beside({ left, right }) {
+  const { ids, texts } = tokens.value;
+  const [at, setAt] = useState(null);
+  const pair = JSON.stringify([left, right, ids]);
+  const found = useAnswer("compare", pair, (signal) => (ids.length > 1 ? post("/api/compare", { model: left, other: right, tokens: ids }, signal) : null));
+  const fits = found && found.divergence.length === ids.length;
+  const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
+  const place = at !== null && at < ids.length ? at : ids.length - 1;
+  const widest = fits ? Math.max(1e-9, ...found.divergence) : 1;
+  return html`
+    ${fits && html`
+      <p class="numbers"><b>${number(mean(found.loss))}</b> nats per token: ${left} · <b>${number(mean(found.other_loss))}</b>: ${right}</p>
+      <${Picture} name=${`${left} beside ${right}`}>
+      <p class="looked" aria-label="The text, tinted by the difference of the losses">${texts.map((t, i) => {
+        const change = i ? found.difference[i - 1] : 0;
+        return html`<span tabindex="0" class=${`${change > 0 ? "better" : "worse"} ${i === place ? "asked" : ""}`} style=${`--share:${Math.min(1, Math.abs(change) / FULL)}`}
+          title=${i ? `${number(found.loss[i - 1])} and ${number(found.other_loss[i - 1])} nats` : "given"} onMouseEnter=${() => setAt(i)} onFocus=${() => setAt(i)}>${visible(t)}</span>`;
+      })}</p>
+      <p class="looked apart" aria-label="The text, tinted by how far the two distributions are apart">${texts.map((t, i) => html`<span style=${`--share:${found.divergence[i] / widest}`} title=${`${number(found.divergence[i])} nats`} onMouseEnter=${() => setAt(i)}>${visible(t)}</span>`)}</p>
+      <//>
+      <p class="hint">Above: cool tokens were more expected by ${left}, warm ones by ${right}. Below: how far their next-token distributions are apart after each token (Kullback–Leibler, at most ${number(widest)} nats). Point at a token to see both.</p>
+      <details><summary>as a table</summary><div class="scroll" tabindex="0"><table><thead><tr><th scope="col">token</th><th scope="col">loss: ${left}</th><th scope="col">${right}</th><th scope="col">difference</th><th scope="col">apart after it</th></tr></thead>
+        <tbody>${texts.map((t, i) => html`<tr><th scope="row">${visible(t)} (${i})</th>${i ? html`<td>${number(found.loss[i - 1])}</td><td>${number(found.other_loss[i - 1])}</td><td>${number(found.difference[i - 1])}</td>` : html`<td></td><td></td><td></td>`}<td>${number(found.divergence[i])}</td></tr>`)}</tbody></table></div></details>`}
+    <${Expected} left=${left} right=${right} place=${place} />
+    <div class="columns even"><${Written} id=${left} side="left" /><${Written} id=${right} side="right" /></div>
+    ${model.value.n_layer > 0 && html`<${Heads} left=${left} right=${right} />`}`;
+}
+
+/** What both expect after a token. */
+function Expected({ left, right, place }) {
+  const { ids, texts } = tokens.value;
+  const before = ids.slice(0, place + 1);
+  const ask = (id, signal) => bytes("/api/logits", { model: id, tokens: before }, signal).then((raw) => softmax(new Float32Array(raw)));
+  const both = useAnswer("expected", JSON.stringify([left, right, before]), async (signal) => (before.length ? [await ask(left, signal), await ask(right, signal)] : null));
+  if (!both || both[0].length !== both[1].length) return null;
+  const rows = largest(both[0].map((p, id) => Math.max(p, both[1][id])), ROWS);
+  const most = Math.max(...rows.map((id) => Math.max(both[0][id], both[1][id])));
+  return html`<h2>after ${visible(texts[place])} (${place}) they expect</h2>
+    <table class="wider"><thead><tr><th scope="col">token</th><th scope="col">${left}</th><th scope="col" class="half"><span class="hidden">bar</span></th><th scope="col">${right}</th><th scope="col" class="half"><span class="hidden">bar</span></th></tr></thead>
+      <tbody>${rows.map((id) => html`<tr key=${id}><th scope="row"><span class="token">${visible(named(id))}</span></th>${both.map((p) => html`<td class="figure">${probability(p[id])}</td><td class="half"><${Bar} value=${p[id] / most} /></td>`)}</tr>`)}</tbody></table>`;
+}
+
+function Written({ id, side }) {
+  const ids = tokens.value.ids;
+  const room = Math.max(1, Math.min(LENGTH, model.value.context - ids.length + 1));
+  const body = completion({ model: id, prompt: ids, max_tokens: room });
+  const found = useAnswer(`written ${side}`, JSON.stringify([body, seed.value, settings.value]), (signal) => post("/v1/completions", body, signal));
+  return html`<section><h2>${id} writes</h2><pre class="sample growing"><span class="given">${text.value}</span>${found ? found.choices[0].text : " ..."}</pre></section>`;
+}
+
+/** One head, left and right. */
+function Heads({ left, right }) {
+  const [asked, pick] = saved("head", "0.0");
+  const { ids, texts } = tokens.value;
+  const [layer, head] = asked.split(".").map((x) => Number(x) || 0);
+  const heads = Array.from({ length: model.value.n_layer * model.value.n_head }, (_, i) => `${Math.floor(i / model.value.n_head)}.${i % model.value.n_head}`);
+  const T = ids.length;
+  const ask = async (id, signal) => {
+    const raw = await bytes("/api/attention", { model: id, tokens: ids, layer }, signal);
+    const n = raw.byteLength / (2 * T * T + 4 * T); // heads: uint16 (H, T, T), then float32 (H, T)
+    if (head >= n) throw new Error(`${id} has heads 0 to ${n - 1}, asked for ${head}`);
+    return new Uint16Array(raw, 2 * head * T * T, T * T);
+  };
+  const both = useAnswer("both heads", JSON.stringify([left, right, ids, layer, head]), async (signal) => (T ? [await ask(left, signal), await ask(right, signal)] : null));
+  return html`<h2><label>head <select value=${asked} onChange=${(e) => pick(e.target.value)}>${heads.map((name) => html`<option>${name}</option>`)}</select></label> of both</h2>
+    ${both && html`<div class="columns even">${[left, right].map((id, i) => html`<${Heatmap} rows=${T} columns=${T} at=${(r, c) => both[i][r * T + c] / 65535} seen=${[both]} size=${420} name=${`${id}, layer ${layer} head ${head}`}
+      says=${(r, c) => `${visible(texts[r])} (${r}) takes ${probability(both[i][r * T + c] / 65535)} from ${visible(texts[c])} (${c})`} />`)}</div>`}`;
+}
