@@ -3,6 +3,9 @@
 import json
 import shutil
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
 from urllib.parse import quote
 from xml.etree import ElementTree
@@ -19,8 +22,9 @@ from groundup.inspection.cell import explain_cell
 from groundup.inspection.trace import trace
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
+from groundup.playground import trainings
 from groundup.playground.start import page_api
-from groundup.playground.trainings import Trainings
+from groundup.playground.trainings import Trainings, _Training
 from groundup.serving.access import Access
 from groundup.serving.app import Server, build_app
 from groundup.serving.loop import EngineLoop
@@ -70,9 +74,9 @@ def url(runs):
     host = f"127.0.0.1:{listener.getsockname()[1]}"
     loop, files = EngineLoop(), page_files()
     shared = Server(Models([runs / "mine"]), loop)
-    trainings = Trainings(shared)
+    training = Trainings(shared)
     access = Access(hosts=frozenset({host}), key=None, page_paths=frozenset(files))
-    app = build_app(shared, access, more=[*page_api(shared, trainings), *page_routes(files)])
+    app = build_app(shared, access, more=[*page_api(shared, training), *page_routes(files)])
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
@@ -80,7 +84,7 @@ def url(runs):
     server.should_exit = True
     thread.join(10)
     loop.close()
-    trainings.close()
+    training.close()
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +173,7 @@ def test_a_cell_is_explained_with_the_numbers_of_the_model(open_page):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "tab", ["write", "growth", "attention", "compare", "surprise", "lens", "heads", "push", "tokens"]
+    "tab", ["write", "growth", "attention", "compare", "surprise", "lens", "heads", "push", "tokens", "training"]
 )
 def test_nothing_is_wider_than_a_phone(open_page, tab):
     page = open_page(width=390, tab=tab, head="0.1", cell="8.4")
@@ -228,3 +232,56 @@ def test_a_picture_is_saved_as_what_is_on_the_screen(open_page, tmp_path):
     told.value.save_as(tmp_path / "text.png")
     image = np.asarray(Image.open(tmp_path / "text.png").convert("RGB"))
     assert len(np.unique(image.reshape(-1, 3), axis=0)) > 8  # something is painted
+
+
+def test_every_run_has_its_curve_and_its_samples(open_page, tmp_path):
+    page = open_page(tab="training")
+    rows = page.locator("table.runs tbody tr")
+    rows.nth(1).wait_for()
+    assert [row.split("\t")[:4] for row in texts(rows)] == [
+        ["mine", "finished", "4 of 4", "1.1"],
+        ["other", "finished", "3 of 3", "1.6"],
+    ]
+    page.get_by_text("other: validation", exact=True).wait_for()
+    page.get_by_role("slider", name="sample of mine").fill("0")
+    assert page.locator("pre.sample").inner_text() == "mine says <b>0</b>"
+    page.get_by_role("button", name="Samples").nth(1).click()
+    page.get_by_role("heading", name="what other wrote at step 3").wait_for()
+    page.get_by_role("checkbox", name="draw other").uncheck()
+    page.get_by_text("a bigram", exact=True).wait_for()  # one run alone is held against it
+    with page.expect_download() as told:
+        page.get_by_role("button", name="loss of runs as SVG").click()
+    told.value.save_as(tmp_path / "curves.svg")
+    lines = list(ElementTree.parse(tmp_path / "curves.svg").getroot().iter(f"{SVG}polyline"))
+    assert [len(line.get("points").split()) for line in lines] == [4, 4, 2]
+    heights = [float(point.split(",")[1]) for point in lines[0].get("points").split()]
+    falls = np.diff(heights) / np.diff(STEPS)
+    assert falls == pytest.approx([falls[0]] * 3, rel=0.01)  # half a nat per step, and the axis goes up
+    assert falls[0] > 0
+    page.get_by_role("button", name="Look inside").click()
+    page.wait_for_function("() => location.hash.includes('model=other') && location.hash.includes('tab=write')")
+
+
+def test_a_run_is_started_and_stopped_from_the_page(open_page, monkeypatch):
+    """Its process is one that only waits; real ones are trained in test_trainings.py."""
+    words = []
+
+    def begin(name, given):
+        words.append([name, *given])
+        waits = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(143)); time.sleep(100)"
+        return _Training(name, subprocess.Popen([sys.executable, "-c", waits]), tempfile.TemporaryFile())
+
+    monkeypatch.setattr(trainings, "_begin", begin)
+    page = open_page(tab="training")
+    start = page.get_by_role("button", name="Start", exact=True)
+    start.wait_for()
+    page.get_by_label("steps", exact=True).fill("60")
+    page.locator(".starter select").nth(1).select_option("small")
+    start.click()
+    page.get_by_text("page-1 is being trained").wait_for()
+    assert words[0][0] == "page-1"
+    assert {"--max-steps=60", "--model.n-layer=3", "--seed=1337"} <= set(words[0])
+    assert start.is_disabled()
+    page.get_by_role("button", name="Stop and save").click()
+    page.get_by_text("page-1 was stopped and is saved").wait_for()
+    assert start.is_enabled()

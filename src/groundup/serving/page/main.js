@@ -13,7 +13,7 @@ import { Lens } from "./lens.js";
 import { Heads } from "./heads.js";
 import { Push } from "./push.js";
 import { Tokens } from "./tokens.js";
-import { Curves } from "./curves.js";
+import { Training } from "./training.js";
 import { Tour } from "./tour.js";
 
 const TABS = [
@@ -26,7 +26,7 @@ const TABS = [
   ["compare", "Side by side", Compare],
   ["push", "Who pushed", Push],
   ["tokens", "Tokens", Tokens],
-  ["curves", "Training", Curves],
+  ["training", "Training", Training],
 ];
 
 function Page() {

@@ -1,0 +1,45 @@
+// Start a small run, watch it, stop it: it saves first, and can go on later.
+import { useEffect, useState } from "./vendor/hooks.js";
+import { html } from "./html.js";
+import { get, post } from "./api.js";
+import { attempt } from "./state.js";
+
+const EVERY = 1000;
+const RECIPES = { same: "text and settings of the served run", shakespeare: "Shakespeare’s plays" };
+const SAYS = { running: "is being trained", stopping: "is saving, then it stops", stopped: "was stopped and is saved", finished: "is trained", failed: "failed" };
+
+/** @param {{own: string, changed: () => void}} props changed: called when a run begins or ends */
+export function Starter({ changed }) {
+  const [known, setKnown] = useState(null);
+  const [wish, setWish] = useState({ recipe: "same", size: "tiny", steps: 200, seed: 1337 });
+  const look = () => attempt("train", () => get("/api/train")).then((x) => x && setKnown(x));
+  const training = known?.training;
+  const busy = training && (training.state === "running" || training.state === "stopping");
+  useEffect(() => void look(), []);
+  useEffect(() => {
+    if (!training) return;
+    changed();
+    if (!busy) return;
+    const timer = setInterval(() => document.hidden || look(), EVERY);
+    return () => clearInterval(timer);
+  }, [training?.name, training?.state]);
+  if (!known) return null;
+  if (!known.possible) return html`<h2>train one here</h2><p class="hint">Runs are started beside a served run, and none is served.</p>`;
+  const told = (x) => x && setKnown({ ...known, training: x });
+  const begin = (event) => {
+    event.preventDefault();
+    attempt("train", () => post("/api/train", wish)).then(told);
+  };
+  const stop = () => attempt("train", () => post("/api/train/stop", {})).then(told);
+  const set = (name, value) => setWish({ ...wish, [name]: value });
+  return html`<section class="card starter"><h2>train one here</h2>
+    <form class="buttons" onSubmit=${begin}>
+      <label>on <select value=${wish.recipe} onChange=${(e) => set("recipe", e.target.value)}>${Object.entries(RECIPES).map(([id, says]) => html`<option value=${id}>${says}</option>`)}</select></label>
+      <label>size <select value=${wish.size} onChange=${(e) => set("size", e.target.value)}>${Object.entries(known.sizes).map(([id, s]) => html`<option value=${id}>${id}: ${s.n_layer} layers, ${s.n_head} heads, ${s.n_embd} wide</option>`)}</select></label>
+      <label>steps <input type="number" min="10" max="5000" required value=${wish.steps} onInput=${(e) => set("steps", Number(e.target.value))} /></label>
+      <label>seed <input type="number" min="0" max="2147483647" required value=${wish.seed} onInput=${(e) => set("seed", Number(e.target.value))} /></label>
+      <button class="main" disabled=${busy}>Start</button>
+      <button type="button" disabled=${training?.state !== "running"} onClick=${stop}>Stop and save</button>
+    </form>
+    <p role="status">${training ? html`<b>${training.name}</b> ${SAYS[training.state]}${training.said ? `: ${training.said}` : ""}` : "Its curve and samples appear above while it learns; stopping saves it."}</p></section>`;
+}

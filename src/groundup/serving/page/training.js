@@ -1,0 +1,92 @@
+// How models learn: the curves of every run in the folder as they grow, what they wrote on the way, and a run of your own.
+import { useEffect, useState } from "./vendor/hooks.js";
+import { html } from "./html.js";
+import { get } from "./api.js";
+import { number } from "./format.js";
+import { attempt, choose, loadRuns, modelId, parts, saved, tab } from "./state.js";
+import { Chart } from "./chart.js";
+import { Starter } from "./starter.js";
+
+const EVERY = 2000;
+const COLORS = 6;
+const DASHES = [undefined, [6, 3], [2, 3]];
+/** Runs that are drawn before anybody chooses: the one that is looked into, those that go on, and the best others. */
+const FIRST = 4;
+
+/** The runs of the folder, each with its curves; those that go on are asked again. */
+function useRuns(own) {
+  const [list, setList] = useState(null);
+  const [curves, setCurves] = useState({});
+  const look = async () => {
+    if (document.hidden) return;
+    const found = await attempt("runs", () => get("/api/runs"));
+    if (found) setList(found.runs);
+  };
+  useEffect(() => {
+    look();
+    const timer = setInterval(look, EVERY);
+    return () => clearInterval(timer);
+  }, []);
+  const ask = (name) => attempt(`run ${name}`, () => get(`/api/run?model=${encodeURIComponent(name)}`)).then((x) => x && setCurves((all) => ({ ...all, [name]: x })));
+  useEffect(() => void ask(own), [own]);
+  return { list, curves, ask, look };
+}
+
+/** @param {{name: string, state: string, step: number | null, val_loss: number | null}[]} list @param {string} own */
+function firstOf(list, own) {
+  const worth = (run) => (run.name === own ? 0 : run.state === "running" ? 1 : 2);
+  return [...list].sort((a, b) => worth(a) - worth(b) || (a.val_loss ?? Infinity) - (b.val_loss ?? Infinity)).slice(0, FIRST).map((run) => run.name);
+}
+
+export function Training() {
+  const own = parts(modelId.value).run;
+  const { list, curves, ask, look } = useRuns(own);
+  const [asked, setShown] = saved("runs", "");
+  const [log, setLog] = saved("log", "");
+  const [sampled, setSampled] = saved("sampled", "");
+  const rows = list?.length ? list : curves[own]?.train.length || curves[own]?.val.length ? [{ ...curves[own], name: own }] : [];
+  const names = rows.map((run) => run.name);
+  const shown = asked ? names.filter((name) => asked.split(",").includes(name)) : firstOf(rows, own);
+  const stamp = rows.filter((run) => shown.includes(run.name)).map((run) => `${run.name} ${run.step} ${run.state}`).join();
+  useEffect(() => shown.forEach(ask), [stamp]);
+  const toggle = (name) => setShown((shown.includes(name) ? shown.filter((each) => each !== name) : [...shown, name]).join(",") || "none");
+  if (list === null || (!rows.length && !curves[own])) return html`<p>Looking for runs ...</p>`;
+  const lines = shown.flatMap((name) => (curves[name] ? linesOf(name, names.indexOf(name), curves[name], shown.length) : []));
+  const writer = names.includes(sampled) ? sampled : shown.find((name) => curves[name]?.samples.length);
+  return html`
+    ${lines.length > 0 ? html`<${Chart} curves=${lines} log=${log === "1"} name="loss of runs" label="loss, nats per token" />` : html`<p class="hint">No curve is chosen, or this model lies in no run folder.</p>`}
+    <div class="buttons"><label><input type="checkbox" checked=${log === "1"} onChange=${() => setLog(log === "1" ? "" : "1")} /> steps on a logarithmic axis</label></div>
+    ${rows.length > 0 && html`<p class="hint">Bold lines are validation, thin ones training.</p><div class="scroll" tabindex="0"><table class="runs" aria-label="runs in this folder">
+      <thead><tr><th scope="col">draw</th><th scope="col">run</th><th scope="col">state</th><th scope="col">step</th><th scope="col">best validation loss</th><th scope="col"><span class="hidden">what to do</span></th></tr></thead>
+      <tbody>${rows.map((run, i) => html`<tr key=${run.name}><td><input type="checkbox" checked=${shown.includes(run.name)} aria-label=${`draw ${run.name}`} onChange=${() => toggle(run.name)} /></td>
+        <th scope="row"><i class="swatch" style=${`background:var(--run-${i % COLORS})`}></i>${run.name}</th><td>${run.state}</td>
+        <td>${run.step?.toLocaleString("en") ?? "0"}${run.max_steps ? ` of ${run.max_steps.toLocaleString("en")}` : ""}</td><td>${run.val_loss == null ? "" : number(run.val_loss)}</td>
+        <td class="buttons"><button class="quiet" onClick=${() => (setSampled(run.name), ask(run.name))}>Samples</button>${run.name !== own && html`<button class="quiet" onClick=${() => choose(run.name).then(() => (tab.value = "write"))}>Look inside</button>`}</td></tr>`)}</tbody></table></div>`}
+    ${shown.map((name) => curves[name]?.val.length > 0 && html`<details><summary>validation of ${name} as a table</summary><table><thead><tr><th scope="col">step</th><th scope="col">loss</th></tr></thead><tbody>${curves[name].val.map(([step, loss]) => html`<tr><th scope="row">${step}</th><td>${number(loss)}</td></tr>`)}</tbody></table></details>`)}
+    ${writer && curves[writer] && html`<${Samples} key=${writer} name=${writer} samples=${curves[writer].samples} />`}
+    <${Starter} own=${own} changed=${() => (look(), attempt("names", loadRuns))} />`;
+}
+
+function linesOf(name, place, run, n) {
+  const [color, dash] = [`--run-${place % COLORS}`, DASHES[Math.floor(place / COLORS) % DASHES.length]];
+  const lines = [
+    { name: `${name}: training`, color, width: 0.75, dash, rows: run.train },
+    { name: `${name}: validation`, color, width: 2.25, dash, points: true, rows: run.val },
+  ].filter(({ rows }) => rows.length);
+  if (run.bigram && n === 1 && lines.length) {
+    const steps = [...run.train, ...run.val].map(([step]) => step);
+    lines.push({ name: "a bigram", color: "--ink", width: 1, dash: [4, 4], rows: [Math.min(...steps), Math.max(...steps)].map((step) => [step, run.bigram]) });
+  }
+  return lines;
+}
+
+/** What a run wrote while it learned. */
+function Samples({ name, samples }) {
+  const [at, setAt] = useState(null);
+  if (!samples.length) return html`<p class="hint">${name} has written no sample yet.</p>`;
+  const shown = samples[Math.min(at ?? Infinity, samples.length - 1)];
+  return html`<h2>what ${name} wrote at step ${shown[0].toLocaleString("en")}</h2>
+    <label class="slide">earlier <input type="range" min="0" max=${samples.length - 1} value=${at ?? samples.length - 1} aria-label=${`sample of ${name}`} aria-valuetext=${`step ${shown[0]}`}
+      onInput=${(e) => setAt(Number(e.target.value) === samples.length - 1 ? null : Number(e.target.value))} /> later</label>
+    <pre class="sample growing">${shown[1]}</pre>`;
+}
