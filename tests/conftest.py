@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+from forked import shorten
 from groundup.config.model import GPTConfig
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
@@ -40,6 +41,12 @@ def _one_thread_and_same_defaults():
     torch.set_num_threads(threads)
     torch.set_default_dtype(dtype)
     torch.set_rng_state(state)
+
+
+@pytest.fixture
+def short_ends(monkeypatch):
+    """What a run does besides its steps, shortened."""
+    shorten(monkeypatch.setattr)
 
 
 @pytest.fixture

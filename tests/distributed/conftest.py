@@ -1,44 +1,20 @@
 """Ranks as processes that are forked from a server which has imported everything: starting one takes milliseconds."""
 
-import functools
-import multiprocessing
-import os
-import sys
-from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
+import ranks
 from torch.distributed import TCPStore
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import ranks
-
-
-@functools.cache
-def _ready_server():
-    """The server that ranks are forked from, with all imported that a run imports.
-
-    Python 3.11 does not tell it sys.path, so it learns ours from the environment.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ranks", "groundup.training.run", "torch._dynamo", "matplotlib.figure", "tyro"])
-    before = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
-    forkserver.ensure_running()
-    if before is None:
-        del os.environ["PYTHONPATH"]
-    else:
-        os.environ["PYTHONPATH"] = before
-    return context
+from forked import server
 
 
 class Team:
     """Processes that believe torchrun has started them."""
 
     def __init__(self, size, function, folder, per_rank=None, **arguments):
-        context = _ready_server()
+        context = server()
         # As torchrun does: the store belongs to the one who starts the ranks, and outlives each of them.
         self.store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
         self.folder, self.pipes, self.processes = Path(folder), [], []

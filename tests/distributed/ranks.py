@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 
+from forked import shorten
 from groundup.cli.main import main
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
@@ -49,7 +50,7 @@ def enter(connection, function, rank, size, port, folder, arguments):
     }  # fmt: skip
     os.chdir(folder)
     torch.set_num_threads(1)
-    build.peak_flops = lambda *_: 1e12  # measuring takes longer than all steps of a test
+    shorten(setattr)
     with Path(f"rank{rank}.txt").open("a") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)

@@ -15,10 +15,9 @@ FLAGS = [
 
 
 @pytest.fixture
-def run(start, tmp_path, monkeypatch):
+def run(start, tmp_path, monkeypatch, short_ends):
     """run(size, name, ...) -> rows of metrics.jsonl with HellaSwag in them."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("groundup.training.between_steps.peak_flops", lambda *_: 1e12)
     (tmp_path / "text.txt").write_text(
         "".join(f"the {i} quick brown foxes jump over {i * i} dogs\n" for i in range(120))
     )

@@ -23,9 +23,8 @@ FLAGS = [
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch):
+def place(tmp_path, monkeypatch, short_ends):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("groundup.training.between_steps.peak_flops", lambda *_: 1e12)
     text = "".join(f"SPEAKER {i % 7}:\nthe {i} quick brown foxes jump over {i * i} lazy dogs\n\n" for i in range(60))
     (tmp_path / "text.txt").write_text(text)
     return tmp_path

@@ -33,7 +33,7 @@ from groundup.corpora.hub import Listing, _configs, choose_files
 from groundup.data.index import DatasetIndex, ShardInfo, load_index
 from groundup.evaluation.examples import kind_of, read_choices, read_completions
 from groundup.export.export_model import export_model
-from groundup.files.manifest import MANIFEST, facts_of, manifest_json, verify_folder
+from groundup.files.manifest import MANIFEST, file_facts, manifest_json, verify_folder
 from groundup.interop.hf_config import read_hf_config
 from groundup.interop.import_model import import_model
 from groundup.interop.read_tokenizer import read_tokenizer
@@ -58,7 +58,9 @@ MEBIBYTES = 600
 
 def seal(folder):
     """Vouch for whatever stands there, as somebody can who writes all of a folder."""
-    files = {file.name: facts_of(file) for file in sorted(folder.iterdir()) if file.name != MANIFEST and file.is_file()}
+    files = {
+        file.name: file_facts(file) for file in sorted(folder.iterdir()) if file.name != MANIFEST and file.is_file()
+    }
     (folder / MANIFEST).write_text(manifest_json(files))
 
 

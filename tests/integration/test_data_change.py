@@ -15,7 +15,7 @@ FLAGS = [
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch):
+def run(tmp_path, monkeypatch, short_ends):
     monkeypatch.chdir(tmp_path)
     text = "".join(f"SPEAKER {i % 7}:\nthe {i} quick brown foxes\n\n" for i in range(100))
     Path("text.txt").write_text(text)

@@ -28,7 +28,7 @@ def document(k: int) -> str:
 
 
 @pytest.fixture
-def parquet_files(tmp_path, monkeypatch) -> Path:
+def parquet_files(tmp_path, monkeypatch, short_ends) -> Path:
     """Files in the form of FineWeb-Edu's: more columns than text, some rows a group, here one null."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "sample" / "10BT"

@@ -26,7 +26,7 @@ FLAGS = [
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
+def place(tmp_path, monkeypatch, short_ends) -> Path:
     monkeypatch.chdir(tmp_path)
     text = "".join(f"SPEAKER {i % 7}:\nthe {i} quick brown foxes jump over {i * i} lazy dogs\n\n" for i in range(200))
     (tmp_path / "text.txt").write_text(text)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from forked import ForkedPopen
 from groundup.cli.main import main
 
 FLAGS = [
@@ -20,7 +21,7 @@ FLAGS = [
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
+def place(tmp_path, monkeypatch, short_ends) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("".join(f"the {i} foxes jump over {i * i} dogs\n" for i in range(500)))
     return tmp_path
@@ -63,7 +64,7 @@ def test_looking_on_changes_nothing_and_shows_everything(place, capsys):
 )
 def test_the_list_says_how_a_run_ended(place, capsys, number, state):
     words = ["train", "shakespeare", *FLAGS, "--name=it", "--max-steps=100000"]
-    process = subprocess.Popen([sys.executable, "-m", "groundup", *words], stdout=subprocess.DEVNULL)
+    process = ForkedPopen([sys.executable, "-m", "groundup", *words], stdout=subprocess.DEVNULL)
     metrics = Path("runs/it/metrics.jsonl")
     end = time.monotonic() + 240
     while not (metrics.exists() and metrics.read_text().count("\n") > 3) and time.monotonic() < end:

@@ -12,6 +12,7 @@ import httpx
 import openai
 import pytest
 
+from forked import ForkedPopen
 from groundup.checkpoint.model_folder import save_model
 from groundup.config.generate import SamplingConfig
 from groundup.generation.text import TextGenerator
@@ -29,7 +30,7 @@ def start():
     running = []
 
     def begin(*words, env=()):
-        process = subprocess.Popen(
+        process = ForkedPopen(
             [sys.executable, "-m", "groundup", "serve", *map(str, words), "--no-open"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

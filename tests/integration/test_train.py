@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from forked import ForkedPopen
 from groundup.cli.main import main
 from groundup.config.io import load_json
 from groundup.records.results import read_results
@@ -32,7 +34,7 @@ PLAIN = [["--optim.name=adamw"], ["--optim.name=muon"]]
 
 
 @pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
+def place(tmp_path, monkeypatch, short_ends) -> Path:
     monkeypatch.chdir(tmp_path)
     text = "".join(f"SPEAKER {i % 7}:\nthe {i} quick brown foxes jump over {i * i} lazy dogs\n\n" for i in range(200))
     (tmp_path / "text.txt").write_text(text)
@@ -49,7 +51,7 @@ def start(name: str, *words: str) -> int:
 
 def in_new_process(*words: str, wait: bool = True):
     command = [sys.executable, "-m", "groundup", "train", *words]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = ForkedPopen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if not wait:
         return process
     output, _ = process.communicate(timeout=240)
@@ -81,7 +83,7 @@ def test_resume_is_bitwise(place, more):
     assert start("split", *options, "--max-steps=20", "--checkpoint.background=on") == 0
     # Take the second run back to step 10 by removing what came after.
     for path in Path("runs/split/checkpoints").glob("step-*20"):
-        subprocess.run(["rm", "-r", path], check=True)
+        shutil.rmtree(path)
     output = in_new_process("--resume", "runs/split")
     assert "resumed at step 10" in output
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch._dynamo.callback import callback_handler
 
+from forked import ForkedPopen
 from groundup.checkpoint.state import CheckpointStore
 from groundup.cli.main import main
 from groundup.data.loader import TrainBatches
@@ -34,9 +35,8 @@ RUN = [
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path, monkeypatch) -> Path:
+def place(tmp_path, monkeypatch, short_ends) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("groundup.training.between_steps.peak_flops", lambda *_: 1e12)
     text = "".join(f"SPEAKER {i % 7}:\nthe {i} quick brown foxes jump over {i * i} lazy dogs\n\n" for i in range(100))
     (tmp_path / "text.txt").write_text(text)
     return tmp_path
@@ -310,8 +310,13 @@ def test_auto_takes_all_that_fit_and_resumes_with_what_it_learned(capsys):
 def test_no_process_is_left(killed, tmp_path):
     environment = {**os.environ, "GROUNDUP_TEST_MARK": str(tmp_path)}
     steps = "--max-steps=100000" if killed else "--max-steps=5"
-    process = subprocess.Popen([sys.executable, "-m", "groundup", *RUN, steps], env=environment,
-                               stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)  # fmt: skip
+    process = ForkedPopen(
+        [sys.executable, "-m", "groundup", *RUN, steps],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
     if killed:
         end = time.monotonic() + 240
         while not checkpoints():
@@ -319,19 +324,19 @@ def test_no_process_is_left(killed, tmp_path):
             time.sleep(0.05)
         process.kill()
     assert process.wait(240) == (-signal.SIGKILL if killed else 0)
-    assert not left(str(tmp_path))
+    assert not left(str(tmp_path), process.pid)
 
 
-def left(mark, seconds=10.0):
-    """Processes with the mark in their environment that do not end by themselves."""
+def left(mark, session, seconds=10.0):
+    """Processes of the session, or with the mark in their environment, that do not end by themselves."""
     end = time.monotonic() + seconds
     while True:
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get("GROUNDUP_TEST_MARK") == mark:
+                if os.getsid(process.pid) == session or process.environ().get("GROUNDUP_TEST_MARK") == mark:
                     found.append(process)
-            except psutil.Error:
+            except (psutil.Error, ProcessLookupError):
                 continue
         if not found or time.monotonic() > end:
             return found

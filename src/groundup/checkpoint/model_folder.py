@@ -162,16 +162,16 @@ def _load(
         path = folder / WEIGHTS
         state = load_tensors(path)  # mapped, and not read yet
         if saved != "int8":
-            check_state(model, state, path)
+            check_tensors(model, state, path)
         use_weights(cast("Transformer", model), how, load_kernels(say))
         if saved != "int8":
             state = _stored(path, cast("Transformer", model), how, state)
-        check_state(model, state, path)
+        check_tensors(model, state, path)
         model.load_state_dict(state, assign=True)
         return LoadedModel(model.eval(), tokenizer, config, info, folder)
     dtype = DTYPES[how] if how else dtype
     state = load_tensors(folder / WEIGHTS)
-    check_state(model, state, folder / WEIGHTS)
+    check_tensors(model, state, folder / WEIGHTS)
     model.load_state_dict({k: v.to(device=device, dtype=dtype) for k, v in state.items()}, assign=True)
     if rows and not isinstance(config, BigramConfig):
         use_matmul(model, pick_matmul(device, rows=rows, n_embd=config.n_embd, training=False))
@@ -296,7 +296,7 @@ def read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
         raise UserError(f"{path}: {error}") from None
 
 
-def check_state(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+def check_tensors(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     """Compare names, shapes and types of tensors with a model's.
 
     Raises:

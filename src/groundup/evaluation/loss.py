@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from groundup.config.data import IGNORE
 from groundup.distributed.ranks import World
+from groundup.model.types import evaluating
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +55,6 @@ def told(
         done += idx.numel()
 
 
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model in evaluation mode without gradients, and back as it was."""
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        model.train(was_training)
-
-
 def evaluate_loss(
     loss_module: nn.Module,
     batches: Iterable[tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]],
@@ -91,7 +80,7 @@ def evaluate_loss(
     total = torch.zeros((), dtype=torch.float64 if device.type != "mps" else torch.float32, device=device)
     n_tokens = 0
     world = world or World()
-    with evaluating(loss_module), autocast or contextlib.nullcontext():
+    with torch.no_grad(), evaluating(loss_module), autocast or contextlib.nullcontext():
         for idx, targets in batches:
             n_tokens += int((targets != IGNORE).sum())
             total += loss_module(idx.to(device), targets.to(device))

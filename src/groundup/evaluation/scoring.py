@@ -22,9 +22,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from groundup.config.model import BigramConfig
-from groundup.evaluation.loss import evaluating
 from groundup.model.kv_cache import KVCache
-from groundup.model.types import LanguageModel, device_of
+from groundup.model.types import LanguageModel, device_of, evaluating
 
 BATCH_TOKENS = {"cpu": 512, "cuda": 16_384, "mps": 4_096}
 """Tokens of a forward pass by device: processors of few cores want little padding, GPUs much work at once."""
@@ -126,7 +125,7 @@ def score(
     batch_tokens = batch_tokens or BATCH_TOKENS[device.type]
     assert isinstance(model, nn.Module)
     done, n_tokens = 0, sum(group.n_tokens for group in groups)
-    with evaluating(model):
+    with torch.no_grad(), evaluating(model):
         for batch in _batches(groups, batch_tokens):
             for (question, choice), result in _score_batch(model, batch, batch_tokens):
                 scores[question][choice] = result

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 from groundup.config.errors import UserError
 from groundup.files.leftovers import remove_leftover, sweep_dead, sweep_dead_once, temporary_name
-from groundup.files.manifest import MANIFEST, Facts, facts_of, manifest_json
+from groundup.files.manifest import MANIFEST, Facts, file_facts, manifest_json
 
 _PIECE = 64 * 2**20
 
@@ -134,7 +134,7 @@ def _seal(folder: Path, known: dict[str, Facts]) -> None:
     for file in sorted(folder.iterdir()):
         if file.name not in known:
             _sync_file(file)
-        files[file.name] = known.get(file.name) or facts_of(file)
+        files[file.name] = known.get(file.name) or file_facts(file)
     write_synced(folder / MANIFEST, manifest_json(files).encode())
     _sync_folder(folder)
 

@@ -30,7 +30,7 @@ class _Manifest:
     files: dict[str, _Facts]
 
 
-def facts_of(file: Path) -> Facts:
+def file_facts(file: Path) -> Facts:
     """What a manifest says of a file."""
     return {"bytes": file.stat().st_size, "sha256": sha256_file(file)}
 

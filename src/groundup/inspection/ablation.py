@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from groundup.config.errors import UsageError
-from groundup.inspection.trace import evaluating
+from groundup.model.types import evaluating
 
 Instead = Literal["zero", "mean"]
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from groundup.inspection.detectors import head_scores
 from groundup.inspection.surprise import surprise
-from groundup.inspection.trace import evaluating, trace
+from groundup.inspection.trace import trace
+from groundup.model.types import evaluating
 from groundup.tokenizer.base import Tokenizer
 
 MOST_TOKENS = 96

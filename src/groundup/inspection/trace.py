@@ -5,16 +5,16 @@ from what each attention layer was given, by its own `project`. Nothing in the m
 parts are watched by hooks.
 """
 
-import contextlib
 import math
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
+from groundup.model.types import evaluating
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,14 +96,3 @@ def _weights(q: Float[Tensor, "H T D"], k: Float[Tensor, "H T D"]) -> Float[Tens
     scores = q @ k.transpose(-2, -1) / math.sqrt(q.shape[-1])
     future = torch.ones(T, T, dtype=torch.bool, device=q.device).triu(1)
     return scores.masked_fill(future, -math.inf).softmax(dim=-1)
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Without dropout, whatever mode the model is in; the mode comes back."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)

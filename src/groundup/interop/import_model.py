@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from groundup.checkpoint.model_folder import check_state, write_model_files
+from groundup.checkpoint.model_folder import check_tensors, write_model_files
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import load_json
 from groundup.config.presets import GPT2_VOCAB
@@ -69,7 +69,7 @@ def import_model(
     config = dataclasses.replace(foreign.config, vocab_size=chosen.vocab_size)
     with torch.device("meta"):
         model = build_model(config)
-    check_state(model, state, path)
+    check_tensors(model, state, path)
     info = {"source": source, **({"revision": revision} if revision else {}), **foreign.info}
     known: dict[str, Facts] = {}
     with new_folder(out, known) as folder:

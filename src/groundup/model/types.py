@@ -1,10 +1,12 @@
 """What training, evaluation and generation need from a model."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup.config.model import ModelConfig
 from groundup.model.kv_cache import KVCache
@@ -18,6 +20,8 @@ class LanguageModel(Protocol):
     the head is the largest product. GPT, Modern and Bigram are such modules.
     """
 
+    training: bool
+    """As in torch.nn.Module."""
     logit_softcap: float
     """The bound c, where logits are c tanh(hidden W^T / c); 0 is none."""
 
@@ -52,6 +56,17 @@ class LanguageModel(Protocol):
 
     def train(self, mode: bool = True) -> Any:  # noqa: FBT001, FBT002
         """As in torch.nn.Module."""
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module | LanguageModel) -> Iterator[None]:
+    """Put a model in evaluation mode, without dropout, and back as it was."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 def device_of(model: LanguageModel) -> torch.device:

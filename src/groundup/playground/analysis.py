@@ -14,8 +14,9 @@ from pydantic import Field
 from torch import Tensor
 
 from groundup.config.errors import UserError
-from groundup.inspection.trace import Trace, evaluating, trace
+from groundup.inspection.trace import Trace, trace
 from groundup.model.bigram import Bigram
+from groundup.model.types import evaluating
 from groundup.serving.app import Server
 from groundup.serving.bodies import Body, Id
 from groundup.serving.errors import RequestError

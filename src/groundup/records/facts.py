@@ -6,7 +6,7 @@ from groundup.records.history import MISSING, RunHistory, differences, is_finite
 from groundup.terminal.display import clock, quantity
 
 
-def facts_of(run: RunHistory) -> dict[str, str]:
+def run_facts(run: RunHistory) -> dict[str, str]:
     """What a run was and what came of it, as text."""
     shape, last, best = run.shape, run.last, run.best
     _, vals = run.series("val/loss", "tokens")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from groundup.config.printable import printable
-from groundup.records.facts import facts_of, machine_of, settings_that_differ
+from groundup.records.facts import machine_of, run_facts, settings_that_differ
 from groundup.records.history import MISSING, RunHistory, is_finite
 from groundup.records.plot import distinct_names
 from groundup.terminal.tables import columns_that_fit, new_table
@@ -30,7 +30,7 @@ def in_order(runs: list[RunHistory], by: Order) -> list[RunHistory]:
 
 def list_table(runs: Sequence[RunHistory], width: int) -> tuple["Table", list[str]]:
     """A row per run, and the titles of the columns that a terminal of so many characters has no room for."""
-    facts = [facts_of(run) for run in runs]
+    facts = [run_facts(run) for run in runs]
     cells = {"name": [printable(run.name) for run in runs]}
     # The dearest first: what a narrow terminal has no room for is left out from the end.
     for title in ("best val loss", "state", "steps", "tokens/s", "parameters", "tokens", "model"):
@@ -53,7 +53,7 @@ def compare_table(runs: Sequence[RunHistory]) -> "Table":
     table.add_column("")
     for name in distinct_names(runs):
         table.add_column(printable(name), justify="right", overflow="fold")
-    facts = [facts_of(run) for run in runs]
+    facts = [run_facts(run) for run in runs]
     for name in facts[0]:
         table.add_row(name, *[column[name] for column in facts])
     scores = dict.fromkeys(key for run in runs for key in run.scores)

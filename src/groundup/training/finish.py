@@ -27,10 +27,13 @@ from groundup.records.report import time_line, write_report
 from groundup.terminal.display import clock, say
 from groundup.training.build import Run
 
+SCENE_TOKENS = 400
+"""Length of the sample at the end of a run."""
+
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What is said of saved weights. All of it comes from the checkpoint that they come from."""
+    """What is said of saved weights, all of it from their checkpoint."""
 
     step: int
     val_loss: float | None
@@ -81,7 +84,9 @@ def finish(run: Run, config: TrainConfig, facts: dict[str, Any], *, log: Logger,
     if warning := _warning(rows, label, rate_flags(run.trainer.optimizers)):
         say(console, warning)
 
-    scene = TextGenerator(model.eval(), run.tokenizer).generate(prompt, max_new_tokens=400, seed=config.seed)[0]
+    scene = TextGenerator(model.eval(), run.tokenizer).generate(prompt, max_new_tokens=SCENE_TOKENS, seed=config.seed)[
+        0
+    ]
     log.write(step=state.step, sample=prompt + scene)
     say(console, prompt + scene, style="cyan")
     if (seen := _portrait(run, model)) is not None:

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from forked import ForkedPopen
 from groundup.cli.main import main
 from groundup.cli.sweep import plan_runs
 from groundup.config.errors import UsageError, UserError
@@ -13,21 +14,16 @@ from groundup.config.errors import UsageError, UserError
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("groundup.cli.sweep.subprocess.Popen", ForkedPopen)
     (tmp_path / "a.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 60)
     return tmp_path
 
 
 SMALL = [
-    *(
-        "--data.source=text",
-        "--data.path=a.txt",
-        "--tokens-per-step=16",
-        "--runtime.micro-batch-size=2",
-        "--max-steps=4",
-        "--eval.every=2",
-    ),
-    *("--model.n-layer=1", "--model.n-head=1", "--model.n-embd=8", "--model.block-size=8", "--runtime.device=cpu"),
-]
+    "--data.source=text", "--data.path=a.txt", "--tokens-per-step=16", "--runtime.micro-batch-size=2", "--max-steps=4",
+    "--eval.every=2", "--model.n-layer=1", "--model.n-head=1", "--model.n-embd=8", "--model.block-size=8",
+    "--runtime.device=cpu", "--runtime.compile=off", "--runtime.matmul=default", "--runtime.threads=1",
+]  # fmt: skip
 
 
 def test_every_combination_is_a_run_of_its_own():

@@ -4,7 +4,7 @@ import pytest
 
 from groundup.config.errors import UserError
 from groundup.files.atomic import new_folder
-from groundup.files.manifest import MANIFEST, facts_of, has_digest, read_manifest, verify_folder
+from groundup.files.manifest import MANIFEST, file_facts, has_digest, read_manifest, verify_folder
 
 
 def test_git_and_sha256sum_name_the_same_contents(tmp_path):
@@ -14,7 +14,7 @@ def test_git_and_sha256sum_name_the_same_contents(tmp_path):
     sha = subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout.split()[0]
     assert has_digest(path, git)
     assert has_digest(path, sha)
-    assert facts_of(path) == {"bytes": 1_280_000, "sha256": sha}
+    assert file_facts(path) == {"bytes": 1_280_000, "sha256": sha}
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert not has_digest(path, git)
     assert not has_digest(path, sha)

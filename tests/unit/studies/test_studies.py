@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from forked import ForkedPopen
 from groundup.config.errors import UsageError, UserError
 from groundup.config.presets import RECIPES
 from groundup.studies import ablation, loss, scaling_law
@@ -18,7 +19,8 @@ ROWS = [
 ]
 TINY = {"model.n_layer": 1, "model.n_embd": 32, "model.n_head": 1, "model.block_size": 16, "tokens_per_step": 64,
         "runtime.micro_batch_size": 4, "max_steps": 4, "eval.sample_every": 0, "runtime.compile": "off",
-        "runtime.device": "cpu", "eval.every": 2, "eval.max_tokens": 200}  # fmt: skip
+        "runtime.device": "cpu", "runtime.matmul": "default", "runtime.threads": 1,
+        "eval.every": 2, "eval.max_tokens": 200}  # fmt: skip
 
 
 def test_values_are_changed_by_their_dotted_names():
@@ -79,7 +81,8 @@ def test_what_does_not_exist_is_refused(tmp_path):
         loss.bench(loss.Options(nanogpt=tmp_path, tiny_shakespeare=tmp_path), print)
 
 
-def test_runs_train_side_by_side_and_a_failed_one_is_told(tmp_path):
+def test_runs_train_side_by_side_and_a_failed_one_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("groundup.studies.runs.subprocess.Popen", ForkedPopen)
     (tmp_path / "text.txt").write_text("The quick brown fox jumps over the lazy dog.\n" * 200)
     base = changed(RECIPES["shakespeare-modern"], TINY | {"out_dir": str(tmp_path / "runs"), "data.source": "text",
                    "data.path": str(tmp_path / "text.txt"), "data.cache_dir": str(tmp_path)})  # fmt: skip

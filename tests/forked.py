@@ -1,0 +1,137 @@
+"""Processes of `groundup`, forked from a server that has imported everything: one starts in milliseconds.
+
+They are processes like any other, with an environment, signals, output and an exit code of their own. What they do not
+show is how Python starts and imports; a test of that uses subprocess.
+"""
+
+import functools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+from multiprocessing import forkserver, reduction
+from pathlib import Path
+
+PRELOADED = ["forked", "ranks", "groundup.training.run", "torch._dynamo", "matplotlib.backends.backend_agg", "tyro"]
+SCENE_TOKENS = 20
+PEAK_FLOPS = 1e12
+
+
+@functools.cache
+def server():
+    """The server, as a context of multiprocessing.
+
+    Python 3.11 does not tell it sys.path, so it learns ours from the environment.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
+    forkserver.ensure_running()
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+    return context
+
+
+def shorten(patch):
+    """Shorten what a run does besides its steps: it measures no peak rate, and its last scene is a few words.
+
+    Args:
+        patch: `setattr`, or that of a pytest.MonkeyPatch, which takes it back.
+    """
+    from groundup.training import between_steps, finish
+
+    patch(between_steps, "peak_flops", lambda *_: PEAK_FLOPS)
+    patch(finish, "SCENE_TOKENS", SCENE_TOKENS)
+
+
+class ForkedPopen:
+    """The part of subprocess.Popen that tests and the package use, for [sys.executable, "-m", "groundup", ...]."""
+
+    def __init__(self, command, *, stdin=None, stdout=None, stderr=None, env=None, text=False, start_new_session=False):
+        assert command[:3] == [sys.executable, "-m", "groundup"], command
+        assert stdin in (None, subprocess.DEVNULL)
+        opened = []
+
+        def stream(wanted, number):
+            if wanted is None:
+                return number, None
+            if wanted == subprocess.DEVNULL:
+                opened.append(os.open(os.devnull, os.O_WRONLY))
+                return opened[-1], None
+            if wanted == subprocess.PIPE:
+                ours, theirs = os.pipe()
+                opened.append(theirs)
+                return theirs, os.fdopen(ours, "r" if text else "rb")
+            return wanted if isinstance(wanted, int) else wanted.fileno(), None
+
+        out, self.stdout = stream(stdout, 1)
+        err, self.stderr = (out, None) if stderr == subprocess.STDOUT else stream(stderr, 2)
+        environment = dict(os.environ if env is None else env)
+        self._process = server().Process(
+            target=_enter, args=(command[3:], _Sent(out), _Sent(err), environment, str(Path.cwd()), start_new_session)
+        )
+        sys.stdout.flush()
+        self._process.start()
+        self.args, self.pid, self.returncode = command, self._process.pid, None
+        for fd in opened:
+            os.close(fd)
+
+    def poll(self):
+        self.returncode = self._process.exitcode
+        return self.returncode
+
+    def wait(self, timeout=None):
+        self._process.join(timeout)
+        if self.poll() is None:
+            raise subprocess.TimeoutExpired(self.args, timeout)
+        return self.returncode
+
+    def communicate(self, timeout=None):
+        said = [stream.read() if stream else None for stream in (self.stdout, self.stderr)]
+        self.wait(timeout)
+        return tuple(said)
+
+    def send_signal(self, number):
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self):
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self):
+        self.send_signal(signal.SIGKILL)
+
+
+class _Sent:
+    """A file descriptor on its way to a child."""
+
+    def __init__(self, fd):
+        self.fd = fd
+
+    def __reduce__(self):
+        return _received, (reduction.DupFd(self.fd),)
+
+
+def _received(fd):
+    return fd.detach()
+
+
+def _enter(words, out, err, environment, folder, new_session):
+    """Become `python -m groundup WORDS`."""
+    if new_session:
+        os.setsid()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    for fd, number in ((out, 1), (err, 2)):
+        os.dup2(fd, number)
+        os.close(fd)
+    sys.argv = ["groundup", *words]
+    shorten(setattr)
+    from groundup.cli.main import main
+
+    sys.exit(main())
