@@ -13,7 +13,10 @@ import sys
 from multiprocessing import forkserver, reduction
 from pathlib import Path
 
-PRELOADED = ["forked", "ranks", "groundup.training.run", "torch._dynamo", "matplotlib.backends.backend_agg", "tyro"]
+PRELOADED = [
+    "forked", "ranks", "groundup.training.run", "torch._dynamo", "matplotlib.pyplot", "matplotlib.backends.backend_agg",
+    "tyro", "ipykernel.kernelapp", "ipykernel.ipkernel", "matplotlib_inline.backend_inline",
+]  # fmt: skip
 SCENE_TOKENS = 20
 PEAK_FLOPS = 1e12
 
@@ -49,11 +52,22 @@ def shorten(patch):
 
 
 class ForkedPopen:
-    """The part of subprocess.Popen that tests and the package use, for [sys.executable, "-m", "groundup", ...]."""
+    """The part of subprocess.Popen that tests, the package and Jupyter use, for [python, "-m", MODULE, ...]."""
 
-    def __init__(self, command, *, stdin=None, stdout=None, stderr=None, env=None, text=False, start_new_session=False):
-        assert command[:3] == [sys.executable, "-m", "groundup"], command
-        assert stdin in (None, subprocess.DEVNULL)
+    def __init__(
+        self,
+        command,
+        *,
+        stdin=None,
+        stdout=None,
+        stderr=None,
+        cwd=None,
+        env=None,
+        text=False,
+        start_new_session=False,
+    ):
+        module = command[command.index("-m") + 1]
+        assert module in MODULES, command
         opened = []
 
         def stream(wanted, number):
@@ -68,14 +82,21 @@ class ForkedPopen:
                 return theirs, os.fdopen(ours, "r" if text else "rb")
             return wanted if isinstance(wanted, int) else wanted.fileno(), None
 
+        assert stdin in (None, subprocess.DEVNULL, subprocess.PIPE)  # to all of them, nothing is said
+        self.stdin = Path(os.devnull).open("wb") if stdin == subprocess.PIPE else None  # noqa: SIM115
         out, self.stdout = stream(stdout, 1)
         err, self.stderr = (out, None) if stderr == subprocess.STDOUT else stream(stderr, 2)
-        environment = dict(os.environ if env is None else env)
-        self._process = server().Process(
-            target=_enter, args=(command[3:], _Sent(out), _Sent(err), environment, str(Path.cwd()), start_new_session)
-        )
+        words, environment = command[command.index(module) + 1 :], dict(os.environ if env is None else env)
+        context = server()
+        ready, told = context.Pipe(duplex=False)
         sys.stdout.flush()
+        self._process = context.Process(
+            target=_enter,
+            args=(module, words, _Sent(out), _Sent(err), environment, str(cwd or Path.cwd()), start_new_session, told),
+        )
         self._process.start()
+        told.close()
+        ready.recv()  # it has a session of its own now, if it shall have one
         self.args, self.pid, self.returncode = command, self._process.pid, None
         for fd in opened:
             os.close(fd)
@@ -120,18 +141,38 @@ def _received(fd):
     return fd.detach()
 
 
-def _enter(words, out, err, environment, folder, new_session):
-    """Become `python -m groundup WORDS`."""
+def _enter(module, words, out, err, environment, folder, new_session, told):
+    """Become `python -m MODULE WORDS`."""
     if new_session:
         os.setsid()
+    told.send(True)
+    told.close()
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     for fd, number in ((out, 1), (err, 2)):
         os.dup2(fd, number)
         os.close(fd)
-    sys.argv = ["groundup", *words]
-    shorten(setattr)
+    sys.argv = [module, *words]
+    MODULES[module]()
+
+
+def _groundup():
     from groundup.cli.main import main
 
+    shorten(setattr)
     sys.exit(main())
+
+
+def _kernel():
+    """A kernel of Jupyter, as it begins: with its threads, and pictures that go into the notebook."""
+    import matplotlib
+    import torch
+    from ipykernel.kernelapp import launch_new_instance
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    matplotlib.rcParams["backend"] = os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    launch_new_instance()
+
+
+MODULES = {"groundup": _groundup, "ipykernel_launcher": _kernel}

@@ -76,12 +76,16 @@ def test_a_crash_at_every_point_of_saving_shares(start, record_property):
 
     seen, halves = set(), []
     points = sorted(Path("left").iterdir())
+    steps = {}
     for point in points:
         writing, rank = point.name.split("-")[1:]  # the checkpoint that was to come, and who wrote
-        step = found(point)
+        there = sorted(point.rglob("*"))
+        state = tuple((path.relative_to(point), path.is_file() and path.read_bytes()) for path in there)
+        known = state in steps
+        step = steps[state] if known else steps.setdefault(state, found(point))
         assert step in ({None, 2} if writing == "2" else {int(writing) - 2, int(writing)}), point
         seen.add((writing, rank, step))
-        for path in point.glob("step-*"):
+        for path in () if known else point.glob("step-*"):  # the same bytes say the same
             assert contents(path) == whole[path.name]
         if list(point.glob(".tmp-*/shard-*")):
             halves.append(point)

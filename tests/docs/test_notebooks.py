@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tools.build import differences, execute, sources
 
+from forked import ForkedPopen
 from groundup.learn.exercises import exercises
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -24,7 +25,8 @@ def checked(path):
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_it_runs_from_top_to_bottom(path):
+def test_it_runs_from_top_to_bottom(path, monkeypatch):
+    monkeypatch.setattr("jupyter_client.launcher.Popen", ForkedPopen)
     notebook = execute(path)
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     warnings = [output.text for output in outputs if output.get("name") == "stderr"]

@@ -4,6 +4,7 @@ import pytest
 
 from groundup.bench import busy as module
 from groundup.bench.busy import WAYS, Options, bench
+from groundup.config.model import GPTConfig
 from groundup.terminal.waiting import SPIN
 
 
@@ -40,7 +41,8 @@ class _counting:
 
 def test_a_turn_trains_in_a_process_with_its_variables_and_leaves_ours(monkeypatch):
     monkeypatch.setenv(SPIN, "123")
-    options = Options(micro_batch_size=2, seconds=1)
+    tiny = GPTConfig(n_layer=1, n_head=1, n_embd=16, block_size=16, vocab_size=64)
+    options = Options(model=tiny, micro_batch_size=2, seconds=0.1)
     assert module._one_turn(options, WAYS["asleep at once"]) > 0
     assert os.environ[SPIN] == "123"
     assert "OMP_WAIT_POLICY" not in os.environ
