@@ -153,6 +153,9 @@ def _enter(module, words, out, err, environment, folder, new_session, told):
     for fd, number in ((out, 1), (err, 2)):
         os.dup2(fd, number)
         os.close(fd)
+    # The server's streams know what their files were: perhaps no pipes.
+    sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.__stderr__ = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     sys.argv = [module, *words]
     MODULES[module]()
 

@@ -24,10 +24,38 @@ def checked(path):
     return re.findall(r'^check\("([^"]+)"', path.read_text("utf-8"), re.MULTILINE)
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_it_runs_from_top_to_bottom(path, monkeypatch):
-    monkeypatch.setattr("jupyter_client.launcher.Popen", ForkedPopen)
-    notebook = execute(path)
+SMALLER = {
+    "bigram": {
+        "lr=50, n_steps=2000": "lr=50, n_steps=20",
+        "lr=0.3, n_steps=2000": "lr=0.3, n_steps=300",
+        "orders = range(7)": "orders = range(4)",
+    },
+    "build_gpt": {
+        "max_steps=700": "max_steps=250",
+        "every=100, max_tokens=16_384": "every=250, max_tokens=4096",
+        "max_new_tokens=250": "max_new_tokens=25",
+    },
+    "gpt2": {
+        "max_steps=400": "max_steps=20",
+        "max_steps=160": "max_steps=10",
+        "EvalConfig(every=40": "EvalConfig(every=5, max_tokens=1024",
+        "range(0, 800, 4)": "range(0, 80, 4)",
+        "batch_size=16, max_tokens=16_384": "batch_size=16, max_tokens=2048",
+        "max_new_tokens=120": "max_new_tokens=12",
+    },
+    "inference": {
+        "max_steps=260": "max_steps=20",
+        "for _ in range(8)": "for _ in range(1)",
+        "for _ in range(60)": "for _ in range(3)",
+    },
+    "tokenization": {"vocab_size=8192": "vocab_size=2048"},
+    "training": {"STEPS, MICRO_STEPS, CPU = 160": "STEPS, MICRO_STEPS, CPU = 30"},
+}
+"""Of each lesson, what takes its time, and what takes less and runs the same code."""
+
+
+def runs_through(path, *, smaller):
+    notebook = execute(path, smaller=smaller)
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     warnings = [output.text for output in outputs if output.get("name") == "stderr"]
     assert not warnings
@@ -36,6 +64,19 @@ def test_it_runs_from_top_to_bottom(path, monkeypatch):
     assert len(verdicts) == len(checked(path))
     word = "not yet" if path in LESSONS else "right"
     assert all(f": {word}\n" in text for text in verdicts)
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_it_runs_from_top_to_bottom(path, monkeypatch):
+    """Lessons with fewer steps, in kernels that need no time to start."""
+    monkeypatch.setattr("jupyter_client.launcher.Popen", ForkedPopen)
+    runs_through(path, smaller=SMALLER[path.stem] if path in LESSONS else None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_it_runs_as_it_is(path):
+    runs_through(path, smaller=None)
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
