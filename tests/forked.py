@@ -101,6 +101,9 @@ class ForkedPopen:
         for fd in opened:
             os.close(fd)
 
+    def __class_getitem__(cls, item):
+        return cls  # as in subprocess.Popen[bytes]
+
     def poll(self):
         self.returncode = self._process.exitcode
         return self.returncode

@@ -242,7 +242,7 @@ def test_ranks_with_other_settings_are_refused(train, start):
 @pytest.mark.fault(
     "E7", "one of two ranks dies (SIGKILL) or hangs (SIGSTOP)", "the other leaves with one line that names it"
 )
-@pytest.mark.parametrize(("number", "timeout"), [(signal.SIGKILL, 600), (signal.SIGSTOP, 10)])
+@pytest.mark.parametrize(("number", "timeout"), [(signal.SIGKILL, 600), (signal.SIGSTOP, 6)])
 def test_a_rank_that_dies_or_hangs_is_named(train, number, timeout):
     _, team = train(2, "lost", "--max-steps=100000", f"--runtime.timeout={timeout}", wait=False)
     until(lambda: checkpoints("lost"))
@@ -265,7 +265,7 @@ def test_a_rank_0_that_hangs_with_the_store_is_left(train, place):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         (place / "port.txt").write_text(str(probe.getsockname()[1]))
-    _, team = train(2, "held", "--max-steps=100000", "--runtime.timeout=10", wait=False, patch="store_of_rank_0")
+    _, team = train(2, "held", "--max-steps=100000", "--runtime.timeout=6", wait=False, patch="store_of_rank_0")
     until(lambda: checkpoints("held"))
     os.kill(team.processes[0].pid, signal.SIGSTOP)
     team.processes[1].join(240)

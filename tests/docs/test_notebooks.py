@@ -26,19 +26,20 @@ def checked(path):
 
 SMALLER = {
     "bigram": {
-        "lr=50, n_steps=2000": "lr=50, n_steps=20",
+        "lr=50, n_steps=2000": "lr=50, n_steps=300",
         "lr=0.3, n_steps=2000": "lr=0.3, n_steps=300",
         "orders = range(7)": "orders = range(4)",
     },
     "build_gpt": {
-        "max_steps=700": "max_steps=250",
-        "every=100, max_tokens=16_384": "every=250, max_tokens=4096",
+        "max_steps=700": "max_steps=100",
+        "every=100, max_tokens=16_384": "every=100, max_tokens=4096",
+        "val[-1][1] < bigram_loss - 0.3": "val[-1][1] < val[0][1] - 1",
         "max_new_tokens=250": "max_new_tokens=25",
     },
     "gpt2": {
         "max_steps=400": "max_steps=20",
         "max_steps=160": "max_steps=10",
-        "EvalConfig(every=40": "EvalConfig(every=5, max_tokens=1024",
+        "EvalConfig(every=40,": "EvalConfig(every=5, max_tokens=1024,",
         "range(0, 800, 4)": "range(0, 80, 4)",
         "batch_size=16, max_tokens=16_384": "batch_size=16, max_tokens=2048",
         "max_new_tokens=120": "max_new_tokens=12",
