@@ -18,14 +18,14 @@ from groundup.contestants.ours import our_trainer
 from groundup.files.processes import start_process
 from groundup.runtime.device import cpu_name
 from groundup.runtime.precision import pick_precision
-from groundup.terminal.waiting import SPIN, SPIN_ROUNDS
+from groundup.terminal.waiting import SPIN, wait_less
 
-WAYS: dict[str, dict[str, str]] = {
+WAYS: dict[str, dict[str, str] | None] = {
     "OpenMP's default": {},
-    "ours": {SPIN: str(SPIN_ROUNDS)},
+    "ours": None,
     "asleep at once": {"OMP_WAIT_POLICY": "PASSIVE"},
 }
-"""Environment variables that OpenMP reads when it is loaded."""
+"""Environment variables that OpenMP reads when it is loaded; None are those that a command of ours sets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,12 +98,15 @@ def _turns(options: Options) -> dict[str, float]:
     return {name: statistics.median(each) for name, each in rates.items()}
 
 
-def _one_turn(options: Options, variables: dict[str, str]) -> float:
-    """Train in a process of its own, which begins with these variables."""
+def _one_turn(options: Options, variables: dict[str, str] | None) -> float:
+    """Train in a process of its own, which begins with these variables, or as a command of ours begins."""
     ours, theirs = Pipe(duplex=False)
     kept = {name: os.environ.pop(name, None) for name in (SPIN, "OMP_WAIT_POLICY")}
-    os.environ.update(variables)
     try:
+        if variables is None:
+            wait_less(os.environ)
+        else:
+            os.environ.update(variables)
         process = start_process(_train, theirs, options)
     finally:
         for name, value in kept.items():

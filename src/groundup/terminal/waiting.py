@@ -1,24 +1,59 @@
 """How PyTorch's threads wait for each other on a CPU: set before PyTorch is loaded, because OpenMP reads it then.
 
 A thread that waits may go round and round until its work comes (no time is lost, a core is taken), or sleep (a core is
-free, waking up takes time). GNU's OpenMP goes round for milliseconds. Alone on a machine that costs nothing; beside
-other programs the waiting threads keep the cores from those for whom they wait, and training becomes several times
-slower than its share. So we let them sleep after fewer rounds, about the time between two operations of a step.
+free, waking up takes time). GNU's OpenMP goes round for about a millisecond. Where the cores are free that is fastest,
+by up to a factor of two. Beside other programs the waiting threads keep the cores from those for whom they wait, and
+training becomes several times slower than its share. No number of rounds serves both (docs/log.md has the
+measurements), so we look how busy the cores are when a command starts.
 """
 
 import os
-from collections.abc import MutableMapping
+import time
+from collections.abc import Callable, MutableMapping
+from pathlib import Path
 
 SPIN = "GOMP_SPINCOUNT"
 """The variable that GNU's OpenMP, which PyTorch brings along on Linux, reads its number of rounds from."""
 SPIN_ROUNDS = 1000
-"""Some tens of microseconds (docs/log.md has the measurement)."""
+"""Beside other programs: some tens of microseconds."""
+LOOK_SECONDS = 0.06
+"""A few ticks of the kernel's clock."""
+BUSY_CORES = 0.5
+"""Of those that our threads want: so many in use by others make the machine a busy one."""
+KERNEL_TIMES = Path("/proc/stat")
 
 
-def wait_less(environ: MutableMapping[str, str]) -> None:
-    """Let threads sleep soon, unless a person has said how they wait."""
-    if not {SPIN, "OMP_WAIT_POLICY"} & set(environ):
+def wait_less(environ: MutableMapping[str, str], cores_in_use: Callable[[], float] | None = None) -> None:
+    """Let threads sleep soon where other programs want the cores, unless a person has said how they wait.
+
+    Args:
+        environ: Gets the variable.
+        cores_in_use: Of the machine, by others; None looks.
+    """
+    if {SPIN, "OMP_WAIT_POLICY"} & set(environ):
+        return
+    wanted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    free = (os.cpu_count() or 1) - (cores_in_use or look_at_cores)()
+    if free < wanted - BUSY_CORES:
         environ[SPIN] = str(SPIN_ROUNDS)
+
+
+def look_at_cores() -> float:
+    """How many cores compute, over LOOK_SECONDS in which we do nothing; 0 where the kernel does not say."""
+    try:
+        idle, total = _ticks()
+        time.sleep(LOOK_SECONDS)
+        idle_then, total_then = _ticks()
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    passed = total_then - total
+    return (os.cpu_count() or 1) * (1 - (idle_then - idle) / passed) if passed > 0 else 0.0
+
+
+def _ticks() -> tuple[int, int]:
+    """Of all cores since the machine started: idle ones (waiting for a disk is idle), and all that have passed."""
+    ticks = [int(word) for word in KERNEL_TIMES.read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
+    return ticks[3] + ticks[4], sum(ticks)
 
 
 def describe_waiting() -> str:
@@ -26,4 +61,7 @@ def describe_waiting() -> str:
     if policy := os.environ.get("OMP_WAIT_POLICY"):
         return f"as OMP_WAIT_POLICY={policy} says"
     rounds = os.environ.get(SPIN)
-    return f"{rounds} rounds, then asleep ({SPIN})" if rounds else f"by OpenMP's default ({SPIN} is not set)"
+    if rounds is None:
+        return "by OpenMP's default, which is fastest while no other program wants the cores"
+    why = ", because other programs use the cores" if rounds == str(SPIN_ROUNDS) else ""
+    return f"{rounds} rounds, then asleep ({SPIN}){why}"

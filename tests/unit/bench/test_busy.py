@@ -12,7 +12,7 @@ def test_figures_are_the_arithmetic_of_the_turns(monkeypatch):
     others = []
 
     def turn(options, variables):
-        quiet = 900.0 if variables.get(SPIN) else 1000.0
+        quiet = 900.0 if variables is None else 1000.0
         return quiet if not others else 300.0
 
     monkeypatch.setattr(module, "_one_turn", turn)
@@ -37,6 +37,19 @@ class _counting:
 
     def __exit__(self, *error):
         self.seen.clear()
+
+
+def test_our_way_is_what_a_command_would_set(monkeypatch):
+    def as_a_command(environ):
+        assert SPIN not in environ
+        environ[SPIN] = "7"
+        raise InterruptedError
+
+    monkeypatch.setenv(SPIN, "123")
+    monkeypatch.setattr(module, "wait_less", as_a_command)
+    with pytest.raises(InterruptedError):
+        module._one_turn(Options(), WAYS["ours"])
+    assert os.environ[SPIN] == "123"
 
 
 def test_a_turn_trains_in_a_process_with_its_variables_and_leaves_ours(monkeypatch):
