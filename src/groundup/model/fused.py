@@ -4,6 +4,7 @@ A longer input, such as a prompt, and a block with hooks are computed by the mod
 same result up to rounding.
 """
 
+from collections.abc import Mapping
 from typing import Any, cast
 
 from jaxtyping import Bool, Float
@@ -30,6 +31,8 @@ class FusedBlock(Block):
         self._kernels = kernels
         self._compiled: CompiledBlock | None = None
         """Holds addresses: made at the first step, and again after tensors were loaded or moved."""
+        self._hooks: list[Mapping[int, object]] = []
+        """Of all parts: those who look into the block register there."""
 
     def forward(
         self, x: Float[Tensor, "B T C"], *, cache: KVCache | None = None, mask: Bool[Tensor, "*B T S"] | None = None
@@ -53,9 +56,10 @@ class FusedBlock(Block):
         return x.view(B, T, C)
 
     def _is_watched(self) -> bool:
-        parts = (self.ln_1, self.attn, self.attn.c_attn, self.attn.c_proj, self.ln_2)
-        mlp = (self.mlp, self.mlp.c_fc, self.mlp.act, self.mlp.c_proj)
-        return any(part._forward_hooks or part._forward_pre_hooks for part in (*parts, *mlp))
+        if not self._hooks:
+            parts = [part for part in self.modules() if part is not self]
+            self._hooks = [hooks for part in parts for hooks in (part._forward_hooks, part._forward_pre_hooks)]
+        return any(self._hooks)
 
     def _compile(self) -> CompiledBlock:
         linears = (self.attn.c_attn, self.attn.c_proj, self.mlp.c_fc, self.mlp.c_proj)

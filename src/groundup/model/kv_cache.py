@@ -10,9 +10,11 @@ and the step can be compiled once or captured as a graph.
 """
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import Self
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -47,9 +49,7 @@ class KVCache:
         static: bool = False,
     ) -> None:
         shape = (n_layer, batch_size, n_head, max_tokens, head_dim)
-        # Zeros and not what memory holds: a masked position counts 0 times its value, which must not be NaN.
-        self.keys = torch.zeros(shape, dtype=dtype, device=device)
-        self.values = torch.zeros(shape, dtype=dtype, device=device)
+        self.keys, self.values = _zeros(shape, dtype, device), _zeros(shape, dtype, device)
         self.static = static
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
         """Tokens held by every row, on the device."""
@@ -200,3 +200,13 @@ class KVCache:
         cache.keys, cache.values = cache.keys[:, :, :, :reach], cache.values[:, :, :, :reach]
         cache.static = True
         return cache
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:
+    """Zeros and not what memory holds: a masked position counts 0 times its value, which must not be NaN.
+
+    On a CPU the system gives zeros only where somebody looks: a context that is not filled takes no memory.
+    """
+    if torch.device(device).type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)

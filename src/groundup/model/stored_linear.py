@@ -4,11 +4,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from groundup.runtime.kernels import CompiledKernels
 from groundup.runtime.matmul import onednn_linear, pick_matmul
 from groundup.runtime.stored import PlainKernels, Stored, Weights, store
 
 MAX_ROWS = 32
 """With more rows, widening the weights once costs less than multiplying them as they are."""
+MAX_INTEGER_ROWS = 256
+"""The same for 8 bits and compiled kernels: integers multiply faster, and are dearer to widen."""
 
 
 class StoredMatrix(nn.Module):
@@ -35,7 +38,8 @@ class StoredMatrix(nn.Module):
     def product(self, x: Float[Tensor, "*B C"], bias: Float[Tensor, " D"] | None = None) -> Float[Tensor, "*B D"]:
         """X @ weight.T + bias."""
         rows = x.reshape(-1, x.shape[-1])
-        if len(rows) > MAX_ROWS:
+        integers = self.scale is not None and isinstance(self.kernels, CompiledKernels)
+        if len(rows) > (MAX_INTEGER_ROWS if integers else MAX_ROWS):
             width = x.shape[-1]
             many = pick_matmul(x.device, rows=256, n_embd=width, training=False)
             multiply = onednn_linear if many == "onednn" else F.linear

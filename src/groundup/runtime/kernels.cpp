@@ -187,9 +187,13 @@ void quantize(const float* x, int64_t K, float limit, int16_t* q, float* scale) 
 
 extern "C" {
 
-// type: 0 fp32, 1 bf16, 2 fp16, 3 int8, which needs w_scale (N) and limit. bias may be null.
+// type: 0 fp32, 1 bf16, 2 fp16, 3 int8, which needs w_scale (N) and limit. bias may be null. Of many rows some at a time
+// are multiplied with all weights, as many as stay in the nearest caches.
 void linear(int type, const float* x, const void* w, const float* w_scale, const float* bias, float limit, float* y,
             int64_t M, int64_t N, int64_t K) {
+    constexpr int64_t most = 64;
+    for (; M > most; M -= most, x += most * K, y += most * N)
+        linear(type, x, w, w_scale, bias, limit, y, most, N, K);
     Task t = {x, w, nullptr, nullptr, bias, y, M, N, K};
     if (type == 0) return multiply<Fp32>(t);
     if (type == 1) return multiply<Bf16>(t);

@@ -7,8 +7,9 @@ from groundup.config.model import GPTConfig, ModernConfig
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
-from groundup.model.stored_linear import MAX_ROWS, StoredMatrix
+from groundup.model.stored_linear import MAX_INTEGER_ROWS, MAX_ROWS, StoredMatrix
 from groundup.model.weights import stored_tensors, use_weights, weights_of
+from groundup.runtime.kernels import load_kernels
 from groundup.runtime.stored import DTYPES, PlainKernels, store
 
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=64, vocab_size=101)
@@ -100,3 +101,12 @@ def test_every_matrix_is_stored_once_and_the_bytes_of_int8_are_a_quarter():
     n_weights = sum(matrix.weight.numel() for matrix in matrices)
     n_outputs = sum(len(matrix.weight) for matrix in matrices)
     assert sum(matrix.stored.nbytes for matrix in matrices) == n_weights + 4 * n_outputs
+
+
+@torch.inference_mode()
+def test_compiled_kernels_multiply_prompts_of_integers_too():
+    kernels = load_kernels(lambda _: None)
+    matrix = StoredMatrix(torch.randn(7, 33), "int8", kernels)
+    for n_rows in (1, MAX_ROWS + 1, MAX_INTEGER_ROWS, MAX_INTEGER_ROWS + 1):
+        x = torch.randn(n_rows, 33)
+        torch.testing.assert_close(matrix.product(x), x @ matrix.stored.widened().T, rtol=0, atol=2e-3)

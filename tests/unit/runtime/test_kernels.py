@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from groundup.runtime import kernels as module
@@ -55,6 +55,7 @@ def test_products_of_integers_are_those_of_pytorch_to_the_bit(compiled, size, se
 
 @needs_compiler
 @given(sizes, seeds, st.sampled_from(list(DTYPES)))
+@example((130, 19, 77), 0, "int8").via("more rows than are multiplied together")
 @settings(max_examples=60)
 def test_a_row_gives_the_same_bits_in_every_batch(compiled, size, seed, weights):
     x, stored, bias = draw(size, seed, weights)
@@ -96,6 +97,13 @@ def test_eight_bits_lose_at_most_half_a_unit_of_each_weight(size, seed):
     assert stored.weight.dtype == torch.int8
     assert ((stored.widened() - weight).abs() <= 0.5001 * stored.scale[:, None]).all()
     assert stored.nbytes == weight.numel() + 4 * n_outputs
+
+
+def test_a_matrix_without_data_is_stored_without_data():
+    real, meta = store(torch.randn(3, 4), "int8"), store(torch.empty(3, 4, device="meta"), "int8")
+    for have, want in ((meta.weight, real.weight), (meta.scale, real.scale)):
+        assert have.is_meta
+        assert (have.shape, have.dtype) == (want.shape, want.dtype)
 
 
 def test_float32_is_taken_over_and_not_copied():
