@@ -19,14 +19,14 @@ study() { # name, runs at once, then the command's own words
     local name=$1 at_once=$2
     shift 2
     [ "$AT_ONCE" = 0 ] || at_once=$AT_ONCE
-    "$PYTHON" -m groundup bench "$@" --device "$DEVICE" --steps "$STEPS" --eval-tokens "$EVAL_TOKENS" \
+    "$PYTHON" -m groundup "$@" --device "$DEVICE" --steps "$STEPS" --eval-tokens "$EVAL_TOKENS" \
         --at-once "$at_once" --seconds "$SECONDS_OF_ALL" --out "$OUT/$name" $TEXT
 }
 
 case "${1:-}" in
-candidates) study candidates 4 ablation --set char-10m --seeds 1 ;;
-minutes) study minutes 14 ablation --set cpu-minutes --seeds 2 && SECONDS_OF_ALL=$((SECONDS_OF_ALL / 2)) && study parts 14 ablation --set parts --seeds 2 ;;
-final) study final 3 ablation --set char-10m --only "as it is" --seeds 3 ;;
-scaling) study scaling 5 scaling-law ;;
+candidates) study candidates 4 bench ablation --set char-10m --seeds 1 ;;
+minutes) study minutes 14 bench ablation --set cpu-minutes --seeds 2 && SECONDS_OF_ALL=$((SECONDS_OF_ALL / 2)) && study parts 14 bench ablation --set parts --seeds 2 ;;
+final) study final 3 bench ablation --set char-10m --only "as it is" --seeds 3 ;;
+scaling) study scaling 5 scaling ;;
 *) sed -n 2,9p "$0" >&2; exit 2 ;;
 esac

@@ -23,7 +23,6 @@ BENCHES = {
 STUDIES = {
     "ablation": "variants of a recipe: which of its parts lower the loss",
     "loss": "what a recipe reaches in the seconds of nanoGPT's CPU setting",
-    "scaling-law": "models of several sizes: loss against parameters, and a fit",
 }
 ALL = BENCHES | STUDIES
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "train a model: groundup train shakespeare, or groundup train notes/",
     "finetune": "go on from a model's weights with a text of yours",
     "sweep": "train every combination of settings and seeds, and compare them",
+    "scaling": "train one recipe at several sizes, and fit the loss against the parameters",
     "plan": "what a run needs and how long it takes, here or on hardware you name",
     "serve": "look inside a model in the browser, and serve it to other programs",
     "runs": "list, compare and plot what has been trained",

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from groundup.cli.train import read_request, take_value
+from groundup.cli.train import read_request
 from groundup.config.errors import UsageError
 from groundup.config.train import TrainConfig
 from groundup.planner.forecast import Hardware, forecast, parse_hardware
+from groundup.terminal.words import take_value
 
 if TYPE_CHECKING:
     from groundup.planner.plan import Plan

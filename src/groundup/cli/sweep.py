@@ -4,29 +4,35 @@ Each run is a `groundup train` of its own, so that it may crash, be stopped or b
 not run again: the same command goes on where it was.
 """
 
+import functools
 import itertools
 import math
+import operator
 import re
 import shlex
-import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from groundup.cli.train import read_request
 from groundup.config.errors import UsageError, UserError
-from groundup.config.io import differing_keys, read_json
+from groundup.config.io import differing_keys, read_json, to_dict
 from groundup.config.train import TrainConfig
-from groundup.files.layout import CHECKPOINTS, CONFIG
+from groundup.files.layout import CONFIG
 from groundup.records.groups import group, table
 from groundup.records.history import RunHistory, read_run
+from groundup.studies.runs import changed
+from groundup.studies.sweep import run_or_resume
 from groundup.terminal.parse import values_in
 from groundup.terminal.say import say, warn
 from groundup.terminal.tables import show
 
 MOST_RUNS = 1000
 """More is a slip of the pen: 1..1000000."""
+
+Axis = tuple[int, str, list[str]]
+"""The place of a flag's values among the words, the flag, and the values."""
 
 USAGE = """usage: groundup sweep PRESET --FLAG A,B,... [--FLAG A..B] [flags of groundup train]
 
@@ -47,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     runs = plan_runs(list(argv))
     for i, (config, words) in enumerate(runs, 1):
-        code = _run(config, words, f"run {i} of {len(runs)}: {config.run_dir}")
+        code = run_or_resume(config, words, f"run {i} of {len(runs)}: {config.run_dir}")
         if code:
             warn(f"{config.run_dir} ended with {code}; the same command goes on")
             return code
@@ -62,7 +68,7 @@ def plan_runs(words: list[str]) -> list[tuple[TrainConfig, list[str]]]:
         UserError: A run's folder holds another run.
     """
     words = [part for word in words for part in (word.split("=", 1) if re.match(r"--[\w.\-]+=", word) else [word])]
-    axes: list[tuple[int, str, list[str]]] = []
+    axes: list[Axis] = []
     for i, word in enumerate(words[1:], 1):
         values = values_in(word, most=MOST_RUNS) if words[i - 1].startswith("--") else []
         if len(values) > 1:
@@ -73,17 +79,17 @@ def plan_runs(words: list[str]) -> list[tuple[TrainConfig, list[str]]]:
         raise UsageError(f"{min(odd)} does not go with sweep: it begins at a preset, and goes on by itself")
     if math.prod(len(values) for _, _, values in axes) > MOST_RUNS:
         raise UsageError(f"these flags make more than {MOST_RUNS} runs")
+    base = read_request(_with(words, {i: values[0] for i, _, values in axes})).config
+    changes = {(i, value): _changes(words, axes, i, value, base) for i, _, values in axes for value in values}
     runs = []
     for combination in itertools.product(*(values for _, _, values in axes)):
-        varied = list(words)
-        for (i, _, _), value in zip(axes, combination, strict=True):
-            varied[i] = value
-        config = read_request(list(varied)).config
+        chosen = dict(zip((i for i, _, _ in axes), combination, strict=True))
+        config = changed(base, {k: v for place in chosen.items() for k, v in changes[place].items()})
         sweep = config.name if "--name" in words else f"sweep-{config.name}"
         named = zip([key.rpartition(".")[2] for _, key, _ in axes], combination, strict=True)
         name = ",".join(f"{key}={value}" for key, value in named)
         config = replace(config, name=re.sub(r"[^\w.,=+-]", "_", name), out_dir=config.out_dir / sweep)
-        runs.append((config, [*varied, "--name", config.name, "--out-dir", str(config.out_dir)]))
+        runs.append((config, [*_with(words, chosen), "--name", config.name, "--out-dir", str(config.out_dir)]))
     if len({config.name for config, _ in runs}) < len(runs):
         raise UsageError("two of the runs are the same: a value stands twice")
     for config, _ in runs:
@@ -91,32 +97,29 @@ def plan_runs(words: list[str]) -> list[tuple[TrainConfig, list[str]]]:
     return runs
 
 
+def _with(words: list[str], chosen: dict[int, str]) -> list[str]:
+    """The words, with one value at each place that has several."""
+    return [chosen.get(i, word) for i, word in enumerate(words)]
+
+
+def _changes(words: list[str], axes: list[Axis], at: int, value: str, base: TrainConfig) -> dict[str, Any]:
+    """What a value changes in the base. Reading flags takes 50 ms, most of it tyro's: once a value, not once a run."""
+    if value == next(values[0] for i, _, values in axes if i == at):
+        return {}
+    config = read_request(_with(words, {i: value if i == at else values[0] for i, _, values in axes})).config
+    found, keys = to_dict(config), differing_keys(base, config)
+    return {key: functools.reduce(operator.getitem, key.split("."), found) for key in keys}
+
+
 def _refuse_another(config: TrainConfig) -> None:
     path = config.run_dir / CONFIG
     if not path.is_file():
         return
-    changed = differing_keys(read_json(path, TrainConfig), config)
-    if changed:
+    differing = differing_keys(read_json(path, TrainConfig), config)
+    if differing:
         raise UserError(
-            f"{config.run_dir} is a run with other {', '.join(changed)}; give this sweep a --name of its own"
+            f"{config.run_dir} is a run with other {', '.join(differing)}; give this sweep a --name of its own"
         )
-
-
-def _run(config: TrainConfig, words: list[str], title: str) -> int:
-    """Train in a process of its own, which hears Ctrl-C itself; its exit code."""
-    begun = (config.run_dir / CONFIG).is_file()
-    if begun and read_run(config.run_dir).state == "finished":
-        say(f"{title}: finished")
-        return 0
-    resumes = begun and any((config.run_dir / CHECKPOINTS).glob("step-*"))
-    say(f"{title}{': goes on' if resumes else ''}")
-    command = ["train", "--resume", str(config.run_dir)] if resumes else ["train", *words]
-    process = subprocess.Popen([sys.executable, "-m", "groundup", *command])
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            continue  # the run has heard it too: it saves, and ends with 130
 
 
 def _show(runs: list[RunHistory], folder: Path) -> int:

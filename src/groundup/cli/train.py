@@ -15,6 +15,7 @@ from groundup.config.train import TrainConfig
 from groundup.files.layout import CHECKPOINTS, CONFIG, WEIGHTS
 from groundup.records.models_here import check_model
 from groundup.terminal.parse import parse
+from groundup.terminal.words import split_equals, take_switch, take_value
 from groundup.training.own_text import FINETUNE, TEXT, is_text, passes, recipe_of, told, unknown_preset
 
 RESUMABLE = (
@@ -125,11 +126,11 @@ def read_request(words: list[str]) -> Request:
         UsageError: Unknown preset or flag, a bad value, or a change that a resumed run cannot take.
         UserError: A config file that cannot be read.
     """
-    dry_run = _take_switch(words, "--dry-run")
-    allow_data_change = _take_switch(words, "--allow-data-change")
-    or_start = _take_switch(words, "--resume-or-start")
+    dry_run = take_switch(words, "--dry-run")
+    allow_data_change = take_switch(words, "--allow-data-change")
+    or_start = take_switch(words, "--resume-or-start")
     preset = words.pop(0) if words and not words[0].startswith("-") else None
-    words = _split_equals(words, "--config", "--resume", "--model.kind")
+    words = split_equals(words, "--config", "--resume", "--model.kind")
     config_file, kind = take_value(words, "--config"), take_value(words, "--model.kind")
     resume = "--resume" in words
     resume_dir = take_value(words, "--resume", optional=preset is not None)
@@ -179,7 +180,7 @@ def _parse(words: list[str], prog: str, base: TrainConfig) -> TrainConfig:
                 f"a run is counted in steps of {base.tokens_per_step:,} tokens, not in epochs: --max-steps N;"
                 f" {passes(base, words)}"
             ) from None
-        source = take_value(_split_equals(list(words), "--data.source"), "--data.source", optional=True)
+        source = take_value(split_equals(list(words), "--data.source"), "--data.source", optional=True)
         if str(error).startswith("--data.source must be one of") and source and is_text(source):
             raise UsageError(f"{source} is a text: groundup train {shlex.quote(source)}") from None
         raise
@@ -187,7 +188,7 @@ def _parse(words: list[str], prog: str, base: TrainConfig) -> TrainConfig:
 
 def _with_init(base: TrainConfig, words: list[str]) -> TrainConfig:
     """With --init-from DIR, shape and tokenizer are that model's unless flags say otherwise."""
-    path = take_value(_split_equals(list(words), "--init-from"), "--init-from")
+    path = take_value(split_equals(list(words), "--init-from"), "--init-from")
     if path is None or {"-h", "--help"} & set(words):
         return base
     from groundup.training.init_from import config_of
@@ -262,28 +263,3 @@ def _refuse_changes(saved: TrainConfig, asked: TrainConfig) -> None:
             f"a resumed run keeps its settings: {', '.join(changed)} cannot change; start a new run with"
             f" --config {shlex.quote(str(saved.run_dir / CONFIG))} --name NEW"
         )
-
-
-def _split_equals(words: list[str], *flags: str) -> list[str]:
-    """Turn `flag=VALUE` into `flag VALUE`, as tyro does for the flags it knows."""
-    return [part for word in words for part in (word.split("=", 1) if word.split("=", 1)[0] in flags else [word])]
-
-
-def _take_switch(words: list[str], flag: str) -> bool:
-    if flag not in words:
-        return False
-    words.remove(flag)
-    return True
-
-
-def take_value(words: list[str], flag: str, *, optional: bool = False) -> str | None:
-    """Remove `flag VALUE` from words and return VALUE."""
-    if flag not in words:
-        return None
-    at = words.index(flag)
-    words.pop(at)
-    if at < len(words) and not words[at].startswith("-"):
-        return words.pop(at)
-    if optional:
-        return None
-    raise UsageError(f"{flag} needs a value")

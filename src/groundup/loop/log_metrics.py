@@ -5,8 +5,11 @@ from typing import Any
 
 from groundup.loop.callbacks import Every
 from groundup.loop.trainer import Callback, StepMetrics, Trainer
-from groundup.records.metrics import Logger
+from groundup.records.metrics import PEAK_AT_END, PEAK_AT_START, Logger
 from groundup.terminal.display import Display
+
+LONG = 30.0
+"""Seconds of training after which a session measures the peak again at its end."""
 
 
 class LogMetrics(Callback):
@@ -19,7 +22,8 @@ class LogMetrics(Callback):
         lr: Peak learning rate.
         flops_per_token: For MFU.
         peak_flops: Peak FLOP/s of the machine; None leaves MFU out.
-        measure_peak: Measures the peak again, where a step was faster than it.
+        measure_peak: Measures that again: at the end, which shows whether the machine was as free as at
+            the start, and where a step was faster than the peak.
     """
 
     def __init__(
@@ -36,6 +40,8 @@ class LogMetrics(Callback):
         self.measure_peak = measure_peak
         self.when, self.log, self.display, self.lr = when, log, display, lr
         self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
+        self._first_peak = peak_flops
+        self._session = 0.0
         self._seconds = 0.0
         self._steps = 0
         self._parts: dict[str, float] = {}
@@ -45,6 +51,7 @@ class LogMetrics(Callback):
         for note in metrics.notes:
             self.log.write(step=trainer.state.step, event=note)
             self.display.say(note)
+        self._session += metrics.seconds
         self._seconds += metrics.seconds
         self._steps += 1
         for part, seconds in metrics.parts.items():
@@ -53,6 +60,12 @@ class LogMetrics(Callback):
             self._write(trainer, metrics)
         else:
             self.display.tick(trainer.state.step)
+
+    def on_fit_end(self, trainer: Trainer) -> None:
+        """Write the peak that MFU was a share of, and that of now."""
+        if self._first_peak and self.measure_peak is not None and self._session >= LONG:
+            last = self.measure_peak()
+            self.log.write(step=trainer.state.step, **{PEAK_AT_START: self._first_peak, PEAK_AT_END: last})
 
     def _mfu(self, tokens_per_sec: float) -> float | None:
         """The share of the peak; None where the step is faster than the peak even when that is measured again."""

@@ -20,7 +20,7 @@ from groundup.data.dataset import TokenDataset
 from groundup.files.layout import INDEX
 from groundup.prepare.prepare import Progress, prepare, reading
 from groundup.prepare.progress import DOING
-from groundup.prepare.surprises import surprises
+from groundup.prepare.surprises import surprises, unlike
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.char import CharTokenizer
 from groundup.tokenizer.io import resolve_tokenizer
@@ -68,7 +68,7 @@ def open_corpus(
             prepare(source, chosen, folder, layout, progress=spoken)
         dataset = TokenDataset(folder)
     say(dataset.check())
-    for line in surprises(dataset.index, block_size):
+    for line in (*surprises(dataset.index, block_size), *unlike(dataset)):
         say(line)
     return dataset
 

@@ -2,6 +2,10 @@
 
 from collections.abc import Iterator
 
+import numpy as np
+from numpy.typing import NDArray
+
+from groundup.data.dataset import Split, TokenDataset
 from groundup.data.index import DatasetIndex
 from groundup.tokenizer.base import END_OF_TEXT
 
@@ -9,6 +13,12 @@ FEW_BLOCKS = 4
 """Blocks of validation below which a loss is mostly chance."""
 CHOSEN = ("files", "hub")
 """Sources that say no split."""
+SAMPLE, CHUNKS = 1 << 18, 64
+"""Tokens of each split that are looked at, and in how many places."""
+FEW_TOKENS = 2_000
+"""Less text than this looks like nothing in particular."""
+UNLIKE = 1.2
+"""How much dearer guessing the validation text by the frequencies of training may be than guessing training text."""
 OFTEN = 10
 """Spellings of a separator that are no accident."""
 
@@ -41,3 +51,38 @@ def surprises(index: DatasetIndex, block_size: int = 0) -> Iterator[str]:
         )
     for reason, count in sorted(index.skipped.items())[:5]:
         yield f"left out {count:,}: {reason}"
+
+
+def unlike(dataset: TokenDataset) -> Iterator[str]:
+    """A line where the validation text is of another kind than the training text: another language, code, one poem.
+
+    Both are guessed by how often each token stands in one half of a sample of the training text. The other half of it
+    is the yardstick: new words, which every text has, cost the same there.
+    """
+    names = {info.split for info in dataset.index.shards}
+    if not names >= {"train", "val"}:
+        return
+    train, val = _sample(dataset.split("train")), _sample(dataset.split("val"))
+    if min(sum(map(len, train)), sum(map(len, val))) < FEW_TOKENS:
+        return
+    counts = np.ones(dataset.index.vocab_size)
+    for chunk in train[::2]:
+        counts += np.bincount(chunk, minlength=len(counts))
+    cost = -np.log(counts / counts.sum())
+    usual, found = (float(cost[np.concatenate(chunks)].mean()) for chunks in (train[1::2], val))
+    if found > UNLIKE * usual:
+        yield (
+            f"the validation text is unlike the training text: guessed by how often each token stands in training, it"
+            f" costs {found:.2f} nats per token, and training text {usual:.2f}; its loss may say little"
+        )
+
+
+def _sample(split: Split) -> list[NDArray[np.unsignedinteger]]:
+    """Pieces of a split, evenly spread over it."""
+    size, ends = max(1, min(SAMPLE, split.n_tokens) // CHUNKS), np.cumsum([len(shard) for shard in split.shards])
+    pieces = []
+    for start in np.linspace(0, split.n_tokens - size, CHUNKS).astype(int):
+        shard = int(np.searchsorted(ends, start, side="right"))
+        offset = int(start - (ends[shard - 1] if shard else 0))
+        pieces.append(split.read(shard, offset, min(size, len(split.shards[shard]) - offset)))
+    return pieces

@@ -109,13 +109,19 @@ def _count(number: float) -> str:
     return f"{number:.1f}" if number < 10 else quantity(number)
 
 
-def smoothed(values: list[float], *, reach: int = 8) -> list[float]:
+REACH = 8
+"""Neighbors on either side that a long curve is averaged with."""
+
+
+def smoothed(values: list[float], *, reach: int | None = None) -> list[float]:
     """The mean of each value and its neighbors: a noisy curve without its noise, and not later than it was.
 
     Args:
         values: In order.
-        reach: Neighbors on either side; fewer near the ends, so that both ends stay where they are.
+        reach: Neighbors on either side; fewer near the ends, so that both ends stay where they are. None is `REACH`, or
+            a quarter of a short curve, whose form would be gone else.
     """
     n = len(values)
+    reach = min(REACH, n // 4) if reach is None else reach
     reaches = [min(i, n - 1 - i, reach) for i in range(n)]
     return [statistics.fmean(values[i - r : i + r + 1]) for i, r in enumerate(reaches)]

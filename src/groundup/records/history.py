@@ -17,7 +17,7 @@ from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
 from groundup.files.layout import CONFIG, EVAL, METRICS, MODEL, RUN
 from groundup.files.lock import is_held
 from groundup.planner.flops import flops_per_token
-from groundup.records.metrics import STOPPED, load_metrics
+from groundup.records.metrics import PEAK_AT_END, PEAK_AT_START, STOPPED, load_metrics
 
 Axis = Literal["steps", "tokens", "time", "flops"]
 """What a run can be drawn against: steps, tokens learned from, seconds of training steps, training FLOPs."""
@@ -207,10 +207,22 @@ def differences(values: list[dict[str, Any]]) -> dict[str, list[Any]]:
     return {key: row for key, row in rows.items() if any(value != row[0] for value in row)}
 
 
+SAME_PEAK = 1.25
+"""Peaks that are further apart than this were measured while other programs took their share of the machine."""
+
+
 def median_mfu(rows: list[dict[str, Any]]) -> float | None:
-    """Share of the peak FLOP/s that the middle line of metrics reached; None where none was measured."""
+    """Share of the peak FLOP/s that the middle line of metrics reached.
+
+    None where none was measured, or where the peak at the end of a session was another than at its start: then it is
+    not known what the numbers are a share of. Of two that are nearly the same the larger counts.
+    """
     values = [row["perf/mfu"] for row in rows if is_finite(row.get("perf/mfu"))]
-    return statistics.median(values) if values else None
+    peaks = [(row[PEAK_AT_START], row[PEAK_AT_END]) for row in rows if PEAK_AT_START in row and PEAK_AT_END in row]
+    grown = [end / start for start, end in peaks if is_finite(start) and is_finite(end) and start > 0]
+    if not values or any(not 1 / SAME_PEAK <= ratio <= SAME_PEAK for ratio in grown):
+        return None
+    return statistics.median(values) / max([1.0, *grown])
 
 
 PARTS = {

@@ -18,6 +18,8 @@ from typing import Any, Protocol
 
 from groundup.files.atomic import write_file
 
+PEAK_AT_START, PEAK_AT_END = "perf/peak_flops_start", "perf/peak_flops_end"
+"""FLOP/s of a large product, measured at the start and at the end of a session."""
 STOPPED = "stopped"
 """The event at the end of a session that a signal ended and that saved its state."""
 

@@ -5,7 +5,6 @@ takes its headers, Python's, ninja and half a minute. It lies in the user's cach
 from, so a new version or another machine with the same home folder makes its own.
 """
 
-import contextlib
 import ctypes
 import functools
 import hashlib
@@ -24,9 +23,8 @@ from filelock import FileLock
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from groundup.config.errors import UserError
-from groundup.config.io import dump_json, load_json
 from groundup.runtime.block import TYPES
+from groundup.runtime.remember import cache_folder, machine_id, remembered
 from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, largest_activation, store
 
 SOURCE = Path(__file__).with_name("block.cpp")
@@ -110,28 +108,6 @@ def load_kernels(say: Callable[[str], None]) -> PlainKernels:
     return kernels
 
 
-def cache_folder() -> Path:
-    """Where what was made for this machine lies; may be removed at any time.
-
-    Raises:
-        OSError: The user has no home folder, as some containers leave it.
-    """
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "groundup"
-    except RuntimeError as error:
-        raise FileNotFoundError("there is no home folder for a cache; set XDG_CACHE_HOME") from error
-
-
-def machine_id() -> str:
-    """A hash of what this processor can do: a home folder may be shared by several machines."""
-    able = f"{platform.system()} {platform.machine()} {platform.processor()}"
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        lines = info.read_text(encoding="utf-8").splitlines()
-        able += next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return hashlib.sha256(able.encode()).hexdigest()[:16]
-
-
 def _library(say: Callable[[str], None]) -> Path:
     """The shared library, compiled if it is not there yet.
 
@@ -195,27 +171,7 @@ def pick_weights(device: torch.device, *, n_embd: int, rows: int, say: Callable[
         return "fp16"
     kernels = load_kernels(say)
     key = f"{machine_id()} {kernels.name} {torch.get_num_threads()} threads, {n_embd} wide, {rows} rows"
-    known = _choices()
-    if key not in known:
-        known[key] = _fastest(n_embd, rows, kernels)
-        with contextlib.suppress(OSError):  # then it is measured again
-            choices = cache_folder() / CHOICES
-            choices.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=choices.parent) as folder:
-                made = Path(folder, CHOICES)
-                made.write_text(dump_json(known), encoding="utf-8")
-                made.replace(choices)
-    return known[key]
-
-
-def _choices() -> dict[str, Weights]:
-    """What was measured before; what others left in the file is passed over."""
-    try:
-        values = load_json(cache_folder() / CHOICES)
-    except (OSError, UserError):
-        return {}
-    entries = values.items() if isinstance(values, dict) else ()
-    return {key: choice for key, choice in entries if isinstance(choice, str) and choice in DTYPES}
+    return remembered(CHOICES, key, DTYPES, lambda: _fastest(n_embd, rows, kernels))
 
 
 def _fastest(n_embd: int, rows: int, kernels: PlainKernels) -> Weights:

@@ -6,7 +6,6 @@ many floors E; with four or five sizes the exponent is a rough one, and the resi
 """
 
 import math
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,11 +51,20 @@ class Options:
     """Validation tokens of each evaluation; 0 is the whole split."""
     tiny_shakespeare: Path | None = None
     """The text, where it is on this machine already."""
-    out: Path | None = None
-    """Folder of the runs, of scaling-law.json and of scaling-law.png; none keeps only what is printed."""
+    out: Path = Path("runs/scaling")
+    """Folder of the runs, of scaling-law.json and of scaling-law.png."""
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning before anything is trained."""
+        if self.preset not in RECIPES:
+            raise UsageError(f"preset must be one of {', '.join(RECIPES)}, got {self.preset!r}")
+        least = {"steps": 0, "at_once": 1, "seconds": 0, "eval_tokens": 0}
+        for flag, lowest in least.items():
+            if not getattr(self, flag) >= lowest:
+                raise UsageError(f"{flag.replace('_', '-')} must be {lowest} or more, got {getattr(self, flag)}")
 
 
-def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
+def study(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     """Train, fit, draw.
 
     Args:
@@ -67,37 +75,33 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         Parameters, losses, the fit, its residuals, and the curves.
 
     Raises:
-        UsageError: No such preset, or sizes that are none.
+        UsageError: Sizes that are none.
         UserError: Fewer than three models were trained to an evaluation.
     """
-    if options.preset not in RECIPES:
-        raise UsageError(f"preset must be one of {', '.join(RECIPES)}, got {options.preset!r}")
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = options.out or Path(temporary)
-        make_folder(folder)
-        configs = {name: _sized(options, folder, name) for name in options.sizes.split(",")}
-        open_corpus(next(iter(configs.values())).data, say=say)
-        rows = train_all(configs, at_once=options.at_once, seconds=options.seconds, say=say)
-        losses = {name: loss for name, r in rows.items() if (loss := best_loss(r)) is not None}
-        if len(losses) < 3:
-            raise UserError(f"a law needs three models at least, {len(losses)} came to an evaluation")
-        n = [_parameters(configs[name]) for name in losses]
-        law = fit(n, list(losses.values()))
-        result: dict[str, Any] = {
-            "bench": "scaling-law",
-            "preset": options.preset,
-            "tokens": configs[next(iter(losses))].max_steps * configs[next(iter(losses))].tokens_per_step,
-            **machine_facts(pick_device(options.device)),
-            "models": {
-                name: {"parameters": count, "loss": round(loss, 4), "residual": round(loss - law(count), 4)}
-                for (name, loss), count in zip(losses.items(), n, strict=True)
-            },
-            "fit": {"floor": round(law.floor, 4), "factor": round(law.factor, 4), "exponent": round(law.exponent, 4)},
-            "curves": {name: curve(r) for name, r in rows.items()},
-        }
-        if options.out:
-            write_file(options.out / "scaling-law.json", dump_json(result).encode())
-            draw(n, list(losses.values()), law, options.out / "scaling-law.png")
+    folder = options.out
+    make_folder(folder)
+    configs = {name: _sized(options, folder, name) for name in options.sizes.split(",")}
+    open_corpus(next(iter(configs.values())).data, say=say)
+    rows = train_all(configs, at_once=options.at_once, seconds=options.seconds, say=say)
+    losses = {name: loss for name, r in rows.items() if (loss := best_loss(r)) is not None}
+    if len(losses) < 3:
+        raise UserError(f"a law needs three models at least, {len(losses)} came to an evaluation")
+    n = [_parameters(configs[name]) for name in losses]
+    law = fit(n, list(losses.values()))
+    result: dict[str, Any] = {
+        "bench": "scaling-law",
+        "preset": options.preset,
+        "tokens": configs[next(iter(losses))].max_steps * configs[next(iter(losses))].tokens_per_step,
+        **machine_facts(pick_device(options.device)),
+        "models": {
+            name: {"parameters": count, "loss": round(loss, 4), "residual": round(loss - law(count), 4)}
+            for (name, loss), count in zip(losses.items(), n, strict=True)
+        },
+        "fit": {"floor": round(law.floor, 4), "factor": round(law.factor, 4), "exponent": round(law.exponent, 4)},
+        "curves": {name: curve(r) for name, r in rows.items()},
+    }
+    write_file(folder / "scaling-law.json", dump_json(result).encode())
+    draw(n, list(losses.values()), law, folder / "scaling-law.png")
     for name, model in result["models"].items():
         say(f"{name:<8}{model['parameters']:>12,}  loss {model['loss']:.4f}, {model['residual']:+.4f} from the law")
     return result

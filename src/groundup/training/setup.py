@@ -1,13 +1,14 @@
 """Where and how a run computes: everything that the config leaves to the machine, resolved once into `Resolved`."""
 
+import contextlib
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from groundup.config import io
-from groundup.config.errors import UsageError
-from groundup.config.model import TransformerConfig
+from groundup.config.errors import UsageError, UserError
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.train import TrainConfig
 from groundup.distributed.ranks import World
 from groundup.loop.micro_batch import estimate
@@ -15,6 +16,7 @@ from groundup.runtime.allocator import keep_freed_memory
 from groundup.runtime.device import pick_device
 from groundup.runtime.matmul import Matmul, pick_matmul
 from groundup.runtime.precision import Precision, pick_precision
+from groundup.training.small_models import faster_device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +55,7 @@ class SetupRequest:
     """What a setup is chosen from."""
 
     config: TrainConfig
-    shape: TransformerConfig
+    shape: GPTConfig | ModernConfig
     """The model's, with its vocabulary."""
     world: World
     parallel: str
@@ -93,7 +95,7 @@ def pick_setup(request: SetupRequest) -> Setup:
             "muon needs whole gradient matrices, and fsdp gives each rank a part of them; use --runtime.parallel ddp or"
             " --optim.name adamw"
         )
-    device = pick_device(config.runtime.device)
+    device = _device(request)
     # Where there are more or fewer processes than before, they share the cores in another way.
     threads = saved.threads if saved and request.same_world else config.runtime.threads
     if threads:
@@ -114,6 +116,19 @@ def pick_setup(request: SetupRequest) -> Setup:
         micro_batch_size=size,
         shrinks_on_oom=config.runtime.micro_batch_size == "auto" and request.parallel != "fsdp",
     )
+
+
+def _device(request: SetupRequest) -> torch.device:
+    """The device that is asked for; with auto that of the run which is resumed, or the fastest for this model."""
+    asked, saved, world = request.config.runtime.device, request.saved, request.world
+    with contextlib.suppress(UserError):  # another machine goes on
+        if asked == "auto" and saved:
+            return pick_device(saved.device)
+    device = pick_device(asked)
+    if asked != "auto" or saved or world.size > 1:
+        return device
+    with torch.random.fork_rng([]):
+        return faster_device(device, request.shape, samples=request.config.samples_per_process(1))
 
 
 def _micro_batch_size(request: SetupRequest, precision: Precision) -> int:

@@ -8,6 +8,7 @@ import pytest
 from forked import ForkedPopen
 from groundup.cli.main import main
 from groundup.cli.sweep import plan_runs
+from groundup.cli.train import read_request
 from groundup.config.errors import UsageError, UserError
 
 
@@ -55,6 +56,15 @@ def test_every_combination_is_a_run_of_its_own():
 def test_a_mistake_is_told_before_anything_runs(place, words, said):
     with pytest.raises(UsageError, match=said.replace("?", r"\?")):
         plan_runs(words)
+
+
+def test_each_run_is_what_its_words_say():
+    """Flags are read once a value; the config is that of reading the whole line."""
+    words = ["shakespeare-modern", "--model.n-layer", "2,3", "--optim.lr", "1e-3,2e-3", "--data.tokenizer", "char,gpt2"]
+    runs = plan_runs([*words, "--seed", "7"])
+    assert len(runs) == 8
+    for config, line in runs:
+        assert read_request(list(line)).config == config
 
 
 def test_another_run_in_the_way_is_left_alone(place):

@@ -414,3 +414,11 @@ def test_no_share_of_the_peak_is_above_one(notes, second_look, mfu):
     callback.flops_per_token, callback.measure_peak = 200.0, lambda: second_look
     FakeTrainer(1).run(callback)
     assert notes.rows[0].get("perf/mfu") == mfu
+
+
+@pytest.mark.parametrize(("steps", "measured"), [(59, False), (61, True)])  # of half a second each
+def test_the_peak_is_measured_again_at_the_end_of_a_session_that_was_long(notes, steps, measured):
+    FakeTrainer(steps).run(callback := log_metrics(notes, measure_peak=lambda: 3000.0))
+    callback.on_fit_end(FakeTrainer(steps))
+    last = {"perf/peak_flops_start": 2400.0, "perf/peak_flops_end": 3000.0}
+    assert (last.items() <= notes.rows[-1].items()) == measured

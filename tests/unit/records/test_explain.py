@@ -15,7 +15,7 @@ def test_smoothed_keeps_the_ends_and_lags_nowhere(values):
     assert len(smooth) == len(values)
     assert (smooth[0], smooth[-1]) == (values[0], values[-1])
     for i in range(len(values)):
-        reach = min(i, len(values) - 1 - i, 8)
+        reach = min(i, len(values) - 1 - i, 8, len(values) // 4)
         assert smooth[i] == pytest.approx(statistics.fmean(values[i - reach : i + reach + 1]), abs=1e-9)
 
 
@@ -52,3 +52,13 @@ def test_what_to_try_is_judged_from_the_curves(vals, train, words, command):
 
 def test_little_to_judge_from_suggests_looking_and_writing():
     assert [what for _, what in suggestions([], {}, "r")] == ["groundup serve r", "groundup generate r --stream"]
+
+
+def test_a_short_curve_keeps_its_form():
+    """Ten points of a fall: a long curve's reach would make the fifth the mean of nine."""
+    fall = [4.0, 3.0, 2.5, 2.2, 2.0, 1.9, 1.8, 1.75, 1.7, 1.68]
+    short = smoothed(fall)
+    assert short[4] == pytest.approx(sum(fall[2:7]) / 5)  # two on either side
+    assert smoothed(fall[:3]) == fall[:3]
+    assert smoothed(fall, reach=4)[4] == pytest.approx(sum(fall[:9]) / 9)
+    assert smoothed([0.0] * 20 + [17.0] + [0.0] * 20)[12] == pytest.approx(1.0)

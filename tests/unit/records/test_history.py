@@ -229,3 +229,13 @@ def test_means_of_steps_are_weighted_with_the_steps_they_stand_for():
         {"forward and backward": 2.0, "optimizer": 0.09, "data": 0.02, "rest of the step": 0.89, "evaluation": 0.75}
     )
     assert where_time_went([{"step": 1, "perf/eval_seconds": 1.0}]) == {}
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "mfu"),
+    [(1e11, 1e11, 0.2), (1e11, 1.2e11, 0.2 / 1.2), (1e11, 9e10, 0.2), (1e11, 2e11, None), (2e11, 1e11, None)],
+)
+def test_mfu_needs_the_same_peak_at_both_ends(start, end, mfu):
+    rows = [{"step": k, "perf/mfu": value} for k, value in ((1, 0.1), (2, 0.2), (3, 0.3))]
+    rows.append({"step": 3, "perf/peak_flops_start": start, "perf/peak_flops_end": end})
+    assert median_mfu(rows) == (None if mfu is None else pytest.approx(mfu))

@@ -76,7 +76,9 @@ def test_what_does_not_exist_is_refused(tmp_path):
     with pytest.raises(UsageError, match="parts has no variant 'SwiGLU'"):
         ablation.bench(ablation.Options(only="SwiGLU"), print)
     with pytest.raises(UsageError, match="preset must be one of"):
-        scaling_law.bench(scaling_law.Options(preset="x"), print)
+        scaling_law.Options(preset="x")
+    with pytest.raises(UsageError, match="at-once must be 1 or more, got 0"):
+        scaling_law.Options(at_once=0)
     with pytest.raises(UserError, match="is not a checkout of nanoGPT"):
         loss.bench(loss.Options(nanogpt=tmp_path, tiny_shakespeare=tmp_path), print)
 

@@ -1,0 +1,16 @@
+"""groundup scaling: train one recipe at several sizes, fit a law through their losses, draw it."""
+
+import json
+from collections.abc import Sequence
+
+from groundup.terminal.parse import parse
+from groundup.terminal.say import say
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train, fit, draw; the last line is one JSON object."""
+    from groundup.studies.scaling_law import Options, study
+
+    result = study(parse(Options, argv, prog="groundup scaling"), say)
+    print(json.dumps(result, ensure_ascii=False))
+    return 0

@@ -1,0 +1,27 @@
+"""groundup scaling."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from groundup.cli.main import main
+
+
+def test_a_wrong_flag_is_told_at_once(capsys):
+    assert main(["scaling", "--preset", "shakespear"]) == 2
+    assert "preset must be one of" in capsys.readouterr().err
+    assert main(["scaling", "--sizes", "4x100"]) == 2
+    assert main(["bench", "scaling-law"]) == 2
+
+
+@pytest.mark.slow
+def test_three_sizes_a_law_and_its_picture(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 400)
+    words = ["--sizes", "1x32,2x32,1x64", "--steps", "20", "--eval-tokens", "1000", "--device", "cpu"]
+    assert main(["scaling", "--preset", "tiny-shakespeare", "--tiny-shakespeare", "text.txt", *words]) == 0
+    result = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert list(result["models"]) == ["1x32", "2x32", "1x64"]
+    assert json.loads(Path("runs/scaling/scaling-law.json").read_text())["fit"] == result["fit"]
+    assert Path("runs/scaling/scaling-law.png").read_bytes().startswith(b"\x89PNG")
