@@ -1,9 +1,11 @@
 """The page without a browser: its pure functions against Python's, its files against their promises."""
 
+import ast
 import hashlib
 import json
 import math
 import re
+import shlex
 from importlib import resources
 
 import numpy as np
@@ -30,6 +32,7 @@ def engine(*names):
 
 
 SAMPLING = engine("sampling.js")
+COMMANDS = engine("commands.js")
 FORMAT = engine("format.js")
 
 
@@ -186,3 +189,21 @@ def test_every_number_has_a_form():
     assert FORMAT.eval("number(-0.12345)") == "\u22120.1235"
     assert math.isclose(FORMAT.eval("bits(Math.LN2)"), 1)
     assert FORMAT.eval('visible(" a\\n")') == "·a↵"
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**50), 2**50) | st.floats(-1e6, 1e6) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(), VALUES, max_size=4))
+def test_commands_say_what_the_page_asks(body):
+    given = json.dumps(json.dumps(body))
+    assert ast.literal_eval(COMMANDS.eval(f"python(JSON.parse({given}))")) == body
+    server = '{origin: "http://localhost:1", keyed: true}'
+    words = shlex.split(COMMANDS.eval(f'asCurl({server}, "/api/lens", JSON.parse({given}))'))
+    assert json.loads(words[-1]) == body
+    assert words[3] == "Authorization: Bearer $GROUNDUP_API_KEY"
+    ast.parse(COMMANDS.eval(f'asPython({server}, "/api/lens", JSON.parse({given}))'))

@@ -1,6 +1,7 @@
 """The page in a real browser, over a run of a few kept steps: what it shows against what is computed here."""
 
 import json
+import shlex
 import shutil
 import socket
 import subprocess
@@ -173,11 +174,12 @@ def test_a_cell_is_explained_with_the_numbers_of_the_model(open_page):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "tab", ["write", "growth", "attention", "compare", "surprise", "lens", "heads", "push", "tokens", "training"]
+    "tab",
+    ["write", "growth", "attention", "compare", "surprise", "lens", "heads", "push", "tokens", "training", "slots"],
 )
 def test_nothing_is_wider_than_a_phone(open_page, tab):
     page = open_page(width=390, tab=tab, head="0.1", cell="8.4")
-    page.wait_for_load_state("networkidle")
+    page.wait_for_selector(".picture")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
@@ -285,3 +287,40 @@ def test_a_run_is_started_and_stopped_from_the_page(open_page, monkeypatch):
     page.get_by_role("button", name="Stop and save").click()
     page.get_by_text("page-1 was stopped and is saved").wait_for()
     assert start.is_enabled()
+
+
+def test_slots_are_lanes_that_fill_while_texts_are_written(open_page, url):
+    page = open_page(tab="slots")
+    page.get_by_role("button", name="Send 6 texts of different lengths").click()
+    rows = page.locator("table.slots tbody tr")
+    rows.nth(5).wait_for()
+    for _ in range(100):  # until all are written, and the page has seen the last tick
+        rounds = page.evaluate("() => fetch('/api/slots').then((answer) => answer.json())")["rounds"]
+        last = {str(slot): f"{start + n} of 32" for *_, lanes in rounds for slot, _, _, start, n in lanes}
+        told = {row.split("\t")[0]: row.split("\t")[3] for row in texts(rows)}
+        if told == last and "31 of 32" in told.values():
+            break
+        page.wait_for_timeout(100)
+    assert told == last
+    assert len(told) >= 6
+    painted = page.locator(".lanes canvas").evaluate(
+        "c => new Set(c.getContext('2d').getImageData(0, 0, c.width, c.height).data).size"
+    )
+    assert painted > 8
+
+
+def test_what_is_on_the_screen_is_copied_as_a_program_that_gives_it(open_page, browser, url):
+    page = open_page(tab="surprise")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy as Python").click()
+    page.get_by_text("Python copied").wait_for()
+    known = {}
+    exec(page.evaluate("navigator.clipboard.readText()"), known)
+    logits = model_of(STEPS[-1])(torch.tensor([TOKENIZER.encode(TEXT)]))[0]
+    losses = torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(TOKENIZER.encode(TEXT)[1:]), reduction="none")
+    assert known["answer"]["loss"] == pytest.approx(losses.tolist(), rel=1e-3)
+    page.get_by_role("button", name="Copy as curl").click()
+    page.get_by_text("curl copied").wait_for()
+    words = shlex.split(page.evaluate("navigator.clipboard.readText()"))
+    assert words[:2] == ["curl", f"{url}api/surprise"]
+    assert json.loads(words[-1]) == {"model": "mine", "tokens": TOKENIZER.encode(TEXT)}

@@ -1,6 +1,9 @@
 // The only file that talks to the server.
 
-let key = new URLSearchParams(location.hash.slice(1)).get("key");
+const key = new URLSearchParams(location.hash.slice(1)).get("key");
+
+/** Whether the server asks for a key. */
+export const keyed = Boolean(key);
 
 /** @param {string} path @param {object} [body] @param {AbortSignal} [signal] @returns {Promise<Response>} */
 async function ask(path, body, signal) {

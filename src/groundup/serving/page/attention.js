@@ -86,7 +86,7 @@ export function Attention() {
     </div>
     ${at && html`
       <h2>layer ${layer}, head ${head}${labels?.labels[layer][head] ? `: ${labels.labels[layer][head]}` : ""}</h2>
-      <${Picture} name=${`attention of layer ${layer} head ${head} on the text`}><p class="looked" aria-label="The text, tinted by attention">${texts.map((t, j) => {
+      <${Picture} name=${`attention of layer ${layer} head ${head} on the text`} ask=${{ path: "/api/attention", body: { model: modelId.value, tokens: tokens.value.ids, layer } }}><p class="looked" aria-label="The text, tinted by attention">${texts.map((t, j) => {
         const w = turned.on ? (j >= asked ? at(j, asked) : 0) : j <= asked ? at(asked, j) : 0;
         return html`<span class=${j === asked ? "asked" : ""} tabindex="0" style=${`--share:${w}`} title=${probability(w)}
           onMouseEnter=${() => setLooker(j)} onFocus=${() => setLooker(j)}>${visible(t)}</span>`;

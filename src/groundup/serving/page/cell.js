@@ -23,7 +23,7 @@ export function Cell({ layer, head, row, column, close }) {
   const total = found.exponentials.reduce((a, b) => a + b, 0);
   return html`<section class="explained card" aria-label="This cell, explained">
     <div class="buttons"><h2>layer ${layer}, head ${head}: what <b>${from}</b> takes from <b>${to}</b></h2><button class="quiet" onClick=${close}>Close</button></div>
-    <${Picture} name=${`layer ${layer} head ${head} cell ${row} ${column}`}><ol>
+    <${Picture} name=${`layer ${layer} head ${head} cell ${row} ${column}`} ask=${{ path: "/api/cell", body: { model: modelId.value, tokens: ids, layer, head, row, column } }}><ol>
       <li><h3>query · key</h3><p>What ${from} asks for, times what ${to} offers, number by number, and added up.</p>
         <${Strips} rows=${[["query of " + from, found.query], ["key of " + to, found.key], ["product", found.products]]} />
         <p class="sum">sum of ${found.width} products = <b>${number(product)}</b></p></li>

@@ -42,8 +42,8 @@ function lines(chart, curves) {
   return { width, height, shapes };
 }
 
-/** @param {{curves: Curve[], log: boolean, name: string, label: string}} props */
-export function Chart({ curves, log, name, label }) {
+/** @param {{curves: Curve[], log: boolean, name: string, label: string, ask?: object}} props */
+export function Chart({ curves, log, name, label, ask }) {
   const place = useRef(null);
   const chart = useRef(null);
   const kind = JSON.stringify([log, shade.value, curves.map(({ name, color }) => [name, color])]);
@@ -59,5 +59,5 @@ export function Chart({ curves, log, name, label }) {
     return () => (watch.disconnect(), made.destroy(), (chart.current = null));
   }, [kind]);
   useEffect(() => chart.current?.setData(columns(curves, log)), [curves]);
-  return html`<${Picture} name=${name}><div ref=${place} class="chart" role="img" aria-label=${`${name}: ${label} against steps; the tables below have the numbers`}></div><//>`;
+  return html`<${Picture} name=${name} ask=${ask}><div ref=${place} class="chart" role="img" aria-label=${`${name}: ${label} against steps; the tables below have the numbers`}></div><//>`;
 }

@@ -50,7 +50,7 @@ function Beside({ left, right }) {
   return html`
     ${fits && html`
       <p class="numbers"><b>${number(mean(found.loss))}</b> nats per token: ${left} · <b>${number(mean(found.other_loss))}</b>: ${right}</p>
-      <${Picture} name=${`${left} beside ${right}`}>
+      <${Picture} name=${`${left} beside ${right}`} ask=${{ path: "/api/compare", body: { model: left, other: right, tokens: ids } }}>
       <p class="looked" aria-label="The text, tinted by the difference of the losses">${texts.map((t, i) => {
         const change = i ? found.difference[i - 1] : 0;
         return html`<span tabindex="0" class=${`${change > 0 ? "better" : "worse"} ${i === place ? "asked" : ""}`} style=${`--share:${Math.min(1, Math.abs(change) / FULL)}`}

@@ -3,23 +3,34 @@ import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { post } from "./api.js";
 import { number, probability, visible } from "./format.js";
-import { attempt, model, modelId, named, tokens } from "./state.js";
+import { attempt, model, modelId, named, saved, tokens } from "./state.js";
 import { Picture } from "./picture.js";
 import { Prompt } from "./prompt.js";
 
 export function Heads() {
-  const [off, setOff] = useState(new Set());
-  const [instead, setInstead] = useState("mean");
+  const [asked, setAsked] = saved("off", "");
+  const [instead, setInstead] = saved("instead", "mean");
   const [found, setFound] = useState(null);
   const [growth, setGrowth] = useState(null);
   const ids = tokens.value.ids;
   const m = model.value;
+  const known = (part) => {
+    const [layer, which] = part.split(".");
+    return Number(layer) < m.n_layer && (which === "mlp" || Number(which) < m.n_head);
+  };
+  const off = new Set(asked.split(",").filter(known));
+  const setOff = (parts) => setAsked([...parts].join(","));
+  const body = {
+    model: modelId.value,
+    tokens: ids,
+    heads: [...off].filter((x) => !x.endsWith("mlp")).map((x) => x.split(".").map(Number)),
+    mlps: [...off].filter((x) => x.endsWith("mlp")).map((x) => Number(x.split(".")[0])),
+    instead,
+  };
   useEffect(() => {
     if (ids.length < 2 || !m.n_layer) return;
-    const heads = [...off].filter((x) => !x.endsWith("mlp")).map((x) => x.split(".").map(Number));
-    const mlps = [...off].filter((x) => x.endsWith("mlp")).map((x) => Number(x.split(".")[0]));
-    attempt("ablation", (signal) => post("/api/ablation", { model: modelId.value, tokens: ids, heads, mlps, instead }, signal)).then((x) => x && setFound(x));
-  }, [ids, off, instead, modelId.value]);
+    attempt("ablation", (signal) => post("/api/ablation", body, signal)).then((x) => x && setFound(x));
+  }, [ids, asked, instead, modelId.value]);
   useEffect(() => setGrowth(null), [ids, instead]);
   if (!m.n_layer) return html`<p>This model is a table of pairs: there is nothing to switch off.</p>`;
   const toggle = (name) => {
@@ -38,7 +49,7 @@ export function Heads() {
       <button onClick=${measure}>Which heads matter?</button>
       <label>instead of its output <select value=${instead} onChange=${(e) => setInstead(e.target.value)}><option value="mean">its mean over the text</option><option value="zero">nothing</option></select></label>
     </div>
-    <${Picture} name="heads and their loss"><div class="grid switches" style=${`--columns:${m.n_head + 1}`}>
+    <${Picture} name="heads and their loss" ask=${{ path: "/api/importance", body: { model: modelId.value, tokens: ids, instead } }}><div class="grid switches" style=${`--columns:${m.n_head + 1}`}>
       ${Array.from({ length: m.n_layer }, (_, l) => [
         ...Array.from({ length: m.n_head }, (_, h) => {
           const name = `${l}.${h}`;
@@ -49,7 +60,7 @@ export function Heads() {
     </div><//>
     ${fresh && html`
       <p class="numbers">loss <b>${number(mean(found.whole.loss))}</b> with all parts, <b>${number(mean(found.without.loss))}</b> without ${off.size} (${number(mean(found.without.loss) - mean(found.whole.loss))} nats per token)</p>
-      <${Picture} name="loss without these parts"><p class="looked" aria-label="The text, tinted by the change of its loss"><span>${visible(tokens.value.texts[0])}</span>${found.whole.loss.map((loss, i) => {
+      <${Picture} name="loss without these parts" ask=${{ path: "/api/ablation", body }}><p class="looked" aria-label="The text, tinted by the change of its loss"><span>${visible(tokens.value.texts[0])}</span>${found.whole.loss.map((loss, i) => {
         const change = found.without.loss[i] - loss;
         return html`<span class=${change > 0 ? "worse" : "better"} style=${`--share:${Math.min(1, Math.abs(change) / 3)}`} title=${`${number(change)} nats`}>${visible(tokens.value.texts[i + 1])}</span>`;
       })}</p><//>

@@ -3,7 +3,7 @@ import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { post } from "./api.js";
 import { bits, number, probability, visible } from "./format.js";
-import { attempt, model, modelId, named, tokens } from "./state.js";
+import { attempt, model, modelId, named, saved, tokens } from "./state.js";
 import { Picture } from "./picture.js";
 import { Prompt } from "./prompt.js";
 
@@ -11,7 +11,8 @@ const TINTS = { probability: "probability of its first choice", entropy: "how su
 
 export function Lens() {
   const [found, setFound] = useState(null);
-  const [by, setBy] = useState("probability");
+  const [asked, setBy] = saved("tint", "probability");
+  const by = TINTS[asked] ? asked : "probability";
   const [cell, setCell] = useState(null);
   const ids = tokens.value.ids;
   useEffect(() => {
@@ -33,7 +34,7 @@ export function Lens() {
     <fieldset class="inline"><legend>tint</legend>${Object.entries(TINTS).map(([id, label]) => html`
       <label><input type="radio" name="tint" checked=${by === id} onChange=${() => setBy(id)} /> ${label}</label>`)}</fieldset>
     ${fresh && html`
-      <${Picture} name="layers"><div class="scroll" tabindex="0"><table class="lens"><caption>Read upward: where does the answer appear, which layer changes its mind? Early rows are read with a norm and a head trained for the last one: a hint, not a measurement.</caption>
+      <${Picture} name="layers" ask=${{ path: "/api/lens", body: { model: modelId.value, tokens: ids } }}><div class="scroll" tabindex="0"><table class="lens"><caption>Read upward: where does the answer appear, which layer changes its mind? Early rows are read with a norm and a head trained for the last one: a hint, not a measurement.</caption>
         <tbody>${rows.map((l) => html`<tr><th scope="row">${rowName(l)}</th>
           ${ids.map((_, t) => html`<td style=${`--share:${share(l, t)}`}><button class="token" onFocus=${() => setCell([l, t])} onMouseEnter=${() => setCell([l, t])}>${visible(named(found.top[l][t][0]))}</button></td>`)}</tr>`)}
         <tr><th scope="row">text</th>${tokens.value.texts.map((t) => html`<td class="given">${visible(t)}</td>`)}</tr></tbody></table></div><//>

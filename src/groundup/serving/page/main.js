@@ -12,6 +12,7 @@ import { Attention } from "./attention.js";
 import { Lens } from "./lens.js";
 import { Heads } from "./heads.js";
 import { Push } from "./push.js";
+import { Slots } from "./slots.js";
 import { Tokens } from "./tokens.js";
 import { Training } from "./training.js";
 import { Tour } from "./tour.js";
@@ -26,6 +27,7 @@ const TABS = [
   ["compare", "Side by side", Compare],
   ["push", "Who pushed", Push],
   ["tokens", "Tokens", Tokens],
+  ["slots", "Slots", Slots],
   ["training", "Training", Training],
 ];
 

@@ -1,6 +1,7 @@
 // Pictures as files. What is on the screen is read from the page and written as SVG; PNG is that SVG, painted.
 import { useRef } from "./vendor/hooks.js";
 import { html } from "./html.js";
+import { Copy } from "./share.js";
 import { tell } from "./state.js";
 
 const NS = "http://www.w3.org/2000/svg";
@@ -128,10 +129,13 @@ export async function savePng(element, name) {
   canvas.toBlob((blob) => save(blob, `${name}.png`));
 }
 
-/** Something to look at, with the two buttons that save it. @param {{name: string, children: unknown}} props */
-export function Picture({ name, children }) {
+/**
+ * Something to look at, with buttons that save it, and that copy the request behind it.
+ * @param {{name: string, ask?: {path: string, body?: object}, children: unknown}} props
+ */
+export function Picture({ name, ask, children }) {
   const place = useRef(null);
   return html`<div class="picture"><div ref=${place}>${children}</div><p class="files">
     <button class="quiet" aria-label=${`${name} as PNG`} onClick=${() => savePng(place.current, name)}>PNG</button>
-    <button class="quiet" aria-label=${`${name} as SVG`} onClick=${() => saveSvg(place.current, name)}>SVG</button></p></div>`;
+    <button class="quiet" aria-label=${`${name} as SVG`} onClick=${() => saveSvg(place.current, name)}>SVG</button>${ask && html`<${Copy} ...${ask} quiet=${true} />`}</p></div>`;
 }

@@ -3,12 +3,13 @@ import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { post } from "./api.js";
 import { number, visible } from "./format.js";
-import { attempt, model, modelId, named, result, tokens } from "./state.js";
+import { attempt, model, modelId, named, result, saved, tokens } from "./state.js";
 import { Picture } from "./picture.js";
 import { Prompt } from "./prompt.js";
 
 export function Push() {
-  const [token, setToken] = useState(null);
+  const [asked, setToken] = saved("token", "");
+  const token = /^\d+$/.test(asked) && Number(asked) < model.value.vocab_size ? Number(asked) : null;
   const [found, setFound] = useState(null);
   const [near, setNear] = useState(null);
   const ids = tokens.value.ids;
@@ -29,7 +30,7 @@ export function Push() {
     <div class="buttons" role="group" aria-label="token">${likely.map((id) => html`<button class=${found?.token === id ? "token chosen" : "token"} aria-pressed=${found?.token === id} onClick=${() => setToken(id)}>${visible(named(id))}</button>`)}</div>
     ${found && html`
       <h2>the logit of ${visible(named(found.token))} is ${number(found.logit)}</h2>
-      <${Picture} name="who pushed this token"><table class="waterfall"><caption>Each part of the residual stream adds its own term (the scale of the final norm held fixed); the terms sum to the logit.</caption><tbody>
+      <${Picture} name="who pushed this token" ask=${{ path: "/api/contributions", body: { model: modelId.value, tokens: ids, position: -1, token: found.token } }}><table class="waterfall"><caption>Each part of the residual stream adds its own term (the scale of the final norm held fixed); the terms sum to the logit.</caption><tbody>
         ${rows.slice(0, 24).map(([name, value]) => html`<tr><th scope="row">${name}</th><td>${number(value)}</td><td class="wide"><svg class="bar" viewBox="-100 0 200 10" preserveAspectRatio="none" aria-hidden="true">
           <rect class=${value > 0 ? "fill" : "minus"} x=${Math.min(0, (100 * value) / most)} y="1" width=${(100 * Math.abs(value)) / most} height="8" /></svg></td></tr>`)}
         ${rows.length > 24 && html`<tr><th scope="row">${rows.length - 24} smaller ones</th><td>${number(rows.slice(24).reduce((a, r) => a + r[1], 0))}</td><td></td></tr>`}</tbody></table><//>

@@ -21,7 +21,7 @@ export function Surprise() {
   return html`
     <${Prompt} rows="4" />
     ${fresh && html`
-      <${Picture} name="surprise"><p class="looked" aria-label="The text, tinted by surprise"><span>${visible(tokens.value.texts[0])}</span>${found.loss.map((loss, i) => html`
+      <${Picture} name="surprise" ask=${{ path: "/api/surprise", body: { model: modelId.value, tokens: ids } }}><p class="looked" aria-label="The text, tinted by surprise"><span>${visible(tokens.value.texts[0])}</span>${found.loss.map((loss, i) => html`
         <span tabindex="0" style=${`--share:${Math.min(1, loss / scale)}`} onMouseEnter=${() => setAt(i)} onFocus=${() => setAt(i)}>${visible(tokens.value.texts[i + 1])}</span>`)}</p><//>
       <p class="numbers"><b>${number(bits(sum(found.loss)))}</b> bits in all, <b>${number(bits(sum(found.loss) / found.loss.length))}</b> per token</p>
       ${at !== null && found.top[at] && html`<div aria-live="polite" class="card"><p>After ${visible(tokens.value.texts[at])} came <b>${visible(tokens.value.texts[at + 1])}</b>:

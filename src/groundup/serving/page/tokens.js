@@ -15,5 +15,5 @@ export function Tokens() {
   }, [text.value]);
   return html`<${Prompt} rows="4" />
     ${facts.value.models.map(({ id }) => found[id] && html`<section><h2>${id}: ${found[id].tokens.length} tokens</h2>
-      <${Picture} name=${`tokens of ${id}`}><p class="cut">${found[id].token_strs.map((t, i) => html`<span class=${`c${i % 4}`} title=${`id ${found[id].tokens[i]}`}>${visible(t)}<small>${found[id].tokens[i]}</small></span>`)}</p><//></section>`)}`;
+      <${Picture} name=${`tokens of ${id}`} ask=${{ path: "/tokenize", body: { model: id, prompt: text.value, return_token_strs: true } }}><p class="cut">${found[id].token_strs.map((t, i) => html`<span class=${`c${i % 4}`} title=${`id ${found[id].tokens[i]}`}>${visible(t)}<small>${found[id].tokens[i]}</small></span>`)}</p><//></section>`)}`;
 }

@@ -86,7 +86,7 @@ export function Write() {
       <button disabled=${running} onClick=${() => (seed.value += 1)}>Draw again</button>
       <button disabled=${running} onClick=${() => stream(4)}>Four at once</button>
       <label class="seed">seed <input type="number" min="0" value=${seed.value} onInput=${(e) => (seed.value = Number(e.target.value) || 0)} /></label>
-      <${Copy} body=${completion({ max_tokens: 100 })} />
+      <${Copy} path="/v1/completions" body=${completion({ max_tokens: 100 })} />
     </div>
     <p class="status" role="status">${running ? "writing" : ""}</p>
     ${samples.length > 0 && html`<div class="samples">${samples.map((each, i) => html`<section><h3>sample ${i + 1}</h3><pre>${each}</pre></section>`)}</div>`}
