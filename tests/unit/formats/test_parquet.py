@@ -1,4 +1,5 @@
 import io
+import signal
 import subprocess
 import sys
 
@@ -88,6 +89,32 @@ def test_a_cut_file_is_named(tmp_path):
         with pytest.raises(UserError, match=r"a\.parquet is (not a whole parquet file|empty)") as caught:
             read(path)
         assert "\n" not in str(caught.value)
+
+
+def test_a_footer_that_ends_pyarrow_is_named_and_the_other_files_are_read(tmp_path):
+    """One bit: a column with nulls is said to have none, and pyarrow 26 aborts where it counts them."""
+    for name in ("evil", "sound"):
+        pq.write_table(pa.table({"text": ["b", None]}), tmp_path / f"{name}.parquet", store_schema=False)
+    evil = tmp_path / "evil.parquet"
+    optional, required = b"\x25\x02\x18\x04text", b"\x25\x00\x18\x04text"  # Thrift: field 3 is 1 or 0, then the name
+    assert evil.read_bytes().count(optional) == 1
+    evil.write_bytes(evil.read_bytes().replace(optional, required))
+    code = f"import pyarrow.parquet as pq; pq.read_metadata({str(evil)!r}).row_group(0).column(0)"
+    alone = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert alone.returncode == -signal.SIGABRT or not pa.__version__.startswith("26.")
+    if alone.returncode < 0:
+        with evil.open("rb") as file, pytest.raises(UserError, match="x ended the process that read it by SIGABRT"):
+            parquet.spans(file, "x", ReadConfig())
+    source, texts = LocalFiles(str(tmp_path)), []
+    (part,) = source.parts()
+    with pytest.raises(UserError, match=r"evil\.parquet is damaged in row group 0: Definition level") as caught:
+        texts.extend(document.text for document in source.read(part, {}))
+    assert "\n" not in str(caught.value)
+    assert texts == ["b"]
+    skipped = {}
+    patient = LocalFiles(str(tmp_path), ReadConfig(bad_files="skip"))
+    assert [document.text for document in patient.read(part, skipped)] == ["b"]
+    assert len(skipped) == 2  # the null of the sound one, too
 
 
 def test_damage_is_named_with_its_row_group(tmp_path):
