@@ -83,16 +83,17 @@ def names(n_layer: int, *, tied_head: bool = True) -> Iterator[Name]:
 def to_ours(state: Mapping[Any, Tensor], where: str) -> dict[str, Tensor]:
     """Tensors of Hugging Face, nanoGPT and what was built around them, under our names and in our layout.
 
-    Words of wrappers, masks and the tied copy of the head go; a head that differs from the embedding is kept. The
-    layout is told by its shapes: (C, 3C) is Hugging Face's. Names that the table does not know are passed on: the check
-    against the model's shape lists them.
+    Words of wrappers, what else stands before all names, masks and the tied copy of the head go; a head that differs
+    from the embedding is kept. The layout is told by its shapes: (C, 3C) is Hugging Face's. Names that the table does
+    not know are passed on: the check against the model's shape lists them.
 
     Args:
         state: Their tensors by name.
         where: Their file, for messages.
 
     Raises:
-        UserError: These are not a GPT-2's tensors: it has no token embedding, or two of one name.
+        UserError: These are not a GPT-2's tensors: it has no token embedding, two of one name, or
+            several models.
     """
     if odd := next((name for name in state if not isinstance(name, str)), None):
         raise UserError(f"{where} must hold tensors by name, and one of its names is {odd!r}")
@@ -108,6 +109,7 @@ def to_ours(state: Mapping[Any, Tensor], where: str) -> dict[str, Tensor]:
             raise UserError(f"{where} holds two tensors that are {short}; one of them is {name}")
         if not short.endswith(_BUFFERS):
             ours[short] = tensor
+    ours = _without_prefix(ours, where)
     head = ours.pop(_HEAD, None)
     if head is not None and not torch.equal(head, ours.setdefault("wte.weight", head)):  # a file may name either alone
         ours[HEAD] = head
@@ -118,6 +120,22 @@ def to_ours(state: Mapping[Any, Tensor], where: str) -> dict[str, Tensor]:
         return ours
     ends = tuple(name.ours.removeprefix("h.{i}") for name in _BLOCK if name.transposed)
     return {name: t.mT.contiguous() if name.endswith(ends) and t.dim() == 2 else t for name, t in ours.items()}
+
+
+def _without_prefix(state: dict[str, Tensor], where: str) -> dict[str, Tensor]:
+    """The names without what a class of any name put before them: `net.wte.weight` is `wte.weight`.
+
+    Raises:
+        UserError: There are several models.
+    """
+    found = [name.removesuffix("wte.weight") for name in state if name.endswith(".wte.weight")]
+    if "wte.weight" in state or not found:
+        return state
+    if len(found) > 1:
+        raise UserError(
+            f"{where}: it holds {len(found)} models, {' and '.join(found[:4])}; save the one that you want alone"
+        )
+    return {name.removeprefix(found[0]): tensor for name, tensor in state.items()}
 
 
 def _is_transposed(state: dict[str, Tensor]) -> bool:

@@ -94,6 +94,8 @@ WRAPPED = {
     "torch.compile of DistributedDataParallel": "_orig_mod.module.transformer.{}",
     "Lightning": "model.{}",
     "Lightning of torch.compile": "model._orig_mod.transformer.{}",
+    "a class that calls it net": "net.transformer.{}",
+    "a class of another name around that": "lit_module.gpt.{}",
     "PEFT": "base_model.model.transformer.{}",
     "FSDP": "_fsdp_wrapped_module.transformer._fsdp_wrapped_module.{}",
     "Fabric": "_forward_module.module.transformer.{}",
@@ -123,8 +125,12 @@ def test_unknown_names_are_passed_on_to_be_reported(make_model):
     ("change", "fault"),
     [
         (
-            lambda s: {f"bert.{name}": p for name, p in s.items()},
-            "its 28 names begin with bert.wte",
+            lambda s: {name.replace("wte", "word_embeddings"): p for name, p in s.items()},
+            "its 28 names begin with word_embeddings.weight",
+        ),
+        (
+            lambda s: {f"{role}.{name}": p for name, p in s.items() for role in ("student", "teacher")},
+            r"it holds 2 models, student\. and teacher\.; save the one",
         ),
         (lambda s: {**s, "wte.weight": torch.ones(())}, "it has no matrix wte.weight"),
         (lambda s: {**s, 1: torch.ones(1)}, "must hold tensors by name, and one of its names is 1"),
