@@ -18,11 +18,11 @@ from typing import Any
 import torch
 
 from groundup.bench import generate
-from groundup.bench.gpu_cases import Case, cases
 from groundup.bench.train import Work, nanogpt_step, transformers_step
 from groundup.config.errors import UsageError, UserError
 from groundup.config.model import GPTConfig
 from groundup.contestants.contest import Factory, Timing, race
+from groundup.contestants.gpu_cases import Case, cases
 from groundup.contestants.ours import How, our_trainer
 from groundup.loop.trainer import Trainer
 from groundup.planner.flops import flops_per_token

@@ -17,6 +17,7 @@ BENCHES = {
     "scaling": "training in several processes, against one",
     "memory": "the peak of training steps, against the planner's formula",
     "checkpoint": "saving and loading a training state, against torch.save",
+    "serve": "the server, for 1 to 64 clients, against llama.cpp's and the engine by itself",
     "data": "the loader, against a training step and the limits of memory and disk",
     "prepare": "tokenizing a corpus into shards, against a pool that is fed documents",
 }

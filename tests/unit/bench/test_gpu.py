@@ -5,9 +5,9 @@ import torch
 
 from groundup.bench import gpu as module
 from groundup.bench.gpu import Options, bench, groups
-from groundup.bench.gpu_cases import Case, cases
 from groundup.config.errors import UsageError, UserError
 from groundup.contestants.contest import Timing
+from groundup.contestants.gpu_cases import Case, cases
 from groundup.planner.flops import flops_per_token
 
 
