@@ -207,3 +207,39 @@ def test_commands_say_what_the_page_asks(body):
     assert json.loads(words[-1]) == body
     assert words[3] == "Authorization: Bearer $GROUNDUP_API_KEY"
     ast.parse(COMMANDS.eval(f'asPython({server}, "/api/lens", JSON.parse({given}))'))
+
+
+def luminance(color):
+    linear = [c / 12.92 if (c := value / 255) <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for value in color]
+    return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one, other):
+    """As the accessibility guidelines (WCAG 2) count it."""
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def color(written):
+    if written.startswith("#"):
+        digits = written[1:] if len(written) == 7 else "".join(2 * digit for digit in written[1:])
+        return [int(digits[i : i + 2], 16) for i in (0, 2, 4)]
+    return [float(value) for value in re.findall(r"[\d.]+", written)]
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_text_can_be_read_on_every_ground_that_the_page_has(scheme):
+    style = (PAGE / "style.css").read_text("utf-8")
+    block = re.findall(r":root \{(.*?)\}", style, re.DOTALL)[scheme]
+    known = {name: value.strip() for name, value in re.findall(r"--([\w-]+):([^;]+);", block)}
+    colors = {name: color(value) for name, value in known.items() if name not in ("tint",)}
+    grounds = [colors["paper"], colors["card"]]
+    for name in ("ink-rgb", "warm", "cool"):  # of a token with the fullest tint
+        share = float(known["tint"])
+        grounds.append([share * a + (1 - share) * b for a, b in zip(colors[name], colors["paper"], strict=True)])
+    assert min(contrast(colors["ink"], ground) for ground in grounds) >= 4.5
+    assert min(contrast(colors["soft"], ground) for ground in grounds[:2]) >= 4.5
+    assert contrast(colors["on-accent"], colors["accent"]) >= 4.5
+    curves = [colors[name] for name in known if name.startswith("run-")]
+    assert len(curves) == 6
+    assert min(contrast(curve, colors["paper"]) for curve in curves) >= 3  # lines, not text

@@ -280,7 +280,7 @@ def test_a_run_is_started_and_stopped_from_the_page(open_page, monkeypatch):
     page.get_by_label("steps", exact=True).fill("60")
     page.locator(".starter select").nth(1).select_option("small")
     start.click()
-    page.get_by_text("page-1 is being trained").wait_for()
+    page.get_by_text("page-1 is starting").wait_for()  # no folder of it yet
     assert words[0][0] == "page-1"
     assert {"--max-steps=60", "--model.n-layer=3", "--seed=1337"} <= set(words[0])
     assert start.is_disabled()

@@ -6,10 +6,11 @@ import { attempt } from "./state.js";
 
 const EVERY = 1000;
 const RECIPES = { same: "text and settings of the served run", shakespeare: "Shakespeare’s plays" };
+const STARTS = "is starting: it reads its text, and where many steps are asked for it compiles the model first, which can take minutes";
 const SAYS = { running: "is being trained", stopping: "is saving, then it stops", stopped: "was stopped and is saved", finished: "is trained", failed: "failed" };
 
-/** @param {{own: string, changed: () => void}} props changed: called when a run begins or ends */
-export function Starter({ changed }) {
+/** @param {{names: string[], changed: () => void}} props names: of the runs there are; changed: called when one begins or ends */
+export function Starter({ names, changed }) {
   const [known, setKnown] = useState(null);
   const [wish, setWish] = useState({ recipe: "same", size: "tiny", steps: 200, seed: 1337 });
   const look = () => attempt("train", () => get("/api/train")).then((x) => x && setKnown(x));
@@ -41,5 +42,5 @@ export function Starter({ changed }) {
       <button class="main" disabled=${busy}>Start</button>
       <button type="button" disabled=${training?.state !== "running"} onClick=${stop}>Stop and save</button>
     </form>
-    <p role="status">${training ? html`<b>${training.name}</b> ${SAYS[training.state]}${training.said ? `: ${training.said}` : ""}` : "Its curve and samples appear above while it learns; stopping saves it."}</p></section>`;
+    <p role="status">${training ? html`<b>${training.name}</b> ${training.state === "running" && !names.includes(training.name) ? STARTS : SAYS[training.state]}${training.said ? `: ${training.said}` : ""}` : "Its curve and samples appear above while it learns; stopping saves it."}</p></section>`;
 }

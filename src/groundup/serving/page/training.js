@@ -64,7 +64,7 @@ export function Training() {
         <td class="buttons"><button class="quiet" onClick=${() => (setSampled(run.name), ask(run.name))}>Samples</button>${run.name !== own && html`<button class="quiet" onClick=${() => choose(run.name).then(() => (tab.value = "write"))}>Look inside</button>`}</td></tr>`)}</tbody></table></div>`}
     ${shown.map((name) => curves[name]?.val.length > 0 && html`<details><summary>validation of ${name} as a table</summary><table><thead><tr><th scope="col">step</th><th scope="col">loss</th></tr></thead><tbody>${curves[name].val.map(([step, loss]) => html`<tr><th scope="row">${step}</th><td>${number(loss)}</td></tr>`)}</tbody></table></details>`)}
     ${writer && curves[writer] && html`<${Samples} key=${writer} name=${writer} samples=${curves[writer].samples} />`}
-    <${Starter} own=${own} changed=${() => (look(), attempt("names", loadRuns))} />`;
+    <${Starter} names=${names} changed=${() => (look(), attempt("names", loadRuns))} />`;
 }
 
 function linesOf(name, place, run, n) {
