@@ -20,6 +20,7 @@ from groundup.data.dataset import TokenDataset
 from groundup.files.layout import INDEX
 from groundup.prepare.prepare import Progress, prepare, reading
 from groundup.prepare.progress import DOING
+from groundup.prepare.progress import reading as told_of_reading
 from groundup.prepare.surprises import surprises, unlike
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.char import CharTokenizer
@@ -87,10 +88,10 @@ class _Spoken:
             return
         self._next = now + self.EVERY
         if progress.phase == "read":
-            done = f"{progress.done:,} documents"
+            said = told_of_reading(progress.done)
         else:
-            done = f"{progress.done}/{progress.total}, {progress.tokens:,} tokens"
-        self._say(f"preparing {self._folder}: {DOING[progress.phase]} {done}")
+            said = f"{DOING[progress.phase]} {progress.done}/{progress.total}, {progress.tokens:,} tokens"
+        self._say(f"preparing {self._folder}: {said}")
 
 
 def make_source(config: DataConfig) -> Source:

@@ -20,6 +20,11 @@ REDRAW = 0.1
 """Seconds between two counts of documents in a terminal."""
 
 
+def reading(documents: int) -> str:
+    """What to say of documents that are read; the first one comes when all files are listed."""
+    return f"{DOING['read']} " + ("the first document" if documents == 1 else f"{documents:,} documents")
+
+
 class PrepareProgress:
     """Progress of one preparation, with the rates of this call.
 
@@ -84,7 +89,7 @@ class PrepareProgress:
         """Tell, now and then, how many documents were read; how many there are, nobody knows yet."""
         if now < self._next:
             return
-        doing = f"{DOING['read']} {documents:,} documents"
+        doing = reading(documents)
         if is_live(self._console):
             self._next = now + REDRAW
             self._bar.start()

@@ -425,7 +425,7 @@ def test_many_small_files_are_not_read_in_silence(tmp_path, monkeypatch):
         (tmp_path / f"{k}.txt").write_text(f"text {k}")
     said = []
     open_corpus(DataConfig(source="text", path=tmp_path, cache_dir=tmp_path / "cache"), say=said.append)
-    assert re.fullmatch(r"preparing .*/cache/files-char-\w+: reading 1 documents", said[0])
+    assert re.fullmatch(r"preparing .*/cache/files-char-\w+: reading the first document", said[0])
     console = Console(file=io.StringIO(), width=200)
     display = PrepareProgress(console)
     display.update(Progress(phase="read", done=1))
