@@ -26,7 +26,7 @@ from groundup.loop.trainer import Trainer
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
-from groundup.model.swap import use_matmul, use_narrow_stream
+from groundup.model.swap import use_compiled_gelu, use_matmul, use_narrow_stream
 from groundup.optim.build import build_optimizers
 from groundup.planner.flops import flops_per_token
 from groundup.runtime.allocator import keep_freed_memory
@@ -94,6 +94,7 @@ def our_trainer(
     tokens = micro_batch_size * config.block_size
     model = init_weights(build_model(config), seed=0).to(device)
     use_matmul(model, pick_matmul(device, rows=tokens, n_embd=config.n_embd, training=True))
+    use_compiled_gelu(model, lambda _: None)
     if how.narrow_stream:
         use_narrow_stream(model)
     model.recompute = how.recompute

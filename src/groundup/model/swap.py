@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from groundup.model.gpt import TiedHead
 from groundup.runtime.gelu import SigmoidGELU
+from groundup.runtime.kernels import CompiledKernels, load_kernels
 from groundup.runtime.matmul import Matmul, OneDNNHead, OneDNNLinear
 
 M = TypeVar("M", bound=nn.Module)
@@ -48,6 +49,17 @@ def use_matmul(model: nn.Module, matmul: Matmul) -> None:
 def use_sigmoid_gelu(model: nn.Module) -> None:
     """Compute the tanh GELU by a sigmoid where that is faster, in place."""
     replace_modules(model, nn.GELU, lambda gelu: SigmoidGELU() if gelu.approximate == "tanh" else gelu)
+
+
+def use_compiled_gelu(model: nn.Module, say: Callable[[str], None]) -> None:
+    """Compute this GELU in one pass where the model is on a CPU and has compiled kernels, in place.
+
+    Args:
+        model: Where its tensors are is where it will compute.
+        say: Told in one line that the kernels are being compiled, and why they are not used.
+    """
+    if next(model.parameters()).device.type == "cpu" and isinstance(kernels := load_kernels(say), CompiledKernels):
+        replace_modules(model, SigmoidGELU, lambda _: SigmoidGELU(kernels))
 
 
 class NarrowEmbedding(nn.Module):

@@ -7,8 +7,8 @@ which is small. Rotary positions keep the rotated q and k beside the projection 
 masks of two places. Of a modern model's other parts, ReLU keeps its output alone, scales of the stream keep what they
 scale (1), mixed values the difference and the sum (2), normalized queries and keys what rotary ones do.
 
-CPUs keep more: our GELU there keeps a sigmoid (4), and PyTorch has no fused attention with dropout for them, so the
-matrices of scores, weights and masks (B, H, T, T) stay.
+CPUs keep more: our GELU there keeps a sigmoid (4; not the compiled one, but a plan should hold for every machine), and
+PyTorch has no fused attention with dropout for them, so the matrices of scores, weights and masks (B, H, T, T) stay.
 """
 
 from dataclasses import dataclass

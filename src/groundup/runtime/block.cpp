@@ -3,6 +3,7 @@
 // What lies between the products is little work, and was many calls: here it runs in the time that the calls took. Rows
 // are new tokens, of one text or of many. All keys and values are written before anyone attends, so that a token sees
 // those before it in the same call. What a row computes does not depend on the others.
+#include "gelu.cpp"
 #include "kernels.cpp"
 
 namespace {
@@ -29,28 +30,6 @@ struct Cache {  // of one layer: keys and values (rows, H, room, D); head h of r
     float *keys, *values;
     int64_t row, room, H, D;
 };
-
-// e^x up to two units in the last place: 2^n times a polynomial of the rest, which is at most ln(2) / 2.
-inline float exponential(float x) {
-    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-    const float shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: n is in the lowest bits
-    const float n = shifted - 12582912.0f;
-    const float r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
-    const float p = 1 + r * (1 + r * (0.5f + r * (1 / 6.0f + r * (1 / 24.0f + r * (1 / 120.0f + r * (1 / 720.0f))))));
-    int32_t bits, power;
-    std::memcpy(&bits, &p, 4), std::memcpy(&power, &shifted, 4);
-    bits += (int32_t)((uint32_t)power << 23);
-    float y;
-    std::memcpy(&y, &bits, 4);
-    return y;
-}
-
-// The tanh form, as x times a sigmoid.
-void gelu(float* x, int64_t n) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++)
-        x[i] /= 1 + exponential(-1.5957691216f * (x[i] + 0.044715f * x[i] * x[i] * x[i]));
-}
 
 void normalize(const Norm& norm, const float* x, float* y, int64_t C) {
     float sum = 0, squares = 0;

@@ -1,9 +1,9 @@
 """GELU in its tanh form (Hendrycks & Gimpel 2016), the one GPT-2 was trained with.
 
 `0.5 x (1 + tanh(z))` is `x sigmoid(2 z)`. PyTorch's CPU kernel evaluates the hyperbolic tangent, which takes a good
-part of a small model's step; a sigmoid costs one exponential, and a few passes over data that sits in the cache are
-faster than one pass of tangents (docs/log.md has the measurement). GPUs and compiled code have the tangent for free
-behind their memory traffic, and keep PyTorch's function. `model.swap` puts it into a model.
+part of a small model's step on some CPUs; a sigmoid costs one exponential, in a few passes of PyTorch's operations or,
+several times as fast, in one pass of the kernels of gelu.cpp (docs/log.md has the measurements). GPUs and compiled code
+have the tangent for free behind their memory traffic, and keep PyTorch's function. `model.swap` puts it into a model.
 """
 
 import math
@@ -13,19 +13,48 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from groundup.runtime.kernels import CompiledKernels
 
 _CUBIC = 0.044715
 _SLOPE = 2 * math.sqrt(2 / math.pi)
 
 
 class SigmoidGELU(nn.Module):
-    """Gaussian error linear unit, tanh form: a sigmoid on CPUs, PyTorch's function elsewhere and in compiled code."""
+    """Gaussian error linear unit, tanh form: a sigmoid on CPUs, PyTorch's function elsewhere and in compiled code.
+
+    Args:
+        kernels: Compute it for float32, where there are some.
+    """
+
+    def __init__(self, kernels: CompiledKernels | None = None) -> None:
+        super().__init__()
+        self._kernels = kernels
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """GELU of every element."""
         if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling():
+            if self._kernels is not None and x.dtype == torch.float32:
+                return _CompiledGELU.apply(x, self._kernels)  # type: ignore[no-untyped-call]
             return _SigmoidGELU.apply(x)  # type: ignore[no-untyped-call]
         return F.gelu(x, approximate="tanh")
+
+
+class _CompiledGELU(torch.autograd.Function):
+    """The kernels keep x alone for the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernels: CompiledKernels) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.kernels = kernels
+        return kernels.gelu(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        return ctx.kernels.gelu_backward(x, grad), None
 
 
 class _SigmoidGELU(torch.autograd.Function):

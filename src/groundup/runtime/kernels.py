@@ -1,4 +1,4 @@
-"""The kernels of kernels.cpp and block.cpp: compiled at first use, for this machine, and trusted only after a test.
+"""The kernels of the C++ files here: compiled at first use, for this machine, and trusted only after a test.
 
 A plain shared library, called through ctypes: that takes a compiler and two seconds, where an extension of PyTorch
 takes its headers, Python's, ninja and half a minute. It lies in the user's cache under a hash of all that it was made
@@ -17,8 +17,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import torch
+import torch.nn.functional as F  # noqa: N812
 from filelock import FileLock
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -28,7 +30,7 @@ from groundup.runtime.remember import cache_folder, machine_id, remembered
 from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, largest_activation, store
 
 SOURCE = Path(__file__).with_name("block.cpp")
-"""Includes the other one."""
+"""Includes the others."""
 COMPILERS = ("c++", "g++", "clang++")
 CANDIDATES: tuple[Weights, ...] = ("fp32", "fp16", "int8")
 MIN_SPEEDUP = 1.15
@@ -58,6 +60,13 @@ class CompiledKernels(PlainKernels):
         self.block = library.block
         """`block` of block.cpp, which `CompiledBlock` calls."""
         self.block.argtypes, self.block.restype = [*5 * [pointer], size], None
+        self._gelu, self._gelu_backward = library.gelu_forward, library.gelu_backward
+        self._gelu.argtypes, self._gelu.restype = [pointer, pointer, size], None
+        self._gelu_backward.argtypes, self._gelu_backward.restype = [*3 * [pointer], size], None
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Self:
+        """The library is there once, however often a model with it is copied."""
+        return self
 
     def linear(
         self, x: Float[Tensor, "B C"], stored: Stored, bias: Float[Tensor, " D"] | None = None
@@ -80,6 +89,20 @@ class CompiledKernels(PlainKernels):
         )
         return y
 
+    def gelu(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """GELU of every element, tanh form."""
+        x = x.contiguous()
+        y = torch.empty_like(x)
+        self._gelu(x.data_ptr(), y.data_ptr(), x.numel())
+        return y
+
+    def gelu_backward(self, x: Float[Tensor, "*shape"], grad: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """The gradient of x, given that of `gelu(x)`."""
+        x, grad = x.contiguous(), grad.contiguous()
+        grad_x = torch.empty_like(x)
+        self._gelu_backward(x.data_ptr(), grad.data_ptr(), grad_x.data_ptr(), x.numel())
+        return grad_x
+
     def sum(self, x: Int[Tensor, " N"]) -> int:
         """The sum of 32-bit integers, modulo 2^32: every byte read once, by all cores."""
         return self._sum(x.data_ptr(), x.numel())
@@ -100,10 +123,10 @@ def load_kernels(say: Callable[[str], None]) -> PlainKernels:
             path.unlink()
             kernels = CompiledKernels(_library(say))
     except (OSError, subprocess.SubprocessError) as error:
-        say(f"no compiled kernels, decoding is slower: {_reason(error)}")
+        say(f"no compiled kernels, CPUs are slower: {_reason(error)}")
         return PlainKernels()
     if wrong := _wrong(kernels):
-        say(f"the compiled kernels give wrong numbers here ({', '.join(wrong)}) and are not used; decoding is slower")
+        say(f"the compiled kernels give wrong numbers here ({', '.join(wrong)}) and are not used; CPUs are slower")
         return PlainKernels()
     return kernels
 
@@ -148,7 +171,7 @@ def _reason(error: Exception) -> str:
 
 
 def _wrong(kernels: CompiledKernels) -> list[str]:
-    """The types of weights whose products differ from PyTorch's: sizes that fill vectors and tiles, and that do not."""
+    """What differs from PyTorch's: types of weights, in sizes that fill vectors and tiles and that do not, and GELU."""
     generator = torch.Generator().manual_seed(0)
     wrong: list[str] = []
     for name in DTYPES:
@@ -159,6 +182,13 @@ def _wrong(kernels: CompiledKernels) -> list[str]:
             ours, theirs = kernels.linear(x, stored, bias), PlainKernels().linear(x, stored, bias)
             if not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4) and name not in wrong:
                 wrong.append(name)
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        x = torch.linspace(-8, 8, 1001).requires_grad_()
+        y = F.gelu(x, approximate="tanh")
+        (grad,) = torch.autograd.grad(y.sum(), x)
+        pairs = ((kernels.gelu(x), y), (kernels.gelu_backward(x, torch.ones_like(x)), grad))
+    if not all(torch.allclose(a, b, atol=1e-5) for a, b in pairs):
+        wrong.append("GELU")
     return wrong
 
 

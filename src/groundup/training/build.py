@@ -28,7 +28,7 @@ from groundup.loop.trainer import Trainer
 from groundup.model.build import Transformer, build_model
 from groundup.model.init import init_weights
 from groundup.model.lora import add_lora
-from groundup.model.swap import use_matmul, use_narrow_stream
+from groundup.model.swap import use_compiled_gelu, use_matmul, use_narrow_stream
 from groundup.optim.average import WeightAverage
 from groundup.optim.build import Schedule, build_optimizers
 from groundup.planner.params import count_parameters
@@ -97,7 +97,7 @@ def build_run(
     working.doing("measuring this machine")
     setup = pick_setup(SetupRequest(config=config, shape=shape, world=world, parallel=parallel, saved=saved))
     seed_rank(config.seed, rank=world.rank)
-    model = _new_model(shape, config, setup, tokenizer, resumed=resume_from is not None).to(setup.device)
+    model = _new_model(shape, config, setup, tokenizer, resumed=resume_from is not None, say=working.say)
     if setup.shrinks_on_oom:
         setup = fit_micro_batch(model, setup, samples=samples)
     batches = _batches(dataset, config, setup, shape.block_size)  # first: too short a text is known at once
@@ -259,7 +259,13 @@ def _batches(dataset: TokenDataset, config: TrainConfig, setup: Setup, block_siz
 
 
 def _new_model(
-    shape: GPTConfig | ModernConfig, config: TrainConfig, setup: Setup, tokenizer: Tokenizer, *, resumed: bool
+    shape: GPTConfig | ModernConfig,
+    config: TrainConfig,
+    setup: Setup,
+    tokenizer: Tokenizer,
+    *,
+    resumed: bool,
+    say: Callable[[str], None],
 ) -> Transformer:
     """A model with random weights, or those that config.init_from names; a resumed run will bring its own."""
     refuse_beyond_memory(shape)
@@ -273,6 +279,8 @@ def _new_model(
         use_narrow_stream(model)
     if config.lora.rank:
         add_lora(model, rank=config.lora.rank, alpha=config.lora.alpha, seed=config.seed)
+    model.to(setup.device)
+    use_compiled_gelu(model, say)
     return model
 
 

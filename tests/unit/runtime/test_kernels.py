@@ -15,6 +15,9 @@ from groundup.runtime.stored import DTYPES, PlainKernels, Stored, largest_activa
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
 sizes = st.tuples(st.integers(1, 18), st.integers(1, 70), st.integers(1, 200))
 seeds = st.integers(0, 2**31)
+STUBS = """extern "C" {
+void linear() {} void block() {} void gelu_forward() {} void gelu_backward() {} int sum() { return 7; }
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +141,7 @@ class TestBuilding:
     def test_no_compiler_is_one_line_and_pytorchs_operations(self, monkeypatch):
         monkeypatch.setenv("CXX", "no-such-compiler")
         assert type(self.load()) is PlainKernels
-        assert self.said == ["no compiled kernels, decoding is slower: there is no C++ compiler (no-such-compiler)"]
+        assert self.said == ["no compiled kernels, CPUs are slower: there is no C++ compiler (no-such-compiler)"]
 
     def test_a_compiler_that_fails_is_one_line(self, monkeypatch, tmp_path):
         broken = tmp_path / "kernels.cpp"
@@ -152,7 +155,7 @@ class TestBuilding:
     @needs_compiler
     def test_built_again_when_damaged_and_else_once(self, monkeypatch, tmp_path):
         source = tmp_path / "kernels.cpp"  # as much of it as is asked for here, and quickly compiled
-        source.write_text('extern "C" { void linear() {} void block() {} int sum() { return 7; } }')
+        source.write_text(STUBS)
         monkeypatch.setattr(module, "SOURCE", source)
         monkeypatch.setattr(module, "_wrong", lambda kernels: [])
         library = module._library(self.said.append)
@@ -166,10 +169,10 @@ class TestBuilding:
     @needs_compiler
     def test_wrong_numbers_are_one_line_and_pytorchs_operations(self, monkeypatch, tmp_path):
         source = tmp_path / "kernels.cpp"
-        source.write_text('extern "C" { void linear() {} void block() {} int sum() { return 7; } }')
+        source.write_text(STUBS)
         monkeypatch.setattr(module, "SOURCE", source)
         assert type(self.load()) is PlainKernels
-        assert "wrong numbers here (fp32, fp16, bf16, int8)" in self.said[-1]
+        assert "wrong numbers here (fp32, fp16, bf16, int8, GELU)" in self.said[-1]
 
 
 class TestChoosing:
