@@ -1,6 +1,7 @@
 """The table of faults says what the tests say."""
 
 import ast
+import importlib.util
 import re
 from pathlib import Path
 
@@ -44,3 +45,30 @@ def test_the_table_is_not_empty():
     ids = {row.values[0] for row in rows()}
     assert {f"A{n}" for n in range(1, 9)} <= ids
     assert {"B1", "B2", "B3", "B4"} <= ids
+
+
+@pytest.fixture
+def report():
+    """The plugin that writes the table; a test run has it only when it is asked for."""
+    spec = importlib.util.spec_from_file_location("faults_report", ROOT / "tests" / "faults_report.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_each_id_stands_for_one_family_of_faults(report):
+    """Whoever marks a test takes an id of the table in tests/faults_report.py, or adds one there."""
+    used = {}
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.fault":
+                used.setdefault(ast.literal_eval(node.args[0]), []).append(f"{path}:{node.lineno}")
+    assert {name: places for name, places in used.items() if name not in report.FAMILIES} == {}
+    assert set(report.FAMILIES) == set(used)
+    assert {name[0] for name in used} == set(report.LETTERS)
+    assert len(set(report.FAMILIES.values())) == len(report.FAMILIES)
+
+
+def test_rows_of_other_calls_are_kept(report):
+    rows = {("A1", "a | b", "c", "tests/x.py::test"): ["3 of 3", "20 of 20 kills"], ("B2", "d", "e", "t"): []}
+    assert report.rows_of(report.table(rows)) == rows

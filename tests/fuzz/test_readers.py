@@ -9,8 +9,10 @@ import copy
 import hashlib
 import json
 import os
+import pickle
 import re
 import resource
+import struct
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -36,11 +38,14 @@ from groundup.export.export_model import export_model
 from groundup.files.manifest import MANIFEST, file_facts, manifest_json, verify_folder
 from groundup.interop.hf_config import read_hf_config
 from groundup.interop.import_model import import_model
+from groundup.interop.read_llmc import read_llmc
+from groundup.interop.read_meta import read_meta
 from groundup.interop.read_tokenizer import read_tokenizer
 from groundup.loop.guard import Guard
 from groundup.loop.state import TrainState
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
+from groundup.planner.params import count_parameters
 from groundup.records.history import read_run
 from groundup.records.report import RunFacts, _page
 from groundup.records.results import read_results, result_line
@@ -217,6 +222,20 @@ def look_at_import(folder):
     import_model(str(folder), out)
 
 
+def letters_of_nanogpt(folder):
+    folder.mkdir()
+    meta = {"vocab_size": 3, "stoi": {"a": 0, "b": 1, "c": 2}, "itos": dict(enumerate("abc"))}
+    (folder / "meta.pkl").write_bytes(pickle.dumps(meta))
+
+
+def model_of_llmc(folder):
+    folder.mkdir()
+    config = GPTConfig(n_layer=1, n_head=2, n_embd=8, block_size=8, vocab_size=128)
+    header = [20240326, 3, config.block_size, 27, config.n_layer, config.n_head, config.n_embd, config.vocab_size]
+    weights = torch.zeros(count_parameters(config)).numpy().tobytes()
+    (folder / "model.bin").write_bytes(struct.pack("<256i", *header, *[0] * 248) + weights)
+
+
 @dataclass(frozen=True)
 class Reader:
     """Makes a folder of valid files, and reads it; `files` are mutated, one at a time."""
@@ -256,6 +275,8 @@ READERS = {
     "foreign tokenizer": Reader(bpe_words, read_tokenizer, ("tokenizer.json", "tokenizer_config.json")),
     "foreign words": Reader(in_parts, read_tokenizer,
                             ("vocab.json", "merges.txt", "added_tokens.json", "tokenizer_config.json")),
+    "alphabet of nanoGPT": Reader(letters_of_nanogpt, lambda folder: read_meta(folder / "meta.pkl"), ("meta.pkl",)),
+    "model of llm.c": Reader(model_of_llmc, lambda folder: read_llmc(folder / "model.bin"), ("model.bin",)),
     "listing of a hub": Reader(
         loose(a__json=dump_json({"revision": "ab", "files": {"a.jsonl": 3}, "hashes": {"a.jsonl": "cd"}})),
         lambda folder: read_json(folder / "a.json", Listing), ("a.json",),
@@ -307,7 +328,8 @@ def mutated(document, draw):
 
 def spoiled(data, draw):
     """Bytes with something done to them that no editor of JSON would do."""
-    at = draw(st.integers(0, len(data)))
+    head = st.integers(0, min(len(data), 64))  # where headers are
+    at = draw(head | st.integers(0, len(data)))
     match draw(st.sampled_from(["cut", "flip", "insert", "random", "nest", "twice"])):
         case "cut":
             return data[:at]

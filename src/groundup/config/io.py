@@ -254,5 +254,15 @@ def _refuse_constant(name: str) -> float:
 
 
 def dump_json(values: Any) -> str:
-    """Format plain values the way every JSON file of ours is written."""
-    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    """Format plain values the way every JSON file of ours is written.
+
+    Raises:
+        UserError: A text is not Unicode, as names of files can be.
+    """
+    text = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        line = text[text.rfind("\n", 0, error.start) + 1 : text.index("\n", error.end)]
+        raise UserError(f"{line.strip()} is not UTF-8, in which files are written; rename it") from None
+    return text

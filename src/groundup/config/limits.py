@@ -53,10 +53,10 @@ class Limit:
 
 JSON_BYTES = Limit("GROUNDUP_MAX_JSON_BYTES", 64 * 2**20, "bytes")
 """A JSON file that is read at once: configs, manifests, tokenizers, indexes."""
-LINE_BYTES = Limit("GROUNDUP_MAX_LINE_BYTES", 256 * 2**20, "bytes")
-"""A line of a file of lines, unpacked."""
-DOCUMENT_BYTES = Limit("GROUNDUP_MAX_DOCUMENT_BYTES", 1024 * 2**20, "bytes")
-"""A document of a corpus, as UTF-8."""
+LINE_BYTES = Limit("GROUNDUP_MAX_LINE_BYTES", 32 * 2**20, "bytes")
+"""A line of a file of records, an item of a JSON array, a line or field of a table; unpacked."""
+APART_BYTES = Limit("GROUNDUP_MAX_APART_BYTES", 4 * 2**30, "bytes of memory")
+"""What a process may take that reads a parquet file."""
 TOKEN_BYTES = Limit("GROUNDUP_MAX_TOKEN_BYTES", 64 * 2**10, "bytes")
 """A token of a vocabulary."""
 VOCABULARY_BYTES = Limit("GROUNDUP_MAX_VOCABULARY_BYTES", 64 * 2**20, "bytes")

@@ -6,6 +6,7 @@ one.
 """
 
 import atexit
+import contextlib
 import functools
 import importlib
 import io
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from groundup.config.errors import UserError
+from groundup.config.limits import APART_BYTES
 from groundup.files.streams import RangedFile
 
 BUFFER = 1 << 16
@@ -75,7 +77,7 @@ class _Worker:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:
-            _send(self._process.stdin, {"task": task, "size": file.seek(0, 2), "values": values})
+            _send(self._process.stdin, {"task": task, "size": file.seek(0, 2), "values": values, "said": said})
             while True:
                 line = self._process.stdout.readline()
                 if not line.endswith(b"\n"):
@@ -122,9 +124,22 @@ def _send(pipe: BinaryIO | Any, message: dict[str, Any], data: bytes = b"") -> N
     pipe.flush()
 
 
+def _bound_memory() -> None:
+    """Take no more than the limit, where the system can hold a process to it: a small file may unpack to any size."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    limit = APART_BYTES.value if most == resource.RLIM_INFINITY else min(APART_BYTES.value, most)
+    with contextlib.suppress(OSError, ValueError):  # macOS knows the limit and does not take it
+        resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+
+
 def main() -> None:
     """The life of the other process: one task after the other, until nobody asks any more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    _bound_memory()
     source, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # whatever a library prints is no answer
 
@@ -139,6 +154,8 @@ def main() -> None:
             function = getattr(importlib.import_module(module), name)
             for value in function(io.BufferedReader(RangedFile(fetch, asked["size"]), BUFFER), *asked["values"]):
                 _send(answers, {"value": value})
+        except MemoryError:
+            _send(answers, {"refused": str(APART_BYTES.passed(asked["said"]))})
         except UserError as error:
             _send(answers, {"refused": str(error)})
         except Exception:

@@ -11,14 +11,13 @@ from typing import Any, BinaryIO
 
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
+from groundup.config.limits import LINE_BYTES
 from groundup.formats.decode import decode_text, text_chunks
 from groundup.formats.document import Document, count
 from groundup.formats.records import Records
 from groundup.formats.spans import Span, byte_spans
 
 CHUNK = 1 << 20
-MAX_LINE = 32 << 20
-"""Longest line or object that is read. Longer lines are counted and left out: memory stays flat."""
 
 
 def plain_spans(file: BinaryIO, name: str, config: ReadConfig) -> list[Span]:
@@ -118,7 +117,9 @@ def _items(chunks: Iterator[str], name: str) -> Iterator[Any]:
                 value, end = decoder.raw_decode(text)
                 break
             except (ValueError, RecursionError) as error:
-                longer = _more(text, chunks) if len(text) < MAX_LINE else text
+                if len(text) >= LINE_BYTES.value:
+                    raise LINE_BYTES.passed(f"{name}: item {number}") from None
+                longer = _more(text, chunks)
                 if len(longer) == len(text):
                     raise UserError(f"{name} is not a JSON array: item {number}: {error}") from None
                 text = longer
@@ -138,19 +139,20 @@ def _more(text: str, chunks: Iterator[str]) -> str:
 
 
 def split_lines(chunks: Iterable[bytes], at: int) -> Iterator[tuple[int, bytes | None]]:
-    """(offset, line without its end) for every line; None for a line longer than MAX_LINE.
+    """(offset, line without its end) for every line; None for one longer than LINE_BYTES, so that memory stays flat.
 
     Args:
         chunks: The bytes.
         at: Offset of the first of them.
     """
+    most = LINE_BYTES.value
     held: list[bytes] = []
     size = 0  # of the line that `held` begins, even where it is too long to be held
 
     def hold(piece: bytes) -> None:
         nonlocal size
         size += len(piece)
-        if size > MAX_LINE:
+        if size > most:
             held.clear()
         elif piece:
             held.append(piece)
@@ -159,13 +161,13 @@ def split_lines(chunks: Iterable[bytes], at: int) -> Iterator[tuple[int, bytes |
         *ended, rest = chunk.split(b"\n")
         for piece in ended:
             hold(piece)
-            yield at, None if size > MAX_LINE else b"".join(held)
+            yield at, None if size > most else b"".join(held)
             at += size + 1
             held.clear()
             size = 0
         hold(rest)
     if size:
-        yield at, None if size > MAX_LINE else b"".join(held)
+        yield at, None if size > most else b"".join(held)
 
 
 def _texts(lines: Iterator[bytes | None], name: str, config: ReadConfig, skipped: dict[str, int]) -> Iterator[Document]:
@@ -175,7 +177,7 @@ def _texts(lines: Iterator[bytes | None], name: str, config: ReadConfig, skipped
     sound = False
     for line in lines:
         if line is None:
-            count(skipped, f"line longer than {MAX_LINE >> 20} MB in {short}")
+            count(skipped, f"line longer than {LINE_BYTES.value:,} bytes ({LINE_BYTES.variable}) in {short}")
             continue
         if not line.strip():
             continue

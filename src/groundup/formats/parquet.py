@@ -77,7 +77,9 @@ def row_group_texts(
             for batch in parquet.iter_batches(
                 _rows_at_once(parquet.metadata, group), row_groups=[group], columns=[column], use_threads=False
             ):
-                yield _texts(batch.column(0), name, column)
+                yield from _texts(batch.column(0), name, column)
+        except MemoryError:  # which pyarrow's is, too
+            raise
         except (pyarrow.ArrowException, OSError, IndexError) as error:
             raise UserError(f"{name} is damaged in row group {group}: {_first_line(error)}") from error
 
@@ -117,12 +119,16 @@ def _rows_at_once(metadata: Any, group: int) -> int:
     return max(1, min(BATCH_ROWS, BATCH_BYTES // row))
 
 
-def _texts(values: Any, name: str, column: str) -> tuple[list[str], dict[str, int]]:
-    """The texts of a column, and why some rows have none."""
+def _texts(values: Any, name: str, column: str) -> Iterator[tuple[list[str], dict[str, int]]]:
+    """The texts of a column, some at a time, and why some rows have none."""
     texts: list[str] = []
     without: dict[str, int] = {}
+    size = 0
     short = name.rsplit("/", 1)[-1]
     for value in values:
+        if size > BATCH_BYTES:  # what a few bytes of a dictionary stand for, again and again
+            yield texts, without
+            texts, without, size = [], {}, 0
         try:
             text = value.as_py()
         except UnicodeDecodeError:
@@ -132,7 +138,8 @@ def _texts(values: Any, name: str, column: str) -> tuple[list[str], dict[str, in
             count(without, f"{column} that is null in {short}")
         else:
             texts.append(text)
-    return texts, without
+            size += len(text)
+    yield texts, without
 
 
 def _first_line(error: BaseException) -> str:

@@ -7,11 +7,10 @@ from typing import Any
 
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
+from groundup.config.limits import LINE_BYTES
 from groundup.formats.decode import text_chunks
 from groundup.formats.document import Document, count
 
-FIELD = 32 << 20
-"""Longest field that is read."""
 HEAD = 1 << 20
 """Characters by which the form of a table is told."""
 _QUOTED, _UNQUOTED = {"strict": True}, {"quoting": csv.QUOTE_NONE}
@@ -38,7 +37,7 @@ def read_tsv(chunks: Iterable[bytes], name: str, config: ReadConfig, skipped: di
 def _texts(
     chunks: Iterable[bytes], name: str, config: ReadConfig, skipped: dict[str, int], forms: Sequence[Form]
 ) -> Iterator[Document]:
-    csv.field_size_limit(FIELD)
+    csv.field_size_limit(LINE_BYTES.value)
     column = config.text_column
     decoded = text_chunks(chunks, name)
     head = ""
@@ -47,7 +46,7 @@ def _texts(
     if not head.strip():
         return
     form = _form(head, name, config, forms)
-    reader = csv.reader(_lines(itertools.chain([head], decoded)), **form)
+    reader = csv.reader(_lines(itertools.chain([head], decoded), name), **form)
     short = name.rsplit("/", 1)[-1]
     try:
         header = next(reader)
@@ -58,6 +57,8 @@ def _texts(
             elif row:
                 count(skipped, f"row with {len(row)} of {len(header)} columns in {short}")
     except csv.Error as error:
+        if "field limit" in str(error):
+            raise LINE_BYTES.passed(f"{name}: a field that ends at line {reader.line_num}") from None
         raise UserError(f"{name} is no sound table at line {reader.line_num}: {error}") from None
 
 
@@ -76,29 +77,34 @@ def _form(head: str, name: str, config: ReadConfig, forms: Sequence[Form]) -> Fo
 
 def _header(head: str, form: Form) -> list[str]:
     try:
-        return next(csv.reader(_lines([head]), **form), [])
+        return next(csv.reader(_lines([head], ""), **form), [])
     except csv.Error:
         return []
 
 
 def _even(head: str, form: Form) -> bool:
     """Whether all rows have as many columns as the first, up to where the head is cut off."""
-    reader = csv.reader(_lines([head]), **form)
+    reader = csv.reader(_lines([head], ""), **form)
     widths: list[int] = []
     try:
         widths.extend(len(row) for row in reader if row)
     except csv.Error as error:
-        if "unexpected end" not in str(error) or len(head) < HEAD:
+        if not any(far in str(error) for far in ("unexpected end", "field limit")) or len(head) < HEAD:
             return False
     else:
         widths = widths[:-1] if len(head) >= HEAD else widths
     return len(set(widths)) == 1
 
 
-def _lines(chunks: Iterable[str]) -> Iterator[str]:
-    """Lines with their ends: only line feeds end one."""
+def _lines(chunks: Iterable[str], name: str) -> Iterator[str]:
+    """Lines with their ends: only line feeds end one.
+
+    Raises:
+        UserError: A line is longer than LINE_BYTES.
+    """
     held = ""
     for chunk in chunks:
+        LINE_BYTES.check(len(held), f"{name}: a line")
         *lines, held = (held + chunk).split("\n")
         for line in lines:
             yield f"{line}\n"

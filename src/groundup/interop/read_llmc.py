@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from groundup.config.errors import UserError
@@ -28,10 +27,13 @@ def read_llmc(path: Path) -> Imported:
         UserError: It is not such a file, of another version, or not as long as its header says.
     """
     try:
-        data = np.fromfile(path, dtype=np.uint8)
+        if not path.is_file():
+            raise UserError(f"cannot read {path}: it is not a file")
+        header = np.fromfile(path, dtype="<i4", count=HEADER_BYTES // 4)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    header = data[:HEADER_BYTES].view("<i4") if len(data) >= HEADER_BYTES else np.zeros(256, np.int32)
+    if len(header) < HEADER_BYTES // 4:
+        header = np.zeros(HEADER_BYTES // 4, dtype="<i4")
     magic, version, block_size, vocab_size, n_layer, n_head, n_embd, padded = map(int, header[:8])
     if magic != MAGIC:
         raise UserError(f"{path} is not a model of llm.c: it does not begin with {MAGIC}")
@@ -42,17 +44,18 @@ def read_llmc(path: Path) -> Imported:
     shape = {"n_layer": n_layer, "n_head": n_head, "n_embd": n_embd, "block_size": block_size, "vocab_size": padded}
     config = gpt_config(shape, f"the header of {path} is damaged")
     assert isinstance(config, GPTConfig)  # for no switch was named
-    state = _split(data[HEADER_BYTES:], config, DTYPES[version], path)
+    state = _read(path, config, DTYPES[version])
     state["wte.weight"] = state["wte.weight"][:vocab_size]
     return Imported(dataclasses.replace(config, vocab_size=vocab_size), state, {})
 
 
-def _split(data: NDArray[np.uint8], config: GPTConfig, dtype: torch.dtype, path: Path) -> dict[str, Tensor]:
-    """Cut the bytes after the header into named tensors."""
-    # Before anything is built: a damaged header can ask for a model of any size.
-    wanted = count_parameters(config) * dtype.itemsize
-    if len(data) != wanted:
-        raise UserError(f"{path} is damaged: {len(data):,} bytes of weights, its header describes {wanted:,}")
+def _read(path: Path, config: GPTConfig, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The bytes after the header as named tensors."""
+    # Before anything is read or built: a damaged header can ask for a model of any size.
+    wanted, found = count_parameters(config) * dtype.itemsize, path.stat().st_size - HEADER_BYTES
+    if found != wanted:
+        raise UserError(f"{path} is damaged: {found:,} bytes of weights, its header describes {wanted:,}")
+    data = np.fromfile(path, dtype=np.uint8, offset=HEADER_BYTES)
     with torch.device("meta"):
         shapes = {name: tensor.shape for name, tensor in GPT(config).state_dict().items()}
     state, start = {}, 0

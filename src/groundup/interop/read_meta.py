@@ -27,11 +27,16 @@ def read_meta(path: Path) -> CharTokenizer:
         JSON_BYTES.check(path.stat().st_size, str(path))
         values = _read(path.read_bytes())
         symbols = [values["itos"][i] for i in range(len(values["itos"]))]
+        if not all(isinstance(symbol, str) for symbol in symbols):
+            raise ValueError("itos must map numbers to characters")
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError(f"{path} is not the meta.pkl of a character model of nanoGPT: {error}") from None
-    return CharTokenizer(symbols)
+    try:
+        return CharTokenizer(symbols)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def _read(data: bytes) -> Any:

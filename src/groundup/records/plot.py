@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from groundup.config.errors import UserError
+from groundup.config.printable import printable
 from groundup.files.atomic import write_file
 from groundup.records.explain import smoothed
 from groundup.records.groups import Group, mean_and_deviation
@@ -46,7 +47,7 @@ def plot_loss(rows: list[dict[str, Any]], path: Path, *, baseline: float | None,
         axes.plot(*val, color="#0b4f8a", linewidth=2, marker="o", markersize=4, label=f"validation, {val[1][-1]:.3f}")
     if baseline is not None:
         axes.axhline(baseline, color="#b35900", linestyle="--", linewidth=1, label=f"bigram, {baseline:.3f}")
-    axes.set_title(title, parse_math=False)  # a folder's name may hold dollars
+    axes.set_title(printable(title), parse_math=False)  # a folder's name may hold dollars
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False)
     _save(figure, path)
@@ -148,7 +149,7 @@ def _legend(figure: "Figure", axes: "Axes", handles: list[Any], labels: list[str
         legend = figure.legend(handles, ["x"] * len(handles), loc="outside right upper", **options)
     else:
         legend = axes.legend(handles, ["x"] * len(handles), **options)
-    for text, label in zip(legend.get_texts(), labels, strict=True):
+    for text, label in zip(legend.get_texts(), map(printable, labels), strict=True):
         # Set by hand: a name may hold dollars, or begin with the underscore that hides a label.
         text.set_parse_math(False)
         text.set_text(label if len(label) <= 45 else f"{label[:15]}...{label[-27:]}")

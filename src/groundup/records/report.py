@@ -14,6 +14,7 @@ from typing import Any
 
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, read_json
+from groundup.config.printable import printable
 from groundup.files.atomic import write_file
 from groundup.files.layout import LOSS_PICTURE, METRICS, PORTRAIT, REPORT, RUN
 from groundup.records.chart import Chart, Line, draw
@@ -67,14 +68,14 @@ def _page(run_dir: Path, run: RunFacts, rows: list[dict[str, Any]]) -> str:
     chart = _curves(rows, run.bigram_loss)
     portrait = _read_portrait(run_dir / PORTRAIT)
     parts = [
-        f"<h1>{html.escape(run_dir.name)}</h1>",
+        f"<h1>{html.escape(printable(run_dir.name))}</h1>",
         f"<p class=quiet>groundup {html.escape(run.groundup)} · {html.escape(run.started)}</p>",
         _headline(headline(rows, run.config, vocab_size=_whole(run.resolved.get("vocab_size")))),
         f"<h2>How it learned{_term('loss')}</h2>{chart.markup}" if chart else "",
         *_samples(rows, chart.end if chart else 0),
         *(_portrait(portrait) if portrait else ()),
         "<h2>What to try next</h2>",
-        _next(suggestions(rows, run.config, f"{run.config.get('out_dir', 'runs')}/{run_dir.name}")),
+        _next(suggestions(rows, run.config, printable(f"{run.config.get('out_dir', 'runs')}/{run_dir.name}"))),
         f"<h2>Numbers</h2>{_table(_results(run, rows))}",
         *_evaluations(run_dir),
         *_time(rows),
@@ -88,7 +89,7 @@ def _page(run_dir: Path, run: RunFacts, rows: list[dict[str, Any]]) -> str:
     return (
         "<!doctype html>\n<html lang=en><meta charset=utf-8>"
         "<meta name=viewport content='width=device-width, initial-scale=1'>"
-        f"<title>{html.escape(run_dir.name)}</title><style>{_asset('report.css')}</style>\n"
+        f"<title>{html.escape(printable(run_dir.name))}</title><style>{_asset('report.css')}</style>\n"
         + "\n".join(parts)
         + f"\n<script type=application/json id=data>{data}</script><script>{_asset('report.js')}</script>\n</html>\n"
     )

@@ -14,7 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from groundup.checkpoint.state import Checkpoint, CheckpointStore
-from groundup.config.errors import UsageError, UserError
+from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json, read_json, to_dict
 from groundup.config.train import TrainConfig
 from groundup.distributed.ranks import World, job, joined, launcher, resolve_parallel, restarted
@@ -135,8 +135,6 @@ def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command
     parameters = count_parameters(model.config)
     say(console, _start_lines(run, config, parameters=parameters))
     if checkpoint:
-        if trainer.state.step > config.max_steps:
-            raise UsageError(f"{config.run_dir} is at step {trainer.state.step}, beyond max_steps {config.max_steps}")
         say(console, f"resumed at step {trainer.state.step} from {checkpoint.path}")
         read_json(config.run_dir / RUN, RunFacts, more=True)
         facts = {"parameters": parameters, "bigram_loss": None} | load_json(config.run_dir / RUN)

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from groundup.checkpoint.optimizer_state import flatten_optimizer, load_flat_optimizer, parameter_of
 from groundup.checkpoint.shares import has_shares, read_shares
 from groundup.checkpoint.state import Checkpoint, Contents
-from groundup.config.errors import UserError
+from groundup.config.errors import UsageError, UserError
 from groundup.config.io import from_dict
 from groundup.data.loader import TrainBatches
 from groundup.distributed.parallel import is_share, share, shares, whole_state
@@ -94,6 +94,12 @@ def check_state(values: dict[str, Any]) -> None:
     for name, value in (("train.step", state.train.step), ("data.consumed", state.data.consumed)):
         if not 0 <= value < 2**63:
             raise UserError(f"state.{name} must be from 0 to 2^63, got {value}")
+    # Epochs are walked one by one to the place in the data, so it must be one that the run has come to.
+    if (tokens := state.data.consumed * state.data.block_size) != state.train.tokens_seen:
+        raise UserError(
+            f"state.data.consumed is {state.data.consumed} samples of {state.data.block_size} tokens, which are"
+            f" {tokens} tokens; state.train.tokens_seen is {state.train.tokens_seen}"
+        )
     for i, optimizer in enumerate(state.optimizers):
         for group in optimizer.param_groups:
             # What is learned from is a rate: a list or a text in its place would end the first step.
@@ -173,15 +179,17 @@ def restore(
 
     Raises:
         UserError: The data is not what the run was trained on, or its ids mean something else; or the state is that of
-            another model.
+            another model or another run.
+        UsageError: The checkpoint is beyond the last step.
     """
+    train = _place(trainer, checkpoint)
     batches.load_state_dict(checkpoint.state["data"], allow_data_change=allow_data_change)
     if load_tokenizer(checkpoint.path).fingerprint != tokenizer.fingerprint:
         raise UserError(
             f"the data was made with another tokenizer than {checkpoint.path} learned; prepare it with"
             f" --data.tokenizer {checkpoint.path / TOKENIZER}"
         )
-    trainer.state = TrainState.from_dict(checkpoint.state["train"])
+    trainer.state = train
     if len(checkpoint.state["optimizers"]) != len(trainer.optimizers):
         saved = len(checkpoint.state["optimizers"])
         raise UserError(
@@ -205,6 +213,19 @@ def restore(
         restore_rng(generators)
     else:
         seed_rank(torch.initial_seed(), rank=trainer.world.rank, step=trainer.state.step)
+
+
+def _place(trainer: Trainer, checkpoint: Checkpoint) -> TrainState:
+    """Where a checkpoint stands: at a step of this run, with the tokens of that many steps."""
+    train = TrainState.from_dict(checkpoint.state["train"])
+    if train.step > trainer.max_steps:
+        raise UsageError(f"{checkpoint.path.parents[1]} is at step {train.step}, beyond max_steps {trainer.max_steps}")
+    if train.tokens_seen != train.step * trainer.tokens_per_step:
+        raise UserError(
+            f"{checkpoint.path} has seen {train.tokens_seen} tokens, which are not {train.step} steps of"
+            f" {trainer.tokens_per_step}"
+        )
+    return train
 
 
 def _rng(rank: int) -> str:

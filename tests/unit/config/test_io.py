@@ -298,3 +298,9 @@ def test_a_size_that_no_machine_holds_is_refused_by_name(name, power):
 
 def test_control_characters_are_shown_as_escapes():
     assert shown("a\x1b[31mb\r\x07\x9b\u202ec\n\td é 世") == "a\\x1b[31mb\\r\\x07\\x9b\\u202ec\n\td é 世"
+
+
+def test_a_name_that_is_no_text_is_refused_before_a_file_is_written():
+    with pytest.raises(UserError, match=re.escape('"path": "/a/\udcff.txt" is not UTF-8, in which files are written')):
+        dump_json({"data": {"path": "/a/\udcff.txt"}, "seed": 1})
+    assert shown("a\udcffb") == "a\\udcffb"

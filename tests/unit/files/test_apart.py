@@ -53,7 +53,7 @@ def test_a_file_is_read_in_one_other_process(tasks):
 
 
 @pytest.mark.fault(
-    "B3", "a library ends the process that gives it a file", "the file is named in one line; the next one is read"
+    "B7", "a library ends the process that gives it a file", "the file is named in one line; the next one is read"
 )
 @pytest.mark.parametrize(("how", "said"), [(6, "by SIGABRT"), (11, "by SIGSEGV"), (0, "with code 3")])
 def test_a_death_is_an_error_that_names_the_file(tasks, how, said):

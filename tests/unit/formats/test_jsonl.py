@@ -69,7 +69,7 @@ def test_every_line_is_read_once_however_the_file_is_cut(texts, cuts, ended, chu
 def test_lines_and_offsets_are_those_of_split(data, chunk, longest):
     chunks = [data[at : at + chunk] for at in range(0, len(data), chunk)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jsonl, "MAX_LINE", longest)
+        patch.setenv("GROUNDUP_MAX_LINE_BYTES", str(longest))
         got = list(jsonl.split_lines(chunks, 7))
     expected, at = [], 7
     for line in data.split(b"\n"):
@@ -158,7 +158,7 @@ def test_a_file_much_larger_than_a_part_is_many_parts(tmp_path, monkeypatch):
 
 def test_a_line_without_end_takes_no_memory(monkeypatch):
     """30 MB in one line, out of a file of 30 kB: as a bomb would do it."""
-    monkeypatch.setattr(jsonl, "MAX_LINE", 1 << 20)
+    monkeypatch.setenv("GROUNDUP_MAX_LINE_BYTES", "1000000")
     bomb = io.BytesIO(gzip.compress(b'{"text": "' + b"x" * 30_000_000 + b'"}\n{"text": "good"}\n', 1))
     skipped = {}
     tracemalloc.start()
@@ -166,4 +166,4 @@ def test_a_line_without_end_takes_no_memory(monkeypatch):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 10 << 20
-    assert skipped == {"line longer than 1 MB in a.jsonl.gz": 1}
+    assert skipped == {"line longer than 1,000,000 bytes (GROUNDUP_MAX_LINE_BYTES) in a.jsonl.gz": 1}

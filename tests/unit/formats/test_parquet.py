@@ -155,3 +155,36 @@ def test_a_row_group_of_any_size_is_read_in_little_memory(tmp_path):
     n, megabytes = map(int, done.stdout.split())
     assert n > 120_000_000
     assert megabytes < 80
+
+
+def again_and_again(path, rows):
+    """A few hundred bytes: one text of 4 MB, and how often it stands there."""
+    text = "x" * (4 << 20)
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([text]))
+    pq.write_table(pa.table({"text": column}), path, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 2000
+    return text
+
+
+def test_a_text_that_a_few_bytes_stand_for_again_and_again_comes_some_at_a_time(tmp_path):
+    text = again_and_again(tmp_path / "a.parquet", 20)
+    with (tmp_path / "a.parquet").open("rb") as file:
+        sizes = [len(texts) for texts, _ in parquet.row_group_texts(file, "a.parquet", 0, 1, "text", "--")]
+    assert sum(sizes) == 20
+    assert max(sizes) * len(text) <= 2 * parquet.BATCH_BYTES
+
+
+@pytest.mark.fault(
+    "B8",
+    "a parquet file of 700 bytes that unpacks to more than its process may take",
+    "refused by name, with the limit; the next file is read",
+)
+@pytest.mark.skipif(sys.platform != "linux", reason="limits address space as Linux does")
+def test_what_unpacks_to_more_than_the_limit_is_refused(tmp_path, monkeypatch):
+    again_and_again(tmp_path / "a.parquet", 400)
+    write(tmp_path / "good.parquet")
+    monkeypatch.setattr("groundup.files.apart._idle", lambda pid: [])  # a process of now, with the limit of now
+    monkeypatch.setenv("GROUNDUP_MAX_APART_BYTES", str(1 << 30))
+    with pytest.raises(UserError, match=r"a.parquet takes more than 1,073,741,824 bytes of memory; .*_APART_BYTES"):
+        read(tmp_path / "a.parquet")
+    assert read(tmp_path / "good.parquet") == TEXTS

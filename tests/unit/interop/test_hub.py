@@ -140,7 +140,7 @@ def test_an_etag_that_is_a_path_is_refused(hub, tmp_path, tag):
     assert victim.read_text() == "my only copy"
 
 
-@pytest.mark.fault("B3", "a hub whose list of files has no end", "refused when it is longer than an honest one")
+@pytest.mark.fault("B6", "a hub whose list of files has no end", "refused when it is longer than an honest one")
 def test_an_endless_list_of_files_is_refused(hub, tmp_path, monkeypatch):
     monkeypatch.setenv("GROUNDUP_MAX_JSON_BYTES", str(4 << 20))
     hub.endless = True

@@ -30,7 +30,7 @@ def test_ranks_that_would_learn_from_something_else_are_refused(monkeypatch, wha
     refuse(World(), data="data", tokenizer="tokenizer")
 
 
-@pytest.mark.fault("B10", "a model of our own flags that no memory holds", "one line before the first weight is made")
+@pytest.mark.fault("B3", "a model of our own flags that no memory holds", "one line before the first weight is made")
 def test_a_model_beyond_the_memory_is_refused_before_it_is_built(monkeypatch):
     monkeypatch.setattr(build, "free_memory", lambda device: 10**6)
     refuse_beyond_memory(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=8, vocab_size=27))

@@ -23,6 +23,7 @@ STATE = {
         (("train", "step"), "4", 'state.train.step must be int, got "4"'),
         (("train", "step"), 10**30, "state.train.step must be from 0"),
         (("data", "consumed"), -1, "state.data.consumed must be from 0"),
+        (("data", "consumed"), 2**62, "state.data.consumed is 4611686018427387904 samples of 8 tokens, which are"),
         (("optimizers", 0, "numbers"), [], r"state.optimizers\[0\].numbers must be an object"),
         (("optimizers", 0, "param_groups", 0, "lr"), "x", r"state.optimizers\[0\].param_groups must be objects"),
         (("guard", "losses"), [None], r"state.guard"),

@@ -1,0 +1,35 @@
+"""Tables: what is refused before it fills the memory."""
+
+import gzip
+import io
+import tracemalloc
+
+import pytest
+
+from groundup.config.data import ReadConfig
+from groundup.config.errors import UserError
+from groundup.formats.by_suffix import format_of
+
+
+@pytest.mark.fault(
+    "B8",
+    "a packed table of 20 kB whose one line, or one field, is 20 MB",
+    "refused as soon as it is longer than the limit, which the message names",
+)
+@pytest.mark.parametrize(
+    ("rows", "what"),
+    [
+        (b"text\n" + b"x" * 20_000_000, "a line"),
+        (b'text\n"' + (b"x" * 999 + b"\n") * 20_000, "a field that ends"),
+    ],
+    ids=["line", "field"],
+)
+def test_a_line_or_field_without_end_takes_no_memory(monkeypatch, rows, what):
+    monkeypatch.setenv("GROUNDUP_MAX_LINE_BYTES", "1000000")
+    packed = io.BytesIO(gzip.compress(rows, 1))
+    tracemalloc.start()
+    with pytest.raises(UserError, match=rf"a.csv.gz: {what}.* takes more than 1,000,000 .*MAX_LINE_BYTES"):
+        list(format_of("a.csv.gz").read(packed, "a.csv.gz", (0, 1), ReadConfig(), {}))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20 << 20
