@@ -6,6 +6,7 @@ network. Rooms of the package get a page of API reference each, from their docst
 """
 
 import ast
+import html
 import json
 import posixpath
 import re
@@ -20,9 +21,17 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "groundup"
+NOTEBOOKS = ROOT / "notebooks"
 LANGUAGES = {".py": "python", ".sh": "bash", ".toml": "toml", ".json": "json", ".yml": "yaml", ".txt": "text"}
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
 FORMULA = re.compile(r"(\$\$?)(?!\s)([^$]+?)(?<!\s)\1")
+BLOCK = re.compile(r"(<pre.*?</pre>)", re.DOTALL)
+INLINE = re.compile(r"<code>([^<]*-[^<]*)</code>")
+LESSONS = ("bigram", "build_gpt", "tokenization", "training", "inference", "gpt2")
+"""Notebooks in the order in which they are read."""
+LESSON_HEAD = "---\nsearch:\n  exclude: true\n---\n"
+"""A lesson is a page of the menu: it has the measure of other pages, and those before and after it at its foot."""
+VERDICT = re.compile(r"[\w -]+: (right|not yet)(\n|$)")
 FENCE = re.compile(r"^(```.*?^```)", re.MULTILINE | re.DOTALL)
 
 
@@ -38,6 +47,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     decisions[:0] = [f"adr/{path.name}" for path in sorted((ROOT / "docs" / "adr").glob("*.md"))]
     if (ROOT / "docs" / "faults.md").is_file():
         next(item["Questions"] for item in nav if "Questions" in item).append("faults.md")
+    lessons = [f"source/notebooks/{name}.ipynb.md" for name in LESSONS]
+    nav.insert(2, {"Notebooks": lessons})
     nav.append({"API": [f"reference/{room}.md" for room in rooms()]})
     return config
 
@@ -46,6 +57,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add a page of API for every room, and a page for every file of the repository that is linked to."""
     for room in rooms():
         files.append(File.generated(config, f"reference/{room}.md", content=reference(room)))
+    for name in LESSONS:
+        text = (NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8")
+        files.append(File.generated(config, f"source/notebooks/{name}.ipynb", content=text))
     waiting = {file.src_uri: file.content_string for file in files.documentation_pages()}
     done: set[str] = set()
     while waiting:
@@ -105,9 +119,20 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
         svg = ROOT / "docs" / path
         alt = re.search(r'alt="([^"]*)"', match[0])
         label = f'<svg class="diagram" role="img" aria-label="{alt[1] if alt else ""}" '
-        return svg.read_text(encoding="utf-8").replace("<svg ", label, 1) if svg.is_file() else match[0]
+        if not svg.is_file():
+            return match[0]
+        return f'<span class="drawing">{svg.read_text(encoding="utf-8").replace("<svg ", label, 1)}</span>'
 
-    return re.sub(r'<img [^>]*src="(?P<src>[^"]+\.svg)"[^>]*>', drawn, html)
+    html = re.sub(r'<img [^>]*src="(?P<src>[^"]+\.svg)"[^>]*>', drawn, html)
+    parts = BLOCK.split(html)
+    parts[::2] = [INLINE.sub(unbroken, part) for part in parts[::2]]
+    return "".join(parts)
+
+
+def unbroken(code: re.Match[str]) -> str:
+    """Inline code whose words with a hyphen stay whole: browsers break a line after one, and tear flags apart."""
+    whole = re.sub(r"[^ ]*-[^ ]*", r"<span class=whole>\g<0></span>", code[1])
+    return f"<code>{whole}</code>"
 
 
 def reference(room: str) -> str:
@@ -134,7 +159,8 @@ def source_page(path: Path) -> str:
     if path.suffix == ".md":
         return head + text
     if path.suffix == ".ipynb":
-        return head + notebook_page(json.loads(text))
+        lesson = path.parent == NOTEBOOKS
+        return (LESSON_HEAD if lesson else head) + notebook_page(json.loads(text), path.name if lesson else "")
     language = LANGUAGES.get(path.suffix, "text")
     return f"{head}# {name}\n\n{fenced(text, language)}\n"
 
@@ -145,8 +171,13 @@ def fenced(text: str, language: str) -> str:
     return f"{marks}{language}\n{text.rstrip()}\n{marks}"
 
 
-def notebook_page(notebook: dict[str, Any]) -> str:
-    """A notebook to be read: its words, its code, what the code printed and drew."""
+def notebook_page(notebook: dict[str, Any], download: str = "") -> str:
+    """A notebook to be read: its words, its code, what the code printed and drew.
+
+    Args:
+        notebook: As JSON.
+        download: Where the notebook itself lies beside the page; there is no button without.
+    """
     parts = []
     for cell in notebook["cells"]:
         text = "".join(cell["source"])
@@ -157,7 +188,14 @@ def notebook_page(notebook: dict[str, Any]) -> str:
                 png = "".join(data["image/png"]).replace("\n", "")
                 parts.append(f'<img alt="" src="data:image/png;base64,{png}">')
             elif said := "".join(output.get("text", data.get("text/plain", []))):
-                parts.append(fenced(re.sub(r"\x1b\[[0-9;]*m", "", said), "text"))
+                said = re.sub(r"\x1b\[[0-9;]*m", "", said).rstrip()
+                kind = "out verdict" if VERDICT.match(said) else "out"
+                parts.append(f'<pre class="{kind}">{html.escape(said)}</pre>')
+        if download and len(parts) == 1:
+            parts.append(
+                f'<p class="doors"><a class="md-button" href="{download}" download>Download this notebook</a></p>\n\n'
+                "Open it in Jupyter, or in Colab by File, Upload notebook."
+            )
     return "\n\n".join(parts) + "\n"
 
 

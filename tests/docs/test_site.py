@@ -131,3 +131,22 @@ def test_the_search_finds_words_and_leaves_out_sources(site):
     text = (site / "search/search_index.json").read_text("utf-8")
     assert '"location":"guide/train.html' in text
     assert '"location":"source/' not in text
+
+
+def test_a_lesson_is_a_page_of_the_menu_with_neighbors_and_its_notebook(site, pages):
+    page = pages["source/notebooks/build_gpt.ipynb.html"]
+    assert {"bigram.ipynb.html", "tokenization.ipynb.html", "build_gpt.ipynb"} <= set(page.links)
+    assert {"out", "verdict", "md-footer__link--next", "md-footer__link--prev"} <= page.classes
+    original = ROOT / "notebooks/build_gpt.ipynb"
+    assert (site / "source/notebooks/build_gpt.ipynb").read_bytes() == original.read_bytes()
+
+
+def test_flags_are_not_torn_apart(site):
+    text = (site / "guide/train.html").read_text("utf-8")
+    inline = re.sub(r"<pre.*?</pre>", "", text, flags=re.DOTALL)
+    assert "<span class=whole>--dry-run</span>" in inline
+    assert not re.findall(r"<code>[^<]*--[^<]*</code>", inline)
+
+
+def test_the_front_page_shows_what_it_writes_and_where_to_begin(pages):
+    assert {"md-button--primary", "diagram"} <= pages["index.html"].classes

@@ -7,12 +7,12 @@ things in a pickle (`.metadata`), which runs whatever code somebody has put ther
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
@@ -51,7 +51,7 @@ def write_shares(folder: Path, tensors: dict[str, Tensor], world: World) -> dict
     Raises:
         UserError: The disk refuses a rank; all ranks hear of it.
     """
-    writer = HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    writer = _storage().HuggingFaceStorageWriter(str(folder), save_distributed=True)
     own = folder / _name(world.rank)
     try:
         save({f"share/{name}": tensors[name] for name in sorted(tensors)}, storage_writer=writer)
@@ -89,7 +89,7 @@ def read_shares(folder: Path, part: str, like: Callable[[str], Tensor], world: W
     known = read_manifest(folder)
     if foreign := sorted(file.name for file in folder.glob("*.safetensors") if file.name not in known):
         raise UserError(f"{folder} is not as it was written: its manifest does not know {', '.join(foreign)}")
-    reader = HuggingFaceStorageReader(str(folder))
+    reader = _storage().HuggingFaceStorageReader(str(folder))
     begin = f"share/{part}/"  # the reader sees all tensors of the folder, the model's too
     tensors: dict[str, Tensor] = {}
     try:
@@ -105,6 +105,21 @@ def read_shares(folder: Path, part: str, like: Callable[[str], Tensor], world: W
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"cannot read the shares of {part} in {folder}: {reason}") from error
     return {name.removeprefix(begin): tensor for name, tensor in tensors.items()}
+
+
+def _storage() -> ModuleType:
+    """PyTorch's storage of safetensors, which is younger than the PyTorch that all else needs.
+
+    Raises:
+        UserError: This PyTorch has none.
+    """
+    try:
+        from torch.distributed.checkpoint import hf_storage
+    except ImportError as error:
+        raise UserError(
+            f"PyTorch {torch.__version__} cannot save what ranks share; take a newer one, or --runtime.parallel ddp"
+        ) from error
+    return hf_storage
 
 
 def _name(rank: int) -> str:
