@@ -149,4 +149,4 @@ def test_flags_are_not_torn_apart(site):
 
 
 def test_the_front_page_shows_what_it_writes_and_where_to_begin(pages):
-    assert {"md-button--primary", "diagram"} <= pages["index.html"].classes
+    assert {"md-button--primary", "drawing"} <= pages["index.html"].classes
