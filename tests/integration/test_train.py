@@ -338,3 +338,20 @@ def test_a_run_is_whole_in_its_folder(place, capsys):
     assert train("--resume", "elsewhere", "--max-steps=8") == 0
     assert main(["export", "elsewhere", "exported", "--format=groundup"]) == 0
     assert sorted(path.name for path in Path("data").iterdir()) == datasets
+
+
+def test_a_session_that_the_clock_ends_is_gone_on_with_by_the_same_words(place, capsys):
+    """As a notebook's one cell does it in session after session."""
+    words = ["--resume-or-start", "--max-hours=1e-7", "--max-steps=5"]
+    for step in (2, 4):  # the clock is heard after a step, and the next one is the last
+        assert start("sessions", *words) == 0
+        assert f"stopped at step {step} of 5, saved" in capsys.readouterr().out
+        assert Path("runs/sessions/report.html").is_file()
+        assert not Path("runs/sessions/model").exists()
+    assert start("sessions", *words) == 0
+    assert "resumed at step 4" in capsys.readouterr().out
+    assert Path("runs/sessions/model/config.json").is_file()
+    assert [path.name for path in Path("runs").iterdir() if path.is_dir()] == ["sessions"]
+    assert start("whole", "--max-steps=5") == 0
+    losses = {name: [row["train/loss"] for row in rows(name) if "train/loss" in row] for name in ("sessions", "whole")}
+    assert losses["sessions"][-1] == losses["whole"][-1]
