@@ -207,6 +207,7 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | st
 
     On a CPU the system gives zeros only where somebody looks: a context that is not filled takes no memory.
     """
-    if torch.device(device).type != "cpu":
+    size = math.prod(shape) * dtype.itemsize
+    if torch.device(device).type != "cpu" or not size:
         return torch.zeros(shape, dtype=dtype, device=device)
-    return torch.from_numpy(np.zeros(math.prod(shape) * dtype.itemsize, np.uint8)).view(dtype).view(shape)
+    return torch.from_numpy(np.zeros(size, np.uint8)).view(dtype).view(shape)

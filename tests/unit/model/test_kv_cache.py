@@ -108,3 +108,17 @@ def test_rows_are_only_cut_to_what_they_hold(model, ids):
     k = torch.zeros(4, 2, 8, 16)
     with pytest.raises(ValueError, match="room for 16 tokens, 17 were given"):
         cache.update(0, k, k)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("n_layer", [0, 2])
+def test_an_empty_cache_is_zeros_of_its_type(dtype, n_layer):
+    cache = KVCache(n_layer=n_layer, batch_size=2, n_head=3, max_tokens=5, head_dim=4, dtype=dtype)
+    for tensor in (cache.keys, cache.values):
+        assert tensor.shape == (n_layer, 2, 3, 5, 4)
+        assert tensor.dtype == dtype
+        assert not tensor.any()
+    if n_layer:
+        cache.keys[1, 1, 2, 4, 3] = 1
+        assert cache.keys.sum() == 1
+        assert not cache.values.any()
