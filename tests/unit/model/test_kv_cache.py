@@ -8,6 +8,7 @@ import torch
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
+from groundup.model.kv_cache import KVCache
 
 LENGTHS = [3, 9, 1, 6]
 ROOM = 16
