@@ -26,6 +26,7 @@ from groundup.model.stored_linear import MAX_ROWS
 from groundup.model.swap import use_matmul
 from groundup.model.weights import stored_tensors, use_weights
 from groundup.planner.params import count_parameters
+from groundup.runtime.allocator import large_blocks_apart
 from groundup.runtime.kernels import load_kernels, pick_weights
 from groundup.runtime.matmul import MIN_WIDTH_OF_DECODING, pick_matmul
 from groundup.runtime.stored import DTYPES, Weights
@@ -165,7 +166,8 @@ def _load(
             check_tensors(model, state, path)
         use_weights(cast("Transformer", model), how, load_kernels(say))
         if saved != "int8":
-            state = _stored(path, cast("Transformer", model), how, state)
+            with large_blocks_apart():
+                state = _stored(path, cast("Transformer", model), how, state)
         check_tensors(model, state, path)
         model.load_state_dict(state, assign=True)
         return LoadedModel(model.eval(), tokenizer, config, info, folder)

@@ -52,8 +52,9 @@ def store(weight: Float[Tensor, "D C"], weights: Weights) -> Stored:
     weight = weight.detach()
     if weights != "int8":
         return Stored(weight.to(DTYPES[weights]))
-    if weight.is_meta:  # arithmetic without data would load PyTorch's compiler: a second, and 80 MB
-        return Stored(torch.empty_like(weight, dtype=torch.int8), weight.new_empty(len(weight), dtype=torch.float32))
+    if weight.is_meta:  # nothing else: other operations without data load PyTorch's compiler, a second and 80 MB
+        empty = torch.empty(weight.shape, dtype=torch.int8, device=weight.device)
+        return Stored(empty, torch.empty(len(weight), device=weight.device))
     weight = weight.float()
     scale = weight.abs().amax(1).clamp(min=_TINY) / _LARGEST_WEIGHT
     return Stored((weight / scale[:, None]).round_().to(torch.int8), scale)

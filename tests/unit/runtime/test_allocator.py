@@ -60,3 +60,28 @@ def test_says_whether_it_worked(monkeypatch, answer, changed):
     monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: Library)
     assert keep_freed_memory() is changed
     assert all(0 < value < 2**31 for value in asked.values())  # mallopt takes a C int
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it is glibc that gives memory back")
+def test_large_blocks_apart_are_given_back_whatever_lies_between_them():
+    program = """
+import sys, torch
+from contextlib import nullcontext
+from pathlib import Path
+from groundup.runtime.allocator import large_blocks_apart
+def held():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+torch.ones(30 << 20, dtype=torch.uint8)  # from now on glibc does not map blocks of this size
+with large_blocks_apart() if sys.argv[1] == "apart" else nullcontext():
+    before, pairs = held(), [(torch.ones(8 << 20, dtype=torch.uint8), torch.ones(4096)) for _ in range(20)]
+    small = [pair[1] for pair in pairs]
+    del pairs
+    print(held() - before)
+"""
+
+    def kept(mode):
+        return int(
+            subprocess.run([sys.executable, "-c", program, mode], capture_output=True, text=True, check=True).stdout
+        )
+
+    assert kept("apart") < 8 << 20 < kept("not")
