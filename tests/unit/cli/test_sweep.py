@@ -15,7 +15,7 @@ from groundup.config.errors import UsageError, UserError
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("groundup.cli.sweep.subprocess.Popen", ForkedPopen)
+    monkeypatch.setattr("groundup.studies.sweep.subprocess.Popen", ForkedPopen)
     (tmp_path / "a.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 60)
     return tmp_path
 

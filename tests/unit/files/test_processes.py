@@ -21,8 +21,8 @@ from groundup.files.processes import start_process
 
 if __name__ == "__main__":
     process = start_process(time.sleep, 60)
-    print(process.pid, flush=True)
     try:
+        print(process.pid, flush=True)
         time.sleep(60)
     except KeyboardInterrupt:
         print(process.is_alive(), flush=True)
