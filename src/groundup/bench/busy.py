@@ -4,9 +4,8 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from multiprocessing import Pipe
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
@@ -15,7 +14,7 @@ import torch
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.contestants.ours import our_trainer
-from groundup.files.processes import start_process
+from groundup.files.processes import piped, start_process
 from groundup.runtime.device import cpu_name
 from groundup.runtime.precision import pick_precision
 from groundup.terminal.waiting import SPIN, wait_less
@@ -100,27 +99,23 @@ def _turns(options: Options) -> dict[str, float]:
 
 def _one_turn(options: Options, variables: dict[str, str] | None) -> float:
     """Train in a process of its own, which begins with these variables, or as a command of ours begins."""
-    ours, theirs = Pipe(duplex=False)
-    kept = {name: os.environ.pop(name, None) for name in (SPIN, "OMP_WAIT_POLICY")}
-    try:
-        if variables is None:
-            wait_less(os.environ)
-        else:
-            os.environ.update(variables)
-        process = start_process(_train, theirs, options)
-    finally:
-        for name, value in kept.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-    theirs.close()
-    try:
-        return float(ours.recv())
-    except EOFError:
-        raise UserError("training does not run here; try: groundup bench train") from None
-    finally:
-        process.kill()  # after its answer it has nothing to do
-        process.join()
+    with ExitStack() as stack:
+        kept = {name: os.environ.pop(name, None) for name in (SPIN, "OMP_WAIT_POLICY")}
+        try:
+            if variables is None:
+                wait_less(os.environ)
+            else:
+                os.environ.update(variables)
+            pipe = stack.enter_context(piped(_train, options))
+        finally:
+            for name, value in kept.items():
+                os.environ.pop(name, None)
+                if value is not None:
+                    os.environ[name] = value
+        try:
+            return float(pipe.recv())
+        except EOFError:
+            raise UserError("training does not run here; try: groundup bench train") from None
 
 
 def _train(pipe: Any, options: Options) -> None:

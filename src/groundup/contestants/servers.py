@@ -14,7 +14,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from groundup.checkpoint.model_folder import load_model
 from groundup.config.errors import UserError
 from groundup.config.generate import SamplingConfig
 from groundup.contestants.decoders import start_llamacpp
-from groundup.files.processes import start_process
+from groundup.files.processes import piped
 from groundup.generation.engine import Engine
 from groundup.generation.requests import Request
 from groundup.runtime.stored import Weights
@@ -176,14 +175,14 @@ def our_server(folder: Path, weights: Weights, threads: int) -> Iterator[int]:
 @contextlib.contextmanager
 def llamacpp_server(path: Path, *, n_slots: int, room: int, threads: int) -> Iterator[int]:
     """llama.cpp's server of a GGUF file, with so many tokens per slot; gives its port."""
-    with _process(_serve_llamacpp, path, n_slots, room, threads) as pipe:
+    with piped(_serve_llamacpp, path, n_slots, room, threads) as pipe:
         yield int(_received(pipe))
 
 
 @contextlib.contextmanager
 def engine_alone(folder: Path, weights: Weights, threads: int, load: Load) -> Iterator[Callable[[int], float]]:
     """Our engine with no server: gives a function from a number of texts side by side to tokens per second."""
-    with _process(_run_engine, folder, weights, threads, load) as pipe:
+    with piped(_run_engine, folder, weights, threads, load) as pipe:
 
         def measure(n_clients: int) -> float:
             pipe.send(n_clients)
@@ -191,18 +190,6 @@ def engine_alone(folder: Path, weights: Weights, threads: int, load: Load) -> It
 
         _received(pipe)
         yield measure
-
-
-@contextlib.contextmanager
-def _process(work: Callable[..., None], *given: Any) -> Iterator[Connection]:
-    ours, theirs = Pipe()
-    process = start_process(work, theirs, *given)
-    theirs.close()
-    try:
-        yield ours
-    finally:
-        process.terminate()
-        process.join()
 
 
 def _received(pipe: Connection) -> Any:

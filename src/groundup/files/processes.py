@@ -6,7 +6,8 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from multiprocessing import resource_tracker
+from multiprocessing import Pipe, resource_tracker
+from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
@@ -26,6 +27,19 @@ def start_process(target: Callable[..., object], *args: Any, daemon: bool = True
     with _no_interrupt():
         process.start()
     return process
+
+
+@contextlib.contextmanager
+def piped(target: Callable[..., object], *args: Any) -> Iterator[Connection]:
+    """A fresh process, until the end of `with`, and this end of a pipe to it; its function gets the other end first."""
+    ours, theirs = Pipe()
+    process = start_process(target, theirs, *args)
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        process.terminate()
+        process.join()
 
 
 @contextlib.contextmanager
