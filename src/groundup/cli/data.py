@@ -113,10 +113,13 @@ def _sample_text(options: SampleOptions) -> int:
     """Documents as the reader finds them, before anything is prepared."""
     from groundup.data.sample import sample_source
     from groundup.prepare.corpus import find_source
+    from groundup.prepare.report import Spoken, reading
 
-    source = find_source(options.folder, cache_dir=Path("data"), config=options.reading)
+    spoken = Spoken(warn, options.folder)
+    source = find_source(options.folder, cache_dir=Path("data"), config=options.reading, progress=spoken)
     skipped: dict[str, int] = {}
-    for number, document in sample_source(source, skipped, count=options.num, seed=options.seed):
+    drawn = sample_source(source, skipped, count=options.num, seed=options.seed, told=reading(spoken))
+    for number, document in drawn:
         text, shown = document.text, 4 * options.max_tokens
         more = " ..." if len(text) > shown or not document.ends else ""
         say(f"--- document {number:,}: {len(text):,} characters{'' if document.ends else ' and more'}")

@@ -89,6 +89,8 @@ def main(argv: Sequence[str]) -> int:
     from groundup.prepare.surprises import surprises
     from groundup.terminal.output import PatientStream
 
+    errors = cast("TextIO", PatientStream(sys.stderr))  # a terminal that closes must not end hours of work
+    display = PrepareProgress(Console(file=errors, soft_wrap=True, markup=False, emoji=False))
     source = find_source(
         options.source,
         cache_dir=options.cache_dir,
@@ -96,9 +98,8 @@ def main(argv: Sequence[str]) -> int:
         subset=options.subset,
         split=options.split,
         stream=options.stream,
+        progress=display.update,
     )
-    errors = cast("TextIO", PatientStream(sys.stderr))  # a terminal that closes must not end hours of work
-    display = PrepareProgress(Console(file=errors, soft_wrap=True, markup=False, emoji=False))
     start = time.monotonic()
     try:
         with display:

@@ -113,13 +113,16 @@ def _texts(options: TrainOptions) -> Iterator[str]:
     from groundup.corpora.local_files import LocalFiles
     from groundup.corpora.source import Source, read_all
     from groundup.prepare.corpus import make_source
+    from groundup.prepare.report import Spoken, listing, reading
 
-    sources: list[Source] = [LocalFiles(str(file), options.reading) for file in options.files]
+    spoken = Spoken(warn, "text")
+    sources: list[Source] = [LocalFiles(str(file), options.reading, listing(spoken)) for file in options.files]
     if options.source is not None:
         sources.append(make_source(DataConfig(source=options.source)))
     skipped: dict[str, int] = {}
     for source in sources:
-        documents = read_all(source, source.parts(), skipped)
+        spoken.about = str(getattr(source, "pattern", source.name))
+        documents = read_all(source, source.parts(), skipped, reading(spoken))
         yield from (document.text for _, document in documents if document.split != "val")
     for reason, count in sorted(skipped.items())[:20]:
         warn(f"skipped {count:,}: {reason}")

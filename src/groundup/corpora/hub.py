@@ -26,7 +26,7 @@ from groundup.files.manifest import has_digest
 from groundup.files.streams import RangedFile
 from groundup.formats.by_suffix import format_of, has_format, read_spans
 from groundup.formats.document import Document
-from groundup.formats.spans import FileSpan, gather
+from groundup.formats.spans import FileSpan, Span, gather
 
 FINEWEB_EDU = ("HuggingFaceFW/fineweb-edu", "sample-10BT")
 READ_AHEAD = 8 << 20
@@ -124,15 +124,13 @@ class HubDataset:
         Raises:
             UserError: A file cannot be had.
         """
+        self._refuse_beyond_disk()
+        return gather((name, self._spans(name)) for name in self.listing().files)
 
-        def spans() -> Iterator[tuple[str, Any]]:
-            self._refuse_beyond_disk()
-            for name in self.listing().files:
-                with self._open(name) as file:
-                    self._check(name)
-                    yield name, format_of(name).spans(file, self._said(name), self.config)
-
-        return gather(spans())
+    def _spans(self, name: str) -> list[Span]:
+        with self._open(name) as file:
+            self._check(name)
+            return format_of(name).spans(file.seek(0, 2), lambda: file, self._said(name), self.config)
 
     def read(self, part: tuple[FileSpan, ...], skipped: dict[str, int]) -> Iterator[Document]:
         """The documents of some spans.

@@ -1,15 +1,16 @@
 """Documents in files of this machine: a file, a folder, or a glob; the suffix of a file decides how it is read."""
 
+import functools
 import glob
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
-from groundup.corpora.patterns import find_files, match_files, once
+from groundup.corpora.patterns import Found, find_files, found, match_files, once
 from groundup.formats.by_suffix import FORMATS, SAID, Format, format_of, has_format, read_spans
 from groundup.formats.document import Document
 from groundup.formats.spans import FileSpan, Span, gather
@@ -20,20 +21,31 @@ SAMPLE_BYTES = 1 << 16
 WHOLE_BYTES = 64 << 20
 """Files up to this size are hashed whole."""
 
+Told = Callable[[Literal["list", "hash"], int], None]
+"""Told of each file that is found, and then of each that is hashed, how many there were so far."""
+
 
 class LocalFiles:
     """All documents of all files, in the order of the files' names. A file that two links lead to is read once.
 
+    The files are listed, and their contents hashed, when that is first asked for; what comes later is not seen.
+
     Args:
         pattern: A file, a folder (searched through, without what begins with a dot), or a glob, `**` for any depth.
         config: How files are read.
+        told: Of the work before the first document, which takes its time where files are many.
     """
 
     name = "files"
 
-    def __init__(self, pattern: str, config: ReadConfig | None = None) -> None:
+    def __init__(self, pattern: str, config: ReadConfig | None = None, told: Told = lambda doing, files: None) -> None:
         self.pattern = os.path.abspath(pattern)  # noqa: PTH100  # a Path drops "**/"
         self.config = config or ReadConfig()
+        self._told = told
+
+    def __reduce__(self) -> tuple[type["LocalFiles"], tuple[str, ReadConfig]]:
+        """Workers are given parts, and need no listing."""
+        return LocalFiles, (self.pattern, self.config)
 
     def describe(self) -> dict[str, Any]:
         """Names, sizes and a fingerprint of the contents, wherever the files lie, and how they are read.
@@ -41,17 +53,11 @@ class LocalFiles:
         A file of up to 64 MB is hashed whole, a larger one at sixteen places: an edit that keeps the size and misses
         them all goes unnoticed.
         """
-        files = self.files()
-        base = os.path.commonpath([file.parent for file in files])
-        digest = hashlib.sha256()
-        for file in files:
-            digest.update(f"{file.relative_to(base).as_posix()}\0".encode())
-            digest.update(_sample(file))
         config = self.config
         return {
-            "files": len(files),
-            "bytes": sum(file.stat().st_size for file in files),
-            "sha256": digest.hexdigest(),
+            "files": len(self._listing),
+            "bytes": self.n_bytes(),
+            "sha256": self._digest,
             "text_column": config.text_column,
             "separator": config.between,
             "text_suffixes": " ".join(config.text_suffixes),
@@ -64,47 +70,84 @@ class LocalFiles:
         Raises:
             UserError: There are none, or the format of one cannot be told.
         """
-        path = Path(self.pattern)
-        suffixes = self.config.text_suffixes
-        if path.is_dir():
-            files = [file for file in find_files(path, follow=False) if has_format(file.name, suffixes)]
-            files = [file for file in files if file.suffix.lower() != ".json" or self._holds_records(file)]
-            if not files:
-                raise UserError(
-                    f"{path} holds no files that end with {SAID};"
-                    f" {self.config.FLAGS}text-suffixes names more endings of plain text"
-                )
-        elif path.exists():
-            files = [path]
-        elif glob.has_magic(self.pattern):
-            try:
-                files = match_files(self.pattern)
-            except ValueError as error:
-                raise UserError(f"{self.pattern} is no glob: {error}") from None
-            if not files:
-                raise UserError(f"no file matches {self.pattern}")
-        else:
-            raise UserError(f"{path} does not exist")
-        files = once(files)
+        return [Path(file.path) for file in self._listing]
+
+    def n_bytes(self, packed: int = 1) -> int:
+        """Bytes in all files; in compressed ones, each stands for `packed`.
+
+        Raises:
+            UserError: As `files`.
+        """
+        return sum(
+            file.n_bytes * (packed if file.path.lower().endswith((".gz", ".zst")) else 1) for file in self._listing
+        )
+
+    @functools.cached_property
+    def _listing(self) -> list[Found]:
+        files = once(self._find())
         for file in files:
-            self._format(str(file))
-        if not any(file.stat().st_size for file in files) and all(file.is_file() for file in files):
-            raise UserError(f"{path} is empty")
+            self._format(file.path)
+        if not any(file.n_bytes for file in files) and all(file.is_regular for file in files):
+            raise UserError(f"{self.pattern} is empty")
         return files
 
-    def _holds_records(self, path: Path) -> bool:
+    def _counted(self, files: Iterable[Found]) -> Iterator[Found]:
+        for count, file in enumerate(files, start=1):
+            self._told("list", count)
+            yield file
+
+    def _find(self) -> list[Found]:
+        suffixes = self.config.text_suffixes
+        if Path(self.pattern).is_dir():
+            files = [
+                file
+                for file in self._counted(find_files(self.pattern, follow=False))
+                if has_format(os.path.basename(file.path), suffixes)  # noqa: PTH119
+                and (not file.path.lower().endswith(".json") or self._holds_records(file.path))
+            ]
+            if not files:
+                raise UserError(
+                    f"{self.pattern} holds no files that end with {SAID};"
+                    f" {self.config.FLAGS}text-suffixes names more endings of plain text"
+                )
+            return files
+        if file := found(self.pattern):
+            return [file]
+        if not glob.has_magic(self.pattern):
+            raise UserError(f"{self.pattern} does not exist")
+        try:
+            files = list(self._counted(match_files(self.pattern)))
+        except ValueError as error:
+            raise UserError(f"{self.pattern} is no glob: {error}") from None
+        if not files:
+            raise UserError(f"no file matches {self.pattern}")
+        return files
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        paths = [file.path for file in self._listing]
+        base = os.path.commonpath([os.path.dirname(path) for path in paths])  # noqa: PTH120
+        below = len(os.path.join(base, ""))  # noqa: PTH118
+        digest = hashlib.sha256()
+        for count, path in enumerate(paths, start=1):
+            digest.update(f"{path[below:].replace(os.sep, '/')}\0".encode())
+            digest.update(_sample(path))
+            self._told("hash", count)
+        return digest.hexdigest()
+
+    def _holds_records(self, path: str) -> bool:
         """Whether a .json is an array, or lines that have the text: in a folder, most are something else."""
         try:
-            with path.open("rb") as file:
+            with _opened(path) as file:
                 head = file.read(SAMPLE_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n")
-        except OSError:
+        except UserError:
             return True
         return head.startswith(b"[") or f'"{self.config.text_column}"'.encode() in head.partition(b"\n")[0]
 
     def _format(self, name: str) -> Format:
         """The format of a file; one without a suffix is plain text."""
-        path = Path(name)
-        return FORMATS[".txt"] if not path.suffix else format_of(path.name, self.config)
+        base = name[name.rfind(os.sep) + 1 :]
+        return FORMATS[".txt"] if "." not in base.strip(".") else format_of(base, self.config)
 
     def parts(self) -> Sequence[tuple[FileSpan, ...]]:
         """Spans of files.
@@ -112,13 +155,17 @@ class LocalFiles:
         Raises:
             UserError: There are no files.
         """
-        return gather((str(path), self._spans(path)) for path in self.files())
+        return self._parts
 
-    def _spans(self, path: Path) -> list[Span]:
+    @functools.cached_property
+    def _parts(self) -> list[tuple[FileSpan, ...]]:
+        return gather((file.path, self._spans(file)) for file in self._listing)
+
+    def _spans(self, file: Found) -> list[Span]:
         """The spans of a file; one that cannot be read is one, and `read` tells what is wrong with it."""
+        path = file.path
         try:
-            with _opened(str(path)) as file:
-                return self._format(str(path)).spans(file, str(path), self.config)
+            return self._format(path).spans(file.n_bytes, lambda: _opened(path), path, self.config)
         except (UserError, OSError):
             return [Span(0, 1, 1)]
 
@@ -131,17 +178,17 @@ class LocalFiles:
         return read_spans(part, _opened, str, self._format, self.config, skipped)
 
 
-def _opened(name: str) -> Any:
+def _opened(name: str) -> BinaryIO:
     try:
-        return Path(name).open("rb")
+        return open(name, "rb")  # noqa: PTH123
     except OSError as error:
         raise UserError(f"cannot read {name}: {error.strerror}") from error
 
 
-def _sample(path: Path) -> bytes:
+def _sample(path: str) -> bytes:
     """SHA-256 of the contents; of a large file, of its size and of SAMPLES blocks, evenly spread from end to end."""
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             size = file.seek(0, 2)
             digest = hashlib.sha256(str(size).encode())
             last = max(0, size - SAMPLE_BYTES)
@@ -154,5 +201,5 @@ def _sample(path: Path) -> bytes:
                 file.seek(place)
                 digest.update(file.read(SAMPLE_BYTES))
             return digest.digest()
-    except OSError:
+    except (UserError, OSError):
         return b"cannot be read"  # which `read` tells, together with all else that cannot

@@ -3,8 +3,10 @@
 import glob
 import os
 import re
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 
 def glob_regex(pattern: str) -> str:
@@ -25,8 +27,30 @@ def glob_regex(pattern: str) -> str:
     return out + r"\Z"
 
 
-def find_files(folder: Path, *, follow: bool) -> Iterator[Path]:
-    """All files below a folder, by name, without what begins with a dot.
+class Found(NamedTuple):
+    """A file that was found. Not a `Path`: there may be a million of them."""
+
+    path: str
+    n_bytes: int
+    identity: tuple[int, int]
+    """Device and number on it: equal where two names lead to one file."""
+    is_regular: bool
+    """No pipe and no device, which have no size."""
+
+
+def found(path: str) -> Found | None:
+    """What the file system says of a path; None where there is no file, or a folder."""
+    try:
+        facts = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None
+    if stat.S_ISDIR(facts.st_mode):
+        return None
+    return Found(path, facts.st_size, (facts.st_dev, facts.st_ino), stat.S_ISREG(facts.st_mode))
+
+
+def find_files(folder: str, *, follow: bool) -> Iterator[Found]:
+    """All regular files below a folder, by name, without what begins with a dot.
 
     Args:
         folder: Where to begin.
@@ -34,20 +58,19 @@ def find_files(folder: Path, *, follow: bool) -> Iterator[Path]:
     """
     seen: set[tuple[int, int]] = set()
     for place, folders, files in os.walk(folder, followlinks=follow):
-        facts = os.stat(place)  # noqa: PTH116  # of tens of thousands
+        facts = os.stat(place)  # noqa: PTH116
         if (key := (facts.st_dev, facts.st_ino)) in seen:
             folders.clear()
             continue
         seen.add(key)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            path = Path(place, name)
-            if not name.startswith(".") and path.is_file():
-                yield path
+            if not name.startswith(".") and (file := found(os.path.join(place, name))) and file.is_regular:  # noqa: PTH118
+                yield file
 
 
-def match_files(pattern: str) -> list[Path]:
-    """The files that a glob means, without what begins with a dot unless the pattern says the dot.
+def match_files(pattern: str) -> Iterator[Found]:
+    """The regular files that a glob means, without what begins with a dot unless the pattern says the dot.
 
     A glob with `**` enters linked folders, but each only once: a link may lead back to where it stands.
 
@@ -55,22 +78,24 @@ def match_files(pattern: str) -> list[Path]:
         ValueError: A set such as [z-a] means nothing.
     """
     if "**" not in pattern:
-        return [path for path in map(Path, glob.glob(pattern)) if path.is_file()]  # noqa: PTH207
+        yield from (file for path in glob.iglob(pattern) if (file := found(path)) and file.is_regular)  # noqa: PTH207
+        return
     parts = Path(pattern).parts
     fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
-    folder = Path(*parts[:fixed])
+    folder = os.path.join(*parts[:fixed])  # noqa: PTH118
     try:
         wanted = re.compile(glob_regex("/".join(parts[fixed:])))
     except re.error as error:
         raise ValueError(str(error)) from None
-    # A pattern that ends with ** means everything below.
-    return [path for path in find_files(folder, follow=True) if wanted.match(path.relative_to(folder).as_posix())]
+    below = len(os.path.join(folder, ""))  # noqa: PTH118
+    for file in find_files(folder, follow=True):  # a pattern that ends with ** means everything below
+        if wanted.match(file.path[below:].replace(os.sep, "/")):
+            yield file
 
 
-def once(paths: list[Path]) -> list[Path]:
+def once(files: Iterable[Found]) -> list[Found]:
     """By name, one path for each file, whatever links lead to it."""
-    kept: dict[tuple[int, int], Path] = {}
-    for path in sorted(paths, key=lambda path: path.as_posix()):
-        facts = path.stat()
-        kept.setdefault((facts.st_dev, facts.st_ino), path)
+    kept: dict[tuple[int, int], Found] = {}
+    for file in sorted(files, key=lambda file: file.path.replace(os.sep, "/")):
+        kept.setdefault(file.identity, file)
     return list(kept.values())

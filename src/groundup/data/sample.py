@@ -1,7 +1,7 @@
 """Random documents, to see what a model will read: from shards, or from text before it is prepared."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,7 +73,14 @@ def _document(shards: Sequence[ShardReader], k: int, eot_id: int, number: int) -
     return ranges
 
 
-def sample_source(source: Source, skipped: dict[str, int], *, count: int, seed: int) -> list[tuple[int, Document]]:
+def sample_source(
+    source: Source,
+    skipped: dict[str, int],
+    *,
+    count: int,
+    seed: int,
+    told: Callable[[int, int], None] = lambda documents, characters: None,
+) -> list[tuple[int, Document]]:
     """Draw documents of a source, each as likely as any other, without preparing it.
 
     Args:
@@ -81,6 +88,7 @@ def sample_source(source: Source, skipped: dict[str, int], *, count: int, seed: 
         skipped: Records that cannot be used are counted here by reason.
         count: How many at most; none comes twice.
         seed: The same seed draws the same documents.
+        told: How many documents were read, and characters in them.
 
     Returns:
         (number from 0, document) in the order of the source; of a document that is read in pieces, the first piece.
@@ -91,7 +99,7 @@ def sample_source(source: Source, skipped: dict[str, int], *, count: int, seed: 
     draw = random.Random(seed)
     drawn: list[tuple[int, Document]] = []
     n, begins = 0, True
-    for _, document in read_all(source, source.parts(), skipped):
+    for _, document in read_all(source, source.parts(), skipped, told):
         if begins:
             # Each of n documents is kept with probability count / n (Vitter's algorithm R).
             place = n if n < count else draw.randrange(n + 1)

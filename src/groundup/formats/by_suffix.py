@@ -12,7 +12,7 @@ from groundup.files.streams import Unpack, gunzipped, plain, unzstd
 from groundup.formats import jsonl, parquet, plain_text, table
 from groundup.formats.decode import line_ends
 from groundup.formats.document import Document, UnreadableError, count
-from groundup.formats.spans import FileSpan, Span
+from groundup.formats.spans import FileSpan, Span, byte_spans
 
 COMPRESSION = 4
 """About how much larger text is than its compressed form."""
@@ -25,8 +25,8 @@ Stream = Callable[[Iterable[bytes], str, ReadConfig, dict[str, int]], Iterator[D
 class Format:
     """One format, as functions of an open file of bytes."""
 
-    spans: Callable[[BinaryIO, str, ReadConfig], list[Span]]
-    """(file, name, config) to the spans of the file."""
+    spans: Callable[[int, Callable[[], BinaryIO], str, ReadConfig], list[Span]]
+    """(bytes, a call that opens it, name, config) to the spans of a file, which most formats need not open for that."""
     read: Callable[[BinaryIO, str, tuple[int, int], ReadConfig, dict[str, int]], Iterator[Document]]
     """(file, name, span, config, skipped) to documents."""
 
@@ -46,7 +46,12 @@ def _as_stream(
 def _streamed(stream: Stream, unpack: Unpack) -> Format:
     """A file that is one span."""
     times = 1 if unpack is plain else COMPRESSION
-    return Format(lambda file, name, config: [Span(0, 1, times * file.seek(0, 2))], partial(_as_stream, stream, unpack))
+    return Format(lambda n_bytes, *_: [Span(0, 1, times * n_bytes)], partial(_as_stream, stream, unpack))
+
+
+def _parquet_spans(n_bytes: int, opened: Callable[[], BinaryIO], name: str, config: ReadConfig) -> list[Span]:
+    with opened() as file:
+        return parquet.spans(file, name, config)
 
 
 def _parquet_stream(
@@ -61,15 +66,15 @@ def _parquet_stream(
             yield from parquet.read(file, name, (span.start, span.stop), config, skipped)
 
 
-_TEXT = Format(plain_text.spans, plain_text.read)
+_TEXT = Format(lambda n_bytes, *_: plain_text.spans(n_bytes), plain_text.read)
 _PLAIN = {
     ".txt": _TEXT,
     ".md": _TEXT,
-    ".jsonl": Format(jsonl.plain_spans, jsonl.read_plain),
+    ".jsonl": Format(lambda n_bytes, *_: byte_spans(n_bytes), jsonl.read_plain),
     ".json": _streamed(jsonl.read_json, plain),
     ".csv": _streamed(table.read_csv, plain),
     ".tsv": _streamed(table.read_tsv, plain),
-    ".parquet": Format(parquet.spans, parquet.read),
+    ".parquet": Format(_parquet_spans, parquet.read),
 }
 _STREAMS: dict[str, Stream] = {
     ".txt": plain_text.read_stream,
@@ -138,11 +143,16 @@ def format_of(name: str, config: ReadConfig | None = None) -> Format:
 
 
 def _find(name: str, text_suffixes: Sequence[str]) -> Format | None:
-    name = name.lower()
-    packed = next((ending for ending in _PACKED if name.endswith(ending)), "")
-    if name.removesuffix(packed).endswith(tuple(suffix.lower() for suffix in text_suffixes)):
+    if not text_suffixes and (usual := FORMATS.get(name[name.rfind(".") :])):
+        return usual  # of millions of names, nearly all
+    stem, dot, last = name.lower().rpartition(".")
+    packed = dot + last if dot + last in _PACKED else ""
+    if not packed:
+        stem += dot + last
+    if text_suffixes and stem.endswith(tuple(suffix.lower() for suffix in text_suffixes)):
         return FORMATS[f".txt{packed}"]
-    return next((kind for suffix, kind in FORMATS.items() if name.endswith(suffix)), None)
+    _, dot, last = stem.rpartition(".")
+    return FORMATS.get(dot + last + packed)
 
 
 def read_spans(

@@ -15,14 +15,8 @@ from groundup.config.limits import LINE_BYTES
 from groundup.formats.decode import decode_text, text_chunks
 from groundup.formats.document import Document, count
 from groundup.formats.records import Records
-from groundup.formats.spans import Span, byte_spans
 
 CHUNK = 1 << 20
-
-
-def plain_spans(file: BinaryIO, name: str, config: ReadConfig) -> list[Span]:
-    """Ranges of bytes."""
-    return byte_spans(file.seek(0, 2))
 
 
 def read_plain(

@@ -18,9 +18,8 @@ LINE = 1 << 16
 """How far from a cut the end of a line is looked for."""
 
 
-def spans(file: BinaryIO, name: str, config: ReadConfig) -> list[Span]:
-    """Ranges of bytes."""
-    size = file.seek(0, 2)
+def spans(size: int) -> list[Span]:
+    """Ranges of bytes of a file of so many."""
     starts = range(0, max(size, 1), DOCUMENT_BYTES)
     return [Span(start, min(start + DOCUMENT_BYTES, size), min(DOCUMENT_BYTES, size - start)) for start in starts]
 
@@ -33,9 +32,11 @@ def read(
     Raises:
         UserError: Binary, or not UTF-8; the message says where.
     """
-    separator = config.between.encode()
+    start, stop = span
     size = file.seek(0, 2)
-    start, stop = (_cut(file, min(at, size), separator) for at in span)
+    if start > 0 or stop < size:
+        separator = config.between.encode()
+        start, stop = (_cut(file, min(at, size), separator) for at in span)
     file.seek(start)
     data = file.read(stop - start)
     if data or not size:

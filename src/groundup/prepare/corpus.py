@@ -4,7 +4,6 @@ import difflib
 import glob
 import hashlib
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,8 @@ from groundup.corpora.source import Source, read_all
 from groundup.corpora.tiny_shakespeare import TinyShakespeare
 from groundup.data.dataset import TokenDataset
 from groundup.files.layout import INDEX
-from groundup.prepare.prepare import Progress, prepare, reading
-from groundup.prepare.progress import DOING
-from groundup.prepare.progress import reading as told_of_reading
+from groundup.prepare.prepare import prepare
+from groundup.prepare.report import Report, Spoken, listing, reading
 from groundup.prepare.surprises import surprises, unlike
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.char import CharTokenizer
@@ -54,7 +52,8 @@ def open_corpus(
         assert config.path is not None
         dataset = TokenDataset(config.path)
     else:
-        source = make_source(config)
+        spoken = Spoken(say, f"{config.path}" if config.path else config.source)
+        source = make_source(config, spoken)
         # A character tokenizer follows from the text; others may change under their name.
         chosen = None if config.tokenizer == "char" else tokenizer or resolve_tokenizer(config.tokenizer)
         facts: list[Any] = [source.name, source.describe(), chosen.fingerprint if chosen else "char"]
@@ -64,7 +63,7 @@ def open_corpus(
         folder = config.cache_dir / f"{source.name}-{Path(config.tokenizer).stem}-{key}"
         if not (folder / INDEX).exists():
             layout = ShardConfig(val_fraction=config.val_fraction)
-            spoken = _Spoken(say, folder)
+            spoken.about = f"preparing {folder}"
             chosen = chosen or make_tokenizer("char", source, spoken)
             prepare(source, chosen, folder, layout, progress=spoken)
         dataset = TokenDataset(folder)
@@ -74,34 +73,14 @@ def open_corpus(
     return dataset
 
 
-class _Spoken:
-    """Progress in lines: the first after a second, then one every few; nothing for what is done at once."""
-
-    FIRST, EVERY = 1.0, 5.0
-
-    def __init__(self, say: Callable[[str], None], folder: Path) -> None:
-        self._say, self._folder, self._next = say, folder, time.monotonic() + self.FIRST
-
-    def __call__(self, progress: Progress) -> None:
-        now = time.monotonic()
-        if now < self._next:
-            return
-        self._next = now + self.EVERY
-        if progress.phase == "read":
-            said = told_of_reading(progress.done)
-        else:
-            said = f"{DOING[progress.phase]} {progress.done}/{progress.total}, {progress.tokens:,} tokens"
-        self._say(f"preparing {self._folder}: {said}")
-
-
-def make_source(config: DataConfig) -> Source:
-    """The corpus a config names."""
+def make_source(config: DataConfig, progress: Report = lambda _: None) -> Source:
+    """The corpus a config names; listing its files tells of its progress."""
     if config.source == "shakespeare":
         return Shakespeare(config.val_fraction)
     if config.source == "tiny-shakespeare":
         return TinyShakespeare(config.path, config.cache_dir)
     assert config.path is not None
-    return LocalFiles(str(config.path), config)
+    return LocalFiles(str(config.path), config, listing(progress))
 
 
 def find_source(
@@ -112,6 +91,7 @@ def find_source(
     subset: str | None = None,
     split: str = "train",
     stream: bool = False,
+    progress: Report = lambda _: None,
 ) -> Source:
     """The corpus that a word of the command line means.
 
@@ -122,6 +102,7 @@ def find_source(
         subset: Of a dataset of the Hub; None is its default, and sample-10BT for fineweb-edu.
         split: Of a dataset of the Hub.
         stream: Read a dataset of the Hub over the network.
+        progress: Told of files that are listed.
 
     Raises:
         UsageError: It means nothing.
@@ -139,10 +120,10 @@ def find_source(
         near = difflib.get_close_matches(name, NAMES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"name {', '.join(NAMES)} or {HUB}OWNER/NAME instead"
         raise UsageError(f"{name!r} is no file, folder or glob; {hint}")
-    return LocalFiles(name, config)
+    return LocalFiles(name, config, listing(progress))
 
 
-def make_tokenizer(name: str, source: Source, progress: Callable[[Progress], None] = lambda _: None) -> Tokenizer:
+def make_tokenizer(name: str, source: Source, progress: Report = lambda _: None) -> Tokenizer:
     """The tokenizer of this name; a character tokenizer takes its alphabet from the source, and tells of its progress.
 
     Its vocabulary has an end of documents where there are several; a single text, and the plays, which are read as one,

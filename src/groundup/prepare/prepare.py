@@ -15,9 +15,8 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from filelock import FileLock, Timeout
 
@@ -33,6 +32,7 @@ from groundup.formats.document import all_unreadable
 from groundup.prepare.executors import Executor, run_here
 from groundup.prepare.hold_out import HoldOut, hold_out
 from groundup.prepare.plan import bytes_per_id, plan_shards
+from groundup.prepare.report import Progress, reading
 from groundup.prepare.work import (
     PartFailed,
     PartResult,
@@ -47,27 +47,6 @@ from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import tokenizer_json
 
 Settings = dict[str, str | int | float]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    """How far a preparation is."""
-
-    phase: Literal["read", "tokenize", "assemble"]
-    """Before anything is tokenized, text is read for its alphabet and its split."""
-    done: int
-    """Documents that were read; parts or shards that are made, now or by an earlier call."""
-    total: int = 0
-    """Parts or shards."""
-    tokens: int = 0
-    """Ids that this call has made so far."""
-    n_bytes: int = 0
-    """UTF-8 bytes of text that this call has tokenized so far."""
-
-
-def reading(progress: Callable[[Progress], None]) -> Callable[[int, int], None]:
-    """What tells `progress` of documents that are read, as `read_all` does it."""
-    return lambda documents, _: progress(Progress(phase="read", done=documents))
 
 
 def prepare(

@@ -11,18 +11,12 @@ from groundup.terminal.display import PLAIN_EVERY, Bar, clock, is_live, quantity
 
 if TYPE_CHECKING:
     from groundup.prepare.executors import Call, Executor
-    from groundup.prepare.prepare import Progress as Report
+    from groundup.prepare.report import Progress as Report
 
-DOING = {"read": "reading", "tokenize": "tokenizing", "assemble": "writing shards"}
 FIRST = 1.0
 """Seconds of reading after which something is said."""
 REDRAW = 0.1
 """Seconds between two counts of documents in a terminal."""
-
-
-def reading(documents: int) -> str:
-    """What to say of documents that are read; the first one comes when all files are listed."""
-    return f"{DOING['read']} " + ("the first document" if documents == 1 else f"{documents:,} documents")
 
 
 class PrepareProgress:
@@ -65,8 +59,8 @@ class PrepareProgress:
     def update(self, report: "Report") -> None:
         """Show how far the work is."""
         now = time.monotonic()
-        if report.phase == "read":
-            self._read(report.done, now)
+        if not report.total:
+            self._before_work(report.doing, now)
             return
         self._bar.start()  # not before: downloads show bars of their own
         if report.phase != self._phase:
@@ -77,19 +71,17 @@ class PrepareProgress:
         left = seconds / max(1, report.done - self._before) * (report.total - report.done)
         speed = self.rate() if report.phase == "tokenize" else f"{quantity(report.tokens / seconds)} tokens/s"
         text = f"{speed} · {clock(left)} left"
-        doing = f"{DOING[report.phase]} {report.done}/{report.total}"
         self._bar.update(
-            self._task, completed=report.done, total=report.total, description=text, doing=doing, visible=True
+            self._task, completed=report.done, total=report.total, description=text, doing=report.doing, visible=True
         )
         if not is_live(self._console) and (now - self._last_plain >= PLAIN_EVERY or report.done == report.total):
             self._last_plain = now
-            self._console.print(f"{doing} · {text}", markup=False, highlight=False)
+            self._console.print(f"{report.doing} · {text}", markup=False, highlight=False)
 
-    def _read(self, documents: int, now: float) -> None:
-        """Tell, now and then, how many documents were read; how many there are, nobody knows yet."""
+    def _before_work(self, doing: str, now: float) -> None:
+        """Tell, now and then, how many files or documents were read; how many there are, nobody knows yet."""
         if now < self._next:
             return
-        doing = reading(documents)
         if is_live(self._console):
             self._next = now + REDRAW
             self._bar.start()

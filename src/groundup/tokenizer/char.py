@@ -12,6 +12,8 @@ from groundup.tokenizer.base import END_OF_TEXT, fingerprint, utf8
 
 SLICE = 1 << 20
 """Characters that are encoded at a time."""
+UNKNOWN = 0xFFFFFFFF
+"""Stands in the table for a character that is no symbol; it is larger than any id."""
 SHOWN = 100
 """Symbols that a message names: Chinese has thousands."""
 
@@ -35,7 +37,8 @@ class CharTokenizer:
         self._texts = [*self.symbols, *[END_OF_TEXT] * separates]
         codes = np.array([ord(s) for s in symbols], dtype=np.int64)
         # A table over all code points up to the largest turns encoding into one indexing operation.
-        self._ids = np.full(codes.max() + 1, -1, dtype=np.int64)
+        # Larger ones are clipped to its last entry, which stands for no symbol.
+        self._ids = np.full(codes.max() + 2, UNKNOWN, dtype=np.uint32)
         self._ids[codes] = np.arange(len(codes))
 
     @classmethod
@@ -75,21 +78,19 @@ class CharTokenizer:
         """
         # In slices: the steps in between take 20 bytes a character.
         slices = [self._encode(text, start) for start in range(0, len(text), SLICE)]
-        return np.concatenate([np.empty(0, dtype=np.uint32), *slices])
+        return slices[0] if len(slices) == 1 else np.concatenate([np.empty(0, dtype=np.uint32), *slices])
 
     def _encode(self, text: str, start: int) -> NDArray[np.uint32]:
         text = text[start : start + SLICE]
         codes = np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), dtype=np.uint32)
-        known = codes < len(self._ids)
-        ids = self._ids[np.where(known, codes, 0)]
-        unknown = ~known | (ids < 0)
-        if unknown.any():
-            at = int(unknown.argmax())
+        ids = self._ids.take(codes, mode="clip")
+        if ids.max() == UNKNOWN:
+            at = int(ids.argmax())
             raise UserError(
                 f"character {_named(text[at])} at position {start + at} is not among the {len(self.symbols)} symbols"
                 f" this model knows: {self._alphabet()}{_other_form(text, at, set(self.symbols))}"
             )
-        return ids.astype(np.uint32)
+        return ids
 
     def _alphabet(self) -> str:
         """The symbols that can be seen, or the first of many."""

@@ -115,11 +115,12 @@ def _measured(path: str, words: list[str]) -> Text:
         n_tokens, n_bytes = (sum(getattr(info, name) for info in index.shards) for name in ("n_tokens", "n_bytes"))
         return Text(Path(path), n_bytes, gpu, shards=True, n_tokens=n_tokens, vocab_size=index.vocab_size)
     from groundup.corpora.local_files import LocalFiles
+    from groundup.prepare.report import Spoken, listing
+    from groundup.terminal.say import warn
 
     reading = ReadConfig(text_suffixes=tuple(_values(words, "--data.text-suffixes")))
-    files = LocalFiles(path, reading).files()
-    n_bytes = sum(file.stat().st_size * (COMPRESSION if file.suffix in (".gz", ".zst") else 1) for file in files)
-    return Text(Path(path), n_bytes, gpu)
+    files = LocalFiles(path, reading, listing(Spoken(warn, path)))
+    return Text(Path(path), files.n_bytes(packed=COMPRESSION), gpu)
 
 
 def _is_no_text(path: str) -> UsageError:

@@ -21,7 +21,7 @@ def test_documents_joined_are_the_file_however_it_is_cut(texts, longest, line):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plain_text, "DOCUMENT_BYTES", longest)
         patch.setattr(plain_text, "LINE", line + 8)
-        spans = plain_text.spans(file, "a.txt", PLAIN)
+        spans = plain_text.spans(len(file.getvalue()))
         got = [d for s in spans for d in plain_text.read(file, "a.txt", (s.start, s.stop), PLAIN, {})]
     assert "".join(document.text for document in got) == text
     assert [document.ends for document in got] == [False] * (len(got) - 1) + [True]
@@ -30,7 +30,7 @@ def test_documents_joined_are_the_file_however_it_is_cut(texts, longest, line):
 def test_cuts_fall_at_ends_of_lines(monkeypatch):
     monkeypatch.setattr(plain_text, "DOCUMENT_BYTES", 100)
     file = io.BytesIO(b"".join(b"line %d\n" % k for k in range(100)))
-    spans = plain_text.spans(file, "a.txt", PLAIN)
+    spans = plain_text.spans(len(file.getvalue()))
     got = [next(plain_text.read(file, "a.txt", (s.start, s.stop), PLAIN, {})).text for s in spans]
     assert len(got) == 8
     assert all(document.endswith("\n") and document.startswith("line ") for document in got)
@@ -51,6 +51,6 @@ def test_a_byte_order_mark_and_line_ends_are_put_right():
 def test_bad_bytes_are_named_by_their_place_in_the_file(monkeypatch, bad, message):
     monkeypatch.setattr(plain_text, "DOCUMENT_BYTES", 100)
     file = io.BytesIO(b"good line\n" * 15 + b"x" + bad + b" bad line\n" * 5)
-    second = plain_text.spans(file, "a.txt", PLAIN)[1]
+    second = plain_text.spans(len(file.getvalue()))[1]
     with pytest.raises(UserError, match=message):
         list(plain_text.read(file, "a.txt", (second.start, second.stop), PLAIN, {}))

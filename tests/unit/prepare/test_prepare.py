@@ -5,7 +5,6 @@ import hashlib
 import io
 import itertools
 import os
-import re
 import shutil
 
 import numpy as np
@@ -16,13 +15,15 @@ from rich.console import Console
 
 from groundup.config.data import DataConfig, ShardConfig
 from groundup.config.errors import UsageError, UserError
+from groundup.corpora.local_files import LocalFiles
 from groundup.data.dataset import TokenDataset
 from groundup.files import atomic as files
 from groundup.formats.document import Document
 from groundup.prepare import prepare as prepare_module
 from groundup.prepare.corpus import open_corpus
-from groundup.prepare.prepare import Progress, prepare
+from groundup.prepare.prepare import prepare
 from groundup.prepare.progress import PrepareProgress
+from groundup.prepare.report import Progress, Spoken, listing
 from groundup.tokenizer.char import CharTokenizer
 
 SMALL = ShardConfig(val_rule="head", shard_tokens=300, val_fraction=0.2)
@@ -420,12 +421,12 @@ def test_reading_before_work_is_told_document_by_document(tmp_path, corpus, rand
 
 
 def test_many_small_files_are_not_read_in_silence(tmp_path, monkeypatch):
-    monkeypatch.setattr("groundup.prepare.corpus._Spoken.FIRST", 0.0)
+    monkeypatch.setattr("groundup.prepare.report.Spoken.FIRST", 0.0)
     for k in range(20):
         (tmp_path / f"{k}.txt").write_text(f"text {k}")
     said = []
     open_corpus(DataConfig(source="text", path=tmp_path, cache_dir=tmp_path / "cache"), say=said.append)
-    assert re.fullmatch(r"preparing .*/cache/files-char-\w+: reading the first document", said[0])
+    assert said[0] == f"{tmp_path}: listing the first file"
     console = Console(file=io.StringIO(), width=200)
     display = PrepareProgress(console)
     display.update(Progress(phase="read", done=1))
@@ -433,6 +434,27 @@ def test_many_small_files_are_not_read_in_silence(tmp_path, monkeypatch):
     display._next = 0.0
     display.update(Progress(phase="read", done=1812))
     assert console.file.getvalue() == "reading 1,812 documents\n"
+
+
+def test_listing_and_hashing_many_files_is_told_file_by_file(tmp_path):
+    for k in range(20):
+        (tmp_path / f"{k}.txt").write_text(f"text {k}")
+    told = []
+    source = LocalFiles(str(tmp_path), told=listing(told.append))
+    source.describe()
+    source.parts()
+    assert [(p.phase, p.done) for p in told] == [
+        *(("list", k + 1) for k in range(20)),
+        *(("hash", k + 1) for k in range(20)),
+    ]
+    said = []
+    spoken = Spoken(said.append, "a folder")
+    spoken(told[5])
+    assert said == []
+    spoken._next = 0.0
+    spoken(told[5])
+    spoken(told[6])
+    assert said == ["a folder: listing 6 files"]
 
 
 def test_progress_is_told(tmp_path, corpus, random_texts, separated):
