@@ -65,8 +65,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _info(folder: Path) -> int:
-    from groundup.cli.prepare import dataset_summary
     from groundup.data.dataset import TokenDataset
+    from groundup.prepare.report import dataset_summary
 
     index = TokenDataset(folder).index
     say(dataset_summary(index, folder))

@@ -16,7 +16,6 @@ from groundup.terminal.parse import parse
 from groundup.terminal.say import say, warn
 
 if TYPE_CHECKING:
-    from groundup.data.index import DatasetIndex
     from groundup.prepare.executors import Executor
 
 
@@ -86,6 +85,7 @@ def main(argv: Sequence[str]) -> int:
     from groundup.prepare.corpus import find_source, make_tokenizer
     from groundup.prepare.prepare import prepare
     from groundup.prepare.progress import PrepareProgress
+    from groundup.prepare.report import dataset_summary
     from groundup.prepare.surprises import surprises
     from groundup.terminal.output import PatientStream
 
@@ -136,19 +136,3 @@ def _executor(options: Options) -> "Executor":
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     workers = options.workers or cores or 1
     return run_here if workers == 1 else run_processes(workers)
-
-
-def dataset_summary(index: "DatasetIndex", folder: Path) -> str:
-    """A finished dataset in a few lines."""
-    lines = [f"{folder}: {index.source}, vocabulary {index.vocab_size:,}"]
-    for split in ("train", "val"):
-        infos = [info for info in index.shards if info.split == split]
-        tokens = sum(info.n_tokens for info in infos)
-        documents = sum(info.n_documents for info in infos)
-        per_token = sum(info.n_bytes for info in infos) / max(1, tokens)
-        many = f"{documents:,} documents, " if documents else ""
-        lines.append(f"  {split:<6}{tokens:,} tokens, {many}{len(infos)} shards, {per_token:.2f} bytes per token")
-    lines += [f"  skipped {count:,}: {reason}" for reason, count in sorted(index.skipped.items())[:20]]
-    if len(index.skipped) > 20:
-        lines.append(f"  and {len(index.skipped) - 20} more reasons: see index.json")
-    return "\n".join(lines)

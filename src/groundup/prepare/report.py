@@ -3,7 +3,10 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
+
+from groundup.data.index import DatasetIndex
 
 Phase = Literal["list", "hash", "read", "tokenize", "assemble"]
 _DOING: dict[Phase, str] = {
@@ -74,3 +77,19 @@ class Spoken:
         self._next = now + self.EVERY
         tokens = f", {progress.tokens:,} tokens" if progress.total else ""
         self._say(f"{self.about}: {progress.doing}{tokens}")
+
+
+def dataset_summary(index: DatasetIndex, folder: Path) -> str:
+    """A finished dataset in a few lines."""
+    lines = [f"{folder}: {index.source}, vocabulary {index.vocab_size:,}"]
+    for split in ("train", "val"):
+        infos = [info for info in index.shards if info.split == split]
+        tokens = sum(info.n_tokens for info in infos)
+        documents = sum(info.n_documents for info in infos)
+        per_token = sum(info.n_bytes for info in infos) / max(1, tokens)
+        many = f"{documents:,} documents, " if documents else ""
+        lines.append(f"  {split:<6}{tokens:,} tokens, {many}{len(infos)} shards, {per_token:.2f} bytes per token")
+    lines += [f"  skipped {count:,}: {reason}" for reason, count in sorted(index.skipped.items())[:20]]
+    if len(index.skipped) > 20:
+        lines.append(f"  and {len(index.skipped) - 20} more reasons: see index.json")
+    return "\n".join(lines)
