@@ -7,6 +7,8 @@ from groundup.config.errors import UsageError
 
 _MOST = {"n_layer": 10_000, "n_embd": 2**20, "block_size": 2**30, "vocab_size": 2**32}
 """Far beyond any model; above it sizes overflow, or building takes all memory before anything can be compared."""
+_MOST_NGRAM = 16
+"""Longer runs hardly come twice."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +75,7 @@ class ModernConfig(TransformerConfig):
     kind: ClassVar[str] = "modern"
     AS_GPT2: ClassVar[dict[str, Any]] = {
         "position": "learned",
+        "ngram": 1,
         "norm": "layer",
         "norm_eps": 1e-5,
         "n_inner": 0,
@@ -93,6 +96,10 @@ class ModernConfig(TransformerConfig):
     """Base of the rotary wavelengths; read only when position is rope."""
     rope_share: float = 1.0
     """Share of a head's coordinates that rotate, those of the short wavelengths; read only when position is rope."""
+    ngram: int = 1
+    """Longest run of tokens that has a vector of its own, added to the token's (Huang et al. 2025); 1 is none."""
+    ngram_rows: int = 16384
+    """Rows of the table of these vectors, which runs share by a hash; read only when ngram is above 1."""
     norm: Literal["layer", "rms"] = "layer"
     """LayerNorm as in GPT-2, or RMSNorm (Zhang & Sennrich 2019), which has no mean and no bias."""
     norm_eps: float = 1e-5
@@ -125,6 +132,10 @@ class ModernConfig(TransformerConfig):
             raise UsageError(f"model.rope_base must be a number above 1, got {self.rope_base}")
         if not 0 < self.rope_share <= 1:
             raise UsageError(f"model.rope_share must be above 0 and at most 1, got {self.rope_share}")
+        if not 1 <= self.ngram <= _MOST_NGRAM:
+            raise UsageError(f"model.ngram must be 1 (none) to {_MOST_NGRAM}, got {self.ngram}")
+        if not 1 <= self.ngram_rows <= _MOST["vocab_size"]:
+            raise UsageError(f"model.ngram_rows must be 1 to {_MOST['vocab_size']:,}, got {self.ngram_rows}")
         if not 0 < self.norm_eps < 1:
             raise UsageError(f"model.norm_eps must be above 0 and below 1, got {self.norm_eps}")
         if not 0 <= self.n_inner <= 4 * _MOST["n_embd"]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from groundup.config.errors import UserError
 from groundup.config.model import ModernConfig
 from groundup.model.build import Transformer
+from groundup.model.ngrams import FACTOR, PRIME
 from groundup.model.rope import rope_angles
 
 OPSET, IR_VERSION = 20, 9
@@ -79,6 +80,8 @@ class _Graph:
         square = self.op("Expand", self.floats([-math.inf]), self.op("Concat", side, side, axis=0))
         mask = self.op("Trilu", square, self.scalar(1), upper=1)
         x = self.op("Gather", self.weight("wte.weight"), "input_ids")
+        if self.config.ngram > 1:
+            x = self.op("Add", x, self.ngrams())
         rotation = None
         if self.config.position == "learned":
             x = self.op("Add", x, self.op("Gather", self.weight("wpe.weight"), positions))
@@ -104,6 +107,20 @@ class _Graph:
             self.op("Mul", bent, self.floats(cap), output="logits")
         else:
             self.op("MatMul", self.norm("ln_f", x), head, output="logits")
+
+    def ngrams(self) -> str:
+        """The sum of the vectors of runs of tokens, as `model.ngrams` hashes them."""
+        longest, n_rows = self.config.ngram, self.scalar(self.config.ngram_rows)
+        before = self.ints([0, longest - 1, 0, 0])
+        seen = self.op("Pad", self.op("Add", "input_ids", self.scalar(1)), before, self.scalar(0))
+        key, total = self.op("Add", "input_ids", self.scalar(1)), None
+        for j in range(1, longest):
+            back = self.op("Slice", seen, self.ints([longest - 1 - j]), self.ints([-j]), self.ints([1]))
+            key = self.op("Mod", self.op("Add", self.op("Mul", key, self.scalar(FACTOR)), back), self.scalar(PRIME))
+            vector = self.op("Gather", self.weight("ngrams.weight"), self.op("Mod", key, n_rows))
+            total = vector if total is None else self.op("Add", total, vector)
+        assert total is not None
+        return total
 
     def attention(self, name: str, x: str, mask: str, rotation: list[str] | None, first: str | None) -> tuple[str, str]:
         """Causal self-attention, as `model.modern` writes it; also the values."""

@@ -70,6 +70,7 @@ class Slots:
         """Let a slot hold the first tokens of another."""
         self._cache.keys[:, target, :, :n_tokens] = self._cache.keys[:, source, :, :n_tokens]
         self._cache.values[:, target, :, :n_tokens] = self._cache.values[:, source, :, :n_tokens]
+        self._cache.ids[target, :n_tokens] = self._cache.ids[source, :n_tokens]
         self.held[target] = self.held[source][:n_tokens]
 
     def read(self, slot: int, ids: Sequence[int]) -> Float[Tensor, "T C"]:

@@ -67,8 +67,12 @@ def _parts(model: Any, seen: Trace, position: int) -> tuple[list[str], list[Floa
     """The vectors that the stream at a position is the sum of."""
     token = model.wte(seen.idx[position])
     names, parts = ["token embedding"], [token]
+    rest = seen.residual[0, position] - token
+    if getattr(model, "ngrams", None) is not None:
+        of_runs = model.ngrams(seen.idx[None])[0, position]
+        names, parts, rest = [*names, "n-gram embedding"], [*parts, of_runs], rest - of_runs
     if getattr(model, "wpe", None) is not None:
-        names, parts = [*names, "position embedding"], [*parts, seen.residual[0, position] - token]
+        names, parts = [*names, "position embedding"], [*parts, rest]
     for layer, block in enumerate(model.h):
         gathered = seen.attention[layer, :, position : position + 1 or None] @ seen.values[layer]  # (H, 1, D)
         weight = matrix_of(block.attn.c_proj).view(token.numel(), len(gathered), -1)  # (C, H, D)

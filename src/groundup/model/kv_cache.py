@@ -50,6 +50,8 @@ class KVCache:
     ) -> None:
         shape = (n_layer, batch_size, n_head, max_tokens, head_dim)
         self.keys, self.values = _zeros(shape, dtype, device), _zeros(shape, dtype, device)
+        self.ids = torch.zeros(batch_size, max_tokens, dtype=torch.long, device=device)
+        """Those that were read, where the model asked to `remember` them."""
         self.static = static
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
         """Tokens held by every row, on the device."""
@@ -127,6 +129,19 @@ class KVCache:
             values[rows, :, at] = v.transpose(1, 2).to(values.dtype)
         return keys[:, :, :end], values[:, :, :end]
 
+    def remember(self, idx: Int[Tensor, "B T"], *, before: int) -> Int[Tensor, "B S"]:
+        """Write the ids of T new tokens behind those held; return them after the ids `before` them, -1 for none.
+
+        As with `update`, lengths stay as they are.
+
+        Raises:
+            ValueError: There is no room for T more tokens.
+        """
+        self.require_room(idx.shape[1])
+        at = self.lengths[:, None] + torch.arange(-before, idx.shape[1], device=idx.device)
+        self.ids.scatter_(1, at[:, before:], idx)
+        return self.ids.gather(1, at.clamp(min=0)).where(at >= 0, -1)
+
     def require_room(self, T: int) -> None:
         """See whether T more tokens fit behind those held.
 
@@ -178,6 +193,7 @@ class KVCache:
         index, length = torch.tensor(rows, device=self.keys.device), self.length
         cache.keys[:, :, :, :length] = self.keys[:, index, :, :length]
         cache.values[:, :, :, :length] = self.values[:, index, :, :length]
+        cache.ids[:, :length] = self.ids[index, :length]
         cache.lengths.copy_(self.lengths[index])
         cache.held = [self.held[row] for row in rows]
         return cache
@@ -190,7 +206,8 @@ class KVCache:
             lengths: How many tokens each row holds, whatever this cache has counted.
         """
         cache = copy.copy(self)
-        cache.keys, cache.values, cache.held = self.keys[:, rows], self.values[:, rows], list(lengths)
+        cache.keys, cache.values, cache.ids = self.keys[:, rows], self.values[:, rows], self.ids[rows]
+        cache.held = list(lengths)
         cache.lengths = torch.tensor(cache.held, device=self.lengths.device)
         return cache
 
@@ -198,6 +215,7 @@ class KVCache:
         """The first positions of the first rows as a static cache, without a copy and with lengths of its own."""
         cache = self.view(slice(0, rows), [0] * rows)
         cache.keys, cache.values = cache.keys[:, :, :, :reach], cache.values[:, :, :, :reach]
+        cache.ids = cache.ids[:, :reach]
         cache.static = True
         return cache
 

@@ -15,6 +15,7 @@ from groundup.config.errors import UserError
 from groundup.config.model import ModernConfig
 from groundup.model.gpt import GPT, LayerNorm, TiedHead
 from groundup.model.kv_cache import KVCache
+from groundup.model.ngrams import NgramEmbedding
 from groundup.model.parameters import BIAS, EMBEDDING, GAIN, HALF, ONTO_STREAM, ZERO_MATRIX, Rule, Table
 from groundup.model.rope import Rotation, rope_angles, rotate
 
@@ -184,6 +185,7 @@ class Modern(nn.Module):
         self.PARAMETERS = _table(config)
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd) if config.position == "learned" else None
+        self.ngrams = NgramEmbedding(config) if config.ngram > 1 else None
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)])
         self.ln_f = _norm(config)
@@ -214,6 +216,8 @@ class Modern(nn.Module):
         positions = torch.arange(T, device=idx.device) if cache is None else cache.positions(T)
         mask = None if cache is None else cache.mask(T)
         x = self.wte(idx)  # (B, T, C)
+        if self.ngrams is not None:
+            x = x + self.ngrams(idx, cache=cache).to(x.dtype)
         rotation = None
         if self.wpe is not None:
             x = x + self.wpe(positions)
@@ -267,6 +271,7 @@ def _table(config: ModernConfig) -> Table:
     queries = config.n_head // config.kv_heads  # maps as large as that of the keys
     return {
         **GPT.PARAMETERS,
+        "ngrams.weight": Rule("zero", decays=True),
         "attn.c_attn.weight": Rule("normal", decays=True, maps=queries + 2),
         "attn.c_proj.weight": onto_stream,
         "mlp.c_proj.weight": onto_stream,

@@ -69,6 +69,20 @@ def rope(x: Float[Tensor, "B H T D"], base: float, share: float) -> Float[Tensor
     return torch.cat((turned.real, turned.imag), dim=-1)
 
 
+def ngrams(idx: Int[Tensor, "B T"], table: Float[Tensor, "R C"], longest: int) -> Float[Tensor, "B T C"]:
+    """At each token the sum of the rows for the last 2, 3, ..., `longest` tokens; before the first token are zeros."""
+    sums = []
+    for row in idx.tolist():
+        ids = [0] * (longest - 1) + [token + 1 for token in row]
+        for end in range(longest, len(ids) + 1):
+            key, places = ids[end - 1], []
+            for start in range(end - 2, end - longest - 1, -1):
+                key = (key * 1_000_003 + ids[start]) % (2**31 - 1)
+                places.append(key % len(table))
+            sums.append(table[places].sum(dim=0))
+    return torch.stack(sums).view(*idx.shape, -1)
+
+
 def attention(
     x: Float[Tensor, "B T C"], w: Weights, name: str, config: ModernConfig, first: Tensor | None
 ) -> tuple[Float[Tensor, "B T C"], Float[Tensor, "B H T D"]]:
@@ -103,6 +117,8 @@ def gpt(idx: Int[Tensor, "B T"], w: Weights, config: TransformerConfig) -> Float
     """Logits of the next token at every position."""
     config = ModernConfig.of(config)
     x = w["wte.weight"][idx]  # (B, T, C)
+    if config.ngram > 1:
+        x = x + ngrams(idx, w["ngrams.weight"], config.ngram)
     if config.position == "learned":
         x = x + w["wpe.weight"][: idx.shape[1]]
     x0, first = x, None

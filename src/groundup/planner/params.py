@@ -19,6 +19,7 @@ def parameter_table(config: TransformerConfig) -> dict[str, int]:
     return {
         "token embedding": config.vocab_size * C,
         "position embedding": config.block_size * C if has_position_table(config) else 0,
+        "n-gram embedding": modern.ngram_rows * C if modern.ngram > 1 else 0,
         "attention": L * (C * qkv + C * C + bias * (qkv + C)) + mixes,
         "MLP": L * (2 * C * config.mlp_width + bias * (config.mlp_width + C)),
         "norms": (2 * L + 1) * C * (1 + shifts),

@@ -53,6 +53,8 @@ def broken_rules():
     yield ModernConfig, {"rope_base": 1.0}
     yield ModernConfig, {"rope_share": 0.0}
     yield ModernConfig, {"norm_eps": 0.0}
+    yield from ((ModernConfig, {"ngram": n}) for n in (0, 17))
+    yield ModernConfig, {"ngram_rows": 0}
     yield ModernConfig, {"n_inner": -1}
     yield ModernConfig, {"n_kv_head": 5}
     yield ModernConfig, {"logit_softcap": -1.0}

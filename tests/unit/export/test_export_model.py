@@ -207,6 +207,7 @@ def test_gguf_carries_gpt2s_tokenizer(tmp_path, make_model, gpt2, hf_gpt2):
 
 
 SWITCHES = {
+    "ngram": 3,
     "norm": "rms",
     "norm_eps": 1e-2,
     "n_inner": 24,

@@ -18,6 +18,7 @@ SHAPE = {"n_layer": 3, "n_head": 4, "n_embd": 32, "block_size": 16, "vocab_size"
 GPT2 = ModernConfig(**SHAPE, **ModernConfig.AS_GPT2)
 SWITCHES = {
     "position": "rope",
+    "ngram": 3,
     "norm": "rms",
     "norm_eps": 1e-2,
     "n_inner": 40,
@@ -31,14 +32,14 @@ SWITCHES = {
     "proj_init": "zero",
 }
 """Another value of each switch."""
-NUMBERS = {"rope_base": 100.0, "rope_share": 0.5}
-"""No switches: rope reads them."""
+NUMBERS = {"rope_base": ("position", 100.0), "rope_share": ("position", 0.5), "ngram_rows": ("ngram", 50)}
+"""No switches: a switch reads them."""
 ALONE = {name: dataclasses.replace(GPT2, **{name: value}) for name, value in SWITCHES.items()}
 CONFIGS = (
     ALONE
     | {f"activation {name}": dataclasses.replace(GPT2, activation=name) for name in ("gelu", "relu")}
-    | {name: dataclasses.replace(GPT2, position="rope", **{name: value}) for name, value in NUMBERS.items()}
-    | {"all": dataclasses.replace(GPT2, **SWITCHES, **NUMBERS)}
+    | {name: dataclasses.replace(ALONE[switch], **{name: value}) for name, (switch, value) in NUMBERS.items()}
+    | {"all": dataclasses.replace(GPT2, **SWITCHES, rope_base=100.0, rope_share=0.5)}
     | {"all, no bias": dataclasses.replace(GPT2, **SWITCHES, bias=False)}
 )
 
@@ -91,7 +92,7 @@ def test_every_switch_has_a_value_of_gpt2_and_a_case_here():
 @pytest.mark.parametrize("name", [*SWITCHES, *NUMBERS])
 def test_each_switch_alone_changes_the_logits(name):
     config = CONFIGS[name]
-    start = GPT2 if name in SWITCHES else dataclasses.replace(GPT2, position="rope")
+    start = GPT2 if name in SWITCHES else ALONE[NUMBERS[name][0]]
     before, after = (init_weights(Modern(c), seed=1).double() for c in (start, config))
     if name != "proj_init":  # of which nothing is left once weights are drawn
         awake(before)

@@ -10,6 +10,7 @@ from groundup.model.build import build_model
 from groundup.planner.params import count_parameters, parameter_table
 
 SWITCHES = {
+    "ngram": 2,
     "norm": "rms",
     "n_inner": 24,
     "n_kv_head": 1,
@@ -54,6 +55,7 @@ def test_every_part_equals_its_modules(config):
     parts = {
         "wte": "token embedding",
         "wpe": "position embedding",
+        "ngrams": "n-gram embedding",
         "attn": "attention",
         "mlp": "MLP",
         "ln_": "norms",
