@@ -15,7 +15,7 @@ from groundup.model.kv_cache import KVCache
 
 FACTOR = 1_000_003
 PRIME = 2**31 - 1
-"""The hash of a run is a polynomial of its ids at FACTOR, modulo PRIME: within 64 bits and of adds and products alone."""
+"""A run's hash is a polynomial of its ids at FACTOR modulo PRIME: sums and products that fit into 64 bits."""
 
 
 def ngram_rows(seen: Int[Tensor, "B S"], longest: int, n_rows: int) -> Int[Tensor, "B T N"]:

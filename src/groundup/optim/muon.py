@@ -23,8 +23,8 @@ def orthogonalize(matrices: Float[Tensor, "N R S"], *, steps: int = 5, eps: floa
     """Move the singular values of each matrix to about 1, keeping its singular vectors.
 
     On a GPU it is computed in bfloat16, whose three significant digits are enough for this. Elsewhere the
-    iterations of a matrix twice as long as wide work on x @ x.mT, which is smaller: each multiplies x from the left by a
-    polynomial of it, so their product is applied once.
+    iterations of a matrix twice as long as wide work on x @ x.mT, which is smaller: each multiplies x from the left by
+    a polynomial of it, so their product is applied once.
 
     Args:
         matrices: A stack of N matrices; R <= S costs least.

@@ -124,7 +124,7 @@ def fit(parameters: list[int], losses: list[float]) -> Law:
     """The law of least squares, in the logarithm of what is above the floor.
 
     Args:
-        parameters: Of each model, beside the embedding.
+        parameters: Of each model, beside the embeddings.
         losses: Of each model.
     """
     x, best, law = np.log(parameters), math.inf, None
@@ -153,7 +153,7 @@ def draw(parameters: list[int], losses: list[float], law: Law, path: Path) -> No
     below.axhline(0, color="#8fb8de")
     below.plot(parameters, [loss - law(n) for n, loss in zip(parameters, losses, strict=True)], "o", color="#0b4f8a")
     below.set_ylabel("residual")
-    below.set_xlabel("parameters beside the embedding")
+    below.set_xlabel("parameters beside the embeddings")
     below.set_xscale("log")
     figure.savefig(path)
 
@@ -184,4 +184,5 @@ def _sized(options: Options, folder: Path, name: str) -> TrainConfig:
 
 def _parameters(config: TrainConfig) -> int:
     table = parameter_table(config.model)
-    return sum(table.values()) - table["token embedding"] - table["position embedding"] - table["head"]
+    looked_up = "token embedding", "n-gram embedding", "position embedding"
+    return sum(table.values()) - sum(table[part] for part in looked_up) - table["head"]

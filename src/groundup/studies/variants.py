@@ -6,6 +6,9 @@ Variants = dict[str, dict[str, Any]]
 
 PARTS: Variants = {
     "as it is": {},
+    "no n-grams": {"model.ngram": 1},
+    "n-grams of 2 to 4, 16,384 rows": {"model.ngram": 4, "model.ngram_rows": 16384},
+    "n-grams of 2 to 8": {"model.ngram": 8},
     "RMSNorm": {"model.norm": "rms"},
     "QK-norm": {"model.qk_norm": True},
     "ReLU squared": {"model.activation": "relu2"},
@@ -25,7 +28,7 @@ PARTS: Variants = {
     "average .99": {"optim.average": 0.99},
     "AdamW": {"optim.name": "adamw"},
 }
-"""One part at a time, on top of a preset that has none of them."""
+"""One part at a time, on top of a preset that has none of them beside its n-grams."""
 
 CHAR_10M: Variants = {
     "as it is": {},

@@ -78,6 +78,18 @@ def test_cached_decoding_equals_the_full_forward_at_every_position(position, blo
             torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_vectors_of_runs_know_the_tokens_before_a_piece():
+    """Also where a slot goes on from what another has read, and where the context is cut."""
+    model = gpt(position="rope", ngram=4)
+    torch.nn.init.normal_(model.ngrams.weight, generator=torch.Generator().manual_seed(6))
+    prompt = tuple(range(9))
+    asked = [Request(prompt=p, max_new_tokens=20, n=2, n_top=50) for p in (prompt, (*prompt[:8], 30, 31))]
+    for (place, _), events in serve(Engine(model, n_slots=3, chunk=4), *asked).items():
+        ours = torch.stack([logprobs_of(event.score) for event in events])
+        expected = logprobs_without_cache(model, asked[place].prompt, [event.token for event in events])
+        torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+
+
 def test_half_precision_weights():
     model = gpt().bfloat16()
     (events,) = serve(Engine(model), Request(prompt=(1, 2, 3), max_new_tokens=30, n_top=50)).values()

@@ -1,12 +1,14 @@
 """Steps of fixed shape compute what steps of the shape at hand do; what is recorded is tested on a GPU (tests/gpu)."""
 
+import dataclasses
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.config.generate import SamplingConfig
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.generation import graphs
 from groundup.generation.engine import Engine
 from groundup.generation.graphs import StepGraphs
@@ -17,10 +19,15 @@ from groundup.model.init import init_weights
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=24, vocab_size=31)
 
 
-@pytest.fixture(scope="module")
-def model():
-    model = init_weights(build_model(CONFIG), seed=4).double().eval()
+NGRAMS = dataclasses.replace(ModernConfig.of(CONFIG), ngram=3, ngram_rows=99)
+
+
+@pytest.fixture(scope="module", params=[CONFIG, NGRAMS], ids=["gpt2", "n-grams"])
+def model(request):
+    model = init_weights(build_model(request.param), seed=4).double().eval()
     with torch.no_grad():
+        if request.param is NGRAMS:
+            model.ngrams.weight.normal_(std=0.02, generator=torch.Generator().manual_seed(5))
         for p in model.parameters():
             p.copy_(p * 20 if p.dim() == 2 else p)
     return model
@@ -52,7 +59,7 @@ requests = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(requests)
 def test_fixed_steps_draw_the_same_tokens(model, requests):
     with pytest.MonkeyPatch.context() as patch:

@@ -135,6 +135,17 @@ def test_rows_of_other_lengths_decode_as_if_alone(static):
         torch.testing.assert_close(got[row], whole[0, -3:], atol=1e-11, rtol=1e-11)
 
 
+def test_a_copied_row_goes_on_as_the_one_it_was_copied_from():
+    model = model_of("all")
+    prompt, more = ids(2, 6), ids(3, 9)[:, 6:]
+    cache = model.new_cache(2, 6)
+    with torch.no_grad():
+        model(prompt, cache=cache)
+        got = model(more, cache=cache.gather([1, 0, 1], max_tokens=16))
+        whole = model(torch.cat((prompt[[1, 0, 1]], more), dim=1))
+    torch.testing.assert_close(got, whole[:, 6:], atol=1e-11, rtol=1e-11)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_recomputing_gives_the_same_gradients(name):
     pairs = (logits_and_gradients(model_of(name).train(), recompute=recompute) for recompute in (False, True))

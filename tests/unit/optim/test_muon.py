@@ -22,6 +22,15 @@ def test_zero_matrix_stays_zero():
     assert orthogonalize(torch.zeros(1, 3, 4)).abs().max() == 0
 
 
+@pytest.mark.parametrize("rank", [1, 5, 16])
+def test_a_long_matrix_of_any_rank_is_what_double_precision_says(rank):
+    """Its iterations work on x @ x.mT, whose small values are more rounding than number."""
+    generator = torch.Generator().manual_seed(3)
+    matrix = torch.randn(1, 16, rank, generator=generator) @ torch.randn(1, rank, 64, generator=generator)
+    expected = orthogonalize(matrix.double()).float()
+    assert (orthogonalize(matrix) - expected).norm() / expected.norm() < 1e-3
+
+
 @pytest.mark.parametrize("shape", [(8, 8), (32, 8), (8, 32)])
 def test_equals_torch_muon(shape):
     """PyTorch's runs its iterations in bfloat16, so the paths agree to bfloat16's three digits."""
