@@ -65,6 +65,7 @@ class ForkedPopen:
         env=None,
         text=False,
         start_new_session=False,
+        preexec_fn=None,  # for the parent that a fork of the server has not
     ):
         module = command[command.index("-m") + 1]
         assert module in MODULES, command

@@ -21,6 +21,7 @@ from groundup.checkpoint.state import CheckpointStore
 from groundup.cli.main import main
 from groundup.data.loader import TrainBatches
 from groundup.files import atomic as files
+from groundup.loop.callbacks import Evaluate
 from groundup.loop.trainer import Trainer
 from groundup.model.loss import LossModule
 from groundup.records.metrics import MetricsLog
@@ -91,11 +92,11 @@ def act_in(monkeypatch, moment, act, *, number=0):
     return done
 
 
-@pytest.mark.fault("E1", "SIGTERM or SIGINT", "the step is finished and saved; exit code 143 or 130")
+@pytest.mark.fault("E1", "SIGTERM, SIGINT or SIGHUP", "the step is finished and saved; exit code 143, 130 or 129")
 @pytest.mark.fault(
     "E2", "a signal while data is read, in a pass, an evaluation or a save", "saved within one more step"
 )
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize(("moment", "step"), [("data", 7), ("forward", 7), ("eval", 6), ("save", 11)])
 def test_a_signal_at_any_moment_saves_and_leaves(monkeypatch, moment, step, number):
     done = act_in(monkeypatch, moment, lambda: signal.raise_signal(number), number=3)
@@ -205,6 +206,41 @@ def test_a_second_signal_leaves_at_once_and_harms_nothing(monkeypatch, first, nu
     assert done
     assert newest() == "step-0000005"
     assert main(["train", "--resume", "runs/run", "--max-steps=6"]) == 0  # the act is done once
+
+
+@pytest.mark.fault(
+    "E2",
+    "Ctrl-C, SIGTERM or SIGHUP before the first step: while data is opened, a model is compiled, pairs are counted, or"
+    " the folder of an earlier run is taken",
+    "one line; the earlier run lies where it lay, and nothing half-written beside it",
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "where", ["build.open_corpus", "build.build_loss_module", "run.fit_bigram", "run.write_file", "run.open_loggers"]
+)
+def test_a_signal_before_the_first_step_is_one_line(monkeypatch, capsys, where, number):
+    Path("runs/run").mkdir(parents=True)
+    Path("runs/run/metrics.jsonl").write_text("what an earlier run wrote")
+    function = f"groundup.training.{where}"
+    monkeypatch.setattr(function, lambda *_, **__: signal.raise_signal(number))
+    assert main([*RUN, "--max-steps=100"]) == 128 + number
+    told = "interrupted" if number == signal.SIGINT else f"ended by {number.name}"
+    assert capsys.readouterr().err == f"groundup: {told}\n"
+    left = sorted(str(path) for path in Path("runs").rglob("*") if not path.name.startswith(".run.lock"))
+    assert left == ["runs/run", "runs/run/metrics.jsonl"]
+    assert not list(Path().rglob(".tmp-*"))
+
+
+@pytest.mark.fault("E2", "a signal during the evaluation before the first step", "saved after that step")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_during_the_first_evaluation(monkeypatch, number):
+    started = Evaluate.on_fit_start
+    monkeypatch.setattr(
+        Evaluate, "on_fit_start", lambda self, trainer: (signal.raise_signal(number), started(self, trainer))
+    )
+    assert main([*RUN, "--max-steps=100"]) == 128 + number
+    assert newest() == "step-0000001"
+    assert rows("event") == ["stopped"]
 
 
 @pytest.mark.fault(

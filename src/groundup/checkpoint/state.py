@@ -24,6 +24,7 @@ from groundup.config.model import ModelConfig
 from groundup.files.atomic import make_folder, new_folder, remove_folder, sweep, write_synced
 from groundup.files.layout import CONFIG, STATE, TENSORS, TOKENIZER, WEIGHTS
 from groundup.files.manifest import Facts, verify_folder
+from groundup.terminal.ended import Ended
 from groundup.tokenizer.base import Tokenizer
 
 
@@ -109,7 +110,7 @@ class CheckpointStore:
         Raises:
             UserError: It could not be written. An error that is already leaving the block is reported first.
         """
-        if isinstance(error, KeyboardInterrupt):
+        if isinstance(error, KeyboardInterrupt | Ended):
             return
         try:
             self._background.wait()

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from groundup import __version__
 from groundup.config.errors import UsageError, UserError
+from groundup.terminal.ended import Ended, ended_by_signals
 from groundup.terminal.output import discard, mend_surroundings
 from groundup.terminal.say import warn
 from groundup.terminal.waiting import wait_less
@@ -68,12 +69,13 @@ def usage() -> str:
     )
 
 
+@ended_by_signals()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong usage, 128 + signal that asked it to end."""
     words = list(sys.argv[1:] if argv is None else argv)
-    mend_surroundings()
-    wait_less(os.environ)
     try:
+        mend_surroundings()
+        wait_less(os.environ)
         code = run(words[0], words[1:]) if words else run("help", [])
         sys.stdout.flush()  # a full disk is reported below, and not by Python at exit
         return code
@@ -81,9 +83,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in error.lines:
             warn(line)
         return error.exit_code
-    except KeyboardInterrupt:
-        warn("interrupted")
-        return 130
+    except (KeyboardInterrupt, Ended) as error:
+        warn(str(error) or "interrupted")
+        return error.code if isinstance(error, Ended) else 130
     except BrokenPipeError:
         _drop_output()  # the reader of our output is gone (`| head`)
         return 1

@@ -12,6 +12,7 @@ import tyro
 
 from groundup.config.data import ReadConfig, ShardConfig
 from groundup.config.errors import UsageError
+from groundup.terminal.ended import Ended
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say, warn
 
@@ -112,9 +113,9 @@ def main(argv: Sequence[str]) -> int:
                 only=options.only,
                 progress=display.update,
             )
-    except KeyboardInterrupt:
-        warn("interrupted; the same command goes on")
-        return 130
+    except (KeyboardInterrupt, Ended) as error:
+        warn(f"{str(error) or 'interrupted'}; the same command goes on")
+        return error.code if isinstance(error, Ended) else 130
     if index is None:
         say(f"the share of task {options.task_index} is done; {options.out} is complete when all tasks are")
         return 0

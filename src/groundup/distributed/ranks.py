@@ -6,14 +6,11 @@ once. GPU tensors travel by NCCL, those on the CPU by gloo.
 """
 
 import contextlib
-import ctypes
 import datetime
 import hashlib
 import json
 import os
 import re
-import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -27,13 +24,13 @@ from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
 from groundup.config.errors import UsageError, UserError
 from groundup.distributed.rendezvous import answered, meet
+from groundup.files.processes import end_with_parent
+from groundup.terminal.ended import Ended
 
 T = TypeVar("T")
 MAX_STARTS = 3
 """A job that has begun so often at one step is not started there again."""
 _FAILED, _CAUSE = "groundup/failed", "groundup/cause"
-_PR_SET_PDEATHSIG = 1
-"""Option of prctl(2)."""
 _ROLL_CALL_SECONDS = 3.0
 """Ranks that notice a lost process wait so long for the others to report that they are alive."""
 _LOST = re.compile(r"connection (closed|reset|refused)|timed out|timeout|broken pipe|nccl", re.IGNORECASE)
@@ -241,15 +238,12 @@ def joined(device: torch.device, *, timeout: float) -> Iterator[World]:
         if message is None:
             raise SystemExit(1) from None
         raise UserError(message) from error
+    except (KeyboardInterrupt, Ended):
+        leave = partial(answered, dist.destroy_process_group)
+        raise
     finally:
         with contextlib.suppress(RuntimeError):
             leave()
-
-
-def end_with_parent() -> None:
-    """Ask Linux for a SIGTERM when the parent of this process dies: nobody else would end it, or start it again."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _join(device: torch.device, timeout: float) -> World:

@@ -9,7 +9,7 @@ from types import FrameType, TracebackType
 from groundup.distributed.ranks import World
 
 AGAIN = 5.0
-"""Seconds within which a second SIGTERM or SIGHUP is the same request."""
+"""Seconds within which a second SIGTERM or SIGHUP, after either, is the same request."""
 
 
 TIME_UP = 1 << 16
@@ -23,8 +23,8 @@ class StopRequest:
 
     A run that stops between steps saves a checkpoint it can continue from; a scheduler that preempts a job sends
     SIGTERM and gives it seconds to do just that. It may send it to a process and to the torchrun above, which passes it
-    on; a terminal that closes sends SIGHUP, and so does its shell. So either of the two, if it comes again within
-    `AGAIN` seconds, is the same request. A signal that the process ignores (nohup, disown) stays ignored.
+    on; a terminal that closes sends SIGHUP, and so does its shell. So either of the two, within `AGAIN` seconds of
+    either, is the same request. A signal that the process ignores (nohup, disown) stays ignored.
 
     Args:
         answer: What is said on stderr at once when the first one comes: a step may still take a minute.
@@ -65,7 +65,7 @@ class StopRequest:
                 with contextlib.suppress(OSError):  # not by print: its lock may be held by what was interrupted
                     os.write(2, f"\n{self._answer}\n".encode())
             return
-        if signum == self.heard != signal.SIGINT and time.monotonic() - self._since < AGAIN:
+        if signal.SIGINT not in (signum, self.heard) and time.monotonic() - self._since < AGAIN:
             return
         self._restore()
         signal.raise_signal(signum)

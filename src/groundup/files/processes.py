@@ -1,15 +1,20 @@
 """Fresh processes on this machine. Ctrl-C is the business of the process that starts them, and of no other."""
 
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from multiprocessing import Pipe, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+"""Option of prctl(2)."""
 
 
 def start_process(target: Callable[..., object], *args: Any, daemon: bool = True) -> SpawnProcess:
@@ -40,6 +45,12 @@ def piped(target: Callable[..., object], *args: Any) -> Iterator[Connection]:
     finally:
         process.terminate()
         process.join()
+
+
+def end_with_parent() -> None:
+    """Ask Linux for a SIGTERM when the parent of this process dies: nobody else would end it, or start it again."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 @contextlib.contextmanager

@@ -19,8 +19,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from groundup.config.presets import RECIPES
-from groundup.distributed.ranks import end_with_parent
 from groundup.files.layout import CONFIG
+from groundup.files.processes import end_with_parent
 from groundup.serving.app import Server
 from groundup.serving.bodies import Body, read_body
 from groundup.serving.errors import RequestError

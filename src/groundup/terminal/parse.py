@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 from groundup.config.errors import UsageError
+from groundup.terminal.ended import Ended
 
 T = TypeVar("T")
 
@@ -86,6 +87,8 @@ def parse(spec: type[T], argv: Sequence[str], *, prog: str, default: Any = None,
     try:
         with _plain_boxes() as (output, errors):
             return tyro.cli(spec, args=list(argv), **options)
+    except Ended:  # a signal is no wrong flag
+        raise
     except SystemExit as stop:
         if not stop.code:
             output.seek(0)

@@ -29,6 +29,7 @@ from groundup.records.report import RunFacts, write_report
 from groundup.runtime.device import pick_device
 from groundup.runtime.facts import machine_facts
 from groundup.terminal.display import Display, quantity, say
+from groundup.terminal.ended import Ended
 from groundup.terminal.working import Working
 from groundup.training.between_steps import callbacks_of
 from groundup.training.build import Run, build_run
@@ -167,11 +168,11 @@ def _fit(run: Run, config: TrainConfig, facts: dict[str, Any], log: Logger, cons
     prompt = opening(run)
     with Display(max_steps=config.max_steps, console=console) as display:
         trainer.callbacks = callbacks_of(run, config, log=log, display=display, prompt=prompt, resumed=resumed)
-        # Until here Ctrl-C ends the program at once: there is nothing to save yet.
+        # Until here signals end the program at once: there is nothing to save yet.
         try:
             with stop, run.store:
                 trainer.fit()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Ended):
             saved = run.store.paths()
             kept = f"{saved[-1].name} is the last checkpoint: {_how_to_resume(config)}" if saved else "nothing is saved"
             say(console, f"ended in the middle of step {trainer.state.step + 1}; {kept}")

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import signal
+import time
 
 import pytest
 
@@ -10,6 +12,7 @@ from groundup.cli.main import main
 from groundup.cli.sweep import plan_runs
 from groundup.cli.train import read_request
 from groundup.config.errors import UsageError, UserError
+from groundup.records.history import read_run
 
 
 @pytest.fixture
@@ -107,3 +110,29 @@ def test_a_run_that_fails_ends_the_sweep_with_its_code(place, capfd):
     err = capfd.readouterr().err
     assert "missing.txt" in err
     assert "ended with 1; the same command goes on" in err
+
+
+@pytest.mark.fault(
+    "E11", "SIGTERM or SIGHUP to a sweep, while one of its runs goes on", "the run saves and ends, then the sweep"
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_the_end_of_a_sweep_is_that_of_its_run(place, monkeypatch, capsys, number):
+    class Ending(ForkedPopen):
+        """Signals the sweep once its run has saved something; the sweep then waits for the run alone."""
+
+        def wait(self, timeout=None):
+            if not self.asked:
+                self.asked = True
+                while not list(place.glob("runs/*/*/checkpoints/step-*")):
+                    time.sleep(0.05)
+                signal.raise_signal(number)
+            return super().wait(timeout)
+
+        asked = False
+
+    monkeypatch.setattr("groundup.studies.sweep.subprocess.Popen", Ending)
+    words = [word for word in SMALL if not word.startswith("--max-steps")]
+    assert main(["sweep", "shakespeare", *words, "--max-steps=1000000", "--seed=1,2"]) == 128 + number
+    assert f"ended by {number.name}" in capsys.readouterr().err
+    (run,) = place.glob("runs/*/seed=*")
+    assert read_run(run).state == "stopped"

@@ -3,6 +3,7 @@ import dataclasses
 import io
 import itertools
 import os
+import signal
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,7 @@ from groundup.config.errors import UsageError
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
 from groundup.terminal import parse as parse_module
+from groundup.terminal.ended import Ended
 from groundup.terminal.parse import nearest, one_line, parse
 
 
@@ -226,3 +228,12 @@ def test_an_unknown_shape_of_box_is_still_one_line(box):
     line = one_line(box)
     assert line
     assert "\n" not in line
+
+
+def test_a_signal_while_flags_are_read_is_no_wrong_flag(monkeypatch):
+    def signaled(*_, **__):
+        raise Ended(signal.SIGTERM)
+
+    monkeypatch.setattr("tyro.cli", signaled)
+    with pytest.raises(Ended):
+        parse(TrainConfig, [], prog="groundup train", default=None)

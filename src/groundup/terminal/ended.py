@@ -1,0 +1,67 @@
+"""A command that is asked to end, by Ctrl-C, by SIGTERM or by a terminal that closes, ends with one line."""
+
+import contextlib
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+_UNTOUCHED = (signal.SIG_DFL, signal.default_int_handler)
+"""What signals do that nobody has claimed; one that the process ignores (nohup) stays ignored."""
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals that ask a process to end; Windows has no SIGHUP."""
+_IMPORTING = "<frozen importlib._bootstrap>"
+_SHOW_CURSOR = "\x1b[?25h"
+"""A spinner hides it."""
+
+
+class Ended(SystemExit):
+    """SIGTERM or SIGHUP came: what Ctrl-C raises as KeyboardInterrupt.
+
+    Args:
+        signum: The signal.
+    """
+
+    code: int
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(128 + signum)  # the shell's convention
+        self.signum = signum
+
+    def __str__(self) -> str:
+        """What is said of it."""
+        return f"ended by {signal.Signals(self.signum).name}"
+
+
+@contextlib.contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Until the end of `with`, SIGTERM and SIGHUP raise `Ended`, and blocks on the way out close what they opened.
+
+    In the middle of an import these two and Ctrl-C end the process at once: libraries drop an exception there, or go on
+    with half a module, and nothing is open yet that needs closing.
+    """
+    if threading.current_thread() is not threading.main_thread():  # only that one may decide about signals
+        yield
+        return
+    before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
+    ours = {signum: handler for signum, handler in before.items() if handler in _UNTOUCHED}
+    for signum in ours:
+        signal.signal(signum, _end)
+    try:
+        yield
+    finally:
+        for signum, handler in ours.items():
+            signal.signal(signum, handler)
+
+
+def _end(signum: int, frame: FrameType | None) -> None:
+    error = KeyboardInterrupt() if signum == signal.SIGINT else Ended(signum)
+    while frame is not None:
+        if frame.f_code.co_filename == _IMPORTING:
+            cursor = _SHOW_CURSOR if os.isatty(2) else ""
+            with contextlib.suppress(OSError):  # not by print: its lock may be held by what was interrupted
+                os.write(2, f"{cursor}groundup: {str(error) or 'interrupted'}\n".encode())
+            os._exit(128 + signum)
+        frame = frame.f_back
+    raise error
