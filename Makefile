@@ -6,10 +6,11 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint con
 TESTS ?= tests
 SOURCES := src tests docs notebooks runs tools
 
-.PHONY: demo test test-room check fix docs pictures notebooks faults test-slow test-network test-gpu bench-gpu clean help
+.PHONY: demo learn test test-room check fix docs pictures notebooks faults test-slow test-network test-gpu bench-gpu clean help
 
 help:
 	@echo "make demo       train a GPT on the plays of Shakespeare and let it speak (minutes, no GPU)"
+	@echo "make learn      open the notebooks in the browser, at the first one"
 	@echo "make test       check and test everything"
 	@echo "make test-room ROOM=model  test one room, with a light environment"
 	@echo "make check      style, types, architecture"
@@ -25,6 +26,9 @@ help:
 
 demo: $(VENV)/.demo
 	$(BIN)/groundup train shakespeare
+
+learn: $(VENV)/.learn
+	$(BIN)/jupyter lab notebooks/bigram.ipynb
 
 test: check
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(TESTS)
@@ -86,6 +90,10 @@ $(VENV)/.torch: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.demo: $(VENV)/.torch
 	$(PIP) --editable '.[serve,shakespeare]'
+	@touch $@
+
+$(VENV)/.learn: $(VENV)/.demo
+	$(PIP) --editable '.[notebooks,offline]' jupyterlab
 	@touch $@
 
 $(VENV)/.core: $(VENV)/.torch

@@ -18,7 +18,7 @@
 # cell, then run all.
 
 # %%
-SOURCE = "git+https://example.org/groundup.git"  # where this repository is; a folder of yours: file:///tmp/groundup
+SOURCE = ""  # an address for pip, such as git+https://...; empty takes the wheel or the repository that lies in RUNS
 RUN = "gpt2"
 STEPS = 2000  # about four hours on a T4 by arithmetic; where a session ends before, run all again
 RUNS = "/content/drive/MyDrive/groundup"
@@ -30,10 +30,35 @@ from google.colab import drive
 drive.mount("/content/drive")
 
 # %% [markdown]
-# Install, and look at the machine: it should name your GPU and the precision that it does well.
+# Install. PyTorch stays the one that is there: its version is shown before and after.
 
 # %%
-# !pip install --quiet "groundup[data,export,fast,offline] @ {SOURCE}"
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+
+def install(*words):
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *words], check=True)
+
+
+before = version("torch")
+wheels = sorted(Path(RUNS).glob("*.whl"))
+folders = [file.parent for file in sorted(Path(RUNS).glob("*/pyproject.toml"))]
+extras = "[data,fast,offline]"
+if SOURCE:
+    install(f"groundup{extras} @ {SOURCE}")
+elif wheels or folders:
+    install(f"{[*folders, *wheels][-1]}{extras}")
+else:
+    raise SystemExit(f"put the wheel of groundup, or its repository, into {RUNS}, or give SOURCE")
+print("torch", before, "->", version("torch"))
+
+# %% [markdown]
+# The machine: it should name your GPU and the precision that it does well.
+
+# %%
 # !groundup doctor
 
 # %% [markdown]

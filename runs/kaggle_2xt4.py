@@ -19,6 +19,7 @@
 
 # %%
 SOURCE = ""  # an address for pip, such as git+https://...; empty takes what is among the inputs
+TEXT = "/kaggle/temp/text"  # where FineWeb-Edu goes; a folder of your own text among the inputs is read in its place
 RUN = "gpt2"
 STEPS = 4000  # about four hours by arithmetic; where a session ends before, run all again in the next one
 HOURS = 11  # a session has 12
@@ -42,16 +43,18 @@ def install(*words):
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *words], check=True)
 
 
-for runs in sorted(INPUT.glob("*/runs")):
+for runs in {file.parents[1] for file in INPUT.glob("**/runs/*/config.json")}:
     shutil.copytree(runs, "runs", dirs_exist_ok=True)
 before = version("torch")
-wheels = sorted(INPUT.glob("*/groundup-*.whl"))
-folders = [file.parent for file in sorted(INPUT.glob("*/pyproject.toml"))]
+wheels = sorted(INPUT.glob("**/groundup-*.whl"))
+folders = [file.parent for file in sorted(INPUT.glob("**/pyproject.toml")) if 'name = "groundup"' in file.read_text()]
 extras = "[data,fast,offline]"
 if SOURCE:
     install(f"groundup{extras} @ {SOURCE}")
 elif wheels:
-    install("--find-links", str(wheels[-1].parent), f"{wheels[-1]}{extras}")
+    around = wheels[-1].parent
+    alone = ["--no-index"] if len(list(around.glob("*.whl"))) > 1 else []  # pip would wait for an internet that is off
+    install(*alone, "--find-links", str(around), f"{wheels[-1]}{extras}")
 elif folders:
     copy = shutil.copytree(folders[0], "/kaggle/temp/groundup", dirs_exist_ok=True)
     install(f"{copy}{extras}")
@@ -67,11 +70,12 @@ print("torch", before, "->", version("torch"))
 
 # %% [markdown]
 # One file of FineWeb-Edu, 0.7 billion tokens, into shards. Stopped, both lines go on where they were. They lie in
-# `/kaggle/temp`: whatever is in `/kaggle/working` becomes the notebook's output, 20 GB at most.
+# `/kaggle/temp`: whatever is in `/kaggle/working` becomes the notebook's output, 20 GB at most. With internet off, put
+# text among the inputs and its folder into `TEXT`.
 
 # %%
-# !hf download HuggingFaceFW/fineweb-edu sample/10BT/000_00000.parquet --repo-type dataset --local-dir /kaggle/temp/text
-# !groundup prepare /kaggle/temp/text /kaggle/temp/fineweb-edu --tokenizer gpt2
+# !test {TEXT} != /kaggle/temp/text || hf download HuggingFaceFW/fineweb-edu sample/10BT/000_00000.parquet --repo-type dataset --local-dir {TEXT}
+# !groundup prepare {TEXT} /kaggle/temp/fineweb-edu --tokenizer gpt2
 # !groundup data sample /kaggle/temp/fineweb-edu --num 2
 
 # %% [markdown]

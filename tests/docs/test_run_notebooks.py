@@ -57,6 +57,7 @@ def _at_home(line):
     """A line with the places of a machine of ours."""
     places = {"/content/drive/MyDrive/groundup": "runs", "/kaggle/temp/fineweb-edu": "data/fineweb-edu"}
     line = line.replace("--name gpt2", "--name new")  # the run that is furnished has another size
+    line = line.removeprefix("test /kaggle/temp/text != /kaggle/temp/text || ")
     for there, here in places.items():
         line = line.replace(there, here)
     return line.replace("/kaggle/temp/text", "data/text")
@@ -84,13 +85,17 @@ def test_kaggle_trains_two_ranks_in_fp16(understand, capsys):
     assert "124,439,808" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("what", ["groundup-0.1.0-py3-none-any.whl", "pyproject.toml"])
+WHEEL = "groundup-0.1.0-py3-none-any.whl"
+
+
+@pytest.mark.parametrize("what", [(WHEEL,), (WHEEL, "rich-15.0.0-py3-none-any.whl"), ("pyproject.toml",)])
 def test_kaggle_takes_what_lies_among_read_only_inputs(what, tmp_path, monkeypatch):
     """The cell that installs, run as it is, with the places of Kaggle below a temporary folder and pip only noted."""
-    inputs = tmp_path / "input"
-    for name in (f"repo/{what}", "before/runs/gpt2/config.json"):
-        (inputs / name).parent.mkdir(parents=True)
-        (inputs / name).write_text("{}")
+    inputs, repo = tmp_path / "input", tmp_path / "input/mine/main"
+    lie = [repo / name for name in (*what, "runs/train_1gpu.sh")]
+    for file in (*lie, inputs / "other/pyproject.toml", inputs / "before/runs/gpt2/config.json"):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text('name = "groundup"' if file.parent == repo else "{}")
     for place in (*inputs.rglob("*"), inputs):
         place.chmod(0o555 if place.is_dir() else 0o444)
     source = next(cell.source for cell in read_source(RUNS / "kaggle_2xt4.py").cells if "def install" in cell.source)
@@ -101,8 +106,26 @@ def test_kaggle_takes_what_lies_among_read_only_inputs(what, tmp_path, monkeypat
     monkeypatch.setattr("subprocess.run", lambda words, check: asked.append(words[3:]))
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(script))
-    assert (tmp_path / "runs/gpt2/config.json").is_file()
-    place = f"{inputs}/repo/{what}" if what.endswith(".whl") else f"{tmp_path}/temp/groundup"
+    assert [str(file.relative_to("runs")) for file in Path("runs").rglob("*.*")] == ["gpt2/config.json"]
+    place = f"{repo}/{WHEEL}" if WHEEL in what else f"{tmp_path}/temp/groundup"
     assert asked[0][-1] == f"{place}[data,fast,offline]"
+    assert ("--no-index" in asked[0]) == (len(what) > 1)  # where wheels lie beside it, no internet is asked
     for folder in inputs.rglob("*"):
         folder.chmod(0o755)
+
+
+@pytest.mark.parametrize("what", [WHEEL, "groundup/pyproject.toml"])
+def test_colab_takes_what_lies_on_the_drive(what, tmp_path, monkeypatch):
+    (tmp_path / what).parent.mkdir(exist_ok=True)
+    (tmp_path / what).write_text("")
+    source = next(cell.source for cell in read_source(RUNS / "colab.py").cells if "def install" in cell.source)
+    script = tmp_path / "cell.py"
+    script.write_text(f'SOURCE, RUNS = "", "{tmp_path}"\n{source}')
+    asked = []
+    monkeypatch.setattr("subprocess.run", lambda words, check: asked.append(words[-1]))
+    runpy.run_path(str(script))
+    place = tmp_path / WHEEL if what == WHEEL else tmp_path / "groundup"
+    assert asked == [f"{place}[data,fast,offline]"]
+    (tmp_path / what).unlink()
+    with pytest.raises(SystemExit, match="put the wheel of groundup"):
+        runpy.run_path(str(script))

@@ -22,12 +22,10 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Measure, and print each finding as soon as it is known; takes some seconds."""
     options = parse(Options, argv, prog="groundup doctor")
-    from rich.console import Console
-
     from groundup.terminal.working import Working
 
     facts: dict[str, str] = {}
-    with Working("loading PyTorch", Console(stderr=True, soft_wrap=True)) as working:
+    with Working("loading PyTorch") as working:
         from groundup.runtime.doctor import examine
 
         for name, value in examine(working.doing):

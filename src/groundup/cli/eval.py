@@ -69,13 +69,11 @@ def main(argv: Sequence[str]) -> int:
         raise missing_model("eval") if str(error).startswith("missing DIR") else error from None
     check_model(options.path)
 
-    from rich.console import Console
-
     from groundup.records.report import write_report
     from groundup.records.results import add_results, read_results, result_line
     from groundup.terminal.working import Working
 
-    with Working("loading PyTorch", Console(stderr=True, soft_wrap=True)) as working:
+    with Working("loading PyTorch") as working:
         from groundup.checkpoint.model_folder import load_model
         from groundup.evaluation.scoring import BATCH_TOKENS
         from groundup.evaluation.tasks import How, run_task

@@ -42,13 +42,17 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Options, argv, prog="groundup export")
     check_model(options.path)
 
-    from groundup.checkpoint.model_folder import find_model
-    from groundup.export.export_model import export_model
-    from groundup.records.results import result_line, results_of
+    from groundup.terminal.working import Working
 
-    scores = {task: result_line(result) for task, result in results_of(find_model(options.path)).items()}
-    weights = None if options.weights == "saved" else options.weights
-    export_model(options.path, options.out, options.format, weights=weights, scores=scores)
+    with Working("loading PyTorch") as working:
+        from groundup.checkpoint.model_folder import find_model
+        from groundup.export.export_model import export_model
+        from groundup.records.results import result_line, results_of
+
+        working.doing(f"writing {options.out}")
+        scores = {task: result_line(result) for task, result in results_of(find_model(options.path)).items()}
+        weights = None if options.weights == "saved" else options.weights
+        export_model(options.path, options.out, options.format, weights=weights, scores=scores)
     for file in sorted(options.out.iterdir()):
         say(f"{file}  {file.stat().st_size:,} bytes")
     if options.push_to_hub is not None:

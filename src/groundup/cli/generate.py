@@ -97,17 +97,21 @@ def main(argv: Sequence[str]) -> int:
 
     prompts = None if options.prompts_file is None else read_prompts(options.prompts_file)
 
-    from groundup.checkpoint.model_folder import load_model
-    from groundup.generation.text import TextGenerator
-    from groundup.runtime.device import pick_device
+    from groundup.terminal.working import Working
 
-    loaded = load_model(
-        options.path,
-        device=pick_device(options.device),
-        rows=options.num_samples if prompts is None else min(len(prompts) * options.num_samples, 16),
-        weights=options.weights,
-        say=warn,
-    )
+    with Working("loading PyTorch") as working:
+        from groundup.checkpoint.model_folder import load_model
+        from groundup.generation.text import TextGenerator
+        from groundup.runtime.device import pick_device
+
+        working.doing(f"loading {options.path}")
+        loaded = load_model(
+            options.path,
+            device=pick_device(options.device),
+            rows=options.num_samples if prompts is None else min(len(prompts) * options.num_samples, 16),
+            weights=options.weights,
+            say=warn,
+        )
     generator = TextGenerator(loaded.model, loaded.tokenizer)
     request = _Requests(generator, options)
     if prompts is not None and options.out is not None:

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -32,10 +33,14 @@ def main(argv: Sequence[str]) -> int:
     name = Path(options.source.removeprefix("hf:")).resolve().stem
     out = options.out or Path("models", name)
 
-    from groundup.interop.import_model import import_model
     from groundup.planner.params import count_parameters
+    from groundup.terminal.working import Working
 
-    foreign = import_model(options.source, out, tokenizer=options.tokenizer, n_head=options.n_head)
+    with Working("loading PyTorch"):
+        from groundup.interop.import_model import HUB, import_model
+    # The hub's client draws bars of its own.
+    with nullcontext() if options.source.startswith(HUB) else Working(f"reading {options.source}"):
+        foreign = import_model(options.source, out, tokenizer=options.tokenizer, n_head=options.n_head)
     config = foreign.config
     say(
         f"{out}: {config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide, context {config.block_size},"

@@ -6,7 +6,7 @@ import webbrowser
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
@@ -14,6 +14,9 @@ from groundup.config.errors import UsageError, UserError
 from groundup.records.models_here import check_model
 from groundup.terminal.parse import parse
 from groundup.terminal.say import warn
+
+if TYPE_CHECKING:
+    from groundup.terminal.working import Working
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::")
@@ -63,17 +66,26 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Options, argv, prog="groundup serve")
     for path in options.paths:
         check_model(path)
+    listener = _listen(options.host, options.port)  # before the models: a taken port should not cost their loading
+    from groundup.terminal.working import Working
+
+    with Working("loading PyTorch") as working:
+        return _serve(options, listener, working)
+
+
+def _serve(options: Options, listener: socket.socket, working: "Working") -> int:
     try:
         from groundup.playground.start import serve
     except ModuleNotFoundError as error:
         raise UserError(f"serving needs {error.name}: pip install 'groundup[serve]'") from None
-    listener = _listen(options.host, options.port)  # before the models: a taken port should not cost their loading
+    working.doing(f"loading {', '.join(map(str, options.paths))}")
     port = listener.getsockname()[1]
     shown = "localhost" if options.host in EVERYWHERE else options.host
     host = f"[{shown}]" if ":" in shown else shown
     url = f"http://{host}:{port}/"
 
     def started(names: Sequence[str]) -> None:
+        working.end()
         print(f"serving {', '.join(names)} at {url}  (the API: {url}v1; Ctrl-C ends it)", flush=True)
         if options.open:
             webbrowser.open(url)

@@ -29,7 +29,7 @@ _SHAKESPEARE = TrainConfig(
     optim=OptimConfig(name="muon", lr=3e-3, warmup_steps=50),
     eval=EvalConfig(every=350, sample_every=200),
     checkpoint=CheckpointConfig(every=350, growth=True),
-    runtime=RuntimeConfig(micro_batch_size=16),
+    runtime=RuntimeConfig(micro_batch_size=16, compile="off"),  # a first run begins at once
 )
 
 _TINY_SHAKESPEARE = TrainConfig(

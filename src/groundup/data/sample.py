@@ -1,8 +1,10 @@
 """Random documents, to see what a model will read: from shards, or from text before it is prepared."""
 
 import random
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -33,7 +35,7 @@ def sample_documents(
     Args:
         dataset: To draw from.
         split: train or val.
-        count: How many; the same one may come twice.
+        count: How many at most; no document comes twice.
         max_tokens: Length of the text shown.
         seed: The same seed draws the same documents.
 
@@ -44,11 +46,12 @@ def sample_documents(
     shards = dataset.split(split).shards
     infos = [info for info in dataset.index.shards if info.split == split]
     draw = random.Random(seed)
-    documents = [info.n_documents for info in infos]
-    for _ in range(count):
-        if any(documents) and tokenizer.eot_id is not None:
-            k = draw.choices(range(len(infos)), weights=documents)[0]
-            ranges = _document(shards, k, tokenizer.eot_id, draw.randrange(documents[k]))
+    ends = list(accumulate(info.n_documents for info in infos))
+    separated = tokenizer.eot_id is not None and ends[-1] > 0
+    for number in draw.sample(range(ends[-1]), min(count, ends[-1])) if separated else [0] * count:
+        if separated and tokenizer.eot_id is not None:
+            k = bisect_right(ends, number)
+            ranges = _document(shards, k, tokenizer.eot_id, number - ends[k] + infos[k].n_documents)
         else:
             k = draw.choices(range(len(infos)), weights=[info.n_tokens for info in infos])[0]
             start = draw.randrange(infos[k].n_tokens)

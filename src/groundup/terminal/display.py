@@ -39,6 +39,13 @@ def say(console: Console, text: str, *, style: str = "") -> None:
     console.print(Segments([Segment(f"{printable(text)}\n", console.get_style(style or "none"))]), end="")
 
 
+def quote(console: Console, text: str, *, title: str) -> None:
+    """Print text of the model, set off from ours, below a line that says whose it is."""
+    say(console, title)
+    for line in text.removesuffix("\n").split("\n"):
+        say(console, f"  │ {line}", style="cyan")
+
+
 NOTEBOOKS = ("JPY_PARENT_PID", "KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG")
 """What is set where a command runs below a notebook. It gives a terminal and keeps every redrawn line for ever."""
 
@@ -120,7 +127,5 @@ class Display:
         say(self.console, text)
 
     def quote(self, text: str, *, title: str) -> None:
-        """Print text of the model, set off from ours, below a line that says whose it is."""
-        self.say(title)
-        for line in text.removesuffix("\n").split("\n"):
-            say(self.console, f"  │ {line}", style="cyan")
+        """Print text of the model, as `quote` does."""
+        quote(self.console, text, title=title)

@@ -37,21 +37,21 @@ class Working:
 
     Args:
         what: What is being done first: "loading PyTorch".
-        console: Where to show it.
+        console: Where to show it; None is standard error, which leaves standard output to results.
     """
 
-    def __init__(self, what: str, console: Console) -> None:
-        self.console = console
+    def __init__(self, what: str, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True, soft_wrap=True)
         self._spinner = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
             _Seconds(self),
-            console=console,
+            console=self.console,
             transient=True,
             # rich would send what is printed to this console, away from the file or pipe that it is meant for
             redirect_stdout=sys.stdout.isatty(),
             redirect_stderr=sys.stderr.isatty(),
-            disable=not is_live(console),
+            disable=not is_live(self.console),
             refresh_per_second=5,
         )
         self._task = self._spinner.add_task("", total=None)
@@ -69,6 +69,10 @@ class Working:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Show no more, before `with` ends: there is something to see now."""
         self._over.set()
         self._spinner.stop()
 

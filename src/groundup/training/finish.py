@@ -24,7 +24,8 @@ from groundup.optim.build import rate_flags
 from groundup.records.history import is_finite, lowest_loss
 from groundup.records.metrics import Logger, read_metrics
 from groundup.records.report import time_line, write_report
-from groundup.terminal.display import clock, say
+from groundup.terminal.display import clock, quote, say
+from groundup.terminal.working import Working
 from groundup.training.build import Run
 
 SCENE_TOKENS = 400
@@ -67,15 +68,32 @@ def finish(run: Run, config: TrainConfig, facts: dict[str, Any], *, log: Logger,
     Raises:
         UserError: No checkpoint can be read, or the disk refuses.
     """
-    state, run_dir = run.trainer.state, config.run_dir
-    rows = read_metrics(run_dir / METRICS)
+    with Working("choosing the best weights", console) as working:
+        model = _keep_best(run, config, facts, console)
+        working.doing("writing a last sample")
+        writer = TextGenerator(model.eval(), run.tokenizer)
+        scene = prompt + writer.generate(prompt, max_new_tokens=SCENE_TOKENS, seed=config.seed)[0]
+        log.write(step=run.trainer.state.step, sample=scene)
+        quote(console, scene, title=f"the weights in {config.run_dir / MODEL} write:")
+        working.doing("drawing report.html")
+        if (seen := _portrait(run, model)) is not None:
+            write_file(config.run_dir / PORTRAIT, dump_json(seen).encode())
+        write_report(config.run_dir)
+    state, times = run.trainer.state, time_line(read_metrics(config.run_dir / METRICS)) or ""
+    say(console, f"\ntrained {state.step} steps in {clock(state.seconds)}\n{times}\n")
+    say(console, f"what to try next:\n{_next_steps(config, prompt)}")
+
+
+def _keep_best(run: Run, config: TrainConfig, facts: dict[str, Any], console: Console) -> Transformer:
+    """Save the best weights as a model folder, and show how they do."""
+    rows = read_metrics(config.run_dir / METRICS)
     checkpoint = run.store.load_best(partial(say, console))
     label = Label.of(checkpoint, rows)
     model = build_model(run.trainer.model.config).to(run.trainer.device)
     model.load_state_dict(checkpoint.model)
     info = {"step": label.step, "data": config.data.source}
     save_model(
-        run_dir / MODEL,
+        config.run_dir / MODEL,
         model,
         run.tokenizer,
         info if label.val_loss is None else {**info, "val_loss": label.val_loss},
@@ -83,20 +101,7 @@ def finish(run: Run, config: TrainConfig, facts: dict[str, Any], *, log: Logger,
     console.print(_losses(run, config, facts, label))
     if warning := _warning(rows, label, rate_flags(run.trainer.optimizers)):
         say(console, warning)
-
-    scene = TextGenerator(model.eval(), run.tokenizer).generate(prompt, max_new_tokens=SCENE_TOKENS, seed=config.seed)[
-        0
-    ]
-    log.write(step=state.step, sample=prompt + scene)
-    say(console, prompt + scene, style="cyan")
-    if (seen := _portrait(run, model)) is not None:
-        write_file(run_dir / PORTRAIT, dump_json(seen).encode())
-    write_report(run_dir)
-    say(
-        console,
-        f"\ntrained {state.step} steps in {clock(state.seconds)}\n"
-        f"{time_line(read_metrics(run_dir / METRICS)) or ''}\n\nwhat to try next:\n{_next_steps(config, prompt)}",
-    )
+    return model
 
 
 def _portrait(run: Run, model: Transformer) -> dict[str, Any] | None:

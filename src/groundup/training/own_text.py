@@ -105,7 +105,10 @@ def _measured(path: str, words: list[str]) -> Text:
     Raises:
         UserError: There are no files of text.
     """
-    from groundup.runtime.device import pick_device
+    from groundup.terminal.working import Working
+
+    with Working("loading PyTorch"):
+        from groundup.runtime.device import pick_device
 
     gpu = pick_device(next(iter(_values(words, "--runtime.device")), "auto")).type != "cpu"
     if (Path(path) / INDEX).is_file():

@@ -175,7 +175,7 @@ def _fit(run: Run, config: TrainConfig, facts: dict[str, Any], log: Logger, cons
         except (KeyboardInterrupt, Ended):
             saved = run.store.paths()
             kept = f"{saved[-1].name} is the last checkpoint: {_how_to_resume(config)}" if saved else "nothing is saved"
-            say(console, f"ended in the middle of step {trainer.state.step + 1}; {kept}")
+            say(console, f"ended after step {trainer.state.step}, which is not saved; {kept}")
             raise
     if trainer.state.step < config.max_steps:
         log.write(step=trainer.state.step, event=STOPPED)

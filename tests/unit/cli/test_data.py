@@ -121,12 +121,17 @@ def test_every_document_is_as_likely(tmp_path, monkeypatch):
     Path("t.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     assert main(["prepare", "t.jsonl", "set", "--shard-tokens=1500", "--val-rule=head", "--workers=1"]) == 0
     opened = TokenDataset(Path("set"))
-    got = list(sample_documents(opened, "train", count=400, max_tokens=10_000, seed=1))
+    drawn = [list(sample_documents(opened, "train", count=20, max_tokens=10_000, seed=seed)) for seed in range(5)]
+    got = [passage for passages in drawn for passage in passages]
     parts = {(passage.file, passage.start) for passage in got if passage.text not in texts}
     assert parts <= {("train-000000.bin", 0)}  # which the head of validation cut; what two shards share is whole
     long = np.mean([passage.text.count("word") > 0 for passage in got])
-    assert 0.4 < long < 0.6
+    assert 0.4 < long < 0.6  # of 20 of 40, five times: a standard deviation is 0.04
     assert len({passage.text for passage in got}) >= 38
+    everything = list(sample_documents(opened, "train", count=400, max_tokens=10_000, seed=1))
+    for passages in (*drawn, everything):
+        assert len({(passage.file, passage.start) for passage in passages}) == len(passages)
+    assert len(everything) == sum(info.n_documents for info in opened.index.shards if info.split == "train")
 
 
 @pytest.mark.parametrize("prepared", [True, False])
