@@ -12,15 +12,12 @@ import tyro
 
 from groundup.config.errors import UsageError, UserError
 from groundup.records.models_here import check_model
+from groundup.serving.address import LOOPBACK, listen, names_of, url_of
 from groundup.terminal.parse import parse
 from groundup.terminal.say import warn
 
 if TYPE_CHECKING:
     from groundup.terminal.working import Working
-
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-EVERYWHERE = ("0.0.0.0", "::")
-"""All addresses of the machine, as in a container."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Options, argv, prog="groundup serve")
     for path in options.paths:
         check_model(path)
-    listener = _listen(options.host, options.port)  # before the models: a taken port should not cost their loading
+    listener = listen(options.host, options.port)  # before the models: a taken port should not cost their loading
     from groundup.terminal.working import Working
 
     with Working("loading PyTorch") as working:
@@ -80,9 +77,7 @@ def _serve(options: Options, listener: socket.socket, working: "Working") -> int
         raise UserError(f"serving needs {error.name}: pip install 'groundup[serve]'") from None
     working.doing(f"loading {', '.join(map(str, options.paths))}")
     port = listener.getsockname()[1]
-    shown = "localhost" if options.host in EVERYWHERE else options.host
-    host = f"[{shown}]" if ":" in shown else shown
-    url = f"http://{host}:{port}/"
+    url = url_of(options.host, port)
 
     def started(names: Sequence[str]) -> None:
         working.end()
@@ -93,31 +88,10 @@ def _serve(options: Options, listener: socket.socket, working: "Working") -> int
     return serve(
         options.paths,
         listener,
-        hosts=_names(options.host, port),
+        hosts=names_of(options.host, port),
         key=options.key,
         threads=options.threads,
         weights=options.weights,
         say=warn,
         started=started,
     )
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, port), family=family, backlog=128)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise UserError(
-            f"cannot listen on {host} port {port}: {reason}; take another with --port, or --port 0"
-        ) from None
-    listener.set_inheritable(True)
-    return listener
-
-
-def _names(host: str, port: int) -> frozenset[str] | None:
-    """The values of Host that are ours; None where they cannot be known: names of this machine, mapped ports."""
-    if host in EVERYWHERE:
-        return None
-    names = {"127.0.0.1", "localhost", "[::1]"} if host in LOOPBACK else {host.lower()}
-    return frozenset(f"{name}:{port}" for name in names) | (frozenset(names) if port == 80 else frozenset())

@@ -1,0 +1,46 @@
+"""Where a server listens, and the names it is called by. Needs no package of the extra `serve`."""
+
+import os
+import socket
+
+from groundup.config.errors import UserError
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+EVERYWHERE = ("0.0.0.0", "::")
+"""All addresses of the machine, as in a container."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens.
+
+    Args:
+        host: An address of this machine.
+        port: 0 takes a free one.
+
+    Raises:
+        UserError: The port is taken, or the address is not of this machine.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise UserError(
+            f"cannot listen on {host} port {port}: {reason}; take another with --port, or --port 0"
+        ) from None
+    listener.set_inheritable(True)
+    return listener
+
+
+def url_of(host: str, port: int) -> str:
+    """What a browser on this machine is given."""
+    shown = "localhost" if host in EVERYWHERE else host
+    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/"
+
+
+def names_of(host: str, port: int) -> frozenset[str] | None:
+    """The values of Host that are ours; None where they cannot be known: names of this machine, mapped ports."""
+    if host in EVERYWHERE:
+        return None
+    names = {"127.0.0.1", "localhost", "[::1]"} if host in LOOPBACK else {host.lower()}
+    return frozenset(f"{name}:{port}" for name in names) | (frozenset(names) if port == 80 else frozenset())
