@@ -136,18 +136,24 @@ def _complete(port: int, prompt: list[int], new_tokens: int, told: Answers) -> N
         answer = connection.getresponse()
         if answer.status != 200:
             raise UserError(f"{answer.status}: {answer.read(500).decode(errors='replace')}")
+        pieces = []
+        while data := answer.read1(1 << 16):
+            pieces.append((time.perf_counter(), data))
         n_events = drawn = 0
-        while line := answer.readline():
-            if not line.startswith(b"data: {"):
-                continue
-            event = json.loads(line[6:])
+        for now, event in _events(pieces):
             drawn = (event.get("usage") or {}).get("completion_tokens", drawn)
-            if not event["choices"]:
-                continue
-            now = time.perf_counter()
-            (told.between if n_events else told.first).append(now - (last if n_events else start))
-            last, n_events = now, n_events + 1
+            if event["choices"]:
+                (told.between if n_events else told.first).append(now - (last if n_events else start))
+                last, n_events = now, n_events + 1
         told.tokens += drawn
+
+
+def _events(pieces: list[tuple[float, bytes]]) -> Iterator[tuple[float, Any]]:
+    """The events of a stream with their times; read when it is over: clients share the cores with the servers."""
+    rest = b""
+    for now, data in pieces:
+        *events, rest = (rest + data).split(b"\n\n")
+        yield from ((now, json.loads(event[6:])) for event in events if event.startswith(b"data: {"))
 
 
 @contextlib.contextmanager

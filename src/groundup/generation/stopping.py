@@ -29,6 +29,8 @@ class StopStrings:
         """Take the next piece; returns what is now certain to belong to the text."""
         if self.stopped:
             return ""
+        if not self.stops:
+            return text
         text = self._held + text
         ends = [at + len(stop) for stop in self.stops if (at := text.find(stop)) >= 0]
         if ends:

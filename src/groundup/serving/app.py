@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from groundup.config.errors import UserError
 from groundup.serving.access import SECURITY_HEADERS, Access
 from groundup.serving.bodies import CompletionBody, DetokenizeBody, TokenizeBody, read_body
-from groundup.serving.completions import Completion, sse
+from groundup.serving.completions import SILENCE, Completion, sse
 from groundup.serving.errors import RequestError
 from groundup.serving.loop import EngineLoop
 from groundup.serving.meters import Meters
@@ -24,8 +24,6 @@ from groundup.serving.models import Models
 from groundup.serving.texts import TokenNames
 from groundup.tokenizer.base import END_OF_TEXT
 
-HEARTBEAT = 15.0
-"""Seconds of silence after which a stream sends a comment, so that nobody in between takes it for dead."""
 NO_CHAT = (
     "this is a base model: it continues text and knows no chat format. Use /v1/completions, with the whole text so far"
     " as the prompt"
@@ -65,9 +63,9 @@ class Server:
         self.loop.check_room(body.n or 1)
         completion = Completion(await self.models.find(body.model), body)
         if body.stream:
-            chunks = self._counted(completion, completion.chunks(self.loop), started)
-            first = await _first_or_error(chunks)  # what is refused is refused with its status
-            return StreamingResponse(_events(first, chunks), media_type="text/event-stream")
+            events = self._counted(completion, started)
+            first = await anext(events)  # what is refused is refused with its status
+            return StreamingResponse(_until_done(first, events), media_type="text/event-stream")
         answer = await _unless_gone(request, completion.whole(self.loop))
         self._count(answer["usage"])
         return JSONResponse(answer)
@@ -131,16 +129,16 @@ class Server:
         """For Prometheus."""
         return Response(self.meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def _counted(
-        self, completion: Completion, chunks: AsyncIterator[dict[str, Any]], started: float
-    ) -> AsyncIterator[dict[str, Any]]:
+    async def _counted(self, completion: Completion, started: float) -> AsyncGenerator[bytes, None]:
+        """The events of a completion."""
         told = False
         try:
-            async for chunk in chunks:
-                if not told:
-                    self.meters.first_token.observe(time.perf_counter() - started)
-                    told = True
-                yield chunk
+            async with contextlib.aclosing(completion.events(self.loop)) as events:
+                async for event in events:
+                    if not told and event is not SILENCE:
+                        self.meters.first_token.observe(time.perf_counter() - started)
+                        told = True
+                    yield event
         finally:
             self._count(completion.usage())
 
@@ -150,38 +148,15 @@ class Server:
         self.meters.drawn_tokens.inc(usage["completion_tokens"])
 
 
-async def _first_or_error(chunks: AsyncIterator[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first chunk, where there is one: until it comes, an error still has its own status."""
-    async for chunk in chunks:
-        return [chunk]
-    return []
-
-
-async def _events(first: list[dict[str, Any]], chunks: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
-    """Server-sent events; an error after the first chunk is an event, too, and the stream ends properly."""
-    waiting: asyncio.Future[dict[str, Any] | None] | None = None  # a client may vanish at the first chunk
+async def _until_done(first: bytes, events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    """Server-sent events; an error after the first one is an event, too, and the stream ends properly."""
     try:
-        for chunk in first:
-            yield sse(chunk)
-        waiting = asyncio.ensure_future(anext(chunks, None))
-        while True:
-            done, _ = await asyncio.wait({waiting}, timeout=HEARTBEAT)
-            if not done:
-                yield b": waiting\n\n"
-                continue
-            following = waiting.result()
-            if following is None:
-                break
-            yield sse(following)
-            waiting = asyncio.ensure_future(anext(chunks, None))
+        async with contextlib.aclosing(events):  # a client may vanish at the first event
+            yield first
+            async for event in events:
+                yield event
     except (RequestError, UserError) as error:
         yield sse(_as_request_error(error).body())
-    finally:
-        if waiting is not None:
-            waiting.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await waiting
-        await chunks.aclose()  # type: ignore[attr-defined]
     yield b"data: [DONE]\n\n"
 
 

@@ -4,11 +4,11 @@ A prompt is text or ids; logprobs are the model's own, before temperature and fi
 float as in its list of the likeliest. What a field asks that cannot be done is refused, never ignored.
 """
 
-import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,8 +22,14 @@ from groundup.serving.models import Served
 from groundup.serving.texts import ChoiceText, Shown, TokenNames, logprobs_of
 
 DEFAULT_MAX_TOKENS = 16
+SILENCE = b": waiting\n\n"
+"""A comment in a stream of which nothing else is to be told, so that nobody in between takes it for dead."""
+TEXT = "\0"
+"""Stands for the text where the form of an event is made, and for nothing else: no name of a model has it."""
 ChoiceDelta = tuple[int, str, list[Shown], str | None]
 """Index of a choice, text, tokens, and the reason why it ended."""
+
+_json = json.JSONEncoder(ensure_ascii=False).encode
 
 
 @dataclass
@@ -65,6 +71,8 @@ class Completion:
         if len(prompts) > MAX_PROMPTS or len(prompts) * n > MAX_CHOICES:
             message = f"at most {MAX_PROMPTS} prompts and {MAX_CHOICES} texts at once, got {len(prompts)} x {n}"
             raise RequestError(400, message, param="prompt", code="too_many")
+        self._forms: dict[int, tuple[bytes, bytes]] = {}
+        """By index of a choice: what is before and behind the text in an event of it."""
         self.jobs = [self._job(prompt, n, index * n) for index, prompt in enumerate(prompts)]
 
     async def whole(self, loop: EngineLoop) -> dict[str, Any]:
@@ -72,22 +80,31 @@ class Completion:
         texts: dict[int, str] = {}
         tokens: dict[int, list[Shown]] = {}
         finish: dict[int, str | None] = {}
-        async for index, text, shown, reason in self._pieces(loop):
-            texts[index] = texts.get(index, "") + text
-            tokens.setdefault(index, []).extend(shown)
-            finish[index] = reason or finish.get(index)
+        async with aclosing(self._pieces(loop)) as pieces:
+            async for piece in pieces:
+                for index, text, shown, reason in piece:
+                    texts[index] = texts.get(index, "") + text
+                    tokens.setdefault(index, []).extend(shown)
+                    finish[index] = reason or finish.get(index)
         choices = [self._choice(index, texts[index], tokens[index], finish[index]) for index in sorted(texts)]
         return self._object(choices) | {"usage": self.usage()}
 
-    async def chunks(self, loop: EngineLoop) -> AsyncIterator[dict[str, Any]]:
-        """The answer in chunks, of the same shape; usage last, where it is asked for."""
-        async for index, text, shown, reason in self._pieces(loop):
-            if text or shown or reason:
-                yield self._object([self._choice(index, text, shown, reason)])
-        if self.body.stream_options is not None and self.body.stream_options.include_usage:
-            yield self._object([]) | {"usage": self.usage()}
+    async def events(self, loop: EngineLoop) -> AsyncGenerator[bytes, None]:
+        """The answer as server-sent events of the same shape: those of a moment together, a comment in silence.
 
-    def _object(self, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        The usage comes last, where it is asked for.
+        """
+        async with aclosing(self._pieces(loop)) as pieces:
+            async for piece in pieces:
+                told = [self._event(choice) for choice in piece if choice[1] or choice[2] or choice[3]]
+                if told:
+                    yield b"".join(told)
+                elif not piece:
+                    yield SILENCE
+        if self.body.stream_options is not None and self.body.stream_options.include_usage:
+            yield sse(self._object([]) | {"usage": self.usage()})
+
+    def _object(self, choices: Sequence[Any]) -> dict[str, Any]:
         return {
             "id": self.id,
             "object": "text_completion",
@@ -102,6 +119,16 @@ class Completion:
         logprobs = None if self.n_top is None else logprobs_of(tokens)
         return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
 
+    def _event(self, choice: ChoiceDelta) -> bytes:
+        index, text, _, reason = choice
+        if self.n_top is not None or reason is not None:
+            return sse(self._object([self._choice(*choice)]))
+        if index not in self._forms:  # all but the text is the same in most events
+            begin, end = sse(self._object([self._choice(index, TEXT, [], None)])).split(_json(TEXT).encode())
+            self._forms[index] = begin, end
+        begin, end = self._forms[index]
+        return b"".join((begin, _json(text).encode(), end))
+
     def usage(self) -> dict[str, Any]:
         """Tokens read and drawn so far."""
         prompt = sum(len(job.request.prompt) for job in self.jobs)
@@ -113,33 +140,13 @@ class Completion:
             "prompt_tokens_details": {"cached_tokens": sum(job.n_reused for job in self.jobs)},
         }
 
-    async def _pieces(self, loop: EngineLoop) -> AsyncIterator[ChoiceDelta]:
-        """What becomes certain, of all prompts side by side."""
-        found: asyncio.Queue[list[ChoiceDelta] | Exception | None] = asyncio.Queue()
-
-        async def follow(job: Job) -> None:
-            try:
-                stream = loop.stream(self.served.engine, job.request, lambda choice: job.choices[choice].done)
-                async for events in stream:
-                    found.put_nowait([piece for event in events for piece in self._take(job, event)])
-                found.put_nowait(None)
-            except Exception as error:  # raised again where the answer is made
-                found.put_nowait(error)
-
-        tasks = [asyncio.create_task(follow(job)) for job in self.jobs]
-        left = len(tasks)
-        try:
-            while left:
-                told = await found.get()
-                if isinstance(told, Exception):
-                    raise told
-                left -= told is None
-                for piece in told or ():
-                    yield piece
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+    async def _pieces(self, loop: EngineLoop) -> AsyncGenerator[list[ChoiceDelta], None]:
+        """What becomes certain, of all prompts side by side; nothing where nothing came for long."""
+        requests = [job.request for job in self.jobs]
+        stream = loop.stream(self.served.engine, requests, lambda place, choice: self.jobs[place].choices[choice].done)
+        async with aclosing(stream) as moments:
+            async for moment in moments:
+                yield [piece for place, event in moment for piece in self._take(self.jobs[place], event)]
 
     def _take(self, job: Job, event: Event) -> list[ChoiceDelta]:
         pieces: list[ChoiceDelta] = []
@@ -248,4 +255,4 @@ class Completion:
 
 def sse(value: Any) -> bytes:
     """One event of a stream."""
-    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n".encode()
+    return f"data: {_json(value)}\n\n".encode()

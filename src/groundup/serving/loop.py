@@ -9,8 +9,8 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -24,6 +24,8 @@ MAX_FAILURES = 3
 """Ticks in a row that may fail for every text, and for one token too, before the server says it is not ready."""
 ROUNDS = 512
 """Ticks that are remembered, for the picture of the slots."""
+HEARTBEAT = 15.0
+"""Seconds after which a stream whose next event has not come yet says that it goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +40,22 @@ class Round:
     lanes: list[Lane]
 
 
+Told = tuple[int, list[Event] | BaseException]
+"""The place of a request among those of its stream, and its events of one tick or why it failed."""
+
+
 @dataclass(eq=False)
 class Ticket:
     """A request on its way, and where its events go."""
 
     engine: Engine
     request: Request
+    place: int
     home: asyncio.AbstractEventLoop
-    events: "asyncio.Queue[list[Event] | BaseException]" = field(default_factory=asyncio.Queue)
+    events: "asyncio.Queue[Told]"
+    """Of the stream that waits for it, and for others."""
     number: int | None = None
     gone: bool = False
-
-    def tell(self, what: list[Event] | BaseException) -> None:
-        """Hand over to the handler's loop; it may be over already."""
-        if not self.gone and not self.home.is_closed():
-            self.home.call_soon_threadsafe(self.events.put_nowait, what)
 
 
 class EngineLoop:
@@ -104,41 +107,59 @@ class EngineLoop:
             )
 
     async def stream(
-        self, engine: Engine, request: Request, over: Callable[[int], bool] = lambda choice: False
-    ) -> AsyncIterator[list[Event]]:
-        """Events of a request, those of a tick together, until all its choices have ended.
+        self,
+        engine: Engine,
+        requests: Sequence[Request],
+        over: Callable[[int, int], bool] = lambda place, choice: False,
+    ) -> AsyncGenerator[list[tuple[int, Event]], None]:
+        """Events of some requests, all that have come since the last ones, until every choice has ended.
 
-        Closing the iterator cancels the request: its slots are free within a tick.
+        Closing the iterator cancels the requests: their slots are free within a tick.
 
         Args:
             engine: The model's.
-            request: What to do.
-            over: Asked after the events of a tick were used: has a choice ended by itself, at a stop string? Then it is
-                cancelled.
+            requests: What to do.
+            over: Asked, with the place of a request and a choice, after the events were used: has the choice ended by
+                itself, at a stop string? Then it is cancelled.
+
+        Returns:
+            Events with the places of their requests; every HEARTBEAT seconds, perhaps, none.
 
         Raises:
             RequestError: The server is full, stopping, or the model failed.
-            UserError: The engine refuses the request.
+            UserError: The engine refuses a request.
         """
-        self.check_room(request.n)
-        ticket = Ticket(engine, request, asyncio.get_running_loop())
-        going = set(range(request.n))
-        self._load += request.n
+        n = sum(request.n for request in requests)
+        self.check_room(n)
+        home, events = asyncio.get_running_loop(), asyncio.Queue[Told]()
+        tickets = [Ticket(engine, request, place, home, events) for place, request in enumerate(requests)]
+        going = {(place, choice) for place, request in enumerate(requests) for choice in range(request.n)}
+        self._load += n
+        beat = asyncio.create_task(_beat(events))
         try:
-            self._inbox.put(partial(self._submit, ticket))
+            for ticket in tickets:
+                self._inbox.put(partial(self._submit, ticket))
             while going:
-                told = await ticket.events.get()
-                if isinstance(told, BaseException):
-                    raise told
-                yield [event for event in told if event.choice in going]
-                going -= {event.choice for event in told if event.finish is not None}
-                for choice in [choice for choice in going if over(choice)]:
-                    going.remove(choice)
-                    self._inbox.put(partial(self._cancel, ticket, choice))
+                moment = [
+                    (place, event)
+                    for place, told in await _next(events)
+                    for event in _or_raise(told)
+                    if (place, event.choice) in going
+                ]
+                yield moment
+                for place, event in moment:
+                    text = (place, event.choice)
+                    if event.finish is not None:
+                        going.discard(text)
+                    elif text in going and over(*text):
+                        going.remove(text)
+                        self._inbox.put(partial(self._cancel, tickets[place], event.choice))
         finally:
-            self._load -= request.n
-            ticket.gone = True
-            self._inbox.put(partial(self._forget, ticket))
+            beat.cancel()
+            self._load -= n
+            for ticket in tickets:
+                ticket.gone = True
+                self._inbox.put(partial(self._forget, ticket))
 
     async def call(self, work: Callable[[], T]) -> T:
         """Run something between two ticks, where nobody else uses the models."""
@@ -192,10 +213,8 @@ class EngineLoop:
         mine: dict[int, list[Event]] = {}
         for event in events:
             mine.setdefault(event.request, []).append(event)
-        for number, told in mine.items():
-            ticket = self._tickets.get((id(engine), number))
-            if ticket is not None:
-                ticket.tell(told)
+        found = ((self._tickets.get((id(engine), number)), told) for number, told in mine.items())
+        _tell([(ticket, told) for ticket, told in found if ticket is not None])
 
     def _tick_one_by_one(self, engine: Engine) -> list[Event]:
         """After a tick that failed: who fails alone, too, ends with the reason; all others go on."""
@@ -213,7 +232,7 @@ class EngineLoop:
             self._failures = 0 if works else self._failures + 1
         for key, reason in failed.items():
             message = " ".join(f"the model failed: {type(reason).__name__}: {reason}".split())
-            self._tickets.pop(key).tell(RequestError(500, message, code="engine_failed"))
+            _tell([(self._tickets.pop(key), RequestError(500, message, code="engine_failed"))])
         return events
 
     def _submit(self, ticket: Ticket) -> None:
@@ -222,7 +241,7 @@ class EngineLoop:
         try:
             ticket.number = ticket.engine.submit(ticket.request)
         except (UserError, ValueError) as error:
-            ticket.tell(error)
+            _tell([(ticket, error)])
             return
         self._tickets[id(ticket.engine), ticket.number] = ticket
         self._busy[id(ticket.engine)] = ticket.engine
@@ -235,6 +254,38 @@ class EngineLoop:
         self._cancel(ticket)
         if ticket.number is not None:
             self._tickets.pop((id(ticket.engine), ticket.number), None)
+
+
+def _tell(news: Sequence[tuple[Ticket, list[Event] | BaseException]]) -> None:
+    """Hand over to the handlers' loop, which is woken once for all of it; it may be over already."""
+    for home in {ticket.home for ticket, _ in news}:
+        if not home.is_closed():
+            home.call_soon_threadsafe(_put, [(ticket, what) for ticket, what in news if ticket.home is home])
+
+
+def _put(news: Sequence[tuple[Ticket, list[Event] | BaseException]]) -> None:
+    for ticket, what in news:
+        if not ticket.gone:
+            ticket.events.put_nowait((ticket.place, what))
+
+
+async def _beat(events: "asyncio.Queue[Told]") -> None:
+    while True:
+        await asyncio.sleep(HEARTBEAT)
+        if events.empty():
+            events.put_nowait((0, []))
+
+
+async def _next(events: "asyncio.Queue[Told]") -> list[Told]:
+    """All that has come, when something has."""
+    first = await events.get()
+    return [first, *(events.get_nowait() for _ in range(events.qsize()))]
+
+
+def _or_raise(told: list[Event] | BaseException) -> list[Event]:
+    if isinstance(told, BaseException):
+        raise told
+    return told
 
 
 def _answers(engine: Engine) -> bool | None:

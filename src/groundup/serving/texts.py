@@ -71,7 +71,7 @@ class ChoiceText:
         names: How tokens are written.
         start: Characters of the prompt: offsets count from its beginning.
         stop: Strings that end the text and do not belong to it.
-        n_top: As the request has it.
+        n_top: As the request has it; None tells of no tokens.
     """
 
     tokenizer: Tokenizer
@@ -98,7 +98,9 @@ class ChoiceText:
         if event.token is not None:
             self.n_tokens += 1
             if not ended:
-                self._waiting.append(self.names.shown(event.token, self.start + self._decoded, event.score, self.n_top))
+                if self.n_top is not None:
+                    offset = self.start + self._decoded
+                    self._waiting.append(self.names.shown(event.token, offset, event.score, self.n_top))
                 decoded = self._utf8.push(self.tokenizer.decode_bytes([event.token]))
                 self._decoded += len(decoded)
                 text = self._stops.push(decoded)
@@ -114,6 +116,8 @@ class ChoiceText:
 
     def _certain(self) -> list[Shown]:
         """The tokens whose text is told; at the end, those that lie behind a stop string never are."""
+        if not self._waiting:
+            return []
         end = self.start + self._length
         cut = self.done and self._stops.stopped
         n = sum(t.offset < end or (self.done and not cut) for t in self._waiting)  # offsets never fall: a beginning

@@ -282,7 +282,7 @@ def test_a_client_that_goes_away_frees_its_slots(served, loop):
     from groundup.generation.requests import Request
 
     async def leave():
-        events = loop.stream(served.engine, Request(prompt=(1, 2), max_new_tokens=10_000, n=3))
+        events = loop.stream(served.engine, [Request(prompt=(1, 2), max_new_tokens=10_000, n=3)] * 2)
         await anext(events)
         await events.aclose()
         for _ in range(200):

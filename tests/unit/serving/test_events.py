@@ -1,50 +1,84 @@
 import asyncio
+import time
 
 import pytest
 
 pytest.importorskip("starlette")
 
-from groundup.serving import app
-from groundup.serving.app import _events
+from groundup.generation.requests import Request
+from groundup.serving import loop as engine_loop
+from groundup.serving.app import _until_done
 from groundup.serving.errors import RequestError
 
 
 @pytest.mark.fault("F2", "a client goes away with the first event of its stream", "its texts end")
-def test_a_client_that_vanishes_at_the_first_chunk_ends_its_texts():
+def test_a_client_that_vanishes_at_the_first_event_ends_its_texts():
     ended = []
 
-    async def chunks():
+    async def events():
         try:
-            yield {"n": 1}
-            yield {"n": 2}
+            yield b"1"
+            yield b"2"
         finally:
             ended.append(True)
 
     async def vanish():
-        following = chunks()
-        events = _events([await anext(following)], following)
-        await anext(events)
-        await events.aclose()
+        following = events()
+        told = _until_done(await anext(following), following)
+        await anext(told)
+        await told.aclose()
 
     asyncio.run(vanish())
     assert ended == [True]
 
 
-@pytest.mark.fault("F8", "a failure in the middle of a stream, and a long silence", "told as events; the stream ends")
-def test_a_failure_and_a_silence_are_events(monkeypatch):
-    monkeypatch.setattr(app, "HEARTBEAT", 0.01)
-
-    async def chunks():
-        yield {"n": 1}
-        await asyncio.sleep(0.1)
+@pytest.mark.fault("F8", "a failure in the middle of a stream", "told as an event; the stream ends")
+def test_a_failure_is_an_event():
+    async def events():
+        yield b"1"
         raise RequestError(500, "the model failed")
 
     async def read():
-        following = chunks()
-        return [event async for event in _events([await anext(following)], following)]
+        following = events()
+        return [event async for event in _until_done(await anext(following), following)]
 
-    first, *silence, error, end = asyncio.run(read())
-    assert first == b'data: {"n": 1}\n\n'
-    assert set(silence) == {b": waiting\n\n"}
+    first, error, end = asyncio.run(read())
+    assert first == b"1"
     assert b'"error": {"message": "the model failed"' in error
     assert end == b"data: [DONE]\n\n"
+
+
+@pytest.mark.fault("F8", "a long silence in a stream", "told as a comment")
+def test_a_silence_is_a_comment(client, served, monkeypatch):
+    monkeypatch.setattr(engine_loop, "HEARTBEAT", 0.01)
+    tick, ticks = served.engine.tick, []
+
+    def slow(only=None):
+        ticks.append(time.sleep(0.1 if len(ticks) == 2 else 0))
+        return tick(only)
+
+    monkeypatch.setattr(served.engine, "tick", slow)
+    body = {"prompt": "a", "max_tokens": 5, "stream": True}
+    lines = [line for line in client.post("/v1/completions", json=body).text.split("\n\n") if line]
+    silent = [place for place, line in enumerate(lines) if line == ": waiting"]
+    assert silent
+    assert 0 < silent[0] <= silent[-1] < len(lines) - 2  # in the middle, and nothing else is lost
+    assert len([line for line in lines if line.startswith("data: {")]) == 5
+
+
+def test_events_that_wait_are_told_together(loop, served):
+    """Of a client that reads slowly, or of several choices."""
+
+    async def read():
+        moments = []
+        async for moment in loop.stream(served.engine, [Request(prompt=(1, 2), max_new_tokens=8, n=2)] * 2):
+            moments.append(moment)
+            await asyncio.sleep(0.05)
+        return moments
+
+    moments = asyncio.run(read())
+    drawn = {(place, choice): 0 for place in (0, 1) for choice in (0, 1)}
+    for place, event in [pair for moment in moments for pair in moment]:
+        drawn[place, event.choice] += 1
+    assert set(drawn.values()) == {8}
+    assert len(moments) < 8

@@ -20,7 +20,7 @@ class Bytes:
 
 def told(data, stop, finish):
     tokenizer = Bytes()
-    choice = ChoiceText(tokenizer, TokenNames(tokenizer, as_ids=False), 7, stop, None)
+    choice = ChoiceText(tokenizer, TokenNames(tokenizer, as_ids=False), 7, stop, 0)
     pieces = []
     for i, byte in enumerate(data):
         last = i == len(data) - 1
@@ -75,7 +75,7 @@ def test_every_token_of_the_text_is_told_once_in_order_with_the_text_it_begins(d
 
 def test_the_end_of_a_document_is_no_text():
     tokenizer = Bytes()
-    choice = ChoiceText(tokenizer, TokenNames(tokenizer, as_ids=False), 0, ("z",), None)
+    choice = ChoiceText(tokenizer, TokenNames(tokenizer, as_ids=False), 0, ("z",), 0)
     choice.push(Event(request=0, choice=0, token=97))
     piece = choice.push(Event(request=0, choice=0, token=256, finish="stop"))
     assert (piece.text, piece.tokens, piece.finish, choice.n_tokens) == ("", [], "stop", 2)
