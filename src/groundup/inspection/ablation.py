@@ -5,7 +5,7 @@ gentler question ("what if this head knew nothing of where it is?"): zero is far
 """
 
 import contextlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -53,7 +53,6 @@ def without(
             handle.remove()
 
 
-@torch.no_grad()
 def importance(model: Any, idx: Int[Tensor, " T"], *, instead: Instead = "mean") -> Float[Tensor, "L H"]:
     """By how much the loss on a text grows when each head alone is off: nats per token.
 
@@ -65,21 +64,32 @@ def importance(model: Any, idx: Int[Tensor, " T"], *, instead: Instead = "mean")
     Raises:
         UsageError: A text of one token has no loss.
     """
+    n_layer, n_head = model.config.n_layer, model.config.n_head
+    heads = [(layer, head) for layer in range(n_layer) for head in range(n_head)]
+    return torch.tensor([*importances(model, idx, heads, instead=instead)]).view(n_layer, n_head)
+
+
+def importances(
+    model: Any, idx: Int[Tensor, " T"], heads: Iterable[tuple[int, int]], *, instead: Instead = "mean"
+) -> Iterator[float]:
+    """The same of some heads, given as (layer, head): one pass through the model for each, and one before the first.
+
+    Others may use the model between two of them.
+    """
     if len(idx) < 2:
         raise UsageError(f"the loss of a text needs at least 2 tokens, got {len(idx)}")
-    shape = (model.config.n_layer, model.config.n_head)
     idx = idx.to(model.wte.weight.device)
 
-    def loss() -> Tensor:
-        return cross_entropy(model(idx[None, :-1])[0], idx[1:])
+    @torch.no_grad()
+    def loss() -> float:
+        with evaluating(model):
+            return float(cross_entropy(model(idx[None, :-1])[0], idx[1:]))
 
-    growth = torch.zeros(shape)
-    with evaluating(model):
-        whole = loss()
-        for layer, head in [(layer, head) for layer in range(shape[0]) for head in range(shape[1])]:
-            with without(model, heads=[(layer, head)], instead=instead):
-                growth[layer, head] = loss() - whole
-    return growth
+    whole = loss()
+    for head in heads:
+        with without(model, heads=[head], instead=instead):
+            growth = loss() - whole
+        yield growth
 
 
 def _without_columns(columns: Tensor, instead: Instead) -> Any:

@@ -4,6 +4,8 @@ Each state of the residual stream goes through the final norm and the head. Earl
 that were trained for the last one, so they are a hint and not a measurement; the last row is the model's output.
 """
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,5 +21,12 @@ def logit_lens(model: torch.nn.Module, seen: Trace) -> Float[Tensor, "L+1 T V"]:
         model: The one that was traced.
         seen: Its trace.
     """
-    # A row at a time: a product of other sizes sums in another order, and the last row shall be the model's output.
-    return torch.stack([model.logits(model.ln_f(x[None]))[0] for x in seen.residual])  # type: ignore[operator]
+    return torch.stack([*lens_rows(model, seen)])
+
+
+@torch.no_grad()
+def lens_rows(model: torch.nn.Module, seen: Trace) -> Iterator[Float[Tensor, "T V"]]:
+    """The same, a row at a time: of a large vocabulary all rows are a great deal."""
+    # A product of other sizes sums in another order, and the last row shall be the model's output.
+    for x in seen.residual:
+        yield model.logits(model.ln_f(x[None]))[0]  # type: ignore[operator]

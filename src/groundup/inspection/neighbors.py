@@ -21,8 +21,9 @@ def neighbors(model: Any, token: int, *, k: int = 10) -> tuple[Int[Tensor, " K"]
     Returns:
         Ids, and the cosines of their angles to the token.
     """
-    table = torch.nn.functional.normalize(matrix_of(model.wte), dim=1)
-    cosines = table @ table[token]
+    table = matrix_of(model.wte)
+    lengths = table.norm(dim=1).clamp(min=1e-12)  # a row of zeros points nowhere
+    cosines = (table @ table[token]) / (lengths * lengths[token])
     cosines[token] = -torch.inf
     nearest = cosines.topk(min(k, len(table) - 1))
     return nearest.indices, nearest.values

@@ -6,6 +6,7 @@ of it is computed between two ticks of the engine's thread, one analysis at a ti
 
 import asyncio
 import json
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -26,6 +27,8 @@ MAX_TOKENS = 256
 """Of a text that is looked at."""
 TOP = 10
 """Candidates that are named."""
+TRACES = 2
+"""That are kept: of a text under one model, or under two that are compared."""
 
 
 class TextBody(Body):
@@ -53,6 +56,8 @@ class Analyses:
     def __init__(self, server: Server) -> None:
         self.server = server
         self._one_at_a_time = asyncio.Lock()
+        self._traces: OrderedDict[tuple[int, tuple[int, ...]], tuple[Served, Trace]] = OrderedDict()
+        """The last ones, by model and text: views ask for parts of one and the same."""
 
     async def on(self, body: TextBody, work: Callable[[Served, Tensor], Any]) -> Any:
         """Do some work on the model and the ids of a body.
@@ -68,6 +73,41 @@ class Analyses:
         """Do some work, when it is its turn."""
         async with self._one_at_a_time:
             return await self.server.loop.call(work)
+
+    def traced(self, served: Served, idx: Tensor) -> Trace:
+        """The trace of a text. Called on the engines' thread, as are the other two.
+
+        Raises:
+            RequestError: The model has no layers, or computes what is no number.
+        """
+        key = (id(served), tuple(idx.tolist()))
+        if key not in self._traces:
+            found = trace(with_blocks(served), idx)
+            _finite(found.logits)
+            self._traces[key] = served, found  # which keeps the model's identity from being given to another
+        self._traces.move_to_end(key)
+        while len(self._traces) > TRACES:
+            self._traces.popitem(last=False)
+        return self._traces[key][1]
+
+    def logits(self, served: Served, idx: Tensor) -> Tensor:
+        """Of every position: (T, V), in float32."""
+        if isinstance(served.loaded.model, Bigram):
+            return logits_of(served, idx)
+        return self.traced(served, idx).logits.float()
+
+    def next_logits(self, served: Served, idx: Tensor) -> Tensor:
+        """Of what comes next alone: (V,). What the text has in common with the last one is not read again."""
+        if isinstance(served.loaded.model, Bigram):
+            return logits_of(served, idx)[-1]
+        ids, slots = idx.tolist(), served.looked
+        slot = slots.take(ids[:-1], whole=1)
+        try:
+            with torch.inference_mode(), evaluating(served.loaded.model):
+                hidden = slots.read(slot, ids[len(slots.held[slot]) :])
+                return _finite(served.loaded.model.logits(hidden[-1:])[0].float())
+        finally:
+            slots.give_back(slot)
 
 
 def text_of(body: TextBody, served: Served) -> Tensor:
@@ -106,16 +146,9 @@ def with_blocks(served: Served) -> Any:
     return served.loaded.model
 
 
-def traced(served: Served, idx: Tensor) -> Trace:
-    """The trace of a text."""
-    found = trace(with_blocks(served), idx)
-    _finite(found.logits)
-    return found
-
-
 @torch.no_grad()
 def logits_of(served: Served, idx: Tensor) -> Tensor:
-    """Of every position: (T, V), in float32."""
+    """Of every position, as the model is now: (T, V), in float32."""
     with evaluating(served.loaded.model):
         logits: Tensor = served.loaded.model(idx[None])[0]
     return _finite(logits.float())

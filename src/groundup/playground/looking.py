@@ -12,7 +12,7 @@ from torch import Tensor
 from groundup.inspection.cell import explain_cell
 from groundup.inspection.compare import compare
 from groundup.inspection.contributions import contributions
-from groundup.inspection.lens import logit_lens
+from groundup.inspection.lens import lens_rows
 from groundup.inspection.surprise import surprise
 from groundup.inspection.trace import Trace
 from groundup.playground.analysis import (
@@ -23,10 +23,8 @@ from groundup.playground.analysis import (
     TextBody,
     as_bytes,
     check_token,
-    logits_of,
     rounded,
     text_of,
-    traced,
 )
 from groundup.serving.bodies import read_body
 from groundup.serving.errors import RequestError
@@ -69,7 +67,7 @@ class Looking:
     async def logits(self, request: Request) -> Response:
         """Raw logits of what comes next, float32, little-endian."""
         body = await read_body(request, TextBody)
-        found = await self.analyses.on(body, lambda served, idx: as_bytes(logits_of(served, idx)[-1]))
+        found = await self.analyses.on(body, lambda served, idx: as_bytes(self.analyses.next_logits(served, idx)))
         return Response(found, media_type="application/octet-stream")
 
     async def attention(self, request: Request) -> Response:
@@ -77,7 +75,7 @@ class Looking:
         body = await read_body(request, LayerBody)
 
         def work(served: Served, idx: Tensor) -> bytes:
-            seen = traced(served, idx)
+            seen = self.analyses.traced(served, idx)
             _check_layer(seen, body.layer)
             weights = (seen.attention[body.layer] * STEPS).round().to(torch.int32).to(torch.uint16)
             return as_bytes(weights) + as_bytes(seen.values[body.layer].norm(dim=-1).float())
@@ -89,7 +87,7 @@ class Looking:
         body = await read_body(request, CellBody)
 
         def work(served: Served, idx: Tensor) -> dict[str, Any]:
-            seen = traced(served, idx)
+            seen = self.analyses.traced(served, idx)
             _check_layer(seen, body.layer)
             _, n_head, n_tokens, width = seen.queries.shape
             if body.head >= n_head or not body.column <= body.row < n_tokens:
@@ -120,14 +118,14 @@ class Looking:
         body = await read_body(request, TextBody)
 
         def work(served: Served, idx: Tensor) -> dict[str, Any]:
-            logp = logit_lens(served.loaded.model, traced(served, idx)).log_softmax(-1)  # (L + 1, T, V)
-            top = logp.topk(min(5, logp.shape[-1]))
-            came = logp[:, :-1].gather(2, idx[1:].expand(len(logp), -1)[..., None])
+            lens = lens_rows(served.loaded.model, self.analyses.traced(served, idx))
+            rows = [_lens_row(logits.float(), idx) for logits in lens]
+            top, probability, entropy, rank = zip(*rows, strict=True)
             return {
-                "top": top.indices.tolist(),
-                "probability": rounded(top.values.exp()),
-                "entropy": rounded(-(logp.exp() * logp).sum(-1)),
-                "rank": (logp[:, :-1] > came).sum(-1).tolist(),
+                "top": torch.stack(top).tolist(),
+                "probability": rounded(torch.stack(probability)),
+                "entropy": rounded(torch.stack(entropy)),
+                "rank": torch.stack(rank).tolist(),
             }
 
         return JSONResponse(await self.analyses.on(body, work))
@@ -137,7 +135,7 @@ class Looking:
         body = await read_body(request, TextBody)
 
         def work(served: Served, idx: Tensor) -> dict[str, Any]:
-            found = surprise(logits_of(served, idx), idx, k=TOP)
+            found = surprise(self.analyses.logits(served, idx), idx, k=TOP)
             return {
                 "loss": rounded(found.loss),
                 "rank": found.rank.tolist(),
@@ -153,7 +151,7 @@ class Looking:
         body = await read_body(request, PositionBody)
 
         def work(served: Served, idx: Tensor) -> dict[str, Any]:
-            seen = traced(served, idx)
+            seen = self.analyses.traced(served, idx)
             if not -len(idx) <= body.position < len(idx):
                 raise RequestError(400, f"position: the text has {len(idx)} tokens, got {body.position}")
             token = int(seen.logits[body.position].argmax()) if body.token is None else body.token
@@ -175,7 +173,7 @@ class Looking:
         idx, others = text_of(body, served), text_of(body, other)
 
         def work() -> dict[str, Any]:
-            found = compare(logits_of(served, idx), logits_of(other, others), idx)
+            found = compare(self.analyses.logits(served, idx), self.analyses.logits(other, others), idx)
             return {
                 "loss": rounded(found.loss),
                 "other_loss": rounded(found.other_loss),
@@ -199,6 +197,16 @@ def routes(analyses: Analyses) -> list[Route]:
         looking.compare,
     )
     return [Route(f"/api/{handler.__name__}", handler, methods=["POST"]) for handler in handlers]
+
+
+def _lens_row(logits: Tensor, idx: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Of each position: the likeliest tokens, their probabilities, the entropy, and the rank of what really came."""
+    top = logits.topk(min(5, logits.shape[-1]))
+    total = logits.logsumexp(-1, keepdim=True)
+    p = logits.softmax(-1)
+    came = logits[:-1].gather(1, idx[1:, None])
+    entropy = total[:, 0] - torch.einsum("tv,tv->t", p, logits)
+    return top.indices, (top.values - total).exp(), entropy, (logits[:-1] > came).sum(-1)
 
 
 def _check_layer(seen: Trace, layer: int) -> None:

@@ -12,7 +12,6 @@ from groundup.playground.analysis import MAX_TOKENS
 from groundup.records.history import RunHistory, find_runs, is_finite, read_run
 from groundup.serving.app import Server
 from groundup.serving.errors import RequestError
-from groundup.serving.texts import TokenNames
 
 
 class Offers:
@@ -47,8 +46,7 @@ class Offers:
     async def vocabulary(self, request: Request) -> Response:
         """The text of every id."""
         served = await self.server.models.find(request.query_params.get("model"))
-        names = TokenNames(served.loaded.tokenizer, as_ids=False)
-        return JSONResponse({"tokens": [names(i) for i in range(served.loaded.config.vocab_size)]})
+        return JSONResponse({"tokens": await asyncio.to_thread(lambda: served.vocabulary)})
 
     async def steps(self, request: Request) -> Response:
         """The steps of a model's run that weights were kept of: step 64 of `shakespeare` is `shakespeare@64`."""

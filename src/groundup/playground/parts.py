@@ -1,14 +1,16 @@
 """What the page asks of the parts of a model: heads and MLPs switched off, the jobs of heads, the embedding."""
 
 from typing import Annotated, Any
+from weakref import WeakKeyDictionary
 
+import torch
 from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from torch import Tensor
 
-from groundup.inspection.ablation import Instead, importance, without
+from groundup.inspection.ablation import Instead, importances, without
 from groundup.inspection.detectors import head_scores, labels
 from groundup.inspection.neighbors import neighbors
 from groundup.inspection.surprise import surprise
@@ -20,9 +22,12 @@ from groundup.playground.analysis import (
     check_token,
     logits_of,
     rounded,
+    text_of,
     with_blocks,
 )
+from groundup.serving.app import unless_gone
 from groundup.serving.bodies import read_body
+from groundup.serving.errors import RequestError
 from groundup.serving.models import Served
 
 Place = Annotated[int, Field(ge=0, lt=1024)]
@@ -38,6 +43,13 @@ class AblationBody(TextBody):
     instead: Instead = "mean"
 
 
+class ImportanceBody(TextBody):
+    """Heads that are switched off one by one: those of a layer, or all."""
+
+    layer: Place | None = None
+    instead: Instead = "mean"
+
+
 class Parts:
     """Handlers.
 
@@ -47,6 +59,7 @@ class Parts:
 
     def __init__(self, analyses: Analyses) -> None:
         self.analyses = analyses
+        self._scores: WeakKeyDictionary[Served, dict[str, Any]] = WeakKeyDictionary()
 
     async def ablation(self, request: Request) -> Response:
         """Loss of each token and the next token's probabilities, with all parts and without some."""
@@ -64,20 +77,32 @@ class Parts:
                     "probability": rounded(following.values),
                 }
 
-            whole = told(logits_of(served, idx))
+            whole = told(self.analyses.logits(served, idx))
             with without(model, heads=heads, mlps=body.mlps, instead=body.instead):
                 return {"whole": whole, "without": told(logits_of(served, idx))}
 
         return JSONResponse(await self.analyses.on(body, work))
 
     async def importance(self, request: Request) -> Response:
-        """Growth of the loss with each head off alone."""
-        body = await read_body(request, AblationBody)
+        """Growth of the loss with each head off alone: of all layers, or of one. It stops when the client goes away."""
+        body = await read_body(request, ImportanceBody)
+        served = await self.analyses.server.models.find(body.model)
+        model, idx = with_blocks(served), text_of(body, served)
+        n_layer, n_head = model.config.n_layer, model.config.n_head
+        if body.layer is not None and body.layer >= n_layer:
+            message = f"the model has layers 0 to {n_layer - 1}, got {body.layer}"
+            raise RequestError(400, message, param="layer", code="invalid_value")
+        layers = range(n_layer) if body.layer is None else [body.layer]
+        heads = [(layer, head) for layer in layers for head in range(n_head)]
+        steps = importances(model, idx, heads, instead=body.instead)
 
-        def work(served: Served, idx: Tensor) -> dict[str, Any]:
-            return {"growth": rounded(importance(with_blocks(served), idx, instead=body.instead))}
+        async def measure() -> dict[str, Any]:
+            growth = []
+            while (one := await self.analyses.call(lambda: next(steps, None))) is not None:  # others have their turn
+                growth.append(one)
+            return {"growth": rounded(torch.tensor(growth).view(len(layers), n_head))}
 
-        return JSONResponse(await self.analyses.on(body, work))
+        return JSONResponse(await unless_gone(request, measure()))
 
     async def heads(self, request: Request) -> Response:
         """Scores of the head detectors, and their labels."""
@@ -87,7 +112,9 @@ class Parts:
             scores = head_scores(with_blocks(served))
             return {"labels": labels(scores), "scores": {kind: rounded(score) for kind, score in scores.items()}}
 
-        return JSONResponse(await self.analyses.call(work))
+        if served not in self._scores:
+            self._scores[served] = await self.analyses.call(work)
+        return JSONResponse(self._scores[served])
 
     async def neighbors(self, request: Request) -> Response:
         """Tokens near one in the embedding."""

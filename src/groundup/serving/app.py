@@ -66,7 +66,7 @@ class Server:
             events = self._counted(completion, started)
             first = await anext(events)  # what is refused is refused with its status
             return StreamingResponse(_until_done(first, events), media_type="text/event-stream")
-        answer = await _unless_gone(request, completion.whole(self.loop))
+        answer = await unless_gone(request, completion.whole(self.loop))
         self._count(answer["usage"])
         return JSONResponse(answer)
 
@@ -160,7 +160,7 @@ async def _until_done(first: bytes, events: AsyncGenerator[bytes, None]) -> Asyn
     yield b"data: [DONE]\n\n"
 
 
-async def _unless_gone(request: Request, answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+async def unless_gone(request: Request, answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
     """Wait for an answer, but only as long as the client does."""
     task = asyncio.ensure_future(answer)
 

@@ -19,11 +19,12 @@ from groundup.config.errors import UserError
 from groundup.files.layout import CHECKPOINTS, GROWTH, MODEL, WEIGHTS, folders_around
 from groundup.files.manifest import read_manifest
 from groundup.generation.engine import Engine
-from groundup.generation.slots import count_slots
+from groundup.generation.slots import Slots, count_slots
 from groundup.generation.text import TextGenerator
 from groundup.records.history import find_runs, is_run
 from groundup.runtime.stored import Weights
 from groundup.serving.errors import RequestError
+from groundup.serving.texts import TokenNames
 
 MAX_SLOTS = 16
 """The most texts that one model writes side by side."""
@@ -31,7 +32,7 @@ MAX_STEPS, SLOTS_OF_STEP = 4, 4
 """Steps of runs that are held in memory beside the models themselves, and the slots of each."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Served:
     """One model.
 
@@ -58,6 +59,17 @@ class Served:
     @cached_property
     def _weights_sha256(self) -> str:
         return str(read_manifest(self.loaded.path)[WEIGHTS]["sha256"])
+
+    @cached_property
+    def vocabulary(self) -> list[str]:
+        """How each id is written."""
+        names = TokenNames(self.loaded.tokenizer, as_ids=False)
+        return [names(token) for token in range(self.loaded.config.vocab_size)]
+
+    @cached_property
+    def looked(self) -> Slots:
+        """A slot for the text that the page looks at, which mostly begins as it did before."""
+        return Slots(self.loaded.model, 1)
 
     @cached_property
     def created(self) -> int:

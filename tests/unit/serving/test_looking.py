@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from groundup.inspection.trace import trace
+from groundup.playground import analysis
 
 TEXT = "hello world"
 
@@ -142,3 +143,31 @@ def test_what_json_cannot_say_is_an_error_in_words(client, model):
     for what in ("surprise", "lens", "ablation", "importance", "contributions"):
         answer = client.post(f"/api/{what}", json={"text": TEXT})
         assert (answer.status_code, answer.json()["error"]["code"]) == (500, "not_finite")
+
+
+def test_a_text_that_grows_shrinks_and_changes_has_the_logits_of_its_own(client, model, alphabet):
+    """Whatever of it was read before."""
+    for text in ("a", "abcdefgh", "abcdefghij", "abcd", "abxd", "abxd", "bbxdefghijklmnop", "a"):
+        got = torch.from_numpy(np.frombuffer(ask(client, "logits", text=text).content, "<f4").copy())
+        expected = model(torch.tensor([alphabet.encode(text)]))[0, -1].detach()
+        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_views_share_is_computed_once_and_never_for_another_text(client, model, monkeypatch):
+    texts = []
+    monkeypatch.setattr(analysis, "trace", lambda model, idx: (texts.append(idx.tolist()), trace(model, idx))[1])
+    for what in ("attention", "lens", "surprise", "contributions", "attention"):
+        ask(client, what)
+    assert len(texts) == 1
+    lens = ask(client, "lens", text="another").json()
+    assert len(lens["top"][0]) == len("another")
+    ask(client, "lens", text="a third")
+    ask(client, "surprise")  # of the first again, which is no longer kept
+    assert len(texts) == 4
+
+
+def test_the_heads_of_one_layer_matter_as_they_do_among_all(client, served):
+    whole = ask(client, "importance").json()["growth"]
+    assert [ask(client, "importance", layer=layer).json()["growth"] for layer in (0, 1)] == [[row] for row in whole]
+    refused = client.post("/api/importance", json={"text": TEXT, "layer": 2})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "layer")
