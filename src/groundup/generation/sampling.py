@@ -207,11 +207,33 @@ def _choose(logits: Float[Tensor, "B V"], config: SamplingConfig, rows: Sequence
     if config.temperature < COLDEST:
         largest, ids = logits.max(-1)
         return ids.masked_fill(largest.isnan(), -1)
-    logits = apply_temperature(logits, config.temperature)
-    logits = apply_top_k(logits, config.top_k)
+    ids: Int[Tensor, "B k"] | None = None
+    if few := _largest(logits, config):
+        logits, ids = few
+    else:
+        logits = apply_top_k(apply_temperature(logits, config.temperature), config.top_k)
     logits = apply_top_p(logits, config.top_p)
     logits = apply_min_p(logits, config.min_p)
-    return _draw(logits.softmax(-1), [row.generator for row in rows])
+    places = _draw(logits.softmax(-1), [row.generator for row in rows])
+    return places if ids is None else ids.gather(1, places.clamp(min=0)[:, None])[:, 0].where(places >= 0, -1)
+
+
+def _largest(
+    logits: Float[Tensor, "B V"], config: SamplingConfig
+) -> tuple[Float[Tensor, "B k"], Int[Tensor, "B k"]] | None:
+    """What temperature and top-k leave, and the ids of it in their order, so that the rest reads k numbers a row.
+
+    None where top-k keeps all, or more than k because of equals, and on a GPU, whose host would wait for the answer.
+    """
+    k = config.top_k
+    if logits.device.type != "cpu" or not 0 < k < logits.shape[-1]:
+        return None
+    values, ids = logits.topk(k + 1)
+    values = apply_temperature(values, config.temperature)
+    if bool((values[:, k - 1] == values[:, k]).any()):
+        return None
+    ids, order = ids[:, :k].sort()
+    return values.gather(1, order), ids
 
 
 def _count(texts: Sequence[Sequence[int]], logits: Float[Tensor, "B V"]) -> Int[Tensor, "B V"]:

@@ -72,18 +72,18 @@ void linear(int type, const float*, const void*, const float*, const float*, flo
 // x (M, C), the residual stream, is changed in place. Token m belongs to rows[m] of the cache, at positions[m].
 void block(const Block* block, const Cache* cache, float* x, const int64_t* rows, const int64_t* positions, int64_t M) {
     const int64_t H = cache->H, D = cache->D, C = block->c_attn.K, wide = block->c_fc.N;
-    std::vector<float> norm(M * C), qkv(M * 3 * C), hidden(M * wide);
+    Buffer<float> norm(M * C), qkv(M * 3 * C), hidden(M * wide);
     auto multiply = [M](const Matrix& m, const float* x, float* y) {
         linear(m.type, x, m.weight, m.scale, m.bias, m.limit, y, M, m.N, m.K);
     };
     auto add = [&] {
         for (int64_t i = 0; i < M * C; i++) x[i] += norm[i];
     };
-    for (int64_t m = 0; m < M; m++) normalize(block->ln_1, x + m * C, &norm[m * C], C);
-    multiply(block->c_attn, norm.data(), qkv.data());
+    for (int64_t m = 0; m < M; m++) normalize(block->ln_1, x + m * C, norm + m * C, C);
+    multiply(block->c_attn, norm, qkv);
     for (int64_t m = 0; m < M; m++)
         for (int64_t h = 0; h < H; h++) {
-            const float* k = &qkv[m * 3 * C + C + h * D];
+            const float* k = qkv + m * 3 * C + C + h * D;
             const int64_t at = rows[m] * cache->row + (h * cache->room + positions[m]) * D;
             std::copy(k, k + D, cache->keys + at);
             std::copy(k + C, k + C + D, cache->values + at);
@@ -91,18 +91,18 @@ void block(const Block* block, const Cache* cache, float* x, const int64_t* rows
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)
     for (int64_t m = 0; m < M; m++)
         for (int64_t h = 0; h < H; h++) {
-            std::vector<float> weights(positions[m] + 1);
+            Buffer<float> weights(positions[m] + 1);
             const int64_t at = rows[m] * cache->row + h * cache->room * D;
-            attend(&qkv[m * 3 * C + h * D], cache->keys + at, cache->values + at, positions[m] + 1, D, weights.data(),
-                   &hidden[m * C + h * D]);
+            attend(qkv + m * 3 * C + h * D, cache->keys + at, cache->values + at, positions[m] + 1, D, weights,
+                   hidden + m * C + h * D);
         }
-    multiply(block->attn_proj, hidden.data(), norm.data());
+    multiply(block->attn_proj, hidden, norm);
     add();
-    for (int64_t m = 0; m < M; m++) normalize(block->ln_2, x + m * C, &norm[m * C], C);
-    multiply(block->c_fc, norm.data(), hidden.data());
+    for (int64_t m = 0; m < M; m++) normalize(block->ln_2, x + m * C, norm + m * C, C);
+    multiply(block->c_fc, norm, hidden);
 #pragma omp parallel for if (M > 1)
-    for (int64_t m = 0; m < M; m++) gelu(&hidden[m * wide], wide);
-    multiply(block->mlp_proj, hidden.data(), norm.data());
+    for (int64_t m = 0; m < M; m++) gelu(hidden + m * wide, wide);
+    multiply(block->mlp_proj, hidden, norm);
     add();
 }
 }
