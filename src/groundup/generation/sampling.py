@@ -207,15 +207,15 @@ def _choose(logits: Float[Tensor, "B V"], config: SamplingConfig, rows: Sequence
     if config.temperature < COLDEST:
         largest, ids = logits.max(-1)
         return ids.masked_fill(largest.isnan(), -1)
-    ids: Int[Tensor, "B k"] | None = None
+    few_ids: Int[Tensor, "B k"] | None = None
     if few := _largest(logits, config):
-        logits, ids = few
+        logits, few_ids = few
     else:
         logits = apply_top_k(apply_temperature(logits, config.temperature), config.top_k)
     logits = apply_top_p(logits, config.top_p)
     logits = apply_min_p(logits, config.min_p)
     places = _draw(logits.softmax(-1), [row.generator for row in rows])
-    return places if ids is None else ids.gather(1, places.clamp(min=0)[:, None])[:, 0].where(places >= 0, -1)
+    return places if few_ids is None else few_ids.gather(1, places.clamp(min=0)[:, None])[:, 0].where(places >= 0, -1)
 
 
 def _largest(

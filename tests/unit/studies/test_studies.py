@@ -6,9 +6,13 @@ import json
 import pytest
 
 from forked import ForkedPopen
+from groundup.checkpoint.model_folder import save_model
 from groundup.config.errors import UsageError, UserError
+from groundup.config.model import GPTConfig
 from groundup.config.presets import RECIPES
-from groundup.studies import ablation, loss, scaling_law
+from groundup.model.gpt import GPT
+from groundup.model.init import init_weights
+from groundup.studies import ablation, loss, scaling_law, weights
 from groundup.studies.runs import best_loss, changed, curve, spread, train_all
 from groundup.studies.variants import SETS
 
@@ -95,3 +99,22 @@ def test_runs_train_side_by_side_and_a_failed_one_is_told(tmp_path, monkeypatch)
     broken = changed(base, {"data.path": str(tmp_path / "nothing.txt")})
     with pytest.raises(UserError, match=r"the run bad failed: .*nothing.txt"):
         train_all({"bad": broken}, at_once=1, seconds=0, say=said.append)
+
+
+def test_fewer_bits_are_fewer_bytes_and_their_errors_are_told(tmp_path, alphabet):
+    config = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=27)
+    save_model(tmp_path / "model", init_weights(GPT(config), seed=0), alphabet, {})
+    (tmp_path / "text.txt").write_text("abc def ghi jkl mno pqr " * 3)
+    options = weights.Options(model=tmp_path / "model", text=tmp_path / "text.txt", new_tokens=4, rounds=1)
+    lines = []
+    result = json.loads(json.dumps(weights.bench(options, lines.append)))
+    modes = result["modes"]
+    assert list(modes) == ["fp32", "fp16", "bf16", "int8"]
+    assert [line.split()[0] for line in lines[-4:]] == list(modes)
+    assert modes["fp32"]["largest_logit_error"] == modes["fp32"]["loss_above_fp32"] == 0
+    assert modes["fp32"]["bytes"] > modes["fp16"]["bytes"] == modes["bf16"]["bytes"] > modes["int8"]["bytes"]
+    for name in ("fp16", "bf16", "int8"):
+        assert 0 < modes[name]["largest_logit_error"] < 0.1
+        assert modes[name]["loss_above_fp32"] == pytest.approx(modes[name]["loss"] - modes["fp32"]["loss"])
+    with pytest.raises(UsageError, match="new-tokens must be at most 15, the model's context less one, got 16"):
+        weights.bench(dataclasses.replace(options, new_tokens=16), lines.append)

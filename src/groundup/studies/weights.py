@@ -1,0 +1,106 @@
+"""What fewer bits per weight cost and bring: bytes, speed, the largest error of a logit, and loss.
+
+All ways to store the weights are held at once and decode in turns, so that a machine that drifts is unfair to none.
+"""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from groundup.checkpoint.model_folder import LoadedModel, load_model
+from groundup.config.data import ReadConfig
+from groundup.config.errors import UsageError
+from groundup.config.generate import SamplingConfig
+from groundup.corpora.local_files import LocalFiles
+from groundup.corpora.source import read_all
+from groundup.evaluation.own_text import measure_text
+from groundup.generation.engine import generate_ids
+from groundup.generation.text import TextGenerator
+from groundup.runtime.facts import machine_facts
+from groundup.runtime.stored import DTYPES
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Compare fp32, fp16, bf16 and int8 of one trained model, on a CPU."""
+
+    model: Path
+    """A run, a checkpoint or a model folder, with weights of 32 bits."""
+    text: Path
+    """What to measure the loss on: text that the model has not learned."""
+    new_tokens: int = 64
+    """Tokens drawn in a turn, after an empty prompt."""
+    rounds: int = 5
+    """Turns of each."""
+
+
+def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
+    """Measure every way to store the weights.
+
+    Args:
+        options: What to measure.
+        say: Told a line for each.
+
+    Returns:
+        For each: bytes of all weights, tokens per second of one text, the largest difference of a logit to fp32's at
+        the first context of the text, the loss over the whole text and how much higher than fp32's it is.
+
+    Raises:
+        UserError: The model or the text cannot be opened.
+        UsageError: The model's context has no room for so many tokens.
+    """
+    device = torch.device("cpu")
+    models = {name: load_model(options.model, device=device, rows=1, weights=name, say=say) for name in DTYPES}
+    first = models["fp32"]
+    room = first.config.block_size - 1
+    if options.new_tokens > room:
+        raise UsageError(f"new-tokens must be at most {room}, the model's context less one, got {options.new_tokens}")
+    seconds: dict[str, list[float]] = {name: [] for name in models}
+    for _ in range(1 + options.rounds):  # the first one warms up
+        for name, loaded in models.items():
+            seconds[name].append(_decode(loaded, options.new_tokens))
+    source = LocalFiles(str(options.text), ReadConfig())
+    document = next(document.text for _, document in read_all(source, source.parts(), {}))
+    measured = {name: measure_text(m.model, m.tokenizer, source).as_json() for name, m in models.items()}
+    logits = {name: _logits(loaded, document) for name, loaded in models.items()}
+    rows: dict[str, Any] = {}
+    for name, loaded in models.items():
+        rows[name] = row = {
+            "bytes": sum(parameter.nbytes for parameter in loaded.model.parameters()),
+            "tokens_per_sec": round(options.new_tokens / statistics.median(seconds[name][1:]), 1),
+            "largest_logit_error": float((logits[name] - logits["fp32"]).abs().max()),
+            "loss": measured[name]["loss"],
+            "loss_above_fp32": measured[name]["loss"] - measured["fp32"]["loss"],
+        }
+        say(
+            f"{name:<6}{row['bytes'] / 1e6:>9,.1f} MB{row['tokens_per_sec']:>9,.1f} tokens/s   largest logit error"
+            f" {row['largest_logit_error']:.2g}   loss {row['loss']:.4f} ({row['loss_above_fp32']:+.5f})"
+        )
+    return {
+        "bench": "weights",
+        **machine_facts(device),
+        "threads": torch.get_num_threads(),
+        "model": options.model.name,
+        "text_tokens": measured["fp32"]["tokens"],
+        "modes": rows,
+    }
+
+
+def _decode(loaded: LoadedModel, new_tokens: int) -> float:
+    prompt = TextGenerator(loaded.model, loaded.tokenizer).prompt_ids("")[0]
+    start = time.perf_counter()
+    for _ in generate_ids(loaded.model, [prompt], max_new_tokens=new_tokens, sampling=SamplingConfig(top_k=50)):
+        pass
+    return time.perf_counter() - start
+
+
+@torch.inference_mode()
+def _logits(loaded: LoadedModel, text: str) -> torch.Tensor:
+    """At every position of the first context of the text."""
+    ids = loaded.tokenizer.encode(text)[: loaded.config.block_size]
+    return loaded.model(torch.tensor([ids])).float()
