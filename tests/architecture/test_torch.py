@@ -1,9 +1,12 @@
 """What is imported from PyTorch when a module of ours is: nothing that is newer than the lowest version we allow."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 IN_2_6 = {
@@ -47,3 +50,49 @@ def test_without_the_storage_of_newer_versions_all_but_sharing_works():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
     assert "cannot save what ranks share; take a newer one, or --runtime.parallel ddp" in result.stdout, result.stderr
+
+
+def modules_of(node):
+    """The modules that an import names; the names that it takes from a package may be modules, too."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        return [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return ["torch"] if isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module" else []
+
+
+def at_the_top(tree):
+    """The statements that run when a module is imported."""
+    for node in ast.iter_child_nodes(tree):
+        yield node
+        if isinstance(node, ast.If | ast.Try | ast.With) and "TYPE_CHECKING" not in ast.unparse(node):
+            yield from at_the_top(node)
+
+
+@functools.cache
+def loads_torch(module):
+    if module.split(".")[0] in ("torch", "safetensors"):
+        return True
+    place = ROOT / "src" / module.replace(".", "/")
+    path = next((p for p in (place.with_suffix(".py"), place / "__init__.py") if p.is_file()), None)
+    return path is not None and any(
+        loads_torch(name) for node in at_the_top(ast.parse(path.read_text())) for name in modules_of(node)
+    )
+
+
+CLI = ROOT / "src/groundup/cli"
+COMPUTE_NOTHING = {"main", "import_", "export", "scaling"}
+"""They load a command, tensors from a file, or the name of the device."""
+
+
+@pytest.mark.parametrize("path", [*sorted(CLI.glob("*.py")), CLI.parent / "training/own_text.py"], ids=lambda p: p.stem)
+def test_how_threads_wait_is_chosen_before_pytorch_is_loaded(path):
+    """And nowhere else: a command that does not compute need not look how busy the cores are."""
+    tree = ast.parse(path.read_text())
+    assert not [name for node in at_the_top(tree) for name in modules_of(node) if loads_torch(name)]
+    inside = [node for each in tree.body if isinstance(each, ast.FunctionDef) for node in ast.walk(each)]
+    loading = [node.lineno for node in inside if any(map(loads_torch, modules_of(node)))]
+    chosen = [node.lineno for node in inside if isinstance(node, ast.Expr) and ast.unparse(node) == "before_torch()"]
+    computes = bool(loading) and path.stem not in COMPUTE_NOTHING
+    assert len(chosen) == computes
+    assert not computes or chosen[0] < min(loading)

@@ -16,7 +16,8 @@ from typing import Any
 from torch import Tensor
 
 from groundup.checkpoint.background import Background, HostCopy
-from groundup.checkpoint.model_folder import step_folder, step_folders, write_model_files
+from groundup.checkpoint.folders import step_folder, step_folders
+from groundup.checkpoint.model_folder import write_model_files
 from groundup.checkpoint.tensor_file import load_tensors, save_tensors
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, read_json

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from groundup.config.errors import UsageError
 from groundup.terminal.actions import pick_action
 from groundup.terminal.parse import parse
+from groundup.terminal.waiting import before_torch
 
 BENCHES = {
     "gpu": "training, decoding and memory of one GPU, in a few minutes, against nanoGPT and transformers",
@@ -34,6 +35,7 @@ def main(argv: Sequence[str]) -> int:
     name = pick_action(argv, command="bench", actions=ALL, rest="[options]")
     if name is None:
         return 0
+    before_torch()  # which also the options need
     room = "studies" if name in STUDIES else "bench"
     module = importlib.import_module(f"groundup.{room}.{name.replace('-', '_')}")
     options = parse(module.Options, argv[1:], prog=f"groundup bench {name}")

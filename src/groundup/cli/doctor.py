@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say
+from groundup.terminal.waiting import before_torch
 
 WIDTH = 24
 """Of the column of names."""
@@ -24,6 +25,7 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Options, argv, prog="groundup doctor")
     from groundup.terminal.working import Working
 
+    before_torch()
     facts: dict[str, str] = {}
     with Working("loading PyTorch") as working:
         from groundup.runtime.doctor import examine

@@ -5,6 +5,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from groundup.checkpoint.folders import find_model, read_config
 from groundup.config.data import DataConfig
 from groundup.config.presets import GPT2_VOCAB
 from groundup.config.train import TrainConfig
@@ -28,8 +29,6 @@ def print_plan(config: TrainConfig, console: Console, *, resumed: bool = False) 
 
 def _own_vocabulary(run_dir: Path) -> int:
     """Ids of a run that has been saved: the file that its tokenizer came from may be gone."""
-    from groundup.checkpoint.model_folder import find_model, read_config
-
     return read_config(find_model(run_dir) / CONFIG)[0].vocab_size
 
 

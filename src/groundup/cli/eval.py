@@ -14,6 +14,7 @@ from groundup.files.layout import RUN
 from groundup.records.models_here import check_model, missing_model
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say, warn
+from groundup.terminal.waiting import before_torch
 
 NAMES = ("val", "hellaswag", "lambada", "wikitext")
 
@@ -73,6 +74,7 @@ def main(argv: Sequence[str]) -> int:
     from groundup.records.results import add_results, read_results, result_line
     from groundup.terminal.working import Working
 
+    before_torch()
     with Working("loading PyTorch") as working:
         from groundup.checkpoint.model_folder import load_model
         from groundup.evaluation.scoring import BATCH_TOKENS

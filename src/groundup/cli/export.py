@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
     from groundup.terminal.working import Working
 
     with Working("loading PyTorch") as working:
-        from groundup.checkpoint.model_folder import find_model
+        from groundup.checkpoint.folders import find_model
         from groundup.export.export_model import export_model
         from groundup.records.results import result_line, results_of
 

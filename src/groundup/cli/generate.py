@@ -19,6 +19,7 @@ from groundup.records.models_here import check_model, missing_model
 from groundup.terminal.escapes import unescape
 from groundup.terminal.parse import parse
 from groundup.terminal.say import show, warn
+from groundup.terminal.waiting import before_torch
 
 if TYPE_CHECKING:
     from groundup.generation.text import TextDelta, TextGenerator, TextRequest
@@ -93,6 +94,7 @@ def main(argv: Sequence[str]) -> int:
     check_model(options.path)
     prompt = unescape(options.prompt)
 
+    before_torch()
     from groundup.generation.prompts_file import complete_file, read_prompts
 
     prompts = None if options.prompts_file is None else read_prompts(options.prompts_file)

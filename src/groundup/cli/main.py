@@ -3,7 +3,6 @@
 import difflib
 import importlib
 import keyword
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,6 @@ from groundup.config.errors import UsageError, UserError
 from groundup.terminal.ended import Ended, ended_by_signals
 from groundup.terminal.output import discard, mend_surroundings
 from groundup.terminal.say import warn
-from groundup.terminal.waiting import wait_less
 
 COMMANDS = {
     "train": "train a model: groundup train shakespeare, or groundup train notes/",
@@ -75,7 +73,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         mend_surroundings()
-        wait_less(os.environ)
         code = run(words[0], words[1:]) if words else run("help", [])
         sys.stdout.flush()  # a full disk is reported below, and not by Python at exit
         return code

@@ -10,6 +10,7 @@ from groundup.cli.train import read_request
 from groundup.config.errors import UsageError
 from groundup.config.train import TrainConfig
 from groundup.planner.forecast import Hardware, forecast, parse_hardware
+from groundup.terminal.waiting import before_torch
 from groundup.terminal.words import take_value
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _here(config: TrainConfig, paper: "Plan") -> Hardware:
     """This machine: a few real steps of this model are timed, at the micro batch the run asks for."""
+    before_torch()
     from groundup.contestants.ours import measured_flops
     from groundup.planner.forecast import USABLE
     from groundup.runtime.device import device_name, pick_device

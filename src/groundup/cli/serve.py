@@ -15,6 +15,7 @@ from groundup.records.models_here import check_model
 from groundup.serving.address import LOOPBACK, listen, names_of, url_of
 from groundup.terminal.parse import parse
 from groundup.terminal.say import warn
+from groundup.terminal.waiting import before_torch
 
 if TYPE_CHECKING:
     from groundup.terminal.working import Working
@@ -64,6 +65,7 @@ def main(argv: Sequence[str]) -> int:
     for path in options.paths:
         check_model(path)
     listener = listen(options.host, options.port)  # before the models: a taken port should not cost their loading
+    before_torch()
     from groundup.terminal.working import Working
 
     with Working("loading PyTorch") as working:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TextIO, cast
 
+from groundup.checkpoint.folders import config_of
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import differing_keys, read_json
 from groundup.config.model import ModernConfig, as_kind
@@ -15,6 +16,7 @@ from groundup.config.train import TrainConfig
 from groundup.files.layout import CHECKPOINTS, CONFIG, WEIGHTS
 from groundup.records.models_here import check_model
 from groundup.terminal.parse import parse
+from groundup.terminal.waiting import before_torch
 from groundup.terminal.words import split_equals, take_switch, take_value
 from groundup.training.own_text import FINETUNE, TEXT, is_text, passes, recipe_of, told, unknown_preset
 
@@ -74,6 +76,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     from groundup.terminal.working import Working
 
+    before_torch()
     with Working("loading PyTorch", console):
         from groundup.training.run import train
 
@@ -191,8 +194,6 @@ def _with_init(base: TrainConfig, words: list[str]) -> TrainConfig:
     path = take_value(split_equals(list(words), "--init-from"), "--init-from")
     if path is None or {"-h", "--help"} & set(words):
         return base
-    from groundup.training.init_from import config_of
-
     try:
         found = config_of(Path(path))
     except UserError:  # the run will say it, after what is wrong with the flags

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from groundup.checkpoint.model_folder import FORMAT
+from groundup.checkpoint.folders import FORMAT
 from groundup.checkpoint.tensor_file import load_tensors
 from groundup.config.errors import UserError
 from groundup.config.io import load_json

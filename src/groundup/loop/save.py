@@ -5,7 +5,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from groundup.checkpoint.model_folder import save_weights, step_folder
+from groundup.checkpoint.folders import step_folder
+from groundup.checkpoint.model_folder import save_weights
 from groundup.checkpoint.shares import save_with_shares
 from groundup.checkpoint.state import CheckpointStore, Contents
 from groundup.distributed.parallel import refuse_different_weights, whole_state

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from groundup import __version__
-from groundup.checkpoint.model_folder import LoadedModel, find_model, load_model, step_folders
+from groundup.checkpoint.folders import find_model, step_folders
+from groundup.checkpoint.model_folder import LoadedModel, load_model
 from groundup.config.errors import UserError
 from groundup.files.layout import CHECKPOINTS, GROWTH, MODEL, WEIGHTS, folders_around
 from groundup.files.manifest import read_manifest

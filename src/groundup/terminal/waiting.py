@@ -4,10 +4,12 @@ A thread that waits may go round and round until its work comes (no time is lost
 free, waking up takes time). GNU's OpenMP goes round for about a millisecond. Where the cores are free that is fastest,
 by up to a factor of two. Beside other programs the waiting threads keep the cores from those for whom they wait, and
 training becomes several times slower than its share. No number of rounds serves both (docs/log.md has the
-measurements), so we look how busy the cores are when a command starts.
+measurements), so a command that computes looks how busy the cores are before it loads PyTorch. The look takes 60 ms;
+help, mistakes and commands that compute nothing do without it.
 """
 
 import os
+import sys
 import time
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
@@ -21,6 +23,12 @@ LOOK_SECONDS = 0.06
 BUSY_CORES = 0.5
 """Of those that our threads want: so many in use by others make the machine a busy one."""
 KERNEL_TIMES = Path("/proc/stat")
+
+
+def before_torch() -> None:
+    """Choose how the threads of this process wait. A command that computes calls this before it loads PyTorch."""
+    if "torch" not in sys.modules:  # else OpenMP has read its variables
+        wait_less(os.environ)
 
 
 def wait_less(environ: MutableMapping[str, str], cores_in_use: Callable[[], float] | None = None) -> None:

@@ -1,12 +1,12 @@
 """--init-from: begin with the weights of a model folder in place of random ones (fine-tuning)."""
 
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
-from groundup.checkpoint.model_folder import LoadedModel, find_model, load_model, read_config
+from groundup.checkpoint.model_folder import LoadedModel, load_model
 from groundup.config.errors import UsageError
 from groundup.config.model import BigramConfig, GPTConfig, ModernConfig
-from groundup.files.layout import CONFIG, TOKENIZER
+from groundup.files.layout import TOKENIZER
 from groundup.model.build import Transformer
 from groundup.planner.params import has_position_table
 from groundup.tokenizer.base import Tokenizer
@@ -14,19 +14,6 @@ from groundup.tokenizer.base import Tokenizer
 _FREE = ("vocab_size", "dropout", "proj_init")
 """What need not be the same: the vocabulary is compared as a tokenizer, fine-tuning may want more dropout, and nothing
 is drawn."""
-
-
-def config_of(path: Path) -> tuple[GPTConfig | ModernConfig, Path] | None:
-    """The shape of a model folder, its vocabulary left open, and the file of its tokenizer; None for a bigram.
-
-    Raises:
-        UserError: There is no model there.
-    """
-    folder = find_model(path)
-    config, _ = read_config(folder / CONFIG)
-    if isinstance(config, BigramConfig):
-        return None  # `init_from` says so
-    return replace(config, vocab_size=0), folder / TOKENIZER
 
 
 def _flag(name: str, value: object) -> str:

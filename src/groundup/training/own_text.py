@@ -5,6 +5,7 @@ import glob
 import shlex
 from pathlib import Path
 
+from groundup.checkpoint.folders import config_of
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.config.presets import RECIPES
@@ -12,6 +13,7 @@ from groundup.config.train import TrainConfig
 from groundup.files.layout import CONFIG, INDEX, WEIGHTS
 from groundup.planner.own_text import Text, finetune_recipe, steps_of_a_pass, text_recipe
 from groundup.records.models_here import check_model
+from groundup.terminal.waiting import before_torch
 
 TEXT, FINETUNE = "text", "finetune"
 """Presets whose values follow from a text."""
@@ -89,7 +91,6 @@ def _finetune(model: Path, text: Text) -> TrainConfig:
     """
     check_model(model)
     from groundup.tokenizer.io import load_tokenizer
-    from groundup.training.init_from import config_of
 
     found = config_of(model)
     if found is None:
@@ -107,6 +108,7 @@ def _measured(path: str, words: list[str]) -> Text:
     """
     from groundup.terminal.working import Working
 
+    before_torch()
     with Working("loading PyTorch"):
         from groundup.runtime.device import pick_device
 

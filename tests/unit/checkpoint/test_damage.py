@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from groundup.checkpoint import model_folder
-from groundup.checkpoint.model_folder import find_model, load_model
+from groundup.checkpoint import folders, model_folder
+from groundup.checkpoint.folders import find_model
+from groundup.checkpoint.model_folder import load_model
 from groundup.config.errors import UserError
 from groundup.files import atomic as files
 from groundup.files import manifest as manifests
@@ -432,4 +433,4 @@ def test_a_config_of_an_odd_form_is_told_by_its_path(store, save, values, messag
     path = save(1) / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
     with pytest.raises(UserError, match=message):
-        model_folder.read_config(path)
+        folders.read_config(path)

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.checkpoint.model_folder import load_model, step_folders
+from groundup.checkpoint.folders import step_folders
+from groundup.checkpoint.model_folder import load_model
 from groundup.config.errors import UserError
 from groundup.distributed.ranks import World
 from groundup.evaluation.benchmarks import measure_choices

@@ -1,11 +1,11 @@
 import os
+import sys
 from multiprocessing import get_context
 
 import pytest
 
-from groundup.cli import main as cli
 from groundup.terminal import waiting
-from groundup.terminal.waiting import SPIN, SPIN_ROUNDS, describe_waiting, look_at_cores, wait_less
+from groundup.terminal.waiting import SPIN, SPIN_ROUNDS, before_torch, describe_waiting, look_at_cores, wait_less
 
 
 @pytest.mark.parametrize("said", [{SPIN: "7"}, {"OMP_WAIT_POLICY": "ACTIVE"}])
@@ -70,13 +70,21 @@ def _compute():
         pass
 
 
-def test_every_command_begins_with_it(monkeypatch, capsys):
+def test_it_is_chosen_before_pytorch_is_loaded_and_not_after(monkeypatch):
     for name in (SPIN, "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(waiting, "look_at_cores", lambda: 1024.0)
-    assert "default" in describe_waiting()
-    assert cli.main(["bench", "--help"]) == 0
+    before_torch()
+    assert SPIN not in os.environ
+    monkeypatch.delitem(sys.modules, "torch")
+    before_torch()
     assert os.environ.pop(SPIN) == str(SPIN_ROUNDS)
+
+
+def test_what_holds_is_told(monkeypatch):
+    for name in (SPIN, "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    assert "default" in describe_waiting()
     monkeypatch.setenv(SPIN, str(SPIN_ROUNDS))
     assert "because other programs use the cores" in describe_waiting()
     monkeypatch.setenv(SPIN, "55")

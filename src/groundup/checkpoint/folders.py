@@ -1,0 +1,106 @@
+"""Where the model of a run lies, and what its config says: read without PyTorch."""
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from groundup.config.errors import UserError
+from groundup.config.io import from_dict, from_kinds, load_json
+from groundup.config.model import BigramConfig, GPTConfig, ModelConfig, ModernConfig
+from groundup.files.atomic import recover
+from groundup.files.layout import CHECKPOINTS, CONFIG, MODEL, TOKENIZER, WEIGHTS
+from groundup.files.manifest import verify_folder
+
+FORMAT, VERSION = "groundup-model", 1
+_KINDS: tuple[type[GPTConfig] | type[ModernConfig] | type[BigramConfig], ...] = (GPTConfig, ModernConfig, BigramConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """config.json of a model folder."""
+
+    format: str
+    version: int
+    kind: Literal["gpt", "modern", "bigram"]
+    model: dict[str, Any]
+    info: dict[str, Any] | None = None
+
+
+def find_model(path: Path) -> Path:
+    """The folder that holds the model of `path`.
+
+    Raises:
+        UserError: No model is there; the message says what was looked for.
+    """
+    if not path.exists():
+        raise UserError(f"{path} does not exist; give a run, checkpoint or model folder")
+    if (path / CONFIG).is_file() and (path / WEIGHTS).is_file():
+        values = load_json(path / CONFIG)
+        if isinstance(values, dict) and "model_type" in values and "format" not in values:
+            raise UserError(f"{path} is a model of transformers; bring it in first: groundup import {path} OUT")
+        return path
+    recover(path / MODEL)
+    if (path / MODEL / WEIGHTS).is_file():
+        return path / MODEL
+    # A run that is not over has no model/ yet.
+    for folder in reversed(step_folders(path / CHECKPOINTS)):
+        try:
+            verify_folder(folder)
+        except UserError:
+            continue
+        return folder
+    raise UserError(f"{path} holds no model: neither {WEIGHTS} nor {MODEL}/ nor {CHECKPOINTS}/ is in it")
+
+
+def step_folder(checkpoints: Path, step: int) -> Path:
+    """The folder of the checkpoint of a step."""
+    return checkpoints / f"step-{step:07d}"
+
+
+def step_folders(checkpoints: Path) -> list[Path]:
+    """All checkpoints of a run, oldest first: what has exactly such a name. Anything else beside them is not ours."""
+    numbers = [int(name[5:]) for name in _names(checkpoints) if re.fullmatch(r"step-[0-9]{7,18}", name)]
+    folders = [step_folder(checkpoints, number) for number in sorted(numbers)]
+    return [folder for folder in dict.fromkeys(folders) if folder.is_dir() and not folder.is_symlink()]
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UserError(f"cannot list {folder}: {error.strerror or error}") from error
+
+
+def read_config(path: Path) -> tuple[ModelConfig, dict[str, Any]]:
+    """The shape of the model in a folder, and what training noted of it.
+
+    Raises:
+        UserError: Not our format, or a newer version of it.
+    """
+    values = load_json(path)
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise UserError(f'{path} is not a groundup model: its "format" is not "{FORMAT}"')
+    version = values.get("version")
+    if version != VERSION:
+        raise UserError(f"{path} has format version {version}; this groundup reads version {VERSION}")
+    try:
+        head = from_dict(_Head, values)
+        return from_kinds(_KINDS, {**head.model, "kind": head.kind}, where="model"), head.info or {}
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def config_of(path: Path) -> tuple[GPTConfig | ModernConfig, Path] | None:
+    """The shape of a model folder, its vocabulary left open, and the file of its tokenizer; None for a bigram.
+
+    Raises:
+        UserError: There is no model there.
+    """
+    folder = find_model(path)
+    config, _ = read_config(folder / CONFIG)
+    if isinstance(config, BigramConfig):
+        return None  # `init_from` says so
+    return replace(config, vocab_size=0), folder / TOKENIZER
