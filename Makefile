@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint con
 TESTS ?= tests
 SOURCES := src tests docs notebooks runs tools
 
-.PHONY: demo learn test test-room check fix docs pictures notebooks faults test-slow test-network test-gpu bench-gpu clean help
+.PHONY: demo learn test test-room check style fix docs pictures notebooks faults test-slow test-network test-gpu bench-gpu clean help
 
 help:
 	@echo "make demo       train a GPT on the plays of Shakespeare and let it speak (minutes, no GPU)"
@@ -14,6 +14,7 @@ help:
 	@echo "make test       check and test everything"
 	@echo "make test-room ROOM=model  test one room, with a light environment"
 	@echo "make check      style, types, architecture"
+	@echo "make style      style, types, imports: what make test does before its tests"
 	@echo "make fix        format the code and mend what ruff can mend"
 	@echo "make docs       build the documentation into site/"
 	@echo "make notebooks  execute the notebooks and write them with their outputs"
@@ -30,15 +31,17 @@ demo: $(VENV)/.demo
 learn: $(VENV)/.learn
 	$(BIN)/jupyter lab notebooks/bigram.ipynb
 
-test: check
+test: style
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup $(TESTS)
 
-check: $(VENV)/.dev
+check: style
+	$(BIN)/python -m pytest tests/architecture
+
+style: $(VENV)/.dev
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check --quiet $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m pytest tests/architecture
 
 fix: $(VENV)/.dev
 	$(BIN)/ruff check --fix $(SOURCES)

@@ -52,7 +52,8 @@ def shorten(patch):
 
 
 class ForkedPopen:
-    """The part of subprocess.Popen that tests, the package and Jupyter use, for [python, "-m", MODULE, ...]."""
+    """The part of subprocess.Popen that tests, the package and Jupyter use, for [python, "-m", MODULE, ...], and for
+    [python, "-c", CODE, ...] where it does not matter what the code finds imported."""
 
     def __init__(
         self,
@@ -67,7 +68,8 @@ class ForkedPopen:
         start_new_session=False,
         preexec_fn=None,  # for the parent that a fork of the server has not
     ):
-        module = command[command.index("-m") + 1]
+        at = 1 if command[1] == "-c" else command.index("-m") + 1
+        module = command[at]
         assert module in MODULES, command
         opened = []
 
@@ -87,7 +89,7 @@ class ForkedPopen:
         self.stdin = Path(os.devnull).open("wb") if stdin == subprocess.PIPE else None  # noqa: SIM115
         out, self.stdout = stream(stdout, 1)
         err, self.stderr = (out, None) if stderr == subprocess.STDOUT else stream(stderr, 2)
-        words, environment = command[command.index(module) + 1 :], dict(os.environ if env is None else env)
+        words, environment = command[at + 1 :], dict(os.environ if env is None else env)
         context = server()
         ready, told = context.Pipe(duplex=False)
         sys.stdout.flush()
@@ -177,9 +179,23 @@ def _kernel():
     import torch
     from ipykernel.kernelapp import launch_new_instance
 
+    shorten(setattr)
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     matplotlib.rcParams["backend"] = os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     launch_new_instance()
 
 
-MODULES = {"groundup": _groundup, "ipykernel_launcher": _kernel}
+def _code():
+    code = sys.argv.pop(1)
+    exec(compile(code, "<code of a test>", "exec"), {"__name__": "__main__"})
+
+
+MODULES = {"groundup": _groundup, "ipykernel_launcher": _kernel, "-c": _code}
+
+
+def output_of(code, *words):
+    """What Python code prints in a process of its own that ends well."""
+    process = ForkedPopen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True)
+    output, _ = process.communicate(240)
+    assert process.returncode == 0, output
+    return output

@@ -15,6 +15,7 @@ import pytest
 import torch
 from filelock import FileLock
 
+from forked import shorten
 from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.cli.finetune import as_training
 from groundup.cli.main import COMMANDS, main
@@ -178,6 +179,7 @@ def furnished(once):
 def _furnish(place):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
+        shorten(patch.setattr)
         _texts(place)
         threads, state = torch.get_num_threads(), torch.get_rng_state()
         assert main(["train", "shakespeare", *SMALL.split()]) == 0

@@ -32,7 +32,7 @@ MODERN = [
 
 
 @pytest.fixture
-def words(tmp_path, monkeypatch):
+def words(tmp_path, monkeypatch, short_ends):
     """A run of about a second, every step of it logged."""
     monkeypatch.chdir(tmp_path)
     lines = [f"{i} times {i % 7} is {i * (i % 7)}, and the fox jumps over {i % 3} dogs\n" for i in range(300)]

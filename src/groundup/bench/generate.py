@@ -15,7 +15,7 @@ from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
 from groundup.config.model import GPTConfig
 from groundup.config.presets import GPT2
-from groundup.contestants.contest import Factory, Timing, median_ratio, race
+from groundup.contestants.contest import Contestant, Factory, Timing, median_ratio, race
 from groundup.contestants.decoders import ctranslate2_decoder, llamacpp_decoder, write_models
 from groundup.contestants.peers import nanogpt_model, transformers_model
 from groundup.generation.engine import generate_ids
@@ -26,7 +26,6 @@ from groundup.runtime.measure import peak_memory, read_bandwidth
 from groundup.runtime.stored import Weights
 from groundup.runtime.timing import synchronize
 
-Work = tuple[Callable[[], None], Callable[[], int]]
 BYTES: dict[str, float] = {"groundup int8": 1, "CTranslate2 int8": 1, "llama.cpp Q8_0": 34 / 32}
 """Per weight of a matrix; 4 for all others."""
 
@@ -172,7 +171,7 @@ def _start(race: Race) -> tuple[torch.device, torch.Tensor]:
     return pick_device(options.device), prompt
 
 
-def _ours(race: Race, *, weights: Weights) -> Work:
+def _ours(race: Race, *, weights: Weights) -> Contestant:
     device, prompt = _start(race)
     options = race.options
     model = load_model(race.folder / "groundup", device=device, weights=weights, rows=options.samples).model
@@ -192,7 +191,7 @@ def _ours(race: Race, *, weights: Weights) -> Work:
     return run, lambda: peak_memory(device)
 
 
-def _transformers(race: Race) -> Work:
+def _transformers(race: Race) -> Contestant:
     device, prompt = _start(race)
     options = race.options
     model = transformers_model(options.model).to(device).eval()
@@ -214,7 +213,7 @@ def _transformers(race: Race) -> Work:
     return run, lambda: peak_memory(device)
 
 
-def _nanogpt(race: Race) -> Work:
+def _nanogpt(race: Race) -> Contestant:
     device, prompt = _start(race)
     options = race.options
     model = nanogpt_model(Path(str(options.nanogpt)), options.model).to(device).eval()
@@ -227,7 +226,7 @@ def _nanogpt(race: Race) -> Work:
     return run, lambda: peak_memory(device)
 
 
-def _ctranslate2(race: Race, *, compute_type: str) -> Work:
+def _ctranslate2(race: Race, *, compute_type: str) -> Contestant:
     device, prompt = _start(race)
     options = race.options
     run = ctranslate2_decoder(
@@ -241,7 +240,7 @@ def _ctranslate2(race: Race, *, compute_type: str) -> Work:
     return run, lambda: peak_memory(device)
 
 
-def _llamacpp(race: Race, *, file: str) -> Work:
+def _llamacpp(race: Race, *, file: str) -> Contestant:
     device, prompt = _start(race)
     options = race.options
     threads = options.threads or torch.get_num_threads()

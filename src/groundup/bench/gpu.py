@@ -18,10 +18,10 @@ from typing import Any
 import torch
 
 from groundup.bench import generate
-from groundup.bench.train import Work, nanogpt_step, transformers_step
+from groundup.bench.train import nanogpt_step, transformers_step
 from groundup.config.errors import UsageError, UserError
 from groundup.config.model import GPTConfig
-from groundup.contestants.contest import Factory, Timing, race
+from groundup.contestants.contest import Contestant, Factory, Timing, race
 from groundup.contestants.gpu_cases import Case, cases
 from groundup.contestants.ours import How, our_trainer
 from groundup.loop.trainer import Trainer
@@ -185,7 +185,7 @@ def _row(case: Case, timing: Timing, result: dict[str, Any], planned_bytes: int)
     }
 
 
-def _work(case: Case, options: Options) -> Work:
+def _work(case: Case, options: Options) -> Contestant:
     """A contestant: whole steps of a case."""
     device = pick_device(options.device)
     precision = pick_precision("auto" if device.type == "cuda" else "fp32", device, n_embd=768)

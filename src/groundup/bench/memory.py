@@ -7,11 +7,10 @@ from typing import Any
 
 import torch
 
-from groundup.bench.train import Work
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.config.presets import GPT2
-from groundup.contestants.contest import Factory, race
+from groundup.contestants.contest import Contestant, Factory, race
 from groundup.contestants.ours import How, our_trainer
 from groundup.planner.memory import training_memory
 from groundup.planner.params import count_parameters
@@ -98,7 +97,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     return result
 
 
-def _steps(case: _Case) -> Work:
+def _steps(case: _Case) -> Contestant:
     options = case.options
     device = pick_device(options.device)
     precision = pick_precision(options.precision, device, n_embd=options.model.n_embd)

@@ -18,11 +18,10 @@ from typing import Any
 
 import torch
 
-from groundup.bench.train import Work
 from groundup.config.errors import UsageError
 from groundup.config.io import from_dict, to_dict
 from groundup.config.model import GPTConfig, ModernConfig
-from groundup.contestants.contest import Factory, race
+from groundup.contestants.contest import Contestant, Factory, race
 from groundup.contestants.ours import our_trainer
 from groundup.distributed.ranks import World, joined
 from groundup.loop.trainer import Trainer
@@ -111,16 +110,16 @@ def _step(trainer: Trainer) -> None:
     trainer.stop.agree(trainer.world)
 
 
-def _alone(options: Options) -> Work:
+def _alone(options: Options) -> Contestant:
     trainer = _trainer(options, World())
     return lambda: _step(trainer), lambda: peak_memory(CPU)
 
 
-def _together(options: Options) -> Work:
+def _together(options: Options) -> Contestant:
     return _Team(options, apart=False).step, lambda: peak_memory(CPU)
 
 
-def _apart(options: Options) -> Work:
+def _apart(options: Options) -> Contestant:
     return _Team(options, apart=True).step, lambda: peak_memory(CPU)
 
 

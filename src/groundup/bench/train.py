@@ -12,7 +12,7 @@ import torch
 
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
-from groundup.contestants.contest import Factory, median_ratio, race
+from groundup.contestants.contest import Contestant, Factory, median_ratio, race
 from groundup.contestants.ours import How, our_trainer, random_ids
 from groundup.contestants.peers import nanogpt_model, transformers_model
 from groundup.planner.flops import flops_per_token
@@ -21,8 +21,6 @@ from groundup.runtime.device import device_name, pick_device
 from groundup.runtime.measure import GEMM_SHAPE, gemm, known_peak_flops, peak_memory
 from groundup.runtime.precision import Precision, pick_precision
 from groundup.runtime.timing import synchronize
-
-Work = tuple[Callable[[], None], Callable[[], int]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,13 +120,13 @@ def _start(options: Options) -> tuple[torch.device, Precision]:
     return device, pick_precision(options.precision, device, n_embd=options.model.n_embd)
 
 
-def _products(options: Options) -> Work:
+def _products(options: Options) -> Contestant:
     """The ceiling: nothing but one of GPT-2's products."""
     device, precision = _start(options)
     return gemm(device, precision.name), lambda: 0
 
 
-def _ours(options: Options) -> Work:
+def _ours(options: Options) -> Contestant:
     device, precision = _start(options)
     trainer = our_trainer(
         options.model, options.micro_batch_size, device=device, precision=precision, how=How(compiled=options.compile)
@@ -149,7 +147,7 @@ def peer_step(
     optimizer: torch.optim.Optimizer,
     *,
     grad_accum_steps: int = 1,
-) -> Work:
+) -> Contestant:
     """A step as nanoGPT's script makes it: batches by stacking slices at random offsets, clip, step, zero."""
     data = random_ids(model).astype(np.uint16)
     T, B, device = model.block_size, micro_batch_size, precision.device  # noqa: N806
@@ -185,13 +183,13 @@ def peer_step(
     return run, lambda: peak_memory(device)
 
 
-def _nanogpt(options: Options) -> Work:
+def _nanogpt(options: Options) -> Contestant:
     _, precision = _start(options)
     checkout, compiled = Path(str(options.nanogpt)), options.compile != "off"
     return nanogpt_step(options.model, options.micro_batch_size, precision, checkout, compiled=compiled)
 
 
-def _transformers(options: Options) -> Work:
+def _transformers(options: Options) -> Contestant:
     _, precision = _start(options)
     return transformers_step(options.model, options.micro_batch_size, precision, compiled=options.compile != "off")
 
@@ -204,7 +202,7 @@ def nanogpt_step(
     *,
     compiled: bool,
     grad_accum_steps: int = 1,
-) -> Work:
+) -> Contestant:
     """A training step of nanoGPT."""
     model = nanogpt_model(checkout, config).to(precision.device)
     optimizer = model.configure_optimizers(0.1, 6e-4, (0.9, 0.95), precision.device.type)
@@ -221,7 +219,7 @@ def nanogpt_step(
 
 def transformers_step(
     config: GPTConfig, micro_batch_size: int, precision: Precision, *, compiled: bool, grad_accum_steps: int = 1
-) -> Work:
+) -> Contestant:
     """A training step of Hugging Face's GPT-2."""
     model = transformers_model(config).to(precision.device).train()
     fused = precision.device.type == "cuda"

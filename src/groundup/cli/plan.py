@@ -4,17 +4,12 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from groundup.cli.train import read_request
 from groundup.config.errors import UsageError
-from groundup.config.train import TrainConfig
-from groundup.planner.forecast import Hardware, forecast, parse_hardware
+from groundup.planner.forecast import forecast, parse_hardware
 from groundup.terminal.waiting import before_torch
 from groundup.terminal.words import take_value
-
-if TYPE_CHECKING:
-    from groundup.planner.plan import Plan
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 
@@ -49,7 +44,12 @@ def main(argv: Sequence[str]) -> int:
     from groundup.planner.plan import plan
 
     paper = plan(config, vocab_size=vocabulary(config.data))
-    found = forecast(paper, named or _here(config, paper), mfu=mfu)
+    if named is None:
+        before_torch()
+        from groundup.contestants.ours import this_machine
+
+        named = this_machine(config, paper.shape)
+    found = forecast(paper, named, mfu=mfu)
 
     from rich.console import Console
     from rich.table import Table
@@ -59,34 +59,6 @@ def main(argv: Sequence[str]) -> int:
         table.add_row(name, value)
     Console(soft_wrap=True, markup=False, emoji=False).print(table)
     return 0
-
-
-def _here(config: TrainConfig, paper: "Plan") -> Hardware:
-    """This machine: a few real steps of this model are timed, at the micro batch the run asks for."""
-    before_torch()
-    from groundup.contestants.ours import measured_flops
-    from groundup.planner.forecast import USABLE
-    from groundup.runtime.device import device_name, pick_device
-    from groundup.runtime.memory import free_memory
-    from groundup.runtime.precision import pick_precision
-
-    device = pick_device(config.runtime.device)
-    precision = pick_precision(config.runtime.precision, device, n_embd=config.model.n_embd)
-    return Hardware(
-        name=device_name(device),
-        count=1,
-        precision=precision.name,
-        flops=measured_flops(
-            paper.shape,
-            config.smallest_micro_batch,
-            device=device,
-            precision=precision,
-            recompute=config.runtime.recompute,
-        ),
-        memory=int(USABLE * free_memory(device)),
-        measured=True,
-        cpu=device.type == "cpu",
-    )
 
 
 def _quantity(text: str) -> int:

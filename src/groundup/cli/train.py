@@ -43,7 +43,7 @@ OWN_FLAGS = ("--config", "--resume", "--resume-or-start", "--dry-run", "--allow-
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class TrainRequest:
     """What the command line asked for."""
 
     config: TrainConfig
@@ -122,7 +122,7 @@ def _recipe_line(recipe: TrainConfig) -> str:
     )
 
 
-def read_request(words: list[str]) -> Request:
+def read_request(words: list[str]) -> TrainRequest:
     """Turn the words after `groundup train` into a request.
 
     Raises:
@@ -164,7 +164,7 @@ def read_request(words: list[str]) -> Request:
         raise UsageError("--allow-data-change only means something with --resume")
     if config.init_from is not None and not resume:
         check_model(config.init_from)
-    return Request(
+    return TrainRequest(
         config=config,
         resume=resume,
         dry_run=dry_run,

@@ -16,7 +16,9 @@ from typing import Any
 from groundup.config.errors import UserError
 from groundup.files.processes import start_process
 
-Factory = Callable[[Any], tuple[Callable[[], None], Callable[[], int]]]
+Contestant = tuple[Callable[[], None], Callable[[], int]]
+"""One unit of its work, and the most bytes that it had in use so far."""
+Factory = Callable[[Any], Contestant]
 """Makes, from options, a unit of work (done when it returns) and the peak memory in bytes so far."""
 
 

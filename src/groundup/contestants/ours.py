@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from groundup.config.model import GPTConfig, ModernConfig
-from groundup.config.train import OptimConfig
+from groundup.config.train import OptimConfig, TrainConfig
 from groundup.data.dataset import Split
 from groundup.data.index import ShardInfo
 from groundup.data.loader import TrainBatches
@@ -29,9 +29,12 @@ from groundup.model.loss import LossModule
 from groundup.model.swap import use_compiled_gelu, use_matmul, use_narrow_stream
 from groundup.optim.build import build_optimizers
 from groundup.planner.flops import flops_per_token
+from groundup.planner.forecast import USABLE, Hardware
 from groundup.runtime.allocator import keep_freed_memory
+from groundup.runtime.device import device_name, pick_device
 from groundup.runtime.matmul import pick_matmul
-from groundup.runtime.precision import Precision
+from groundup.runtime.memory import free_memory
+from groundup.runtime.precision import Precision, pick_precision
 from groundup.runtime.timing import synchronize
 
 SECONDS = 5.0
@@ -143,6 +146,22 @@ def measured_flops(
         times.append(time.perf_counter() - start)
     flops = flops_per_token(config, config.block_size) * trainer.tokens_per_step
     return flops / statistics.median(times[1:])
+
+
+def this_machine(config: TrainConfig, shape: GPTConfig | ModernConfig) -> Hardware:
+    """The machine as `planner.forecast` takes it: a few real steps are timed, at the micro-batch that a run asks for.
+
+    Args:
+        config: Of the run.
+        shape: Its model, the vocabulary filled in.
+    """
+    device = pick_device(config.runtime.device)
+    precision = pick_precision(config.runtime.precision, device, n_embd=config.model.n_embd)
+    recompute = config.runtime.recompute
+    rate = measured_flops(shape, config.smallest_micro_batch, device=device, precision=precision, recompute=recompute)
+    memory = int(USABLE * free_memory(device))
+    cpu = device.type == "cpu"
+    return Hardware(device_name(device), 1, precision.name, rate, memory, measured=True, cpu=cpu)
 
 
 def split_of(ids: NDArray[np.integer], vocab_size: int, folder: Path) -> Split:

@@ -10,7 +10,7 @@ from groundup.config.errors import UserError
 from groundup.evaluation.scoring import Question
 from groundup.tokenizer.base import Tokenizer
 
-Kind = Literal["choice", "completion"]
+ExampleKind = Literal["choice", "completion"]
 T = TypeVar("T")
 
 
@@ -29,7 +29,7 @@ class CompletionExample:
     question: Question
 
 
-def kind_of(path: Path) -> Kind:
+def kind_of(path: Path) -> ExampleKind:
     """What a file holds, by its first line: "endings" make it multiple choice, "text" completion.
 
     Raises:

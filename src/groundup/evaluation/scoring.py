@@ -44,7 +44,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class LogLikelihood:
     """How well a model predicted one continuation."""
 
     logprob: float
@@ -98,8 +98,8 @@ def score(
     *,
     batch_tokens: int = 0,
     progress: Callable[[float], None] = lambda _: None,
-) -> list[list[Score]]:
-    """Score every continuation of every question.
+) -> list[list[LogLikelihood]]:
+    """LogLikelihood every continuation of every question.
 
     A context and continuation that are longer than the model's context are cut from the left, so that the last
     block_size + 1 tokens remain: the beginning of the context goes first, and of a continuation of more than block_size
@@ -118,7 +118,7 @@ def score(
     Raises:
         ValueError: A context or a continuation is empty.
     """
-    scores: list[list[Score | None]] = [[None] * len(question.continuations) for question in questions]
+    scores: list[list[LogLikelihood | None]] = [[None] * len(question.continuations) for question in questions]
     # A bigram reads texts of any length: its context is one token wherever it stands.
     groups = _groups(questions, sys.maxsize - 1 if isinstance(model.config, BigramConfig) else model.config.block_size)
     device = device_of(model)
@@ -167,7 +167,7 @@ def _batches(groups: list[_Group], batch_tokens: int) -> Iterator[list[_Group]]:
 
 def _score_batch(
     model: LanguageModel, batch: list[_Group], batch_tokens: int
-) -> Iterator[tuple[tuple[int, int], Score]]:
+) -> Iterator[tuple[tuple[int, int], LogLikelihood]]:
     shared = batch[0].shared
     device = device_of(model)
     cache = None
@@ -190,7 +190,7 @@ def _score_batch(
         start = stop
 
 
-def _score_rows(model: LanguageModel, rows: Sequence[_Row], cache: KVCache | None) -> list[Score]:
+def _score_rows(model: LanguageModel, rows: Sequence[_Row], cache: KVCache | None) -> list[LogLikelihood]:
     """Read rows together, padded behind to the longest: nothing that counts sees the padding."""
     device = device_of(model)
     width = max(len(row.inputs) for row in rows)
@@ -207,7 +207,7 @@ def _score_rows(model: LanguageModel, rows: Sequence[_Row], cache: KVCache | Non
     logprobs, greedy = _logprobs(model, hidden.flatten(0, 1)[torch.tensor(places, device=device)], targets)
     sizes = [len(row.targets) for row in rows]
     return [
-        Score(float(part.sum()), len(part), bool(best.all()))
+        LogLikelihood(float(part.sum()), len(part), bool(best.all()))
         for part, best in zip(
             torch.split(logprobs.cpu().double(), sizes), torch.split(greedy.cpu(), sizes), strict=True
         )

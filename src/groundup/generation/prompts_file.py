@@ -17,7 +17,7 @@ from rich.console import Console
 from groundup.config.errors import UserError
 from groundup.files.new import refuse_existing
 from groundup.formats.decode import read_text
-from groundup.generation.text import Completion, TextGenerator, TextRequest
+from groundup.generation.text import TextCompletion, TextGenerator, TextRequest
 from groundup.terminal.display import Bar
 from groundup.terminal.escapes import unescape
 from groundup.terminal.say import warn
@@ -94,10 +94,10 @@ def complete_file(
     return done
 
 
-def _in_order(generator: TextGenerator, requests: Sequence[TextRequest], start: int) -> Iterator[Completion]:
+def _in_order(generator: TextGenerator, requests: Sequence[TextRequest], start: int) -> Iterator[TextCompletion]:
     """The completions from a place on, in the order of the requests, each as soon as those before it are through."""
     for first in range(start, len(requests), AT_A_TIME):
-        waiting: dict[int, Completion] = {}
+        waiting: dict[int, TextCompletion] = {}
         place = first
         for completion in generator.complete(requests[first : first + AT_A_TIME]):
             waiting[first + completion.request] = completion

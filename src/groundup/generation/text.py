@@ -51,7 +51,7 @@ class TextDelta(NamedTuple):
     """Set in the last piece of a choice; `stop` for stop strings, too."""
 
 
-class Completion(NamedTuple):
+class TextCompletion(NamedTuple):
     """A request that is over."""
 
     request: int
@@ -156,7 +156,7 @@ class TextGenerator:
         (completion,) = self.complete([self._request(prompt, max_new_tokens, sampling, num_samples, seed, stop)])
         return completion.texts
 
-    def complete(self, requests: Sequence[TextRequest]) -> Iterator[Completion]:
+    def complete(self, requests: Sequence[TextRequest]) -> Iterator[TextCompletion]:
         """Continue many prompts side by side; tells each when it is over, in whatever order that is.
 
         Raises:
@@ -248,7 +248,7 @@ def _run(engine: Engine, places: dict[int, int], texts: dict[tuple[int, int], Co
             yield TextDelta(places[event.request], event.choice, ready, event, finish)
 
 
-def _complete(pieces: Iterator[TextDelta], n_choices: Sequence[int]) -> Iterator[Completion]:
+def _complete(pieces: Iterator[TextDelta], n_choices: Sequence[int]) -> Iterator[TextCompletion]:
     texts = [[""] * n for n in n_choices]
     finishes: list[dict[int, Finish]] = [{} for _ in n_choices]
     for piece in pieces:
@@ -257,4 +257,4 @@ def _complete(pieces: Iterator[TextDelta], n_choices: Sequence[int]) -> Iterator
             ended = finishes[piece.request]
             ended[piece.choice] = piece.finish
             if len(ended) == n_choices[piece.request]:
-                yield Completion(piece.request, texts[piece.request], [ended[k] for k in sorted(ended)])
+                yield TextCompletion(piece.request, texts[piece.request], [ended[k] for k in sorted(ended)])

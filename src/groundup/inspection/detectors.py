@@ -17,10 +17,10 @@ from torch import Tensor
 
 from groundup.inspection.trace import trace
 
-Kind = Literal["previous", "first", "duplicate", "induction"]
+HeadKind = Literal["previous", "first", "duplicate", "induction"]
 
 
-def head_scores(model: Any, *, period: int = 0, texts: int = 4, seed: int = 0) -> dict[Kind, Float[Tensor, "L H"]]:
+def head_scores(model: Any, *, period: int = 0, texts: int = 4, seed: int = 0) -> dict[HeadKind, Float[Tensor, "L H"]]:
     """Scores of every head.
 
     Args:
@@ -31,7 +31,7 @@ def head_scores(model: Any, *, period: int = 0, texts: int = 4, seed: int = 0) -
     """
     period = period or max(1, min(64, model.config.block_size // 2))
     generator = torch.Generator().manual_seed(seed)
-    total: dict[Kind, Tensor] = {}
+    total: dict[HeadKind, Tensor] = {}
     for _ in range(texts):
         half = torch.randint(model.config.vocab_size, (period,), generator=generator)
         scores = stripe_scores(trace(model, torch.cat((half, half))).attention, period)
@@ -39,7 +39,7 @@ def head_scores(model: Any, *, period: int = 0, texts: int = 4, seed: int = 0) -
     return total
 
 
-def stripe_scores(attention: Float[Tensor, "L H T T"], period: int) -> dict[Kind, Float[Tensor, "L H"]]:
+def stripe_scores(attention: Float[Tensor, "L H T T"], period: int) -> dict[HeadKind, Float[Tensor, "L H"]]:
     """The mean weight on each stripe, over the positions that could look at it.
 
     Args:
@@ -49,7 +49,7 @@ def stripe_scores(attention: Float[Tensor, "L H T T"], period: int) -> dict[Kind
     T = attention.shape[-1]
     looks = torch.arange(T, device=attention.device)
     again = looks[period:]
-    stripes: dict[Kind, tuple[Tensor, Tensor]] = {
+    stripes: dict[HeadKind, tuple[Tensor, Tensor]] = {
         "previous": (looks[1:], looks[1:] - 1),
         "first": (looks[1:], torch.zeros_like(looks[1:])),
         "duplicate": (again, again - period),
@@ -58,14 +58,14 @@ def stripe_scores(attention: Float[Tensor, "L H T T"], period: int) -> dict[Kind
     return {kind: attention[..., rows, columns].mean(-1) for kind, (rows, columns) in stripes.items()}
 
 
-def labels(scores: dict[Kind, Float[Tensor, "L H"]], *, least: float = 0.4) -> list[list[Kind | None]]:
+def labels(scores: dict[HeadKind, Float[Tensor, "L H"]], *, least: float = 0.4) -> list[list[HeadKind | None]]:
     """For every layer and head the kind with the highest score, where that is `least` or more.
 
     Args:
         scores: Of `head_scores`.
         least: Below this a head has no name.
     """
-    kinds = get_args(Kind)
+    kinds = get_args(HeadKind)
     best = torch.stack([scores[kind] for kind in kinds]).max(0)
     return [
         [kinds[kind] if score >= least else None for kind, score in zip(row, values, strict=True)]

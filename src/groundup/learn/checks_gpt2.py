@@ -4,7 +4,7 @@ import torch
 
 from groundup.config.model import GPTConfig
 from groundup.config.presets import MODELS
-from groundup.evaluation.scoring import Score
+from groundup.evaluation.scoring import LogLikelihood
 from groundup.interop.names import names, to_hf
 from groundup.learn.exercises import Answer, Exercise, expect
 from groundup.model.gpt import GPT
@@ -53,7 +53,7 @@ def _answers(answer: Answer) -> None:
         [[-2.0, -2.0, -2.0], [-6.5], [-1.0] * 7, [-3.0, -2.5]],
         [[-1.0, -1.0], [-1.0, -1.0]],  # of equal ones the first
     ):
-        scores = [Score(sum(ending), len(ending), greedy=False) for ending in endings]
+        scores = [LogLikelihood(sum(ending), len(ending), greedy=False) for ending in endings]
         places = range(len(scores))
         by_sum = max(places, key=lambda k, scores=scores: scores[k].logprob)  # type: ignore[misc]
         by_mean = max(places, key=lambda k, scores=scores: scores[k].mean)  # type: ignore[misc]

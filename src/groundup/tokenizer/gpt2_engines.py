@@ -27,7 +27,7 @@ PROBE = (
 """A little of everything. Which fast engine is used is decided by this text, on every start."""
 
 
-class Engine(Protocol):
+class BpeEngine(Protocol):
     """Text to ids."""
 
     name: EngineName
@@ -36,7 +36,7 @@ class Engine(Protocol):
         """The ids of a text; `data` is the same as UTF-8."""
 
 
-def make_engine(name: EngineName, vocabulary: Vocabulary) -> Engine:
+def make_engine(name: EngineName, vocabulary: Vocabulary) -> BpeEngine:
     """The engine of this name.
 
     Raises:

@@ -1,6 +1,5 @@
 """What we write, read by the programs it is for: equal logits, equal tensors, equal ids."""
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -8,149 +7,20 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from groundup.checkpoint.model_folder import load_model, save_model
+from folders_of_models import expected, saved
+from groundup.checkpoint.model_folder import load_model
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
 from groundup.config.model import ModernConfig
 from groundup.export.export_model import export_model
 from groundup.export.formats import EXPORT_FORMATS
-from groundup.export.hf_tokenizer import tokenizer_files
 from groundup.export.llama_cpp import llama_ids
 from groundup.generation.text import TextGenerator
 from groundup.interop.import_model import import_model
 from groundup.model.bigram import fit_bigram
 from groundup.tokenizer.bpe import ByteBPE
-from groundup.tokenizer.bpe_train import train_bpe
 from groundup.tokenizer.char import CharTokenizer
-from groundup.tokenizer.gpt2 import load_gpt2
-from groundup.tokenizer.gpt2_vocab import SHA256, VOCAB_BPE
-from groundup.tokenizer.published import published
-
-TEXTS = [
-    "hello world", "  two  spaces\n\n\tand tabs \n", "don't we'll I'D", "naïve café 東京 🇪🇺", "1234 x=1;", " ", "",
-    "aaaa bbbb abab", "x" * 300,
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def gpt2():
-    try:
-        return load_gpt2()
-    except UserError as error:
-        pytest.skip(str(error))
-
-
-@pytest.fixture(scope="module")
-def hf_gpt2(gpt2, tmp_path_factory):
-    transformers = pytest.importorskip("transformers")
-    folder = tmp_path_factory.mktemp("gpt2")
-    files = tokenizer_files(gpt2, 1024)
-    for name, text in files.items():
-        (folder / name).write_text(text, "utf-8")
-    (folder / "config.json").write_text('{"model_type": "gpt2"}')
-    return files, transformers.AutoTokenizer.from_pretrained(folder)
-
-
-def expected(path, idx):
-    with torch.no_grad():
-        return load_model(path).model(idx)
-
-
-def saved(tmp_path, model, tokenizer, info=None):
-    save_model(tmp_path / "model", model, tokenizer, info or {})
-    return tmp_path / "model"
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_transformers_opens_the_folder(tmp_path, make_model, letters, shape, bias):
-    transformers = pytest.importorskip("transformers")
-    folder = saved(tmp_path, make_model(**shape, bias=bias), letters)
-    export_model(folder, tmp_path / "out", "hf")
-    theirs, loading = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True)
-    assert isinstance(theirs, transformers.GPT2LMHeadModel)
-    assert not any(loading.values())
-    idx = torch.randint(27, (2, 32))
-    with torch.no_grad():
-        logits = theirs(idx).logits
-    assert logits.std() > 0.1
-    torch.testing.assert_close(logits, expected(folder, idx), atol=1e-5, rtol=1e-5)
-
-
-def test_out_and_in_again_is_bitwise(tmp_path, make_model, letters):
-    folder = saved(tmp_path, make_model(), letters, {"step": 7})
-    export_model(folder, tmp_path / "out", "hf")
-    import_model(str(tmp_path / "out"), tmp_path / "again")
-    before, after = load_model(folder), load_model(tmp_path / "again")
-    assert after.config == before.config
-    assert after.tokenizer.fingerprint == before.tokenizer.fingerprint
-    for name, p in before.model.state_dict().items():
-        assert torch.equal(after.model.state_dict()[name], p)
-
-
-def test_half_precision_stays(tmp_path, make_model, letters):
-    transformers = pytest.importorskip("transformers")
-    folder = saved(tmp_path, make_model().to(torch.bfloat16), letters)
-    export_model(folder, tmp_path / "out", "hf")
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto")
-    assert theirs.dtype == torch.bfloat16
-
-
-def test_characters_have_the_same_ids_in_transformers(folder, tmp_path, letters):
-    transformers = pytest.importorskip("transformers")
-    export_model(folder, tmp_path / "out", "hf")
-    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
-    for text in ("a bé\n\n  c\n", "\n", " ", letters.decode(range(27))):
-        assert theirs(text).input_ids == letters.encode(text)
-        assert theirs.decode(theirs(text).input_ids) == text
-    assert len(theirs) == 27
-    with pytest.raises(Exception, match="WordLevel error"):
-        theirs("Z")
-
-
-def test_gpt2s_files_are_openais(hf_gpt2):
-    files, _ = hf_gpt2
-    assert hashlib.sha256(files["merges.txt"].encode()).hexdigest() == SHA256[VOCAB_BPE]
-    assert len(json.loads(files["vocab.json"])) == 50257
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_gpt2_has_the_same_ids_in_transformers(hf_gpt2, gpt2, text):
-    _, theirs = hf_gpt2
-    assert theirs(text).input_ids == gpt2.encode(text)
-    assert theirs.decode(gpt2.encode(text), clean_up_tokenization_spaces=False) == text
-
-
-@settings(deadline=None, max_examples=60)
-@given(text=st.text(st.characters(max_codepoint=0x2FFF, exclude_categories=["Cs", "Cn"])))
-def test_gpt2_has_the_same_ids_for_any_text(hf_gpt2, gpt2, text):
-    assert hf_gpt2[1](text).input_ids == gpt2.encode(text)
-
-
-def test_gpt2s_end_of_text(hf_gpt2):
-    assert (hf_gpt2[1].eos_token_id, hf_gpt2[1].bos_token_id) == (50256, 50256)
-
-
-@pytest.mark.parametrize("pattern", [None, r"\d|[a-z]+| ?[^\sa-z\d]+|\s"])
-def test_a_tokenizer_of_our_own_in_transformers(tmp_path, make_model, pattern):
-    transformers = pytest.importorskip("transformers")
-    options = {} if pattern is None else {"pattern": pattern}
-    # l+l, h+e, o+space, he+ll, a+a, aa+aa
-    tokenizer = ByteBPE([(108, 108), (104, 101), (111, 32), (257, 256), (97, 97), (260, 260)], **options)
-    folder = saved(tmp_path, make_model(vocab_size=tokenizer.vocab_size), tokenizer)
-    export_model(folder, tmp_path / "out", "hf")
-    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
-    for text in TEXTS:
-        assert theirs(text).input_ids == tokenizer.encode(text)
-        assert theirs.decode(tokenizer.encode(text), clean_up_tokenization_spaces=False) == text
-    assert theirs.eos_token_id == tokenizer.eot_id
-
-
-def test_two_ids_for_the_same_bytes_are_refused():
-    with pytest.raises(UserError, match="two ids of the tokenizer stand for the same bytes"):
-        published(ByteBPE([(97, 98), (98, 99), (256, 99), (97, 257)]))
 
 
 def test_gguf_holds_the_same_tensors(tmp_path, make_model, letters, shape):
@@ -410,36 +280,6 @@ def test_the_end_of_a_document_of_characters_is_kept(tmp_path, make_model):
     fields = gguf.GGUFReader(tmp_path / "gguf/model.gguf").fields
     assert fields["tokenizer.ggml.eos_token_id"].contents() == tokenizer.eot_id
     assert len(fields["tokenizer.ggml.tokens"].contents()) == tokenizer.vocab_size
-
-
-CL100K = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
-    r"|\s++$|\s*[\r\n]|\s+(?!\S)|\s"
-)
-
-
-@pytest.mark.parametrize("pattern", [CL100K, r"\p{N}{1,3}+|[a-z]{2}+|[^a-z\p{N}]+|[a-z]"])
-def test_possessive_counts_keep_their_ids_in_transformers(tmp_path, make_model, pattern):
-    transformers = pytest.importorskip("transformers")
-    tokenizer = train_bpe(["1234 12345 in 1999, 2000 and 20000 " * 50], 300, pattern=pattern)
-    folder = saved(tmp_path, make_model(vocab_size=tokenizer.vocab_size), tokenizer)
-    export_model(folder, tmp_path / "out", "hf")
-    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
-    for text in [*TEXTS, "12345678", "20002000", "in 1999 abcde"]:
-        assert theirs(text).input_ids == tokenizer.encode(text)
-    import_model(str(tmp_path / "out"), tmp_path / "again")
-    assert load_model(tmp_path / "again").tokenizer.encode("12345678") == tokenizer.encode("12345678")
-
-
-def test_a_pattern_that_transformers_reads_otherwise_is_refused(tmp_path, make_model):
-    pytest.importorskip("tokenizers")
-    tokenizer = ByteBPE([(48, 50)], pattern=r"(?:\p{N}\p{N}){1,2}+|.|\n")  # 02, within a word of four digits
-    folder = saved(tmp_path, make_model(vocab_size=tokenizer.vocab_size), tokenizer)
-    with pytest.raises(UserError, match="transformers would give other ids than this tokenizer"):
-        export_model(folder, tmp_path / "out", "hf")
-    with pytest.raises(UserError, match=r"llama.cpp cuts words by patterns of its own"):
-        export_model(folder, tmp_path / "out", "gguf")
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_folder_is_exported_by_its_model(folder, tmp_path):

@@ -11,6 +11,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from groundup.config.errors import UserError
+from groundup.tokenizer.gpt2 import load_gpt2
+from groundup.tokenizer.io import save_tokenizer
+
 
 class _Handler(http.server.BaseHTTPRequestHandler):
     """The few answers of the Hugging Face hub that downloads and uploads ask for."""
@@ -164,3 +168,18 @@ def fake_hub(monkeypatch, tmp_path):
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch, letters):
+    monkeypatch.chdir(tmp_path)
+    save_tokenizer(letters, tmp_path / "letters.json")
+    return tmp_path
+
+
+@pytest.fixture(scope="session")
+def gpt2():
+    try:
+        return load_gpt2()
+    except UserError as error:
+        pytest.skip(str(error))

@@ -7,18 +7,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.checkpoint.folders import step_folders
-from groundup.checkpoint.model_folder import load_model
-from groundup.config.errors import UserError
-from groundup.distributed.ranks import World
+from fake_trainer import FakeTrainer
 from groundup.evaluation.benchmarks import measure_choices
 from groundup.evaluation.examples import ChoiceExample
 from groundup.evaluation.loss import LossResult
 from groundup.evaluation.scoring import Question
 from groundup.loop.callbacks import Evaluate, Every, HellaSwag, Sample
 from groundup.loop.log_metrics import LogMetrics
-from groundup.loop.save import KeepGrowth, SaveCheckpoints
-from groundup.loop.state import TrainState
 from groundup.loop.trainer import StepMetrics
 
 
@@ -47,42 +42,6 @@ class Notes:
 
     def doing(self, what, share):
         self.shares.append((what, share))
-
-
-class FakeTrainer:
-    """Counts steps as the trainer does, and tells callbacks."""
-
-    def __init__(self, max_steps, *, start=0):
-        self.state = TrainState(step=start, tokens_seen=100 * start)
-        self.max_steps, self.tokens_per_step, self.stopped = max_steps, 100, False
-        self.world, self.average = World(), None
-        self.model = types.SimpleNamespace(
-            config="config", state_dict=lambda: {"w": torch.tensor(self.state.step)}, parameters=lambda: []
-        )
-        self.model.train = lambda mode=True: setattr(self.model, "training", mode)
-        self.model.eval = lambda: self.model.train(False)
-        self.model.train()
-
-    @property
-    def finished(self):
-        return self.state.step >= self.max_steps or self.stopped
-
-    def whole_model(self):
-        return self.model
-
-    def shown(self):
-        return contextlib.nullcontext()
-
-    def run(self, callback, *, stop_at=None, seconds=0.5):
-        callback.on_fit_start(self)
-        while not self.finished:
-            self.state.step += 1
-            self.state.tokens_seen += 100
-            self.state.seconds += seconds
-            self.stopped = self.state.step == stop_at
-            step = float(self.state.step)
-            callback.on_step_end(self, StepMetrics(torch.tensor(step), torch.tensor(10 * step), 0.5, seconds))
-        callback.on_fit_end(self)
 
 
 @pytest.fixture
@@ -214,100 +173,6 @@ def test_samples_between_but_not_at_the_end(notes, monkeypatch):
     assert asked == [("O", {"max_new_tokens": 7, "seed": 9})] * 2
 
 
-class Store:
-    def __init__(self):
-        self.saved, self.waits = [], 0
-
-    busy = False
-
-    def check(self):
-        pass
-
-    def wait(self):
-        self.waits += 1
-
-    def save(self, contents):
-        self.saved.append((contents.step, contents.is_best))
-
-    def reserve(self, contents):
-        self.saved.append(f"reserve {contents.step}")
-
-    def save_later(self, contents):
-        self.save(contents)
-        self.saved.append("later")
-
-
-def checkpoint(store, **options):
-    def capture(trainer):
-        step = trainer.state.step
-        return types.SimpleNamespace(step=step, is_best=trainer.state.best_step == step), {}
-
-    return SaveCheckpoints(store=store, when=Every(4), capture=capture, **options)
-
-
-def test_saves_every_nth_step_and_the_last_once():
-    store = Store()
-    FakeTrainer(8).run(checkpoint(store))
-    assert store.saved == [(4, False), (8, False)]
-    store = Store()
-    FakeTrainer(6).run(checkpoint(store))
-    assert store.saved == [(4, False), (6, False)]
-
-
-def test_in_the_background_all_but_the_last():
-    """Memory is got ready after the first step; a step that must wait says so; the end waits."""
-    store, said = Store(), []
-    FakeTrainer(10).run(checkpoint(store, background=True, say=said.append))
-    assert store.saved == ["reserve 1", (4, False), "later", (8, False), "later", (10, False)]
-    assert store.waits == 2
-    assert said == []
-    store.busy = True
-    FakeTrainer(10).run(checkpoint(store, background=True, say=said.append))
-    assert said == [f"step {n}: waiting until the checkpoint before it is written" for n in (4, 8)]
-
-
-def test_a_failure_in_the_background_stops_the_run_at_the_next_step():
-    class Failing(Store):
-        def check(self):
-            if self.saved:
-                raise UserError("the disk is full")
-
-    store, trainer = Failing(), FakeTrainer(10)
-    with pytest.raises(UserError, match="the disk is full"):
-        trainer.run(checkpoint(store, background=True))
-    assert trainer.state.step == 2
-
-
-def test_a_stopped_run_is_saved_where_it_stopped():
-    store = Store()
-    FakeTrainer(100).run(checkpoint(store), stop_at=3)
-    assert store.saved == [(3, False)]
-
-
-def test_stopped_before_its_first_step_a_resumed_run_saves_nothing():
-    store, trainer = Store(), FakeTrainer(100, start=7)
-    trainer.stopped = True
-    trainer.run(checkpoint(store))
-    assert store.saved == []
-
-
-def test_a_new_best_is_saved_at_once_and_marked():
-    store, trainer = Store(), FakeTrainer(4)
-    trainer.state.best_step = 3
-    trainer.run(checkpoint(store))
-    assert store.saved == [(3, True), (4, False)]
-
-
-def test_what_a_run_begins_with_is_saved_where_it_may_stay_the_best():
-    store, trainer = Store(), FakeTrainer(5)
-    trainer.state.best_step = 0
-    trainer.run(checkpoint(store, from_start=True))
-    assert store.saved == [(0, True), (4, False), (5, False)]
-    store = Store()
-    FakeTrainer(6, start=5).run(checkpoint(store, from_start=True))
-    assert store.saved == [(6, False)]
-
-
 @given(n=st.integers(0, 6), first=st.none() | st.integers(0, 3), last=st.booleans(), steps=st.integers(1, 20))
 def test_every_is_what_it_says(n, first, last, steps):
     """Against the steps written out one by one."""
@@ -339,32 +204,6 @@ def test_hellaswag_is_measured_every_nth_step_and_after_the_last(notes, tiny_mod
     assert len(entered) == 3
     assert tiny_model.training
     assert notes.lines[0] == f"step 3: HellaSwag {expected.acc:.4f}, by tokens {expected.acc_norm:.4f}"
-
-
-def test_growth_is_kept_at_doubling_steps_and_each_has_the_weights_of_its_step(tmp_path, tiny_model, alphabet):
-    trainer = FakeTrainer(11)
-    trainer.model = tiny_model
-
-    class Drift(KeepGrowth):
-        def on_step_end(self, trainer, metrics):
-            with torch.no_grad():
-                trainer.model.ln_f.weight.fill_(trainer.state.step)
-            super().on_step_end(trainer, metrics)
-
-    trainer.run(Drift(folder=tmp_path / "growth", tokenizer=alphabet))
-    folders = step_folders(tmp_path / "growth")
-    assert [int(folder.name[5:]) for folder in folders] == [0, 1, 2, 4, 8]
-    for folder in folders[1:]:
-        loaded = load_model(folder)
-        assert loaded.info == {"step": int(folder.name[5:])}
-        assert loaded.model.ln_f.weight.unique().tolist() == [loaded.info["step"]]
-
-
-def test_a_resumed_run_keeps_only_what_comes(tmp_path, tiny_model, alphabet):
-    trainer = FakeTrainer(9, start=5)
-    trainer.model = tiny_model
-    trainer.run(KeepGrowth(folder=tmp_path / "growth", tokenizer=alphabet))
-    assert [folder.name for folder in step_folders(tmp_path / "growth")] == ["step-0000008"]
 
 
 def measured(notes, *, every, from_start=False):

@@ -1,7 +1,5 @@
 """The chunked head against autograd on whole logits."""
 
-import subprocess
-import sys
 import textwrap
 
 import pytest
@@ -10,6 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from forked import output_of
 from groundup.config.data import IGNORE
 from groundup.config.model import GPTConfig
 from groundup.model import loss as loss_room
@@ -118,11 +117,11 @@ def test_chunks_are_even_and_stay_below_the_limit(monkeypatch):
     assert memory.logits_bytes("cuda", 80 << 30) == 80 << 25
 
 
-@pytest.mark.parametrize(("multiple", "softcap"), [(1, 0.0), (8, 0.0), (8, 3.0)])
+@pytest.mark.parametrize(("multiple", "softcap"), [(1, 0.0), (8, 3.0)])
 def test_compiles(multiple, softcap):
     torch.manual_seed(0)
-    hidden, weight = torch.randn(2, 10, 4), torch.randn(30, 4)
-    targets = torch.randint(30, (2, 10))
+    hidden, weight = torch.randn(2, 5, 4), torch.randn(30, 4)
+    targets = torch.randint(30, (2, 5))
     targets[0, 3] = IGNORE
 
     def loss_of(h, w):
@@ -154,10 +153,7 @@ def test_memory_of_gpt2s_head(loss, whole):
         {loss}.backward()
         print(peak_memory(torch.device("cpu")) - before)
     """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True, timeout=120
-    )
-    grown = int(done.stdout)
+    grown = int(output_of(textwrap.dedent(code)))
     if whole:
         assert grown > 0.6e9 + 0.5e9
     else:

@@ -4,8 +4,6 @@ import errno
 import hashlib
 import io
 import itertools
-import os
-import shutil
 
 import numpy as np
 import pytest
@@ -17,22 +15,13 @@ from groundup.config.data import DataConfig, ShardConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.corpora.local_files import LocalFiles
 from groundup.data.dataset import TokenDataset
-from groundup.files import atomic as files
 from groundup.formats.document import Document
-from groundup.prepare import prepare as prepare_module
 from groundup.prepare.corpus import open_corpus
 from groundup.prepare.prepare import prepare
 from groundup.prepare.progress import PrepareProgress
 from groundup.prepare.report import Progress, Spoken, listing
-from groundup.tokenizer.char import CharTokenizer
 
 SMALL = ShardConfig(val_rule="head", shard_tokens=300, val_fraction=0.2)
-
-
-@pytest.fixture(autouse=True)
-def _quick_disk(monkeypatch):
-    """No power is cut here, so nobody waits for the platter; that every fsync is asked for, fault points show."""
-    monkeypatch.setattr(os, "fsync", lambda file: None)
 
 
 def stream(folder, split):
@@ -273,140 +262,10 @@ def test_a_finished_folder_opens_at_once(tmp_path, corpus, random_texts, separat
     assert again.read_parts == []
 
 
-@pytest.mark.parametrize("finished", [True, False])
-def test_another_preparation_is_refused(tmp_path, corpus, random_texts, separated, finished):
-    texts = random_texts(6)
-    prepare(corpus(texts), separated, tmp_path, SMALL, only=None if finished else (0, 2))
-    other = CharTokenizer([*separated.symbols, "0"])
-    for source, tokenizer, layout, key in (
-        (
-            corpus(texts),
-            separated,
-            ShardConfig(val_rule="head", shard_tokens=301, val_fraction=0.2),
-            "shard_tokens: 300, now 301",
-        ),
-        (corpus(texts[:-1]), separated, SMALL, r"corpus\.texts"),
-        (corpus(texts, name="books"), separated, SMALL, "source: corpus, now books"),
-        (corpus(texts), other, SMALL, "tokenizer"),
-    ):
-        with pytest.raises(UserError, match=f"was made with other settings \\({key}"):
-            prepare(source, tokenizer, tmp_path, layout)
-    prepare(corpus(texts), separated, tmp_path, SMALL)
-
-
 @pytest.mark.parametrize("only", [(2, 2), (-1, 2), (0, 0)])
 def test_tasks_count_from_0(tmp_path, corpus, separated, only):
     with pytest.raises(UsageError, match="does not exist"):
         prepare(corpus([["a"]]), separated, tmp_path, SMALL, only=only)
-
-
-def count_points(monkeypatch, run):
-    points = []
-    with monkeypatch.context() as patch:
-        patch.setattr(files, "fault_point", lambda operation, path: points.append((operation, path.name)))
-        run()
-    return len(points)
-
-
-@pytest.mark.fault(
-    "C4",
-    "crash at every point of a preparation",
-    "done again, it ends with the bytes of an undisturbed one",
-)
-def test_a_crash_at_every_point(tmp_path, monkeypatch, record_property, corpus, random_texts, separated, contents):
-    """Killed before each operation on the disk in turn, then run again; also killed at every point of one run."""
-    texts = random_texts(7, n_parts=3, n_documents=4)
-    n = count_points(monkeypatch, lambda: prepare(corpus(texts), separated, tmp_path / "whole", SMALL))
-    expected = contents(tmp_path / "whole")
-    assert n > 30
-
-    def killed_at(k, folder):
-        left = [k]
-
-        def die(operation, path):
-            if left[0] == 0:
-                os._exit(42)
-            left[0] -= 1
-
-        pid = os.fork()
-        if pid == 0:
-            files.fault_point = die
-            try:
-                prepare(corpus(texts), separated, folder, SMALL)
-            except BaseException:
-                os._exit(99)
-            os._exit(0)
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-    for k in range(n):
-        folder = tmp_path / "once"
-        assert killed_at(k, folder) == 42
-        assert prepare(corpus(texts), separated, folder, SMALL) is not None
-        assert contents(folder) == expected, f"after a crash at point {k}"
-        shutil.rmtree(folder)
-    folder = tmp_path / "often"
-    codes = [killed_at(5, folder) for _ in range(20)]
-    assert codes.count(42) > 5
-    assert prepare(corpus(texts), separated, folder, SMALL) is not None
-    assert contents(folder) == expected
-    record_property("figure", f"{n} of {n} points")
-
-
-@pytest.mark.fault(
-    "C4",
-    "the disk says ENOSPC or EIO at any call of a preparation",
-    "one line of error; done again, it ends with the bytes of an undisturbed one",
-)
-@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
-def test_a_refusing_disk_at_every_point(
-    tmp_path, monkeypatch, record_property, corpus, random_texts, separated, contents, code
-):
-    texts = random_texts(8, n_parts=2, n_documents=4)
-    n = count_points(monkeypatch, lambda: prepare(corpus(texts), separated, tmp_path / "whole", SMALL))
-    for k in range(n):
-        left = [k]
-
-        def refuse(operation, path, left=left):
-            left[0] -= 1
-            if left[0] == -1:
-                raise OSError(code, os.strerror(code))
-
-        folder = tmp_path / str(k)
-        with monkeypatch.context() as patch:
-            patch.setattr(files, "fault_point", refuse)
-            with pytest.raises(UserError, match=os.strerror(code)) as error:
-                prepare(corpus(texts), separated, folder, SMALL)
-        assert "\n" not in str(error.value)
-        assert not list(folder.rglob(".*.tmp-*"))
-        assert prepare(corpus(texts), separated, folder, SMALL) is not None
-        assert contents(folder) == contents(tmp_path / "whole")
-        shutil.rmtree(folder)
-    record_property("figure", f"{n} of {n} calls")
-
-
-def test_leftovers_of_crashes_do_not_fill_the_disk(tmp_path, monkeypatch, corpus, random_texts, separated):
-    source = corpus(random_texts(9))
-    assert prepare(source, separated, tmp_path, SMALL, only=(0, 2)) is None
-    leftover = tmp_path / ".work" / ".tmp-part-000001.train-0badcafe-99999"  # made on another machine
-    leftover.write_bytes(b"half")
-    monkeypatch.setattr(prepare_module, "_tokenize", lambda *_: None)
-    assert prepare(source, separated, tmp_path, SMALL, only=(1, 2)) is None
-    assert leftover.exists()  # another task may be writing it
-    assert prepare(source, separated, tmp_path, SMALL) is None
-    assert not leftover.exists()
-
-
-def test_lost_and_cut_work_is_done_again(tmp_path, corpus, random_texts, separated, contents):
-    texts = random_texts(10, n_parts=4)
-    prepare(corpus(texts), separated, tmp_path / "whole", SMALL)
-    folder = tmp_path / "data"
-    assert prepare(corpus(texts), separated, folder, SMALL, only=(0, 2)) is None
-    part = folder / ".work" / "part-000002.train"
-    os.truncate(part, part.stat().st_size - 2)
-    again = corpus(texts)
-    prepare(again, separated, folder, SMALL)
-    assert again.read_parts == [1, 2, 3]
-    assert contents(folder) == contents(tmp_path / "whole")
 
 
 def test_reading_before_work_is_told_document_by_document(tmp_path, corpus, random_texts, separated):
