@@ -190,7 +190,21 @@ def _code():
     exec(compile(code, "<code of a test>", "exec"), {"__name__": "__main__"})
 
 
-MODULES = {"groundup": _groundup, "ipykernel_launcher": _kernel, "-c": _code}
+def _torchrun():
+    """The agent of torchrun, which starts its ranks in the same way."""
+    from torch.distributed import run
+    from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+
+    subprocess_handler.Popen = lambda args, **options: ForkedPopen(args, **options)
+    run.main()
+
+
+MODULES = {
+    "groundup": _groundup,
+    "ipykernel_launcher": _kernel,
+    "torch.distributed.run": _torchrun,
+    "-c": _code,
+}
 
 
 def output_of(code, *words):

@@ -10,6 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from forked import ForkedPopen
+
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 RUN = [
     "-m", "groundup", "train", "shakespeare", "--data.source=text", "--data.path=text.txt", "--model.n-layer=2",
@@ -34,10 +36,10 @@ def torchrun(place):
     """torchrun(name, flags of torchrun, flags of the run) -> its process."""
     started = []
 
-    def begin(name, *words, options=(), run=RUN):
+    def begin(name, *words, options=(), run=RUN, popen=subprocess.Popen):
         command = [*TORCHRUN, *options, *run, f"--name={name}", *words]
         with Path(f"{name}.txt").open("w") as output:
-            started.append(subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT))
+            started.append(popen(command, stdout=output, stderr=subprocess.STDOUT))
         return started[-1]
 
     yield begin
@@ -99,8 +101,9 @@ def test_a_killed_rank_is_started_again_and_the_bytes_are_those_of_an_undisturbe
     steps = "--max-steps=60"
     whole = start(2, "command", words=[*RUN[2:], "--name=whole", steps])
     assert whole.results() == [0, 0], whole.texts()
-    Path("deadly.py").write_text(DEADLY)
-    broken = torchrun("broken", steps, options=["--max-restarts=1"], run=["deadly.py", *RUN[2:]])
+    deadly = [sys.executable, "-c", DEADLY, *RUN[2:]]
+    options = ["--max-restarts=1", "--no-python"]
+    broken = torchrun("broken", steps, options=options, run=deadly, popen=ForkedPopen)
     assert broken.wait(240) == 0, Path("broken.txt").read_text()
     output = Path("broken.txt").read_text()
     assert "torchrun started this job again" in output

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 
+from forked import ForkedPopen
 from groundup.checkpoint.model_folder import save_model
 from groundup.config.model import GPTConfig
 from groundup.model.gpt import GPT
@@ -54,7 +55,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def url(folder):
-    process = subprocess.Popen(
+    process = ForkedPopen(
         [sys.executable, "-m", "groundup", "serve", str(folder), "--port=0", "--no-open"],
         stdout=subprocess.PIPE,
         text=True,

@@ -1,8 +1,11 @@
 import importlib.util
 import json
+import multiprocessing
+import subprocess
 
 import pytest
 
+from forked import ForkedPopen, server
 from groundup.bench.serve import Options, bench
 from groundup.config.errors import UsageError
 from groundup.config.model import GPTConfig
@@ -13,7 +16,10 @@ from groundup.serving.models import MAX_SLOTS
 MODEL = GPTConfig(n_layer=1, n_head=2, n_embd=64, block_size=24, vocab_size=300)
 
 
-def test_all_clients_of_all_servers_are_answered():
+def test_all_clients_of_all_servers_are_answered(monkeypatch):
+    context = server()  # of processes that need not import anything
+    monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
+    monkeypatch.setattr(subprocess, "Popen", ForkedPopen)
     lines = []
     options = Options(
         model=MODEL, weights="fp32", clients=(1, 3), requests=2, prompt_tokens=4, new_tokens=8, threads=1, rounds=1

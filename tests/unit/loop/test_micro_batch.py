@@ -1,4 +1,3 @@
-import subprocess
 import sys
 
 import pytest
@@ -6,6 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from forked import output_of
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.distributed.ranks import World
@@ -97,6 +97,5 @@ try:
 except RuntimeError as error:
     print(is_out_of_memory(error), torch.ones(1 << 20).sum().item())
 """
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert result.stdout.split() == ["True", str(float(1 << 20))], result.stderr
+    assert output_of(program).split() == ["True", str(float(1 << 20))]
     assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))

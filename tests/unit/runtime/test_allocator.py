@@ -1,8 +1,8 @@
-import subprocess
 import sys
 
 import pytest
 
+from forked import output_of
 from groundup.runtime import allocator
 from groundup.runtime.allocator import keep_freed_memory
 
@@ -26,8 +26,7 @@ def test_memory_that_was_freed_faults_no_page_in_again():
     """In processes of their own: the setting lasts as long as the process."""
 
     def faults(mode):
-        command = [sys.executable, "-c", FAULTS, mode]
-        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+        return int(output_of(FAULTS, mode))
 
     assert faults("keep") < 100
     assert faults("as it is") >= 16384  # 4 KB each
@@ -80,8 +79,6 @@ with large_blocks_apart() if sys.argv[1] == "apart" else nullcontext():
 """
 
     def kept(mode):
-        return int(
-            subprocess.run([sys.executable, "-c", program, mode], capture_output=True, text=True, check=True).stdout
-        )
+        return int(output_of(program, mode))
 
     assert kept("apart") < 8 << 20 < kept("not")
