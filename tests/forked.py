@@ -4,6 +4,7 @@ They are processes like any other, with an environment, signals, output and an e
 show is how Python starts and imports; a test of that uses subprocess.
 """
 
+import base64
 import functools
 import multiprocessing
 import os
@@ -19,6 +20,9 @@ PRELOADED = [
 ]  # fmt: skip
 SCENE_TOKENS = 20
 PEAK_FLOPS = 1e12
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 
 @functools.cache
@@ -40,15 +44,18 @@ def server():
 
 
 def shorten(patch):
-    """Shorten what a run does besides its steps: it measures no peak rate, and its last scene is a few words.
+    """Shorten what a run does besides its steps: it measures no peak rate, its last scene is a few words, and its picture
+    is a pixel (tests/unit/records draw pictures, and so does a test of a whole run).
 
     Args:
         patch: `setattr`, or that of a pytest.MonkeyPatch, which takes it back.
     """
+    from groundup.records import report
     from groundup.training import between_steps, finish
 
     patch(between_steps, "peak_flops", lambda *_: PEAK_FLOPS)
     patch(finish, "SCENE_TOKENS", SCENE_TOKENS)
+    patch(report, "plot_loss", lambda rows, path, **_: path.write_bytes(PIXEL))
 
 
 class ForkedPopen:
