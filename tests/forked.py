@@ -44,8 +44,9 @@ def server():
 
 
 def shorten(patch):
-    """Shorten what a run does besides its steps: it measures no peak rate, its last scene is a few words, and its picture
-    is a pixel (tests/unit/records draw pictures, and so does a test of a whole run).
+    """Shorten what a run does besides its steps: no rate is measured, the last scene is short, the picture a pixel.
+
+    Pictures are drawn by tests/unit/records, and by the test of all that a run leaves.
 
     Args:
         patch: `setattr`, or that of a pytest.MonkeyPatch, which takes it back.
