@@ -2,6 +2,7 @@ import importlib.util
 import json
 import multiprocessing
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +20,7 @@ MODEL = GPTConfig(n_layer=1, n_head=2, n_embd=64, block_size=24, vocab_size=300)
 def test_all_clients_of_all_servers_are_answered(monkeypatch):
     context = server()  # of processes that need not import anything
     monkeypatch.setattr(multiprocessing, "get_context", lambda _: context)
-    monkeypatch.setattr(subprocess, "Popen", ForkedPopen)
+    monkeypatch.setattr(servers, "subprocess", SimpleNamespace(Popen=ForkedPopen, PIPE=subprocess.PIPE))
     lines = []
     options = Options(
         model=MODEL, weights="fp32", clients=(1, 3), requests=2, prompt_tokens=4, new_tokens=8, threads=1, rounds=1
