@@ -92,6 +92,7 @@ FAMILIES = {
     "F16": "requests without the key",
     "F17": "secrets and control characters in logs",
     "F18": "what grows while a server runs",
+    "F19": "a model and names that would command the page",
     "G1": "a process with odd surroundings",
     "G2": "names that command a terminal",
 }

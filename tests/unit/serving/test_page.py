@@ -189,6 +189,7 @@ def test_every_number_has_a_form():
     assert FORMAT.eval("number(-0.12345)") == "\u22120.1235"
     assert math.isclose(FORMAT.eval("bits(Math.LN2)"), 1)
     assert FORMAT.eval('visible(" a\\n")') == "·a↵"
+    assert FORMAT.eval(r'visible("\u202eb\u0000\u001b")') == r"\u202eb\u0000\u001b"
 
 
 VALUES = st.recursive(

@@ -1,5 +1,6 @@
 """The page in a real browser, over a run of a few kept steps: what it shows against what is computed here."""
 
+import contextlib
 import json
 import shlex
 import shutil
@@ -31,6 +32,7 @@ from groundup.serving.app import Server, build_app
 from groundup.serving.loop import EngineLoop
 from groundup.serving.models import Models
 from groundup.serving.page import page_files, page_routes
+from groundup.tokenizer.bpe import ByteBPE
 from groundup.tokenizer.char import CharTokenizer
 
 CHROMIUM = shutil.which("chromium")
@@ -68,13 +70,13 @@ def runs(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def url(runs):
-    """A server of run `mine`, in a thread."""
+@contextlib.contextmanager
+def served(path):
+    """The address of a server of a run, in a thread."""
     listener = socket.create_server(("127.0.0.1", 0))
     host = f"127.0.0.1:{listener.getsockname()[1]}"
     loop, files = EngineLoop(), page_files()
-    shared = Server(Models([runs / "mine"]), loop)
+    shared = Server(Models([path]), loop)
     training = Trainings(shared)
     access = Access(hosts=frozenset({host}), key=None, page_paths=frozenset(files))
     app = build_app(shared, access, more=[*page_api(shared, training), *page_routes(files)])
@@ -86,6 +88,12 @@ def url(runs):
     thread.join(10)
     loop.close()
     training.close()
+
+
+@pytest.fixture(scope="module")
+def url(runs):
+    with served(runs / "mine") as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -101,14 +109,14 @@ def open_page(browser, url):
     """Open the page at a view; any error of a script, and any text that is wider than a phone, fails the test."""
     pages = []
 
-    def begin(width=1280, scheme="light", **state):
+    def begin(width=1280, scheme="light", at=url, **state):
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         errors = []
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.on("console", lambda told: told.type == "error" and errors.append(told.text))
         pages.append((page, errors))
         words = {"text": TEXT, "seed": 1} | state
-        page.goto(url + "#" + "&".join(f"{name}={quote(str(value))}" for name, value in words.items()))
+        page.goto(at + "#" + "&".join(f"{name}={quote(str(value))}" for name, value in words.items()))
         page.wait_for_selector("nav")
         return page
 
@@ -324,3 +332,76 @@ def test_what_is_on_the_screen_is_copied_as_a_program_that_gives_it(open_page, b
     words = shlex.split(page.evaluate("navigator.clipboard.readText()"))
     assert words[:2] == ["curl", f"{url}api/surprise"]
     assert json.loads(words[-1]) == {"model": "mine", "tokens": TOKENIZER.encode(TEXT)}
+
+
+SCRIPT = "<script>owned=1</script>"
+HOSTILE = [
+    SCRIPT,
+    '<img src=x onerror="owned=1">',
+    "\u202e</pre>",
+    "\x1b[2J\0",
+    '"><svg onload=owned=1>',
+    "{{owned=1}}",
+]
+"""Tokens of a model that nobody should trust."""
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A run whose model writes HOSTILE round and round, and whose name is no better."""
+    merges, ids = [], {bytes([i]): i for i in range(256)}
+    for token in HOSTILE:
+        data = token.encode()
+        for end in range(2, len(data) + 1):
+            if data[:end] not in ids:
+                merges.append((ids[data[: end - 1]], data[end - 1]))
+                ids[data[:end]] = 256 + len(merges) - 1
+    tokenizer = ByteBPE(merges)
+    n = tokenizer.vocab_size
+    model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=n, block_size=32, vocab_size=n)).eval()
+    with torch.no_grad():  # blocks add nothing; a place says what comes next, whatever stands there
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.ln_f.weight.fill_(1)
+        model.wte.weight.copy_(torch.eye(n) * 10)
+        for place in range(32):
+            model.wpe.weight[place, ids[HOSTILE[place % len(HOSTILE)].encode()]] = 1000
+    folder = tmp_path_factory.mktemp("runs")
+    run = folder / "<img src=x onerror='owned=1'>\u202e\"&\x1b[2J"
+    for path in (run / "model", run / "growth" / "step-0000001"):
+        save_model(path, model, tokenizer, {"step": 1, "data": SCRIPT})
+    rows = [{"step": step, "train/loss": 1.0, "val/loss": 1.0, "sample": "".join(HOSTILE)} for step in (0, 1)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (run / "run.json").write_text("{}")
+    (run / "config.json").write_text('{"max_steps": 1}')
+    with served(run) as address:
+        yield address
+
+
+@pytest.mark.fault(
+    "F19",
+    "a model that writes <script>, attributes, terminal escapes and marks that turn the direction of writing, in a run"
+    " whose name and samples hold the same",
+    "the page shows them as text; nothing of them runs, in any of its views",
+)
+@pytest.mark.parametrize(
+    "tab",
+    ["write", *(pytest.param(tab, marks=pytest.mark.slow) for tab in (
+        "growth", "attention", "compare", "surprise", "lens", "heads", "push", "tokens", "training", "slots"
+    ))],
+)  # fmt: skip
+def test_what_a_model_writes_is_text(open_page, hostile, tab):
+    page = open_page(at=hostile, tab=tab, text=SCRIPT, head="0.0")
+    page.wait_for_selector(".picture")
+    page.wait_for_load_state("networkidle") if tab != "slots" else page.wait_for_timeout(500)
+    if tab == "write":
+        page.get_by_role("button", name="Four at once").click()
+        page.locator("pre").nth(3).wait_for()
+        page.wait_for_function("() => document.querySelector('.samples').innerText.includes('</script>')")
+        shown = [each.replace(" ", "·") for each in HOSTILE]
+        shown[2], shown[3] = r"\u202e</pre>", r"\u001b[2J\u0000"
+        assert page.locator("button.token").first.inner_text() in shown
+    if tab == "training":
+        assert page.locator("pre.sample").inner_text().startswith(SCRIPT)
+    assert page.evaluate("typeof owned") == "undefined"
+    assert page.locator("main script, main img, [onload], [onerror]").count() == 0

@@ -13,14 +13,17 @@ export function probability(p) {
   return n < 1e6 ? `1 in ${Math.round(n).toLocaleString("en")}` : `1 in 10^${Math.round(Math.log10(n))}`;
 }
 
+/** Control characters, and those that turn the direction of writing, which would reorder what stands beside them. */
+const CONTROL = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
+
 /**
- * A token with its white space made visible.
+ * A token with its white space and control characters made visible.
  * @param {string} text
  * @returns {string}
  */
 export function visible(text) {
   const shown = text.replace(/ /g, "·").replace(/\n/g, "↵").replace(/\t/g, "→").replace(/\r/g, "␍");
-  return shown === "" ? "∅" : shown;
+  return shown === "" ? "∅" : shown.replace(CONTROL, (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 /**
