@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from groundup.config.errors import UserError
-from groundup.config.limits import JSON_BYTES
+from groundup.config.limits import JSON_BYTES, Limit
 
 T = TypeVar("T")
 _MAX_FLOAT = sys.float_info.max
@@ -215,6 +215,22 @@ def read_json(path: Path, cls: type[T], *, more: bool = False) -> T:
         raise type(error)(f"{path}: {error}") from None
 
 
+def read_whole(path: Path, limit: Limit) -> bytes:
+    """Read a file at once.
+
+    Raises:
+        UserError: It cannot be read, is larger than the limit, or is no file: a pipe may never end.
+    """
+    try:
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):
+            raise UserError(f"cannot read {path}: it is not a file")
+        limit.check(facts.st_size, str(path))
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
 def load_json(path: Path) -> Any:
     """Read a JSON file whose form the caller checks.
 
@@ -222,19 +238,12 @@ def load_json(path: Path) -> Any:
         UserError: The file cannot be read, is too large, is no file, is not JSON, gives a key twice or holds text that
             cannot be written again; the message names it.
     """
+    data = read_whole(path, JSON_BYTES)
     try:
-        facts = path.stat()
-        if not stat.S_ISREG(facts.st_mode):
-            raise UserError(f"cannot read {path}: it is not a file")
-        JSON_BYTES.check(facts.st_size, str(path))
-        text = path.read_text(encoding="utf-8")
+        text = data.decode()
         values = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_refuse_twins)
         if _SURROGATE.search(text):
             json.dumps(values, ensure_ascii=False).encode()  # half of a pair of escapes is no character
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
-    except UserError:
-        raise
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
     return values

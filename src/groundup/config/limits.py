@@ -53,6 +53,8 @@ class Limit:
 
 JSON_BYTES = Limit("GROUNDUP_MAX_JSON_BYTES", 64 * 2**20, "bytes")
 """A JSON file that is read at once: configs, manifests, tokenizers, indexes."""
+TEXT_BYTES = Limit("GROUNDUP_MAX_TEXT_BYTES", 2**30, "bytes")
+"""A file of text, of lines or of an alphabet that is read at once: prompts, the record of a run."""
 LINE_BYTES = Limit("GROUNDUP_MAX_LINE_BYTES", 32 * 2**20, "bytes")
 """A line of a file of records, an item of a JSON array, a line or field of a table; unpacked."""
 APART_BYTES = Limit("GROUNDUP_MAX_APART_BYTES", 4 * 2**30, "bytes of memory")

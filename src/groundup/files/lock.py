@@ -32,20 +32,28 @@ def _lock_file(run_dir: Path) -> Path:
 
 
 @contextlib.contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
+def one_at_a_time(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Keep other processes from changing a file in the same way, for as long as the `with` block takes.
 
+    Args:
+        path: The file.
+        wait: Wait for another process that is at it. Else nothing is left of the lock afterwards.
+
     Raises:
-        UserError: The folder of the file cannot be written to.
+        UserError: The folder of the file cannot be written to, or another process is at it.
     """
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
-        lock.acquire()
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        raise UserError(f"{path} is being written by another process") from None
     except OSError as error:
         raise UserError(f"cannot lock {path}: {error.strerror or error}") from error
     try:
         yield
     finally:
+        if not wait:
+            Path(lock.lock_file).unlink(missing_ok=True)
         lock.release()
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from groundup.config.errors import UserError
+from groundup.config.limits import TEXT_BYTES
 
 _MAGIC = {
     b"\x1f\x8b": ("compressed by gzip", "name it with .gz at the end"),
@@ -35,12 +36,15 @@ def read_text(path: Path) -> str:
     """A small file of UTF-8 text as `decode_text` gives it.
 
     Raises:
-        UserError: Not readable, binary, or not UTF-8.
+        UserError: Not readable, too large, binary, or not UTF-8.
     """
     try:
-        return decode_text(path.read_bytes(), str(path))
+        with path.open("rb") as file:
+            data = file.read(TEXT_BYTES.value + 1)  # it may be a pipe, and a device never ends
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
+    TEXT_BYTES.check(len(data), str(path))
+    return decode_text(data, str(path))
 
 
 def decode_text(data: bytes, name: str, at: int = 0) -> str:

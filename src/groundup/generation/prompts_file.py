@@ -15,6 +15,7 @@ from typing import BinaryIO
 from rich.console import Console
 
 from groundup.config.errors import UserError
+from groundup.files.lock import one_at_a_time
 from groundup.files.new import refuse_existing
 from groundup.formats.decode import read_text
 from groundup.generation.text import TextCompletion, TextGenerator, TextRequest
@@ -63,7 +64,7 @@ def complete_file(
         How many texts were there already.
 
     Raises:
-        UserError: `out` exists, or a prompt cannot be continued: nothing is drawn then.
+        UserError: `out` exists, another process is writing it, or a prompt cannot be continued: nothing is drawn then.
     """
     refuse_existing(out)
     requests = []
@@ -75,8 +76,13 @@ def complete_file(
     key = hashlib.sha256(json.dumps([settings, list(prompts)]).encode()).hexdigest()[:8]
     part = out.with_name(f"{out.name}.{key}.part")
     console = Console(stderr=True)
-    with _opened(part) as file, Bar("{task.completed:.0f}/{task.total:.0f} prompts", console) as bar:
-        done = _whole_lines(file)
+    with (
+        one_at_a_time(part, wait=False),
+        _opened(part) as file,
+        Bar("{task.completed:.0f}/{task.total:.0f} prompts", console) as bar,
+    ):
+        refuse_existing(out)  # another process may just have ended
+        done = _texts_of(file, prompts)
         task = bar.add_task("", total=len(prompts), completed=done)
         if done:
             warn(f"{done} of {len(prompts)} texts are there already; going on after them")
@@ -90,7 +96,7 @@ def complete_file(
             file.flush()
             bar.advance(task)
         os.fsync(file.fileno())
-    part.replace(out)
+        part.replace(out)
     return done
 
 
@@ -116,20 +122,30 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _whole_lines(file: BinaryIO) -> int:
-    """How many lines there are; the beginning of another, which a kill left, is cut off."""
+def _texts_of(file: BinaryIO, prompts: Sequence[str]) -> int:
+    """How many of the prompts have their line; what follows, the half line or the zeros of a crash, is cut off."""
+    done = end = 0
     file.seek(0)
-    data = file.read()
-    end = data.rfind(b"\n") + 1
+    for prompt, line in zip(prompts, file, strict=False):
+        if not (line.endswith(b"\n") and _is_of(prompt, line)):
+            break
+        done, end = done + 1, end + len(line)
     file.truncate(end)
     file.seek(end)
-    return data.count(b"\n")
+    return done
+
+
+def _is_of(prompt: str, line: bytes) -> bool:
+    try:
+        return bool(json.loads(line)["prompt"] == prompt)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
 
 
 def _prompt_of(line: str, where: str) -> str:
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise UserError(f"{where} is not JSON") from None
     if not isinstance(value, dict) or not isinstance(value.get("prompt"), str):
         raise UserError(f'{where} must be an object with a text under "prompt"')

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.config.errors import UserError
+from groundup.config.io import read_whole
 from groundup.config.limits import JSON_BYTES
 from groundup.tokenizer.char import CharTokenizer
 
@@ -23,14 +24,12 @@ def read_meta(path: Path) -> CharTokenizer:
     Raises:
         UserError: It cannot be read, holds more than text, numbers and dictionaries, or no alphabet.
     """
+    data = read_whole(path, JSON_BYTES)
     try:
-        JSON_BYTES.check(path.stat().st_size, str(path))
-        values = _read(path.read_bytes())
+        values = _read(data)
         symbols = [values["itos"][i] for i in range(len(values["itos"]))]
         if not all(isinstance(symbol, str) for symbol in symbols):
             raise ValueError("itos must map numbers to characters")
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise UserError(f"{path} is not the meta.pkl of a character model of nanoGPT: {error}") from None
     try:

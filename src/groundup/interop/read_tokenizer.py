@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from groundup.config.errors import UserError
-from groundup.config.io import load_json
+from groundup.config.io import load_json, read_whole
+from groundup.config.limits import TEXT_BYTES
 from groundup.config.presets import GPT2_VOCAB
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN
@@ -107,8 +108,8 @@ def _parts(folder: Path) -> BytePairs:
     """
     vocab = _object(folder / VOCAB)
     try:
-        lines = (folder / MERGES).read_text("utf-8").splitlines()
-    except (OSError, ValueError) as error:
+        lines = read_whole(folder / MERGES, TEXT_BYTES).decode().splitlines()
+    except UnicodeDecodeError as error:
         raise UserError(f"{MERGES} cannot be read: {error}") from None
     merges: list[Any] = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
     made = {"".join(pair) for pair in merges}

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from groundup.config.io import read_whole
+from groundup.config.limits import TEXT_BYTES
 from groundup.files.atomic import write_file
 
 PEAK_AT_START, PEAK_AT_END = "perf/peak_flops_start", "perf/peak_flops_end"
@@ -94,10 +96,14 @@ class Metrics:
 
 
 def load_metrics(path: Path) -> Metrics:
-    """All whole lines of a metrics file, and how many were not; a missing file has none."""
+    """All whole lines of a metrics file, and how many were not; a missing file has none.
+
+    Raises:
+        UserError: It cannot be read, or is no file.
+    """
     if not path.exists():
         return Metrics([], 0)
-    lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]
+    lines = [line for line in read_whole(path, TEXT_BYTES).split(b"\n") if line.strip()]
     rows = [row for line in lines if (row := _row(line)) is not None]
     return Metrics(rows, len(lines) - len(rows))
 

@@ -22,6 +22,12 @@ def show(pieces: Iterable[str]) -> None:
         sys.stdout.flush()
 
 
+LONGEST = 2000
+"""Characters of an error; a value of a damaged file may have millions."""
+
+
 def warn(text: str) -> None:
     """Print one line to standard error; a new line in a path is shown as what it is."""
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
     print(f"groundup: {printable(text)}".replace("\n", "\\n"), file=sys.stderr, flush=True)

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import signal
 
 import pytest
 import torch
@@ -84,6 +85,43 @@ class TestPromptsFile:
         assert f"{starts[0]} of 5 texts are there already" in err
         assert self.out.read_bytes() == wanted
 
+    @pytest.mark.fault(
+        "A6",
+        "a part of texts to come holds lines of something else, or zeros",
+        "what is not of the prompts is drawn anew: the texts are those of an undisturbed command",
+    )
+    @pytest.mark.parametrize("odd", [b"junk\n" * 9, b"\0" * 40 + b"\n", b'{"prompt": "b"}\n', b"[" * 5000 + b"\n"])
+    @pytest.mark.parametrize("whole", [0, 2])
+    def test_a_part_that_holds_something_else(self, folder, capsys, monkeypatch, odd, whole):
+        call(capsys, folder, *self.words)
+        wanted = self.out.read_bytes()
+        self.out.unlink()
+        monkeypatch.setattr(prompts_file, "_in_order", lambda *_: signal.raise_signal(signal.SIGINT))
+        call(capsys, folder, *self.words, code=130)
+        monkeypatch.undo()
+        (part,) = self.out.parent.glob("out.jsonl.*.part")
+        part.write_bytes(b"".join(wanted.splitlines(keepends=True)[:whole]) + odd)
+        call(capsys, folder, *self.words)
+        assert self.out.read_bytes() == wanted
+
+    @pytest.mark.fault(
+        "C6", "two commands write the texts of the same prompts", "the second is refused; the first is not disturbed"
+    )
+    def test_two_at_once(self, folder, capsys, monkeypatch):
+        drawn, said = prompts_file._in_order, []
+
+        def disturbed(*arguments):
+            for completion in drawn(*arguments):
+                if not said:
+                    said.append(call(capsys, folder, *self.words, code=1).err)
+                yield completion
+
+        monkeypatch.setattr(prompts_file, "_in_order", disturbed)
+        call(capsys, folder, *self.words)
+        assert "is being written by another process" in said[0]
+        assert len(read(self.out)) == 5
+        assert [path.name for path in self.out.parent.glob("*out.jsonl*")] == ["out.jsonl"]
+
     def test_other_settings_begin_anew(self, folder, capsys):
         part = self.out.with_name("out.jsonl.00000000.part")
         part.write_text("{}\n")
@@ -94,6 +132,7 @@ class TestPromptsFile:
         ("text", "message"),
         [
             ('{"prompt": "a"}\n{', "line 2 is not JSON"),
+            pytest.param('{"prompt": ' + "[" * 100_000, "line 1 is not JSON", id="deep"),
             ('{"text": "a"}', 'line 1 must be an object with a text under "prompt"'),
             ("", "has no prompts"),
             ('{"prompt": "a"}\n{"prompt": "Ä"}', "prompt 2: character 'Ä' at position 0"),

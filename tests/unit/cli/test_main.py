@@ -1,4 +1,5 @@
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -209,6 +210,13 @@ def test_a_width_of_0_is_no_width(tmp_path):
             [*ENTRY, "runs", "list", str(tmp_path)], capture_output=True, text=True, env=env, check=True
         )
         assert "crashed" in done.stdout
+
+
+@pytest.mark.fault("G2", "a value of ten million characters is refused", "the line shows its beginning and its end")
+def test_an_error_is_a_line_that_can_be_read(capsys, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"name": "a/" + "b" * 10_000_000}))
+    said = error_of(capsys, ["train", "--config", str(tmp_path / "config.json")], 2)
+    assert len(said) < 2100
 
 
 @pytest.mark.fault(

@@ -1,5 +1,7 @@
+import os
 import shlex
 import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from groundup.cli.main import main
 from groundup.config.data import DataConfig
 from groundup.config.errors import UserError
-from groundup.formats.decode import decode_text, text_chunks
+from groundup.formats.decode import decode_text, read_text, text_chunks
 from groundup.prepare.corpus import open_corpus
 from groundup.tokenizer.base import END_OF_TEXT
 
@@ -173,3 +175,22 @@ def test_open_corpus_prepares_once_and_again_when_the_text_changes(tmp_path):
     assert second.dir != first.dir
     assert second.index.fingerprint != first.index.fingerprint
     assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+@pytest.mark.fault(
+    "B6",
+    "a device without end stands where prompts are read",
+    "one line that names the limit; no more than that is read",
+)
+def test_a_device_without_end_is_no_text(monkeypatch):
+    monkeypatch.setenv("GROUNDUP_MAX_TEXT_BYTES", "1000000")
+    with pytest.raises(UserError, match=r"/dev/zero takes more than 1,000,000 bytes.* GROUNDUP_MAX_TEXT_BYTES"):
+        read_text(Path("/dev/zero"))
+
+
+def test_a_pipe_is_a_text_as_shells_make_them_of_a_command():
+    ours, theirs = os.pipe()
+    os.write(theirs, "é\r\n".encode())
+    os.close(theirs)
+    assert read_text(Path(f"/dev/fd/{ours}")) == "é\n"
+    os.close(ours)

@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from groundup.config.errors import UserError
 from groundup.records.metrics import MetricsLog, read_metrics
 
 
@@ -104,3 +105,13 @@ def test_a_full_disk_does_not_end_the_run(path):
     path.symlink_to("/dev/full")
     MetricsLog.write(log, step=6)
     assert len(said) == 1
+
+
+@pytest.mark.fault(
+    "B6", "a FIFO or a device stands where the record of a run is read", "one line that names it; nothing waits"
+)
+@pytest.mark.parametrize("kind", ["fifo", "zero"])
+def test_what_is_no_file_is_not_waited_for(path, kind):
+    os.mkfifo(path) if kind == "fifo" else path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="it is not a file"):
+        read_metrics(path)
