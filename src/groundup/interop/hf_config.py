@@ -1,13 +1,17 @@
 """Hugging Face's config.json for GPT-2, both directions.
 
 `GPT2Config` describes a family of models. The published one is our `gpt`; another activation, width of the MLP or
-epsilon, or a head that is not tied, makes it a `modern`. Whatever else would make another function of the same weights
-is refused by name.
+epsilon, or a head that is not tied, makes it a `modern`. Another scale of attention becomes one of the
+weights that make queries. Whatever else would make another function of the same weights is refused by name.
 """
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
@@ -25,6 +29,14 @@ ACTIVATIONS = {
     "relu2": "relu2",
 }
 """Theirs to ours; the names of one form of GELU differ in rounding alone, and so does `reorder_and_upcast_attn`."""
+_SHAPE = {
+    "n_layer": ("n_layer", "num_hidden_layers"),
+    "n_head": ("n_head", "num_attention_heads"),
+    "n_embd": ("n_embd", "hidden_size"),
+    "block_size": ("n_positions", "max_position_embeddings"),
+    "vocab_size": ("vocab_size",),
+}
+"""Our names to the two that transformers reads: GPT-2's, and the one of all its models."""
 SWITCHES = ("activation", "n_inner", "norm_eps", "tied_head")
 """Of `ModernConfig`: what transformers has a place for."""
 
@@ -48,8 +60,8 @@ class _Rule:
 _RULES = (
     _Rule("model_type", "gpt2", ("gpt2",)),
     _Rule("activation_function", "gelu_new", tuple(ACTIVATIONS)),
-    _Rule("scale_attn_weights", True, (True,)),  # noqa: FBT003
-    _Rule("scale_attn_by_inverse_layer_idx", False, (False,)),  # noqa: FBT003
+    _Rule("scale_attn_weights", True, (True, False)),  # noqa: FBT003
+    _Rule("scale_attn_by_inverse_layer_idx", False, (True, False)),  # noqa: FBT003
     _Rule("add_cross_attention", False, (False,)),  # noqa: FBT003
     _Rule("quantization_config", None, (None,)),
 )
@@ -68,13 +80,17 @@ def read_hf_config(values: Any, where: str) -> GPTConfig | ModernConfig:
     if not isinstance(values, dict):
         raise UserError(f"{where} is not a model's config: it must be an object")
     faults = [fault for rule in _RULES if (fault := rule.fault(values))]
-    shape = {
-        "n_layer": values.get("n_layer", GPT2.n_layer),
-        "n_head": values.get("n_head", GPT2.n_head),
-        "n_embd": values.get("n_embd", GPT2.n_embd),
-        "block_size": values.get("n_positions", values.get("n_ctx", GPT2.block_size)),
-        "vocab_size": values.get("vocab_size", GPT2.vocab_size),
-    }
+    shape = {name: getattr(GPT2, name) for name in _SHAPE}
+    for ours, theirs in _SHAPE.items():
+        said = {name: values[name] for name in theirs if name in values}
+        if len(set(map(str, said.values()))) > 1:
+            faults.append("it says both " + " and ".join(f"{name} {value}" for name, value in said.items()))
+        shape[ours] = next(iter(said.values()), shape[ours])
+    if not {"n_positions", "max_position_embeddings"} & values.keys():
+        shape["block_size"] = values.get("n_ctx", GPT2.block_size)
+    if not values.keys() & set(_SHAPE["n_head"]):
+        odd = [name for name, value in values.items() if "head" in name.lower() and type(value) is int]
+        faults += [f"{name} is no key of GPT-2's config, where heads are n_head" for name in odd]
     faults += [f"{key} is {value!r}, not a number" for key, value in shape.items() if type(value) is not int]
     inner, eps = values.get("n_inner"), values.get("layer_norm_epsilon", 1e-5)
     if inner is not None and type(inner) is not int:
@@ -91,6 +107,37 @@ def read_hf_config(values: Any, where: str) -> GPTConfig | ModernConfig:
         "norm_eps": eps,
     }
     return gpt_config(shape, where, switches)
+
+
+def scaled_queries(values: dict[str, Any], config: TransformerConfig, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights with which our attention gives what theirs gives with another scale.
+
+    Scores are q k / sqrt(head_dim). Without `scale_attn_weights` they are q k, and with
+    `scale_attn_by_inverse_layer_idx` those of block i are divided by i + 1: either is a factor of the rows of c_attn
+    that make q.
+
+    Args:
+        values: A config.json that `read_hf_config` has let through.
+        config: What it gave.
+        state: All weights, by our names and in our layout. Where a factor is no power of two, those of 16 bits become
+            float32, for they would lose digits.
+    """
+    factors = [1.0] * config.n_layer
+    if not values.get("scale_attn_weights", True):
+        factors = [math.sqrt(config.n_embd // config.n_head)] * config.n_layer
+    if values.get("scale_attn_by_inverse_layer_idx", False):
+        factors = [factor / (i + 1) for i, factor in enumerate(factors)]
+    if all(factor == 1.0 for factor in factors):
+        return state
+    if any(math.frexp(factor)[0] != 0.5 for factor in factors):  # 0.5: a power of two
+        state = {name: tensor.float() for name, tensor in state.items()}
+    scaled = dict(state)
+    for i, factor in enumerate(factors):
+        for name in (f"h.{i}.attn.c_attn.weight", f"h.{i}.attn.c_attn.bias"):
+            if name in state and state[name].shape[0] == 3 * config.n_embd:  # else it is told what is wrong with it
+                q, k, v = state[name].chunk(3)
+                scaled[name] = torch.cat([q * factor, k, v])
+    return scaled
 
 
 def hf_config(config: TransformerConfig, *, dtype: str, eot_id: int | None) -> dict[str, Any]:

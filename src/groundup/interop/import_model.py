@@ -19,7 +19,7 @@ from groundup.interop.names import without_padding
 from groundup.interop.read_hf import read_hf_folder
 from groundup.interop.read_llmc import MAGIC, read_llmc
 from groundup.interop.read_meta import read_meta
-from groundup.interop.read_tokenizer import VOCAB, WHOLE, read_tokenizer
+from groundup.interop.read_tokenizer import VOCAB, WHOLE, framing, read_tokenizer
 from groundup.interop.read_torch import SUFFIXES, read_torch
 from groundup.model.build import build_model
 from groundup.planner.params import count_parameters
@@ -74,17 +74,18 @@ def import_model(
     known: dict[str, Facts] = {}
     with new_folder(out, known) as folder:
         known |= write_model_files(folder, config, state, chosen, info)
-    note = foreign.note
+    notes = [foreign.note]
     if cut := foreign.state["wte.weight"].shape[0] - chosen.vocab_size:
-        note = "\n".join(filter(None, [note, f"{cut} rows that pad the embedding were cut: no token has their ids"]))
+        notes.append(f"{cut} rows that pad the embedding were cut: no token has their ids")
     if added := [token for token in getattr(chosen, "specials", []) if token != END_OF_TEXT]:
         shown = ", ".join(added[:8]) + (f" and {len(added) - 8} more" if len(added) > 8 else "")
-        plain = (
+        notes.append(
             f"special tokens are kept: {shown}; written in a prompt or a text they are plain characters, and in Python"
             " tokenizer.encode(text, allow_special=True) gives their ids"
         )
-        note = "\n".join(filter(None, [note, plain]))
-    return dataclasses.replace(foreign, config=config, state=state, info=info, note=note)
+    if (words := path if tokenizer is None else Path(tokenizer)).is_dir():
+        notes.append(framing(words))
+    return dataclasses.replace(foreign, config=config, state=state, info=info, note="\n".join(filter(None, notes)))
 
 
 def _refuse_too_large(foreign: Imported, path: Path) -> None:

@@ -31,6 +31,45 @@ class Imported:
     """The one that lies beside it."""
 
 
+HEADS = ("n_head", "n_heads", "num_heads", "num_attention_heads", "n_attention_heads", "nhead", "heads")
+"""What others call the number of attention heads, the one number of a shape that no tensor tells."""
+_HEAD_DIM = ("head_dim", "head_size", "d_head")
+
+
+def heads_of(settings: Mapping[Any, Any], n_embd: int, where: str) -> int | None:
+    """The number of attention heads, by any of its names; None where the settings say nothing of heads.
+
+    Args:
+        settings: Foreign values by name.
+        n_embd: Columns of the embedding, which the width of a head divides.
+        where: Their file, for messages.
+
+    Raises:
+        UserError: Two names say different numbers, or a name with "head" in it says a number that may be another.
+    """
+    said = {name: settings[name] for name in HEADS if name in settings}
+    for name in _HEAD_DIM:
+        width = settings.get(name)
+        if type(width) is int and width > 0 and n_embd % width == 0:
+            said[name] = n_embd // width
+    if len({str(heads) for heads in said.values()}) > 1:
+        raise UserError(
+            f"{where} says different numbers of heads: "
+            + ", ".join(f"{name} {settings[name]}" for name in said)
+            + "; --n-head decides"
+        )
+    if said:
+        heads: int = next(iter(said.values()))
+        return heads
+    odd = next((n for n, v in settings.items() if isinstance(n, str) and "head" in n.lower() and type(v) is int), None)
+    if odd is not None:
+        raise UserError(
+            f"{where} has {odd} {settings[odd]}, which is no name for attention heads that groundup knows; say how"
+            " many there are with --n-head"
+        )
+    return None
+
+
 class Record:
     """Stands for an object of a foreign class: its attributes, without its class and without its code."""
 

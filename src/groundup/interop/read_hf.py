@@ -11,11 +11,13 @@ from groundup.config.errors import UserError
 from groundup.config.io import load_json
 from groundup.config.model import ModernConfig
 from groundup.files.layout import CONFIG, WEIGHTS, is_plain_name
-from groundup.interop.hf_config import read_hf_config
+from groundup.interop.hf_config import read_hf_config, scaled_queries
 from groundup.interop.imported import Imported, load_pickled, plain_tensors
 from groundup.interop.names import HEAD, to_ours
 
 INDEX, PICKLED, PICKLED_INDEX = "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
+
+SCALED = "its scale of attention was put into the weights that make queries: the same function, and GPT-2's scale"
 
 
 def read_hf_folder(folder: Path) -> Imported:
@@ -40,7 +42,11 @@ def read_hf_folder(folder: Path) -> Imported:
         )
     if HEAD in state:
         config = dataclasses.replace(ModernConfig.of(config), tied_head=False)
-    return Imported(config, state, {})
+    scaled = scaled_queries(values, config, state)
+    note = (
+        "" if scaled is state else "its scale of attention stands in the weights that make queries, for ours has none"
+    )
+    return Imported(config, scaled, {}, note)
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:

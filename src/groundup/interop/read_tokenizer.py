@@ -181,6 +181,62 @@ def _end(folder: Path, specials: dict[str, int]) -> str | None:
     return END_OF_TEXT if END_OF_TEXT in specials else None
 
 
+def framing(folder: Path) -> str:
+    """What the tokenizer of a Hugging Face folder puts around each text, in a line; nothing where it puts nothing.
+
+    Ours is not told: its ids are those of the text alone.
+
+    Raises:
+        UserError: A file cannot be read.
+    """
+    found = _object(folder / WHOLE).get("post_processor") if (folder / WHOLE).is_file() else None
+    before, after, unknown = _around(found)
+    settings = _object(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
+    for place, key, token in ((before, "add_bos_token", "bos_token"), (after, "add_eos_token", "eos_token")):
+        if settings.get(key) is True and not place:
+            said = settings.get(token)
+            place.append(str(said.get("content") if isinstance(said, dict) else said))
+    if unknown:
+        return f"its post_processor {', '.join(unknown)} is not applied: ids are those of the text alone"
+    parts = [f"{' '.join(tokens)} {where}" for tokens, where in ((before, "before"), (after, "after")) if tokens]
+    if not parts:
+        return ""
+    spelled = f"{''.join(before)}TEXT{''.join(after)}"
+    return (
+        f"its tokenizer puts {' and '.join(parts)} each text, and here nothing is put; with them, in Python:"
+        f" tokenizer.encode({spelled!r}, allow_special=True)"
+    )
+
+
+def _around(step: Any) -> tuple[list[str], list[str], list[str]]:
+    """The tokens that a post_processor puts before and after a text, and what else it does, by name."""
+    match step:
+        case None | {"type": "ByteLevel"}:  # ByteLevel moves offsets alone
+            return [], [], []
+        case {"type": "BertProcessing" | "RobertaProcessing", "cls": [str(first), _], "sep": [str(last), _]}:
+            return [first], [last], []
+        case {"type": "TemplateProcessing", "single": [*pieces]}:
+            names = [_piece(piece) for piece in pieces]
+            if names.count("") == 1 and None not in names:
+                place = names.index("")
+                return [n for n in names[:place] if n], [n for n in names[place + 1 :] if n], []
+        case {"type": "Sequence", "processors": [*steps]}:
+            doing = [found for part in steps if any(found := _around(part))]
+            if len(doing) < 2:  # two would not see each other's tokens as part of the text
+                return doing[0] if doing else ([], [], [])
+    return [], [], [_name(step)]
+
+
+def _piece(piece: Any) -> str | None:
+    """A piece of a template: a token, or the text as nothing."""
+    match piece:
+        case {"SpecialToken": {"id": str(token)}}:
+            return token
+        case {"Sequence": _}:
+            return ""
+    return None
+
+
 def _object(path: Path) -> dict[str, Any]:
     values = load_json(path)
     if not isinstance(values, dict):
@@ -192,5 +248,5 @@ def _name(part: Any) -> str:
     """What a part of a tokenizer.json is called; of a sequence, what its parts are."""
     if not isinstance(part, dict):
         return repr(part)
-    parts = part.get("pretokenizers") or part.get("normalizers")
+    parts = part.get("pretokenizers") or part.get("normalizers") or part.get("processors")
     return f"{part.get('type')} ({', '.join(map(_name, parts))})" if isinstance(parts, list) else str(part.get("type"))

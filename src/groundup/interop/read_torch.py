@@ -10,7 +10,7 @@ from torch import Tensor
 
 from groundup.checkpoint.tensor_file import load_tensors
 from groundup.config.errors import UserError
-from groundup.interop.imported import Imported, Record, gpt_config, load_pickled, plain_tensors
+from groundup.interop.imported import HEADS, Imported, Record, gpt_config, heads_of, load_pickled, plain_tensors
 from groundup.interop.names import HEAD, to_ours
 from groundup.interop.read_meta import META, read_meta
 from groundup.tokenizer.char import CharTokenizer
@@ -45,13 +45,16 @@ def read_torch(path: Path, *, n_head: int | None = None) -> Imported:
         raise UserError(f"{path} is not a model's weights: it must hold tensors by name")
     held = next((values[key] for key in _WEIGHTS if isinstance(values.get(key), Mapping)), values)
     state = to_ours(plain_tensors(held, str(path)), str(path))
+    n_embd = state["wte.weight"].shape[1]
     told = _told(values, path) if held is not values else {}
-    nanogpt = isinstance(values.get("model_args"), dict)
-    notes = [] if nanogpt else [GELU]
     if n_head is not None:
         told["n_head"] = n_head
+    elif held is not values and (heads := _heads(values, n_embd, path)) is not None:
+        told["n_head"] = heads
+    nanogpt = isinstance(values.get("model_args"), dict)
+    notes = [] if nanogpt else [GELU]
     if "n_head" not in told:
-        told["n_head"] = _usual_heads(state["wte.weight"].shape[1], path)
+        told["n_head"] = _usual_heads(n_embd, path)
         notes.append(f"nothing says how many heads it has; {told['n_head']} were taken, --n-head says otherwise")
     config = gpt_config({**_seen(state, path), **told}, str(path), _switches(state, nanogpt=nanogpt))
     return Imported(config, state, _info(values, path), "\n".join(notes), _alphabet(values, path))
@@ -67,13 +70,17 @@ def _told(values: dict[Any, Any], path: Path) -> dict[str, Any]:
     if arguments is not None:
         if not isinstance(arguments, dict) or not all(isinstance(v, int | float) for v in arguments.values()):
             raise UserError(f"{path} is not a checkpoint of nanoGPT: model_args must hold numbers by name")
-        if unknown := sorted(map(str, arguments.keys() - set(_SHAPE))):
+        if unknown := sorted(map(str, arguments.keys() - {*_SHAPE, *HEADS})):
             raise UserError(f"{path} is not a plain nanoGPT model: model_args has {', '.join(unknown)}")
     for settings in _settings(values):
-        told = {name: settings[name] for name in _SHAPE if name in settings}
-        if "n_head" in told:
-            return told
+        if any(name in settings for name in HEADS):
+            return {name: settings[name] for name in _SHAPE if name in settings}
     return {}
+
+
+def _heads(values: dict[Any, Any], n_embd: int, path: Path) -> int | None:
+    found = (heads_of(settings, n_embd, str(path)) for settings in _settings(values))
+    return next((heads for heads in found if heads is not None), None)
 
 
 def _settings(part: Any, depth: int = 3) -> Iterator[dict[Any, Any]]:

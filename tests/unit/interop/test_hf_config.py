@@ -43,8 +43,10 @@ def test_transformers_reads_what_we_write():
         ({"n_inner": -1}, r"n_inner must be 0 \(4 \* n_embd\) to"),
         ({"layer_norm_epsilon": None}, "layer_norm_epsilon is None, not a number"),
         ({"layer_norm_epsilon": 2}, "norm_eps must be above 0 and below 1, got 2"),
-        ({"scale_attn_weights": False}, "scale_attn_weights is False, only True"),
-        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx is True, only False"),
+        ({"scale_attn_weights": "no"}, "scale_attn_weights is 'no', only True or False"),
+        ({"scale_attn_by_inverse_layer_idx": None}, "scale_attn_by_inverse_layer_idx is None, only True or False"),
+        ({"n_heads": 4}, "n_heads is no key of GPT-2's config, where heads are n_head"),
+        ({"n_head": 4, "num_attention_heads": 2}, "it says both n_head 4 and num_attention_heads 2"),
         ({"add_cross_attention": True}, "add_cross_attention is True"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is"),
         ({"n_layer": "12"}, "n_layer is '12', not a number"),
@@ -78,6 +80,14 @@ def test_a_shape_that_cannot_be():
 def test_n_inner_written_out_and_old_names():
     config = read_hf_config({"n_inner": 3072, "n_ctx": 512}, "config.json")
     assert config.block_size == 512
+
+
+def test_the_names_that_all_models_of_transformers_have():
+    values = {"num_attention_heads": 2, "num_hidden_layers": 3, "hidden_size": 8, "max_position_embeddings": 16}
+    config = read_hf_config(values, "config.json")
+    theirs = transformers.GPT2Config(**values)
+    assert (config.n_head, config.n_layer, config.n_embd, config.block_size) == (2, 3, 8, 16)
+    assert (theirs.n_head, theirs.n_layer, theirs.n_embd, theirs.n_positions) == (2, 3, 8, 16)
 
 
 SWITCHES = {

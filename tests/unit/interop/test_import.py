@@ -57,6 +57,40 @@ def test_another_activation_width_or_epsilon_there_and_back(place, make_hf, opti
     assert_same_function(loaded.model, again)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scale_attn_by_inverse_layer_idx": True},
+        {"scale_attn_weights": False},
+        {"scale_attn_weights": False, "scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True},
+        {"reorder_and_upcast_attn": True},
+    ],
+    ids=str,
+)
+def test_another_scale_of_attention_becomes_one_of_queries(place, make_hf, options, dtype):
+    transformers = pytest.importorskip("transformers")
+    made = make_hf(n_layer=3, attn_implementation="eager", **options)
+    with torch.no_grad():
+        for block in made.transformer.h:
+            block.attn.c_attn.weight *= 4  # else all scores are near zero, and no scale matters
+            block.attn.c_attn.bias.normal_()
+    made.to(dtype).save_pretrained("theirs")
+    theirs = transformers.GPT2LMHeadModel.from_pretrained("theirs", dtype=torch.float32, attn_implementation="eager")
+    foreign = import_model("theirs", Path("ours"), tokenizer="letters.json")
+    assert_same_function(load_model(Path("ours")).model, theirs.eval(), atol=3e-5)
+    assert ("scale of attention stands in the weights" in foreign.note) == (
+        len(options) > 1 or "reorder" not in str(options)
+    )
+    for name in options:
+        setattr(theirs.config, name, name == "scale_attn_weights")
+    usual = transformers.GPT2LMHeadModel(theirs.config).eval()
+    usual.load_state_dict(theirs.state_dict())
+    if foreign.note:  # the switches of the case do change the function
+        with pytest.raises(AssertionError):
+            assert_same_function(load_model(Path("ours")).model, usual, atol=1e-2)
+
+
 @pytest.mark.parametrize("told", [False, True, None], ids=["untied", "tied", "nothing"])
 @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin", "shards"])
 def test_a_head_of_its_own_there_and_back(place, make_hf, told, file):

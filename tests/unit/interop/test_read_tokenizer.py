@@ -1,6 +1,7 @@
 """Byte-level tokenizers that other programs made: the same ids for the same text, or a reason."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.config.errors import UserError
 from groundup.export.export_model import export_model
 from groundup.interop.import_model import import_model
-from groundup.interop.read_tokenizer import read_tokenizer
+from groundup.interop.read_tokenizer import framing, read_tokenizer
 from groundup.tokenizer.bpe import ByteBPE
 from groundup.tokenizer.io import load_tokenizer, save_tokenizer
 
@@ -199,3 +200,56 @@ def test_ids_in_any_order_survive_a_model_folder(tmp_path, make_model):
     assert again.encode("hell") == ours.encode("hell") == [2, 0]
     assert again.eot_id == 1
     shutil.rmtree(tmp_path / "m")
+
+
+_CLS, _SEP = ("<s>", 0), ("</s>", 2)
+AROUND = {
+    "template": lambda p: p.TemplateProcessing(single="<s> $A </s>", special_tokens=[_CLS, _SEP]),
+    "before": lambda p: p.TemplateProcessing(single="<s> $A", special_tokens=[_CLS]),
+    "twice": lambda p: p.TemplateProcessing(single="<s> <pad> $A", special_tokens=[_CLS, ("<pad>", 1)]),
+    "bert": lambda p: p.BertProcessing(_SEP, _CLS),
+    "roberta": lambda p: p.RobertaProcessing(_SEP, _CLS),
+    "sequence": lambda p: p.Sequence([p.ByteLevel(), AROUND["template"](p)]),
+    "offsets": lambda p: p.ByteLevel(trim_offsets=True),
+}
+
+
+@pytest.mark.parametrize("case", AROUND)
+def test_what_is_put_around_a_text_is_said(tmp_path, make_hf, monkeypatch, case):
+    monkeypatch.chdir(tmp_path)
+    made = trained(ENDS["first"])
+    made.post_processor = AROUND[case](tokenizers.processors)
+    make_hf(vocab_size=made.get_vocab_size()).save_pretrained("theirs")
+    folder_of(made, "theirs", eos_token="</s>")
+    note = import_model("theirs", Path("ours")).note
+    ours = load_model(Path("ours")).tokenizer
+    assert_same_ids(ours, made)
+    said = next((line for line in note.splitlines() if "puts" in line), "")
+    assert bool(said) == (case != "offsets")
+    if said:
+        advice = re.search(r"encode\('(.*)TEXT(.*)', allow", said)
+        for text in TEXTS:
+            assert ours.encode(text.join(advice.groups()), allow_special=True) == made.encode(text).ids
+
+
+def test_a_post_processor_that_nobody_knows_is_named(tmp_path):
+    bert = {"type": "BertProcessing", "sep": ["b", 1], "cls": ["a", 0]}
+    for steps, name in (([{"type": "Novel"}], "Novel"), ([bert, bert], "Sequence (BertProcessing, BertProcessing)")):
+        values = {"post_processor": {"type": "Sequence", "processors": steps}}
+        (tmp_path / "tokenizer.json").write_text(json.dumps(values))
+        assert framing(tmp_path) == f"its post_processor {name} is not applied: ids are those of the text alone"
+
+
+def test_a_beginning_that_the_settings_ask_for(tmp_path):
+    trained(ENDS["first"]).model.save(str(tmp_path))
+    settings = {
+        "tokenizer_class": "GPT2Tokenizer",
+        "bos_token": "<s>",
+        "unk_token": "</s>",
+        "eos_token": "</s>",
+        "pad_token": "<pad>",
+    }
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | {"add_bos_token": True}))
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert "puts <s> before each text" in framing(tmp_path)
+    assert read_tokenizer(tmp_path).encode("<s>the word", allow_special=True) == theirs("the word").input_ids

@@ -85,6 +85,44 @@ def test_checkpoints_that_tell_their_shape(place, model, kind):
         assert torch.equal(loaded.model.state_dict()[name], p)
 
 
+HEADS = {
+    "n_heads": {"n_heads": 4},
+    "num_heads": {"num_heads": 4, "num_layers": 2},
+    "num_attention_heads": {"num_attention_heads": 4},
+    "head_dim": {"head_dim": 4},
+    "both": {"n_head": 4, "head_size": 4},
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+@pytest.mark.parametrize("place_of", ["config", "model_args", "top", "object"])
+def test_heads_by_another_name(place, model, name, place_of):
+    said = HEADS[name]
+    if place_of == "model_args" and name in ("num_heads", "head_dim", "both"):
+        said = {"num_heads": 4}
+    held = {"config": {"config": said}, "model_args": {"model_args": said}, "top": said}
+    held["object"] = {"hparams": argparse.Namespace(lr=1e-3, **said)}
+    torch.save({"model": state_of(model), **held[place_of]}, "ckpt.pt")
+    assert bring("ckpt.pt").config.n_head == 4
+
+
+@pytest.mark.parametrize(
+    ("said", "fault"),
+    [
+        ({"n_heads": 4, "num_heads": 2}, "says different numbers of heads: n_heads 4, num_heads 2; --n-head decides"),
+        ({"n_heads": 4, "head_dim": 8}, "says different numbers of heads: n_heads 4, head_dim 8"),
+        ({"head_count": 4}, "has head_count 4, which is no name for attention heads that groundup knows; .* --n-head"),
+        ({"n_heads": "4"}, 'n_head must be int, got "4"'),
+    ],
+)
+def test_heads_that_are_not_clear_are_refused_by_name(place, model, said, fault):
+    torch.save({"model": state_of(model), "config": said}, "ckpt.pt")
+    with pytest.raises(UserError, match=fault):
+        bring("ckpt.pt")
+    if "4" not in said.values():
+        assert bring("ckpt.pt", n_head=4).config.n_head == 4
+
+
 @pytest.mark.parametrize("file", ["state.pt", "state.pth", "state.ckpt", "pytorch_model.bin", "model.safetensors"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_bare_state_dict(place, make_model, file, bias):
