@@ -102,6 +102,7 @@ SWITCHES = {
     "stream_scales": True,
     "tied_head": False,
     "logit_softcap": 30.0,
+    "ngram": 3,
 }
 
 
