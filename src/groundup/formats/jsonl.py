@@ -6,6 +6,7 @@ an array can only be read from their beginning, so each is one span; write many 
 
 import itertools
 import json
+import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
@@ -186,5 +187,10 @@ def _texts(lines: Iterator[bytes | None], name: str, config: ReadConfig, skipped
         yield from records.take(value)
     if bad and not sound:
         decode_text(bad, name)
-        raise UserError(f"{name} holds no line of JSON; its first begins with {bad.decode(errors='replace')[:40]!r}")
+        many = (
+            f"; where objects span lines: jq -c . {shlex.quote(name)} > NEW.jsonl" if bad.lstrip()[:1] == b"{" else ""
+        )
+        raise UserError(
+            f"{name} holds no line of JSON; its first begins with {bad.decode(errors='replace')[:40]!r}{many}"
+        )
     records.finish()

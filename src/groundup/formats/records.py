@@ -1,5 +1,7 @@
 """Records with a text under a key: what is used of them, and what is said of the others."""
 
+import json
+import shlex
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,6 +24,7 @@ class Records:
         self._flags = config.FLAGS
         self._records = self._without = self._others = 0
         self._keys: list[str] = []
+        self._inner = ""  # the key under which the records stand, where they stand in one
 
     def take(self, record: Any) -> Iterator[Document]:
         """The text of a record, if it has one."""
@@ -37,6 +40,7 @@ class Records:
         else:
             self._without += 1
             self._keys = self._keys or sorted(map(str, record))
+            self._inner = self._inner or next((key for key, value in record.items() if self._has_texts(value)), "")
             self._skip(f"record without {self._key}")
 
     def finish(self) -> None:
@@ -46,11 +50,19 @@ class Records:
             UserError: No record has the key.
         """
         if self._records and self._without == self._records:
+            if self._inner:
+                raise UserError(
+                    f"{self._name}: the records stand under the key {self._inner!r} of one; take them out first:"
+                    f" jq -c '.[{json.dumps(self._inner)}][]' {shlex.quote(self._name)} > NEW.jsonl"
+                )
             known = ", ".join(self._keys[:8]) or "none"
             raise UserError(
                 f"{self._name}: no record has the key {self._key!r}, its keys are {known};"
                 f" choose with {self._flags}text-column"
             )
+
+    def _has_texts(self, value: Any) -> bool:
+        return isinstance(value, list) and any(isinstance(item, dict) and self._key in item for item in value[:1])
 
     def _skip(self, reason: str) -> None:
         count(self._skipped, f"{reason} in {self._name.rsplit('/', 1)[-1]}")

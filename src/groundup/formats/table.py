@@ -25,7 +25,7 @@ def read_csv(chunks: Iterable[bytes], name: str, config: ReadConfig, skipped: di
     Raises:
         UserError: There is no such column, or a quote is not closed; file and line are named.
     """
-    forms = [{"delimiter": mark, **_QUOTED} for mark in ",;\t"]
+    forms = [{"delimiter": mark, **_QUOTED} for mark in ",;\t|"]
     yield from _texts(chunks, name, config, skipped, [*forms, {"delimiter": ",", **_UNQUOTED}])
 
 

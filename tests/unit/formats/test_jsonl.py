@@ -1,6 +1,8 @@
 import gzip
 import io
 import json
+import shutil
+import subprocess
 import tracemalloc
 from itertools import pairwise
 
@@ -167,3 +169,19 @@ def test_a_line_without_end_takes_no_memory(monkeypatch):
     tracemalloc.stop()
     assert peak < 10 << 20
     assert skipped == {"line longer than 1,000,000 bytes (GROUNDUP_MAX_LINE_BYTES) in a.jsonl.gz": 1}
+
+
+@pytest.mark.parametrize("suffix", [".json", ".jsonl"])
+@pytest.mark.parametrize("indent", [None, 2])
+def test_records_in_an_object_are_taken_out_as_the_message_says(tmp_path, monkeypatch, suffix, indent):
+    jq = shutil.which("jq") or pytest.skip("jq is not installed")
+    path = tmp_path / f"a file{suffix}"
+    path.write_text(json.dumps({"version": 1, "data": [{"text": "a"}, {"text": "b"}]}, indent=indent))
+    monkeypatch.chdir(tmp_path)
+    for step in range(2 if indent else 1):
+        with pytest.raises(UserError, match=r"stand under the key 'data'|objects span lines") as error:
+            read(path)
+        advice = str(error.value).partition(": jq ")[2]
+        subprocess.run(f"{jq} {advice}".replace("NEW", f"{step}"), shell=True, check=True)
+        path = tmp_path / f"{step}.jsonl"
+    assert read(path) == ["a", "b"]

@@ -33,3 +33,10 @@ def test_a_line_or_field_without_end_takes_no_memory(monkeypatch, rows, what):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 20 << 20
+
+
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+def test_columns_are_told_by_whatever_stands_between_them(mark):
+    rows = f'id{mark}text\n1{mark}"a{mark} b"\n2{mark}c\n'.encode()
+    read = format_of("a.csv").read(io.BytesIO(rows), "a.csv", (0, 1), ReadConfig(), {})
+    assert [document.text for document in read] == [f"a{mark} b", "c"]
