@@ -8,6 +8,7 @@ from groundup.config.errors import UsageError
 from groundup.terminal.actions import pick_action
 from groundup.terminal.parse import parse
 from groundup.terminal.waiting import before_torch
+from groundup.terminal.working import Working
 
 BENCHES = {
     "gpu": "training, decoding and memory of one GPU, in a few minutes, against nanoGPT and transformers",
@@ -37,7 +38,8 @@ def main(argv: Sequence[str]) -> int:
         return 0
     before_torch()  # which also the options need
     room = "studies" if name in STUDIES else "bench"
-    module = importlib.import_module(f"groundup.{room}.{name.replace('-', '_')}")
+    with Working("loading PyTorch"):
+        module = importlib.import_module(f"groundup.{room}.{name.replace('-', '_')}")
     options = parse(module.Options, argv[1:], prog=f"groundup bench {name}")
     for flag, value in vars(options).items():
         least = 0 if flag == "threads" or (name in STUDIES and flag in ("steps", "eval_tokens")) else 1

@@ -29,7 +29,10 @@ def main(argv: Sequence[str]) -> int:
     """Write the report and say where it is."""
     options = parse(Options, argv, prog="groundup report")
     read_run(options.run)
-    write_report(options.run)
+    from groundup.terminal.working import Working
+
+    with Working("drawing"):
+        write_report(options.run)
     address = (options.run / REPORT).resolve().as_uri()
     say(address)
     if options.open:

@@ -142,10 +142,13 @@ def _compare(runs: list[RunHistory]) -> int:
 
 
 def _plot(options: PlotOptions) -> int:
-    from groundup.records.plot import plot_runs
+    from groundup.terminal.working import Working
 
     runs = _read(options.runs)
-    plot_runs(runs, options.out, axis=options.x, y=options.y, smooth=options.smooth)
+    with Working("drawing"):
+        from groundup.records.plot import plot_runs
+
+        plot_runs(runs, options.out, axis=options.x, y=options.y, smooth=options.smooth)
     say(f"drew {len(runs)} {'run' if len(runs) == 1 else 'runs'} in {options.out}")
     _warn_of_damage(runs)
     return 0

@@ -9,8 +9,13 @@ from groundup.terminal.say import say
 
 def main(argv: Sequence[str]) -> int:
     """Train, fit, draw; the last line is one JSON object."""
-    from groundup.studies.scaling_law import Options, study
+    from groundup.terminal.working import Working
 
-    result = study(parse(Options, argv, prog="groundup scaling"), say)
+    with Working("loading PyTorch") as working:
+        from groundup.studies.scaling_law import Options, study
+
+        options = parse(Options, argv, prog="groundup scaling")
+        working.doing("training, a line for each model that is done")
+        result = study(options, say)
     print(json.dumps(result, ensure_ascii=False))
     return 0

@@ -173,6 +173,13 @@ def tokenize_part(work: Work, number: int, part: Part) -> PartResult | PartFaile
     return result
 
 
+def _ids(tokenizer: Tokenizer, text: str) -> NDArray[np.unsignedinteger]:
+    try:
+        return tokenizer.encode_array(text)
+    except UserError as error:  # of characters, made for another text
+        raise UserError(f"{error}; with a tokenizer of its own (groundup train TEXT) any text can be learned") from None
+
+
 def _tokenize(work: Work, number: int, part: Part) -> PartResult:
     tokenizer = work.tokenizer()
     end = np.array([] if work.eot_id is None else [work.eot_id], dtype=np.uint32)
@@ -184,7 +191,7 @@ def _tokenize(work: Work, number: int, part: Part) -> PartResult:
         for place, document in enumerate(_documents(work, part, skipped)):
             for piece in work.held_out.split(number, place, document):
                 file = val if piece.split == "val" else train
-                file.add(tokenizer.encode_array(piece.text))
+                file.add(_ids(tokenizer, piece.text))
                 if piece.ends:
                     file.add(end)
             n_bytes += _utf8_size(document.text)

@@ -16,6 +16,9 @@ from groundup.terminal.tables import columns_that_fit, new_table
 if TYPE_CHECKING:
     from rich.table import Table
 
+CIRCUMSTANCES = ("version", "data", "model", "groundup", "seconds", "step")
+"""What eval.json keeps beside the scores themselves."""
+
 Order = Literal["name", "loss", "started", "speed"]
 
 
@@ -56,7 +59,7 @@ def compare_table(runs: Sequence[RunHistory]) -> "Table":
     facts = [run_facts(run) for run in runs]
     for name in facts[0]:
         table.add_row(name, *[column[name] for column in facts])
-    scores = dict.fromkeys(key for run in runs for key in run.scores)
+    scores = dict.fromkeys(key for run in runs for key in run.scores if key.rpartition(".")[2] not in CIRCUMSTANCES)
     for title, rows in (
         ("scores", {key: [run.scores.get(key, MISSING) for run in runs] for key in scores}),
         ("settings that differ", settings_that_differ([run.config for run in runs])),

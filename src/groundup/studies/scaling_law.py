@@ -35,7 +35,7 @@ FLOORS = 400
 class Options:
     """Train one recipe at several sizes and fit the loss against the parameters."""
 
-    preset: str = "shakespeare-modern"
+    preset: str = "shakespeare"
     """The recipe; only the sizes of its model change."""
     sizes: str = "2x64,3x96,4x128,5x192,6x256"
     """Layers x width of each model; widths are multiples of 32."""
