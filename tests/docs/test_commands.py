@@ -80,6 +80,9 @@ def place(furnished, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("sys.stdin", io.StringIO("To be\n"))
+    # Signs of life come after some seconds: on a busy machine, and not in the documents.
+    for silence in ("prepare.progress.FIRST", "prepare.report.Spoken.FIRST", "terminal.working.PATIENCE"):
+        monkeypatch.setattr(f"groundup.{silence}", 1e6)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
