@@ -32,7 +32,7 @@ _DTYPES = {
 }
 """Names of types, in the order of the format: types later in it lie earlier in the file, so that all are aligned."""
 
-BLOCK_ROWS = 1024
+BLOCK_ROWS = 512
 """Rows of a tensor that are in memory together while they are converted."""
 
 

@@ -11,10 +11,10 @@ and the step can be compiled once or captured as a graph.
 
 import copy
 import math
+import mmap
 from collections.abc import Sequence
 from typing import Self
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -223,9 +223,10 @@ class KVCache:
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> Tensor:
     """Zeros and not what memory holds: a masked position counts 0 times its value, which must not be NaN.
 
-    On a CPU the system gives zeros only where somebody looks: a context that is not filled takes no memory.
+    On a CPU the system gives zeros only where somebody looks: a context that is not filled takes no memory. NumPy's
+    zeros would come in pages of 2 MB, larger than what a text fills of a head.
     """
     size = math.prod(shape) * dtype.itemsize
     if torch.device(device).type != "cpu" or not size:
         return torch.zeros(shape, dtype=dtype, device=device)
-    return torch.from_numpy(np.zeros(size, np.uint8)).view(dtype).view(shape)
+    return torch.frombuffer(mmap.mmap(-1, size), dtype=dtype).view(shape)

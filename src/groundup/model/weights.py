@@ -77,10 +77,19 @@ def stored_tensors(
     """
     owner, _, kind = name.rpartition(".")
     is_matrix = kind == "weight" and isinstance(dict(model.named_modules()).get(owner), StoredMatrix)
-    parts = [store(block, weights if is_matrix else "fp32") for block in blocks]
-    yield name, torch.cat([part.weight for part in parts])
-    if parts[0].scale is not None:
-        yield f"{owner}.scale", torch.cat([part.scale for part in parts if part.scale is not None])
+    wanted = model.state_dict()[name]
+    weight = torch.empty(wanted.shape, dtype=wanted.dtype)  # filled block by block: pieces would leave gaps behind
+    scale = torch.empty(len(weight)) if is_matrix and weights == "int8" else None
+    n_rows = 0
+    for block in blocks:
+        part = store(block, weights if is_matrix else "fp32")
+        rows = slice(n_rows, n_rows := n_rows + len(block))
+        weight[rows] = part.weight
+        if scale is not None and part.scale is not None:
+            scale[rows] = part.scale
+    yield name, weight
+    if scale is not None:
+        yield f"{owner}.scale", scale
 
 
 def weights_of(model: nn.Module) -> Weights | None:
