@@ -9,7 +9,7 @@ import { Heatmap } from "./heatmap.js";
 import { Picture } from "./picture.js";
 import { Prompt } from "./prompt.js";
 
-/** Weights of every layer: {weights: Float32Array (H, T, T), lengths: Float32Array (H, T)} each. */
+/** Weights of every layer: {steps: Uint16Array (H, T, T) in parts of 65535, lengths: Float32Array (H, T)} each. */
 function useAttention() {
   const [layers, setLayers] = useState([]);
   const ids = tokens.value.ids;
@@ -23,7 +23,7 @@ function useAttention() {
         const size = H * T * T;
         const steps = new Uint16Array(raw, 0, size);
         const lengths = new Float32Array(raw.slice(2 * size));
-        found.push({ T, weights: Float32Array.from(steps, (x) => x / 65535), lengths });
+        found.push({ T, steps, lengths });
       }
       return found;
     }).then((found) => found && setLayers(found));
@@ -63,12 +63,12 @@ export function Attention() {
 
   /** The weight that row i gives to column j in a head, after the switches. */
   const weight = (l, h) => {
-    const { weights, lengths } = layers[l];
+    const { steps, lengths } = layers[l];
     const longest = lengths.subarray(h * T, (h + 1) * T).reduce((a, b) => Math.max(a, b), 1e-9);
     return (i, j) => {
       if (withoutFirst.on && j === 0) return 0;
-      let w = weights[(h * T + i) * T + j];
-      if (withoutFirst.on) w /= Math.max(1e-6, 1 - weights[(h * T + i) * T]);
+      let w = steps[(h * T + i) * T + j] / 65535;
+      if (withoutFirst.on) w /= Math.max(1e-6, 1 - steps[(h * T + i) * T] / 65535);
       return byValues.on ? (w * lengths[h * T + j]) / longest : w;
     };
   };

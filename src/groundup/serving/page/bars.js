@@ -7,9 +7,3 @@ export function Bar({ value, outline }) {
     <rect class="fill" x="0" y="1" width=${100 * value} height="8" />
     ${outline !== undefined && html`<rect class="outline" x="0" y="1" width=${100 * outline} height="8" />`}</svg>`;
 }
-
-/** Ids by falling value. @param {ArrayLike<number>} values @param {number} n @returns {number[]} */
-export function largest(values, n) {
-  const order = Uint32Array.from({ length: values.length }, (_, i) => i);
-  return [...order.sort((a, b) => values[b] - values[a] || a - b).subarray(0, n)];
-}

@@ -38,7 +38,13 @@ export function Heads() {
     next.has(name) ? next.delete(name) : next.add(name);
     setOff(next);
   };
-  const measure = () => attempt("importance", (signal) => post("/api/importance", { model: modelId.value, tokens: ids, instead }, signal)).then((x) => x && setGrowth(x.growth));
+  const measure = () => attempt("importance", async (signal) => {
+    const rows = [];
+    for (let layer = 0; layer < m.n_layer; layer++) {
+      rows.push(...(await post("/api/importance", { model: modelId.value, tokens: ids, instead, layer }, signal)).growth);
+      if (!signal.aborted) setGrowth([...rows]);
+    }
+  });
   const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
   const fresh = found && found.whole.loss.length === ids.length - 1;
   const most = growth ? Math.max(1e-9, ...growth.flat().map(Math.abs)) : 1;
@@ -46,14 +52,14 @@ export function Heads() {
     <${Prompt} rows="2" />
     <div class="buttons">
       <button onClick=${() => setOff(new Set())}>All on</button>
-      <button onClick=${measure}>Which heads matter?</button>
+      <button onClick=${measure}>Which heads matter?</button><span role="status">${growth && growth.length < m.n_layer ? `layer ${growth.length} of ${m.n_layer}` : ""}</span>
       <label>instead of its output <select value=${instead} onChange=${(e) => setInstead(e.target.value)}><option value="mean">its mean over the text</option><option value="zero">nothing</option></select></label>
     </div>
     <${Picture} name="heads and their loss" ask=${{ path: "/api/importance", body: { model: modelId.value, tokens: ids, instead } }}><div class="grid switches" style=${`--columns:${m.n_head + 1}`}>
       ${Array.from({ length: m.n_layer }, (_, l) => [
         ...Array.from({ length: m.n_head }, (_, h) => {
           const name = `${l}.${h}`;
-          return html`<button aria-pressed=${!off.has(name)} class=${off.has(name) ? "off" : ""} style=${growth ? `--share:${Math.max(0, growth[l][h] / most)}` : ""} onClick=${() => toggle(name)}>head ${name}${growth ? html`<small>${growth[l][h] >= 0 ? "+" : ""}${number(growth[l][h])}</small>` : ""}</button>`;
+          return html`<button aria-pressed=${!off.has(name)} class=${off.has(name) ? "off" : ""} style=${growth?.[l] ? `--share:${Math.max(0, growth[l][h] / most)}` : ""} onClick=${() => toggle(name)}>head ${name}${growth?.[l] ? html`<small>${growth[l][h] >= 0 ? "+" : ""}${number(growth[l][h])}</small>` : ""}</button>`;
         }),
         html`<button aria-pressed=${!off.has(`${l}.mlp`)} class=${off.has(`${l}.mlp`) ? "off mlp" : "mlp"} onClick=${() => toggle(`${l}.mlp`)}>MLP ${l}</button>`,
       ])}

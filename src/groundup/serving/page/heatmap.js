@@ -37,9 +37,10 @@ export function Heatmap({ rows, columns, at, name, says, seen, size = 320, pick,
   useEffect(() => {
     const context = canvas.current.getContext("2d");
     const image = context.createImageData(columns, rows);
-    const colors = palette();
+    const colors = new Uint32Array(Uint8Array.from(palette().flat()).buffer); // a pixel at a time: there may be millions
+    const pixels = new Uint32Array(image.data.buffer);
     for (let r = 0; r < rows; r++) {
-      for (let c = 0; c < columns; c++) image.data.set(colors[Math.round(255 * Math.max(0, Math.min(1, at(r, c))))], 4 * (r * columns + c));
+      for (let c = 0; c < columns; c++) pixels[r * columns + c] = colors[Math.round(255 * Math.max(0, Math.min(1, at(r, c))))];
     }
     context.putImageData(image, 0, 0);
     drawnAs(canvas.current, () => ({ width: columns, height: rows, shapes: areas(image) }));

@@ -3,7 +3,7 @@ import { useRef, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { complete } from "./api.js";
 import { number, probability, visible } from "./format.js";
-import { NEUTRAL, draw } from "./sampling.js";
+import { NEUTRAL, REASONS, draw, largest } from "./sampling.js";
 import { completion, drawnFrom, logits, model, named, result, seed, settings, tell, text, tokens } from "./state.js";
 import { Picture } from "./picture.js";
 import { Bar } from "./bars.js";
@@ -107,12 +107,12 @@ function roomLeft() {
 }
 
 function Candidates({ found, chosen, needle, take, disabled }) {
-  const ids = [...found.order.slice(0, ROWS)];
+  const ids = largest(found.penalized, ROWS);
   if (!ids.includes(chosen)) ids.push(chosen);
-  const rest = found.order.length - ids.length;
-  const shown = new Set(ids);
+  const rest = found.sampler.length - ids.length;
   let left = 0;
-  for (const id of found.order) if (!shown.has(id)) left += found.sampler[id];
+  for (let id = 0; id < found.sampler.length; id++) left += found.sampler[id];
+  for (const id of ids) left -= found.sampler[id];
   const most = Math.max(...ids.map((id) => Math.max(found.sampler[id], found.model[id])), 1e-9);
   return html`<div class="candidates"><${Picture} name="next token">
     <${Ruler} found=${found} needle=${needle} chosen=${chosen} />
@@ -122,11 +122,11 @@ function Candidates({ found, chosen, needle, take, disabled }) {
         <tr class=${found.why[id] ? "dropped" : id === chosen ? "chosen" : ""}>
           <th scope="row"><button class="token" disabled=${disabled} onClick=${() => take(id)}>${visible(named(id))}</button></th>
           <td>${number(logits.value[id])}</td><td class="step">${number(found.penalized[id])}</td>
-          <td class="step">${found.why[id] ?? number(found.scaled[id])}</td>
+          <td class="step">${REASONS[found.why[id]] || number(found.scaled[id])}</td>
           <td>${probability(found.model[id])}</td><td>${probability(found.sampler[id])}</td>
           <td class="wide"><${Bar} value=${found.sampler[id] / most} outline=${found.model[id] / most} /></td>
         </tr>`)}
-      ${rest > 0 && html`<tr class="rest"><th scope="row">${rest.toLocaleString("en")} others</th><td></td><td class="step"></td><td class="step"></td><td></td><td>${probability(left)}</td><td></td></tr>`}</tbody></table><//></div>`;
+      ${rest > 0 && html`<tr class="rest"><th scope="row">${rest.toLocaleString("en")} others</th><td></td><td class="step"></td><td class="step"></td><td></td><td>${probability(left > 1e-12 ? left : 0)}</td><td></td></tr>`}</tbody></table><//></div>`;
 }
 
 /** All probabilities end to end, and the needle that falls on one of them. */
