@@ -48,7 +48,8 @@ def in_browser(logits, config, prompt, drawn):
     }
     call = (
         f"(() => {{ const r = pipeline(Float32Array.from({json.dumps(logits)}), {json.dumps(values)},"
-        f" {json.dumps(prompt)}, {json.dumps(drawn)}); return JSON.stringify([Array.from(r.sampler), Array.from(r.why)]); }})()"
+        f" {json.dumps(prompt)}, {json.dumps(drawn)});"
+        " return JSON.stringify([Array.from(r.sampler), Array.from(r.why)]); })()"
     )
     return json.loads(SAMPLING.eval(call))
 

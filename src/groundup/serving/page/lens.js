@@ -34,7 +34,8 @@ export function Lens() {
     <fieldset class="inline"><legend>tint</legend>${Object.entries(TINTS).map(([id, label]) => html`
       <label><input type="radio" name="tint" checked=${by === id} onChange=${() => setBy(id)} /> ${label}</label>`)}</fieldset>
     ${fresh && html`
-      <${Picture} name="layers" ask=${{ path: "/api/lens", body: { model: modelId.value, tokens: ids } }}><div class="scroll" tabindex="0"><table class="lens"><caption>Read upward: where does the answer appear, which layer changes its mind? Early rows are read with a norm and a head trained for the last one: a hint, not a measurement.</caption>
+      <p class="hint">Read upward: where does the answer appear, which layer changes its mind? Early rows are read with a norm and a head trained for the last one: a hint, not a measurement.</p>
+      <${Picture} name="layers" ask=${{ path: "/api/lens", body: { model: modelId.value, tokens: ids } }}><div class="scroll" tabindex="0"><table class="lens" aria-label="the likeliest token after each layer">
         <tbody>${rows.map((l) => html`<tr><th scope="row">${rowName(l)}</th>
           ${ids.map((_, t) => html`<td style=${`--share:${share(l, t)}`}><button class="token" onFocus=${() => setCell([l, t])} onMouseEnter=${() => setCell([l, t])}>${visible(named(found.top[l][t][0]))}</button></td>`)}</tr>`)}
         <tr><th scope="row">text</th>${tokens.value.texts.map((t) => html`<td class="given">${visible(t)}</td>`)}</tr></tbody></table></div><//>
