@@ -5,6 +5,7 @@ becomes `"{index}.{name}"`; everything else stays JSON.
 """
 
 import re
+import sys
 from typing import Any
 
 from torch import Tensor
@@ -44,6 +45,10 @@ def load_flat_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], values
     current = optimizer.state_dict()["param_groups"]
     if [len(group["params"]) for group in values["param_groups"]] != [len(group["params"]) for group in current]:
         raise UserError("its groups of parameters are not those of this run")
+    for group, now in zip(values["param_groups"], current, strict=True):
+        for name, value in group.items():
+            if not _can_be(value, now.get(name)):
+                raise UserError(f"its {name} is no setting of this run's optimizer")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Any]] = {}
     for key, value in {**tensors, **values["numbers"]}.items():
@@ -56,6 +61,15 @@ def load_flat_optimizer(optimizer: Optimizer, tensors: dict[str, Tensor], values
         for group, now in zip(values["param_groups"], current, strict=True)
     ]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _can_be(value: Any, now: Any) -> bool:
+    """Whether a setting may stand where one is now: a number, a flag or null, a text for a text, a list for a list."""
+    if isinstance(now, tuple | list):
+        return isinstance(value, list) and len(value) == len(now) and all(_can_be(each, 0) for each in value)
+    if isinstance(value, int | float):
+        return abs(value) <= sys.float_info.max and not isinstance(now, str)
+    return value is None or (isinstance(value, str) and isinstance(now, str))
 
 
 def parameter_of(key: str, count: int) -> int:

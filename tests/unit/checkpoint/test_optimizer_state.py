@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from groundup.checkpoint.optimizer_state import flatten_optimizer, load_flat_optimizer
+from groundup.config.errors import UserError
 from groundup.optim.muon import Muon
 
 OPTIMIZERS = {
@@ -46,3 +47,27 @@ def test_what_cannot_be_stored_is_named():
     optimizer.state[p]["odd"] = object()
     with pytest.raises(TypeError, match=r"optimizer state 0.odd of type object"):
         flatten_optimizer(optimizer)
+
+
+DEEP: list = []
+for _ in range(900):
+    DEEP = [DEEP]
+
+
+@pytest.mark.fault(
+    "A17",
+    "settings of an optimizer in training.json that are of another kind, or nested deep",
+    "refused by their names",
+)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("betas", {}), ("betas", [0.9]), ("betas", [0.9, [1]]), ("betas", 0.9), ("amsgrad", DEEP), ("eps", "1e-8"),
+     ("weight_decay", 10**400), ("lr", "../x")],
+)  # fmt: skip
+def test_a_setting_that_cannot_be_one_is_refused_by_name(name, value):
+    optimizer = torch.optim.AdamW(nn.Linear(2, 2).parameters())
+    tensors, values = flatten_optimizer(optimizer)
+    load_flat_optimizer(optimizer, tensors, values)
+    values["param_groups"][0][name] = value
+    with pytest.raises(UserError, match=f"its {name} is no setting of this run's optimizer"):
+        load_flat_optimizer(optimizer, tensors, values)
