@@ -23,6 +23,7 @@ from groundup.serving.app import Server, build_app
 from groundup.serving.loop import EngineLoop
 from groundup.serving.models import Models
 from groundup.serving.page import page_files, page_routes
+from groundup.terminal.ended import Ended
 
 GRACE = 30
 """Seconds that texts have to end when the server is stopped; new ones are refused meanwhile."""
@@ -71,7 +72,7 @@ def serve(
     server.told = lambda: started([served.id for served in models])
     try:
         server.run(sockets=[listener])
-    except KeyboardInterrupt:  # how a server is meant to end
+    except (KeyboardInterrupt, Ended):  # how a server is meant to end
         pass
     finally:
         loop.close()
