@@ -45,9 +45,9 @@ _TINY_SHAKESPEARE = TrainConfig(
 _SHAKESPEARE_MODERN = replace(
     _TINY_SHAKESPEARE,
     name="shakespeare-modern",
-    model=ModernConfig(n_layer=4, n_head=4, n_embd=128, block_size=128, bias=False, ngram=6, ngram_rows=32768),
+    model=ModernConfig(n_layer=4, n_head=4, n_embd=128, block_size=256, bias=False, ngram=6, ngram_rows=32768),
     max_steps=1800,
-    tokens_per_step=8 * 128,
+    tokens_per_step=4 * 256,
     optim=OptimConfig(
         name="muon",
         lr=3e-3,
@@ -59,7 +59,7 @@ _SHAKESPEARE_MODERN = replace(
         beta2_half_life=30_000,
     ),
     eval=EvalConfig(every=450),
-    runtime=RuntimeConfig(micro_batch_size=8),
+    runtime=RuntimeConfig(micro_batch_size=4),
 )
 
 _CHAR_10M = replace(

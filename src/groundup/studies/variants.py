@@ -57,8 +57,8 @@ CPU_MINUTES: Variants = {
     "untied head": {"model.tied_head": False},
     "momentum .9": {"optim.muon_momentum": 0.9},
     "context 64": {"model.block_size": 64, "runtime.micro_batch_size": 16},
-    "context 256": {"model.block_size": 256, "runtime.micro_batch_size": 4},
-    "batch 16": {"tokens_per_step": 2048, "runtime.micro_batch_size": 16, "max_steps": 1000},
+    "context 128": {"model.block_size": 128, "runtime.micro_batch_size": 8},
+    "batch 8": {"tokens_per_step": 2048, "runtime.micro_batch_size": 8, "max_steps": 1000},
     "5 layers": {"model.n_layer": 5, "max_steps": 1440},
     "192 wide, 3 layers": {"model.n_layer": 3, "model.n_embd": 192, "model.n_head": 6, "max_steps": 1100},
 }
