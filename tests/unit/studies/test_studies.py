@@ -101,6 +101,38 @@ def test_runs_train_side_by_side_and_a_failed_one_is_told(tmp_path, monkeypatch)
         train_all({"bad": broken}, at_once=1, seconds=0, say=said.append)
 
 
+@pytest.mark.parametrize("probe_pace", [0.10, 0.14, 0.20], ids=["fast", "slow", "very slow"])
+def test_a_run_is_planned_until_it_fills_its_seconds(probe_pace):
+    """The short run is slower or faster than whole ones; 12 s go by around the steps."""
+    made, said = [], []
+
+    def run(steps, name):
+        pace = probe_pace if name == "probe" else 0.125
+        made.append(steps)
+        return loss._Timed(
+            name, steps, 12 + pace * steps, [{"train/loss": 2.0, "seconds": pace * steps}, {"seconds": 0}]
+        )
+
+    found = loss._fitting(run, 150.0, said.append)
+    assert 0.97 * 150 <= found.seconds <= 150
+    assert [one["steps"] for one in found.tries] == made[1:]
+    assert len(said) == len(made) - 2
+    assert found.steps == made[-1]
+
+
+def test_a_budget_that_no_run_keeps_is_refused_and_the_longest_that_keeps_it_is_taken():
+    def drifting(steps, name):
+        whole = {"try1": 160.0, "try2": 130.0, "try3": 151.0}
+        return loss._Timed(name, steps, whole.get(name, 18.0), [{"train/loss": 2.0, "seconds": 6.0}])
+
+    found = loss._fitting(drifting, 150.0, print)
+    assert (found.name, found.seconds, len(found.tries)) == ("try2", 130.0, 3)
+    with pytest.raises(UserError, match=r"no run came to its end within 125\.0 s"):
+        loss._fitting(drifting, 125.0, print)
+    with pytest.raises(UserError, match=r"11\.0 s do not suffice for one step: all around the steps takes 12\.0 s"):
+        loss._fitting(drifting, 11.0, print)
+
+
 def test_fewer_bits_are_fewer_bytes_and_their_errors_are_told(tmp_path, alphabet):
     config = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=27)
     save_model(tmp_path / "model", init_weights(GPT(config), seed=0), alphabet, {})
