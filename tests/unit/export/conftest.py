@@ -1,16 +1,6 @@
 import pytest
 
-from groundup.config.errors import UserError
 from groundup.export.hf_tokenizer import tokenizer_files
-from groundup.tokenizer.gpt2 import load_gpt2
-
-
-@pytest.fixture(scope="session")
-def gpt2():
-    try:
-        return load_gpt2()
-    except UserError as error:
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,6 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from groundup.config.errors import UserError
-from groundup.tokenizer.gpt2 import load_gpt2
 from groundup.tokenizer.io import save_tokenizer
 
 
@@ -175,11 +173,3 @@ def place(tmp_path, monkeypatch, letters):
     monkeypatch.chdir(tmp_path)
     save_tokenizer(letters, tmp_path / "letters.json")
     return tmp_path
-
-
-@pytest.fixture(scope="session")
-def gpt2():
-    try:
-        return load_gpt2()
-    except UserError as error:
-        pytest.skip(str(error))

@@ -1,9 +1,13 @@
 import json
+import os
+import subprocess
+import sys
 import types
 
 import pytest
 import torch
 
+from forked import ForkedPopen
 from groundup.loop import profile as module
 from groundup.loop.profile import STEPS, WARMUP_STEPS, Profile
 from groundup.loop.trainer import StepMetrics
@@ -31,14 +35,36 @@ def trace(folder):
 
 
 @pytest.mark.parametrize(("steps", "watched"), [(WARMUP_STEPS + STEPS + 7, STEPS), (WARMUP_STEPS + 2, 2)])
-def test_a_window_of_steps_and_nothing_else(tmp_path, steps, watched, capfd):
+def test_a_window_of_steps_and_nothing_else(tmp_path, steps, watched):
     said = run(tmp_path / "profile", steps)
     events = trace(tmp_path / "profile")
     assert sum(event.get("name") == "aten::mm" for event in events) == 3 * watched
     assert {p.name for p in (tmp_path / "profile").iterdir()} == {"trace.json", "summary.txt"}
     assert len(said) == 1
     assert said[0].startswith(f"profiled {watched} steps: read ")
-    assert capfd.readouterr() == ("", "")  # nothing that would tear the live line
+
+
+def test_the_profiler_itself_says_nothing_that_would_tear_the_live_line(tmp_path):
+    """In a process of its own: the profiler reads how much it shall say once, when it is used first."""
+    code = (
+        "import sys, types, torch\n"
+        "from pathlib import Path\n"
+        "from groundup.loop.profile import STEPS, WARMUP_STEPS, Profile\n"
+        "from groundup.loop.trainer import StepMetrics\n"
+        "trainer, zero = types.SimpleNamespace(device=torch.device('cpu')), torch.tensor(0.0)\n"
+        "profile = Profile(folder=Path(sys.argv[1]), say=lambda line: print(line[:16]))\n"
+        "profile.on_fit_start(trainer)\n"
+        "for _ in range(WARMUP_STEPS + STEPS):\n"
+        "    torch.mm(torch.ones(2, 2), torch.ones(2, 2))\n"
+        "    profile.on_step_end(trainer, StepMetrics(zero, zero, 1.0, 0.25))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "KINETO_LOG_LEVEL"}
+    process = ForkedPopen(
+        [sys.executable, "-c", code, str(tmp_path / "profile")],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+    )  # fmt: skip
+    output, _ = process.communicate(120)
+    assert (process.returncode, output) == (0, f"profiled {STEPS} steps\n")
 
 
 def test_the_summary_counts_and_adds_up(tmp_path):
