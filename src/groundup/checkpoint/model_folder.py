@@ -7,7 +7,7 @@ three. Nothing in it is code: tensors are safetensors, the rest is JSON.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -142,7 +142,7 @@ def _load(
             f"{folder} does not fit together: the model has {config.vocab_size} ids,"
             f" its tokenizer {tokenizer.vocab_size}"
         )
-    saved: Weights | None = info.get("weights")
+    saved = _saved_weights(info, folder / CONFIG)
     _refuse_too_large(config, folder, 1 if saved == "int8" else 2)
     model = empty_model(config)
     how = _pick_weights(folder, config, weights, saved, device=device, rows=rows, say=say)
@@ -155,7 +155,7 @@ def _load(
         if saved != "int8":
             with large_blocks_apart():
                 state = _stored(path, cast("Transformer", model), how, state)
-        check_tensors(model, state, path)
+        check_tensors(model, state, path, exact=True)
         model.load_state_dict(state, assign=True)
         return LoadedModel(model.eval(), tokenizer, config, info, folder)
     dtype = DTYPES[how] if how else dtype
@@ -165,6 +165,18 @@ def _load(
     if rows and not isinstance(config, BigramConfig):
         use_matmul(model, pick_matmul(device, rows=rows, n_embd=config.n_embd, training=False))
     return LoadedModel(model.eval(), tokenizer, config, info, folder)
+
+
+def _saved_weights(info: dict[str, Any], path: Path) -> Weights | None:
+    """How an export has stored the matrices; None for those of training.
+
+    Raises:
+        UserError: In a way that nobody knows.
+    """
+    saved = info.get("weights")
+    if saved is not None and saved not in get_args(Weights):
+        raise UserError(f"{path}: info.weights must be one of {', '.join(get_args(Weights))}, got {saved!r}")
+    return cast("Weights | None", saved)
 
 
 def _stored(path: Path, model: Transformer, weights: Weights, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -219,11 +231,18 @@ def _refuse_too_large(config: ModelConfig, folder: Path, itemsize: int) -> None:
         raise UserError(f"{folder / WEIGHTS} does not fit its config: {n:,} parameters cannot be in {size:,} bytes")
 
 
-def check_tensors(model: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+def check_tensors(model: nn.Module, state: dict[str, Tensor], path: Path, *, exact: bool = False) -> None:
     """Compare names, shapes and types of tensors with a model's.
 
+    Args:
+        model: Whose they are to be.
+        state: The tensors.
+        path: Their file.
+        exact: They are used as they are: compiled kernels would read another type beyond its end. Else any
+            floating-point type will do, as it is converted.
+
     Raises:
-        UserError: They differ; one message lists everything.
+        UserError: They differ, or the scale of a row is none; one message lists everything.
     """
     wanted = model.state_dict()
     faults = [f"{name} is missing" for name in wanted if name not in state]
@@ -231,9 +250,11 @@ def check_tensors(model: nn.Module, state: dict[str, Tensor], path: Path) -> Non
     for name in wanted.keys() & state.keys():
         if state[name].shape != wanted[name].shape:
             faults.append(f"{name} is {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}")
-        elif torch.int8 in (wanted[name].dtype, state[name].dtype) and wanted[name].dtype != state[name].dtype:
+        elif exact and state[name].dtype != wanted[name].dtype:
             faults.append(f"{name} is {state[name].dtype} instead of {wanted[name].dtype}")
-        elif state[name].dtype not in (*_DTYPES, torch.int8):
+        elif not exact and state[name].dtype not in _DTYPES:
             faults.append(f"{name} is {state[name].dtype}, not a floating-point type")
+        elif exact and name.endswith(".scale") and not bool(((state[name] > 0) & state[name].isfinite()).all()):
+            faults.append(f"{name} has values that are no scales, which are finite and above 0")
     if faults:
         raise UserError(f"{path} does not fit its config: {'; '.join(sorted(faults))}")

@@ -5,6 +5,11 @@ from dataclasses import dataclass
 
 from groundup.config.errors import UsageError
 
+LEAST_PENALTY, MOST_PENALTY = 0.01, 100.0
+"""Of the repetition penalty, which divides logits."""
+MOST_CHANGE = 1_000_000
+"""Of a logit, by a bias or a penalty: logits go to about 100, and what is far above that becomes infinite."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SamplingConfig:
@@ -37,11 +42,16 @@ class SamplingConfig:
             raise UsageError(f"top-p must be in (0, 1], got {self.top_p}")
         if not 0 <= self.min_p <= 1:
             raise UsageError(f"min-p must be in [0, 1], got {self.min_p}")
-        if not 0 < self.repetition_penalty < math.inf:
-            raise UsageError(f"repetition-penalty must be above 0, got {self.repetition_penalty}")
+        if not LEAST_PENALTY <= self.repetition_penalty <= MOST_PENALTY:
+            raise UsageError(
+                f"repetition-penalty must be {LEAST_PENALTY:g} to {MOST_PENALTY:g}, got {self.repetition_penalty}"
+            )
         for name, value in (("presence", self.presence_penalty), ("frequency", self.frequency_penalty)):
-            if not math.isfinite(value):
-                raise UsageError(f"{name}-penalty must be a finite number, got {value}")
+            if not abs(value) <= MOST_CHANGE:
+                raise UsageError(f"{name}-penalty must be within -{MOST_CHANGE:,} and {MOST_CHANGE:,}, got {value}")
         for token, bias in self.logit_bias:
-            if token < 0 or not math.isfinite(bias):
-                raise UsageError(f"logit-bias takes pairs of an id and a finite number, got {token} {bias}")
+            if token < 0 or not abs(bias) <= MOST_CHANGE:
+                raise UsageError(
+                    f"logit-bias takes pairs of an id and a number within -{MOST_CHANGE:,} and {MOST_CHANGE:,},"
+                    f" got {token} {bias}"
+                )

@@ -9,6 +9,7 @@ from groundup.checkpoint.folders import step_folder
 from groundup.checkpoint.model_folder import save_weights
 from groundup.checkpoint.shares import save_with_shares
 from groundup.checkpoint.state import CheckpointStore, Contents
+from groundup.config.errors import UserError
 from groundup.distributed.parallel import refuse_different_weights, whole_state
 from groundup.files.atomic import make_folder
 from groundup.loop.callbacks import Every
@@ -91,10 +92,11 @@ class KeepGrowth(Callback):
     Args:
         folder: Where they go, each as a model folder with the name of its step.
         tokenizer: The model's.
+        say: Called with a line where the disk refuses: training goes on without these weights.
     """
 
-    def __init__(self, *, folder: Path, tokenizer: Tokenizer) -> None:
-        self.folder, self.tokenizer = folder, tokenizer
+    def __init__(self, *, folder: Path, tokenizer: Tokenizer, say: Callable[[str], None]) -> None:
+        self.folder, self.tokenizer, self.say = folder, tokenizer, say
 
     def on_fit_start(self, trainer: Trainer) -> None:
         """Keep the weights before the first step."""
@@ -110,7 +112,10 @@ class KeepGrowth(Callback):
         state = whole_state(trainer.model.state_dict(), keep=trainer.world.is_main)
         if not trainer.world.is_main:
             return
-        make_folder(self.folder)
         step = trainer.state.step
         path = step_folder(self.folder, step)
-        save_weights(path, trainer.model.config, merge_lora(state), self.tokenizer, {"step": step})
+        try:
+            make_folder(self.folder)
+            save_weights(path, trainer.model.config, merge_lora(state), self.tokenizer, {"step": step})
+        except UserError as error:
+            self.say(f"step {step}: the weights for watching the model grow are not kept: {error}")

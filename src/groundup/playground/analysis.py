@@ -66,7 +66,7 @@ class Analyses:
             RequestError: There is no such model, or the text cannot be looked at.
         """
         served = await self.server.models.find(body.model)
-        idx = text_of(body, served)
+        idx = await body.aside(lambda: text_of(body, served))
         return await self.call(lambda: work(served, idx))
 
     async def call(self, work: Callable[[], Any]) -> Any:

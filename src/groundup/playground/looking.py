@@ -170,7 +170,7 @@ class Looking:
         if served.loaded.tokenizer.fingerprint != other.loaded.tokenizer.fingerprint:
             message = f"{served.id} and {other.id} cut text into other tokens: they cannot be compared token by token"
             raise RequestError(400, message, param="other", code="invalid_value")
-        idx, others = text_of(body, served), text_of(body, other)
+        idx, others = await body.aside(lambda: (text_of(body, served), text_of(body, other)))
 
         def work() -> dict[str, Any]:
             found = compare(self.analyses.logits(served, idx), self.analyses.logits(other, others), idx)

@@ -11,7 +11,7 @@ from groundup import __version__
 from groundup.playground.analysis import MAX_TOKENS
 from groundup.records.history import RunHistory, find_runs, is_finite, read_run
 from groundup.serving.app import Server
-from groundup.serving.errors import RequestError
+from groundup.serving.errors import RequestError, shown
 
 
 class Offers:
@@ -91,7 +91,9 @@ class Offers:
         served = await self.server.models.find(request.query_params.get("model"))
         after = request.query_params.get("after", "0")
         if not (after.isascii() and after.isdecimal() and len(after) < 19):
-            raise RequestError(400, f"after: the number of a round, got {after!r}", param="after", code="invalid_value")
+            raise RequestError(
+                400, f"after: the number of a round, got {shown(after)}", param="after", code="invalid_value"
+            )
         rounds = [
             [
                 tick.number,

@@ -87,7 +87,7 @@ class Parts:
         """Growth of the loss with each head off alone: of all layers, or of one. It stops when the client goes away."""
         body = await read_body(request, ImportanceBody)
         served = await self.analyses.server.models.find(body.model)
-        model, idx = with_blocks(served), text_of(body, served)
+        model, idx = with_blocks(served), await body.aside(lambda: text_of(body, served))
         n_layer, n_head = model.config.n_layer, model.config.n_head
         if body.layer is not None and body.layer >= n_layer:
             message = f"the model has layers 0 to {n_layer - 1}, got {body.layer}"

@@ -20,6 +20,7 @@ from groundup.playground.trainings import Trainings
 from groundup.runtime.stored import Weights
 from groundup.serving.access import Access
 from groundup.serving.app import Server, build_app
+from groundup.serving.errors import RequestError
 from groundup.serving.loop import EngineLoop
 from groundup.serving.models import Models
 from groundup.serving.page import page_files, page_routes
@@ -84,7 +85,7 @@ def http_server(app: ASGIApp) -> "_Server":
     """The HTTP side: what connections may take, and how they end."""
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        log_level="error",  # what clients do wrong is told to them; a log of it would only grow
         access_log=False,  # prompts and paths are nobody's business
         server_header=False,
         h11_max_incomplete_event_size=HEAD_BYTES,
@@ -133,6 +134,18 @@ class _Protocol(H11Protocol):
         super().on_response_complete()
         if self.conn.their_state is h11.SEND_BODY:
             self._wait()
+
+    def send_400_response(self, msg: str) -> None:
+        """Tell a client that it sends no HTTP, in the form of all our errors; only end an answer that has begun."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            error = RequestError(400, msg, code="not_http", headers={"connection": "close"}).response()
+            for event in (
+                h11.Response(status_code=400, headers=error.raw_headers, reason=b"Bad Request"),
+                h11.Data(data=bytes(error.body)),
+                h11.EndOfMessage(),
+            ):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""

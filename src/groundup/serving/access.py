@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from groundup.serving.errors import RequestError
+from groundup.serving.errors import RequestError, shown
 
 OPEN_PATHS = ("/livez", "/readyz")
 """Answered without a key, beside the files of the page."""
@@ -88,7 +88,7 @@ def _check_site(method: str, path: str, headers: Mapping[str, str]) -> None:
     if site not in ("same-origin", "none") and not opened:
         raise RequestError(403, "pages of other sites may not use this server", code="wrong_site")
     if method not in ("GET", "HEAD", "POST"):
-        raise RequestError(403, f"{method} is not answered here", code="wrong_method")
+        raise RequestError(403, f"the method {shown(method)} is not answered here", code="wrong_method")
 
 
 def _check_body(headers: Mapping[str, list[str]]) -> None:

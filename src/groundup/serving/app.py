@@ -61,7 +61,8 @@ class Server:
         started = time.perf_counter()
         body = await read_body(request, CompletionBody)
         self.loop.check_room(body.n or 1)
-        completion = Completion(await self.models.find(body.model), body)
+        served = await self.models.find(body.model)
+        completion = await body.aside(lambda: Completion(served, body))
         if body.stream:
             events = self._counted(completion, started)
             first = await anext(events)  # what is refused is refused with its status
@@ -86,22 +87,26 @@ class Server:
         """Text to ids."""
         body = await read_body(request, TokenizeBody)
         served = await self.models.find(body.model)
-        tokenizer = served.loaded.tokenizer
-        if body.prompt == END_OF_TEXT and tokenizer.eot_id is not None:  # how lm_eval asks for the id of eos_token
-            ids = [tokenizer.eot_id]
-        else:
-            ids = served.prompt_ids(body.prompt) if body.add_special_tokens else tokenizer.encode(body.prompt)
-        answer = {"tokens": ids, "count": len(ids), "max_model_len": served.context}
-        if body.return_token_strs:
-            names = TokenNames(tokenizer, as_ids=False)
-            answer["token_strs"] = [names(i) for i in ids]
-        return JSONResponse(answer)
+
+        def work() -> dict[str, Any]:
+            tokenizer = served.loaded.tokenizer
+            if body.prompt == END_OF_TEXT and tokenizer.eot_id is not None:  # how lm_eval asks for the id of eos_token
+                ids = [tokenizer.eot_id]
+            else:
+                ids = served.prompt_ids(body.prompt) if body.add_special_tokens else tokenizer.encode(body.prompt)
+            answer = {"tokens": ids, "count": len(ids), "max_model_len": served.context}
+            if body.return_token_strs:
+                names = TokenNames(tokenizer, as_ids=False)
+                answer["token_strs"] = [names(i) for i in ids]
+            return answer
+
+        return JSONResponse(await body.aside(work))
 
     async def detokenize(self, request: Request) -> Response:
         """Ids to text."""
         body = await read_body(request, DetokenizeBody)
         tokenizer = (await self.models.find(body.model)).loaded.tokenizer
-        return JSONResponse({"prompt": tokenizer.decode(body.tokens)})
+        return JSONResponse({"prompt": await body.aside(lambda: tokenizer.decode(body.tokens))})
 
     async def tokenizer_info(self, request: Request) -> Response:
         """What a client must know to use ids."""

@@ -2,24 +2,36 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Annotated, Any, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from starlette.requests import Request
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from starlette.requests import ClientDisconnect, Request
 
+from groundup.config.generate import LEAST_PENALTY, MOST_PENALTY
 from groundup.serving.access import BODY_BYTES
-from groundup.serving.errors import RequestError
+from groundup.serving.errors import RequestError, shown
 
 Id = Annotated[int, Field(ge=0, lt=2**31)]
 BODY_SECONDS = 30.0
 """For a body to come, once its head has."""
+LONG = 16 << 10
+"""Bytes of a body from which on its text is read by another thread: a megabyte takes a tokenizer a second."""
+DIGITS = 40
+"""Of an integer: no field needs more, and reading thousands takes long."""
 MAX_PROMPTS, MAX_CHOICES, MAX_TOP = 64, 64, 20
+R = TypeVar("R")
 
 
 class Body(BaseModel):
     """Fields that nobody knows are ignored, as clients send their own; known ones must be right."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+    _n_bytes: int = PrivateAttr(0)
+
+    async def aside(self, work: Callable[[], R]) -> R:
+        """Do work that takes as long as the body is: for a long one on another thread, so that others are answered."""
+        return await asyncio.to_thread(work) if self._n_bytes > LONG else work()
 
 
 class StreamOptions(Body):
@@ -32,13 +44,15 @@ class CompletionBody(Body):
     """POST /v1/completions. Every field may be null, which is its default."""
 
     model: str | None = None
-    prompt: str | list[str] | list[Id] | list[list[Id]] | None = None
+    prompt: str | list[str] | list[Id] | list[list[Id]] | None = Field(
+        None, description="a text, a list of texts, a list of ids, or a list of lists of ids"
+    )
     max_tokens: Annotated[int, Field(ge=0, le=2**20)] | None = None
     temperature: Annotated[float, Field(ge=0, le=100)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     top_k: Annotated[int, Field(ge=0, le=2**31)] | None = None
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] | None = None
+    repetition_penalty: Annotated[float, Field(ge=LEAST_PENALTY, le=MOST_PENALTY)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
@@ -46,9 +60,13 @@ class CompletionBody(Body):
     best_of: int | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    logprobs: bool | Annotated[int, Field(ge=0, le=MAX_TOP)] | None = None
+    logprobs: bool | Annotated[int, Field(ge=0, le=MAX_TOP)] | None = Field(
+        None, description=f"a number from 0 to {MAX_TOP}, true or false"
+    )
     echo: bool | None = None
-    stop: str | Annotated[list[str], Field(max_length=4)] | None = None
+    stop: str | Annotated[list[str], Field(max_length=4)] | None = Field(
+        None, description="a text, or a list of at most 4 texts"
+    )
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     suffix: str | None = None
     return_tokens_as_token_ids: bool | None = None
@@ -79,7 +97,7 @@ async def read_body(request: Request, kind: type[B]) -> B:
     """Read and check a body.
 
     Raises:
-        RequestError: Too large, too slow, not JSON, or a field is wrong: the first one is named.
+        RequestError: Too large, too slow, cut off, not JSON, or a field is wrong: the first one is named.
     """
     data = bytearray()
     try:
@@ -91,28 +109,65 @@ async def read_body(request: Request, kind: type[B]) -> B:
     except TimeoutError:
         message = f"the body did not come within {BODY_SECONDS:.0f} seconds"
         raise RequestError(408, message, code="body_too_slow", headers={"connection": "close"}) from None
-    try:
-        values = json.loads(bytes(data), parse_constant=_refuse_constant)
-        json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair is no text
-    except (ValueError, RecursionError) as error:
-        raise RequestError(400, f"the body is not JSON: {error}", code="not_json") from None
+    except ClientDisconnect:  # or it sent what is no HTTP, and was told so
+        raise RequestError(499, "the client has gone", code="client_gone") from None
+    values = _read_json(bytes(data))
     if not isinstance(values, dict):
         raise RequestError(400, "the body must be a JSON object", code="not_json")
     try:
-        return kind.model_validate(values)
+        body = kind.model_validate(values)
     except ValidationError as error:
-        raise _first_of(error) from None
+        raise _first_of(error, kind) from None
+    body._n_bytes = len(data)
+    return body
+
+
+def _read_json(data: bytes) -> Any:
+    """JSON as its standard has it: in UTF-8, numbers that are numbers, and no key of an object twice.
+
+    Raises:
+        RequestError: It is something else.
+    """
+    try:
+        values = json.loads(
+            data.decode("utf-8-sig"), parse_constant=_refuse_constant, parse_int=_integer, object_pairs_hook=_object
+        )
+        json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except RecursionError:
+        raise RequestError(400, "the body is nested too deep", code="not_json") from None
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])
+        raise RequestError(400, f"the body has {half}, half of a character", code="not_json") from None
+    except ValueError as error:
+        raise RequestError(400, f"the body is not JSON: {error}", code="not_json") from None
+    return values
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-def _first_of(error: ValidationError) -> RequestError:
-    # A value that fits no member of a union gives an error for each of them: the field, and what fits, say enough.
-    first = error.errors(include_url=False, include_context=False)[0]
+def _integer(text: str) -> int:
+    if len(text) > DIGITS:
+        raise ValueError(f"an integer of {len(text):,} digits")
+    return int(text)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise ValueError(f"{shown(name)} stands twice in an object")
+        values[name] = value
+    return values
+
+
+def _first_of(error: ValidationError, kind: type[Body]) -> RequestError:
+    first, *others = error.errors(include_url=False, include_context=False)
     field = str(first["loc"][0]) if first["loc"] else None
+    said: str = first["msg"].lower()
     got: Any = first["input"]
-    shown = json.dumps(got, ensure_ascii=False, default=str)
-    shown = shown if len(shown) <= 60 else f"{shown[:60]}..."
-    return RequestError(400, f"{field}: {first['msg'].lower()}, got {shown}", param=field, code="invalid_value")
+    if others and others[0]["loc"][:1] == first["loc"][:1] and field in kind.model_fields:
+        # What fits no member of a union gives an error for each of them: one that names them all says more.
+        said = f"must be {kind.model_fields[field].description}" if kind.model_fields[field].description else said
+    return RequestError(400, f"{field}: {said}, got {shown(got)}", param=field, code="invalid_value")

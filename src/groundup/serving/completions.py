@@ -5,6 +5,7 @@ float as in its list of the likeliest. What a field asks that cannot be done is 
 """
 
 import json
+import re
 import secrets
 import time
 from collections.abc import AsyncGenerator, Sequence
@@ -16,7 +17,7 @@ from groundup.config.errors import UserError
 from groundup.config.generate import SamplingConfig
 from groundup.generation.requests import Event, Request
 from groundup.serving.bodies import MAX_CHOICES, MAX_PROMPTS, CompletionBody
-from groundup.serving.errors import RequestError
+from groundup.serving.errors import RequestError, shown
 from groundup.serving.loop import EngineLoop
 from groundup.serving.models import Served
 from groundup.serving.texts import ChoiceText, Shown, TokenNames, logprobs_of
@@ -219,10 +220,7 @@ class Completion:
 
     def _sampling(self) -> SamplingConfig:
         body = self.body
-        try:
-            bias = tuple((int(token), value) for token, value in (body.logit_bias or {}).items())
-        except ValueError:
-            raise RequestError(400, "logit_bias: keys are ids", param="logit_bias", code="invalid_value") from None
+        bias = tuple((_id_of(key), value) for key, value in (body.logit_bias or {}).items())
         given = {
             "temperature": body.temperature,
             "top_p": body.top_p,
@@ -251,6 +249,14 @@ class Completion:
             raise RequestError(
                 400, "stop: a stop string has at least one character", param="stop", code="invalid_value"
             )
+
+
+def _id_of(key: str) -> int:
+    """The id that a key of logit_bias names; `int` would take " 1", "+1", "1_0" and digits of other scripts, too."""
+    if not re.fullmatch("0|[1-9][0-9]{0,9}", key):
+        message = f"logit_bias: keys are ids, got {shown(key)}"
+        raise RequestError(400, message, param="logit_bias", code="invalid_value")
+    return int(key)
 
 
 def sse(value: Any) -> bytes:

@@ -1,8 +1,18 @@
 """What a client is told when it does not get what it asked for: OpenAI's form, which official clients read."""
 
+import json
 from typing import Any
 
 from starlette.responses import JSONResponse
+
+SHOWN = 60
+"""Characters of a value that a message repeats."""
+
+
+def shown(value: Any) -> str:
+    """A value of a request in one line, as JSON has it; its beginning where it is long."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 class RequestError(Exception):

@@ -24,7 +24,7 @@ from groundup.generation.slots import Slots, count_slots
 from groundup.generation.text import TextGenerator
 from groundup.records.history import find_runs, is_run
 from groundup.runtime.stored import Weights
-from groundup.serving.errors import RequestError
+from groundup.serving.errors import RequestError, shown
 from groundup.serving.texts import TokenNames
 
 MAX_SLOTS = 16
@@ -165,7 +165,7 @@ class Models:
                 try:
                     loaded = await asyncio.to_thread(self._open, path)
                 except UserError as error:
-                    raise RequestError(404, f"{name}: {error}", param="model", code="model_not_found") from None
+                    raise RequestError(404, f"{shown(name)}: {error}", param="model", code="model_not_found") from None
                 self._steps[path] = self._serve(name, loaded, SLOTS_OF_STEP)
             self._steps.move_to_end(path)
             while len(self._steps) > MAX_STEPS:  # texts that are being written hold their model until they end
@@ -180,14 +180,14 @@ class Models:
                 return steps[int(step)]
             if steps:
                 listed = ", ".join(map(str, steps))
-                message = f"there is no step {step} of {run!r}; there are {listed}"
+                message = f"there is no step {step} of {shown(run)}; there are {listed}"
                 raise RequestError(404, message, param="model", code="model_not_found")
         elif folder := self.run_folder(name):
             try:
                 return find_model(folder)
             except UserError as error:
                 raise RequestError(404, str(error), param="model", code="model_not_found") from None
-        message = f"there is no model {name!r}; there are {', '.join(self._own)}"
+        message = f"there is no model {shown(name)}; there are {', '.join(self._own)}"
         raise RequestError(404, message, param="model", code="model_not_found")
 
     def _serve(self, name: str, loaded: LoadedModel, n_slots: int) -> Served:

@@ -61,7 +61,7 @@ def callbacks_of(
         callbacks.append(CompareWeights(when=Every(config.runtime.check_replicas_every)))
 
     if config.checkpoint.growth:
-        callbacks.append(KeepGrowth(folder=config.run_dir / GROWTH, tokenizer=run.tokenizer))
+        callbacks.append(KeepGrowth(folder=config.run_dir / GROWTH, tokenizer=run.tokenizer, say=display.say))
 
     when = Every(config.checkpoint.every)  # and at every new best, and where the session ends
     callbacks.append(

@@ -1,15 +1,21 @@
 """Model folders opened with, and saved with, fewer bits per weight."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.cli.main import main
 from groundup.config.errors import UserError
 from groundup.config.model import BigramConfig, GPTConfig
 from groundup.export.export_model import export_model
+from groundup.files.layout import CONFIG as CONFIG_FILE
 from groundup.files.layout import WEIGHTS
-from groundup.files.manifest import verify_folder
+from groundup.files.manifest import MANIFEST, file_facts, manifest_json, verify_folder
 from groundup.model.bigram import Bigram
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
@@ -85,3 +91,76 @@ def test_generate_and_eval_take_them_and_tell_results_apart(folder, tmp_path, ca
 def test_other_formats_have_no_such_flag(folder, tmp_path, capsys):
     assert main(["export", str(folder), str(tmp_path / "out"), "--format", "gguf", "--weights", "int8"]) == 2
     assert "--weights is for --format groundup" in capsys.readouterr().err
+
+
+@pytest.fixture
+def stored(folder, tmp_path) -> Path:
+    """A folder of int8 weights."""
+    export_model(folder, tmp_path / "stored", "groundup", weights="int8")
+    return tmp_path / "stored"
+
+
+def seal(folder):
+    """Vouch for whatever stands there, as somebody can who writes all of a folder."""
+    files = {file.name: file_facts(file) for file in folder.iterdir() if file.name != MANIFEST}
+    (folder / MANIFEST).write_text(manifest_json(files))
+
+
+SCALE = "h.1.mlp.c_fc.scale"
+
+
+@pytest.mark.fault(
+    "B5",
+    "tensors of a folder of int8 weights that are of another type, so that compiled kernels would read past their end,"
+    " of another shape, missing, or scales that are not finite and above 0",
+    "refused in one line that names the tensor, before anything is computed",
+)
+@pytest.mark.parametrize(
+    ("name", "change", "says"),
+    [
+        (SCALE, torch.Tensor.half, "is torch.float16 instead of torch.float32"),
+        (SCALE, torch.Tensor.double, "is torch.float64 instead of torch.float32"),
+        (SCALE, torch.Tensor.char, "is torch.int8 instead of torch.float32"),
+        (SCALE, lambda scale: scale[:3].clone(), "is (3,) instead of (128,)"),
+        (SCALE, lambda scale: scale[:, None].clone(), "is (128, 1) instead of (128,)"),
+        (SCALE, lambda scale: None, "is missing"),
+        (SCALE, torch.Tensor.neg, "has values that are no scales"),
+        (SCALE, torch.zeros_like, "has values that are no scales"),
+        (SCALE, lambda scale: scale * torch.nan, "has values that are no scales"),
+        (SCALE, lambda scale: scale * torch.inf, "has values that are no scales"),
+        ("h.1.mlp.c_fc.bias", torch.Tensor.half, "is torch.float16 instead of torch.float32"),
+        ("h.1.mlp.c_fc.bias", torch.Tensor.double, "is torch.float64 instead of torch.float32"),
+        ("wpe.weight", torch.Tensor.double, "is torch.float64 instead of torch.float32"),
+        ("wte.weight", torch.Tensor.float, "is torch.float32 instead of torch.int8"),
+    ],
+)
+def test_a_stored_tensor_is_of_its_own_type(stored, name, change, says):
+    state = load_file(stored / WEIGHTS)
+    changed = change(state.pop(name))
+    save_file(state | ({} if changed is None else {name: changed}), stored / WEIGHTS)
+    seal(stored)
+    with pytest.raises(UserError, match=re.escape(f"does not fit its config: {name} {says}")):
+        load_model(stored, weights="saved")
+
+
+@pytest.mark.fault("A5", "a bit of int8 weights is flipped, or they are cut", "refused; the message names the file")
+@pytest.mark.parametrize("spoil", [lambda data: data[:-1], lambda data: data[:-40] + b"\x55" + data[-39:]])
+def test_damaged_int8_weights(stored, spoil):
+    data = (stored / WEIGHTS).read_bytes()
+    (stored / WEIGHTS).write_bytes(spoil(data))
+    with pytest.raises(UserError, match=rf"{WEIGHTS} is damaged"):
+        load_model(stored, weights="saved")
+
+
+@pytest.mark.fault(
+    "A11",
+    "a folder that says it holds weights of a kind that there is not",
+    "refused in one line with the kinds there are",
+)
+@pytest.mark.parametrize("kind", ["int4", "saved", "auto", 7, True, ["int8"], {"int8": 1}])
+def test_weights_of_an_unknown_kind(folder, kind):
+    values = json.loads((folder / CONFIG_FILE).read_text())
+    (folder / CONFIG_FILE).write_text(json.dumps(values | {"info": {"weights": kind}}))
+    seal(folder)
+    with pytest.raises(UserError, match=r"info.weights must be one of fp32, fp16, bf16, int8, got "):
+        load_model(folder, weights="saved")

@@ -9,6 +9,7 @@ from fake_trainer import FakeTrainer
 from groundup.checkpoint.folders import step_folders
 from groundup.checkpoint.model_folder import load_model
 from groundup.config.errors import UserError
+from groundup.files import atomic
 from groundup.loop.callbacks import Every
 from groundup.loop.save import KeepGrowth, SaveCheckpoints
 
@@ -117,7 +118,7 @@ def test_growth_is_kept_at_doubling_steps_and_each_has_the_weights_of_its_step(t
                 trainer.model.ln_f.weight.fill_(trainer.state.step)
             super().on_step_end(trainer, metrics)
 
-    trainer.run(Drift(folder=tmp_path / "growth", tokenizer=alphabet))
+    trainer.run(Drift(folder=tmp_path / "growth", tokenizer=alphabet, say=pytest.fail))
     folders = step_folders(tmp_path / "growth")
     assert [int(folder.name[5:]) for folder in folders] == [0, 1, 2, 4, 8]
     for folder in folders[1:]:
@@ -129,5 +130,30 @@ def test_growth_is_kept_at_doubling_steps_and_each_has_the_weights_of_its_step(t
 def test_a_resumed_run_keeps_only_what_comes(tmp_path, tiny_model, alphabet):
     trainer = FakeTrainer(9, start=5)
     trainer.model = tiny_model
-    trainer.run(KeepGrowth(folder=tmp_path / "growth", tokenizer=alphabet))
+    trainer.run(KeepGrowth(folder=tmp_path / "growth", tokenizer=alphabet, say=pytest.fail))
     assert [folder.name for folder in step_folders(tmp_path / "growth")] == ["step-0000008"]
+
+
+@pytest.mark.fault(
+    "E9",
+    "the folder of the weights that show how a model grows cannot be made, listed or written",
+    "the line that is lost is told, and training goes on",
+)
+def test_training_goes_on_without_growth(tmp_path, tiny_model, alphabet, monkeypatch):
+    (tmp_path / "file").write_text("not a folder")
+    said = []
+    trainer = FakeTrainer(5)
+    trainer.model = tiny_model
+    trainer.run(KeepGrowth(folder=tmp_path / "file", tokenizer=alphabet, say=said.append))
+    assert trainer.finished
+    assert [line.partition(": the weights")[0] for line in said] == ["step 0", "step 1", "step 2", "step 4"]
+    assert all(f"cannot write {tmp_path / 'file'}" in line and "\n" not in line for line in said)
+
+    trainer = FakeTrainer(5, start=3)
+    trainer.model = tiny_model
+    monkeypatch.setattr(
+        atomic, "write_synced", lambda path, data: (_ for _ in ()).throw(OSError(5, "Input/output error"))
+    )
+    trainer.run(KeepGrowth(folder=tmp_path / "growth", tokenizer=alphabet, say=said.append))
+    assert said[-1].endswith("Input/output error")
+    assert step_folders(tmp_path / "growth") == []

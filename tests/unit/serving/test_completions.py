@@ -137,7 +137,18 @@ def test_a_stop_string_ends_a_text_and_is_not_in_it(client, generator):
         ({"prompt": "a" * 17}, "context is 16 tokens; the prompt has 17"),
         ({"prompt": "a" * 16, "max_tokens": 2}, "max_tokens is 2"),
         ({"prompt": [27]}, "27"),
-        ({"prompt": [-1]}, "prompt"),
+        (
+            {"prompt": [-1]},
+            "prompt: must be a text, a list of texts, a list of ids, or a list of lists of ids, got [-1]",
+        ),
+        ({"prompt": [2**31]}, "a list of ids"),
+        ({"prompt": [10**30]}, "a list of ids"),
+        ({"prompt": [1.0]}, "a list of ids"),
+        ({"prompt": [True]}, "got [true]"),
+        ({"prompt": [None]}, "got [null]"),
+        ({"prompt": [[1], [2, -1]]}, "a list of lists of ids"),
+        ({"prompt": [[[1]]]}, "got [[[1]]]"),
+        ({"prompt": [[1], []]}, "at least one"),
         ({"prompt": [[]]}, "at least one"),
         ({"prompt": []}, "empty list"),
         ({"prompt": "Ä"}, "Ä"),
@@ -156,11 +167,18 @@ def test_a_stop_string_ends_a_text_and_is_not_in_it(client, generator):
         ({"prompt": ["a"] * 33, "n": 2}, "33 x 2"),
         ({"prompt": "a", "logprobs": 21}, "logprobs"),
         ({"prompt": "a", "stop": ""}, "stop"),
-        ({"prompt": "a", "stop": ["a"] * 5}, "stop"),
+        ({"prompt": "a", "stop": ["a"] * 5}, "stop: must be a text, or a list of at most 4 texts"),
+        ({"prompt": "a", "stop": ["a", ""]}, "at least one character"),
         ({"prompt": "a", "suffix": "b"}, "suffix"),
         ({"prompt": "a", "best_of": 3}, "best_of"),
+        ({"prompt": "a", "best_of": 10**30, "n": 2}, "best_of"),
+        ({"prompt": ["a"] * 65}, "65 x 1"),
         ({"prompt": "a", "stream_options": {}}, "stream_options"),
-        ({"prompt": "a", "logit_bias": {"x": 1}}, "logit_bias"),
+        ({"prompt": "a", "logit_bias": {"x": 1}}, 'logit_bias: keys are ids, got "x"'),
+        *[
+            ({"prompt": "a", "logit_bias": {key: 1}}, "logit_bias: keys are ids, got ")
+            for key in ("", " 1", "+1", "-1", "1_0", "01", "1.0", "0x1", "٣", "9" * 5000)
+        ],
         ({"prompt": "a", "logit_bias": {"1": 101}}, "logit_bias"),
         ({"prompt": "a", "logit_bias": {"99": 1}}, "99"),
         ({"prompt": "a", "presence_penalty": 2.1}, "presence_penalty"),
@@ -189,13 +207,26 @@ def test_what_cannot_be_done_is_refused_with_a_reason(client, body, says):
         (b'{"temperature": 1e999}', 400),
         (b'{"seed": 1' + b"0" * 5000 + b"}", 400),
         (b"[" * 100_000, 400),
+        (b'{"prompt": "a", "x": ' + b'{"a": ' * 2000 + b"1" + b"}" * 2001, 400),
+        (b'{"prompt": "a", "prompt": "b"}', 400),
+        (b'{"prompt": "a", "logit_bias": {"1": 1, "1": -100}}', 400),
+        (b'{"prompt": "a", "\\udfff": 1}', 400),
+        ('{"prompt": "a"}'.encode("utf-16"), 400),
+        ('{"prompt": "a"}'.encode("utf-32"), 400),
         (b'{"prompt": "' + b"a" * (1 << 20) + b'"}', 413),
     ],
 )
 def test_bodies_that_are_no_request(client, data, code):
     answer = client.post("/v1/completions", content=data, headers={"content-type": "application/json"})
     assert answer.status_code == code
-    assert answer.json()["error"]["message"]
+    message = answer.json()["error"]["message"]
+    assert 0 < len(message) < 200
+    assert "\n" not in message
+
+
+def test_a_body_may_begin_with_a_mark_of_utf_8(client):
+    data = b'\xef\xbb\xbf{"prompt": "a", "max_tokens": 1}'
+    assert client.post("/v1/completions", content=data, headers={"content-type": "application/json"}).status_code == 200
 
 
 def test_chat_models_and_unknown_models(client):

@@ -93,7 +93,7 @@ def test_heads_neighbors_facts_words_and_a_run_that_is_not_there(client):
         ("contributions", {"position": 11}, "11 tokens, got 11"),
         ("contributions", {"token": 27}, "27 ids, got 27"),
         ("neighbors", {"token": 27}, "27 ids, got 27"),
-        ("lens", {"model": "x"}, "there is no model 'x'"),
+        ("lens", {"model": "x"}, 'there is no model "x"'),
     ],
 )
 def test_what_cannot_be_looked_at_is_said(client, what, body, says):

@@ -60,7 +60,7 @@ def test_models_of_other_tokenizers_are_not_compared_token_by_token(run, serve, 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("mine@3", "there is no step 3 of 'mine'; there are 0, 1, 2, 4, 8, 9"),
+        ("mine@3", 'there is no step 3 of "mine"; there are 0, 1, 2, 4, 8, 9'),
         ("mine@", "there is no model"),
         ("mine@-1", "there is no model"),
         ("mine@٣", "there is no model"),
