@@ -117,7 +117,6 @@ def test_prompts_from_a_pipe(folder, capsys, monkeypatch):
         (["--top-p=1.1"], "top-p must be in (0, 1], got 1.1"),
         (["--top-k=-1"], "top-k must be 0 (off) or more, got -1"),
         (["--repetition-penalty=0"], "repetition-penalty must be 0.01 to 100, got 0.0"),
-        (["--logit-bias", "1", "1e39"], "a number within -1,000,000 and 1,000,000, got 1 1e+39"),
         (["--max-new-tokens=0"], "max-new-tokens must be at least 1, got 0"),
         (["--num-samples=0"], "num-samples must be at least 1, got 0"),
         (["--seed=-1"], "seed must be in [0, 2^63), got -1"),

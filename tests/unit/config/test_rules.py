@@ -123,3 +123,8 @@ def test_shakespeare_takes_no_path_and_text_needs_one(tmp_path):
         DataConfig(path=tmp_path)
     with pytest.raises(UsageError, match=r"data\.source text needs --data\.path"):
         DataConfig(source="text")
+
+
+def test_a_bias_that_no_logit_can_take():
+    with pytest.raises(UsageError, match=r"a number within -1,000,000 and 1,000,000, got 1 1e\+39"):
+        SamplingConfig(logit_bias=((1, 1e39),))
