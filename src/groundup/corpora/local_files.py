@@ -3,6 +3,7 @@
 import functools
 import glob
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ SAMPLES = 16
 SAMPLE_BYTES = 1 << 16
 WHOLE_BYTES = 64 << 20
 """Files up to this size are hashed whole."""
+KEPT_BYTES = 32 << 20
+"""A corpus up to this size is read from the disk once, and kept."""
 
 Told = Callable[[Literal["list", "hash"], int], None]
 """Told of each file that is found, and then of each that is hashed, how many there were so far."""
@@ -28,7 +31,8 @@ Told = Callable[[Literal["list", "hash"], int], None]
 class LocalFiles:
     """All documents of all files, in the order of the files' names. A file that two links lead to is read once.
 
-    The files are listed, and their contents hashed, when that is first asked for; what comes later is not seen.
+    The files are listed, and their contents hashed, when that is first asked for; what comes later is not seen. Of a
+    small corpus, the contents that were hashed are those that are read: for the alphabet, the split and the tokens.
 
     Args:
         pattern: A file, a folder (searched through, without what begins with a dot), or a glob, `**` for any depth.
@@ -42,10 +46,12 @@ class LocalFiles:
         self.pattern = os.path.abspath(pattern)  # noqa: PTH100  # a Path drops "**/"
         self.config = config or ReadConfig()
         self._told = told
+        self._contents: dict[str, bytes] = {}
+        self._documents: dict[tuple[FileSpan, ...], tuple[list[Document], dict[str, int]]] = {}
 
-    def __reduce__(self) -> tuple[type["LocalFiles"], tuple[str, ReadConfig]]:
-        """Workers are given parts, and need no listing."""
-        return LocalFiles, (self.pattern, self.config)
+    def __reduce__(self) -> tuple[type["LocalFiles"], tuple[str, ReadConfig], dict[str, bool]]:
+        """Workers are given parts, each once: they need no listing, and keep nothing."""
+        return LocalFiles, (self.pattern, self.config), {"_is_kept": False}
 
     def describe(self) -> dict[str, Any]:
         """Names, sizes and a fingerprint of the contents, wherever the files lie, and how they are read.
@@ -131,7 +137,7 @@ class LocalFiles:
         digest = hashlib.sha256()
         for count, path in enumerate(paths, start=1):
             digest.update(f"{path[below:].replace(os.sep, '/')}\0".encode())
-            digest.update(_sample(path))
+            digest.update(self._sample(path))
             self._told("hash", count)
         return digest.hexdigest()
 
@@ -165,7 +171,7 @@ class LocalFiles:
         """The spans of a file; one that cannot be read is one, and `read` tells what is wrong with it."""
         path = file.path
         try:
-            return self._format(path).spans(file.n_bytes, lambda: _opened(path), path, self.config)
+            return self._format(path).spans(file.n_bytes, lambda: self._open(path), path, self.config)
         except (UserError, OSError):
             return [Span(0, 1, 1)]
 
@@ -175,7 +181,57 @@ class LocalFiles:
         Raises:
             UnreadableError: Files are gone, cut, damaged or not text: all are named, after the last document.
         """
-        return read_spans(part, _opened, str, self._format, self.config, skipped)
+        if (kept := self._documents.get(part)) is not None:
+            documents, left_out = kept
+            yield from documents
+        else:
+            documents, left_out = [], {}
+            n_characters = 0
+            for document in read_spans(part, self._open, str, self._format, self.config, left_out):
+                n_characters += len(document.text)
+                if self._is_kept and n_characters <= KEPT_BYTES:  # a packed file may unpack to any size
+                    documents.append(document)
+                yield document
+            if self._is_kept and n_characters <= KEPT_BYTES:
+                self._documents[part] = documents, left_out
+        for reason, count in left_out.items():
+            skipped[reason] = skipped.get(reason, 0) + count
+
+    @functools.cached_property
+    def _is_kept(self) -> bool:
+        return self.n_bytes() <= KEPT_BYTES and all(file.is_regular for file in self._listing)
+
+    def _open(self, path: str) -> BinaryIO:
+        """A file, or what was read of it before.
+
+        Raises:
+            UserError: It cannot be read.
+        """
+        if not self._is_kept:
+            return _opened(path)
+        if path not in self._contents:
+            with _opened(path) as file:
+                self._contents[path] = file.read()
+        return io.BytesIO(self._contents[path])
+
+    def _sample(self, path: str) -> bytes:
+        """SHA-256 of the contents; of a large file, of its size and of SAMPLES blocks, spread evenly."""
+        try:
+            with self._open(path) as file:
+                size = file.seek(0, 2)
+                digest = hashlib.sha256(str(size).encode())
+                last = max(0, size - SAMPLE_BYTES)
+                places = (
+                    range(0, size, SAMPLE_BYTES)
+                    if size <= WHOLE_BYTES
+                    else (last * k // (SAMPLES - 1) for k in range(SAMPLES))
+                )
+                for place in places:
+                    file.seek(place)
+                    digest.update(file.read(SAMPLE_BYTES))
+                return digest.digest()
+        except (UserError, OSError):
+            return b"cannot be read"  # which `read` tells, together with all else that cannot
 
 
 def _opened(name: str) -> BinaryIO:
@@ -183,23 +239,3 @@ def _opened(name: str) -> BinaryIO:
         return open(name, "rb")  # noqa: PTH123
     except OSError as error:
         raise UserError(f"cannot read {name}: {error.strerror}") from error
-
-
-def _sample(path: str) -> bytes:
-    """SHA-256 of the contents; of a large file, of its size and of SAMPLES blocks, evenly spread from end to end."""
-    try:
-        with _opened(path) as file:
-            size = file.seek(0, 2)
-            digest = hashlib.sha256(str(size).encode())
-            last = max(0, size - SAMPLE_BYTES)
-            places = (
-                range(0, size, SAMPLE_BYTES)
-                if size <= WHOLE_BYTES
-                else (last * k // (SAMPLES - 1) for k in range(SAMPLES))
-            )
-            for place in places:
-                file.seek(place)
-                digest.update(file.read(SAMPLE_BYTES))
-            return digest.digest()
-    except (UserError, OSError):
-        return b"cannot be read"  # which `read` tells, together with all else that cannot

@@ -11,6 +11,7 @@ import torch
 from groundup.config.errors import UserError
 from groundup.distributed.ranks import World
 from groundup.evaluation.examples import ChoiceExample, CompletionExample
+from groundup.evaluation.loss import perplexity
 from groundup.evaluation.scoring import score
 from groundup.files.download import download
 from groundup.files.manifest import sha256_file
@@ -147,7 +148,7 @@ class CompletionResult:
     @property
     def perplexity(self) -> float:
         """Exp of the mean of -ln p(last word): per word, whatever the number of its tokens."""
-        return math.exp(min(self.nats / self.n, 700.0))
+        return perplexity(self.nats / self.n)
 
     def as_json(self) -> dict[str, Any]:
         """Values for eval.json."""

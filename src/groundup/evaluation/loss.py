@@ -34,12 +34,17 @@ class LossResult:
     @property
     def perplexity(self) -> float:
         """exp(loss): the number of equally likely tokens the model hesitates between."""
-        return math.exp(min(self.loss, 700.0))
+        return perplexity(self.loss)
 
     @property
     def bits_per_byte(self) -> float:
         """Bits to encode a byte of the text; comparable between tokenizers."""
         return self.nats / math.log(2) / self.n_bytes
+
+
+def perplexity(nats: float) -> float:
+    """exp(nats), bounded where a diverged model would make it more than a float holds."""
+    return math.exp(min(nats, 700.0))
 
 
 def told(

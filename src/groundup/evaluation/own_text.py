@@ -7,6 +7,7 @@ from typing import Any
 
 from groundup.config.errors import UsageError, UserError
 from groundup.corpora.source import Source, read_all
+from groundup.evaluation.loss import perplexity
 from groundup.evaluation.scoring import Question, score
 from groundup.generation.text import TextGenerator
 from groundup.model.types import LanguageModel
@@ -30,7 +31,7 @@ class TextResult:
         loss = self.nats / self.n_tokens
         return {
             "loss": loss,
-            "perplexity": math.exp(min(loss, 700.0)),
+            "perplexity": perplexity(loss),
             "bits_per_byte": self.nats / math.log(2) / self.n_bytes,
             "tokens": self.n_tokens,
             "documents": self.n_documents,

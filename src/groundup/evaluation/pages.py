@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.config.errors import UserError
+from groundup.evaluation.loss import perplexity
 from groundup.evaluation.scoring import Question, score
 from groundup.generation.text import TextGenerator
 from groundup.model.types import LanguageModel
@@ -121,7 +122,7 @@ class PagesResult:
     def as_json(self) -> dict[str, Any]:
         """Values for eval.json."""
         return {
-            "word_perplexity": math.exp(min(self.nats / self.n_words, 700.0)),
+            "word_perplexity": perplexity(self.nats / self.n_words),
             "bits_per_byte": self.nats / math.log(2) / self.n_bytes,
             "tokens": self.n_tokens,
             "pages": self.n_pages,

@@ -25,6 +25,18 @@ _MARKS = {
 _RARE = frozenset(range(0x80, 0xA0)) - frozenset(b"\x80\x85\x91\x92\x93\x94\x95\x96\x97\x99")
 """What Windows-1252 has between the euro and the dashes: seldom in its texts, letters in those of old Macs and DOS."""
 _PROBE = 1 << 16
+_SHIFT = b"\x1b$"
+_SHIFTED = (
+    (b"\x1b$)C", "ISO-2022-KR", "iso2022_kr"),
+    (b"\x1b$)A", "ISO-2022-CN", ""),
+    (b"\x1b$)G", "ISO-2022-CN", ""),
+    (_SHIFT, "ISO-2022-JP", "iso2022_jp"),
+    (_SHIFT, "ISO-2022-JP-2", "iso2022_jp_2"),
+    (_SHIFT, "ISO-2022-JP-3", "iso2022_jp_3"),
+    (_SHIFT, "ISO-2022-JP-3", "iso2022_jp_ext"),
+)
+"""Encodings whose bytes are all ASCII: the escape after which pairs of bytes stand for one character, the name that
+iconv knows, and Python's codec, of which ISO-2022-CN has none."""
 
 
 def line_ends(text: str) -> str:
@@ -60,6 +72,7 @@ def decode_text(data: bytes, name: str, at: int = 0) -> str:
     """
     if b"\0" in data:
         raise _refusal(data, name, at, data.index(0))
+    _refuse_shifts(data, name)
     try:
         return line_ends(data.decode("utf-8" if at else "utf-8-sig"))
     except UnicodeDecodeError as error:
@@ -77,6 +90,7 @@ def text_chunks(chunks: Iterable[bytes], name: str) -> Iterator[str]:
     at = 0
     held = b""  # bytes of a character that the last chunk began
     for chunk in chunks:
+        _refuse_shifts(chunk, name)
         try:
             if b"\0" in chunk:
                 raise ValueError
@@ -89,6 +103,27 @@ def text_chunks(chunks: Iterable[bytes], name: str) -> Iterator[str]:
     if held:
         raise _refusal(held, name, at - len(held), 0)
     yield decoder.decode(b"", final=True)
+
+
+def _refuse_shifts(data: bytes, name: str) -> None:
+    """Refuse text of ISO 2022, which is made of ASCII bytes; escapes of terminals, such as those of colors, are text.
+
+    Raises:
+        UserError: It is; the message names it.
+    """
+    if _SHIFT not in data or not data.isascii():
+        return
+    for escape, encoding, codec in _SHIFTED:
+        if escape in data and _is_shifted(data, codec):
+            raise _convert(f"{name} is {encoding}", encoding, name)
+
+
+def _is_shifted(data: bytes, codec: str) -> bool:
+    """Whether it decodes, to more than ASCII; the end may cut a character."""
+    try:
+        return not codec or not codecs.getincrementaldecoder(codec)().decode(data).isascii()
+    except UnicodeDecodeError:
+        return False
 
 
 def _refusal(data: bytes, name: str, at: int, bad: int) -> UserError:

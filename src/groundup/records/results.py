@@ -14,6 +14,8 @@ from groundup.files.manifest import read_manifest
 from groundup.records.history import is_finite
 
 VERSION = 1
+LARGE = 1e6
+"""From here on, numbers are shown with an exponent: the perplexity of a diverged model has hundreds of digits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,7 @@ def result_line(result: dict[str, Any]) -> str:
             error = f" ± {(value * (1 - value) / examples) ** 0.5:.4f}" if is_finite(examples) and examples > 0 else ""
             parts.append(f"{key} {value:.4f}{error}")
         elif key in ("loss", "perplexity", "word_perplexity", "bits_per_byte"):
-            parts.append(f"{key.replace('_', ' ')} {value:.4f}")
+            shown = f"{value:.4f}" if abs(value) < LARGE else f"{value:.4g}"
+            parts.append(f"{key.replace('_', ' ')} {shown}")
     counts = [f"{result[unit]:,} {unit}" for unit in ("tokens", "examples") if is_finite(result.get(unit))]
     return f"{' · '.join(parts)} ({counts[0] if counts else 'of an unknown number'})"

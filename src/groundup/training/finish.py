@@ -112,7 +112,8 @@ def _portrait(run: Run, model: Transformer) -> dict[str, Any] | None:
 
 
 def _losses(run: Run, config: TrainConfig, facts: dict[str, Any], label: Label) -> Table:
-    part = f"{config.eval.max_tokens:,} tokens of the split" if config.eval.max_tokens else "the whole split"
+    most, there = config.eval.max_tokens, run.dataset.split("val").n_tokens
+    part = f"{most:,} tokens of the split" if 0 < most < there else "the whole split"
     table = Table(title=f"validation loss, nats per token ({part})", title_justify="left")
     table.add_column("model")
     table.add_column("parameters", justify="right")

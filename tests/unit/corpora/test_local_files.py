@@ -1,5 +1,8 @@
+import collections
+import gzip
 import json
 import os
+import pickle
 
 import pytest
 
@@ -113,3 +116,65 @@ def test_what_is_no_text_is_told_how_it_becomes_some(tmp_path, name, advice):
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(UserError, match=f"unpack it first, {advice}"):
         LocalFiles(str(tmp_path / name)).parts()
+
+
+def all_of(source):
+    """Texts and what was left out."""
+    skipped = {}
+    return [document.text for part in source.parts() for document in source.read(part, skipped)], skipped
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """How often each file was opened."""
+    counts = collections.Counter()
+    real = local_files._opened
+
+    def counted(name):
+        counts[os.path.basename(name)] += 1  # noqa: PTH119
+        return real(name)
+
+    monkeypatch.setattr(local_files, "_opened", counted)
+    return counts
+
+
+def test_a_small_corpus_is_read_once_and_kept(folder, opened):
+    (folder / "f.jsonl").write_text('{"text": "text of f.jsonl"}\n{"text": 3}\n')
+    (folder / "e.json").unlink()
+    source = LocalFiles(str(folder))
+    before = source.describe()
+    (folder / "a.md").write_text("another text")
+    first = all_of(source)
+    assert all_of(source) == first
+    assert first[0] == [f"text of {name}" for name in ("a.md", "b.txt", "deep/c.txt", "f.jsonl")]
+    assert list(first[1].values()) == [1]
+    assert opened == {"a.md": 1, "b.txt": 1, "c.txt": 1, "f.jsonl": 1}
+    assert LocalFiles(str(folder)).describe() != before
+
+
+def test_what_is_not_small_is_read_each_time(folder, opened, monkeypatch):
+    monkeypatch.setattr(local_files, "KEPT_BYTES", 40)
+    source = LocalFiles(str(folder / "*.txt"))
+    large = LocalFiles(str(folder))
+    for each in (source, source, large, large):
+        all_of(each)
+    assert opened["b.txt"] == 3
+    assert opened["a.md"] == 2
+
+
+def test_a_small_file_that_unpacks_to_much_is_not_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(local_files, "KEPT_BYTES", 100)
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"a" * 1_000))
+    source = LocalFiles(str(tmp_path))
+    assert all_of(source) == all_of(source) == (["a" * 1_000], {})
+    assert not source._documents
+
+
+def test_workers_list_nothing_and_keep_nothing(folder, monkeypatch):
+    source = LocalFiles(str(folder))
+    parts = source.parts()
+    theirs = pickle.loads(pickle.dumps(source))
+    monkeypatch.setattr(local_files, "find_files", None)
+    assert [document.text for part in parts for document in theirs.read(part, {})] == texts_of(source)
+    assert not theirs._documents
+    assert not theirs._contents

@@ -123,6 +123,43 @@ def test_the_encoding_is_named_and_the_advice_works(tmp_path, encoding):
 
 
 @pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("ISO-2022-JP", "彼は「いいえ」と言った。\n"),
+        ("ISO-2022-JP-2", "彼は café と言った。\n"),
+        ("ISO-2022-JP-3", "ｱｲｳ 彼は言った。\n"),
+        ("ISO-2022-KR", "그는 아니라고 말했다.\n"),
+        ("ISO-2022-CN", "他说不。\n"),
+    ],
+)
+def test_encodings_of_ascii_bytes_are_named_and_the_advice_works(tmp_path, encoding, text):
+    to = ["iconv", "-f", "UTF-8", "-t", encoding]
+
+    def encoded(text):
+        return subprocess.run(to, input=text.encode(), capture_output=True, check=True).stdout
+
+    data = encoded("x = 1\n" + text * 20)
+    assert data.isascii()
+    (path := tmp_path / "a.txt").write_bytes(data)
+    with pytest.raises(UserError, match=rf"is {encoding}; convert it first: iconv ") as caught:
+        decode_text(data, str(path))
+    command = str(caught.value).partition("convert it first: ")[2].removesuffix(" > NEW")
+    converted = subprocess.run(shlex.split(command), capture_output=True, check=True).stdout
+    assert decode_text(converted, "NEW") == "x = 1\n" + text * 20
+    for size in (40, 41, 1000):
+        with pytest.raises(UserError, match=r"is ISO-2022-.*; convert it first"):
+            list(text_chunks([data[at : at + size] for at in range(0, len(data), size)], "a.txt"))
+    (path := tmp_path / "a.jsonl").write_bytes(encoded(f'{{"text": "{text[:-1]}"}}\n' * 20))
+    with pytest.raises(UserError, match=r"is ISO-2022-.*; convert it first"):
+        splits(path, tmp_path)
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred\x1b[0m\x1b(B\n", "é \x1b$B$3 é\n", "cost: \x1b$5\n", "a+b-c +AOk-\n"])
+def test_other_escapes_are_text(text):
+    assert decode_text(text.encode(), "a.txt") == "".join(text_chunks([text.encode()], "a.txt")) == text
+
+
+@pytest.mark.parametrize(
     ("data", "message"),
     [
         (b"", "a.txt is empty"),
