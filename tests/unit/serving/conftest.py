@@ -1,4 +1,6 @@
 import json
+import shutil
+from urllib.parse import quote
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from groundup.serving.access import Access
 from groundup.serving.app import Server, build_app
 from groundup.serving.loop import EngineLoop
 from groundup.serving.models import Models
+from page_runs import TEXT, served_page, write_runs
 
 HOST = "127.0.0.1:8000"
 
@@ -87,3 +90,56 @@ def run(tmp_path, tiny_model, alphabet):
     (other / "run.json").write_text("{}")
     (run.parent / "no run").mkdir()
     return run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Runs that the page is opened over."""
+    folder = tmp_path_factory.mktemp("runs")
+    write_runs(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def url(runs):
+    with served_page(runs / "mine") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    chromium = shutil.which("chromium") or pytest.skip("needs chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser, url):
+    """Open the page at a view; any error of a script fails the test. An answer that refuses is none."""
+    pages = []
+
+    def begin(width=1280, scheme="light", server=url, motion="no-preference", **state):
+        page = browser.new_page(
+            viewport={"width": width, "height": 900},
+            color_scheme=scheme,
+            reduced_motion=motion,
+            permissions=["clipboard-read", "clipboard-write"],
+        )
+        errors = []
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on(
+            "console", lambda told: told.type == "error" and "status of 4" not in told.text and errors.append(told.text)
+        )
+        pages.append((page, errors))
+        words = {"text": TEXT, "seed": 1} | state
+        page.goto(server + "#" + "&".join(f"{name}={quote(str(value))}" for name, value in words.items()))
+        page.wait_for_selector("nav")
+        return page
+
+    yield begin
+    for page, errors in pages:
+        page.close()
+        assert errors == []

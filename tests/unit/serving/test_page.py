@@ -190,6 +190,7 @@ def test_every_number_has_a_form():
     assert FORMAT.eval("number(-0.12345)") == "\u22120.1235"
     assert math.isclose(FORMAT.eval("bits(Math.LN2)"), 1)
     assert FORMAT.eval('visible(" a\\n")') == "·a↵"
+    assert FORMAT.eval('spoken(visible(" a\\n"))') == "space a line break"
     assert FORMAT.eval(r'visible("\u202eb\u0000\u001b")') == r"\u202eb\u0000\u001b"
 
 
@@ -242,6 +243,8 @@ def test_text_can_be_read_on_every_ground_that_the_page_has(scheme):
     assert min(contrast(colors["ink"], ground) for ground in grounds) >= 4.5
     assert min(contrast(colors["soft"], ground) for ground in grounds[:2]) >= 4.5
     assert contrast(colors["on-accent"], colors["accent"]) >= 4.5
+    assert contrast(colors["ink"], colors["faint"]) >= 4.5  # on the ruler
+    assert min(contrast(colors[edge], ground) for edge in ("edge", "accent") for ground in grounds[:2]) >= 3
     curves = [colors[name] for name in known if name.startswith("run-")]
     assert len(curves) == 6
     assert min(contrast(curve, colors["paper"]) for curve in curves) >= 3  # lines, not text

@@ -1,21 +1,15 @@
 """The page in a real browser, over a run of a few kept steps: what it shows against what is computed here."""
 
-import contextlib
 import json
 import shlex
-import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
-from urllib.parse import quote
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
-import uvicorn
 from PIL import Image
 
 from groundup.checkpoint.model_folder import save_model
@@ -23,107 +17,12 @@ from groundup.config.model import GPTConfig
 from groundup.inspection.cell import explain_cell
 from groundup.inspection.trace import trace
 from groundup.model.gpt import GPT
-from groundup.model.init import init_weights
 from groundup.playground import trainings
-from groundup.playground.start import page_api
-from groundup.playground.trainings import Trainings, _Training
-from groundup.serving.access import Access
-from groundup.serving.app import Server, build_app
-from groundup.serving.loop import EngineLoop
-from groundup.serving.models import Models
-from groundup.serving.page import page_files, page_routes
+from groundup.playground.trainings import _Training
 from groundup.tokenizer.bpe import ByteBPE
-from groundup.tokenizer.char import CharTokenizer
+from page_runs import STEPS, TABS, TEXT, TOKENIZER, model_of, served_page
 
-CHROMIUM = shutil.which("chromium")
-sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
-
-TOKENIZER = CharTokenizer("\n abcdefghijklmnopqrstuvwxy")
-TEXT = "hello world"
 SVG = "{http://www.w3.org/2000/svg}"
-STEPS = (0, 1, 2, 4)
-
-
-def model_of(step: int) -> GPT:
-    """Weights that differ from step to step, large enough for heads to look somewhere."""
-    model = init_weights(GPT(GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=32, vocab_size=27)), seed=step)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.mul_(4)
-    return model.eval()
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs")
-    for name, steps in (("mine", STEPS), ("other", (3,))):
-        run = folder / name
-        for step in steps:
-            save_model(run / "growth" / f"step-{step:07d}", model_of(step), TOKENIZER, {"step": step})
-        save_model(run / "model", model_of(steps[-1]), TOKENIZER, {"step": steps[-1]})
-        rows = [{"step": s, "tokens": s + 1, "train/loss": 3 - s / 2, "val/loss": 3.1 - s / 2} for s in steps]
-        rows += [{"step": step, "sample": f"{name} says <b>{step}</b>"} for step in steps]
-        (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        (run / "run.json").write_text('{"bigram_loss": 2.5}')
-        (run / "config.json").write_text(f'{{"max_steps": {steps[-1]}}}')
-    return folder
-
-
-@contextlib.contextmanager
-def served(path):
-    """The address of a server of a run, in a thread."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    host = f"127.0.0.1:{listener.getsockname()[1]}"
-    loop, files = EngineLoop(), page_files()
-    shared = Server(Models([path]), loop)
-    training = Trainings(shared)
-    access = Access(hosts=frozenset({host}), key=None, page_paths=frozenset(files))
-    app = build_app(shared, access, more=[*page_api(shared, training), *page_routes(files)])
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", lifespan="off"))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    yield f"http://{host}/"
-    server.should_exit = True
-    thread.join(10)
-    loop.close()
-    training.close()
-
-
-@pytest.fixture(scope="module")
-def url(runs):
-    with served(runs / "mine") as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def open_page(browser, url):
-    """Open the page at a view; any error of a script, and any text that is wider than a phone, fails the test."""
-    pages = []
-
-    def begin(width=1280, scheme="light", at=url, **state):
-        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        errors = []
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        page.on("console", lambda told: told.type == "error" and errors.append(told.text))
-        pages.append((page, errors))
-        words = {"text": TEXT, "seed": 1} | state
-        page.goto(at + "#" + "&".join(f"{name}={quote(str(value))}" for name, value in words.items()))
-        page.wait_for_selector("nav")
-        return page
-
-    yield begin
-    for page, errors in pages:
-        page.close()
-        assert errors == []
 
 
 def texts(locator):
@@ -151,7 +50,7 @@ def test_the_slider_shows_what_each_step_expects_and_writes(open_page):
             p = expected[TOKENIZER.encode(token.strip().replace("·", " ").replace("↵", "\n"))[0]].item()
             assert probability(told) == pytest.approx(p, rel=0.07, abs=6e-5)
         assert sum(probability(told) for _, told in rows) == pytest.approx(1, abs=0.01)
-        assert f"step={step}" in page.url or step == STEPS[-1]
+        page.wait_for_function(f"() => location.hash.includes('step={step}')")
     page.get_by_role("button", name="2", exact=True).click()  # above its column
     assert slider.input_value() == "2"
     assert page.get_by_text("over all kept steps").is_visible()
@@ -172,7 +71,7 @@ def test_a_cell_is_explained_with_the_numbers_of_the_model(open_page):
     assert f"= {cell.score:.4g}" in told
     weight = explained.locator("li").nth(3).locator("p.sum b").inner_text()
     assert probability(weight) == pytest.approx(cell.weight, rel=0.06)
-    assert "cell=8.4" in page.url
+    page.wait_for_function("() => location.hash.includes('cell=8.4')")
     assert explained.locator(".strip").first.locator("i").count() == cell.query.shape[0]
     matrix.focus()
     page.keyboard.press("ArrowLeft")  # from the cell that is chosen, or the pointer's
@@ -181,10 +80,7 @@ def test_a_cell_is_explained_with_the_numbers_of_the_model(open_page):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "tab",
-    ["write", "growth", "attention", "compare", "surprise", "lens", "heads", "push", "tokens", "training", "slots"],
-)
+@pytest.mark.parametrize("tab", TABS)
 def test_nothing_is_wider_than_a_phone(open_page, tab):
     page = open_page(width=390, tab=tab, head="0.1", cell="8.4")
     page.wait_for_selector(".picture")
@@ -317,9 +213,8 @@ def test_slots_are_lanes_that_fill_while_texts_are_written(open_page, url):
     assert painted > 8
 
 
-def test_what_is_on_the_screen_is_copied_as_a_program_that_gives_it(open_page, browser, url):
+def test_what_is_on_the_screen_is_copied_as_a_program_that_gives_it(open_page, url):
     page = open_page(tab="surprise")
-    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.get_by_role("button", name="Copy as Python").click()
     page.get_by_text("Python copied").wait_for()
     known = {}
@@ -374,7 +269,7 @@ def hostile(tmp_path_factory):
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (run / "run.json").write_text("{}")
     (run / "config.json").write_text('{"max_steps": 1}')
-    with served(run) as address:
+    with served_page(run) as address:
         yield address
 
 
@@ -384,14 +279,9 @@ def hostile(tmp_path_factory):
     " whose name and samples hold the same",
     "the page shows them as text; nothing of them runs, in any of its views",
 )
-@pytest.mark.parametrize(
-    "tab",
-    ["write", *(pytest.param(tab, marks=pytest.mark.slow) for tab in (
-        "growth", "attention", "compare", "surprise", "lens", "heads", "push", "tokens", "training", "slots"
-    ))],
-)  # fmt: skip
+@pytest.mark.parametrize("tab", [TABS[0], *(pytest.param(tab, marks=pytest.mark.slow) for tab in TABS[1:])])
 def test_what_a_model_writes_is_text(open_page, hostile, tab):
-    page = open_page(at=hostile, tab=tab, text=SCRIPT, head="0.0")
+    page = open_page(server=hostile, tab=tab, text=SCRIPT, head="0.0")
     page.wait_for_selector(".picture")
     page.wait_for_load_state("networkidle") if tab != "slots" else page.wait_for_timeout(500)
     if tab == "write":

@@ -4,10 +4,12 @@ import { html } from "./html.js";
 import { bytes, get } from "./api.js";
 import { probability, visible } from "./format.js";
 import { attempt, model, modelId, saved, tokens } from "./state.js";
+import { Behind } from "./behind.js";
 import { Cell } from "./cell.js";
 import { Heatmap } from "./heatmap.js";
 import { Picture } from "./picture.js";
 import { Prompt } from "./prompt.js";
+import { Tinted } from "./tinted.js";
 
 /** Weights of every layer: {steps: Uint16Array (H, T, T) in parts of 65535, lengths: Float32Array (H, T)} each. */
 function useAttention() {
@@ -76,6 +78,9 @@ export function Attention() {
   const at = layers.length ? weight(layer, head) : null;
   const asked = looker !== "" && Number(looker) < T ? Number(looker) : T - 1;
   const seen = [layers, withoutFirst.on, byValues.on];
+  const shown = texts.map((t, j) => `${visible(t)} (${j})`);
+  /** What stands at a position of the text: what the asked token takes from it, or it from the asked token. */
+  const share = (j) => (turned.on ? (j >= asked ? at(j, asked) : 0) : j <= asked ? at(asked, j) : 0);
   const pick = (i, j) => j <= i && setPicked(`${i}.${j}`);
   return html`
     <${Prompt} rows="2" />
@@ -86,23 +91,20 @@ export function Attention() {
     </div>
     ${at && html`
       <h2>layer ${layer}, head ${head}${labels?.labels[layer][head] ? `: ${labels.labels[layer][head]}` : ""}</h2>
-      <${Picture} name=${`attention of layer ${layer} head ${head} on the text`} ask=${{ path: "/api/attention", body: { model: modelId.value, tokens: tokens.value.ids, layer } }}><p class="looked" aria-label="The text, tinted by attention">${texts.map((t, j) => {
-        const w = turned.on ? (j >= asked ? at(j, asked) : 0) : j <= asked ? at(asked, j) : 0;
-        return html`<span class=${j === asked ? "asked" : ""} tabindex="0" style=${`--share:${w}`} title=${probability(w)}
-          onMouseEnter=${() => setLooker(j)} onFocus=${() => setLooker(j)}>${visible(t)}</span>`;
-      })}</p><//>
-      <p class="hint">${turned.on ? "Who looks at the outlined token, and how much." : "What the outlined token looks at. Move over the text to ask another."}</p>
-      <div class="columns matrix"><div><${Heatmap} rows=${T} columns=${T} at=${at} seen=${[...seen, layer, head]} size=${420} pick=${pick} spot=${cell} name=${`layer ${layer} head ${head}`}
-        says=${(i, j) => `${visible(texts[i])} (${i}) takes ${probability(Math.max(0, at(i, j)))} from ${visible(texts[j])} (${j})`} />
+      <${Picture} name=${`attention of layer ${layer} head ${head} on the text`} ask=${{ path: "/api/attention", body: { model: modelId.value, tokens: tokens.value.ids, layer } }}><${Tinted} name="The text, tinted by attention" tokens=${texts.map((text, j) => ({ text, share: share(j), says: probability(share(j)) }))} at=${asked} pick=${setLooker} /><//>
+      <p class="hint">${turned.on ? "Who looks at the outlined token, and how much." : "What the outlined token looks at. Point at another to ask it."}</p>
+      <${Behind} says=${`${turned.on ? "who looks at" : "what is looked at by"} ${shown[asked]}, as a table`} columns=${["token", "weight"]} rows=${() => shown.map((name, j) => [name, probability(share(j))])} />
+      <div class="columns matrix"><div><${Heatmap} rows=${T} columns=${T} at=${at} seen=${[...seen, layer, head]} size=${420} pick=${pick} spot=${cell} name=${`layer ${layer} head ${head}`} tokens=${shown}
+        says=${(i, j) => `${shown[i]} takes ${probability(Math.max(0, at(i, j)))} from ${shown[j]}`} />
       <p class="hint">Rows look at columns. Click a cell, or move with the arrow keys and press Enter, to see the numbers behind it.</p></div>
       ${cell && cell[1] <= cell[0] && html`<${Cell} layer=${layer} head=${head} row=${cell[0]} column=${cell[1]} close=${() => setPicked("")} />`}</div>
-      <details><summary>as a table</summary><table><thead><tr><th scope="col">from</th><th scope="col">weight</th></tr></thead>
-        <tbody>${texts.slice(0, asked + 1).map((t, j) => html`<tr><th scope="row">${visible(t)} (${j})</th><td>${probability(at(asked, j))}</td></tr>`)}</tbody></table></details>
       <h2>all heads</h2>
       <${Picture} name="all heads"><div class="grid" style=${`--columns:${model.value.n_head}`}>
         ${layers.flatMap((_, l) => Array.from({ length: model.value.n_head }, (_, h) => html`
-          <button class=${l === layer && h === head ? "cell chosen" : "cell"} aria-label=${`layer ${l} head ${h}`} onClick=${() => setChosen(`${l}.${h}`)}>
+          <button class=${l === layer && h === head ? "cell chosen" : "cell"} aria-label=${`layer ${l} head ${h} ${labels?.labels[l][h] ?? ""}`.trim()} aria-pressed=${l === layer && h === head} onClick=${() => setChosen(`${l}.${h}`)}>
             <${Heatmap} rows=${T} columns=${T} at=${weight(l, h)} seen=${seen} name=${`layer ${l} head ${h}`} size=${96} quiet=${true} />
             <small>${l}.${h} ${labels?.labels[l][h] ?? ""}</small></button>`))}
-      </div><//>`}`;
+      </div><//>
+      ${labels && html`<${Behind} says="what the detectors say of each head" columns=${["head", "kind", ...Object.keys(labels.scores)]}
+        rows=${() => labels.labels.flatMap((row, l) => row.map((kind, h) => [`${l}.${h}`, kind, ...Object.values(labels.scores).map((score) => probability(score[l][h]))]))} />`}`}`;
 }

@@ -2,10 +2,11 @@
 import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { post } from "./api.js";
-import { number, probability, visible } from "./format.js";
+import { number, probability, spoken, visible } from "./format.js";
 import { attempt, modelId, tokens } from "./state.js";
 import { Picture } from "./picture.js";
 import { Bar } from "./bars.js";
+import { Behind } from "./behind.js";
 
 /** @param {{layer: number, head: number, row: number, column: number, close: () => void}} props */
 export function Cell({ layer, head, row, column, close }) {
@@ -41,8 +42,7 @@ function Strips({ rows }) {
   const scale = rows.map(([, values]) => Math.max(1e-9, ...values.map(Math.abs)));
   return html`<div class="strips">${rows.map(([name, values], r) => html`<div><span>${name}</span><div class="strip" role="img" aria-label=${`${name}: ${values.length} numbers, in the table below`}>
       ${values.map((x, i) => html`<i class=${x < 0 ? "worse" : "better"} style=${`--share:${Math.abs(x) / scale[r]}`} title=${`${i}: ${number(x)}`}></i>`)}</div></div>`)}
-    <details><summary>the numbers</summary><div class="scroll" tabindex="0"><table><thead><tr><th scope="col">component</th>${rows[0][1].map((_, i) => html`<th scope="col">${i}</th>`)}</tr></thead>
-      <tbody>${rows.map(([name, values]) => html`<tr><th scope="row">${name}</th>${values.map((x) => html`<td>${number(x)}</td>`)}</tr>`)}</tbody></table></div></details></div>`;
+    <${Behind} says="the numbers" columns=${["component", ...rows[0][1].map((_, i) => String(i))]} rows=${() => rows.map(([name, values]) => [name, ...values.map(number)])} /></div>`;
 }
 
 /** The row of scores that the softmax is over: the largest ones, and always the column asked for. */
@@ -51,8 +51,8 @@ function Row({ found, texts, column }) {
   const order = found.scores.map((_, j) => j).sort((a, b) => found.scores[b] - found.scores[a]);
   const shown = new Set([...order.slice(0, 8), column]);
   const rest = order.filter((j) => !shown.has(j));
-  return html`<table class="wider"><thead><tr><th scope="col">looks at</th><th scope="col">score</th><th scope="col" class="step">e^(score − largest)</th><th scope="col">weight</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
-    <tbody>${[...shown].map((j) => html`<tr class=${j === column ? "chosen" : ""}><th scope="row"><span class="token">${visible(texts[j])}</span> ${j}</th><td>${number(found.scores[j])}</td><td class="step">${number(found.exponentials[j])}</td>
+  return html`<table class="wider" aria-label="the scores that the softmax is over"><thead><tr><th scope="col">looks at</th><th scope="col">score</th><th scope="col" class="step">e^(score − largest)</th><th scope="col">weight</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
+    <tbody>${[...shown].map((j) => html`<tr class=${j === column ? "chosen" : ""}><th scope="row" aria-label=${`${spoken(visible(texts[j]))} ${j}`}><span class="token">${visible(texts[j])}</span> ${j}</th><td>${number(found.scores[j])}</td><td class="step">${number(found.exponentials[j])}</td>
       <td>${probability(found.exponentials[j] / total)}</td><td class="wide"><${Bar} value=${found.exponentials[j] / total} /></td></tr>`)}
     ${rest.length > 0 && html`<tr class="rest"><th scope="row">${rest.length} others</th><td></td><td class="step">${number(rest.reduce((sum, j) => sum + found.exponentials[j], 0))}</td>
       <td>${probability(rest.reduce((sum, j) => sum + found.exponentials[j], 0) / total)}</td><td></td></tr>`}</tbody></table>`;

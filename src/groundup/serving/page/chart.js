@@ -53,6 +53,7 @@ export function Chart({ curves, log, name, label, ask }) {
     const size = () => ({ width: place.current.clientWidth, height: Math.min(380, Math.max(240, place.current.clientWidth * 0.6)) });
     const made = new uPlot({ ...size(), scales: { x: { time: false, distr: log ? 3 : 1 } }, axes: [{ ...axis, label: "step" }, { ...axis, label }], series, legend: { show: curves.length < 8 } }, columns(curves, log), place.current);
     chart.current = made;
+    made.root.querySelector(".u-legend")?.setAttribute("aria-hidden", "true"); // the tables below tell more
     drawnAs(made.ctx.canvas, () => lines(made, curves));
     const watch = new ResizeObserver(() => place.current && made.setSize(size()));
     watch.observe(place.current);

@@ -18,7 +18,8 @@ export function python(value) {
 export function asCurl({ origin, keyed }, path, body) {
   const key = keyed ? ` -H "Authorization: Bearer $GROUNDUP_API_KEY"` : "";
   const data = body ? ` -H 'Content-Type: application/json' -d ${quoted(JSON.stringify(body))}` : "";
-  return `curl ${quoted(origin + path)}${key}${data}`;
+  const into = path === "/api/attention" ? " --output attention.bin" : ""; // bytes, which a terminal refuses
+  return `curl ${quoted(origin + path)}${key}${into}${data}`;
 }
 
 /** Any request, by the standard library; of a completion, by the official client. */

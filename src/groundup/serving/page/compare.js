@@ -2,14 +2,16 @@
 import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { bytes, post } from "./api.js";
-import { number, probability, visible } from "./format.js";
+import { number, probability, spoken, visible } from "./format.js";
 import { largest, softmax } from "./sampling.js";
 import { attempt, completion, model, modelId, named, parts, saved, seed, settings, text, tokens } from "./state.js";
 import { Bar } from "./bars.js";
+import { Behind } from "./behind.js";
 import { Heatmap } from "./heatmap.js";
 import { Picker, useSteps } from "./picker.js";
 import { Picture } from "./picture.js";
 import { Prompt } from "./prompt.js";
+import { Tinted } from "./tinted.js";
 
 const ROWS = 10;
 const LENGTH = 120;
@@ -40,27 +42,25 @@ export function Compare() {
 
 function Beside({ left, right }) {
   const { ids, texts } = tokens.value;
-  const [at, setAt] = useState(null);
+  const [at, setAt] = saved("at", "");
   const pair = JSON.stringify([left, right, ids]);
   const found = useAnswer("compare", pair, (signal) => (ids.length > 1 ? post("/api/compare", { model: left, other: right, tokens: ids }, signal) : null));
   const fits = found && found.divergence.length === ids.length;
   const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
-  const place = at !== null && at < ids.length ? at : ids.length - 1;
+  const place = /^\d+$/.test(at) && Number(at) < ids.length ? Number(at) : ids.length - 1;
   const widest = fits ? Math.max(1e-9, ...found.divergence) : 1;
   return html`
     ${fits && html`
       <p class="numbers"><b>${number(mean(found.loss))}</b> nats per token: ${left} · <b>${number(mean(found.other_loss))}</b>: ${right}</p>
       <${Picture} name=${`${left} beside ${right}`} ask=${{ path: "/api/compare", body: { model: left, other: right, tokens: ids } }}>
-      <p class="looked" aria-label="The text, tinted by the difference of the losses">${texts.map((t, i) => {
+      <${Tinted} name="The text, tinted by the difference of the losses" at=${place} pick=${setAt} tokens=${texts.map((text, i) => {
         const change = i ? found.difference[i - 1] : 0;
-        return html`<span tabindex="0" class=${`${change > 0 ? "better" : "worse"} ${i === place ? "asked" : ""}`} style=${`--share:${Math.min(1, Math.abs(change) / FULL)}`}
-          title=${i ? `${number(found.loss[i - 1])} and ${number(found.other_loss[i - 1])} nats` : "given"} onMouseEnter=${() => setAt(i)} onFocus=${() => setAt(i)}>${visible(t)}</span>`;
-      })}</p>
-      <p class="looked apart" aria-label="The text, tinted by how far the two distributions are apart">${texts.map((t, i) => html`<span style=${`--share:${found.divergence[i] / widest}`} title=${`${number(found.divergence[i])} nats`} onMouseEnter=${() => setAt(i)}>${visible(t)}</span>`)}</p>
+        return { text, kind: change > 0 ? "better" : "worse", share: Math.min(1, Math.abs(change) / FULL), says: i ? `${number(found.loss[i - 1])} and ${number(found.other_loss[i - 1])} nats` : "given" };
+      })} />
+      <${Tinted} name="The text, tinted by how far the two distributions are apart" at=${place} pick=${setAt} tokens=${texts.map((text, i) => ({ text, share: found.divergence[i] / widest, says: `${number(found.divergence[i])} nats apart` }))} />
       <//>
       <p class="hint">Above: cool tokens were more expected by ${left}, warm ones by ${right}. Below: how far their next-token distributions are apart after each token (Kullback–Leibler, at most ${number(widest)} nats). Point at a token to see both.</p>
-      <details><summary>as a table</summary><div class="scroll" tabindex="0"><table><thead><tr><th scope="col">token</th><th scope="col">loss: ${left}</th><th scope="col">${right}</th><th scope="col">difference</th><th scope="col">apart after it</th></tr></thead>
-        <tbody>${texts.map((t, i) => html`<tr><th scope="row">${visible(t)} (${i})</th>${i ? html`<td>${number(found.loss[i - 1])}</td><td>${number(found.other_loss[i - 1])}</td><td>${number(found.difference[i - 1])}</td>` : html`<td></td><td></td><td></td>`}<td>${number(found.divergence[i])}</td></tr>`)}</tbody></table></div></details>`}
+      <${Behind} columns=${["token", `loss: ${left}`, right, "difference", "apart after it"]} rows=${() => texts.map((t, i) => [`${visible(t)} (${i})`, ...(i ? [found.loss, found.other_loss, found.difference].map((values) => number(values[i - 1])) : ["", "", ""]), number(found.divergence[i])])} />`}
     <${Expected} left=${left} right=${right} place=${place} />
     <div class="columns even"><${Written} id=${left} side="left" /><${Written} id=${right} side="right" /></div>
     ${model.value.n_layer > 0 && html`<${Heads} left=${left} right=${right} />`}`;
@@ -76,8 +76,8 @@ function Expected({ left, right, place }) {
   const rows = largest(both[0].map((p, id) => Math.max(p, both[1][id])), ROWS);
   const most = Math.max(...rows.map((id) => Math.max(both[0][id], both[1][id])));
   return html`<h2>after ${visible(texts[place])} (${place}) they expect</h2>
-    <table class="wider"><thead><tr><th scope="col">token</th><th scope="col">${left}</th><th scope="col" class="half"><span class="hidden">bar</span></th><th scope="col">${right}</th><th scope="col" class="half"><span class="hidden">bar</span></th></tr></thead>
-      <tbody>${rows.map((id) => html`<tr key=${id}><th scope="row"><span class="token">${visible(named(id))}</span></th>${both.map((p) => html`<td class="figure">${probability(p[id])}</td><td class="half"><${Bar} value=${p[id] / most} /></td>`)}</tr>`)}</tbody></table>`;
+    <table class="wider" aria-label="probability of the next token under both"><thead><tr><th scope="col">token</th><th scope="col">${left}</th><th scope="col" class="half"><span class="hidden">bar</span></th><th scope="col">${right}</th><th scope="col" class="half"><span class="hidden">bar</span></th></tr></thead>
+      <tbody>${rows.map((id) => html`<tr key=${id}><th scope="row" aria-label=${spoken(visible(named(id)))}><span class="token">${visible(named(id))}</span></th>${both.map((p) => html`<td class="figure">${probability(p[id])}</td><td class="half"><${Bar} value=${p[id] / most} /></td>`)}</tr>`)}</tbody></table>`;
 }
 
 function Written({ id, side }) {
@@ -103,6 +103,6 @@ function Heads({ left, right }) {
   };
   const both = useAnswer("both heads", JSON.stringify([left, right, ids, layer, head]), async (signal) => (T ? [await ask(left, signal), await ask(right, signal)] : null));
   return html`<h2><label>head <select value=${asked} onChange=${(e) => pick(e.target.value)}>${heads.map((name) => html`<option>${name}</option>`)}</select></label> of both</h2>
-    ${both && html`<div class="columns even">${[left, right].map((id, i) => html`<${Heatmap} rows=${T} columns=${T} at=${(r, c) => both[i][r * T + c] / 65535} seen=${[both]} size=${420} name=${`${id}, layer ${layer} head ${head}`}
+    ${both && html`<div class="columns even">${[left, right].map((id, i) => html`<${Heatmap} rows=${T} columns=${T} at=${(r, c) => both[i][r * T + c] / 65535} seen=${[both]} size=${420} name=${`${id}, layer ${layer} head ${head}`} tokens=${texts.map((t, i) => `${visible(t)} (${i})`)}
       says=${(r, c) => `${visible(texts[r])} (${r}) takes ${probability(both[i][r * T + c] / 65535)} from ${visible(texts[c])} (${c})`} />`)}</div>`}`;
 }

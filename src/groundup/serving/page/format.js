@@ -26,6 +26,15 @@ export function visible(text) {
   return shown === "" ? "∅" : shown.replace(CONTROL, (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
+const WORDS = { "·": "space", "↵": "line break", "→": "tab", "␍": "carriage return", "∅": "nothing" };
+
+/**
+ * What `visible` made of a token, for those who hear it.
+ * @param {string} shown
+ * @returns {string}
+ */
+export const spoken = (shown) => shown.replace(/[·↵→␍∅]/g, (each) => ` ${WORDS[each]} `).replace(/ +/g, " ").trim();
+
 /**
  * Four significant digits, with a true minus.
  * @param {number} x

@@ -2,7 +2,7 @@
 import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { bytes, post } from "./api.js";
-import { number, probability, visible } from "./format.js";
+import { number, probability, spoken, visible } from "./format.js";
 import { largest, softmax } from "./sampling.js";
 import { attempt, completion, model, modelId, named, parts, saved, seed, settings, size, text, tokens } from "./state.js";
 import { Bar } from "./bars.js";
@@ -77,7 +77,7 @@ export function Growth() {
       <button class="main" onClick=${play}>${playing ? "Pause" : "Play"}</button>
       <input type="range" min="0" max=${steps.length - 1} value=${at} aria-label="step of training" aria-valuetext=${`step ${steps[at]}`}
         onInput=${(e) => (setPlaying(false), pick(steps[e.target.value]))} />
-      <output class="numbers">step <b>${steps[at].toLocaleString("en")}</b></output>
+      <output class="numbers" aria-live="off">step <b>${steps[at].toLocaleString("en")}</b></output>
     </div>
     <div class="columns even">
       <section><h2>it writes</h2><pre class="sample growing"><span class="given">${text.value}</span>${shown?.written ?? " ..."}</pre>
@@ -107,7 +107,7 @@ function Next({ looks, steps, at }) {
   const scale = most(looks, steps, ids);
   const left = next ? Math.max(0, 1 - ids.reduce((sum, id) => sum + next[id], 0)) : 0;
   return html`<section><h2>what may come next</h2><${Picture} name=${`${parts(modelId.value).run} at step ${steps[at]}`} ask=${{ path: "/v1/completions", body: completion({ model: `${parts(modelId.value).run}@${steps[at]}`, max_tokens: LENGTH }) }}><table class="wider"><caption class="hidden">probability of the next token at step ${steps[at]}</caption><tbody>
-    ${ids.map((id) => html`<tr key=${id}><th scope="row"><span class="token">${visible(named(id))}</span></th><td class="figure">${next ? probability(next[id]) : ""}</td>
+    ${ids.map((id) => html`<tr key=${id}><th scope="row" aria-label=${spoken(visible(named(id)))}><span class="token">${visible(named(id))}</span></th><td class="figure">${next ? probability(next[id]) : ""}</td>
       <td class="wide"><${Bar} value=${next ? next[id] / scale : 0} /></td></tr>`)}
     ${next && html`<tr class="rest"><th scope="row">all others</th><td class="figure">${probability(left)}</td><td></td></tr>`}</tbody></table><//></section>`;
 }
@@ -121,8 +121,8 @@ function Over({ looks, steps, at, pick }) {
     return html`<td class=${step === steps[at] ? "now" : ""} style=${`--share:${(p ?? 0) / scale}`}>${p === undefined ? "" : p < 0.01 ? "·" : (100 * p).toFixed(0)}</td>`;
   };
   return html`<h2>over all kept steps</h2><p class="hint">Probability of each token in percent; a dot is less than one. Choose a step above its column.</p>
-    <${Picture} name=${`${parts(modelId.value).run} over its steps`}><div class="scroll" tabindex="0"><table class="over" aria-label="probability of tokens at each kept step, in percent">
+    <${Picture} name=${`${parts(modelId.value).run} over its steps`}><div class="scroll" role="region" aria-label="over all kept steps" tabindex="0"><table class="over" aria-label="probability of tokens at each kept step, in percent">
     <thead><tr><th scope="col">step</th>${steps.map((step) => html`<th scope="col"><button class="token" aria-pressed=${step === steps[at]} onClick=${() => pick(step)}>${step}</button></th>`)}</tr></thead>
-    <tbody>${ids.map((id) => html`<tr><th scope="row"><span class="token">${visible(named(id))}</span></th>${steps.map((step) => cell(step, id))}</tr>`)}
+    <tbody>${ids.map((id) => html`<tr><th scope="row" aria-label=${spoken(visible(named(id)))}><span class="token">${visible(named(id))}</span></th>${steps.map((step) => cell(step, id))}</tr>`)}
       <tr class="rest"><th scope="row">loss of the prompt</th>${steps.map((step) => html`<td>${looks[step] && Number.isFinite(looks[step].loss) ? looks[step].loss.toFixed(2) : ""}</td>`)}</tr></tbody></table></div><//>`;
 }

@@ -2,14 +2,20 @@
 import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { post } from "./api.js";
-import { number, probability, visible } from "./format.js";
+import { number, probability, spoken, visible } from "./format.js";
 import { attempt, model, modelId, named, saved, tokens } from "./state.js";
+import { Behind } from "./behind.js";
 import { Picture } from "./picture.js";
 import { Prompt } from "./prompt.js";
+import { Tinted } from "./tinted.js";
+
+/** Nats of change that are tinted in full. */
+const FULL = 3;
 
 export function Heads() {
   const [asked, setAsked] = saved("off", "");
   const [instead, setInstead] = saved("instead", "mean");
+  const [pointed, setAt] = saved("at", "");
   const [found, setFound] = useState(null);
   const [growth, setGrowth] = useState(null);
   const ids = tokens.value.ids;
@@ -47,6 +53,9 @@ export function Heads() {
   });
   const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
   const fresh = found && found.whole.loss.length === ids.length - 1;
+  const texts = tokens.value.texts;
+  const at = fresh && /^\d+$/.test(pointed) && Number(pointed) < ids.length ? Number(pointed) : -1;
+  const changes = fresh ? found.whole.loss.map((loss, i) => found.without.loss[i] - loss) : [];
   const most = growth ? Math.max(1e-9, ...growth.flat().map(Math.abs)) : 1;
   return html`
     <${Prompt} rows="2" />
@@ -59,18 +68,20 @@ export function Heads() {
       ${Array.from({ length: m.n_layer }, (_, l) => [
         ...Array.from({ length: m.n_head }, (_, h) => {
           const name = `${l}.${h}`;
-          return html`<button aria-pressed=${!off.has(name)} class=${off.has(name) ? "off" : ""} style=${growth?.[l] ? `--share:${Math.max(0, growth[l][h] / most)}` : ""} onClick=${() => toggle(name)}>head ${name}${growth?.[l] ? html`<small>${growth[l][h] >= 0 ? "+" : ""}${number(growth[l][h])}</small>` : ""}</button>`;
+          return html`<button aria-pressed=${!off.has(name)} class=${off.has(name) ? "off" : ""} style=${growth?.[l] ? `--share:${Math.max(0, growth[l][h] / most)}` : ""} onClick=${() => toggle(name)}>head ${name}${growth?.[l] ? html` <small>${growth[l][h] >= 0 ? "+" : ""}${number(Number(growth[l][h].toPrecision(2)))}</small>` : ""}</button>`;
         }),
         html`<button aria-pressed=${!off.has(`${l}.mlp`)} class=${off.has(`${l}.mlp`) ? "off mlp" : "mlp"} onClick=${() => toggle(`${l}.mlp`)}>MLP ${l}</button>`,
       ])}
     </div><//>
     ${fresh && html`
-      <p class="numbers">loss <b>${number(mean(found.whole.loss))}</b> with all parts, <b>${number(mean(found.without.loss))}</b> without ${off.size} (${number(mean(found.without.loss) - mean(found.whole.loss))} nats per token)</p>
-      <${Picture} name="loss without these parts" ask=${{ path: "/api/ablation", body }}><p class="looked" aria-label="The text, tinted by the change of its loss"><span>${visible(tokens.value.texts[0])}</span>${found.whole.loss.map((loss, i) => {
-        const change = found.without.loss[i] - loss;
-        return html`<span class=${change > 0 ? "worse" : "better"} style=${`--share:${Math.min(1, Math.abs(change) / 3)}`} title=${`${number(change)} nats`}>${visible(tokens.value.texts[i + 1])}</span>`;
-      })}</p><//>
-      <table><caption>what comes next</caption><thead><tr><th scope="col">all parts</th><th scope="col"></th><th scope="col">without</th><th scope="col"></th></tr></thead>
-        <tbody>${found.whole.top.slice(0, 6).map((id, i) => html`<tr><th scope="row">${visible(named(id))}</th><td>${probability(found.whole.probability[i])}</td>
-          <th scope="row">${visible(named(found.without.top[i]))}</th><td>${probability(found.without.probability[i])}</td></tr>`)}</tbody></table>`}`;
+      <p class="numbers">loss <b>${number(mean(found.whole.loss))}</b> with all parts${off.size ? html`, <b>${number(mean(found.without.loss))}</b> without ${off.size} of them (${number(mean(changes))} nats per token)` : html`. Press a head or an MLP to switch it off.`}</p>
+      <${Picture} name="loss without these parts" ask=${{ path: "/api/ablation", body }}><${Tinted} name="The text, tinted by the change of its loss" at=${at} pick=${setAt} tokens=${texts.map((text, t) => {
+        const change = t ? changes[t - 1] : 0;
+        return { text, kind: change > 0 ? "worse" : "better", share: Math.min(1, Math.abs(change) / FULL), says: t ? `${number(found.whole.loss[t - 1])} nats, without these parts ${number(found.without.loss[t - 1])}` : "given" };
+      })} /><//>
+      ${at > 0 && html`<p class="hint">${visible(texts[at])} (${at}): ${number(found.whole.loss[at - 1])} nats, without these parts ${number(found.without.loss[at - 1])}</p>`}
+      <${Behind} columns=${["token", "loss", "without these parts", "change"]} rows=${() => changes.map((change, t) => [`${visible(texts[t + 1])} (${t + 1})`, number(found.whole.loss[t]), number(found.without.loss[t]), number(change)])} />
+      <table><caption>what comes next</caption><thead><tr><th scope="col">all parts</th><th scope="col">probability</th><th scope="col">without</th><th scope="col">probability</th></tr></thead>
+        <tbody>${found.whole.top.slice(0, 6).map((id, i) => html`<tr><th scope="row" aria-label=${spoken(visible(named(id)))}>${visible(named(id))}</th><td>${probability(found.whole.probability[i])}</td>
+          <th scope="row" aria-label=${spoken(visible(named(found.without.top[i])))}>${visible(named(found.without.top[i]))}</th><td>${probability(found.without.probability[i])}</td></tr>`)}</tbody></table>`}`;
 }

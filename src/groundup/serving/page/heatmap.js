@@ -1,6 +1,8 @@
 // A matrix as a picture: one canvas, a cursor for mouse and arrow keys, and a line that says what is under it.
 import { useEffect, useRef, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
+import { Behind } from "./behind.js";
+import { probability } from "./format.js";
 import { Picture, drawnAs, shape } from "./picture.js";
 import { shade } from "./state.js";
 
@@ -28,10 +30,11 @@ function areas({ data, width, height }) {
 
 /**
  * @param {{rows: number, columns: number, at: (row: number, column: number) => number, name: string, seen: unknown[],
- *   says: (row: number, column: number) => string, size?: number, pick?: (row: number, column: number) => void,
- *   spot?: [number, number] | null, quiet?: boolean}} props seen: what `at` depends on; spot: the cell that is chosen
+ *   says: (row: number, column: number) => string, tokens: string[], size?: number, pick?: (row: number, column: number) => void,
+ *   spot?: [number, number] | null, quiet?: boolean}} props seen: what `at` depends on; tokens: names of rows and columns;
+ *   spot: the cell that is chosen; quiet: only to look at
  */
-export function Heatmap({ rows, columns, at, name, says, seen, size = 320, pick, spot, quiet = false }) {
+export function Heatmap({ rows, columns, at, name, says, seen, tokens, size = 320, pick, spot, quiet = false }) {
   const canvas = useRef(null);
   const [cursor, setCursor] = useState(null);
   useEffect(() => {
@@ -60,12 +63,13 @@ export function Heatmap({ rows, columns, at, name, says, seen, size = 320, pick,
     setCursor([Math.max(0, Math.min(rows - 1, r + dr)), Math.max(0, Math.min(columns - 1, c + dc))]);
   };
   const box = (place, kind) => place && place[0] < rows && place[1] < columns && html`<i class=${kind} style=${`top:${(100 * place[0]) / rows}%;left:${(100 * place[1]) / columns}%;width:${100 / columns}%;height:${100 / rows}%`}></i>`;
-  const cells = html`<div class="cells"><canvas ref=${canvas} width=${columns} height=${rows} tabindex=${quiet ? -1 : 0} role="img" aria-label=${name} class=${pick ? "pickable" : ""}
+  const cells = html`<div class="cells"><canvas ref=${canvas} width=${columns} height=${rows} tabindex=${quiet ? undefined : 0} role="img" aria-label=${name} class=${pick ? "pickable" : ""}
       onMouseMove=${quiet ? undefined : (event) => setCursor(under(event))} onKeyDown=${quiet ? undefined : key} onClick=${pick && ((event) => pick(...under(event)))}></canvas>
       ${box(spot, "spot")}${!quiet && box(cursor, "cursor no-picture")}</div>`;
   if (quiet) return html`<figure class="heatmap" style=${`max-width:${size}px`}>${cells}</figure>`;
   return html`<figure class="heatmap" style=${`max-width:${size}px`}>
     <${Picture} name=${name}>${cells}<//>
     <figcaption aria-live="polite">${cursor && cursor[0] < rows && cursor[1] < columns ? says(...cursor) : name}</figcaption>
+    <${Behind} columns=${["looks at", ...tokens]} rows=${() => tokens.map((token, r) => [token, ...tokens.map((_, c) => (c > r ? "" : probability(at(r, c))))])} />
   </figure>`;
 }

@@ -2,7 +2,7 @@
 import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { post } from "./api.js";
-import { bits, number, probability, visible } from "./format.js";
+import { bits, number, probability, spoken, visible } from "./format.js";
 import { attempt, model, modelId, named, saved, tokens } from "./state.js";
 import { Picture } from "./picture.js";
 import { Prompt } from "./prompt.js";
@@ -13,7 +13,8 @@ export function Lens() {
   const [found, setFound] = useState(null);
   const [asked, setBy] = saved("tint", "probability");
   const by = TINTS[asked] ? asked : "probability";
-  const [cell, setCell] = useState(null);
+  const [pointed, setPointed] = saved("point", "");
+  const cell = /^\d+\.\d+$/.test(pointed) ? pointed.split(".").map(Number) : null;
   const ids = tokens.value.ids;
   useEffect(() => {
     if (!ids.length || !model.value.n_layer) return;
@@ -28,6 +29,15 @@ export function Lens() {
     return rank === undefined ? 0 : 1 / (1 + rank);
   };
   const rows = fresh ? [...found.top.keys()].reverse() : [];
+  const shown = fresh && cell && found.top[cell[0]]?.[cell[1]];
+  /** Arrow keys go from cell to cell: the table is one stop of the Tab key. */
+  const move = (event) => {
+    const [up, right] = { ArrowUp: [1, 0], ArrowDown: [-1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] }[event.key] ?? [];
+    if (up === undefined) return;
+    event.preventDefault();
+    const [l, t] = event.target.dataset.at.split(".").map(Number);
+    event.currentTarget.querySelector(`[data-at="${l + up}.${t + right}"]`)?.focus();
+  };
   const rowName = (l) => (l === 0 ? "embedding" : l === found.top.length - 1 ? `layer ${l - 1} = output` : `after layer ${l - 1}`);
   return html`
     <${Prompt} rows="2" />
@@ -35,9 +45,10 @@ export function Lens() {
       <label><input type="radio" name="tint" checked=${by === id} onChange=${() => setBy(id)} /> ${label}</label>`)}</fieldset>
     ${fresh && html`
       <p class="hint">Read upward: where does the answer appear, which layer changes its mind? Early rows are read with a norm and a head trained for the last one: a hint, not a measurement.</p>
-      <${Picture} name="layers" ask=${{ path: "/api/lens", body: { model: modelId.value, tokens: ids } }}><div class="scroll" tabindex="0"><table class="lens" aria-label="the likeliest token after each layer">
-        <tbody>${rows.map((l) => html`<tr><th scope="row">${rowName(l)}</th>
-          ${ids.map((_, t) => html`<td style=${`--share:${share(l, t)}`}><button class="token" onFocus=${() => setCell([l, t])} onMouseEnter=${() => setCell([l, t])}>${visible(named(found.top[l][t][0]))}</button></td>`)}</tr>`)}
+      <${Picture} name="layers" ask=${{ path: "/api/lens", body: { model: modelId.value, tokens: ids } }}><div class="scroll" role="region" aria-label="layers" tabindex="0"><table class="lens" aria-label="the likeliest token after each layer">
+        <tbody onKeyDown=${move}>${rows.map((l) => html`<tr><th scope="row">${rowName(l)}</th>
+          ${ids.map((_, t) => html`<td style=${`--share:${share(l, t)}`}><button class=${`token ${pointed === `${l}.${t}` ? "pointed" : ""}`} aria-label=${`${spoken(visible(named(found.top[l][t][0])))} ${probability(found.probability[l][t][0])}`} tabindex=${pointed === `${l}.${t}` || (!shown && l === rows[0] && t === 0) ? 0 : -1}
+            data-at=${`${l}.${t}`} onFocus=${() => setPointed(`${l}.${t}`)} onMouseEnter=${() => setPointed(`${l}.${t}`)}>${visible(named(found.top[l][t][0]))}</button></td>`)}</tr>`)}
         <tr><th scope="row">text</th>${tokens.value.texts.map((t) => html`<td class="given">${visible(t)}</td>`)}</tr></tbody></table></div><//>
-      <p class="hint" aria-live="polite">${cell && found.top[cell[0]]?.[cell[1]] ? html`${rowName(cell[0])}, after ${visible(tokens.value.texts[cell[1]])}: ${found.top[cell[0]][cell[1]].map((id, i) => `${visible(named(id))} ${probability(found.probability[cell[0]][cell[1]][i])}`).join(" · ")} · unsure by ${number(bits(found.entropy[cell[0]][cell[1]]))} bits` : "Point at a cell to see its five likeliest tokens."}</p>`}`;
+      <p class="hint" aria-live="polite">${shown ? html`${rowName(cell[0])}, after ${visible(tokens.value.texts[cell[1]])}: ${found.top[cell[0]][cell[1]].map((id, i) => `${visible(named(id))} ${probability(found.probability[cell[0]][cell[1]][i])}`).join(" · ")} · unsure by ${number(bits(found.entropy[cell[0]][cell[1]]))} bits` : "Point at a cell, or move with the arrow keys, to see its five likeliest tokens."}</p>`}`;
 }

@@ -15,7 +15,7 @@ import { Push } from "./push.js";
 import { Slots } from "./slots.js";
 import { Tokens } from "./tokens.js";
 import { Training } from "./training.js";
-import { Tour } from "./tour.js";
+import { Tour, TourButton } from "./tour.js";
 
 const TABS = [
   ["write", "Write", Write],
@@ -34,28 +34,33 @@ const TABS = [
 function Page() {
   const shown = TABS.find(([id]) => id === tab.value) ?? TABS[0];
   const move = (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    if (!step) return;
-    const at = TABS.indexOf(shown);
-    tab.value = TABS[(at + step + TABS.length) % TABS.length][0];
-    event.currentTarget.parentElement.querySelector(`#tab-${tab.value}`)?.focus();
+    const [at, last] = [TABS.indexOf(shown), TABS.length - 1];
+    const to = { ArrowRight: at === last ? 0 : at + 1, ArrowLeft: at ? at - 1 : last, Home: 0, End: last }[event.key];
+    if (to === undefined) return;
+    event.preventDefault();
+    tab.value = TABS[to][0];
+    document.getElementById(`tab-${tab.value}`).focus();
   };
   useEffect(() => document.getElementById(`tab-${shown[0]}`).scrollIntoView({ block: "nearest", inline: "nearest" }), [shown]);
+  useEffect(() => void (document.title = `${shown[1]} · ${modelId.value} · groundup`), [shown, modelId.value]);
   const m = model.value;
   return html`
     <header>
       <h1>groundup</h1>
       <${Picker} id=${modelId.value} pick=${choose} label="model" />
       <p class="shape">${m.n_layer ? `${m.n_layer} layers · ${m.n_head} heads · ${m.n_embd} wide · ` : ""}context ${m.context} · ${m.vocab_size.toLocaleString("en")} tokens${m.info.step !== undefined ? ` · step ${m.info.step}` : ""}</p>
+      <${TourButton} />
     </header>
-    <nav role="tablist" aria-label="Views">
+    <nav aria-label="Views"><div role="tablist" aria-label="Views">
       ${TABS.map(([id, name]) => html`
         <button role="tab" id=${`tab-${id}`} aria-selected=${id === shown[0]} aria-controls="view"
           tabindex=${id === shown[0] ? 0 : -1} onKeyDown=${move} onClick=${() => (tab.value = id)}>${name}</button>`)}
-    </nav>
-    <p class="problem" role="alert">${problem.value}</p>
-    <main id="view" role="tabpanel" aria-labelledby=${`tab-${shown[0]}`} tabindex="-1"><${shown[2]} key=${modelId.value} /></main>
+    </div></nav>
     <${Tour} />
+    <main>
+      <p class="problem" role="status">${problem.value}</p>
+      <div id="view" role="tabpanel" aria-labelledby=${`tab-${shown[0]}`}><${shown[2]} key=${modelId.value} /></div>
+    </main>
     <footer>groundup ${facts.value.version} · computed on this machine, nothing leaves it</footer>`;
 }
 

@@ -7,7 +7,6 @@ export function Prompt({ rows = 3 }) {
     drawnFrom.value = Infinity;
     text.value = event.target.value;
   };
-  return html`<label class="prompt">text
-    <textarea rows=${rows} value=${text.value} onInput=${typed} spellcheck="false"></textarea>
-    <small>${tokens.value.ids.length} tokens</small></label>`;
+  return html`<div class="prompt"><label>text <textarea rows=${rows} value=${text.value} onInput=${typed} spellcheck=${false} aria-describedby="length"></textarea></label>
+    <small id="length">${tokens.value.ids.length} tokens</small></div>`;
 }

@@ -39,8 +39,8 @@ export function Starter({ names, changed }) {
       <label>size <select value=${wish.size} onChange=${(e) => set("size", e.target.value)}>${Object.entries(known.sizes).map(([id, s]) => html`<option value=${id}>${id}: ${s.n_layer} layers, ${s.n_head} heads, ${s.n_embd} wide</option>`)}</select></label>
       <label>steps <input type="number" min="10" max="5000" required value=${wish.steps} onInput=${(e) => set("steps", Number(e.target.value))} /></label>
       <label>seed <input type="number" min="0" max="2147483647" required value=${wish.seed} onInput=${(e) => set("seed", Number(e.target.value))} /></label>
-      <button class="main" disabled=${busy}>Start</button>
-      <button type="button" disabled=${training?.state !== "running"} onClick=${stop}>Stop and save</button>
+      <div class="buttons"><button class="main" disabled=${busy}>Start</button>
+        <button type="button" disabled=${training?.state !== "running"} onClick=${stop}>Stop and save</button></div>
     </form>
     <p role="status">${training ? html`<b>${training.name}</b> ${training.state === "running" && !names.includes(training.name) ? STARTS : SAYS[training.state]}${training.said ? `: ${training.said}` : ""}` : "Its curve and samples appear above while it learns; stopping saves it."}</p></section>`;
 }

@@ -155,12 +155,20 @@ async function refresh(id, written) {
   }
 }
 
+let [written, due] = ["", 0];
+/** Milliseconds; browsers refuse more than 100 changes of the address in 30 seconds. */
+const ADDRESS_EVERY = 300;
+
 function remember() {
   const state = new URLSearchParams({ model: modelId.value, tab: tab.value, text: text.value, seed: String(seed.value) });
   for (const [name, value] of Object.entries(settings.value)) if (value !== NEUTRAL[name]) state.set(name, String(value));
   if (Number.isFinite(drawnFrom.value)) state.set("drawn", String(drawnFrom.value));
   for (const [name, value] of Object.entries(view.value)) state.set(name, value);
-  history.replaceState(null, "", `#${state}`);
+  written = `#${state}`;
+  due ||= setTimeout(() => {
+    due = 0;
+    history.replaceState(null, "", written);
+  }, ADDRESS_EVERY);
 }
 
 export const named = (id) => vocabulary.value[id] ?? `#${id}`;

@@ -3,26 +3,40 @@ import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { saved, seed, settings, tab, text } from "./state.js";
 
+/** What to do, the view where it is done, and what of the page changes by it. @type {[string, string, () => unknown][]} */
 const STOPS = [
-  ["Press “One token” a few times. The model says how likely every token is; one is drawn.", () => text.value, "write"],
-  ["Press “Draw again”: only the needle on the ruler moves. The model has not changed its mind.", () => seed.value, "write"],
-  ["Pull the temperature to 0. Now the likeliest token is always taken, and the text soon goes in circles.", () => settings.value.temperature, "write"],
-  ["Open “Surprise” and paste a line of your own. Dark tokens cost many bits.", () => (tab.value === "surprise" ? text.value : ""), "surprise"],
-  ["Open “Attention” and click a cell of the matrix: query, key, softmax and value, in the model’s own numbers.", () => tab.value === "attention" && saved("cell", "")[0], "attention"],
-  ["Open “Layers” and read a column upward: when does the answer appear?", () => tab.value === "lens", "lens"],
-  ["Open “Switch off”, and find a head whose loss hurts most.", () => tab.value === "heads", "heads"],
-  ["Open “Growth” and pull the slider: one prompt from noise to words, while the model learns.", () => tab.value === "growth" && saved("step", "")[0], "growth"],
+  ["Press “One token” a few times. The model says how likely every token is; one is drawn.", "write", () => text.value],
+  ["Press “Draw again”: only the needle on the ruler moves. The model has not changed its mind.", "write", () => seed.value],
+  ["Pull the temperature to 0. Now the likeliest token is always taken, and the text soon goes in circles.", "write", () => settings.value.temperature],
+  ["Open “Surprise” and paste a line of your own. Dark tokens cost many bits.", "surprise", () => text.value],
+  ["Open “Attention” and click a cell of the matrix: query, key, softmax and value, in the model’s own numbers.", "attention", () => saved("cell", "")[0]],
+  ["Open “Layers”, point at a cell and read its column upward: when does the answer appear?", "lens", () => saved("point", "")[0]],
+  ["Open “Switch off” and press heads: whose absence hurts the loss most?", "heads", () => saved("off", "")[0]],
+  ["Open “Growth” and pull the slider: one prompt from noise to words, while the model learns.", "growth", () => saved("step", "")[0]],
 ];
 
+/** The stop, from 0 on; null when no tour goes on. */
+function useStop() {
+  const [asked, set] = saved("tour", "");
+  const at = /^\d+$/.test(asked) ? Math.min(Number(asked), STOPS.length) : null;
+  return [at, set];
+}
+
+/** Begins the tour, and is gone while it goes on. */
+export function TourButton() {
+  const [at, set] = useStop();
+  return at === null && html`<button class="begin" onClick=${() => (set(0), (tab.value = "write"))}>Take the tour</button>`;
+}
+
 export function Tour() {
-  const [at, setAt] = useState(-1);
+  const [at, set] = useStop();
   const [before, setBefore] = useState(null);
-  const stop = STOPS[at];
-  const now = stop && stop[1]();
-  useEffect(() => setBefore(now), [at]);
-  const done = stop && before !== null && now !== before && now !== false && now !== "";
-  if (at < 0) return html`<aside class="tour"><button onClick=${() => { setAt(0); tab.value = "write"; }}>Take the tour: eight stops</button></aside>`;
-  if (!stop) return html`<aside class="tour"><p>That was the tour. The notebooks build all of this by hand.</p><button onClick=${() => setAt(-1)}>Close</button></aside>`;
-  return html`<aside class="tour" aria-live="polite"><p><b>${at + 1} of ${STOPS.length}</b> ${stop[0]} ${done ? "✓" : ""}</p>
-    <button class=${done ? "main" : ""} onClick=${() => setAt(at + 1)}>Next</button> <button onClick=${() => setAt(-1)}>Close</button></aside>`;
+  const [says, where, what] = STOPS[at ?? STOPS.length] ?? [];
+  const now = what?.();
+  useEffect(() => setBefore({ at, value: now }), [at]);
+  if (at === null) return null;
+  if (!says) return html`<aside class="tour" aria-label="Tour"><p role="status">That was the tour. The notebooks build all of this by hand.</p><div><button onClick=${() => set("")}>Close</button></div></aside>`;
+  const done = before?.at === at && tab.value === where && now !== before.value;
+  return html`<aside class="tour" aria-label="Tour"><p role="status"><b>${at + 1} of ${STOPS.length}</b> ${says}${done && html` <b>✓ done</b>`}</p>
+    <div><button class=${done ? "main" : ""} onClick=${() => set(at + 1)}>Next</button> <button onClick=${() => set("")}>Close</button></div></aside>`;
 }

@@ -4,6 +4,7 @@ import { html } from "./html.js";
 import { get } from "./api.js";
 import { number } from "./format.js";
 import { attempt, choose, loadRuns, modelId, parts, saved, tab } from "./state.js";
+import { Behind } from "./behind.js";
 import { Chart } from "./chart.js";
 import { Starter } from "./starter.js";
 
@@ -56,15 +57,22 @@ export function Training() {
   return html`
     ${lines.length > 0 ? html`<${Chart} curves=${lines} log=${log === "1"} name="loss of runs" label="loss, nats per token" ask=${{ path: `/api/run?model=${encodeURIComponent(shown[0])}` }} />` : html`<p class="hint">No curve is chosen, or this model lies in no run folder.</p>`}
     <div class="buttons"><label><input type="checkbox" checked=${log === "1"} onChange=${() => setLog(log === "1" ? "" : "1")} /> steps on a logarithmic axis</label></div>
-    ${rows.length > 0 && html`<p class="hint">Bold lines are validation, thin ones training.</p><div class="scroll" tabindex="0"><table class="runs" aria-label="runs in this folder">
+    ${rows.length > 0 && html`<p class="hint">Bold lines are validation, thin ones training.</p><div class="scroll" role="region" aria-label="runs" tabindex="0"><table class="runs" aria-label="runs in this folder">
       <thead><tr><th scope="col">draw</th><th scope="col">run</th><th scope="col">state</th><th scope="col">step</th><th scope="col">best validation loss</th><th scope="col"><span class="hidden">what to do</span></th></tr></thead>
       <tbody>${rows.map((run, i) => html`<tr key=${run.name}><td><input type="checkbox" checked=${shown.includes(run.name)} aria-label=${`draw ${run.name}`} onChange=${() => toggle(run.name)} /></td>
         <th scope="row"><i class="swatch" style=${`background:var(--run-${i % COLORS})`}></i>${run.name}</th><td>${run.state}</td>
         <td>${run.step?.toLocaleString("en") ?? "0"}${run.max_steps ? ` of ${run.max_steps.toLocaleString("en")}` : ""}</td><td>${run.val_loss == null ? "" : number(run.val_loss)}</td>
         <td class="buttons"><button class="quiet" onClick=${() => (setSampled(run.name), ask(run.name))}>Samples</button>${run.name !== own && html`<button class="quiet" onClick=${() => choose(run.name).then(() => (tab.value = "write"))}>Look inside</button>`}</td></tr>`)}</tbody></table></div>`}
-    ${shown.map((name) => curves[name]?.val.length > 0 && html`<details><summary>validation of ${name} as a table</summary><table><thead><tr><th scope="col">step</th><th scope="col">loss</th></tr></thead><tbody>${curves[name].val.map(([step, loss]) => html`<tr><th scope="row">${step}</th><td>${number(loss)}</td></tr>`)}</tbody></table></details>`)}
+    ${shown.map((name) => curves[name] && html`<${Behind} key=${name} says=${`curves of ${name} as a table`} columns=${["step", "training", "validation"]} rows=${() => losses(curves[name])} />`)}
     ${writer && curves[writer] && html`<${Samples} key=${writer} name=${writer} samples=${curves[writer].samples} />`}
     <${Starter} names=${names} changed=${() => (look(), attempt("names", loadRuns))} />`;
+}
+
+/** Both losses of a run by step, as rows of a table. */
+function losses({ train, val }) {
+  const known = [new Map(train), new Map(val)];
+  const steps = [...new Set([...train, ...val].map(([step]) => step))].sort((a, b) => a - b);
+  return steps.map((step) => [step.toLocaleString("en"), ...known.map((of) => (of.has(step) ? number(of.get(step)) : ""))]);
 }
 
 function linesOf(name, place, run, n) {
@@ -82,11 +90,13 @@ function linesOf(name, place, run, n) {
 
 /** What a run wrote while it learned. */
 function Samples({ name, samples }) {
-  const [at, setAt] = useState(null);
+  const [asked, setAt] = saved("sample", "");
   if (!samples.length) return html`<p class="hint">${name} has written no sample yet.</p>`;
-  const shown = samples[Math.min(at ?? Infinity, samples.length - 1)];
+  const last = samples.length - 1;
+  const at = /^\d+$/.test(asked) ? Math.min(Number(asked), last) : last; // the newest, as long as nobody chose
+  const shown = samples[at];
   return html`<h2>what ${name} wrote at step ${shown[0].toLocaleString("en")}</h2>
-    <label class="slide">earlier <input type="range" min="0" max=${samples.length - 1} value=${at ?? samples.length - 1} aria-label=${`sample of ${name}`} aria-valuetext=${`step ${shown[0]}`}
-      onInput=${(e) => setAt(Number(e.target.value) === samples.length - 1 ? null : Number(e.target.value))} /> later</label>
+    <label class="slide">earlier <input type="range" min="0" max=${last} value=${at} aria-label=${`sample of ${name}`} aria-valuetext=${`step ${shown[0]}`}
+      onInput=${(e) => setAt(Number(e.target.value) === last ? "" : e.target.value)} /> later</label>
     <pre class="sample growing">${shown[1]}</pre>`;
 }

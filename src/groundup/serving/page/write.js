@@ -1,10 +1,10 @@
 // Write, step by step: what may come next, under the sliders, and the needle that picks it.
-import { useRef, useState } from "./vendor/hooks.js";
+import { useEffect, useRef, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { complete } from "./api.js";
-import { number, probability, visible } from "./format.js";
+import { number, probability, spoken, visible } from "./format.js";
 import { NEUTRAL, REASONS, draw, largest } from "./sampling.js";
-import { completion, drawnFrom, logits, model, named, result, seed, settings, tell, text, tokens } from "./state.js";
+import { completion, drawnFrom, logits, model, named, result, saved, seed, settings, tell, text, tokens } from "./state.js";
 import { Picture } from "./picture.js";
 import { Bar } from "./bars.js";
 import { Prompt } from "./prompt.js";
@@ -35,7 +35,9 @@ export function needleAt(seedValue, place) {
 
 export function Write() {
   const [running, setRunning] = useState(false);
-  const [samples, setSamples] = useState([]);
+  const [samples, setSamples] = useState({ of: null, texts: [] });
+  const [many, setMany] = saved("many", "");
+  const [said, setSaid] = useState("");
   const control = useRef(null);
   const past = useRef([]);
   const found = result.value;
@@ -52,12 +54,14 @@ export function Write() {
   const stream = async (n) => {
     past.current.push(text.value);
     setRunning(true);
+    setSaid("writing");
+    if (n > 1) setMany(n);
     control.current = new AbortController();
     const texts = new Array(n).fill("");
     let frame = 0;
     const show = () => {
       frame = 0;
-      if (n > 1) setSamples([...texts]);
+      if (n > 1) setSamples({ of: before, texts: [...texts] });
       else text.value = before + texts[0];
     };
     const before = text.value;
@@ -73,7 +77,12 @@ export function Write() {
       if (error.name !== "AbortError") tell("write", error.message);
     }
     setRunning(false);
+    setSaid(`${n > 1 ? `${n} texts` : "text"} of ${Math.max(...texts.map((each) => each.length)).toLocaleString("en")} characters written`);
   };
+  useEffect(() => {
+    if (samples.of === null && many && found) stream(4); // an address with samples
+    else if (samples.of !== null && samples.of !== text.value) setMany("");
+  }, [text.value, Boolean(found)]);
 
   return html`
     <${Prompt} rows="6" />
@@ -85,17 +94,17 @@ export function Write() {
       <button disabled=${running} onClick=${undo}>Undo</button>
       <button disabled=${running} onClick=${() => (seed.value += 1)}>Draw again</button>
       <button disabled=${running} onClick=${() => stream(4)}>Four at once</button>
-      <label class="seed">seed <input type="number" min="0" value=${seed.value} onInput=${(e) => (seed.value = Number(e.target.value) || 0)} /></label>
+      <label>seed <input type="number" min="0" value=${seed.value} onInput=${(e) => (seed.value = Number(e.target.value) || 0)} /></label>
       <${Copy} path="/v1/completions" body=${completion({ max_tokens: 100 })} />
     </div>
-    <p class="status" role="status">${running ? "writing" : ""}</p>
-    ${samples.length > 0 && html`<div class="samples">${samples.map((each, i) => html`<section><h3>sample ${i + 1}</h3><pre>${each}</pre></section>`)}</div>`}
+    <p class="hint" role="status">${said}</p>
+    ${many && samples.of === text.value && html`<div class="samples">${samples.texts.map((each, i) => html`<section><h3>sample ${i + 1}</h3><pre>${each}</pre></section>`)}</div>`}
     <div class="columns">
       <fieldset class="sliders"><legend>how the next token is drawn</legend>
         ${SLIDERS.map(([name, label, min, max, step]) => html`
-          <label>${label}<output>${number(settings.value[name])}</output>
-            <input type="range" min=${min} max=${max} step=${step} value=${settings.value[name]}
-              onInput=${(e) => (settings.value = { ...settings.value, [name]: Number(e.target.value) })} /></label>`)}
+          <div><label for=${`set-${name}`}>${label}</label><output for=${`set-${name}`} aria-live="off">${number(settings.value[name])}</output>
+            <input type="range" id=${`set-${name}`} min=${min} max=${max} step=${step} value=${settings.value[name]}
+              onInput=${(e) => (settings.value = { ...settings.value, [name]: Number(e.target.value) })} /></div>`)}
         <button onClick=${() => (settings.value = { ...NEUTRAL })}>As the model says</button>
       </fieldset>
       ${found && html`<${Candidates} found=${found} chosen=${chosen} needle=${needle} take=${take} disabled=${running} />`}
@@ -110,9 +119,7 @@ function Candidates({ found, chosen, needle, take, disabled }) {
   const ids = largest(found.penalized, ROWS);
   if (!ids.includes(chosen)) ids.push(chosen);
   const rest = found.sampler.length - ids.length;
-  let left = 0;
-  for (let id = 0; id < found.sampler.length; id++) left += found.sampler[id];
-  for (const id of ids) left -= found.sampler[id];
+  const others = { model: left(found.model, ids), sampler: left(found.sampler, ids) };
   const most = Math.max(...ids.map((id) => Math.max(found.sampler[id], found.model[id])), 1e-9);
   return html`<div class="candidates"><${Picture} name="next token">
     <${Ruler} found=${found} needle=${needle} chosen=${chosen} />
@@ -120,13 +127,19 @@ function Candidates({ found, chosen, needle, take, disabled }) {
       <thead><tr><th scope="col">token</th><th scope="col">logit</th><th scope="col" class="step">penalized</th><th scope="col" class="step">÷ T</th><th scope="col">model</th><th scope="col">drawn from</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
       <tbody>${ids.map((id) => html`
         <tr class=${found.why[id] ? "dropped" : id === chosen ? "chosen" : ""}>
-          <th scope="row"><button class="token" disabled=${disabled} onClick=${() => take(id)}>${visible(named(id))}</button></th>
+          <th scope="row"><button class="token" disabled=${disabled} aria-label=${spoken(visible(named(id)))} onClick=${() => take(id)}>${visible(named(id))}</button></th>
           <td>${number(logits.value[id])}</td><td class="step">${number(found.penalized[id])}</td>
           <td class="step">${REASONS[found.why[id]] || number(found.scaled[id])}</td>
           <td>${probability(found.model[id])}</td><td>${probability(found.sampler[id])}</td>
           <td class="wide"><${Bar} value=${found.sampler[id] / most} outline=${found.model[id] / most} /></td>
         </tr>`)}
-      ${rest > 0 && html`<tr class="rest"><th scope="row">${rest.toLocaleString("en")} others</th><td></td><td class="step"></td><td class="step"></td><td></td><td>${probability(left > 1e-12 ? left : 0)}</td><td></td></tr>`}</tbody></table><//></div>`;
+      ${rest > 0 && html`<tr class="rest"><th scope="row">${rest.toLocaleString("en")} others</th><td></td><td class="step"></td><td class="step"></td><td>${probability(others.model)}</td><td>${probability(others.sampler)}</td><td></td></tr>`}</tbody></table><//></div>`;
+}
+
+/** What is left of a sum of 1 for the tokens that have no row of their own. */
+function left(shares, ids) {
+  const rest = ids.reduce((sum, id) => sum - shares[id], 1);
+  return rest > 1e-12 ? rest : 0;
 }
 
 /** All probabilities end to end, and the needle that falls on one of them. */
@@ -139,7 +152,7 @@ function Ruler({ found, needle, chosen }) {
     at += p;
   }
   return html`<svg class="ruler" viewBox="0 0 1000 44" preserveAspectRatio="none" role="img"
-      aria-label=${`The needle is at ${needle.toFixed(3)} and points at ${visible(named(chosen))}`}>
+      aria-label=${`The needle is at ${needle.toFixed(3)} and points at ${spoken(visible(named(chosen)))}`}>
     ${parts.map((part, i) => html`<g key=${part.id}><rect class=${part.id === chosen ? "chosen" : i % 2 ? "odd" : "even"} x=${1000 * part.at} y="6" width=${1000 * part.p} height="24" />
       ${part.p > 0.03 && html`<text x=${1000 * (part.at + part.p / 2)} y="23">${visible(named(part.id))}</text>`}</g>`)}
     <path class="needle" d=${`M${1000 * needle} 0 v36 m-6 8 l6 -8 l6 8 z`} /></svg>`;
