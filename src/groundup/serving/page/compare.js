@@ -4,7 +4,7 @@ import { html } from "./html.js";
 import { bytes, post } from "./api.js";
 import { number, probability, spoken, visible } from "./format.js";
 import { largest, softmax } from "./sampling.js";
-import { attempt, completion, model, modelId, named, parts, saved, seed, settings, text, tokens } from "./state.js";
+import { attempt, completion, model, modelId, named, onward, parts, saved, seed, settings, text, tokens } from "./state.js";
 import { Bar } from "./bars.js";
 import { Behind } from "./behind.js";
 import { Heatmap } from "./heatmap.js";
@@ -81,9 +81,7 @@ function Expected({ left, right, place }) {
 }
 
 function Written({ id, side }) {
-  const ids = tokens.value.ids;
-  const room = Math.max(1, Math.min(LENGTH, model.value.context - ids.length + 1));
-  const body = completion({ model: id, prompt: ids, max_tokens: room });
+  const body = completion({ model: id, ...onward(LENGTH) });
   const found = useAnswer(`written ${side}`, JSON.stringify([body, seed.value, settings.value]), (signal) => post("/v1/completions", body, signal));
   return html`<section><h2>${id} writes</h2><pre class="sample growing"><span class="given">${text.value}</span>${found ? found.choices[0].text : " ..."}</pre></section>`;
 }

@@ -4,7 +4,7 @@ import { html } from "./html.js";
 import { bytes, post } from "./api.js";
 import { number, probability, spoken, visible } from "./format.js";
 import { largest, softmax } from "./sampling.js";
-import { attempt, completion, model, modelId, named, parts, saved, seed, settings, size, text, tokens } from "./state.js";
+import { attempt, completion, model, modelId, named, onward, parts, saved, seed, settings, size, text, tokens } from "./state.js";
 import { Bar } from "./bars.js";
 import { useSteps } from "./picker.js";
 import { Picture } from "./picture.js";
@@ -25,8 +25,7 @@ const SMALL = 5e6;
 async function look(id, ids, signal) {
   const raw = await bytes("/api/logits", { model: id, tokens: ids }, signal);
   const said = ids.length > 1 ? await post("/api/surprise", { model: id, tokens: ids }, signal) : { loss: [] };
-  const room = Math.max(1, Math.min(LENGTH, model.peek().context - ids.length + 1));
-  const answer = await post("/v1/completions", completion({ model: id, prompt: ids, max_tokens: room }), signal);
+  const answer = await post("/v1/completions", completion({ model: id, ...onward(LENGTH) }), signal);
   const loss = said.loss.reduce((a, b) => a + b, 0) / said.loss.length;
   return { next: softmax(new Float32Array(raw)), loss, written: answer.choices[0].text };
 }
@@ -106,7 +105,7 @@ function Next({ looks, steps, at }) {
   const ids = rowsOf(looks, steps);
   const scale = most(looks, steps, ids);
   const left = next ? Math.max(0, 1 - ids.reduce((sum, id) => sum + next[id], 0)) : 0;
-  return html`<section><h2>what may come next</h2><${Picture} name=${`${parts(modelId.value).run} at step ${steps[at]}`} ask=${{ path: "/v1/completions", body: completion({ model: `${parts(modelId.value).run}@${steps[at]}`, max_tokens: LENGTH }) }}><table class="wider"><caption class="hidden">probability of the next token at step ${steps[at]}</caption><tbody>
+  return html`<section><h2>what may come next</h2><${Picture} name=${`${parts(modelId.value).run} at step ${steps[at]}`} ask=${{ path: "/v1/completions", body: completion({ model: `${parts(modelId.value).run}@${steps[at]}`, ...onward(LENGTH) }) }}><table class="wider"><caption class="hidden">probability of the next token at step ${steps[at]}</caption><tbody>
     ${ids.map((id) => html`<tr key=${id}><th scope="row" aria-label=${spoken(visible(named(id)))}><span class="token">${visible(named(id))}</span></th><td class="figure">${next ? probability(next[id]) : ""}</td>
       <td class="wide"><${Bar} value=${next ? next[id] / scale : 0} /></td></tr>`)}
     ${next && html`<tr class="rest"><th scope="row">all others</th><td class="figure">${probability(left)}</td><td></td></tr>`}</tbody></table><//></section>`;

@@ -7,6 +7,7 @@ export function Prompt({ rows = 3 }) {
     drawnFrom.value = Infinity;
     text.value = event.target.value;
   };
+  const { ids, all } = tokens.value;
   return html`<div class="prompt"><label>text <textarea rows=${rows} value=${text.value} onInput=${typed} spellcheck=${false} aria-describedby="length"></textarea></label>
-    <small id="length">${tokens.value.ids.length} tokens</small></div>`;
+    <small id="length">${all.length} tokens${ids.length < all.length ? `; the last ${ids.length} are looked at` : ""}</small></div>`;
 }

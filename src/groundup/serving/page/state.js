@@ -9,8 +9,8 @@ export const runs = signal([]);
 export const modelId = signal("");
 export const tab = signal("");
 export const text = signal("");
-/** Ids of the text with their texts. */
-export const tokens = signal({ ids: [], texts: [] });
+/** Ids of the text with their texts, of a long one the last; and all its ids. */
+export const tokens = signal({ ids: [], texts: [], all: [] });
 /** Ids from this one on were drawn here, and not typed: the count penalties count them. */
 export const drawnFrom = signal(Infinity);
 export const logits = signal(null);
@@ -145,11 +145,11 @@ async function refresh(id, written) {
     const found = await cut(id, written, signal);
     const ids = found.tokens.slice(-most);
     const raw = await bytes("/api/logits", { model: id, tokens: ids }, signal);
-    return { ids, texts: found.token_strs.slice(-most), raw: new Float32Array(raw) };
+    return { ids, texts: found.token_strs.slice(-most), all: found.tokens, raw: new Float32Array(raw) };
   });
   if (found) {
     batch(() => {
-      tokens.value = { ids: found.ids, texts: found.texts };
+      tokens.value = { ids: found.ids, texts: found.texts, all: found.all };
       logits.value = found.raw;
     });
   }
@@ -174,6 +174,19 @@ function remember() {
 export const named = (id) => vocabulary.value[id] ?? `#${id}`;
 /** Of a model, without biases and norms: how dear it is to load another step. */
 export const size = ({ n_layer, n_embd, vocab_size }) => 12 * n_layer * n_embd ** 2 + vocab_size * n_embd;
+
+/**
+ * How to go on with the text by up to n tokens. Where the context has no room left, its last half is read alone.
+ * @param {number} n
+ */
+export function onward(n) {
+  const { all } = tokens.value;
+  const { context } = model.value;
+  const room = context + 1 - all.length;
+  if (room >= Math.min(n, context / 4)) return { prompt: text.value, max_tokens: Math.min(n, room) };
+  const ids = all.slice(-Math.floor(context / 2));
+  return { prompt: ids, max_tokens: Math.min(n, context + 1 - ids.length) };
+}
 
 /** The body of a completion as the page stands. @param {object} extra */
 export function completion(extra) {

@@ -4,7 +4,7 @@ import { html } from "./html.js";
 import { complete } from "./api.js";
 import { number, probability, spoken, visible } from "./format.js";
 import { NEUTRAL, REASONS, draw, largest } from "./sampling.js";
-import { completion, drawnFrom, logits, model, named, result, saved, seed, settings, tell, text, tokens } from "./state.js";
+import { completion, drawnFrom, logits, named, onward, result, saved, seed, settings, tell, text, tokens } from "./state.js";
 import { Picture } from "./picture.js";
 import { Bar } from "./bars.js";
 import { Prompt } from "./prompt.js";
@@ -67,7 +67,7 @@ export function Write() {
     const before = text.value;
     if (drawnFrom.value > place) drawnFrom.value = place;
     try {
-      await complete(completion({ max_tokens: Math.min(200, roomLeft()), n }), (chunk) => {
+      await complete(completion({ ...onward(200), n }), (chunk) => {
         for (const choice of chunk.choices) texts[choice.index] += choice.text;
         frame ||= requestAnimationFrame(show);
       }, control.current.signal);
@@ -95,7 +95,7 @@ export function Write() {
       <button disabled=${running} onClick=${() => (seed.value += 1)}>Draw again</button>
       <button disabled=${running} onClick=${() => stream(4)}>Four at once</button>
       <label>seed <input type="number" min="0" value=${seed.value} onInput=${(e) => (seed.value = Number(e.target.value) || 0)} /></label>
-      <${Copy} path="/v1/completions" body=${completion({ max_tokens: 100 })} />
+      <${Copy} path="/v1/completions" body=${completion(onward(100))} />
     </div>
     <p class="hint" role="status">${said}</p>
     ${many && samples.of === text.value && html`<div class="samples">${samples.texts.map((each, i) => html`<section><h3>sample ${i + 1}</h3><pre>${each}</pre></section>`)}</div>`}
@@ -109,10 +109,6 @@ export function Write() {
       </fieldset>
       ${found && html`<${Candidates} found=${found} chosen=${chosen} needle=${needle} take=${take} disabled=${running} />`}
     </div>`;
-}
-
-function roomLeft() {
-  return 1 + Math.max(0, (model.value?.context ?? 1) - tokens.value.ids.length);
 }
 
 function Candidates({ found, chosen, needle, take, disabled }) {
