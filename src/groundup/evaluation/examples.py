@@ -69,6 +69,8 @@ def read_choices(path: Path, tokenizer: Tokenizer, *, limit: int = 0) -> list[Ch
                 raise _fault(path, number, f"ending {place} must be a string of at least one character")
         if isinstance(label, str) and label.strip().isascii() and label.strip().isdigit():
             label = int(label)  # as many published files write it
+        elif isinstance(label, float) and label.is_integer():
+            label = int(label)  # as tables write a column of which some rows have no number
         if type(label) is not int or not 0 <= label < len(endings):
             raise _fault(path, number, f'"label" must be from 0 to {len(endings) - 1}, got {json.dumps(label)}')
         question = _question(path, number, tokenizer, ctx, [f" {ending}" for ending in endings])

@@ -140,16 +140,21 @@ def _named(character: str) -> str:
 
 
 def _other_form(text: str, at: int, known: set[str]) -> str:
-    """Advice where the alphabet has an accented letter in the other of Unicode's two forms: one symbol, or two."""
+    """Advice where the alphabet has a character in another of Unicode's forms.
+
+    An accented letter is one symbol or two; a ligature, a wide letter and a no-break space have plain forms.
+    """
     begin = at
     while begin > 0 and unicodedata.combining(text[begin]):
         begin -= 1
     end = at + 1
     while end < len(text) and unicodedata.combining(text[end]):
         end += 1
-    forms: tuple[tuple[Literal["NFC", "NFD"], str, str], ...] = (
+    forms: tuple[tuple[Literal["NFC", "NFD", "NFKC", "NFKD"], str, str], ...] = (
         ("NFC", "one symbol", "composed"),
         ("NFD", "a letter and an accent", "decomposed"),
+        ("NFKC", "plain characters", "compatible"),
+        ("NFKD", "plain characters", "compatible and decomposed"),
     )
     for form, there, here in forms:
         other = unicodedata.normalize(form, text[begin:end])

@@ -16,6 +16,11 @@ def write(tmp_path, *lines):
     return path
 
 
+def test_a_number_is_a_label_however_it_is_written(tmp_path, letters):
+    path = write(tmp_path, *({"ctx": "ab", "endings": ["c", "d"], "label": label} for label in (1, "1", 1.0, " 1 ")))
+    assert [example.label for example in read_choices(path, letters)] == [1, 1, 1, 1]
+
+
 def test_choices_are_a_context_and_endings_after_a_space(choices, letters):
     examples = read_choices(choices, letters)
     assert [example.label for example in examples] == [0, 1, 2, 0, 1]
@@ -74,6 +79,8 @@ def test_empty_lines_and_a_byte_order_mark_do_no_harm(tmp_path, letters):
         ({**GOOD, "label": 2}, '"label" must be from 0 to 1, got 2'),
         ({**GOOD, "label": -1}, '"label" must be from 0 to 1, got -1'),
         ({**GOOD, "label": "2"}, '"label" must be from 0 to 1, got 2'),
+        ({**GOOD, "label": 0.5}, '"label" must be from 0 to 1, got 0.5'),
+        ({**GOOD, "label": 2.0}, '"label" must be from 0 to 1, got 2'),
         ({**GOOD, "label": True}, '"label" must be from 0 to 1, got true'),
         ({"ctx": "a", "endings": ["a", "b"]}, '"label" must be from 0 to 1, got null'),
         ({**GOOD, "ctx": "A"}, "character 'A' at position 0 is not among the 29 symbols"),

@@ -1,3 +1,8 @@
+import shlex
+import subprocess
+import sys
+import unicodedata
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -56,3 +61,24 @@ def test_long_text_is_encoded_in_slices(monkeypatch):
     with pytest.raises(UserError, match="'x' at position 15 "):
         CharTokenizer("abc").encode("a" * 15 + "x")
     assert CharTokenizer("abc").encode("") == []
+
+
+@pytest.mark.parametrize(
+    ("alphabet", "text", "known", "form"),
+    [
+        ("caf\u00e9", "cafe\u0301", "\u00e9", "NFC"),
+        ("cafe\u0301", "caf\u00e9", "e\u0301", "NFD"),
+        ("fish", "\ufb01sh", "fi", "NFKC"),
+        ("a b", "a\u00a0b", " ", "NFKC"),
+        ("AB", "A\uff22", "B", "NFKC"),
+        ("e\u0301", "\uff45\u0301", "e\u0301", "NFKD"),
+    ],
+)
+def test_another_form_of_a_known_character_is_told_and_the_advice_works(alphabet, text, known, form):
+    tokenizer = CharTokenizer(sorted(set(alphabet)))
+    with pytest.raises(UserError, match=f"it knows {known!r} as .*{form}") as caught:
+        tokenizer.encode(text)
+    command = str(caught.value).partition("for example with ")[2]
+    words = [sys.executable, *shlex.split(command)[1:]]
+    shown = subprocess.run(words, input=text.encode(), capture_output=True, check=True).stdout
+    assert tokenizer.decode(tokenizer.encode(shown.decode())) == unicodedata.normalize(form, text)
