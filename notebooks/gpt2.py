@@ -33,7 +33,7 @@ from groundup.data.loader import eval_batches
 from groundup.evaluation.benchmarks import measure_choices
 from groundup.evaluation.examples import read_choices
 from groundup.evaluation.loss import evaluate_loss
-from groundup.evaluation.scoring import score
+from groundup.evaluation.scoring import log_likelihoods
 from groundup.export.export_model import export_model
 from groundup.generation.text import TextGenerator
 from groundup.inspection.plots import COLORS, curve_axes
@@ -358,7 +358,7 @@ own = [
 ]
 (work / "own.jsonl").write_text("".join(json.dumps(example) + "\n" for example in own))
 examples = read_choices(work / "own.jsonl", loaded.tokenizer)
-scores = score(loaded.model, [example.question for example in examples])
+scores = log_likelihoods(loaded.model, [example.question for example in examples])
 print("scored by", "GPT-2 124M" if published else "the stand-in, which knows nothing of kettles")
 for example, endings, results in zip(own, (e["endings"] for e in own), scores, strict=True):
     by_sum = max(range(4), key=lambda k: results[k].logprob)
@@ -405,7 +405,7 @@ print(json.dumps(questions[0], indent=1))
 print(f"\nstand-in: acc {result.acc:.3f}, acc_norm {result.acc_norm:.3f}, on {result.n} questions; guessing: 0.250")
 
 # %%
-results = score(stand_in.model, [example.question for example in verse])
+results = log_likelihoods(stand_in.model, [example.question for example in verse])
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 for right, color in ((False, COLORS[1]), (True, COLORS[0])):
     pairs = zip(verse, results, strict=True)

@@ -15,7 +15,7 @@ from groundup.config.model import GPTConfig
 from groundup.config.presets import GPT2
 from groundup.contestants.contest import Factory, median_ratio, race
 from groundup.evaluation.examples import read_choices
-from groundup.evaluation.scoring import BATCH_TOKENS, Question, score
+from groundup.evaluation.scoring import BATCH_TOKENS, Question, log_likelihoods
 from groundup.model.build import Transformer, build_model
 from groundup.model.init import init_weights
 from groundup.model.swap import use_matmul
@@ -140,7 +140,7 @@ def _made_up(count: int, vocab_size: int) -> list[Question]:
 
 
 def _ours(model: Transformer, questions: Sequence[Question]) -> list[list[float]]:
-    return [[s.mean for s in scores] for scores in score(model, questions)]
+    return [[s.mean for s in scores] for scores in log_likelihoods(model, questions)]
 
 
 @torch.no_grad()

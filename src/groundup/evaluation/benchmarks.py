@@ -12,7 +12,7 @@ from groundup.config.errors import UserError
 from groundup.distributed.ranks import World
 from groundup.evaluation.examples import ChoiceExample, CompletionExample
 from groundup.evaluation.loss import perplexity
-from groundup.evaluation.scoring import score
+from groundup.evaluation.scoring import log_likelihoods
 from groundup.files.download import download
 from groundup.files.manifest import sha256_file
 from groundup.model.types import LanguageModel
@@ -116,13 +116,13 @@ def measure_choices(
     Args:
         model: Any.
         examples: The questions.
-        batch_tokens: As for `score`.
+        batch_tokens: As for `log_likelihoods`.
         world: The ranks that share the work, each with the same model; all get the result of the whole.
-        progress: As for `score`.
+        progress: As for `log_likelihoods`.
     """
     world = world or World()
     mine = examples[world.rank :: world.size]
-    answers = score(model, [e.question for e in mine], batch_tokens=batch_tokens, progress=progress)
+    answers = log_likelihoods(model, [e.question for e in mine], batch_tokens=batch_tokens, progress=progress)
     right = right_norm = 0
     for example, scores in zip(mine, answers, strict=True):
         places = range(len(scores))
@@ -164,5 +164,5 @@ def measure_completions(
 ) -> CompletionResult:
     """Foresee last words: greedily, and by likelihood. Arguments are `measure_choices`'s."""
     questions = [example.question for example in examples]
-    scores = [s for (s,) in score(model, questions, batch_tokens=batch_tokens, progress=progress)]
+    scores = [s for (s,) in log_likelihoods(model, questions, batch_tokens=batch_tokens, progress=progress)]
     return CompletionResult(len(scores), sum(s.greedy for s in scores), -math.fsum(s.logprob for s in scores))

@@ -21,7 +21,7 @@ from groundup.checkpoint.model_folder import load_model
 from groundup.config.errors import UserError
 from groundup.config.generate import SamplingConfig
 from groundup.evaluation.pages import rolling
-from groundup.evaluation.scoring import BATCH_TOKENS, Question, score
+from groundup.evaluation.scoring import BATCH_TOKENS, Question, log_likelihoods
 from groundup.generation.text import TextGenerator, TextRequest
 from groundup.runtime.device import pick_device
 
@@ -34,7 +34,7 @@ class Answers:
     Args:
         path: A run, checkpoint or model folder.
         device: auto, cpu, cuda or mps.
-        batch_tokens: As for `evaluation.scoring.score`.
+        batch_tokens: As for `evaluation.scoring.log_likelihoods`.
     """
 
     def __init__(self, path: Path, *, device: str = "auto", batch_tokens: int = 0) -> None:
@@ -63,7 +63,7 @@ class Answers:
             places.setdefault(tuple(context), []).append(place)
         questions = [Question(context, [pairs[k][1] for k in found]) for context, found in places.items()]
         answers: dict[int, tuple[float, bool]] = {}
-        scores = score(self.model, questions, batch_tokens=self.batch_tokens)
+        scores = log_likelihoods(self.model, questions, batch_tokens=self.batch_tokens)
         for found, results in zip(places.values(), scores, strict=True):
             answers.update((k, (result.logprob, result.greedy)) for k, result in zip(found, results, strict=True))
         return [answers[place] for place in range(len(pairs))]

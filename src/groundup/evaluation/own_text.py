@@ -8,7 +8,7 @@ from typing import Any
 from groundup.config.errors import UsageError, UserError
 from groundup.corpora.source import Source, read_all
 from groundup.evaluation.loss import perplexity
-from groundup.evaluation.scoring import Question, score
+from groundup.evaluation.scoring import Question, log_likelihoods
 from groundup.generation.text import TextGenerator
 from groundup.model.types import LanguageModel
 from groundup.tokenizer.base import Tokenizer
@@ -77,8 +77,8 @@ def measure_text(
         source: The texts.
         stride: See `sliding`; 0 is half the context. A smaller one gives each token more context, and takes longer.
         limit: The most documents; 0 reads all.
-        batch_tokens: As for `score`.
-        progress: As for `score`.
+        batch_tokens: As for `log_likelihoods`.
+        progress: As for `log_likelihoods`.
 
     Raises:
         UserError: There is no text, it cannot be read, or the vocabulary cannot express it.
@@ -93,7 +93,7 @@ def measure_text(
     questions = [q for text in texts for q in sliding([first, *tokenizer.encode(text)], window, stride)]
     if not questions:
         raise UserError(f"there is no text to measure in {source.name}")
-    scores = [s for (s,) in score(model, questions, batch_tokens=batch_tokens, progress=progress)]
+    scores = [s for (s,) in log_likelihoods(model, questions, batch_tokens=batch_tokens, progress=progress)]
     return TextResult(
         n_documents=len(texts),
         n_tokens=sum(s.n_tokens for s in scores),

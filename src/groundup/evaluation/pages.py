@@ -16,7 +16,7 @@ from typing import Any
 
 from groundup.config.errors import UserError
 from groundup.evaluation.loss import perplexity
-from groundup.evaluation.scoring import Question, score
+from groundup.evaluation.scoring import Question, log_likelihoods
 from groundup.generation.text import TextGenerator
 from groundup.model.types import LanguageModel
 from groundup.tokenizer.base import Tokenizer
@@ -143,8 +143,8 @@ def measure_pages(
         model: Any.
         tokenizer: Its tokenizer.
         pages: At least one.
-        batch_tokens: As for `score`.
-        progress: As for `score`.
+        batch_tokens: As for `log_likelihoods`.
+        progress: As for `log_likelihoods`.
 
     Raises:
         UserError: The tokenizer cannot express a page.
@@ -152,7 +152,7 @@ def measure_pages(
     first = TextGenerator(model, tokenizer).prompt_ids("")[0]
     block_size = model.config.block_size
     questions = [q for page in pages for q in rolling(tokenizer.encode(page.text), first, block_size)]
-    scores = [s for (s,) in score(model, questions, batch_tokens=batch_tokens, progress=progress)]
+    scores = [s for (s,) in log_likelihoods(model, questions, batch_tokens=batch_tokens, progress=progress)]
     return PagesResult(
         n_pages=len(pages),
         n_tokens=sum(s.n_tokens for s in scores),

@@ -92,7 +92,7 @@ class _Row:
     place: tuple[int, int]
 
 
-def score(
+def log_likelihoods(
     model: LanguageModel,
     questions: Sequence[Question],
     *,

@@ -124,7 +124,7 @@ def apply_top_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
 def apply_min_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
     """Keep the tokens whose probability is at least p times the likeliest one's; the others become -inf. 0 keeps all.
 
-    Nguyen et al. 2024, section 3. A ratio of probabilities is a difference of logits.
+    Nguyen et al. 2024, section 3.
     """
     if p <= 0:
         return logits

@@ -43,9 +43,9 @@ def direct(answers, context, continuation):
 def test_requests_of_one_context_meet_and_come_back_in_order(answers, monkeypatch):
     pairs = [([1, 2, 3], [4]), ([5], [6, 7]), ([1, 2, 3], [8, 9]), ([5], [6, 7])]
     asked = []
-    score = harness.score
+    ours = harness.log_likelihoods
     monkeypatch.setattr(
-        harness, "score", lambda model, questions, **o: asked.extend(questions) or score(model, questions, **o)
+        harness, "log_likelihoods", lambda model, questions, **o: asked.extend(questions) or ours(model, questions, **o)
     )
     found = answers.loglikelihood(pairs)
     assert [len(question.continuations) for question in asked] == [2, 2]

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from groundup.config.model import BigramConfig
 from groundup.evaluation import scoring
-from groundup.evaluation.scoring import Question, score
+from groundup.evaluation.scoring import Question, log_likelihoods
 from groundup.model.bigram import Bigram
 from groundup.model.gpt import GPT
 
@@ -31,7 +31,7 @@ def direct(model, question):
 
 
 def check(model, questions, **options):
-    scores = score(model, questions, **options)
+    scores = log_likelihoods(model, questions, **options)
     for found, question in zip(scores, questions, strict=True):
         for s, (logprob, n, greedy) in zip(found, direct(model, question), strict=True):
             assert s.logprob == pytest.approx(logprob, rel=1e-5, abs=1e-5)
@@ -62,10 +62,12 @@ def test_what_is_longer_than_the_context_is_cut_from_the_left(make_model):
     model = make_model(block_size=8)
     context = list(range(20))
     short, long, longest = [1, 2], list(range(8)), list(range(3, 23))
-    (scores,) = score(model, [Question(context, [short, long, longest])])
+    (scores,) = log_likelihoods(model, [Question(context, [short, long, longest])])
     assert [s.n_tokens for s in scores] == [2, 8, 8]  # 8 tokens of context foresee at most 8 tokens
     check(model, [Question(context, [short, long, longest])])
-    same = score(model, [Question(context[-7:], [short]), Question([19], [long]), Question([14], [longest[-8:]])])
+    same = log_likelihoods(
+        model, [Question(context[-7:], [short]), Question([19], [long]), Question([14], [longest[-8:]])]
+    )
     for cut, whole in zip(scores, [s for (s,) in same], strict=True):
         assert cut.logprob == pytest.approx(whole.logprob, rel=1e-5)
 
@@ -73,9 +75,9 @@ def test_what_is_longer_than_the_context_is_cut_from_the_left(make_model):
 def test_the_order_is_that_of_the_questions(make_model):
     model = make_model()
     questions = [Question(range(1 + n % 7), [[n], [n, n], [28 - n] * (1 + n % 5)]) for n in range(20)]
-    together = score(model, questions, batch_tokens=64)
+    together = log_likelihoods(model, questions, batch_tokens=64)
     for question, scores in zip(questions, together, strict=True):
-        (alone,) = score(model, [question])
+        (alone,) = log_likelihoods(model, [question])
         assert [s.n_tokens for s in scores] == [len(c) for c in question.continuations]
         assert [s.logprob for s in scores] == pytest.approx([s.logprob for s in alone], rel=1e-5)
 
@@ -87,27 +89,29 @@ def test_the_context_is_read_once_and_padding_is_rare(make_model, monkeypatch):
     monkeypatch.setattr(
         GPT, "hidden", lambda self, idx, *, cache: seen.append(idx.numel()) or hidden(self, idx, cache=cache)
     )
-    score(
+    log_likelihoods(
         make_model(),
         [Question(range(29), [[n] * 5 for n in range(4)]), Question(range(29), [[n] * 5 for n in range(4)])],
     )
     assert sum(seen) == 2 * (28 + 4 * 5)
     seen.clear()
-    score(make_model(), [Question([n], [[1] * length]) for n in range(5) for length in (2, 30)], batch_tokens=30)
+    log_likelihoods(
+        make_model(), [Question([n], [[1] * length]) for n in range(5) for length in (2, 30)], batch_tokens=30
+    )
     assert sum(seen) == 5 * (2 + 30)
 
 
 def test_logits_are_made_in_chunks(make_model, monkeypatch):
     questions = [Question([n, 1], [[2, 3, 4], [5, 6]]) for n in range(9)]
-    whole = score(make_model(), questions)
+    whole = log_likelihoods(make_model(), questions)
     monkeypatch.setitem(scoring.HEAD_BYTES, "cpu", 4 * 29 * 2)
-    for a, b in zip(whole, score(make_model(), questions), strict=True):
+    for a, b in zip(whole, log_likelihoods(make_model(), questions), strict=True):
         assert [s.logprob for s in a] == pytest.approx([s.logprob for s in b], rel=1e-6)
 
 
 def test_of_equal_logits_the_first_is_the_greedy_one():
     model = Bigram(BigramConfig(vocab_size=5))  # all zeros
-    ((first, second),) = score(model, [Question([3], [[0, 0], [0, 1]])])
+    ((first, second),) = log_likelihoods(model, [Question([3], [[0, 0], [0, 1]])])
     assert first.logprob == second.logprob
     assert (first.greedy, second.greedy) == (True, False)
 
@@ -115,7 +119,7 @@ def test_of_equal_logits_the_first_is_the_greedy_one():
 def test_the_model_and_chance_are_left_as_they_were(make_model):
     model = make_model(dropout=0.5).train()
     state = torch.get_rng_state()
-    score(model, [Question([1], [[2]])])
+    log_likelihoods(model, [Question([1], [[2]])])
     assert model.training
     assert torch.is_grad_enabled()
     assert torch.equal(torch.get_rng_state(), state)
@@ -124,8 +128,8 @@ def test_the_model_and_chance_are_left_as_they_were(make_model):
 @pytest.mark.parametrize("question", [Question([], [[1]]), Question([1], [[2], []])])
 def test_there_must_be_something_to_score(make_model, question):
     with pytest.raises(ValueError, match="question 1 has an empty context or continuation"):
-        score(make_model(), [Question([1], [[2]]), question])
+        log_likelihoods(make_model(), [Question([1], [[2]]), question])
 
 
 def test_nothing_asked_nothing_answered(make_model):
-    assert score(make_model(), []) == []
+    assert log_likelihoods(make_model(), []) == []
