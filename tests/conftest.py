@@ -26,6 +26,16 @@ settings.load_profile("groundup")
 SHARED = Path(__file__).parents[2] / "shared"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With `--dist loadgroup`: see one_process.py."""
+    if config.getvalue("dist") != "loadgroup":
+        return None
+    from one_process import OneProcess
+
+    return OneProcess(config, log)
+
+
 @pytest.fixture(autouse=True)
 def _one_thread_and_same_defaults():
     """Tests are small: threads only get in each other's way. What a test changes globally is put back.

@@ -190,3 +190,13 @@ def test_every_public_name_is_documented():
             if public and not overload and not ast.get_docstring(node):
                 missing.append(f"{relative(path)}: {node.name}")
     assert not missing
+
+
+def test_tests_that_share_what_is_made_for_their_file_share_a_process():
+    pytest.importorskip("xdist")
+    from one_process import OneProcess
+
+    one, other = "tests/docs/test_site.py::test_x[1]", "tests/docs/test_site.py::test_y"
+    assert OneProcess._split_scope(None, one) == OneProcess._split_scope(None, other)
+    one, other = "tests/unit/model/test_gpt.py::test_x[1]", "tests/unit/model/test_gpt.py::test_x[2]"
+    assert OneProcess._split_scope(None, one) != OneProcess._split_scope(None, other)

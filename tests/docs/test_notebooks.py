@@ -26,13 +26,13 @@ def checked(path):
 
 SMALLER = {
     "bigram": {
-        "lr=50, n_steps=2000": "lr=50, n_steps=300",
-        "lr=0.3, n_steps=2000": "lr=0.3, n_steps=300",
+        "lr=50, n_steps=2000": "lr=50, n_steps=200",
+        "lr=0.3, n_steps=2000": "lr=0.3, n_steps=200",
         "orders = range(7)": "orders = range(4)",
     },
     "build_gpt": {
-        "max_steps=700": "max_steps=100",
-        "every=100, max_tokens=16_384": "every=100, max_tokens=4096",
+        "max_steps=700": "max_steps=40",
+        "every=100, max_tokens=16_384": "every=40, max_tokens=4096",
         "val[-1][1] < bigram_loss - 0.3": "val[-1][1] < val[0][1] - 1",
         "max_new_tokens=250": "max_new_tokens=25",
     },
@@ -46,11 +46,15 @@ SMALLER = {
     },
     "inference": {
         "max_steps=260": "max_steps=20",
+        "=300, sampling=SamplingConfig(temperature=temp": "=60, sampling=SamplingConfig(temperature=temp",
         "for _ in range(8)": "for _ in range(1)",
         "for _ in range(60)": "for _ in range(3)",
     },
     "tokenization": {"vocab_size=8192": "vocab_size=2048"},
-    "training": {"STEPS, MICRO_STEPS, CPU = 160": "STEPS, MICRO_STEPS, CPU = 30"},
+    "training": {
+        "n_embd=256, block_size=64": "n_embd=64, block_size=64",
+        "STEPS, MICRO_STEPS, CPU = 160": "STEPS, MICRO_STEPS, CPU = 24",
+    },
 }
 """Of each lesson, what takes its time, and what takes less and runs the same code."""
 
@@ -69,7 +73,7 @@ def runs_through(path, *, smaller):
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
 def test_it_runs_from_top_to_bottom(path, monkeypatch):
-    """Lessons with fewer steps, in kernels that need no time to start."""
+    """Lessons with fewer steps and two plays, in kernels that need no time to start."""
     monkeypatch.setattr("jupyter_client.launcher.Popen", ForkedPopen)
     runs_through(path, smaller=SMALLER[path.stem] if path in LESSONS else None)
 

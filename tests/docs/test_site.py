@@ -25,7 +25,6 @@ LOADS = {
     "link": "href",
 }
 """Elements that make a browser fetch something, and the attribute that says what."""
-pytestmark = pytest.mark.xdist_group("site")  # one process builds it, and none waits for another that does
 
 
 class Html(HTMLParser):
@@ -48,17 +47,15 @@ class Html(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def site(once):
+def site(tmp_path_factory):
     """The folder of the built site: any warning of the builder has ended the build."""
-    return once("site", build)
-
-
-def build(folder):
+    folder = tmp_path_factory.mktemp("site")
     nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     environment = {**os.environ, **nowhere, "NO_MKDOCS_2_WARNING": "1"}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
+    return folder
 
 
 @pytest.fixture(scope="module")
