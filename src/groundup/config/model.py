@@ -76,6 +76,7 @@ class ModernConfig(TransformerConfig):
     AS_GPT2: ClassVar[dict[str, Any]] = {
         "position": "learned",
         "ngram": 1,
+        "smear": False,
         "norm": "layer",
         "norm_eps": 1e-5,
         "n_inner": 0,
@@ -100,6 +101,8 @@ class ModernConfig(TransformerConfig):
     """Longest run of tokens that has a vector of its own, added to the token's (Huang et al. 2025); 1 is none."""
     ngram_rows: int = 16384
     """Rows of the table of these vectors, which runs share by a hash; read only when ngram is above 1."""
+    smear: bool = False
+    """Each token's vector gets a learned share, per coordinate, of the vector of the token before it."""
     norm: Literal["layer", "rms"] = "layer"
     """LayerNorm as in GPT-2, or RMSNorm (Zhang & Sennrich 2019), which has no mean and no bias."""
     norm_eps: float = 1e-5

@@ -80,6 +80,11 @@ class _Graph:
         square = self.op("Expand", self.floats([-math.inf]), self.op("Concat", side, side, axis=0))
         mask = self.op("Trilu", square, self.scalar(1), upper=1)
         x = self.op("Gather", self.weight("wte.weight"), "input_ids")
+        if self.config.smear:
+            shifted = self.op(
+                "Slice", self.op("Pad", x, self.ints([0, 1, 0, 0, -1, 0])), *map(self.ints, ([0], [2**31 - 1], [1]))
+            )
+            x = self.op("Add", x, self.op("Mul", self.weight("smear"), shifted))
         if self.config.ngram > 1:
             x = self.op("Add", x, self.ngrams())
         rotation = None

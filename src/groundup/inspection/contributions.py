@@ -71,6 +71,9 @@ def _parts(model: Any, seen: Trace, position: int) -> tuple[list[str], list[Floa
     if getattr(model, "ngrams", None) is not None:
         of_runs = model.ngrams(seen.idx[None])[0, position]
         names, parts, rest = [*names, "n-gram embedding"], [*parts, of_runs], rest - of_runs
+    if getattr(model, "smear", None) is not None:
+        of_last = model.smear * model.vectors_before(seen.idx[None])[0, position]
+        names, parts, rest = [*names, "embedding of the token before"], [*parts, of_last], rest - of_last
     if getattr(model, "wpe", None) is not None:
         names, parts = [*names, "position embedding"], [*parts, rest]
     for layer, block in enumerate(model.h):

@@ -186,6 +186,7 @@ class Modern(nn.Module):
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.wpe = nn.Embedding(config.block_size, config.n_embd) if config.position == "learned" else None
         self.ngrams = NgramEmbedding(config) if config.ngram > 1 else None
+        self.smear = nn.Parameter(torch.zeros(config.n_embd)) if config.smear else None
         self.drop = nn.Dropout(config.dropout)
         self.h = nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)])
         self.ln_f = _norm(config)
@@ -216,6 +217,8 @@ class Modern(nn.Module):
         positions = torch.arange(T, device=idx.device) if cache is None else cache.positions(T)
         mask = None if cache is None else cache.mask(T)
         x = self.wte(idx)  # (B, T, C)
+        if self.smear is not None:
+            x = x + self.smear.to(x.dtype) * self.vectors_before(idx, cache=cache)
         if self.ngrams is not None:
             x = x + self.ngrams(idx, cache=cache).to(x.dtype)
         rotation = None
@@ -237,6 +240,12 @@ class Modern(nn.Module):
         if cache is not None:
             cache.advance(T)
         return self.ln_f(x)
+
+    def vectors_before(self, idx: Int[Tensor, "B T"], *, cache: KVCache | None = None) -> Float[Tensor, "B T C"]:
+        """The vector of the token before each; zeros before the first. A cache knows the ids before and gets these."""
+        seen = F.pad(idx, (1, 0), value=-1) if cache is None else cache.remember(idx, before=1)
+        before = seen[:, :-1]
+        return self.wte(before.clamp(min=0)) * (before >= 0)[..., None]
 
     def logits(self, hidden: Float[Tensor, "*B C"]) -> Float[Tensor, "*B V"]:
         """The head's scores for `hidden`, or for some of its positions."""
@@ -272,6 +281,7 @@ def _table(config: ModernConfig) -> Table:
     return {
         **GPT.PARAMETERS,
         "ngrams.weight": Rule("zero", decays=True),
+        "smear": BIAS,
         "attn.c_attn.weight": Rule("normal", decays=True, maps=queries + 2),
         "attn.c_proj.weight": onto_stream,
         "mlp.c_proj.weight": onto_stream,

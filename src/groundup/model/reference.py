@@ -117,6 +117,8 @@ def gpt(idx: Int[Tensor, "B T"], w: Weights, config: TransformerConfig) -> Float
     """Logits of the next token at every position."""
     config = ModernConfig.of(config)
     x = w["wte.weight"][idx]  # (B, T, C)
+    if config.smear:
+        x = x + w["smear"] * torch.cat((torch.zeros_like(x[:, :1]), x[:, :-1]), dim=1)
     if config.ngram > 1:
         x = x + ngrams(idx, w["ngrams.weight"], config.ngram)
     if config.position == "learned":

@@ -81,6 +81,8 @@ def training_memory(
     keys = tokens * config.kv_heads * config.head_dim  # or values
     hidden = tokens * config.mlp_width
     ends = stream * (4 + width)  # the last norm's input and output
+    if modern.smear:
+        ends += 4 * stream
     narrow = NORM_OUTPUTS * stream + 2 * (stream + keys) + (1 if modern.activation == "relu" else 2) * hidden
     if modern.qk_norm or (modern.position == "rope" and not (cpu and config.dropout)):
         narrow += stream + keys

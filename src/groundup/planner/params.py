@@ -23,7 +23,7 @@ def parameter_table(config: TransformerConfig) -> dict[str, int]:
         "attention": L * (C * qkv + C * C + bias * (qkv + C)) + mixes,
         "MLP": L * (2 * C * config.mlp_width + bias * (config.mlp_width + C)),
         "norms": (2 * L + 1) * C * (1 + shifts),
-        "scales": 2 * L if modern.stream_scales else 0,
+        "scales": (2 * L if modern.stream_scales else 0) + (C if modern.smear else 0),
         "head": config.vocab_size * C if not modern.tied_head else 0,
     }
 

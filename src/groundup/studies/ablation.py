@@ -17,7 +17,7 @@ from groundup.files.atomic import write_file
 from groundup.prepare.corpus import open_corpus
 from groundup.runtime.device import pick_device
 from groundup.runtime.facts import machine_facts
-from groundup.studies.runs import bare, best_loss, changed, curve, spread, train_all
+from groundup.studies.runs import bare, best_loss, changed, curve, sized, spread, train_all
 from groundup.studies.variants import SETS
 
 
@@ -39,6 +39,8 @@ class Options:
     """Runs that share the machine; their losses are the same, their seconds are not."""
     steps: int = 0
     """Steps of every run; 0 is as the preset has it."""
+    size: str = ""
+    """Layers x width of the models, such as 2x64; empty is as the preset has it."""
     evaluations: int = 10
     """Points of each curve."""
     seconds: float = 0.0
@@ -89,6 +91,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
             "set": options.set,
             "preset": preset,
             "steps": options.steps or RECIPES[preset].max_steps,
+            "size": f"{base.model.n_layer}x{base.model.n_embd}",
             **machine_facts(pick_device(options.device)),
             "threads": torch.get_num_threads(),
             "variants": _sorted(table),
@@ -103,6 +106,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
 def _base(recipe: TrainConfig, options: Options, folder: Path) -> TrainConfig:
     text = options.tiny_shakespeare
     config = bare(recipe, folder, device=options.device, eval_tokens=options.eval_tokens, text=text)
+    config = sized(config, options.size) if options.size else config
     return changed(config, {"runtime.precision": options.precision})
 
 

@@ -200,6 +200,8 @@ def _fitting(run: Callable[[int, str], _Timed], budget: float, say: Callable[[st
         steps = int((AIM * budget - around) / per_step)
         if steps < 1:
             raise UserError(f"{budget:.1f} s do not suffice for one step: all around the steps takes {around:.1f} s")
+        if runs and steps == runs[-1].steps:
+            break
         last = run(steps, f"try{len(runs) + 1}")
         runs.append(last)
         if ENOUGH * budget <= last.seconds <= budget:

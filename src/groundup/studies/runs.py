@@ -24,6 +24,8 @@ WAIT = 0.2
 """Seconds between looks at the runs."""
 GRACE = 30.0
 """Seconds that a run which is cut short has for saving."""
+HEAD_DIM = 32
+"""Width of a head in models that `sized` makes."""
 
 
 def changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
@@ -42,6 +44,25 @@ def changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
             place = place[key]
         place[last] = value
     return from_dict(TrainConfig, values)
+
+
+def sized(config: TrainConfig, size: str) -> TrainConfig:
+    """A config whose model has another size, with heads of HEAD_DIM; the rest stays.
+
+    Args:
+        config: A run.
+        size: Layers x width, such as 4x128.
+
+    Raises:
+        UsageError: It says no size.
+    """
+    try:
+        n_layer, n_embd = map(int, size.split("x"))
+    except ValueError:
+        raise UsageError(f"sizes must be layers x width, such as 4x128, got {size!r}") from None
+    if n_layer < 1 or n_embd < HEAD_DIM or n_embd % HEAD_DIM:
+        raise UsageError(f"sizes must be layers x width, a multiple of {HEAD_DIM}, got {size!r}")
+    return changed(config, {"model.n_layer": n_layer, "model.n_embd": n_embd, "model.n_head": n_embd // HEAD_DIM})
 
 
 def bare(recipe: TrainConfig, folder: Path, *, device: str, eval_tokens: int, text: Path | None) -> TrainConfig:

@@ -22,9 +22,8 @@ from groundup.planner.params import parameter_table
 from groundup.prepare.corpus import open_corpus
 from groundup.runtime.device import pick_device
 from groundup.runtime.facts import machine_facts
-from groundup.studies.runs import bare, best_loss, changed, curve, train_all
+from groundup.studies.runs import bare, best_loss, changed, curve, sized, train_all
 
-HEAD_DIM = 32
 LR_EXPONENT = 0.5
 """Models wider than the preset's have rates lower by this power of the width."""
 FLOORS = 400
@@ -160,22 +159,14 @@ def draw(parameters: list[int], losses: list[float], law: Law, path: Path) -> No
 
 def _sized(options: Options, folder: Path, name: str) -> TrainConfig:
     recipe = RECIPES[options.preset]
-    try:
-        n_layer, n_embd = map(int, name.split("x"))
-    except ValueError:
-        raise UsageError(f"sizes must be layers x width, such as 4x128, got {name!r}") from None
-    if n_layer < 1 or n_embd < HEAD_DIM or n_embd % HEAD_DIM:
-        raise UsageError(f"sizes must be layers x width, a multiple of {HEAD_DIM}, got {name!r}")
-    narrower = min(1.0, recipe.model.n_embd / n_embd)
     text = options.tiny_shakespeare
+    config = sized(bare(recipe, folder, device=options.device, eval_tokens=options.eval_tokens, text=text), name)
+    narrower = min(1.0, recipe.model.n_embd / config.model.n_embd)
     config = changed(
-        bare(recipe, folder, device=options.device, eval_tokens=options.eval_tokens, text=text),
+        config,
         {
             "name": name,
             "max_steps": options.steps or recipe.max_steps,
-            "model.n_layer": n_layer,
-            "model.n_embd": n_embd,
-            "model.n_head": n_embd // HEAD_DIM,
             "optim.lr": recipe.optim.lr * narrower**LR_EXPONENT,
         },
     )

@@ -9,6 +9,7 @@ PARTS: Variants = {
     "no n-grams": {"model.ngram": 1},
     "n-grams of 2 to 4, 16,384 rows": {"model.ngram": 4, "model.ngram_rows": 16384},
     "n-grams of 2 to 8": {"model.ngram": 8},
+    "smear": {"model.smear": True},
     "RMSNorm": {"model.norm": "rms"},
     "QK-norm": {"model.qk_norm": True},
     "ReLU squared": {"model.activation": "relu2"},

@@ -77,6 +77,7 @@ def test_gguf_carries_gpt2s_tokenizer(tmp_path, make_model, gpt2, hf_gpt2):
 
 
 SWITCHES = {
+    "smear": True,
     "ngram": 3,
     "norm": "rms",
     "norm_eps": 1e-2,

@@ -39,6 +39,7 @@ def test_a_term_is_what_the_logit_loses_without_its_part(sharp, text):
 
 
 MODERN = {
+    "smear": True,
     "ngram": 3,
     "norm": "rms",
     "tied_head": False,

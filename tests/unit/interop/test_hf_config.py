@@ -91,6 +91,7 @@ def test_the_names_that_all_models_of_transformers_have():
 
 
 SWITCHES = {
+    "smear": True,
     "position": "rope",
     "norm": "rms",
     "norm_eps": 1e-6,

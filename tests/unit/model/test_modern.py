@@ -17,6 +17,7 @@ from groundup.model.modern import Modern
 SHAPE = {"n_layer": 3, "n_head": 4, "n_embd": 32, "block_size": 16, "vocab_size": 27}
 GPT2 = ModernConfig(**SHAPE, **ModernConfig.AS_GPT2)
 SWITCHES = {
+    "smear": True,
     "position": "rope",
     "ngram": 3,
     "norm": "rms",

@@ -45,6 +45,7 @@ def test_activations_are_what_autograd_keeps(half, dropout, position):
 
 
 SWITCHES = {
+    "smear": True,
     "norm": "rms",
     "n_inner": 192,
     "n_kv_head": 2,

@@ -10,6 +10,7 @@ from groundup.model.build import build_model
 from groundup.planner.params import count_parameters, parameter_table
 
 SWITCHES = {
+    "smear": True,
     "ngram": 2,
     "norm": "rms",
     "n_inner": 24,
@@ -60,6 +61,7 @@ def test_every_part_equals_its_modules(config):
         "mlp": "MLP",
         "ln_": "norms",
         "scale": "scales",
+        "smear": "scales",
         "unembed": "head",
     }
     counted = dict.fromkeys(parts.values(), 0)
