@@ -52,7 +52,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         say: Told a line per row.
 
     Returns:
-        Bytes planned and measured. What Python and PyTorch take before there is a model, some
+        Bytes planned and measured. What Python, PyTorch and its libraries take for a model of any size, some
         hundreds of MB, is not counted.
 
     Raises:
@@ -101,6 +101,9 @@ def _steps(case: _Case) -> Contestant:
     options = case.options
     device = pick_device(options.device)
     precision = pick_precision(options.precision, device, n_embd=options.model.n_embd)
+    # The first step of any model loads what the libraries need: their pages are not the model's.
+    tiny = dataclasses.replace(options.model, n_layer=1, n_head=1, n_embd=16, block_size=16, vocab_size=64)
+    our_trainer(tiny, 1, device=device, precision=precision, how=How(recompute=case.recompute)).train_step()
     before = peak_memory(device)
     trainer = our_trainer(
         options.model, case.micro_batch_size, device=device, precision=precision, how=How(recompute=case.recompute)

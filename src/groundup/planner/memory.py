@@ -74,8 +74,23 @@ def training_memory(
         compiled: By torch.compile on a GPU: logits and their gradient stay in 16 bits.
     """
     n = count_parameters(config)
+    stream = micro_batch_size * config.block_size * config.n_embd
+    block, ends = _kept(config, micro_batch_size * config.block_size, half=half, cpu=cpu)
+    blocks = config.n_layer * 4 * stream + block if recompute else config.n_layer * block
+    activations = blocks + ends + (2 * n if half else 0)
+    # Logits and their gradient; under autocast the float32 copy that cross-entropy works on besides, unless compiled.
+    each = 2 * 2 if half and compiled else 2 * 4 + (2 if half else 0)
+    ids = micro_batch_size * config.block_size * config.vocab_size
+    logits = ids * each
+    chunk = logits_bytes("cpu" if cpu else "cuda", device_memory)
+    if 4 * ids > chunk:  # what is left of all chunks: the gradients of both sides of the head
+        logits = chunk * each // 4 + 4 * stream + 4 * config.vocab_size * config.n_embd
+    return Memory(weights=4 * n, gradients=4 * n, optimizer=8 * n, activations=activations, logits=logits)
+
+
+def _kept(config: TransformerConfig, tokens: int, *, half: bool, cpu: bool) -> tuple[int, int]:
+    """Bytes that the backward pass needs of each block, and of what stands before and after all blocks."""
     width = 2 if half else 4
-    tokens = micro_batch_size * config.block_size
     stream = tokens * config.n_embd
     modern = ModernConfig.of(config)
     keys = tokens * config.kv_heads * config.head_dim  # or values
@@ -104,15 +119,7 @@ def training_memory(
         ends += (4 if cpu else 1) * stream
         if cpu:  # scores, weights and masks, and copies of q, k and v
             block += 4 * (3 * tokens * config.n_head * config.block_size + 3 * stream) - 3 * width * stream
-    blocks = config.n_layer * 4 * stream + block if recompute else config.n_layer * block
-    activations = blocks + ends + (2 * n if half else 0)
-    # Logits and their gradient; under autocast the float32 copy that cross-entropy works on besides, unless compiled.
-    each = 2 * 2 if half and compiled else 2 * 4 + (2 if half else 0)
-    logits = tokens * config.vocab_size * each
-    chunk = logits_bytes("cpu" if cpu else "cuda", device_memory)
-    if 4 * tokens * config.vocab_size > chunk:  # what is left of all chunks: the gradients of both sides of the head
-        logits = chunk * each // 4 + 4 * stream + 4 * config.vocab_size * config.n_embd
-    return Memory(weights=4 * n, gradients=4 * n, optimizer=8 * n, activations=activations, logits=logits)
+    return block, ends
 
 
 def kv_cache_bytes(config: TransformerConfig, *, batch_size: int, tokens: int, width: int = 4) -> int:

@@ -1,9 +1,9 @@
 """Keep the memory that a training step frees, which the next step needs again; give back what converting weights frees.
 
 glibc gives large freed blocks back to the kernel at once, and every step faults all of its activations in again, page
-by page (docs/log.md has what that costs). Telling malloc to keep what it has costs nothing: the process never holds
-more than its own peak. Weights that are converted block by block are another case: what is kept lies between blocks
-that were freed, and in the end the process would hold twice what it uses.
+by page (docs/log.md has what that costs). Telling malloc to keep what it has costs nothing where a step holds most of
+its memory at once. A step that computes blocks again does not, nor do weights that are converted block by block: what
+is kept lies between blocks that were freed, and in the end the process would hold several times what it uses.
 """
 
 import ctypes
@@ -26,10 +26,23 @@ def keep_freed_memory() -> bool:
     return all(_mallopt(name, value) for name, value in settings.items())
 
 
+def give_large_blocks_back() -> bool:
+    """Let glibc's malloc map blocks from 1 MB on alone, so that each is given back as soon as it is freed.
+
+    PyTorch asks for aligned blocks. What glibc cuts off for the alignment goes to small objects, and large blocks that
+    were freed on both sides of one never become one again. A step that computes blocks again frees and asks all the
+    time: on the heap it ended with as much memory as one that keeps everything (docs/log.md).
+
+    Returns:
+        Whether anything was changed.
+    """
+    return _mallopt(_MMAP_THRESHOLD, 1 << 20)
+
+
 @contextmanager
 def large_blocks_apart() -> Iterator[None]:
-    """Let glibc's malloc map blocks from 1 MB on alone meanwhile, so that each is given back as soon as it is freed."""
-    _mallopt(_MMAP_THRESHOLD, 1 << 20)
+    """`give_large_blocks_back` meanwhile."""
+    give_large_blocks_back()
     try:
         yield
     finally:
