@@ -1,4 +1,5 @@
 import json
+import sys
 
 import pytest
 
@@ -41,10 +42,12 @@ def test_what_does_not_fit_says_how_much_it_needs(monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_peak_of_a_process_of_its_own_is_measured():
-    model = GPTConfig(n_layer=4, n_head=4, n_embd=256, block_size=256, vocab_size=11)
-    result = bench(Options(model=model, micro_batch_sizes=(8,), device="cpu"), lambda line: None)
-    plain, again = result["rows"]
-    assert again["measured_bytes"] < plain["measured_bytes"]
-    for row in (plain, again):  # of so small a model, what libraries take besides is much
-        assert 0.6 * row["planned_bytes"] < row["measured_bytes"] < row["planned_bytes"] + 150e6
+@pytest.mark.skipif(sys.platform != "linux", reason="the planner's holes and blocks are glibc's")
+@pytest.mark.parametrize(("n_layer", "n_embd"), [(6, 192), (4, 256)])
+def test_the_peak_of_a_process_of_its_own_is_what_was_planned(n_layer, n_embd):
+    model = GPTConfig(n_layer=n_layer, n_head=n_embd // 64, n_embd=n_embd, block_size=256, vocab_size=65)
+    options = Options(model=model, micro_batch_sizes=(8,), device="cpu", precision="fp32")
+    plain, again = bench(options, lambda line: None)["rows"]
+    assert again["measured_bytes"] < plain["measured_bytes"] / 2
+    for row in (plain, again):
+        assert row["measured_bytes"] == pytest.approx(row["planned_bytes"], rel=0.1)
