@@ -44,7 +44,7 @@ class Options:
     evaluations: int = 10
     """Points of each curve."""
     seconds: float = 0.0
-    """Stop everything after so long; 0 is no limit. What was not trained is left out."""
+    """Stop everything after so long; 0 is no limit. What was not trained to its end is left out."""
     eval_tokens: int = 0
     """Validation tokens of each evaluation; 0 is the whole split."""
     tiny_shakespeare: Path | None = None
@@ -83,9 +83,10 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
             for name in names
         }
         rows = train_all(configs, at_once=options.at_once, seconds=options.seconds, say=say)
-        table = {name: {"changes": variants[name]} | _row(rows, name, options.seeds) for name in names}
+        steps = {name: config.max_steps for name, config in configs.items()}
+        table = {name: {"changes": variants[name]} | _row(rows, steps, name, options.seeds) for name in names}
         if not any(row["losses"] for row in table.values()):
-            raise UserError("no run came to its first evaluation; give more --seconds, or more --evaluations")
+            raise UserError("no run came to its last step; give more --seconds, or fewer --steps")
         result = {
             "bench": "ablation",
             "set": options.set,
@@ -116,9 +117,10 @@ def _variant(base: TrainConfig, changes: dict[str, Any], options: Options, seed:
     return replace(config, seed=seed, eval=replace(config.eval, every=max(1, config.max_steps // options.evaluations)))
 
 
-def _row(rows: dict[str, list[dict[str, Any]]], name: str, seeds: int) -> dict[str, Any]:
-    """What a variant has reached, seed by seed."""
-    runs = [rows[_folder(name, seed)] for seed in range(1, seeds + 1)]
+def _row(rows: dict[str, list[dict[str, Any]]], steps: dict[str, int], name: str, seeds: int) -> dict[str, Any]:
+    """What a variant has reached, seed by seed; a run that was cut short had fewer tokens and is left out."""
+    folders = [_folder(name, seed) for seed in range(1, seeds + 1)]
+    runs = [rows[folder] for folder in folders if any(row["step"] == steps[folder] for row in curve(rows[folder]))]
     losses = [loss for run in runs if (loss := best_loss(run)) is not None]
     return {"losses": losses, "curves": [curve(run) for run in runs]}
 

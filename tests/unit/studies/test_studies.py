@@ -53,6 +53,14 @@ def test_the_best_loss_is_of_the_weights_or_their_average_but_not_of_random_ones
     assert spread([1.0, 1.5]) == {"mean": 1.25, "spread": 0.5}
 
 
+def test_a_run_that_was_cut_short_is_not_compared():
+    rows = {"as-it-is-seed1": ROWS, "as-it-is-seed2": ROWS[:1], "as-it-is-seed3": []}
+    row = ablation._row(rows, dict.fromkeys(rows, 5), "as it is", 3)
+    assert row["losses"] == [2.4]
+    assert len(row["curves"]) == 1
+    assert ablation._row(rows, dict.fromkeys(rows, 9), "as it is", 3)["losses"] == []
+
+
 def test_a_power_law_is_found_again():
     truth = scaling_law.Law(1.2, 30.0, 0.35)
     sizes = [30_000, 100_000, 300_000, 1_000_000, 3_000_000]
