@@ -27,6 +27,7 @@ def logit_lens(model: torch.nn.Module, seen: Trace) -> Float[Tensor, "L+1 T V"]:
 @torch.no_grad()
 def lens_rows(model: torch.nn.Module, seen: Trace) -> Iterator[Float[Tensor, "T V"]]:
     """The same, a row at a time: of a large vocabulary all rows are a great deal."""
-    # A product of other sizes sums in another order, and the last row shall be the model's output.
-    for x in seen.residual:
+    # A row at a time: a product of other sizes sums in another order. The last one is the model's output as it is.
+    for x in seen.residual[:-1]:
         yield model.logits(model.ln_f(x[None]))[0]  # type: ignore[operator]
+    yield seen.logits
