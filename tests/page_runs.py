@@ -68,3 +68,14 @@ def served_page(path):
     thread.join(10)
     loop.close()
     training.close()
+
+
+def texts(locator):
+    return [each.strip() for each in locator.all_inner_texts()]
+
+
+def probability(written: str) -> float:
+    """A probability as the page writes it, as a number."""
+    if written.startswith("1 in 10^"):
+        return 10 ** -float(written[8:])
+    return 1 / float(written[5:].replace(",", "")) if written.startswith("1 in ") else float(written.strip("> %")) / 100

@@ -6,7 +6,6 @@ import torch
 from groundup.config.errors import UserError
 from groundup.config.model import ModernConfig
 from groundup.inspection.contributions import contributions
-from groundup.inspection.lens import logit_lens
 from groundup.inspection.trace import trace
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
@@ -64,7 +63,7 @@ def test_modern_parts_sum_to_the_logit_too(tiny_config, text):
     model = modern(tiny_config, **MODERN)
     seen = trace(model, text)
     torch.testing.assert_close(seen.logits, model(text[None])[0])
-    torch.testing.assert_close(logit_lens(model, seen)[-1], seen.logits)
+    torch.testing.assert_close(model.logits(model.ln_f(seen.residual[-1])), seen.logits)
     for layer, block in enumerate(model.h):
         gathered = (seen.attention[layer] @ seen.values[layer]).transpose(0, 1).flatten(1)
         torch.testing.assert_close(block.attn.c_proj(gathered), seen.attn[layer])
@@ -78,7 +77,7 @@ def test_modern_parts_sum_to_the_logit_too(tiny_config, text):
 def test_modern_parts_that_make_no_sum_are_refused(tiny_config, text, options, reason):
     model = modern(tiny_config, **options)
     seen = trace(model, text)
-    torch.testing.assert_close(logit_lens(model, seen)[-1], seen.logits)
+    torch.testing.assert_close(model.logits(model.ln_f(seen.residual[-1])), seen.logits)
     with pytest.raises(UserError, match=reason):
         contributions(model, seen, position=3, token=5)
 

@@ -48,7 +48,6 @@ def test_each_row_of_the_lens_is_the_model_that_stops_there(sharp, text):
     config = ModernConfig.of(sharp.config)
     expected = torch.stack([reference.norm(x, w, "ln_f", config) @ w["wte.weight"].T for x in stream])
     torch.testing.assert_close(rows, expected, rtol=0, atol=1e-10)
-    assert torch.equal(rows[-1], seen.logits)
 
 
 @pytest.mark.parametrize("training", [True, False])

@@ -20,20 +20,9 @@ from groundup.model.gpt import GPT
 from groundup.playground import trainings
 from groundup.playground.trainings import _Training
 from groundup.tokenizer.bpe import ByteBPE
-from page_runs import STEPS, TABS, TEXT, TOKENIZER, model_of, served_page
+from page_runs import STEPS, TABS, TEXT, TOKENIZER, model_of, probability, served_page, texts
 
 SVG = "{http://www.w3.org/2000/svg}"
-
-
-def texts(locator):
-    return [each.strip() for each in locator.all_inner_texts()]
-
-
-def probability(written: str) -> float:
-    """A probability as the page writes it, as a number."""
-    if written.startswith("1 in 10^"):
-        return 10 ** -float(written[8:])
-    return 1 / float(written[5:].replace(",", "")) if written.startswith("1 in ") else float(written.strip("> %")) / 100
 
 
 def test_the_slider_shows_what_each_step_expects_and_writes(open_page):

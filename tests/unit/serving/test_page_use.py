@@ -1,0 +1,111 @@
+"""The page used as a person does: buttons, switches, tokens that are pressed; against what is computed here."""
+
+import json
+
+import pytest
+import torch
+
+from groundup.inspection.ablation import without
+from groundup.inspection.trace import trace
+from page_runs import STEPS, TEXT, TOKENIZER, model_of, probability, texts
+
+
+@pytest.mark.slow
+def test_a_text_is_written_step_by_step(open_page):
+    page = open_page(tab="write")
+    box, ruler = page.get_by_role("textbox", name="text"), page.get_by_role("img", name="The needle")
+    table = page.locator(".candidates tbody")
+    tokens = table.get_by_role("button")
+    tokens.first.wait_for()
+    before, needle = table.inner_text(), ruler.get_attribute("aria-label")
+    page.get_by_role("button", name="Draw again").click()
+    page.wait_for_function(f"() => document.querySelector('.ruler').ariaLabel !== {json.dumps(needle)}")
+    assert sorted(table.inner_text().split()) == sorted(before.split())  # the model has not changed its mind
+    taken = tokens.nth(2).get_attribute("aria-label").replace("space", " ")
+    tokens.nth(2).click()
+    page.get_by_text("12 tokens").wait_for()
+    assert box.input_value() == TEXT + taken
+    page.get_by_role("button", name="One token").click()
+    page.get_by_text("13 tokens").wait_for()
+    drawn = box.input_value()
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_role("button", name="Undo").click()
+    page.get_by_text("11 tokens").wait_for()
+    assert box.input_value() == TEXT
+    assert drawn.startswith(TEXT + taken)
+    page.get_by_role("slider", name="temperature").fill("0")
+    idx = torch.tensor([TOKENIZER.encode(TEXT)])
+    best = TOKENIZER.decode([int(model_of(STEPS[-1])(idx)[0, -1].argmax())])
+    page.get_by_role("button", name="One token").click()
+    page.get_by_text("12 tokens").wait_for()
+    assert box.input_value() == TEXT + best
+
+
+@pytest.mark.slow
+def test_samples_stand_side_by_side_and_the_address_brings_them_back(open_page):
+    page = open_page(tab="write")
+    page.get_by_role("button", name="Four at once").click()
+    page.get_by_text("4 texts of").wait_for()
+    written = texts(page.locator(".samples pre"))
+    assert len(set(written)) == 4
+    page.wait_for_function("() => location.hash.includes('many=4')")
+    again = open_page(tab="write", many=4)
+    again.get_by_text("4 texts of").wait_for()
+    assert texts(again.locator(".samples pre")) == written
+    again.get_by_role("textbox", name="text").fill("hello")
+    again.locator(".samples").wait_for(state="detached")
+
+
+@pytest.mark.slow
+def test_switches_of_attention_ask_other_questions(open_page):
+    seen = trace(model_of(STEPS[-1]), torch.tensor(TOKENIZER.encode(TEXT)))
+    weights, lengths = seen.attention[0, 1], seen.values[0, 1].norm(dim=-1)
+    page = open_page(tab="attention", head="0.1", looker="6")
+    options = page.get_by_role("listbox", name="The text, tinted by attention").get_by_role("option")
+
+    def told():
+        return [
+            probability(each.get_attribute("title")) if each.get_attribute("title") != "0" else 0
+            for each in options.all()
+        ]
+
+    options.first.wait_for()
+    assert told() == pytest.approx(weights[6].tolist(), abs=6e-4)
+    page.get_by_role("checkbox", name="ask who looks at it").check()
+    assert told() == pytest.approx(weights[:, 6].tolist(), abs=6e-4)
+    page.get_by_role("checkbox", name="ask who looks at it").uncheck()
+    page.get_by_role("checkbox", name="times the length of the value").check()
+    assert told() == pytest.approx((weights[6] * lengths / lengths.max()).tolist(), abs=6e-4)
+    page.get_by_role("checkbox", name="times the length of the value").uncheck()
+    page.get_by_role("checkbox", name="leave the first token out").check()
+    rest = weights[6].clone()
+    rest[0] = 0
+    assert told() == pytest.approx((rest / rest.sum()).tolist(), abs=6e-4)
+
+
+@pytest.mark.slow
+def test_heads_and_mlps_are_switched_off(open_page):
+    model, idx = model_of(STEPS[-1]), torch.tensor(TOKENIZER.encode(TEXT))
+
+    def loss(**off):
+        with torch.no_grad(), without(model, **off):
+            return torch.nn.functional.cross_entropy(model(idx[None])[0, :-1], idx[1:]).item()
+
+    def wait_for_loss(expected):
+        page.wait_for_function(
+            f"() => Math.abs(document.querySelectorAll('.numbers b')[1].innerText - {expected}) < 2e-3"
+        )
+
+    page = open_page(tab="heads")
+    told = page.locator(".numbers b")
+    told.first.wait_for()
+    assert float(told.first.inner_text()) == pytest.approx(loss(), rel=1e-3)
+    page.get_by_role("button", name="head 1.0").click()
+    told.nth(1).wait_for()
+    page.get_by_role("button", name="MLP 0").click()
+    page.get_by_text("without 2 of them").wait_for()
+    wait_for_loss(loss(heads=[(1, 0)], mlps=[0]))
+    page.get_by_role("combobox", name="instead of its output").select_option("zero")
+    wait_for_loss(loss(heads=[(1, 0)], mlps=[0], instead="zero"))
+    page.get_by_role("button", name="All on").click()
+    page.get_by_text("Press a head or an MLP").wait_for()
