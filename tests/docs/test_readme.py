@@ -46,17 +46,23 @@ class Parsed(Exception):
     """The command line was read to its end, and nothing was done."""
 
 
-@pytest.fixture
-def place(tmp_path, monkeypatch, furnished):
-    """A folder with the runs that the documents speak of."""
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, furnished):
+    """A folder with the runs that the documents speak of. Nobody writes there: commands are only read, or dry runs."""
+    tmp_path = tmp_path_factory.mktemp("readme")
     shutil.copytree(furnished, tmp_path, dirs_exist_ok=True)
     for folder in ("runs/shakespeare", "their-run"):
         path = tmp_path / folder / "config.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         name = path.parent.name
         path.write_text(dump_json(to_dict(dataclasses.replace(RECIPES["shakespeare"], name=name))))
-    monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def place(folder, monkeypatch):
+    """The working folder is that folder."""
+    monkeypatch.chdir(folder)
 
 
 def read(words, monkeypatch):

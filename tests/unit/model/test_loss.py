@@ -2,7 +2,6 @@
 
 import itertools
 
-import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -116,15 +115,16 @@ def test_chunks_are_even_and_stay_below_the_limit(monkeypatch):
     assert memory.logits_bytes("cuda", 80 << 30) == 80 << 25
 
 
-@pytest.mark.parametrize(("multiple", "softcap"), [(1, 0.0), (8, 3.0)])
-def test_compiles(multiple, softcap):
+def test_compiles():
+    """A head of GPT-2 and one with padding and a soft cap, in one graph: the compiler is slow to begin."""
     torch.manual_seed(0)
     hidden, weight = torch.randn(2, 5, 4), torch.randn(30, 4)
     targets = torch.randint(30, (2, 5))
     targets[0, 3] = IGNORE
 
     def loss_of(h, w):
-        return head_loss_sum(h, w, targets, chunk_rows=6, multiple=multiple, softcap=softcap)
+        plain = head_loss_sum(h, w, targets, chunk_rows=6, multiple=1)
+        return plain + head_loss_sum(h, w, targets, chunk_rows=6, multiple=8, softcap=3.0)
 
     grads = []
     for function in (loss_of, torch.compile(loss_of, backend="aot_eager", fullgraph=True)):
