@@ -1,6 +1,7 @@
 """groundup doctor: what this machine can do, measured."""
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,8 @@ class Options:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure, and print each finding as soon as it is known; takes some seconds."""
+    """Measure, and print each finding as soon as it is known; takes less than 20 seconds."""
+    since = time.perf_counter()
     options = parse(Options, argv, prog="groundup doctor")
     from groundup.terminal.working import Working
 
@@ -30,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     with Working("loading PyTorch") as working:
         from groundup.runtime.doctor import examine
 
-        for name, value in examine(working.doing):
+        for name, value in examine(working.doing, since=since):
             facts[name] = value
             if not options.json:
                 say(f"{name:<{WIDTH}}{value}")

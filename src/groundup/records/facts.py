@@ -17,7 +17,7 @@ def run_facts(run: RunHistory) -> dict[str, str]:
         "parameters": _quantity(run.facts.get("parameters")),
         "steps": _steps(run),
         "tokens": _quantity(last.get("tokens")),
-        "best val loss": f"{best['val/loss']:.4f} at {best['step']:,}" if best else MISSING,
+        "best val loss": f"{best['val/loss']:.4f} at {best['step']:,}" if best else _early(run.latest_look),
         "last val loss": number(vals[-1] if vals else None),
         "bits per byte": number(best.get("val/bpb")),
         "training time": clock(last["seconds"]) if is_finite(last.get("seconds")) else MISSING,
@@ -34,6 +34,13 @@ def settings_that_differ(configs: list[dict[str, Any]]) -> dict[str, list[Any]]:
 def machine_of(run: RunHistory) -> dict[str, Any]:
     """What computed a run, and from which data."""
     return {key: run.facts[key] for key in ("groundup", "machine", "resolved", "data_fingerprint") if key in run.facts}
+
+
+def _early(look: dict[str, Any]) -> str:
+    """What is known of a run that has not come to a validation of the whole split."""
+    if not look:
+        return MISSING
+    return f"about {look['val/loss']:.2f} at {look['step']:,}, from {look['val/tokens']:,} tokens"
 
 
 def _steps(run: RunHistory) -> str:

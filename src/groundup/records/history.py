@@ -66,6 +66,11 @@ class RunHistory:
         return best_row(self.rows, self.config)
 
     @property
+    def latest_look(self) -> dict[str, Any]:
+        """The last line of a validation loss after a step, also of a part of the split; empty if there is none."""
+        return next((row for row in reversed(self.rows) if row.get("step") and is_finite(row.get("val/loss"))), {})
+
+    @property
     def tokens_per_sec(self) -> float | None:
         """Mean speed of the training steps."""
         tokens, seconds = self.last.get("tokens"), self.last.get("seconds")
@@ -120,8 +125,7 @@ def best_row(rows: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, An
 
     Those before the first step are kept where they are a trained model's (`init_from`), not where they are random.
     """
-    trained = rows if config.get("init_from") else [row for row in rows if row.get("step")]
-    return lowest_loss(trained) or lowest_loss(rows)
+    return lowest_loss(rows if config.get("init_from") else [row for row in rows if row.get("step")])
 
 
 def is_run(path: Path) -> bool:

@@ -7,6 +7,7 @@ The page carries its drawing inside and loads nothing from anywhere. It is drawn
 import html
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -80,7 +81,7 @@ def _page(run_dir: Path, run: RunFacts, rows: list[dict[str, Any]]) -> str:
         *_evaluations(run_dir),
         *_time(rows),
         "<h2>How to reproduce it</h2>",
-        f"<pre>{html.escape(run.command)}</pre>",
+        f"<pre>{_command(run.command)}</pre>",
         f"<h2>Machine</h2>{_table([(key, str(value)) for key, value in run.machine.items()])}",
         f"<h2>Settings</h2>{_table([(key, str(value)) for key, value in run.resolved.items()])}",
         f"<details><summary>config.json</summary><pre>{html.escape(dump_json(run.config))}</pre></details>",
@@ -180,8 +181,14 @@ def _term(word: str) -> str:
 
 
 def _next(advice: list[tuple[str, str]]) -> str:
-    items = "".join(f"<li>{html.escape(why)}<code>{html.escape(command)}</code></li>" for why, command in advice)
+    items = "".join(f"<li>{html.escape(why)}<code>{_command(command)}</code></li>" for why, command in advice)
     return f"<ul class=next>{items}</ul>"
+
+
+def _command(command: str) -> str:
+    """A command whose lines break at spaces: browsers break after a hyphen, too, and tear flags apart."""
+    words = re.split("( +)", html.escape(command))
+    return "".join(f"<span class=whole>{word}</span>" if "-" in word else word for word in words)
 
 
 def _results(run: RunFacts, rows: list[dict[str, Any]]) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -39,19 +40,30 @@ EXTRAS = {
 }
 
 
+LONGEST = 18.0
+"""Seconds for all of it: the trial of the compiler, which comes last, has what the measurements leave."""
 COMPILE_SECONDS = 10.0
-"""What the trial of the compiler may take."""
+"""What the trial of the compiler may take at most, and what the measurements leave to it where they can."""
+BUSY = "not measured: the machine is too busy to do it in time"
+LEAST = 2.0
+"""A compiler that has less is not tried."""
 
 
-def examine(doing: Callable[[str], None] = lambda what: None) -> Iterator[tuple[str, str]]:
-    """Look at the machine and measure it; nothing is left behind.
+def examine(
+    doing: Callable[[str], None] = lambda what: None, *, since: float | None = None
+) -> Iterator[tuple[str, str]]:
+    """Look at the machine and measure it, within `LONGEST` seconds also where it is busy; nothing is left behind.
+
+    A measurement whose turn has not come when `LONGEST - COMPILE_SECONDS` are over is left out, and said to be.
 
     Args:
         doing: Told what is being measured.
+        since: When the command began, by `time.perf_counter`; None is now.
 
     Yields:
         Name and finding.
     """
+    end = (time.perf_counter() if since is None else since) + LONGEST
     device = pick_device("auto")
     yield from ((name, str(value)) for name, value in machine_facts(device).items())
     if device.type != "cpu":
@@ -61,22 +73,38 @@ def examine(doing: Callable[[str], None] = lambda what: None) -> Iterator[tuple[
     yield "memory", _memory(device)
     yield "disk free here", f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB"
     yield "extras installed", ", ".join(e for e, package in EXTRAS.items() if _installed(package)) or "none"
+    yield from _speeds(device, doing, end - COMPILE_SECONDS)
+    left = min(COMPILE_SECONDS, end - time.perf_counter())
+    if left < LEAST:
+        yield "torch.compile", BUSY.replace("measured", "tried")
+        return
+    doing(f"trying torch.compile, for {left:.0f} s at most")
+    yield "torch.compile", _compile(device, left)
+
+
+def _speeds(device: torch.device, doing: Callable[[str], None], end: float) -> Iterator[tuple[str, str]]:
+    """Precisions, products and memory; what `end` comes before is not measured."""
+    in_time = lambda: time.perf_counter() < end  # noqa: E731
     doing("comparing the speed of precisions")
+    chosen = None
     for size in ("nano", "gpt2"):  # the last is what the ceiling below is for; a second look may say otherwise
-        chosen = pick_precision("auto", device, n_embd=MODELS[size].n_embd)
-        yield f"precision for {size}", f"{chosen.name}: {chosen.why}"
+        chosen = pick_precision("auto", device, n_embd=MODELS[size].n_embd) if in_time() else None
+        yield f"precision for {size}", f"{chosen.name}: {chosen.why}" if chosen else BUSY
     rates: dict[str, float] = {}
     for precision in ("fp32", "bf16") if device.type == "cpu" else ("fp32", "bf16", "fp16"):
         doing(f"multiplying matrices in {precision}")
-        rates[precision] = gemm_rate(device, precision)
-        yield f"matrix products, {precision}", f"{rates[precision] / 1e9:,.0f} GFLOP/s"
-    model = MODELS["gpt2"]
-    ceiling = rates[chosen.name] / flops_per_token(model, model.block_size)
-    yield "GPT-2 124M at best", f"{quantity(ceiling)} tokens/s if every operation ran at the rate of a large product"
+        if in_time():
+            rates[precision] = gemm_rate(device, precision)
+        said = f"{rates[precision] / 1e9:,.0f} GFLOP/s" if precision in rates else BUSY
+        yield f"matrix products, {precision}", said
+    model, said = MODELS["gpt2"], BUSY
+    if chosen and chosen.name in rates:
+        ceiling = rates[chosen.name] / flops_per_token(model, model.block_size)
+        said = f"{quantity(ceiling)} tokens/s if every operation ran at the rate of a large product"
+    yield "GPT-2 124M at best", said
     doing("copying memory")
-    yield "memory bandwidth", f"{copy_bandwidth(device) / 1e9:.0f} GB/s (read and written, by a large copy)"
-    doing(f"trying torch.compile, for {COMPILE_SECONDS:.0f} s at most")
-    yield "torch.compile", _compile(device)
+    bandwidth = f"{copy_bandwidth(device) / 1e9:.0f} GB/s (read and written, by a large copy)" if in_time() else BUSY
+    yield "memory bandwidth", bandwidth
 
 
 def _memory(device: torch.device) -> str:
@@ -88,7 +116,7 @@ def _memory(device: torch.device) -> str:
     return ", ".join(parts) or "unknown"
 
 
-def _compile(device: torch.device) -> str:
+def _compile(device: torch.device, longest: float) -> str:
     """Compile something tiny, in a cache of its own, so that an earlier success cannot hide a missing compiler."""
     module = torch.nn.Linear(8, 8).to(device).requires_grad_(requires_grad=False)  # forward alone: half the time
     x = torch.ones(2, 8, device=device)
@@ -96,7 +124,7 @@ def _compile(device: torch.device) -> str:
         before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
         try:
-            return try_compiler(module, run=lambda m: m(x), longest=COMPILE_SECONDS)
+            return try_compiler(module, run=lambda m: m(x), longest=longest)
         finally:
             os.environ.pop("TORCHINDUCTOR_CACHE_DIR")
             if before is not None:

@@ -42,13 +42,13 @@ def gemm(device: torch.device, precision: str) -> Callable[[], None]:
     def multiply_by_onednn() -> None:
         onednn_product(a, turned)
 
-    return min((multiply, multiply_by_onednn), key=lambda call: min(seconds(call) for _ in range(4)))
+    return min((multiply, multiply_by_onednn), key=lambda call: min(_within(lambda: seconds(call), 4, QUICK)))
 
 
 TURNS, WARM_UP = 9, 2
-"""How often products are timed; the first of them are not counted."""
-LONG_ENOUGH = 1.5
-"""Seconds after which a slow machine has been measured by one turn that counts."""
+"""How often products are timed; the first of them are not counted, where there is time for more."""
+QUICK, LONG_ENOUGH = 0.5, 1.5
+"""Seconds after which a slow machine has been measured by the turns that it has made, be it one."""
 
 
 def gemm_rate(device: torch.device, precision: str) -> float:
@@ -69,11 +69,17 @@ def gemm_speedup(device: torch.device, precision: str, over: str) -> float:
 
 def _median(turn: Callable[[], float]) -> float:
     """The median of the numbers of several turns."""
-    numbers: list[float] = []
-    end = time.perf_counter() + LONG_ENOUGH
-    while len(numbers) < TURNS and (len(numbers) <= WARM_UP or time.perf_counter() < end):
+    numbers = _within(turn, TURNS, LONG_ENOUGH)
+    return statistics.median(numbers[WARM_UP:] or numbers[-1:])
+
+
+def _within(turn: Callable[[], float], most: int, longest: float) -> list[float]:
+    """The numbers of so many turns, or of those that began within so many seconds."""
+    end = time.perf_counter() + longest
+    numbers = [turn()]
+    while len(numbers) < most and time.perf_counter() < end:
         numbers.append(turn())
-    return statistics.median(numbers[WARM_UP:])
+    return numbers
 
 
 def copy_bandwidth(device: torch.device, *, megabytes: int = 256) -> float:

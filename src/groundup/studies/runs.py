@@ -86,8 +86,7 @@ def bare(recipe: TrainConfig, folder: Path, *, device: str, eval_tokens: int, te
             "checkpoint.every": 1_000_000_000,
             "data.cache_dir": str(folder / "data"),
         }
-        | ({"data.path": str(text)} if text else {})
-        | ({"data.source": "text"} if text and recipe.data.source == "shakespeare" else {}),
+        | ({"data.path": str(text)} if text else {}),
     )
 
 

@@ -18,6 +18,7 @@ from groundup.config.io import dump_json
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
 from groundup.files.atomic import make_folder, write_file
+from groundup.files.layout import INDEX
 from groundup.planner.params import parameter_table
 from groundup.prepare.corpus import open_corpus
 from groundup.runtime.device import pick_device
@@ -48,8 +49,8 @@ class Options:
     """Stop everything after so long; 0 is no limit."""
     eval_tokens: int = 0
     """Validation tokens of each evaluation; 0 is the whole split."""
-    tiny_shakespeare: Path | None = None
-    """The text, where it is on this machine already."""
+    text: Path | None = None
+    """A file, folder or glob of text, or a folder of shards, in place of the preset's text."""
     out: Path = Path("runs/scaling")
     """Folder of the runs, of scaling-law.json and of scaling-law.png."""
 
@@ -159,8 +160,10 @@ def draw(parameters: list[int], losses: list[float], law: Law, path: Path) -> No
 
 def _sized(options: Options, folder: Path, name: str) -> TrainConfig:
     recipe = RECIPES[options.preset]
-    text = options.tiny_shakespeare
-    config = sized(bare(recipe, folder, device=options.device, eval_tokens=options.eval_tokens, text=text), name)
+    if options.text:
+        shards = (options.text / INDEX).is_file()
+        recipe = replace(recipe, data=replace(recipe.data, source="shards" if shards else "text", path=options.text))
+    config = sized(bare(recipe, folder, device=options.device, eval_tokens=options.eval_tokens, text=None), name)
     narrower = min(1.0, recipe.model.n_embd / config.model.n_embd)
     config = changed(
         config,

@@ -1,6 +1,7 @@
 import json
 import os
 import re
+import time
 import tomllib
 from pathlib import Path
 
@@ -72,6 +73,24 @@ def test_what_is_measured_is_said_before(fast):
     assert max(map(len, names)) < WIDTH
     assert said[0] == "comparing the speed of precisions"
     assert said[-1] == "trying torch.compile, for 10 s at most"
+
+
+def test_what_there_is_no_time_for_is_said_and_not_measured(fast, monkeypatch):
+    late = time.perf_counter() - doctor.LONGEST
+    for name in ("gemm_rate", "copy_bandwidth", "try_compiler", "pick_precision"):
+        monkeypatch.setattr(doctor, name, lambda *args, **options: pytest.fail("measured"))
+    facts = dict(doctor.examine(since=late))
+    measured = ("precision for gpt2", "matrix products, bf16", "GPT-2 124M at best", "memory bandwidth")
+    assert {facts[name] for name in measured} == {doctor.BUSY}
+    assert facts["torch.compile"] == "not tried: the machine is too busy to do it in time"
+    assert facts["threads"] == str(torch.get_num_threads())
+
+
+def test_the_compiler_has_what_the_measurements_leave(fast, monkeypatch):
+    given = []
+    monkeypatch.setattr(doctor, "try_compiler", lambda *args, longest, **options: given.append(longest) or "works")
+    dict(doctor.examine(since=time.perf_counter() - doctor.LONGEST + 5.0))
+    assert doctor.LEAST <= given[0] <= 5.0
 
 
 @pytest.mark.parametrize("before", ["before", None])

@@ -16,11 +16,12 @@ def test_a_wrong_flag_is_told_at_once(capsys):
 
 
 @pytest.mark.slow
-def test_three_sizes_a_law_and_its_picture(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("preset", ["shakespeare", "tiny-shakespeare"])
+def test_three_sizes_a_law_and_its_picture(preset, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 400)
     words = ["--sizes", "1x32,2x32,1x64", "--steps", "20", "--eval-tokens", "1000", "--device", "cpu"]
-    assert main(["scaling", "--preset", "tiny-shakespeare", "--tiny-shakespeare", "text.txt", *words]) == 0
+    assert main(["scaling", "--preset", preset, "--text", "text.txt", *words]) == 0
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert list(result["models"]) == ["1x32", "2x32", "1x64"]
     assert json.loads(Path("runs/scaling/scaling-law.json").read_text())["fit"] == result["fit"]

@@ -11,6 +11,7 @@ from groundup.config.presets import RECIPES
 from groundup.files.lock import RunLock, is_held
 from groundup.model.build import build_model
 from groundup.planner.flops import flops_per_token
+from groundup.records.facts import run_facts
 from groundup.records.history import (
     MISSING,
     differences,
@@ -51,6 +52,17 @@ def test_the_numbers_of_a_run(tmp_path):
     assert (run.best["val/loss"], run.best["step"]) == (2.0, 10)
     assert run.tokens_per_sec == 500
     assert median_mfu(run.rows) == pytest.approx(0.2)
+
+
+def test_the_loss_before_the_first_step_is_the_best_only_of_a_trained_model(tmp_path):
+    early = [{**ROWS[0], "val/tokens": 65}, {**ROWS[2], "val/tokens": 65, "step": 5}, {"step": 7, "event": "stopped"}]
+    run = read_run(folder(tmp_path / "a", rows=early, model=False))
+    assert run.best == {}
+    assert run_facts(run)["best val loss"] == "about 2.00 at 5, from 65 tokens"
+    run = read_run(folder(tmp_path / "b", rows=[early[0], early[2]], model=False))
+    assert run_facts(run)["best val loss"] == MISSING
+    run = read_run(folder(tmp_path / "c", rows=ROWS[:1], config={**CONFIG, "init_from": "models/gpt2"}))
+    assert run_facts(run)["best val loss"] == "4.0000 at 0"
 
 
 @pytest.mark.parametrize(

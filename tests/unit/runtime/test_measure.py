@@ -44,6 +44,18 @@ def test_gemm_rate_is_the_median_after_two_to_warm_up(clock, no_work):
     assert gemm_rate(CPU, "fp32") == pytest.approx(2 * m * k * n / 0.25)
 
 
+def test_a_slow_machine_is_measured_by_the_turns_that_begin_in_time(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: now[0])
+
+    def slow():
+        now[0] += 1.0
+        return now[0]
+
+    assert measure._within(slow, 9, measure.LONG_ENOUGH) == [1.0, 2.0]
+    assert measure._median(slow) == 4.0  # what it has: the last of two
+
+
 def test_a_speedup_is_the_median_of_turns_in_which_both_ran(clock, no_work):
     turns = [(9, 1), (9, 1), (0.2, 0.1), (4, 1), (0.1, 0.1), (3, 1), (6, 2), (7, 1), (1, 4)]  # seconds of slow and fast
     clock(*itertools.chain.from_iterable(turns))
