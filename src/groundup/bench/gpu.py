@@ -71,11 +71,13 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         Tokens per second, MFU, ratios to our plain 124M, measured and planned peaks.
 
     Raises:
-        UserError: nanoGPT is not where it was said to be.
+        UserError: nanoGPT is not where it was said to be, or there is no GPU.
     """
     if options.nanogpt is not None and not (options.nanogpt / "model.py").is_file():
         raise UserError(f"{options.nanogpt} is not a checkout of nanoGPT: it has no model.py")
     start, device = time.monotonic(), pick_device(options.device)
+    if device.type == "cpu" and options.device == "auto":
+        raise UserError("this machine has no GPU that PyTorch can use; --device cpu tries the command with tiny models")
     precision = pick_precision("auto" if device.type == "cuda" else "fp32", device, n_embd=768)
     listed = [case for case in cases(device) if options.only in case.name and _is_there(case, options)]
     if not listed:

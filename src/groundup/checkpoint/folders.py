@@ -104,3 +104,12 @@ def config_of(path: Path) -> tuple[GPTConfig | ModernConfig, Path] | None:
     if isinstance(config, BigramConfig):
         return None  # `init_from` says so
     return replace(config, vocab_size=0), folder / TOKENIZER
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether a folder holds a model of ours, of whatever version."""
+    try:
+        values = load_json(path / CONFIG)
+    except UserError:
+        return False
+    return isinstance(values, dict) and values.get("format") == FORMAT

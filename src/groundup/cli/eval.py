@@ -52,6 +52,8 @@ class Options:
                 and not name.endswith(".jsonl")
                 and not (has_magic(name) or (name and Path(name).exists()))
             ):
+                if Path(name).suffix or "/" in name:
+                    raise UsageError(f"{name} does not exist; name a file, folder or glob of text, or .jsonl examples")
                 raise UsageError(
                     f"unknown task {name!r}; the tasks are {', '.join(NAMES)}, .jsonl examples, and files of text"
                 )

@@ -1,9 +1,14 @@
 """groundup finetune MODEL TEXT [flags]: `groundup train finetune`, with the two things it needs as plain words."""
 
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from groundup.cli import train
 from groundup.config.errors import UsageError
+from groundup.records.models_here import holds_model
+
+USE = "groundup finetune models/gpt2 notes/"
 
 USAGE = """usage: groundup finetune MODEL TEXT [flags of groundup train]
 
@@ -29,8 +34,14 @@ def as_training(words: Sequence[str]) -> list[str]:
     """The words of `groundup train` that mean the same.
 
     Raises:
-        UsageError: A model or a text is not named.
+        UsageError: A model or a text is not named, named twice, or the other's place is taken.
     """
     if len(words) < 2 or words[0].startswith("-") or words[1].startswith("-"):
-        raise UsageError("name a model and a text: groundup finetune models/gpt2 notes/")
-    return ["finetune", "--init-from", words[0], "--data.path", words[1], *words[2:]]
+        raise UsageError(f"name a model and a text: {USE}")
+    model, text, *flags = words
+    for flag, named in (("--init-from", "model"), ("--data.path", "text")):
+        if any(word.split("=", 1)[0] == flag for word in flags):
+            raise UsageError(f"{flag} does not go with finetune: the {named} is named without a flag, {USE}")
+    if holds_model(Path(text)) and not holds_model(Path(model)):
+        raise UsageError(f"the model comes first: groundup finetune {shlex.join([text, model])}")
+    return ["finetune", "--init-from", model, "--data.path", text, *flags]

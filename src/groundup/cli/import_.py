@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     name = Path(options.source.removeprefix("hf:")).resolve().stem
     out = options.out or Path("models", name)
 
-    from groundup.planner.params import count_parameters
+    from groundup.planner.params import count_parameters, shape_in_words
     from groundup.terminal.working import Working
 
     with Working("loading PyTorch"):
@@ -42,10 +42,7 @@ def main(argv: Sequence[str]) -> int:
     with nullcontext() if options.source.startswith(HUB) else Working(f"reading {options.source}"):
         foreign = import_model(options.source, out, tokenizer=options.tokenizer, n_head=options.n_head)
     config = foreign.config
-    say(
-        f"{out}: {config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide, context {config.block_size},"
-        f" {config.vocab_size} ids: {count_parameters(config):,} parameters"
-    )
+    say(f"{out}: {shape_in_words(config)}, {config.vocab_size} ids: {count_parameters(config):,} parameters")
     if foreign.note:
         say(foreign.note)
     say(f'try: groundup generate {shlex.quote(str(out))} --prompt "..."')

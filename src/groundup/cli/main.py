@@ -118,6 +118,8 @@ def run(command: str, argv: list[str]) -> int:
         UsageError: There is no such command.
     """
     if command in ("-h", "--help", "help"):
+        if argv and argv[0] in COMMANDS:
+            return run(argv[0], [*argv[1:], "--help"])
         print(usage())
         return 0
     if command in ("-V", "--version"):

@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from groundup.config.errors import UsageError
+from groundup.config.printable import counted
 from groundup.files.atomic import write_file
 from groundup.files.layout import METRICS
 from groundup.records.history import Axis, RunHistory, find_runs, read_run
@@ -128,7 +129,7 @@ def _csv(options: CsvOptions) -> int:
     else:
         write_file(options.out, text.encode())
         rows = text.count("\n") - 1
-        say(f"wrote {rows:,} rows of {len(runs)} {'run' if len(runs) == 1 else 'runs'} to {options.out}")
+        say(f"wrote {counted(rows, 'row')} of {counted(len(runs), 'run')} to {options.out}")
     _warn_of_damage(runs)
     return 0
 
@@ -149,7 +150,7 @@ def _plot(options: PlotOptions) -> int:
         from groundup.records.plot import plot_runs
 
         plot_runs(runs, options.out, axis=options.x, y=options.y, smooth=options.smooth)
-    say(f"drew {len(runs)} {'run' if len(runs) == 1 else 'runs'} in {options.out}")
+    say(f"drew {counted(len(runs), 'run')} in {options.out}")
     _warn_of_damage(runs)
     return 0
 
@@ -157,5 +158,4 @@ def _plot(options: PlotOptions) -> int:
 def _warn_of_damage(runs: list[RunHistory]) -> None:
     for run in runs:
         if run.damaged:
-            lines = "1 damaged line" if run.damaged == 1 else f"{run.damaged} damaged lines"
-            warn(f"{lines} of {run.path / METRICS} left out")
+            warn(f"{counted(run.damaged, 'damaged line')} of {run.path / METRICS} left out")

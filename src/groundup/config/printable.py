@@ -1,4 +1,4 @@
-"""Text from outside, shown so that it cannot command a terminal."""
+"""Text from outside, shown so that it cannot command a terminal; numbers with what they count."""
 
 import re
 
@@ -9,3 +9,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2
 def printable(text: str) -> str:
     """Control characters as their escapes: a cursor moved by a folder's name could hide what was said."""
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def counted(n: int, what: str) -> str:
+    """A number and what it counts: 1 run, 2,000 runs."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"

@@ -71,10 +71,12 @@ def make_folder(path: Path) -> None:
     """Make a folder, and those above it that are missing, so that they survive a power cut.
 
     Raises:
-        UserError: The disk refuses.
+        UserError: The disk refuses, or there is a file of this name.
     """
     if path.is_dir():
         return
+    if path.is_file():
+        raise UserError(f"{path} is a file where a folder is needed; name another")
     make_folder(path.parent)
     with _explained(path):
         fault_point("mkdir", path)
@@ -99,6 +101,7 @@ def new_folder(path: Path, known: dict[str, Facts] | None = None) -> Iterator[Pa
     """
     temporary = temporary_name(path)
     old = path.with_name(f".old-{path.name}")
+    above = [folder for folder in path.parents if not folder.exists()]
     make_folder(path.parent)
     with _explained(path):
         recover(path)
@@ -117,6 +120,9 @@ def new_folder(path: Path, known: dict[str, Facts] | None = None) -> Iterator[Pa
         except BaseException:
             remove_leftover(temporary)
             recover(path)
+            for folder in above:  # made for it, and empty
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
             raise
         remove_folder(old)
 

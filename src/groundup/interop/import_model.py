@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from groundup.checkpoint.folders import is_model_folder
 from groundup.checkpoint.model_folder import check_tensors, write_model_files
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import load_json
@@ -23,6 +24,7 @@ from groundup.interop.read_tokenizer import VOCAB, WHOLE, framing, read_tokenize
 from groundup.interop.read_torch import SUFFIXES, read_torch
 from groundup.model.build import build_model
 from groundup.planner.params import count_parameters
+from groundup.records.history import is_run
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizer.gpt2 import load_gpt2
 from groundup.tokenizer.io import resolve_tokenizer
@@ -101,6 +103,9 @@ def _read(path: Path, n_head: int | None) -> Imported:
     Raises:
         UsageError: Nothing is there, or nobody we know wrote it.
     """
+    if is_run(path) or is_model_folder(path) or (path.is_file() and is_model_folder(path.parent)):
+        what = "run" if is_run(path) else "model"
+        raise UserError(f"{path} is a {what} of groundup already; there is nothing to import")
     if path.is_dir():
         if not (path / CONFIG).is_file():
             raise UsageError(f"{path} holds no {CONFIG}: of Hugging Face's models, name the folder that does")

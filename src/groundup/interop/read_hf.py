@@ -5,7 +5,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from groundup.checkpoint.folders import FORMAT
 from groundup.checkpoint.tensor_file import load_tensors
 from groundup.config.errors import UserError
 from groundup.config.io import load_json
@@ -28,8 +27,6 @@ def read_hf_folder(folder: Path) -> Imported:
     """
     path = folder / CONFIG
     values = load_json(path)
-    if isinstance(values, dict) and values.get("format") == FORMAT:
-        raise UserError(f"{folder} is a model of groundup already; there is nothing to import")
     config = read_hf_config(values, str(path))
     theirs = plain_tensors(_read_weights(folder), str(folder))
     state = to_ours(theirs, str(folder))

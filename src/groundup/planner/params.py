@@ -1,11 +1,18 @@
 """How many numbers a model learns."""
 
 from groundup.config.model import ModernConfig, TransformerConfig
+from groundup.config.printable import counted
 
 
 def has_position_table(config: TransformerConfig) -> bool:
     """Whether positions are learned, as vectors beside those of the tokens."""
     return ModernConfig.of(config).position == "learned"
+
+
+def shape_in_words(config: TransformerConfig) -> str:
+    """Layers, heads, width and context."""
+    sizes = f"{counted(config.n_layer, 'layer')}, {counted(config.n_head, 'head')}"
+    return f"{sizes}, {config.n_embd} wide, context {config.block_size}"
 
 
 def parameter_table(config: TransformerConfig) -> dict[str, int]:

@@ -7,7 +7,7 @@ from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.train import OptimConfig, TrainConfig
 from groundup.planner.flops import flops_per_token
 from groundup.planner.memory import Memory, training_memory
-from groundup.planner.params import count_parameters, has_position_table
+from groundup.planner.params import count_parameters, has_position_table, shape_in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,7 @@ class Plan:
         return [
             (
                 "model",
-                f"{m.n_layer} layers, {m.n_head} heads, {m.n_embd} wide, context {m.block_size},"
-                f" {'learned' if has_position_table(m) else 'rotary'} positions",
+                f"{shape_in_words(m)}, {'learned' if has_position_table(m) else 'rotary'} positions",
             ),
             ("parameters", f"{self.parameters:,}, with {self.shape.vocab_size:,} ids"),
             ("data", f"{c.data.source}, tokenizer {c.data.tokenizer}"),

@@ -26,7 +26,7 @@ from groundup.config.io import dump_json, load_json, to_dict
 from groundup.corpora.source import Source
 from groundup.data.index import DatasetIndex, ShardInfo, load_index
 from groundup.data.shards import read_header
-from groundup.files.atomic import write_file
+from groundup.files.atomic import make_folder, write_file
 from groundup.files.layout import INDEX, TOKENIZER
 from groundup.formats.document import all_unreadable
 from groundup.prepare.executors import Executor, run_here
@@ -169,10 +169,7 @@ def _claim(work_folder: Path, settings: Settings, tokenizer: Tokenizer) -> None:
         others = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
         if others:
             raise UserError(f"{folder} is no dataset, it holds {others[0]}; choose an empty folder, or a new one")
-    try:
-        work_folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write {work_folder}: {error.strerror}") from error
+    make_folder(work_folder)
     write_file(work_folder / TOKENIZER, tokenizer_json(tokenizer).encode())
     write_file(mark, dump_json(settings).encode())
 

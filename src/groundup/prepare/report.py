@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from groundup.config.printable import counted
 from groundup.data.index import DatasetIndex
 
 Phase = Literal["list", "hash", "read", "tokenize", "assemble"]
@@ -87,8 +88,9 @@ def dataset_summary(index: DatasetIndex, folder: Path) -> str:
         tokens = sum(info.n_tokens for info in infos)
         documents = sum(info.n_documents for info in infos)
         per_token = sum(info.n_bytes for info in infos) / max(1, tokens)
-        many = f"{documents:,} documents, " if documents else ""
-        lines.append(f"  {split:<6}{tokens:,} tokens, {many}{len(infos)} shards, {per_token:.2f} bytes per token")
+        many = f"{counted(documents, 'document')}, " if documents else ""
+        shards = counted(len(infos), "shard")
+        lines.append(f"  {split:<6}{counted(tokens, 'token')}, {many}{shards}, {per_token:.2f} bytes per token")
     lines += [f"  skipped {count:,}: {reason}" for reason, count in sorted(index.skipped.items())[:20]]
     if len(index.skipped) > 20:
         lines.append(f"  and {len(index.skipped) - 20} more reasons: see index.json")

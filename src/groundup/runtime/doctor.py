@@ -84,16 +84,15 @@ def examine(
 
 def _speeds(device: torch.device, doing: Callable[[str], None], end: float) -> Iterator[tuple[str, str]]:
     """Precisions, products and memory; what `end` comes before is not measured."""
-    in_time = lambda: time.perf_counter() < end  # noqa: E731
     doing("comparing the speed of precisions")
     chosen = None
     for size in ("nano", "gpt2"):  # the last is what the ceiling below is for; a second look may say otherwise
-        chosen = pick_precision("auto", device, n_embd=MODELS[size].n_embd) if in_time() else None
+        chosen = pick_precision("auto", device, n_embd=MODELS[size].n_embd) if time.perf_counter() < end else None
         yield f"precision for {size}", f"{chosen.name}: {chosen.why}" if chosen else BUSY
     rates: dict[str, float] = {}
     for precision in ("fp32", "bf16") if device.type == "cpu" else ("fp32", "bf16", "fp16"):
         doing(f"multiplying matrices in {precision}")
-        if in_time():
+        if time.perf_counter() < end:
             rates[precision] = gemm_rate(device, precision)
         said = f"{rates[precision] / 1e9:,.0f} GFLOP/s" if precision in rates else BUSY
         yield f"matrix products, {precision}", said
@@ -103,7 +102,11 @@ def _speeds(device: torch.device, doing: Callable[[str], None], end: float) -> I
         said = f"{quantity(ceiling)} tokens/s if every operation ran at the rate of a large product"
     yield "GPT-2 124M at best", said
     doing("copying memory")
-    bandwidth = f"{copy_bandwidth(device) / 1e9:.0f} GB/s (read and written, by a large copy)" if in_time() else BUSY
+    bandwidth = (
+        f"{copy_bandwidth(device) / 1e9:.0f} GB/s (read and written, by a large copy)"
+        if time.perf_counter() < end
+        else BUSY
+    )
     yield "memory bandwidth", bandwidth
 
 

@@ -23,6 +23,10 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=128)
+    except socket.gaierror:
+        raise UserError(
+            f"no address is known for {host}; --host takes one of this machine, such as 127.0.0.1"
+        ) from None
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise UserError(

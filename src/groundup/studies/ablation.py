@@ -73,6 +73,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     names = [name.strip() for name in options.only.split(";")] if options.only else list(variants)
     if unknown := [name for name in names if name not in variants]:
         raise UsageError(f"{options.set} has no variant {unknown[0]!r}; it has {'; '.join(variants)}")
+    device = pick_device(options.device)  # one that is not there is refused before anything is made
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)
         base = _base(RECIPES[preset], options, folder)
@@ -93,7 +94,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
             "preset": preset,
             "steps": options.steps or RECIPES[preset].max_steps,
             "size": f"{base.model.n_layer}x{base.model.n_embd}",
-            **machine_facts(pick_device(options.device)),
+            **machine_facts(device),
             "threads": torch.get_num_threads(),
             "variants": _sorted(table),
         }

@@ -16,7 +16,7 @@ from typing import Any
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import dump_json, from_dict, to_dict
 from groundup.config.train import TrainConfig
-from groundup.files.atomic import write_file
+from groundup.files.atomic import make_folder, write_file
 from groundup.files.layout import METRICS
 from groundup.records.metrics import read_metrics
 
@@ -148,7 +148,7 @@ def spread(losses: list[float]) -> dict[str, float]:
 
 
 def _start(config: TrainConfig, threads: str) -> "subprocess.Popen[bytes]":
-    config.out_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(config.out_dir)
     file = config.out_dir / f"{config.name}.json"
     write_file(file, dump_json(to_dict(config)).encode())
     with (config.out_dir / f"{config.name}.log").open("wb") as log:

@@ -27,6 +27,8 @@ from groundup.studies.runs import bare, best_loss, changed, curve, sized, train_
 
 LR_EXPONENT = 0.5
 """Models wider than the preset's have rates lower by this power of the width."""
+LEAST_SIZES = 3
+"""A line through two points fits them whatever they are."""
 FLOORS = 400
 """Values of E that are tried, from 0 to just below the lowest loss."""
 
@@ -58,6 +60,8 @@ class Options:
         """Refuse what has no meaning before anything is trained."""
         if self.preset not in RECIPES:
             raise UsageError(f"preset must be one of {', '.join(RECIPES)}, got {self.preset!r}")
+        if len(set(self.sizes.split(","))) < LEAST_SIZES:
+            raise UsageError(f"sizes must be {LEAST_SIZES} different ones at least, for a line; got {self.sizes!r}")
         least = {"steps": 0, "at_once": 1, "seconds": 0, "eval_tokens": 0}
         for flag, lowest in least.items():
             if not getattr(self, flag) >= lowest:
@@ -78,21 +82,21 @@ def study(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         UsageError: Sizes that are none.
         UserError: Fewer than three models were trained to an evaluation.
     """
-    folder = options.out
-    make_folder(folder)
+    device, folder = pick_device(options.device), options.out  # the device first: it may not be there
     configs = {name: _sized(options, folder, name) for name in options.sizes.split(",")}
+    make_folder(folder)
     open_corpus(next(iter(configs.values())).data, say=say)
     rows = train_all(configs, at_once=options.at_once, seconds=options.seconds, say=say)
     losses = {name: loss for name, r in rows.items() if (loss := best_loss(r)) is not None}
-    if len(losses) < 3:
-        raise UserError(f"a law needs three models at least, {len(losses)} came to an evaluation")
+    if len(losses) < LEAST_SIZES:
+        raise UserError(f"a law needs {LEAST_SIZES} models at least, {len(losses)} came to an evaluation")
     n = [_parameters(configs[name]) for name in losses]
     law = fit(n, list(losses.values()))
     result: dict[str, Any] = {
         "bench": "scaling-law",
         "preset": options.preset,
         "tokens": configs[next(iter(losses))].max_steps * configs[next(iter(losses))].tokens_per_step,
-        **machine_facts(pick_device(options.device)),
+        **machine_facts(device),
         "models": {
             name: {"parameters": count, "loss": round(loss, 4), "residual": round(loss - law(count), 4)}
             for (name, loss), count in zip(losses.items(), n, strict=True)

@@ -20,6 +20,7 @@ T = TypeVar("T")
 PLAINLY = (
     (r"^Error parsing (--\S+): invalid literal for int\(\) with base 10: (.*)$", r"\1 must be a whole number, got \2"),
     (r"^Error parsing (--\S+): could not convert string to float: (.*)$", r"\1 must be a number, got \2"),
+    (r"^Error parsing (--\S+): Could not find valid parse for arguments: \['(.*)'\]$", r"\1 cannot take '\2'"),
     (r"^Missing value for argument '(--\S+)'.*$", r"\1 needs a value"),
     (r"^Invalid choice (.*) for argument '(\S+)'\. Expected one of \((.*?),?\)$", r"\2 must be one of \3, got \1"),
 )
@@ -136,10 +137,12 @@ def values_in(word: str, *, most: int) -> list[str]:
     """The values that a word lists: between commas, or as a range of whole numbers, as 1..3.
 
     Raises:
-        UsageError: A range of more than `most` numbers.
+        UsageError: A range of more than `most` numbers, or one that runs backwards.
     """
     if ends := re.fullmatch(r"(\d{1,9})\.\.(\d{1,9})", word):
         first, last = int(ends[1]), int(ends[2])
+        if last < first:
+            raise UsageError(f"a range runs upwards: {last}..{first}, got {word}")
         if last - first >= most:
             raise UsageError(f"{word} are more than {most} values")
         return [str(value) for value in range(first, last + 1)]

@@ -1,5 +1,7 @@
 """Words of a command line that are taken out before the rest is parsed: they decide what there is to parse."""
 
+import re
+
 from groundup.config.errors import UsageError
 
 
@@ -26,7 +28,7 @@ def take_value(words: list[str], flag: str, *, optional: bool = False) -> str | 
         return None
     at = words.index(flag)
     words.pop(at)
-    if at < len(words) and not words[at].startswith("-"):
+    if at < len(words) and (not words[at].startswith("-") or re.match(r"-\.?\d", words[at])):
         return words.pop(at)
     if optional:
         return None

@@ -9,6 +9,7 @@ from groundup.checkpoint.folders import config_of
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.config.presets import RECIPES
+from groundup.config.printable import counted
 from groundup.config.train import TrainConfig
 from groundup.files.layout import CONFIG, INDEX, WEIGHTS
 from groundup.planner.own_text import Text, finetune_recipe, steps_of_a_pass, text_recipe
@@ -71,8 +72,8 @@ def told(config: TrainConfig) -> str:
     learn = f", learning a change of rank {config.lora.rank} (LoRA)" if config.lora.rank else ""
     on = "prepared shards" if data.source == "shards" else _spelled(data.tokenizer)
     return (
-        f"{config.run_dir}: {config.max_steps:,} steps on {data.path} {begin}{learn}\n"
-        f"  {model.n_layer} layers, {model.n_embd} wide, context {model.block_size}, on {on}\n"
+        f"{config.run_dir}: {counted(config.max_steps, 'step')} on {data.path} {begin}{learn}\n"
+        f"  {counted(model.n_layer, 'layer')}, {model.n_embd} wide, context {model.block_size}, on {on}\n"
         "  chosen by the size of the text and by this machine; --help has every value's\n"
         "  flag, --dry-run shows the plan"
     )

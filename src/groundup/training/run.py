@@ -16,6 +16,7 @@ from rich.console import Console
 from groundup.checkpoint.state import Checkpoint, CheckpointStore
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json, read_json, to_dict
+from groundup.config.printable import counted
 from groundup.config.train import TrainConfig
 from groundup.distributed.ranks import World, job, joined, launcher, resolve_parallel, restarted
 from groundup.distributed.signals import StopRequest
@@ -23,7 +24,7 @@ from groundup.files.atomic import write_file
 from groundup.files.layout import CONFIG, METRICS, MODEL, RUN
 from groundup.model.bigram import fit_bigram
 from groundup.model.loss import LossModule
-from groundup.planner.params import count_parameters
+from groundup.planner.params import count_parameters, shape_in_words
 from groundup.records.metrics import STOPPED, Logger, MetricsLog, NoLog
 from groundup.records.report import RunFacts, write_report
 from groundup.runtime.device import pick_device
@@ -205,9 +206,8 @@ def _start_lines(run: Run, config: TrainConfig, *, parameters: int) -> str:
         learning = sum(p.numel() for p in run.trainer.model.parameters() if p.requires_grad)
         begun = f"\nweights of {config.init_from}; {quantity(learning)} of {quantity(parameters)} parameters learn"
     return (
-        f"model: {shape.n_layer} layers, {shape.n_head} heads, {shape.n_embd} wide, context {shape.block_size},"
-        f" {shape.vocab_size} symbols: {quantity(parameters)} parameters\n"
-        f"run: {config.max_steps:,} steps of {config.tokens_per_step:,} tokens,"
+        f"model: {shape_in_words(shape)}, {shape.vocab_size} symbols: {quantity(parameters)} parameters\n"
+        f"run: {counted(config.max_steps, 'step')} of {config.tokens_per_step:,} tokens,"
         f" {config.max_steps * config.tokens_per_step / tokens:.1f} times through {quantity(tokens)} tokens,"
         f" on {resolved.device} in {resolved.precision}{', compiled' if resolved.compile == 'on' else ''}{shared}"
         f"{begun}"

@@ -25,7 +25,7 @@ def own_folder(config: TrainConfig, world: World) -> Iterator[CheckpointStore]:
     if not world.is_main:
         yield store
         return
-    config.out_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(config.out_dir)
     with RunLock(config.run_dir):
         yield store
 

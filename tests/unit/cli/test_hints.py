@@ -16,6 +16,7 @@ def place(tmp_path, monkeypatch):
     for name in ("shakespeare", "mine"):
         Path("runs", name, "model").mkdir(parents=True)
         Path("runs", name, "config.json").write_text("{}")
+        Path("runs", name, "metrics.jsonl").touch()
     return tmp_path
 
 
@@ -42,6 +43,19 @@ def place(tmp_path, monkeypatch):
         ("train shakespeare --init-from mine", "mine does not exist; did you mean runs/mine?"),
         ("train --config runs/gone", "cannot read runs/gone"),
         ("finetune models/gpt2", "name a model and a text: groundup finetune models/gpt2 notes/"),
+        ("finetune notes runs/mine", "the model comes first: groundup finetune runs/mine notes"),
+        (
+            "finetune runs/mine notes --init-from models/gpt2",
+            "--init-from does not go with finetune: the model is",
+        ),
+        ("finetune runs/mine notes --data.path=poem.txt", "--data.path does not go with finetune: the text is named"),
+        ("sweep shakespeare --seed 3..1", "a range runs upwards: 1..3, got 3..1"),
+        ("scaling --sizes 4x128", "sizes must be 3 different ones at least, for a line; got '4x128'"),
+        ("scaling --sizes 4x128,4x128,2x64", "sizes must be 3 different ones at least"),
+        ("plan shakespeare --hardware T4 --tokens -3M", "--tokens must be a number such as 300M or 10B, got '-3M'"),
+        ("generate runs/mine --logit-bias 1", "--logit-bias cannot take '1' (see groundup generate --help)"),
+        ("eval runs/mine --tasks gone.txt", "gone.txt does not exist; name a file, folder or glob of text"),
+        ("import runs/mine", "runs/mine is a run of groundup already; there is nothing to import"),
         ("finetune mine notes", "mine does not exist; did you mean runs/mine?"),
         ("plot", "groundup runs plot RUN"),
         ("resume", "groundup train --resume runs/NAME goes on with a run"),
@@ -65,6 +79,11 @@ def test_a_natural_mistake_is_answered_with_what_helps(typed, hint, capsys):
     assert printed.out == ""
     assert hint in printed.err
     assert printed.err.count("\n") == 1
+
+
+def test_help_of_a_command_is_the_commands(capsys):
+    assert main(["help", "plan"]) == 0
+    assert capsys.readouterr().out.startswith("usage: groundup plan PRESET")
 
 
 def test_the_first_run_is_proposed_where_there_is_none(tmp_path, monkeypatch, capsys):

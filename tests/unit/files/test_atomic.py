@@ -4,7 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from groundup.config.errors import UserError
 from groundup.files import atomic
+from groundup.files.atomic import make_folder, new_folder
 from groundup.files.manifest import verify_folder
 
 fcntl = pytest.importorskip("fcntl")
@@ -53,3 +55,20 @@ def test_windows_flushes_only_what_may_be_written(tmp_path, monkeypatch):
     with atomic.new_folder(tmp_path / "made") as folder:
         (folder / "a").write_bytes(b"x")
     verify_folder(tmp_path / "made", "a")
+
+
+def test_folders_above_one_that_fails_are_gone_where_they_were_made_for_it(tmp_path):
+    def fill():
+        with new_folder(tmp_path / "there" / "new" / "deep" / "model"):
+            raise UserError("refused")
+
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UserError, match="refused"):
+        fill()
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file is a file where a folder is needed"):
+        make_folder(tmp_path / "file" / "run")
