@@ -21,7 +21,7 @@ from rich.text import Text
 
 from groundup.checkpoint.model_folder import load_model
 from groundup.inspection.attention import attention_patterns, draw_attention
-from groundup.model.gpt import GPT
+from groundup.model.bigram import Bigram
 
 IMAGES = Path(__file__).parent / "images"
 RUN = Path("runs/shakespeare")
@@ -38,11 +38,9 @@ def main() -> None:
     (IMAGES / "terminal.svg").write_text(svg(frame, title="groundup train shakespeare"), "utf-8")
     shutil.copyfile(RUN / "loss.png", IMAGES / "demo-loss.png")
     loaded = load_model(RUN)
-    assert isinstance(loaded.model, GPT)
+    assert not isinstance(loaded.model, Bigram)
     patterns = attention_patterns(loaded.model, torch.tensor(loaded.tokenizer.encode(LINE)))
-    figure = draw_attention(patterns[LAYER : LAYER + 1], list(LINE))
-    for head, axes in enumerate(figure.axes):
-        axes.set_title(f"layer {LAYER}, head {head}", size=9)
+    figure = draw_attention(patterns, list(LINE), layers=[LAYER])
     figure.savefig(IMAGES / "attention.png", bbox_inches="tight")
 
 

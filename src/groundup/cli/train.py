@@ -18,7 +18,7 @@ from groundup.records.models_here import check_model
 from groundup.terminal.parse import parse
 from groundup.terminal.waiting import before_torch
 from groundup.terminal.words import split_equals, take_switch, take_value
-from groundup.training.own_text import FINETUNE, TEXT, is_text, passes, recipe_of, told, unknown_preset
+from groundup.training.own_text import FINETUNE, TEXT, is_text, meant, passes, recipe_of, told, unknown_preset
 
 RESUMABLE = (
     "max_steps",
@@ -142,7 +142,7 @@ def read_request(words: list[str]) -> TrainRequest:
         raise UsageError("name one of: a preset, --config FILE, --resume DIR (see groundup train --help)")
 
     source = ["--config", config_file] if config_file else ["--resume", resume_dir]
-    prog = _prog(preset, words) if preset else "groundup train " + shlex.join(map(str, source))
+    prog = meant(preset, words) if preset else "groundup train " + shlex.join(map(str, source))
     recipe = None
     if preset is not None:
         recipe = recipe_of(preset, words)
@@ -171,15 +171,6 @@ def read_request(words: list[str]) -> TrainRequest:
         allow_data_change=allow_data_change,
         note=told(config) if recipe and not resume else "",
     )
-
-
-def _prog(preset: str, words: list[str]) -> str:
-    """What messages send to for its --help."""
-    given = split_equals(list(words), "--init-from", "--data.path")
-    model, text = (take_value(given, flag, optional=True) for flag in ("--init-from", "--data.path"))
-    if preset == FINETUNE and model and text:
-        return "groundup finetune " + shlex.join([model, text])
-    return "groundup train " + shlex.join([preset] if preset != TEXT or text is None else [text])
 
 
 def _parse(words: list[str], prog: str, base: TrainConfig) -> TrainConfig:

@@ -31,19 +31,28 @@ def attention_patterns(model: Transformer, idx: Int[Tensor, " T"]) -> Float[Tens
     return trace(model, idx).attention
 
 
-def draw_attention(patterns: Float[Tensor, "L H T T"], tokens: Sequence[str] = ()) -> Figure:
+def draw_attention(
+    patterns: Float[Tensor, "L H T T"],
+    tokens: Sequence[str] = (),
+    *,
+    layers: Sequence[int] = (),
+    heads: Sequence[int] = (),
+) -> Figure:
     """A grid of pictures, a row of them for a layer and a column for a head; dark is 1, white is 0.
 
     Within a picture the row is the position that looks, the column the one it looks at.
 
     Args:
-        patterns: What `attention_patterns` gives, or some of its layers and heads.
+        patterns: What `attention_patterns` gives.
         tokens: The text of every position, written on the axes where there is room.
+        layers: Those to draw; none is all.
+        heads: Those to draw of each layer; none is all.
 
     Raises:
         UsageError: There are not as many tokens as positions.
     """
-    n_layer, n_head, T, _ = patterns.shape
+    layers, heads = layers or range(patterns.shape[0]), heads or range(patterns.shape[1])
+    n_layer, n_head, T = len(layers), len(heads), patterns.shape[2]
     if tokens and len(tokens) != T:
         raise UsageError(f"the patterns are of {T} positions, {len(tokens)} tokens were given")
     side = max(2.2, 0.14 * T if tokens and T <= MAX_LABELS else 0)
@@ -51,7 +60,7 @@ def draw_attention(patterns: Float[Tensor, "L H T T"], tokens: Sequence[str] = (
     labels = [visible(token) for token in tokens] if T <= MAX_LABELS else []
     longest = max(map(len, labels), default=0)
     for i, axes in enumerate(figure.subplots(n_layer, n_head, squeeze=False).flat):
-        layer, head = divmod(i, n_head)
+        layer, head = layers[i // n_head], heads[i % n_head]
         heat_map(axes, patterns[layer, head].cpu(), labels, labels, vmin=0, vmax=1)
         axes.tick_params(labelsize=7, labelrotation=0)
         if longest > 1:

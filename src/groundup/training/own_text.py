@@ -56,6 +56,14 @@ def recipe_of(word: str, words: list[str]) -> TrainConfig | None:
     return _finetune(Path(models[0]), _measured(path, words))
 
 
+def meant(word: str, words: list[str]) -> str:
+    """The command that `groundup train WORD` with these flags is, for messages that send to its --help."""
+    models, texts = _values(words, "--init-from")[:1], _values(words, "--data.path")[:1]
+    if word == FINETUNE and models and texts:
+        return f"groundup finetune {shlex.join(models + texts)}"
+    return f"groundup train {shlex.join(texts if word == TEXT and texts else [word])}"
+
+
 def passes(config: TrainConfig, words: list[str]) -> str:
     """How many steps are one pass over the text of a config."""
     path = config.data.path

@@ -49,6 +49,7 @@ def place(tmp_path, monkeypatch):
             "--init-from does not go with finetune: the model is",
         ),
         ("finetune runs/mine notes --data.path=poem.txt", "--data.path does not go with finetune: the text is named"),
+        ("train text --data.path notes --seed -1", "(see groundup train notes --help)"),
         ("sweep shakespeare --seed 3..1", "a range runs upwards: 1..3, got 3..1"),
         ("scaling --sizes 4x128", "sizes must be 3 different ones at least, for a line; got '4x128'"),
         ("scaling --sizes 4x128,4x128,2x64", "sizes must be 3 different ones at least"),

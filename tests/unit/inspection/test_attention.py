@@ -90,6 +90,9 @@ def test_a_picture_has_a_panel_for_each_head(model, idx):
     torch.testing.assert_close(torch.tensor(shown.data), patterns[1, 1])
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list("to␣be␣or␣not␣be↵")
     figure.canvas.draw()
+    part = draw_attention(patterns, layers=[1], heads=[1, 0])
+    assert [axes.get_title() for axes in part.axes] == ["layer 1, head 1", "layer 1, head 0"]
+    torch.testing.assert_close(torch.tensor(part.axes[1].get_images()[0].get_array().data), patterns[1, 0])
     with pytest.raises(UsageError, match="16 positions, 2"):
         draw_attention(patterns, ["a", "b"])
 
