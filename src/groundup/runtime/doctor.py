@@ -43,10 +43,10 @@ EXTRAS = {
 LONGEST = 18.0
 """Seconds for all of it: the trial of the compiler, which comes last, has what the measurements leave."""
 COMPILE_SECONDS = 10.0
-"""What the trial of the compiler may take at most, and what the measurements leave to it where they can."""
+"""What the trial of the compiler may take at most."""
 BUSY = "not measured: the machine is too busy to do it in time"
-LEAST = 2.0
-"""A compiler that has less is not tried."""
+LEAST = 5.0
+"""A compiler that has less is not tried; it ends some time after it is told to."""
 
 
 def examine(
@@ -54,7 +54,7 @@ def examine(
 ) -> Iterator[tuple[str, str]]:
     """Look at the machine and measure it, within `LONGEST` seconds also where it is busy; nothing is left behind.
 
-    A measurement whose turn has not come when `LONGEST - COMPILE_SECONDS` are over is left out, and said to be.
+    A measurement whose turn has not come when the time is nearly over is left out, and said to be.
 
     Args:
         doing: Told what is being measured.
@@ -73,7 +73,7 @@ def examine(
     yield "memory", _memory(device)
     yield "disk free here", f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB"
     yield "extras installed", ", ".join(e for e, package in EXTRAS.items() if _installed(package)) or "none"
-    yield from _speeds(device, doing, end - COMPILE_SECONDS)
+    yield from _speeds(device, doing, end - LEAST)
     left = min(COMPILE_SECONDS, end - time.perf_counter())
     if left < LEAST:
         yield "torch.compile", BUSY.replace("measured", "tried")
