@@ -1,6 +1,6 @@
-"""GPT-2's block as one call of a compiled kernel, for a few new tokens with a cache on a CPU.
+"""GPT-2's blocks as one call of a compiled kernel, for a few new tokens with a cache on a CPU.
 
-A longer input, such as a prompt, and a block with hooks are computed by the modules of `gpt.py`. Both ways give the
+A longer input, such as a prompt, and blocks with hooks are computed by the modules of `gpt.py`. Both ways give the
 same result up to rounding.
 """
 
@@ -8,48 +8,51 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from groundup.model.gpt import Block, LayerNorm
+from groundup.model.gpt import Block, Blocks, LayerNorm
 from groundup.model.kv_cache import KVCache
 from groundup.model.stored_linear import MAX_ROWS, StoredLinear
-from groundup.runtime.block import CompiledBlock, Linear, Norm
+from groundup.runtime.block import BlockTensors, CompiledBlocks, Linear, Norm
 from groundup.runtime.kernels import CompiledKernels
 
 
-class FusedBlock(Block):
-    """Replaces a block with stored matrices, and keeps its parts.
+class FusedBlocks(Blocks):
+    """Replaces the blocks of a model with stored matrices, and keeps them.
 
     Args:
-        block: Of `gpt.py`, with stored matrices.
-        kernels: Compute it.
+        blocks: Of `gpt.py`, with stored matrices.
+        kernels: Compute them.
     """
 
-    def __init__(self, block: Block, kernels: CompiledKernels) -> None:
-        nn.Module.__init__(self)
-        self.ln_1, self.attn, self.ln_2, self.mlp = block.ln_1, block.attn, block.ln_2, block.mlp
+    def __init__(self, blocks: Blocks, kernels: CompiledKernels) -> None:
+        super().__init__(blocks)
         self._kernels = kernels
-        self._compiled: CompiledBlock | None = None
+        self._compiled: CompiledBlocks | None = None
         """Holds addresses: made at the first step, and again after tensors were loaded or moved."""
         self._hooks: list[Mapping[int, object]] = []
-        """Of all parts: those who look into the block register there."""
+        """Of all parts: those who look into the blocks register there."""
 
     def forward(
-        self, x: Float[Tensor, "B T C"], *, cache: KVCache | None = None, mask: Bool[Tensor, "*B T S"] | None = None
+        self,
+        x: Float[Tensor, "B T C"],
+        *,
+        cache: KVCache | None = None,
+        mask: Bool[Tensor, "*B T S"] | None = None,
+        recompute: bool = False,
     ) -> Float[Tensor, "B T C"]:
-        """As `Block`."""
+        """As `Blocks`."""
         B, T, C = x.shape
         if cache is None or cache.static or B * T > MAX_ROWS or self._is_watched():
-            return super().forward(x, cache=cache, mask=mask)
+            return super().forward(x, cache=cache, mask=mask, recompute=recompute)
         cache.require_room(T)
         if self._compiled is None:
-            self._compiled = self._compile()
-        layer = self.attn.layer
+            self._compiled = CompiledBlocks(self._kernels.blocks, [_tensors(cast("Block", block)) for block in self])
         x = x.reshape(B * T, C).clone()  # changed in place
         self._compiled(
             x,
-            cache.keys[layer],
-            cache.values[layer],
+            cache.keys,
+            cache.values,
             [row for row in range(B) for _ in range(T)],
             [held + step for held in cache.held for step in range(T)],
         )
@@ -61,21 +64,20 @@ class FusedBlock(Block):
             self._hooks = [hooks for part in parts for hooks in (part._forward_hooks, part._forward_pre_hooks)]
         return any(self._hooks)
 
-    def _compile(self) -> CompiledBlock:
-        linears = (self.attn.c_attn, self.attn.c_proj, self.mlp.c_fc, self.mlp.c_proj)
-        return CompiledBlock(
-            self._kernels.block,
-            [_norm(self.ln_1), _norm(self.ln_2)],
-            [_linear(cast("StoredLinear", linear)) for linear in linears],
-        )
-
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._compiled = None
         super()._load_from_state_dict(*args, **kwargs)
 
-    def _apply(self, *args: Any, **kwargs: Any) -> "FusedBlock":
+    def _apply(self, *args: Any, **kwargs: Any) -> "FusedBlocks":
         self._compiled = None
         return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+
+def _tensors(block: Block) -> BlockTensors:
+    linears = (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)
+    return BlockTensors(
+        [_norm(block.ln_1), _norm(block.ln_2)], [_linear(cast("StoredLinear", linear)) for linear in linears]
+    )
 
 
 def _norm(norm: LayerNorm) -> Norm:

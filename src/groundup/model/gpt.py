@@ -101,6 +101,26 @@ class Block(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
+class Blocks(nn.ModuleList):
+    """The L blocks, one after the other: the units of recomputing, of FSDP's cut and of LoRA."""
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T C"],
+        *,
+        cache: KVCache | None = None,
+        mask: Bool[Tensor, "*B T S"] | None = None,
+        recompute: bool = False,
+    ) -> Float[Tensor, "B T C"]:
+        """Send the residual stream through all of them."""
+        for block in self:
+            if recompute:
+                x = checkpoint(block, x, use_reentrant=False)  # dropout drops the same elements both times
+            else:
+                x = block(x, cache=cache, mask=mask)
+        return x
+
+
 class TiedHead(nn.Module):
     """The output projection. It has no weight of its own: it is given the token embedding (Press & Wolf 2017)."""
 
@@ -137,13 +157,15 @@ class GPT(nn.Module):
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)  # token embedding
         self.wpe = nn.Embedding(config.block_size, config.n_embd)  # position embedding
         self.drop = nn.Dropout(config.dropout)
-        self.h = nn.ModuleList([Block(config, layer) for layer in range(config.n_layer)])
+        self.h = Blocks([Block(config, layer) for layer in range(config.n_layer)])
         self.ln_f = LayerNorm(config.n_embd, bias=config.bias)
         self.lm_head = TiedHead()
         self.logit_softcap = 0.0  # GPT-2's logits are not bounded
         self.recompute = False
         """Keep only the input of each block and compute the block again in the backward pass (Chen et al. 2016): a
         third more work, a fraction of the memory."""
+        self.cache_dtype: torch.dtype | None = None
+        """Of keys and values that are kept; None is the model's own."""
 
     def forward(self, idx: Int[Tensor, "B T"], *, cache: KVCache | None = None) -> Float[Tensor, "B T V"]:
         """Logits of the next token at every position.
@@ -166,11 +188,7 @@ class GPT(nn.Module):
         positions = torch.arange(T, device=idx.device) if cache is None else cache.positions(T)
         mask = None if cache is None else cache.mask(T)
         x = self.drop(self.wte(idx) + self.wpe(positions))  # (B, T, C), and so to the end
-        for block in self.blocks:
-            if self.recompute and torch.is_grad_enabled():
-                x = checkpoint(block, x, use_reentrant=False)  # dropout drops the same elements both times
-            else:
-                x = block(x, cache=cache, mask=mask)
+        x = self.h(x, cache=cache, mask=mask, recompute=self.recompute and torch.is_grad_enabled())
         if cache is not None:
             cache.advance(T)
         return self.ln_f(x)
@@ -181,7 +199,7 @@ class GPT(nn.Module):
 
     @property
     def blocks(self) -> nn.ModuleList:
-        """The L blocks: the units of recomputing, of FSDP's cut and of LoRA."""
+        """The L blocks, by the name that they have in every model."""
         return self.h
 
     @property
@@ -190,5 +208,6 @@ class GPT(nn.Module):
         return self.lm_head.matrix(self.wte.weight)
 
     def new_cache(self, batch_size: int, max_tokens: int, *, static: bool = False) -> KVCache:
-        """An empty cache in the model's dtype and on its device."""
-        return KVCache.for_config(self.config, batch_size, max_tokens, like=self.ln_f.weight, static=static)
+        """An empty cache on the model's device."""
+        like = self.ln_f.weight if self.cache_dtype is None else self.ln_f.weight.to(self.cache_dtype)
+        return KVCache.for_config(self.config, batch_size, max_tokens, like=like, static=static)

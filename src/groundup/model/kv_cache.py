@@ -112,7 +112,8 @@ class KVCache:
     ) -> tuple[Float[Tensor, "B H S D"], Float[Tensor, "B H S D"]]:
         """Write the keys and values of T new tokens behind those held; return the S that the mask is about.
 
-        Lengths stay as they are until `advance`, because every layer writes to the same positions.
+        Lengths stay as they are until `advance`, because every layer writes to the same positions. What is kept in
+        fewer bits than it comes in is returned in as many.
 
         Raises:
             ValueError: There is no room for T more tokens.
@@ -127,7 +128,8 @@ class KVCache:
             rows, at = torch.arange(len(k), device=k.device)[:, None], self.positions(T)  # (B, 1) and (B, T)
             keys[rows, :, at] = k.transpose(1, 2).to(keys.dtype)  # (B, T, H, D)
             values[rows, :, at] = v.transpose(1, 2).to(values.dtype)
-        return keys[:, :, :end], values[:, :, :end]
+        wide = torch.promote_types(k.dtype, keys.dtype)
+        return keys[:, :, :end].to(wide), values[:, :, :end].to(wide)
 
     def remember(self, idx: Int[Tensor, "B T"], *, before: int) -> Int[Tensor, "B S"]:
         """Write the ids of T new tokens behind those held; return them after the ids `before` them, -1 for none.

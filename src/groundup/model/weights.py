@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from groundup.model.fused import FusedBlock
-from groundup.model.gpt import GPT, Block, TiedHead
+from groundup.model.fused import FusedBlocks
+from groundup.model.gpt import GPT, Blocks, TiedHead
 from groundup.model.modern import Modern
 from groundup.model.stored_linear import StoredLinear, StoredMatrix
 from groundup.model.swap import replace_linears, replace_modules
@@ -60,8 +60,9 @@ def use_weights(model: GPT | Modern, weights: Weights, kernels: PlainKernels) ->
     head = StoredHead(stored[head_table])
     replace_modules(model, TiedHead, lambda _: head)
     replace_modules(model, nn.Embedding, lambda table: stored.get(table, table))
-    if isinstance(kernels, CompiledKernels):
-        replace_modules(model, Block, lambda block: FusedBlock(block, kernels))
+    if isinstance(model, GPT) and isinstance(kernels, CompiledKernels):
+        replace_modules(model, Blocks, lambda blocks: FusedBlocks(blocks, kernels))
+        model.cache_dtype = None if weights == "fp32" else torch.float16
 
 
 def stored_tensors(

@@ -1,8 +1,8 @@
-// A block of GPT-2 for a few new tokens, over a cache of keys and values: norm, attention, norm, MLP in one call.
+// The blocks of GPT-2 for a few new tokens, over a cache of keys and values: all of them in one call.
 //
-// What lies between the products is little work, and was many calls: here it runs in the time that the calls took. Rows
-// are new tokens, of one text or of many. All keys and values are written before anyone attends, so that a token sees
-// those before it in the same call. What a row computes does not depend on the others.
+// What lies between the products is little work. As calls from Python it would take a tenth of the time: weights stream
+// through the caches, and whatever Python needs has to come from memory again after each product. Rows are new tokens,
+// of one text or of many. What a row computes does not depend on the others.
 #include "gelu.cpp"
 #include "kernels.cpp"
 
@@ -26,9 +26,10 @@ struct Block {
     Matrix c_attn, attn_proj, c_fc, mlp_proj;
 };
 
-struct Cache {  // of one layer: keys and values (rows, H, room, D); head h of row r begins at r * row + h * room * D
-    float *keys, *values;
-    int64_t row, room, H, D;
+struct Cache {  // keys and values (layers, rows, H, room, D), of type 0 fp32 or 2 fp16, as `linear` counts them
+    void *keys, *values;
+    int64_t layer, row, room, H, D;  // elements from a layer to the next, and from a row to the next
+    int32_t type;
 };
 
 void normalize(const Norm& norm, const float* x, float* y, int64_t C) {
@@ -43,25 +44,75 @@ void normalize(const Norm& norm, const float* x, float* y, int64_t C) {
     for (int64_t i = 0; i < C; i++) y[i] = (x[i] - mean) * scale * norm.gain[i] + (norm.shift ? norm.shift[i] : 0.0f);
 }
 
+// The first n elements of a vector, and zeros behind them. WHOLE: there are never fewer than fill it.
+template <class T, bool WHOLE = false> Floats part(const typename T::W* p, int64_t n) {
+    if (WHOLE || n >= L) return T::widen(p);
+    typename T::W end[L] = {};
+    std::copy(p, p + n, end);
+    return T::widen(end);
+}
+
+template <class T> void write(Floats v, typename T::W* p, int64_t n) {
+    if (n >= L) return T::narrow(v, p);
+    typename T::W end[L];
+    T::narrow(v, end);
+    std::copy(end, end + n, p);
+}
+
 // One head of one row over S positions: y (D) is the mean of values, weighted by how well the query fits their keys.
-void attend(const float* q, const float* keys, const float* values, int64_t S, int64_t D, float* weights, float* y) {
+template <class T, bool WHOLE>
+void attend(const float* q, const typename T::W* keys, const typename T::W* values, int64_t S, int64_t D, float* y) {
+    Buffer<float> weights(S + L);
     const float scale = 1 / std::sqrt((float)D);
-    float largest = -INFINITY, total = 0;
-    for (int64_t s = 0; s < S; s++) {
-        float fit = 0;
-#pragma omp simd reduction(+ : fit)
-        for (int64_t d = 0; d < D; d++) fit += q[d] * keys[s * D + d];
-        weights[s] = fit * scale;
-        largest = std::max(largest, weights[s]);
+    for (int64_t s = 0; s < S; s += L) {  // a lane for each of L keys; behind the end, the last key again
+        Floats sums[L] = {};
+        for (int j = 0; j < L; j++) {
+            const auto* key = keys + std::min(s + j, S - 1) * D;
+            for (int64_t d = 0; d < D; d += L) sums[j] += part<Fp32, WHOLE>(q + d, D - d) * part<T, WHOLE>(key + d, D - d);
+        }
+        Fp32::narrow(add_lanes(sums, L) * scale, weights + s);
     }
+    const float largest = *std::max_element(weights + 0, weights + S);
+    float total = 0;
 #pragma omp simd reduction(+ : total)
     for (int64_t s = 0; s < S; s++) total += weights[s] = exponential(weights[s] - largest);
-    std::fill(y, y + D, 0.0f);
-    for (int64_t s = 0; s < S; s++) {
-        const float weight = weights[s] / total;
-#pragma omp simd
-        for (int64_t d = 0; d < D; d++) y[d] += weight * values[s * D + d];
+    for (int64_t first = 0; first < D; first += 4 * L) {
+        Floats sums[4] = {};
+        auto each = [&](auto&& act) {
+#pragma GCC unroll 4
+            for (int i = 0; i < 4; i++)
+                if (int64_t d = first + i * L; d < D) act(sums[i], d);
+        };
+        for (int64_t s = 0; s < S; s++)
+            each([&](Floats& sum, int64_t d) { sum += weights[s] * part<T, WHOLE>(values + s * D + d, D - d); });
+        each([&](Floats& sum, int64_t d) { write<Fp32>(sum / total, y + d, D - d); });
     }
+}
+
+// Attention of M tokens in one layer: queries, keys and values (M, 3 C) are read, y (M, C) is written. All keys and values
+// are written before anyone attends, so that a token sees those before it in the same call.
+template <class T>
+void attention(const Cache& cache, int64_t layer, const float* qkv, const int64_t* rows, const int64_t* positions,
+               int64_t M, float* y) {
+    typedef typename T::W W;
+    const int64_t H = cache.H, D = cache.D, C = H * D;
+    W* keys = (W*)cache.keys + layer * cache.layer;
+    W* values = (W*)cache.values + layer * cache.layer;
+    for (int64_t m = 0; m < M; m++)
+        for (int64_t h = 0; h < H; h++)
+            for (int64_t d = 0; d < D; d += L) {
+                const float* k = qkv + m * 3 * C + C + h * D + d;
+                const int64_t at = rows[m] * cache.row + (h * cache.room + positions[m]) * D + d;
+                write<T>(part<Fp32>(k, D - d), keys + at, D - d);
+                write<T>(part<Fp32>(k + C, D - d), values + at, D - d);
+            }
+    const auto attend_one = D % L ? attend<T, false> : attend<T, true>;
+#pragma omp parallel for collapse(2) schedule(dynamic, 1)
+    for (int64_t m = 0; m < M; m++)
+        for (int64_t h = 0; h < H; h++) {
+            const int64_t at = rows[m] * cache.row + h * cache.room * D;
+            attend_one(qkv + m * 3 * C + h * D, keys + at, values + at, positions[m] + 1, D, y + m * C + h * D);
+        }
 }
 
 }  // namespace
@@ -70,39 +121,35 @@ extern "C" {
 void linear(int type, const float*, const void*, const float*, const float*, float, float*, int64_t, int64_t, int64_t);
 
 // x (M, C), the residual stream, is changed in place. Token m belongs to rows[m] of the cache, at positions[m].
-void block(const Block* block, const Cache* cache, float* x, const int64_t* rows, const int64_t* positions, int64_t M) {
-    const int64_t H = cache->H, D = cache->D, C = block->c_attn.K, wide = block->c_fc.N;
-    Buffer<float> norm(M * C), qkv(M * 3 * C), hidden(M * wide);
+void blocks(const Block* blocks, int64_t n, const Cache* cache, float* x, const int64_t* rows, const int64_t* positions,
+            int64_t M) {
+    const int64_t C = cache->H * cache->D;
+    int64_t widest = 3 * C;
+    for (int64_t layer = 0; layer < n; layer++) widest = std::max(widest, blocks[layer].c_fc.N);
+    Buffer<float> norm(M * C), wide(M * widest), added(M * C);
     auto multiply = [M](const Matrix& m, const float* x, float* y) {
         linear(m.type, x, m.weight, m.scale, m.bias, m.limit, y, M, m.N, m.K);
     };
-    auto add = [&] {
-        for (int64_t i = 0; i < M * C; i++) x[i] += norm[i];
+    auto normalize_all = [&](const Norm& ln) {
+        for (int64_t m = 0; m < M; m++) normalize(ln, x + m * C, norm + m * C, C);
     };
-    for (int64_t m = 0; m < M; m++) normalize(block->ln_1, x + m * C, norm + m * C, C);
-    multiply(block->c_attn, norm, qkv);
-    for (int64_t m = 0; m < M; m++)
-        for (int64_t h = 0; h < H; h++) {
-            const float* k = qkv + m * 3 * C + C + h * D;
-            const int64_t at = rows[m] * cache->row + (h * cache->room + positions[m]) * D;
-            std::copy(k, k + D, cache->keys + at);
-            std::copy(k + C, k + C + D, cache->values + at);
-        }
-#pragma omp parallel for collapse(2) schedule(dynamic, 1)
-    for (int64_t m = 0; m < M; m++)
-        for (int64_t h = 0; h < H; h++) {
-            Buffer<float> weights(positions[m] + 1);
-            const int64_t at = rows[m] * cache->row + h * cache->room * D;
-            attend(qkv + m * 3 * C + h * D, cache->keys + at, cache->values + at, positions[m] + 1, D, weights,
-                   hidden + m * C + h * D);
-        }
-    multiply(block->attn_proj, hidden, norm);
-    add();
-    for (int64_t m = 0; m < M; m++) normalize(block->ln_2, x + m * C, norm + m * C, C);
-    multiply(block->c_fc, norm, hidden);
+    auto add = [&] {
+        for (int64_t i = 0; i < M * C; i++) x[i] += added[i];
+    };
+    for (int64_t layer = 0; layer < n; layer++) {
+        const Block& block = blocks[layer];
+        normalize_all(block.ln_1);
+        multiply(block.c_attn, norm, wide);
+        (cache->type ? attention<Fp16> : attention<Fp32>)(*cache, layer, wide, rows, positions, M, norm);
+        multiply(block.attn_proj, norm, added);
+        add();
+        normalize_all(block.ln_2);
+        multiply(block.c_fc, norm, wide);
+        const int64_t C_fc = block.c_fc.N;
 #pragma omp parallel for if (M > 1)
-    for (int64_t m = 0; m < M; m++) gelu(hidden + m * wide, wide);
-    multiply(block->mlp_proj, hidden, norm);
-    add();
+        for (int64_t m = 0; m < M; m++) gelu(wide + m * C_fc, C_fc);
+        multiply(block.mlp_proj, wide, added);
+        add();
+    }
 }
 }

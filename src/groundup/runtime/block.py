@@ -1,11 +1,11 @@
-"""A block of GPT-2 in one call of block.cpp: its tensors by their addresses."""
+"""The blocks of GPT-2 in one call of block.cpp: their tensors by their addresses."""
 
 import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Num
 from torch import Tensor
 
 from groundup.runtime.stored import Stored, largest_activation
@@ -37,7 +37,8 @@ class _Block(ctypes.Structure):
 class _Cache(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("keys", "values")),
-        *((name, ctypes.c_int64) for name in ("row", "room", "H", "D")),
+        *((name, ctypes.c_int64) for name in ("layer", "row", "room", "H", "D")),
+        ("type", ctypes.c_int32),
     )
 
 
@@ -56,41 +57,54 @@ class Linear(NamedTuple):
     bias: Float[Tensor, " D"] | None
 
 
-class CompiledBlock:
-    """One block, ready to be called. Its tensors stay alive and where they are.
+class BlockTensors(NamedTuple):
+    """What a block is made of."""
+
+    norms: Sequence[Norm]
+    """ln_1 and ln_2."""
+    linears: Sequence[Linear]
+    """c_attn, c_proj of attention, c_fc, c_proj of the MLP."""
+
+
+class CompiledBlocks:
+    """All blocks of a model, ready to be called. Their tensors stay alive and where they are.
 
     Args:
-        call: `block` of block.cpp.
-        norms: ln_1 and ln_2.
-        linears: c_attn, c_proj of attention, c_fc, c_proj of the MLP.
+        call: `blocks` of block.cpp.
+        blocks: In the order of their layers.
     """
 
-    def __init__(self, call: Callable[..., None], norms: Sequence[Norm], linears: Sequence[Linear]) -> None:
-        self._call, self._tensors = call, (norms, linears)
-        self._block = _Block(*(_norm(norm) for norm in norms), *(_matrix(linear) for linear in linears))
+    def __init__(self, call: Callable[..., None], blocks: Sequence[BlockTensors]) -> None:
+        self._call, self._tensors = call, blocks
+        structures: Any = _Block * len(blocks)
+        self._blocks = structures(
+            *(_Block(*map(_norm, block.norms), *map(_matrix, block.linears)) for block in blocks)
+        )
 
     def __call__(
         self,
         x: Float[Tensor, "M C"],
-        keys: Float[Tensor, "B H S D"],
-        values: Float[Tensor, "B H S D"],
+        keys: Num[Tensor, "L B H S D"],
+        values: Num[Tensor, "L B H S D"],
         rows: Sequence[int],
         positions: Sequence[int],
     ) -> None:
-        """Send new tokens through the block.
+        """Send new tokens through the blocks.
 
         Args:
             x: The residual stream, contiguous, changed in place.
-            keys: Of this layer; gets those of the new tokens.
+            keys: Get those of the new tokens; float32 or float16.
             values: As the keys, and laid out like them.
             rows: Of the cache, one per token.
             positions: Where each token stands in its row.
         """
-        (_, n_head, _, width), (row, head, _, _) = keys.shape, keys.stride()
-        cache = _Cache(keys.data_ptr(), values.data_ptr(), row, head // width, n_head, width)
+        (_, _, n_head, _, width), (layer, row, head, _, _) = keys.shape, keys.stride()
+        kind = TYPES[keys.dtype]
+        cache = _Cache(keys.data_ptr(), values.data_ptr(), layer, row, head // width, n_head, width, kind)
         numbers: Any = ctypes.c_int64 * len(rows)
         self._call(
-            ctypes.byref(self._block),
+            self._blocks,
+            len(self._blocks),
             ctypes.byref(cache),
             x.data_ptr(),
             numbers(*rows),

@@ -1,8 +1,7 @@
 // Products of a few rows with a large matrix, and attention over a cache: what decoding on a CPU spends its time on.
 //
-// A token reads every weight once, so the aim is the speed of memory: weights are read in the order in which they lie,
-// the next ones are fetched while these are multiplied, and whatever their type, they are widened in registers. All
-// types share one shape of code, `tile`: R rows of weights by M rows of x, a vector of partial sums for each pair. The
+// A token reads every weight once, so the aim is the speed of memory: weights are read in streams that hardware knows to
+// fetch ahead, and whatever their type, they are widened in registers. All types share one shape of code, `tile`: R rows of weights by M rows of x, a vector of partial sums for each pair. The
 // sums of a pair are added in one order whatever R and M are: a row gets the same bits in every batch.
 //
 // Vectors are the extension that GCC and Clang share, as wide as the machine's; intrinsics stand only where it has no
@@ -29,6 +28,7 @@ constexpr int BYTES = 32;
 constexpr int BYTES = 16;
 #endif
 constexpr int L = BYTES / 4;  // 32-bit lanes of a vector
+constexpr int64_t TASK = 96 << 10;  // bytes of weights that a core takes at a time
 
 template <class T, int N> struct VectorOf { typedef T type __attribute__((vector_size(N * sizeof(T)))); };
 template <class T, int N> using Vector = typename VectorOf<T, N>::type;
@@ -59,6 +59,7 @@ struct Fp32 {
     typedef Floats Sums, Step;
     static constexpr int N = L;
     static Step widen(const W* w) { return read<Step>(w); }
+    static void narrow(Step v, W* w) { std::memcpy(w, &v, sizeof v); }
     static Sums add(Sums sums, Step w, Step x) { return sums + w * x; }
 };
 struct Bf16 : Fp32 {  // the upper half of a float
@@ -77,6 +78,16 @@ struct Fp16 : Fp32 {
 #else
         return __builtin_convertvector(read<Vector<_Float16, L>>(w), Step);
 #endif
+    }
+    static void narrow(Step v, W* w) {
+#if defined(__AVX512BW__)
+        auto half = _mm512_cvtps_ph((__m512)v, 0);
+#elif defined(__AVX2__)
+        auto half = _mm256_cvtps_ph((__m256)v, 0);
+#else
+        auto half = __builtin_convertvector(v, Vector<_Float16, L>);
+#endif
+        std::memcpy(w, &half, sizeof half);
     }
 };
 struct Int8 {  // by 16-bit integers, in pairs. K is bounded so that no sum overflows: see `quantize`
@@ -132,8 +143,8 @@ struct Task {  // y (M, N) = x (M, K) times w (N, K) turned, by scales where int
     int64_t M, N, K;
 };
 
-// Outputs n .. n + R of rows m .. m + M. A tile fetches its share of the weights that are next in memory.
-template <class T, int R, int M> void tile(const Task& t, int64_t m, int64_t n) {
+// Outputs n, n + gap, .. (R of them) of rows m .. m + M.
+template <class T, int R, int M> void tile(const Task& t, int64_t m, int64_t n, int64_t gap) {
     typedef typename T::W W;
     typedef typename T::X X;
     const X* x = (const X*)t.x + m * t.K;
@@ -150,45 +161,46 @@ template <class T, int R, int M> void tile(const Task& t, int64_t m, int64_t n) 
             for (int i = 0; i < M; i++) sums[i * R + r] = T::add(sums[i * R + r], wide, xs[i]);
         }
     };
-    const int64_t share = std::max<int64_t>(1, R * T::N * sizeof(W) * M / t.M);
-    const char* next = (const char*)(w + R * t.K) + m * R * t.K * (int64_t)sizeof(W) / t.M;
     int64_t k = 0;
-    for (; k + T::N <= t.K; k += T::N, next += share) {
-        for (int64_t i = 0; i < share; i += 64) __builtin_prefetch(next + i, 0, 2);
-        step(x + k, t.K, w + k, t.K);
-    }
+    for (; k + T::N <= t.K; k += T::N) step(x + k, t.K, w + k, gap * t.K);
     if (k < t.K) {  // the rest of the rows, with zeros behind
         X x_end[M * T::N] = {};
         W w_end[R * T::N] = {};
         for (int i = 0; i < M; i++) std::copy(x + i * t.K + k, x + (i + 1) * t.K, x_end + i * T::N);
-        for (int r = 0; r < R; r++) std::copy(w + r * t.K + k, w + (r + 1) * t.K, w_end + r * T::N);
+        for (int r = 0; r < R; r++) std::copy(w + r * gap * t.K + k, w + (r * gap + 1) * t.K, w_end + r * T::N);
         step(x_end, T::N, w_end, T::N);
     }
     auto total = add_lanes(sums, M * R);
     for (int i = 0; i < M; i++)
         for (int r = 0; r < R; r++) {
-            float scale = t.w_scale ? t.x_scale[m + i] * t.w_scale[n + r] : 1.0f;
-            t.y[(m + i) * t.N + n + r] = std::fma((float)total[i * R + r], scale, t.bias ? t.bias[n + r] : 0.0f);
+            const int64_t at = n + r * gap;
+            float scale = t.w_scale ? t.x_scale[m + i] * t.w_scale[at] : 1.0f;
+            t.y[(m + i) * t.N + at] = std::fma((float)total[i * R + r], scale, t.bias ? t.bias[at] : 0.0f);
         }
 }
 
-template <class T, int R, int M> void tiles(const Task& t, int64_t n) {
-    int64_t m = 0;
-    for (; m + M <= t.M; m += M) tile<T, R, M>(t, m, n);
-    for (; m < t.M; m++) tile<T, R, 1>(t, m, n);
+// Tiles of R rows of weights over n .. end; returns where the rest begins, fewer than R. The rows of a tile lie far apart:
+// row by row, each of them reads on where the tile before it ended, and R long streams are what hardware reads ahead of.
+template <class T, int R, int M> int64_t tiles(const Task& t, int64_t n, int64_t end) {
+    const int64_t gap = (end - n) / R;
+    for (int64_t i = n; i < n + gap; i++) {
+        int64_t m = 0;
+        for (; m + M <= t.M; m += M) tile<T, R, M>(t, m, i, gap);
+        for (; m < t.M; m++) tile<T, R, 1>(t, m, i, gap);
+    }
+    return n + R * gap;
 }
 
 // A core takes some rows of weights at a time, whichever core is free: another program may slow one down.
 template <class T> void multiply(const Task& t) {
-    constexpr int64_t some = 32;
     constexpr int one = std::min(8, L), four = L / 4;  // rows of weights for one row of x, and for four
+    const int64_t some = std::max<int64_t>(1, TASK / (one * t.K * sizeof(typename T::W))) * one;
 #pragma omp parallel for schedule(dynamic, 1)
     for (int64_t first = 0; first < t.N; first += some) {
         int64_t n = first, end = std::min(t.N, first + some);
-        if (t.M < 4)
-            for (; n + one <= end; n += one) tiles<T, one, 1>(t, n);
-        for (; n + four <= end; n += four) tiles<T, four, 4>(t, n);
-        for (; n < end; n++) tiles<T, 1, 4>(t, n);
+        if (t.M < 4) n = tiles<T, one, 1>(t, n, end);
+        n = tiles<T, four, 4>(t, n, end);
+        tiles<T, 1, 4>(t, n, end);
     }
 }
 
@@ -224,22 +236,22 @@ void linear(int type, const float* x, const void* w, const float* w_scale, const
     multiply<Int8>(t);
 }
 
-// The sum of n 32-bit integers, by all cores: how fast memory can be read.
+// The sum of n 32-bit integers, by all cores: how fast memory can be read. In streams, as weights are.
 int32_t sum(const int32_t* data, int64_t n) {
+    constexpr int streams = std::min(8, L);
+    constexpr int64_t some = TASK / sizeof(int32_t), stream = some / streams;
     int32_t total = 0;
-    const int64_t some = 1 << 16;
 #pragma omp parallel for schedule(dynamic, 1) reduction(+ : total)
     for (int64_t first = 0; first < n; first += some) {
-        Ints sums[4] = {};
-        int64_t i = first, end = std::min(n, first + some);
-        for (; i + 4 * L <= end; i += 4 * L)
-            for (int j = 0; j < 4; j++) {
-                __builtin_prefetch(data + i + j * L + 1024, 0, 2);
-                sums[j] += read<Ints>(data + i + j * L);
-            }
-        Ints added = add_lanes(sums, 4);
-        for (int j = 0; j < 4; j++) total += added[j];
-        for (; i < end; i++) total += data[i];
+        Ints sums[streams] = {};
+        const int64_t end = std::min(n, first + some);
+        int64_t i = first;
+        for (; end - first == some && i < first + stream; i += L)
+            for (int j = 0; j < streams; j++) sums[j] += read<Ints>(data + i + j * stream);
+        Ints added = add_lanes(sums, streams);
+        for (int j = 0; j < streams; j++) total += added[j];
+        if (end - first < some)
+            for (; i < end; i++) total += data[i];
     }
     return total;
 }

@@ -57,9 +57,9 @@ class CompiledKernels(PlainKernels):
         self._linear.argtypes = [ctypes.c_int, *4 * [pointer], ctypes.c_float, pointer, *3 * [size]]
         self._linear.restype = None
         self._sum.argtypes, self._sum.restype = [pointer, size], ctypes.c_int32
-        self.block = library.block
-        """`block` of block.cpp, which `CompiledBlock` calls."""
-        self.block.argtypes, self.block.restype = [*5 * [pointer], size], None
+        self.blocks = library.blocks
+        """`blocks` of block.cpp, which `CompiledBlocks` calls."""
+        self.blocks.argtypes, self.blocks.restype = [pointer, size, *4 * [pointer], size], None
         self._gelu, self._gelu_backward = library.gelu_forward, library.gelu_backward
         self._gelu.argtypes, self._gelu.restype = [pointer, pointer, size], None
         self._gelu_backward.argtypes, self._gelu_backward.restype = [*3 * [pointer], size], None

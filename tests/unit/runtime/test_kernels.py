@@ -16,7 +16,7 @@ needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reaso
 sizes = st.tuples(st.integers(1, 18), st.integers(1, 70), st.integers(1, 200))
 seeds = st.integers(0, 2**31)
 STUBS = """extern "C" {
-void linear() {} void block() {} void gelu_forward() {} void gelu_backward() {} int sum() { return 7; }
+void linear() {} void blocks() {} void gelu_forward() {} void gelu_backward() {} int sum() { return 7; }
 }"""
 
 
