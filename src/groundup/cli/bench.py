@@ -25,6 +25,7 @@ BENCHES = {
 }
 STUDIES = {
     "ablation": "variants of a recipe: which of its parts lower the loss",
+    "contexts": "reading a long prompt, and decoding behind it, by our engine alone",
     "loss": "what a recipe reaches in the seconds of nanoGPT's CPU setting",
     "weights": "bits per weight of a trained model: bytes, speed, error of the logits and loss",
 }

@@ -62,7 +62,8 @@ class CausalSelfAttention(nn.Module):
             y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
         else:
             k, v = cache.update(self.layer, k, v)  # each (B, H, S, D)
-            y = F.scaled_dot_product_attention(q.to(k.dtype), k, v, attn_mask=mask)
+            causal = mask is None and T > 1
+            y = F.scaled_dot_product_attention(q.to(k.dtype), k, v, attn_mask=mask, is_causal=causal)
         y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side again
         return F.dropout(self.c_proj(y), self.dropout, self.training)
 
@@ -114,10 +115,8 @@ class Blocks(nn.ModuleList):
     ) -> Float[Tensor, "B T C"]:
         """Send the residual stream through all of them."""
         for block in self:
-            if recompute:
-                x = checkpoint(block, x, use_reentrant=False)  # dropout drops the same elements both times
-            else:
-                x = block(x, cache=cache, mask=mask)
+            # To recompute drops the same elements both times.
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x, cache=cache, mask=mask)
         return x
 
 

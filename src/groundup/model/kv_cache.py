@@ -95,12 +95,13 @@ class KVCache:
         return steps + self.length if self.even else self.lengths[:, None] + steps
 
     def mask(self, T: int) -> Bool[Tensor, "*B T S"] | None:
-        """For each of T new tokens, which of the S tokens that `update` returns it may attend to; None means all.
+        """For each of T new tokens, which of the S tokens that `update` returns it may attend to.
 
-        The triangle is aligned with the last token; `is_causal` would align it with the first.
+        The triangle is aligned with the last token; `is_causal` would align it with the first. None where no mask is
+        needed: a single token may attend to all, and in an empty cache `is_causal` is right, at half the work.
         """
         if self.even:
-            if T == 1:
+            if T == 1 or self.length == 0:
                 return None
             S = self.length + T
             return torch.ones(T, S, dtype=torch.bool, device=self.keys.device).tril(S - T)

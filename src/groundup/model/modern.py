@@ -112,7 +112,8 @@ class CausalSelfAttention(nn.Module):
             y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=grouped)
         else:
             k, v = cache.update(self.layer, k, v)  # each (B, K, S, D)
-            y = F.scaled_dot_product_attention(q.to(k.dtype), k, v, attn_mask=mask, enable_gqa=grouped)
+            q, causal = q.to(k.dtype), mask is None and x.shape[1] > 1
+            y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
         y = y.transpose(1, 2).reshape(x.shape)
         return F.dropout(self.c_proj(y), self.dropout, self.training), own
 

@@ -16,6 +16,7 @@ from groundup.model.gpt import GPT, Blocks, TiedHead
 from groundup.model.modern import Modern
 from groundup.model.stored_linear import StoredLinear, StoredMatrix
 from groundup.model.swap import replace_linears, replace_modules
+from groundup.runtime.gelu import SigmoidGELU
 from groundup.runtime.kernels import CompiledKernels
 from groundup.runtime.stored import DTYPES, PlainKernels, Weights, store
 
@@ -60,7 +61,10 @@ def use_weights(model: GPT | Modern, weights: Weights, kernels: PlainKernels) ->
     head = StoredHead(stored[head_table])
     replace_modules(model, TiedHead, lambda _: head)
     replace_modules(model, nn.Embedding, lambda table: stored.get(table, table))
-    if isinstance(model, GPT) and isinstance(kernels, CompiledKernels):
+    if not isinstance(kernels, CompiledKernels):
+        return
+    replace_modules(model, SigmoidGELU, lambda _: SigmoidGELU(kernels))
+    if isinstance(model, GPT):
         replace_modules(model, Blocks, lambda blocks: FusedBlocks(blocks, kernels))
         model.cache_dtype = None if weights == "fp32" else torch.float16
 

@@ -52,10 +52,23 @@ template <class T, bool WHOLE = false> Floats part(const typename T::W* p, int64
     return T::widen(end);
 }
 
-template <class T> void write(Floats v, typename T::W* p, int64_t n) {
-    if (n >= L) return T::narrow(v, p);
-    typename T::W end[L];
-    T::narrow(v, end);
+void narrow(Floats v, float* p) { std::memcpy(p, &v, sizeof v); }
+
+void narrow(Floats v, uint16_t* p) {  // to fp16
+#if defined(__AVX512BW__)
+    const auto half = _mm512_cvtps_ph((__m512)v, 0);
+#elif defined(__AVX2__)
+    const auto half = _mm256_cvtps_ph((__m256)v, 0);
+#else
+    const auto half = __builtin_convertvector(v, Vector<_Float16, L>);
+#endif
+    std::memcpy(p, &half, sizeof half);
+}
+
+template <class W> void write(Floats v, W* p, int64_t n) {
+    if (n >= L) return narrow(v, p);
+    W end[L];
+    narrow(v, end);
     std::copy(end, end + n, p);
 }
 
@@ -70,7 +83,7 @@ void attend(const float* q, const typename T::W* keys, const typename T::W* valu
             const auto* key = keys + std::min(s + j, S - 1) * D;
             for (int64_t d = 0; d < D; d += L) sums[j] += part<Fp32, WHOLE>(q + d, D - d) * part<T, WHOLE>(key + d, D - d);
         }
-        Fp32::narrow(add_lanes(sums, L) * scale, weights + s);
+        narrow(add_lanes(sums, L) * scale, weights + s);
     }
     const float largest = *std::max_element(weights + 0, weights + S);
     float total = 0;
@@ -85,7 +98,7 @@ void attend(const float* q, const typename T::W* keys, const typename T::W* valu
         };
         for (int64_t s = 0; s < S; s++)
             each([&](Floats& sum, int64_t d) { sum += weights[s] * part<T, WHOLE>(values + s * D + d, D - d); });
-        each([&](Floats& sum, int64_t d) { write<Fp32>(sum / total, y + d, D - d); });
+        each([&](Floats& sum, int64_t d) { write(sum / total, y + d, D - d); });
     }
 }
 
@@ -103,8 +116,8 @@ void attention(const Cache& cache, int64_t layer, const float* qkv, const int64_
             for (int64_t d = 0; d < D; d += L) {
                 const float* k = qkv + m * 3 * C + C + h * D + d;
                 const int64_t at = rows[m] * cache.row + (h * cache.room + positions[m]) * D + d;
-                write<T>(part<Fp32>(k, D - d), keys + at, D - d);
-                write<T>(part<Fp32>(k + C, D - d), values + at, D - d);
+                write(part<Fp32>(k, D - d), keys + at, D - d);
+                write(part<Fp32>(k + C, D - d), values + at, D - d);
             }
     const auto attend_one = D % L ? attend<T, false> : attend<T, true>;
 #pragma omp parallel for collapse(2) schedule(dynamic, 1)

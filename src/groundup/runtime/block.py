@@ -77,9 +77,7 @@ class CompiledBlocks:
     def __init__(self, call: Callable[..., None], blocks: Sequence[BlockTensors]) -> None:
         self._call, self._tensors = call, blocks
         structures: Any = _Block * len(blocks)
-        self._blocks = structures(
-            *(_Block(*map(_norm, block.norms), *map(_matrix, block.linears)) for block in blocks)
-        )
+        self._blocks = structures(*(_Block(*map(_norm, block.norms), *map(_matrix, block.linears)) for block in blocks))
 
     def __call__(
         self,

@@ -59,7 +59,6 @@ struct Fp32 {
     typedef Floats Sums, Step;
     static constexpr int N = L;
     static Step widen(const W* w) { return read<Step>(w); }
-    static void narrow(Step v, W* w) { std::memcpy(w, &v, sizeof v); }
     static Sums add(Sums sums, Step w, Step x) { return sums + w * x; }
 };
 struct Bf16 : Fp32 {  // the upper half of a float
@@ -78,16 +77,6 @@ struct Fp16 : Fp32 {
 #else
         return __builtin_convertvector(read<Vector<_Float16, L>>(w), Step);
 #endif
-    }
-    static void narrow(Step v, W* w) {
-#if defined(__AVX512BW__)
-        auto half = _mm512_cvtps_ph((__m512)v, 0);
-#elif defined(__AVX2__)
-        auto half = _mm256_cvtps_ph((__m256)v, 0);
-#else
-        auto half = __builtin_convertvector(v, Vector<_Float16, L>);
-#endif
-        std::memcpy(w, &half, sizeof half);
     }
 };
 struct Int8 {  // by 16-bit integers, in pairs. K is bounded so that no sum overflows: see `quantize`
@@ -179,8 +168,8 @@ template <class T, int R, int M> void tile(const Task& t, int64_t m, int64_t n, 
         }
 }
 
-// Tiles of R rows of weights over n .. end; returns where the rest begins, fewer than R. The rows of a tile lie far apart:
-// row by row, each of them reads on where the tile before it ended, and R long streams are what hardware reads ahead of.
+// Tiles of R rows of weights over n .. end, without the last few. The rows of a tile lie far apart, so that each reads on
+// where that of the tile before it ended: R long streams are what hardware fetches ahead. Returns where the rest begins.
 template <class T, int R, int M> int64_t tiles(const Task& t, int64_t n, int64_t end) {
     const int64_t gap = (end - n) / R;
     for (int64_t i = n; i < n + gap; i++) {
@@ -236,22 +225,19 @@ void linear(int type, const float* x, const void* w, const float* w_scale, const
     multiply<Int8>(t);
 }
 
-// The sum of n 32-bit integers, by all cores: how fast memory can be read. In streams, as weights are.
+// The sum of n 32-bit integers, by all cores: how fast memory can be read, in streams as weights are.
 int32_t sum(const int32_t* data, int64_t n) {
-    constexpr int streams = std::min(8, L);
-    constexpr int64_t some = TASK / sizeof(int32_t), stream = some / streams;
+    constexpr int64_t streams = std::min(8, L), some = TASK / sizeof(int32_t), stream = some / streams;
     int32_t total = 0;
 #pragma omp parallel for schedule(dynamic, 1) reduction(+ : total)
     for (int64_t first = 0; first < n; first += some) {
         Ints sums[streams] = {};
-        const int64_t end = std::min(n, first + some);
-        int64_t i = first;
-        for (; end - first == some && i < first + stream; i += L)
+        const bool whole = first + some <= n;
+        for (int64_t i = first; whole && i < first + stream; i += L)
             for (int j = 0; j < streams; j++) sums[j] += read<Ints>(data + i + j * stream);
-        Ints added = add_lanes(sums, streams);
+        const Ints added = add_lanes(sums, streams);
         for (int j = 0; j < streams; j++) total += added[j];
-        if (end - first < some)
-            for (; i < end; i++) total += data[i];
+        for (int64_t i = first; !whole && i < n; i++) total += data[i];
     }
     return total;
 }

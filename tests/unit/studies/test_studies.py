@@ -4,6 +4,9 @@ import dataclasses
 import json
 
 import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from forked import ForkedPopen
 from groundup.checkpoint.model_folder import save_model
@@ -12,7 +15,7 @@ from groundup.config.model import GPTConfig
 from groundup.config.presets import RECIPES
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
-from groundup.studies import ablation, loss, scaling_law, weights
+from groundup.studies import ablation, contexts, loss, scaling_law, weights
 from groundup.studies.runs import best_loss, changed, curve, spread, train_all
 from groundup.studies.variants import SETS
 
@@ -139,6 +142,33 @@ def test_a_budget_that_no_run_keeps_is_refused_and_the_longest_that_keeps_it_is_
         loss._fitting(drifting, 125.0, print)
     with pytest.raises(UserError, match=r"11\.0 s do not suffice for one step: all around the steps takes 12\.0 s"):
         loss._fitting(drifting, 11.0, print)
+
+
+def test_reading_and_decoding_are_measured_apart():
+    config = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=32, vocab_size=27)
+    lines = []
+    options = contexts.Options(model=config, short=4, long=24, new_tokens=8, rounds=1)
+    result = json.loads(json.dumps(contexts.bench(options, lines.append)))
+    for name, row in result["modes"].items():
+        short, long = row["tokens_per_sec"].values()
+        assert list(row["tokens_per_sec"]) == ["4", "24"]
+        assert row["long_over_short"] == pytest.approx(long / short, rel=0.01)
+        assert 0 < row["first_token_seconds"] < 60
+        assert row["share_of_gemm_rate"] > 0
+        assert lines[list(result["modes"]).index(name) - 2].startswith(f"{name:<6}")
+    with pytest.raises(UsageError, match=r"long at most 24 .*, got 4, 25 and 8"):
+        dataclasses.replace(options, long=25)
+
+
+def test_the_flops_of_reading_are_those_that_pytorch_counts():
+    config = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=64, vocab_size=61, bias=False)
+    model = GPT(config).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        hidden = model.hidden(torch.zeros(1, 64, dtype=torch.long))
+        model.logits(hidden[:, -1])
+    masked = 2 * config.n_layer * config.n_embd * 64 * 64  # the half of attention that a counter does not leave out
+    gains = 2 * 5 * config.n_embd * 64  # as products: the convention of the planner
+    assert contexts.reading_flops(config, 64) == counter.get_total_flops() - masked + gains
 
 
 def test_fewer_bits_are_fewer_bytes_and_their_errors_are_told(tmp_path, alphabet):
