@@ -7,7 +7,7 @@ same result up to rounding.
 from collections.abc import Mapping
 from typing import Any, cast
 
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from groundup.model.gpt import Block, Blocks, LayerNorm
@@ -37,14 +37,14 @@ class FusedBlocks(Blocks):
         self,
         x: Float[Tensor, "B T C"],
         *,
-        cache: KVCache | None = None,
-        mask: Bool[Tensor, "*B T S"] | None = None,
         recompute: bool = False,
+        cache: KVCache | None = None,
+        **context: Any,
     ) -> Float[Tensor, "B T C"]:
         """As `Blocks`."""
         B, T, C = x.shape
         if cache is None or cache.static or B * T > MAX_ROWS or self._is_watched():
-            return super().forward(x, cache=cache, mask=mask, recompute=recompute)
+            return super().forward(x, recompute=recompute, cache=cache, **context)
         cache.require_room(T)
         if self._compiled is None:
             self._compiled = CompiledBlocks(self._kernels.blocks, [_tensors(cast("Block", block)) for block in self])

@@ -1,11 +1,10 @@
 """GPT-2 (Radford et al. 2019) on one page, top to bottom: norm, attention, MLP, block, model.
 
 Sizes: B sequences of T tokens, C = n_embd, H = n_head heads of width D = C / H, V = vocab_size. Parameters carry the
-names of the published checkpoints. On a first reading pass over `cache` and `mask`, which decoding needs, and over
-`recompute`. Initial weights are drawn in `init.py`; the loss is in `loss.py`.
+names of the published checkpoints; `init.py` draws initial ones. On a first reading pass over cache, mask, recompute.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -62,8 +61,7 @@ class CausalSelfAttention(nn.Module):
             y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
         else:
             k, v = cache.update(self.layer, k, v)  # each (B, H, S, D)
-            causal = mask is None and T > 1
-            y = F.scaled_dot_product_attention(q.to(k.dtype), k, v, attn_mask=mask, is_causal=causal)
+            y = F.scaled_dot_product_attention(q.to(k.dtype), k, v, attn_mask=mask, is_causal=mask is None and T > 1)
         y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side again
         return F.dropout(self.c_proj(y), self.dropout, self.training)
 
@@ -105,18 +103,10 @@ class Block(nn.Module):
 class Blocks(nn.ModuleList):
     """The L blocks, one after the other: the units of recomputing, of FSDP's cut and of LoRA."""
 
-    def forward(
-        self,
-        x: Float[Tensor, "B T C"],
-        *,
-        cache: KVCache | None = None,
-        mask: Bool[Tensor, "*B T S"] | None = None,
-        recompute: bool = False,
-    ) -> Float[Tensor, "B T C"]:
-        """Send the residual stream through all of them."""
+    def forward(self, x: Float[Tensor, "B T C"], *, recompute: bool = False, **context: Any) -> Float[Tensor, "B T C"]:
+        """Send the stream through all; the context (cache, mask) is for each of them."""
         for block in self:
-            # To recompute drops the same elements both times.
-            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x, cache=cache, mask=mask)
+            x = checkpoint(block, x, use_reentrant=False) if recompute else block(x, **context)
         return x
 
 
@@ -161,10 +151,8 @@ class GPT(nn.Module):
         self.lm_head = TiedHead()
         self.logit_softcap = 0.0  # GPT-2's logits are not bounded
         self.recompute = False
-        """Keep only the input of each block and compute the block again in the backward pass (Chen et al. 2016): a
-        third more work, a fraction of the memory."""
-        self.cache_dtype: torch.dtype | None = None
-        """Of keys and values that are kept; None is the model's own."""
+        """Keep only the input of each block; the backward pass computes the block again (Chen et al. 2016)."""
+        self.cache_dtype: torch.dtype | None = None  # of the keys and values that are kept; None is the model's own
 
     def forward(self, idx: Int[Tensor, "B T"], *, cache: KVCache | None = None) -> Float[Tensor, "B T V"]:
         """Logits of the next token at every position.
