@@ -40,7 +40,7 @@ EXTRAS = {
 }
 
 
-LONGEST = 18.0
+LONGEST = 15.0
 """Seconds for all of it: the trial of the compiler, which comes last, has what the measurements leave."""
 COMPILE_SECONDS = 10.0
 """What the trial of the compiler may take at most."""
@@ -49,21 +49,18 @@ LEAST = 5.0
 """A compiler that has less is not tried; it ends some time after it is told to."""
 
 
-def examine(
-    doing: Callable[[str], None] = lambda what: None, *, since: float | None = None
-) -> Iterator[tuple[str, str]]:
+def examine(doing: Callable[[str], None] = lambda what: None) -> Iterator[tuple[str, str]]:
     """Look at the machine and measure it, within `LONGEST` seconds also where it is busy; nothing is left behind.
 
     A measurement whose turn has not come when the time is nearly over is left out, and said to be.
 
     Args:
         doing: Told what is being measured.
-        since: When the command began, by `time.perf_counter`; None is now.
 
     Yields:
         Name and finding.
     """
-    end = (time.perf_counter() if since is None else since) + LONGEST
+    end = time.perf_counter() + LONGEST
     device = pick_device("auto")
     yield from ((name, str(value)) for name, value in machine_facts(device).items())
     if device.type != "cpu":
