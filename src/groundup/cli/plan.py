@@ -12,6 +12,8 @@ from groundup.terminal.waiting import before_torch
 from groundup.terminal.words import take_value
 
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+MOST_TOKENS = 10**18
+"""A million times what anybody has trained on."""
 
 USAGE = """usage: groundup plan PRESET [options] [flags of groundup train]
        groundup plan --config FILE [options] [flags of groundup train]
@@ -32,9 +34,9 @@ def main(argv: Sequence[str]) -> int:
     words = list(argv)
     where = take_value(words, "--hardware") or "here"
     tokens = take_value(words, "--tokens")
-    mfu = _number("--mfu", take_value(words, "--mfu") or "0.4", most=1.0)
+    mfu = _number("--mfu", take_value(words, "--mfu") or "0.4", least=1e-3, most=1.0)
     price = take_value(words, "--dollars-per-hour")
-    dollars = None if price is None else _number("--dollars-per-hour", price)
+    dollars = None if price is None else _number("--dollars-per-hour", price, least=1e-3, most=1e6)
     named = None if where == "here" else parse_hardware(where)
     config = read_request(words).config
     if tokens is not None:
@@ -62,19 +64,18 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _quantity(text: str) -> int:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMBT]?)", text, re.IGNORECASE)
-    if match is None or not float(match[1]):
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([KMBT]?)", text, re.IGNORECASE)
+    n = float(match[1]) * UNITS[match[2].upper()] if match else 0.0
+    if not 0 < n < MOST_TOKENS:
         raise UsageError(f"--tokens must be a number such as 300M or 10B, got {text!r}")
-    return round(float(match[1]) * UNITS[match[2].upper()])
+    return round(n)
 
 
-def _number(flag: str, text: str, *, most: float = math.inf) -> float:
+def _number(flag: str, text: str, *, least: float, most: float) -> float:
     try:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value <= most:
-        raise UsageError(
-            f"{flag} must be a number above 0{f' and at most {most:g}' if most < math.inf else ''}, got {text!r}"
-        )
+    if not least <= value <= most:
+        raise UsageError(f"{flag} must be a number from {least:,g} to {most:,g}, got {text!r}")
     return value

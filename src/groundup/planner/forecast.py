@@ -48,10 +48,10 @@ def parse_hardware(text: str) -> Hardware:
     Raises:
         UsageError: A device that the table does not know, or no number before the x.
     """
-    match = re.fullmatch(r"(?:(\d+)\s*x\s*)?(.+)", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(?:([0-9]{1,6})\s*x\s*)?(.+)", text.strip(), re.IGNORECASE)
     wanted = match[2].lower() if match else ""
     name = next((key for key in MEMORY_GB if key.lower() == wanted), None)
-    if match is None or name is None or match[1] == "0":
+    if match is None or name is None or not int(match[1] or 1):
         known = ", ".join(MEMORY_GB)
         raise UsageError(
             f"hardware must be here, or a device and how many of it, such as 2xT4; got {text!r} (known: {known})"

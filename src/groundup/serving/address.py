@@ -23,14 +23,15 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listener = socket.create_server((host, port), family=family, backlog=128)
-    except socket.gaierror:
-        raise UserError(
-            f"no address is known for {host}; --host takes one of this machine, such as 127.0.0.1"
-        ) from None
-    except OSError as error:
+    except (OSError, TypeError, ValueError) as error:  # names that cannot be names are no OSError
+        name = host if len(host) < 100 else f"{host[:60]}..."
+        if not isinstance(error, OSError) or isinstance(error, socket.gaierror):
+            raise UserError(
+                f"no address is known for {name}; --host takes one of this machine, such as 127.0.0.1"
+            ) from None
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise UserError(
-            f"cannot listen on {host} port {port}: {reason}; take another with --port, or --port 0"
+            f"cannot listen on {name} port {port}: {reason}; take another with --port, or --port 0"
         ) from None
     listener.set_inheritable(True)
     return listener

@@ -28,17 +28,27 @@ def test_here_is_measured(capsys):
     assert "sequences at a time per device" in out
 
 
+@pytest.mark.fault("G1", "numbers of plan without end, of other scripts, or that make no sense", "one line, exit 2")
 @pytest.mark.parametrize(
     ("words", "says"),
     [
         (["gpt2-fineweb", "--tokens", "many", "--hardware", "T4"], "--tokens must be a number such as 300M or 10B"),
         (["gpt2-fineweb", "--tokens", "0", "--hardware", "T4"], "--tokens must be a number such as"),
-        (["gpt2-fineweb", "--hardware", "T5"], "hardware must be here, or a device"),
+        *[
+            (["gpt2-fineweb", "--tokens", tokens, "--hardware", "T4"], "--tokens must be a number such as")
+            for tokens in ("9" * 400, "٣M", "1e400")
+        ],
+        *[
+            (["gpt2-fineweb", "--hardware", hardware], "hardware must be here, or a device")
+            for hardware in ("T5", "00xT4", "9" * 5000 + "xT4", "٣xT4")
+        ],
+        (["gpt2-fineweb", "--mfu", "1e-320"], "--mfu must be a number from"),
+        (["gpt2-fineweb", "--mfu", "nan"], "--mfu must be a number from"),
         (["gpt2-fineweb", "--hardware", "3xT4"], "must be a multiple"),
-        (["gpt2-fineweb", "--mfu", "1.5"], "--mfu must be a number above 0 and at most 1"),
+        (["gpt2-fineweb", "--mfu", "1.5"], "--mfu must be a number from 0.001 to 1"),
         (
             ["gpt2-fineweb", "--hardware", "T4", "--dollars-per-hour", "x"],
-            "--dollars-per-hour must be a number above 0",
+            "--dollars-per-hour must be a number from 0.001 to 1e+06",
         ),
         (["gpt2-finewep"], "did you mean gpt2-fineweb?"),
     ],

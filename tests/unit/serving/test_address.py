@@ -2,7 +2,8 @@
 
 import pytest
 
-from groundup.serving.address import names_of, url_of
+from groundup.config.errors import UserError
+from groundup.serving.address import listen, names_of, url_of
 
 
 @pytest.mark.parametrize(
@@ -24,3 +25,11 @@ def test_names(host, port, names):
 )
 def test_url(host, url):
     assert url_of(host, 80) == url
+
+
+@pytest.mark.fault("F13", "a host to listen on that is no name of anything", "one line, before a model is loaded")
+@pytest.mark.parametrize("host", ["256.1.1.1", "a\0b", "é" * 300, "a" * 100_000, ":::", "\ud800"])
+def test_no_address(host):
+    with pytest.raises(UserError, match=r"no address is known for |cannot listen on ") as caught:
+        listen(host, 0)
+    assert len(str(caught.value)) < 400
