@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -24,6 +24,7 @@ from groundup.serving.models import Models
 from groundup.serving.texts import TokenNames
 from groundup.tokenizer.base import END_OF_TEXT
 
+T = TypeVar("T")
 NO_CHAT = (
     "this is a base model: it continues text and knows no chat format. Use /v1/completions, with the whole text so far"
     " as the prompt"
@@ -65,7 +66,7 @@ class Server:
         completion = await body.aside(lambda: Completion(served, body))
         if body.stream:
             events = self._counted(completion, started)
-            first = await anext(events)  # what is refused is refused with its status
+            first = await unless_gone(request, anext(events))  # what is refused is refused with its status
             return StreamingResponse(_until_done(first, events), media_type="text/event-stream")
         answer = await unless_gone(request, completion.whole(self.loop))
         self._count(answer["usage"])
@@ -165,7 +166,7 @@ async def _until_done(first: bytes, events: AsyncGenerator[bytes, None]) -> Asyn
     yield b"data: [DONE]\n\n"
 
 
-async def unless_gone(request: Request, answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+async def unless_gone(request: Request, answer: Awaitable[T]) -> T:
     """Wait for an answer, but only as long as the client does."""
     task = asyncio.ensure_future(answer)
 

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from groundup.playground import start
+from groundup.serving import loop as engine_loop
 from groundup.serving.access import Access
 from groundup.serving.app import Server, build_app
 
@@ -214,3 +215,29 @@ def test_long_texts_keep_nobody_waiting(served, models, monkeypatch, path, body)
     asking.join()
     assert answers[0].status_code in (200, 400)
     served.is_well()
+
+
+@pytest.mark.fault(
+    "F2", "a client goes away while its prompt waits or is read", "its slot is free before a token is drawn"
+)
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_before_its_first_token(served, models, loop, monkeypatch, stream):
+    monkeypatch.setattr(
+        engine_loop, "HEARTBEAT", 600.0
+    )  # no sign of life is written, which would show that nobody is there
+    engine = next(iter(models)).engine
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "tick", lambda only=None: time.sleep(0.01) or [])  # reads, and has nothing to tell yet
+        body = json.dumps({"prompt": "a", "max_tokens": 9, "stream": stream}).encode()
+        with socket.create_connection(served.address) as connection:
+            connection.sendall(served.whole(body))
+            _wait(lambda: loop.load == 1 and engine.busy)
+        _wait(lambda: loop.load == 0 and not engine.busy)
+    served.is_well()
+
+
+def _wait(done, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
