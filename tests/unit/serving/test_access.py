@@ -1,5 +1,7 @@
 """The checks of a server on a machine where a browser runs, as a table."""
 
+import itertools
+
 import pytest
 
 from groundup.serving.access import Access
@@ -165,6 +167,32 @@ def test_other_methods_are_refused(method):
 def test_a_key_is_asked_for_everywhere_but_at_the_page(path, key, expected):
     headers = [] if key is None else [("authorization", key)]
     assert status(LOCKED, "GET", path, "127.0.0.1:8000", *headers) == expected
+
+
+WRONG = {
+    421: {"host": "evil.com"},
+    403: {"origin": "http://evil.com", "sec-fetch-site": "cross-site"},
+    415: {"content-type": "text/plain"},
+    413: {"content-length": "9" * 30},
+    401: {"authorization": "Bearer wrong"},
+}
+"""What is wrong with a request, in the order in which it is looked at."""
+RIGHT = {
+    "host": "localhost:8000",
+    "origin": "http://localhost:8000",
+    "sec-fetch-site": "same-origin",
+    "content-type": "application/json",
+    "content-length": "2",
+    "authorization": "Bearer secret",
+}
+
+
+@pytest.mark.fault("F16", "a request of which several things are wrong, in any combination", "the first check answers")
+@pytest.mark.parametrize("faults", [pick for n in range(6) for pick in itertools.combinations(WRONG, n)])
+def test_checks_have_an_order(faults):
+    headers = RIGHT | {name: value for code in faults for name, value in WRONG[code].items()}
+    host = headers.pop("host")
+    assert status(LOCKED, "POST", "/v1/completions", host, *headers.items()) == (faults[0] if faults else 200)
 
 
 def test_every_answer_carries_the_headers_and_none_opens_the_server_to_others(client):
