@@ -293,7 +293,8 @@ class TrainConfig:
         _require(
             self.tokens_per_step >= tokens and self.tokens_per_step % tokens == 0,
             f"tokens_per_step must be a multiple of micro_batch_size * block_size = "
-            f"{batch} * {self.model.block_size} = {tokens}, got {self.tokens_per_step}",
+            f"{batch} * {self.model.block_size} = {tokens}, got {self.tokens_per_step}; the next one is"
+            f" --tokens-per-step {max(1, -(-self.tokens_per_step // tokens)) * tokens}",
         )
 
     @property

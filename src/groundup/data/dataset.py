@@ -70,12 +70,16 @@ class TokenDataset:
     def __init__(self, folder: Path) -> None:
         self.dir = folder
         self.index: DatasetIndex = load_index(folder)
+        again = f"remove {folder} and prepare it again (groundup data verify names every such file)"
         for info in self.index.shards:
-            header = ShardReader(folder / info.file).header
+            try:
+                header = ShardReader(folder / info.file).header
+            except UserError as error:
+                raise UserError(f"{error}; {again}") from None
             said = (info.n_tokens, info.max_id, self.index.vocab_size, self.index.tokenizer_fingerprint)
             found = (header.n_tokens, header.max_id, header.vocab_size, header.fingerprint)
             if said != found:
-                raise UserError(f"{folder / info.file} is not the shard that {folder / INDEX} describes")
+                raise UserError(f"{folder / info.file} is not the shard that {folder / INDEX} describes; {again}")
 
     def check(self) -> str:
         """Compare the shards with what was prepared: all bytes of a small split, sixteen places of a large one.

@@ -105,10 +105,13 @@ def test_shards_that_changed_places_are_noticed(folder):
 
 def test_missing_and_foreign_files_are_named(folder, tmp_path):
     (folder / "train-000002.bin").rename(tmp_path / "kept")
-    with pytest.raises(UserError, match=r"train-000002\.bin"):
+    with pytest.raises(UserError, match=r"train-000002\.bin: No such file or directory; remove .* prepare it again"):
+        TokenDataset(folder)
+    (folder / "train-000002.bin").write_bytes((tmp_path / "kept").read_bytes() + b"1")
+    with pytest.raises(UserError, match=r"train-000002\.bin is damaged: .* bytes instead of .*; remove .* prepare it"):
         TokenDataset(folder)
     shutil.copy(folder / "val-000000.bin", folder / "train-000002.bin")
-    with pytest.raises(UserError, match="is not the shard that"):
+    with pytest.raises(UserError, match=r"is not the shard that .*; remove .* and prepare it again"):
         TokenDataset(folder)
 
 
