@@ -75,16 +75,20 @@ template <class W> void write(Floats v, W* p, int64_t n) {
 // One head of one row over S positions: y (D) is the mean of values, weighted by how well the query fits their keys.
 template <class T, bool WHOLE>
 void attend(const float* q, const typename T::W* keys, const typename T::W* values, int64_t S, int64_t D, float* y) {
-    Buffer<float> weights(S + L);
+    Buffer<float> weights(S);
     const float scale = 1 / std::sqrt((float)D);
-    for (int64_t s = 0; s < S; s += L) {  // a lane for each of L keys; behind the end, the last key again
+    auto fit = [&](int64_t first, int64_t gap) {  // a lane for each of L keys; behind the end, the last key again
         Floats sums[L] = {};
         for (int j = 0; j < L; j++) {
-            const auto* key = keys + std::min(s + j, S - 1) * D;
+            const auto* key = keys + std::min(first + j * gap, S - 1) * D;
             for (int64_t d = 0; d < D; d += L) sums[j] += part<Fp32, WHOLE>(q + d, D - d) * part<T, WHOLE>(key + d, D - d);
         }
-        narrow(add_lanes(sums, L) * scale, weights + s);
-    }
+        const Floats fits = add_lanes(sums, L) * scale;
+        for (int j = 0; j < L; j++) weights[std::min(first + j * gap, S - 1)] = fits[j];
+    };
+    const int64_t gap = S / L;  // in streams, as weights are read
+    for (int64_t s = 0; s < gap; s++) fit(s, gap);
+    if (gap * L < S) fit(gap * L, 1);
     const float largest = *std::max_element(weights + 0, weights + S);
     float total = 0;
 #pragma omp simd reduction(+ : total)
@@ -96,8 +100,12 @@ void attend(const float* q, const typename T::W* keys, const typename T::W* valu
             for (int i = 0; i < 4; i++)
                 if (int64_t d = first + i * L; d < D) act(sums[i], d);
         };
-        for (int64_t s = 0; s < S; s++)
+        auto add = [&](int64_t s) {
             each([&](Floats& sum, int64_t d) { sum += weights[s] * part<T, WHOLE>(values + s * D + d, D - d); });
+        };
+        for (int64_t s = 0; s < S / 4; s++)
+            for (int64_t j = 0; j < 4; j++) add(s + j * (S / 4));
+        for (int64_t s = S / 4 * 4; s < S; s++) add(s);
         each([&](Floats& sum, int64_t d) { write(sum / total, y + d, D - d); });
     }
 }

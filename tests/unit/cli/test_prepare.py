@@ -123,7 +123,7 @@ def test_processes_and_tasks_make_the_same_bytes(place, monkeypatch, capsys):
         (["corpus", "out", "--shard-tokens=0"], 2, "shard_tokens must be at least 1, got 0"),
         (["corpus", "out", "--val-rule=tail"], 2, "--val-rule"),
         (["corpus"], 2, "OUT"),
-        (["corpus", "corpus/a.txt"], 1, "cannot write corpus/a.txt"),
+        (["corpus", "corpus/a.txt"], 1, "corpus/a.txt is a file where a folder is needed"),
         (["corpus", "corpus"], 1, "corpus is no dataset, it holds a.pdf; choose an empty folder"),
     ],
 )

@@ -72,7 +72,7 @@ def test_list(place, capsys):
     assert table["good"] == ["1.5000", "finished", "20", "200", "802k", "2k", "4L 4H 128C 128T"]
     # Of step 10: random weights are not kept.
     assert table["[bold]"] == ["11.2500", "crashed", "10/2,000", "200", "802k", "1k", "4L 4H 128C 128T"]
-    assert table["hurt"] == ["4.0000", "crashed", "0/20", "-", "802k", "0", "4L 4H 128C 128T"]
+    assert table["hurt"] == ["-", "crashed", "0/20", "-", "802k", "0", "4L 4H 128C 128T"]
     assert "notes" not in table
     assert printed.err == "groundup: 1 damaged line of runs/hurt/metrics.jsonl left out\n"
     assert runs(capsys, "list", "runs").out == printed.out
