@@ -153,27 +153,20 @@ def understand():
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory):
-    """Fill a folder once for all processes that test side by side: whoever comes first."""
+def furnished(tmp_path_factory):
+    """A folder with all that the documents speak of, in small: runs, models, texts, shards. Nobody writes there.
+
+    Of all processes that test side by side, whoever comes first fills it.
+    """
     place = tmp_path_factory.getbasetemp()
     place = place.parent if "PYTEST_XDIST_WORKER" in os.environ else place
-
-    def made(name, fill):
-        folder, done = place / name, place / f"{name}.done"
-        with FileLock(place / f"{name}.lock"):
-            if not done.exists():
-                folder.mkdir()
-                fill(folder)
-                done.touch()
-        return folder
-
-    return made
-
-
-@pytest.fixture(scope="session")
-def furnished(once):
-    """A folder with all that the documents speak of, in small: runs, models, texts, shards. Nobody writes there."""
-    return once("documents", _furnish)
+    folder, done = place / "documents", place / "documents.done"
+    with FileLock(place / "documents.lock"):
+        if not done.exists():
+            folder.mkdir()
+            _furnish(folder)
+            done.touch()
+    return folder
 
 
 def _furnish(place):

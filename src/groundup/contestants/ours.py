@@ -30,7 +30,7 @@ from groundup.model.swap import use_compiled_gelu, use_matmul, use_narrow_stream
 from groundup.optim.build import build_optimizers
 from groundup.planner.flops import flops_per_token
 from groundup.planner.forecast import USABLE, Hardware
-from groundup.runtime.allocator import give_large_blocks_back, keep_freed_memory
+from groundup.runtime.allocator import allocate_for_steps
 from groundup.runtime.device import device_name, pick_device
 from groundup.runtime.matmul import pick_matmul
 from groundup.runtime.memory import free_memory
@@ -83,7 +83,7 @@ def our_trainer(
         world: The ranks that share a step, by DDP.
     """
     world, how = world or World(), how or How()
-    give_large_blocks_back() if how.recompute else keep_freed_memory()
+    allocate_for_steps(recompute=how.recompute)
     with tempfile.TemporaryDirectory() as folder:
         batches = TrainBatches(
             split_of(random_ids(config), config.vocab_size, Path(folder)),

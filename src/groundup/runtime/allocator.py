@@ -26,17 +26,22 @@ def keep_freed_memory() -> bool:
     return all(_mallopt(name, value) for name, value in settings.items())
 
 
-def give_large_blocks_back() -> bool:
+def allocate_for_steps(*, recompute: bool) -> None:
+    """`keep_freed_memory` before training; where steps compute blocks again, `give_large_blocks_back`."""
+    if recompute:
+        give_large_blocks_back()
+    else:
+        keep_freed_memory()
+
+
+def give_large_blocks_back() -> None:
     """Let glibc's malloc map blocks from 1 MB on alone, so that each is given back as soon as it is freed.
 
     PyTorch asks for aligned blocks. What glibc cuts off for the alignment goes to small objects, and large blocks that
     were freed on both sides of one never become one again. A step that computes blocks again frees and asks all the
     time: on the heap it ended with as much memory as one that keeps everything (docs/log.md).
-
-    Returns:
-        Whether anything was changed.
     """
-    return _mallopt(_MMAP_THRESHOLD, 1 << 20)
+    _mallopt(_MMAP_THRESHOLD, 1 << 20)
 
 
 @contextmanager

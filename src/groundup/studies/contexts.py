@@ -1,6 +1,5 @@
 """Reading and decoding apart from each other: what a long text costs before its first new token, and after it."""
 
-import math
 import statistics
 import time
 from collections.abc import Callable
@@ -21,9 +20,8 @@ from groundup.model.weights import use_weights
 from groundup.planner.flops import forward_flops_per_token
 from groundup.runtime.facts import machine_facts
 from groundup.runtime.kernels import load_kernels
-from groundup.runtime.measure import GEMM_SHAPE, gemm
+from groundup.runtime.measure import gemm_rate
 from groundup.runtime.stored import Weights
-from groundup.runtime.timing import seconds
 
 MODES: tuple[Weights, ...] = ("fp32", "int8")
 
@@ -64,12 +62,11 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         one, and the FLOP/s of reading it, as a share of those of a large product in the same turns.
     """
     models = {name: _model(options.model, name, say) for name in MODES}
-    multiply = gemm(torch.device("cpu"), "fp32")
     products: list[float] = []
     first: dict[tuple[str, int], list[float]] = {}
     each: dict[tuple[str, int], list[float]] = {}
     for turn in range(1 + options.rounds):  # the first one warms up
-        products.append(2 * math.prod(GEMM_SHAPE) / seconds(multiply))
+        products.append(gemm_rate(torch.device("cpu"), "fp32"))
         for name, model in models.items():
             for length in (options.short, options.long):
                 ends = _ends(model, length, options.new_tokens)

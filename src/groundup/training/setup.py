@@ -12,7 +12,7 @@ from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.train import TrainConfig
 from groundup.distributed.ranks import World
 from groundup.loop.micro_batch import estimate
-from groundup.runtime.allocator import give_large_blocks_back, keep_freed_memory
+from groundup.runtime.allocator import allocate_for_steps
 from groundup.runtime.device import pick_device
 from groundup.runtime.matmul import Matmul, pick_matmul
 from groundup.runtime.precision import Precision, pick_precision
@@ -101,7 +101,7 @@ def pick_setup(request: SetupRequest) -> Setup:
     if threads:
         torch.set_num_threads(threads)
     if device.type == "cpu":
-        give_large_blocks_back() if config.runtime.recompute else keep_freed_memory()
+        allocate_for_steps(recompute=config.runtime.recompute)
     asked = saved.precision if saved else config.runtime.precision
     precision = pick_precision(asked, device, n_embd=request.shape.n_embd)
     if world.size > 1:  # auto measures on a CPU, and all ranks must compute alike
