@@ -18,7 +18,9 @@ from groundup.config.presets import GPT2
 from groundup.contestants.contest import Contestant, Factory, Timing, median_ratio, race
 from groundup.contestants.decoders import ctranslate2_decoder, llamacpp_decoder, write_models
 from groundup.contestants.peers import nanogpt_model, transformers_model
-from groundup.generation.engine import generate_ids
+from groundup.generation.engine import Engine
+from groundup.generation.requests import Request
+from groundup.generation.slots import count_slots
 from groundup.model.gpt import GPT
 from groundup.runtime.device import device_name, pick_device
 from groundup.runtime.kernels import load_kernels
@@ -26,8 +28,18 @@ from groundup.runtime.measure import peak_memory, read_bandwidth
 from groundup.runtime.stored import Weights
 from groundup.runtime.timing import synchronize
 
-BYTES: dict[str, float] = {"groundup int8": 1, "CTranslate2 int8": 1, "llama.cpp Q8_0": 34 / 32}
+BYTES: dict[str, float] = {
+    "groundup int8": 1,
+    "CTranslate2 int8": 1,
+    "llama.cpp Q8_0": 34 / 32,
+    "groundup fp16": 2,
+    "transformers fp16": 2,
+}
 """Per weight of a matrix; 4 for all others."""
+
+
+OURS = ("groundup", "groundup fp16", "groundup int8")
+"""A device has the first and one of the others."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +139,8 @@ def _contestants(options: Options, device: torch.device, say: Callable[[str], No
         contestants["groundup fp16"] = partial(_ours, weights="fp16")
     if options.peers and _is_there("transformers", say):
         contestants["transformers"] = _transformers
+        if device.type == "cuda":
+            contestants["transformers fp16"] = partial(_transformers, dtype=torch.float16)
     if options.peers and cpu and _is_there("ctranslate2", say):
         contestants["CTranslate2"] = partial(_ctranslate2, compute_type="float32")
         contestants["CTranslate2 int8"] = partial(_ctranslate2, compute_type="int8")
@@ -146,9 +160,8 @@ def _is_there(package: str, say: Callable[[str], None]) -> bool:
 
 
 def _row(name: str, timing: Timing, timings: dict[str, Timing], result: dict[str, Any]) -> dict[str, Any]:
-    """The figures of one contestant; ratios of 8 bits are to our 8 bits."""
-    narrow = name in BYTES
-    ours = timings["groundup int8" if narrow and "groundup int8" in timings else "groundup"]
+    """The figures of one contestant; ratios of fewer bits are to our fewer bits."""
+    ours = timings[next((ours for ours in OURS[::-1] if ours in timings and name in BYTES), OURS[0])]
     rate = result["new_tokens"] * result["samples"] / timing.median
     row = {
         "tokens_per_sec": round(rate, 2),
@@ -177,24 +190,25 @@ def _ours(race: Race, *, weights: Weights) -> Contestant:
     model = load_model(race.folder / "groundup", device=device, weights=weights, rows=options.samples).model
     sampling = SamplingConfig(temperature=0.8, top_k=50)
 
+    # One for all turns, as a server and a dialogue have it; no turn finds anything of the one before, in whole chunks.
+    engine = Engine(model, n_slots=count_slots(model, options.samples), chunk=options.model.block_size)
+    request = Request(
+        prompt=tuple(prompt.tolist()), max_new_tokens=options.new_tokens, sampling=sampling, n=options.samples
+    )
+
     def run() -> None:
-        for _ in generate_ids(
-            model,
-            prompt.tolist(),
-            max_new_tokens=options.new_tokens,
-            sampling=sampling,
-            num_samples=options.samples,
-        ):
-            pass
+        engine.submit(request)
+        while engine.busy:
+            engine.tick()
         synchronize(device)
 
     return run, lambda: peak_memory(device)
 
 
-def _transformers(race: Race) -> Contestant:
+def _transformers(race: Race, *, dtype: torch.dtype = torch.float32) -> Contestant:
     device, prompt = _start(race)
     options = race.options
-    model = transformers_model(options.model).to(device).eval()
+    model = transformers_model(options.model).to(device, dtype).eval()
     idx = prompt.expand(options.samples, -1).to(device)
 
     def run() -> None:

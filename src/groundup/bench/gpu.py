@@ -230,7 +230,7 @@ def _kernels(trainer: Trainer) -> str:
 
 
 def _decoding(options: Options, device: torch.device, say: Callable[[str], None]) -> Mapping[str, Any]:
-    chosen = generate.Options(device=options.device, rounds=2, nanogpt=options.nanogpt)
+    chosen = generate.Options(device=options.device, rounds=2, new_tokens=256, nanogpt=options.nanogpt)
     if device.type == "cpu":
         tiny = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=16, vocab_size=64)
         chosen = replace(chosen, model=tiny, prompt_tokens=4, new_tokens=4, peers=False)

@@ -57,6 +57,7 @@ class KVCache:
         """Tokens held by every row, on the device."""
         self.held = [0] * batch_size
         """The same numbers on the host, where reading them does not wait for the device."""
+        self._places: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def for_config(
@@ -94,11 +95,13 @@ class KVCache:
         steps = torch.arange(T, device=self.lengths.device)
         return steps + self.length if self.even else self.lengths[:, None] + steps
 
-    def mask(self, T: int) -> Bool[Tensor, "*B T S"] | None:
+    def mask(self, T: int) -> Bool[Tensor, "*B T S"] | Float[Tensor, "*B T S"] | None:
         """For each of T new tokens, which of the S tokens that `update` returns it may attend to.
 
         The triangle is aligned with the last token; `is_causal` would align it with the first. None where no mask is
-        needed: a single token may attend to all, and in an empty cache `is_causal` is right, at half the work.
+        needed: a single token may attend to all, and in an empty cache `is_causal` is right, at half the work. On a
+        GPU a static cache gives what is added to the scores, 0 or -inf: attention would make it of a Boolean mask in
+        every layer.
         """
         if self.even:
             if T == 1 or self.length == 0:
@@ -106,7 +109,10 @@ class KVCache:
             S = self.length + T
             return torch.ones(T, S, dtype=torch.bool, device=self.keys.device).tril(S - T)
         seen = torch.arange(self._reach(T), device=self.keys.device)
-        return (seen <= self.positions(T)[:, :, None])[:, None]  # (B, 1, T, S)
+        allowed = (seen <= self.positions(T)[:, :, None])[:, None]  # (B, 1, T, S)
+        if self.static and self.keys.is_cuda:
+            return torch.zeros_like(allowed, dtype=self.keys.dtype).masked_fill_(~allowed, -torch.inf)
+        return allowed
 
     def update(
         self, layer: int, k: Float[Tensor, "B H T D"], v: Float[Tensor, "B H T D"]
@@ -126,7 +132,9 @@ class KVCache:
             keys[:, :, self.length : end] = k
             values[:, :, self.length : end] = v
         else:
-            rows, at = torch.arange(len(k), device=k.device)[:, None], self.positions(T)  # (B, 1) and (B, T)
+            if layer == 0 or self._places is None:
+                self._places = torch.arange(len(k), device=k.device)[:, None], self.positions(T)
+            rows, at = self._places  # (B, 1) and (B, T), the same in every layer
             keys[rows, :, at] = k.transpose(1, 2).to(keys.dtype)  # (B, T, H, D)
             values[rows, :, at] = v.transpose(1, 2).to(values.dtype)
         wide = torch.promote_types(k.dtype, keys.dtype)
@@ -210,7 +218,7 @@ class KVCache:
         """
         cache = copy.copy(self)
         cache.keys, cache.values, cache.ids = self.keys[:, rows], self.values[:, rows], self.ids[rows]
-        cache.held = list(lengths)
+        cache.held, cache._places = list(lengths), None
         cache.lengths = torch.tensor(cache.held, device=self.lengths.device)
         return cache
 

@@ -62,4 +62,4 @@ def test_a_peer_that_is_not_installed_is_said_and_does_not_run(monkeypatch):
 
 def test_what_is_given_to_a_gpu():
     contestants = module._contestants(Options(model=MODEL, prompt_tokens=4, new_tokens=8), torch.device("cuda"), print)
-    assert list(contestants) == ["groundup", "groundup fp16", "transformers"]
+    assert list(contestants) == ["groundup", "groundup fp16", "transformers", "transformers fp16"]
