@@ -53,6 +53,12 @@ def _one_thread_and_same_defaults():
     torch.set_rng_state(state)
 
 
+@pytest.fixture(autouse=True)
+def _quick_disk(monkeypatch):
+    """No power is cut here, so nobody waits for the platter; that every fsync is asked for, fault points show."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)
+
+
 @pytest.fixture
 def short_ends(monkeypatch):
     """What a run does besides its steps, shortened."""

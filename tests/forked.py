@@ -17,6 +17,7 @@ from pathlib import Path
 PRELOADED = [
     "forked", "ranks", "groundup.training.run", "torch._dynamo", "matplotlib.pyplot", "matplotlib.backends.backend_agg",
     "tyro", "ipykernel.kernelapp", "ipykernel.ipkernel", "matplotlib_inline.backend_inline",
+    "preloaded",
 ]  # fmt: skip
 SCENE_TOKENS = 20
 PLAYS = ("hamlet", "the-tempest")
@@ -48,7 +49,8 @@ def server():
 def shorten(patch):
     """Shorten what a run does besides its steps: no rate is measured, the last scene is short, the picture a pixel.
 
-    Pictures are drawn by tests/unit/records, and by the test of all that a run leaves.
+    Pictures are drawn by tests/unit/records, and by the test of all that a run leaves. No power is cut in any test, so
+    nobody waits for the platter; that every fsync is asked for, the tests of files and of crashes show.
 
     Args:
         patch: `setattr`, or that of a pytest.MonkeyPatch, which takes it back.
@@ -56,6 +58,7 @@ def shorten(patch):
     from groundup.records import report
     from groundup.training import between_steps, finish
 
+    patch(os, "fsync", lambda file: None)
     patch(between_steps, "peak_flops", lambda *_: PEAK_FLOPS)
     patch(finish, "SCENE_TOKENS", SCENE_TOKENS)
     patch(report, "plot_loss", lambda rows, path, **_: path.write_bytes(PIXEL))
