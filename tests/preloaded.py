@@ -1,4 +1,4 @@
-"""What the server of forked.py does once, so that none of its children need: it comes last of what is imported there."""
+"""What the server of forked.py does once, so that none of its children need. It is the last that is imported there."""
 
 import contextlib
 import gc

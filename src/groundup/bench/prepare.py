@@ -1,13 +1,11 @@
 """Preparation: our processes against the usual way, a pool to which a parent feeds documents and which sends ids back.
 
-The usual way is that of build-nanogpt's fineweb.py, written anew: `Pool.imap` with chunks of 16 documents, one array of
-ids per document, collected by the parent in a shard and written by it. Both read the same files, use the same tiktoken
-and end with ids on the disk. The script leaves half of the processors idle; here it also runs with a process for each.
+Both read the same files, use the same tiktoken and end with ids on the disk. The script that stands for the usual way
+leaves half of the processors idle; here it also runs with a process for each.
 """
 
 import functools
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -15,31 +13,27 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from groundup.config.data import ShardConfig
 from groundup.config.errors import UserError
+from groundup.contestants.pool import SHARD_TOKENS, documents_of, pool_of_documents
 from groundup.corpora.local_files import LocalFiles
 from groundup.corpora.shakespeare import Shakespeare
-from groundup.files.processes import start_process
+from groundup.files.processes import piped
 from groundup.prepare.executors import run_processes
 from groundup.prepare.prepare import prepare
-from groundup.tokenizer.gpt2 import GPT2Tokenizer, load_gpt2
+from groundup.tokenizer.gpt2 import load_gpt2
 from groundup.tokenizer.gpt2_engines import EngineName
 
 FILES = 16
 """Files of a made-up corpus."""
-CHUNK = 16
-"""Documents that a pool's worker is sent at a time."""
-SHARD_TOKENS = 100_000_000
+Preparation = Callable[[Path, int], int]
+"""From a folder of texts and a number of workers to the number of tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,22 +65,22 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     Raises:
         UserError: There is no corpus, or a contestant fails.
     """
-    contestants: dict[str, Callable[[Path, Options], int]] = {
-        "groundup": _ours,
-        "pool, half the workers": functools.partial(_pool, share=0.5),
-        "pool, all workers": _pool,
+    contestants: dict[str, tuple[Preparation, int]] = {
+        "groundup": (_ours, options.workers),
+        "pool, half the workers": (pool_of_documents, max(1, options.workers // 2)),
+        "pool, all workers": (pool_of_documents, options.workers),
     }
     if options.gigatoken and load_gpt2().engine == "gigatoken":
-        contestants["groundup, gigatoken"] = functools.partial(_ours, engine="gigatoken")
+        contestants["groundup, gigatoken"] = functools.partial(_ours, engine="gigatoken"), options.workers
     with tempfile.TemporaryDirectory() as folder:
         texts = options.path or _made_up(Path(folder), options.megabytes)
-        n_bytes = sum(len(text.encode()) for text in _texts(texts))
+        n_bytes = sum(len(text.encode()) for text in documents_of(texts))
         runs: dict[str, list[_Run]] = {name: [] for name in contestants}
         names = list(contestants)
         for number in range(options.rounds):
             first = number % len(names)
             for name in names[first:] + names[:first]:
-                runs[name].append(_alone(contestants[name], texts, options))
+                runs[name].append(_alone(texts, *contestants[name]))
     counts = {run.tokens for turns in runs.values() for run in turns}
     if len(counts) != 1:
         raise UserError(f"the contestants made different numbers of tokens: {', '.join(map(str, sorted(counts)))}")
@@ -145,34 +139,19 @@ def _made_up(folder: Path, megabytes: int) -> Path:
     return folder
 
 
-def _texts(folder: Path) -> Iterator[str]:
-    """The documents, one after the other, as a parent of a pool reads them."""
-    for path in sorted(folder.glob("*.jsonl")):
-        with path.open("rb") as file:
-            for line in file:
-                yield json.loads(line)["text"]
-
-
-def _alone(contestant: Callable[[Path, Options], int], texts: Path, options: Options) -> _Run:
+def _alone(texts: Path, contestant: Preparation, workers: int) -> _Run:
     """Let one contestant run in a process of its own, which may have workers."""
-    pipe, theirs = Pipe()
-    process = start_process(_timed, theirs, contestant, texts, options, daemon=False)
-    theirs.close()
-    try:
-        return pipe.recv()
-    except EOFError:
-        raise UserError("a contestant died; its error is above") from None
-    except BaseException:
-        process.terminate()
-        raise
-    finally:
-        process.join()
+    with piped(_timed, contestant, texts, workers, daemon=False) as pipe:
+        try:
+            return pipe.recv()
+        except EOFError:
+            raise UserError("a contestant died; its error is above") from None
 
 
-def _timed(pipe: Connection, contestant: Callable[[Path, Options], int], texts: Path, options: Options) -> None:
+def _timed(pipe: Connection, contestant: Preparation, texts: Path, workers: int) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that its workers are ended, too
     start, cpu_start = time.perf_counter(), sum(os.times()[:4])
-    tokens = contestant(texts, options)
+    tokens = contestant(texts, workers)
     seconds, cpu_seconds = time.perf_counter() - start, sum(os.times()[:4]) - cpu_start
     pipe.send(_Run(seconds, cpu_seconds, tokens, _largest_child()))
 
@@ -187,48 +166,10 @@ def _largest_child() -> int:
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
 
 
-def _ours(texts: Path, options: Options, engine: EngineName = "tiktoken") -> int:
+def _ours(texts: Path, workers: int, engine: EngineName = "tiktoken") -> int:
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = load_gpt2(engine=engine)
         layout = ShardConfig(shard_tokens=SHARD_TOKENS)
-        index = prepare(
-            LocalFiles(str(texts)),
-            tokenizer,
-            Path(folder),
-            layout,
-            executor=run_processes(options.workers),
-        )
+        index = prepare(LocalFiles(str(texts)), tokenizer, Path(folder), layout, executor=run_processes(workers))
     assert index is not None
     return sum(info.n_tokens for info in index.shards)
-
-
-@functools.cache
-def _tokenizer(engine: EngineName) -> GPT2Tokenizer:
-    return load_gpt2(engine=engine)
-
-
-def _encode(text: str) -> NDArray[np.uint16]:
-    """What a pool's worker does: the separator first, then the ids, in a Python list on the way; checked."""
-    tokenizer = _tokenizer("tiktoken")
-    ids = np.array([tokenizer.eot_id, *tokenizer.encode(text)])
-    if not ((ids >= 0).all() and (ids < 1 << 16).all()):
-        raise ValueError("ids do not fit")
-    return ids.astype(np.uint16)
-
-
-def _pool(texts: Path, options: Options, share: float = 1.0) -> int:
-    _tokenizer("tiktoken")  # loaded before the fork, as the script does
-    workers = max(1, int(share * options.workers))
-    shard = np.empty(SHARD_TOKENS, dtype=np.uint16)
-    held = written = 0
-    with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("fork").Pool(workers) as pool:
-        for ids in pool.imap(_encode, _texts(texts), chunksize=CHUNK):
-            if held + len(ids) > len(shard):
-                np.save(Path(folder) / f"{written}.npy", shard[:held])
-                written, held = written + held, 0
-            shard[held : held + len(ids)] = ids
-            held += len(ids)
-        np.save(Path(folder) / f"{written}.npy", shard[:held])
-        pool.close()
-        pool.join()
-    return written + held

@@ -35,10 +35,10 @@ def start_process(target: Callable[..., object], *args: Any, daemon: bool = True
 
 
 @contextlib.contextmanager
-def piped(target: Callable[..., object], *args: Any) -> Iterator[Connection]:
+def piped(target: Callable[..., object], *args: Any, daemon: bool = True) -> Iterator[Connection]:
     """A fresh process, until the end of `with`, and this end of a pipe to it; its function gets the other end first."""
     ours, theirs = Pipe()
-    process = start_process(target, theirs, *args)
+    process = start_process(target, theirs, *args, daemon=daemon)
     theirs.close()
     try:
         yield ours

@@ -7,6 +7,7 @@ same result up to rounding.
 from collections.abc import Mapping
 from typing import Any, cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,10 +24,12 @@ class FusedBlocks(Blocks):
     Args:
         blocks: Of `gpt.py`, with stored matrices.
         kernels: Compute them.
+        cache_dtype: Of the keys and values that are kept; None is the model's own.
     """
 
-    def __init__(self, blocks: Blocks, kernels: CompiledKernels) -> None:
+    def __init__(self, blocks: Blocks, kernels: CompiledKernels, cache_dtype: torch.dtype | None = None) -> None:
         super().__init__(blocks)
+        self.cache_dtype = cache_dtype
         self._kernels = kernels
         self._compiled: CompiledBlocks | None = None
         """Holds addresses: made at the first step, and again after tensors were loaded or moved."""

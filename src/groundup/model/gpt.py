@@ -103,6 +103,8 @@ class Block(nn.Module):
 class Blocks(nn.ModuleList):
     """The L blocks, one after the other: the units of recomputing, of FSDP's cut and of LoRA."""
 
+    cache_dtype: torch.dtype | None = None  # of the keys and values that are kept; None is the model's own
+
     def forward(self, x: Float[Tensor, "B T C"], *, recompute: bool = False, **context: Any) -> Float[Tensor, "B T C"]:
         """Send the stream through all; the context (cache, mask) is for each of them."""
         for block in self:
@@ -150,9 +152,7 @@ class GPT(nn.Module):
         self.ln_f = LayerNorm(config.n_embd, bias=config.bias)
         self.lm_head = TiedHead()
         self.logit_softcap = 0.0  # GPT-2's logits are not bounded
-        self.recompute = False
-        """Keep only the input of each block; the backward pass computes the block again (Chen et al. 2016)."""
-        self.cache_dtype: torch.dtype | None = None  # of the keys and values that are kept; None is the model's own
+        self.recompute = False  # keep only each block's input; the backward pass computes it again (Chen et al. 2016)
 
     def forward(self, idx: Int[Tensor, "B T"], *, cache: KVCache | None = None) -> Float[Tensor, "B T V"]:
         """Logits of the next token at every position.
@@ -196,5 +196,5 @@ class GPT(nn.Module):
 
     def new_cache(self, batch_size: int, max_tokens: int, *, static: bool = False) -> KVCache:
         """An empty cache on the model's device."""
-        like = self.ln_f.weight if self.cache_dtype is None else self.ln_f.weight.to(self.cache_dtype)
+        like = self.ln_f.weight if self.h.cache_dtype is None else self.ln_f.weight.to(self.h.cache_dtype)
         return KVCache.for_config(self.config, batch_size, max_tokens, like=like, static=static)

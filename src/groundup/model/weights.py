@@ -64,9 +64,8 @@ def use_weights(model: GPT | Modern, weights: Weights, kernels: PlainKernels) ->
     if not isinstance(kernels, CompiledKernels):
         return
     replace_modules(model, SigmoidGELU, lambda _: SigmoidGELU(kernels))
-    if isinstance(model, GPT):
-        replace_modules(model, Blocks, lambda blocks: FusedBlocks(blocks, kernels))
-        model.cache_dtype = None if weights == "fp32" else torch.float16
+    kept = None if weights == "fp32" else torch.float16
+    replace_modules(model, Blocks, lambda blocks: FusedBlocks(blocks, kernels, kept))
 
 
 def stored_tensors(

@@ -13,8 +13,7 @@ from groundup.config.generate import SamplingConfig
 from groundup.config.model import GPTConfig
 from groundup.config.presets import GPT2
 from groundup.generation.engine import generate_ids
-from groundup.model.build import build_model
-from groundup.model.gpt import GPT
+from groundup.model.build import Transformer, build_model
 from groundup.model.init import init_weights
 from groundup.model.weights import use_weights
 from groundup.planner.flops import forward_flops_per_token
@@ -104,14 +103,13 @@ def reading_flops(config: GPTConfig, length: int) -> float:
     return length * (forward_flops_per_token(config, length // 2) - head) + head
 
 
-def _model(config: GPTConfig, weights: Weights, say: Callable[[str], None]) -> GPT:
+def _model(config: GPTConfig, weights: Weights, say: Callable[[str], None]) -> Transformer:
     model = init_weights(build_model(config), seed=0).eval()
-    assert isinstance(model, GPT)
     use_weights(model, weights, load_kernels(say))
     return model
 
 
-def _ends(model: GPT, length: int, new_tokens: int) -> list[float]:
+def _ends(model: Transformer, length: int, new_tokens: int) -> list[float]:
     """When a text began, and when each of its tokens was there."""
     prompt = torch.randint(model.config.vocab_size, (length,), generator=torch.Generator().manual_seed(length)).tolist()
     sampling = SamplingConfig(temperature=0.8, top_k=50)

@@ -56,7 +56,7 @@ def test_the_logits_are_those_of_the_page(weights, shape, bias, kept, lengths, s
     atol = 1e-4 if weights != "int8" and kept == torch.float32 else 2e-3
     prompt = torch.randint(61, (len(lengths), max(lengths) or 1), generator=generator)
     for model in (plain, fused):
-        model.cache_dtype = kept
+        model.h.cache_dtype = kept
         caches.append(model.new_cache(len(lengths), 40))
         model(prompt, cache=caches[-1])
         caches[-1].truncate(lengths)
