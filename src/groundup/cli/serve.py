@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     for path in options.paths:
         check_model(path)
     listener = listen(options.host, options.port)  # before the models: a taken port should not cost their loading
-    before_torch()
+    before_torch(serving=True)
     from groundup.terminal.working import Working
 
     with Working("loading PyTorch") as working:

@@ -8,10 +8,11 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from groundup import __version__
 from groundup.checkpoint.folders import find_model, step_folders
@@ -27,6 +28,7 @@ from groundup.runtime.stored import Weights
 from groundup.serving.errors import RequestError, shown
 from groundup.serving.texts import TokenNames
 
+T = TypeVar("T")
 MAX_SLOTS = 16
 """The most texts that one model writes side by side."""
 MAX_STEPS, SLOTS_OF_STEP = 4, 4
@@ -123,7 +125,7 @@ class Models:
         self._loading = asyncio.Lock()
         for path in paths:
             name = _name_of(path, taken=self._own)
-            self._own[name] = self._serve(name, self._open(path), MAX_SLOTS)
+            self._own[name] = _on_a_short_thread(partial(self._load, name, path, MAX_SLOTS))
 
     def __iter__(self) -> Iterator[Served]:
         """Those that the server was started with."""
@@ -162,11 +164,11 @@ class Models:
         async with self._loading:
             path = await asyncio.to_thread(self._path_of, name)
             if path not in self._steps:
+                load = partial(self._load, name, path, SLOTS_OF_STEP)
                 try:
-                    loaded = await asyncio.to_thread(self._open, path)
+                    self._steps[path] = await asyncio.to_thread(_on_a_short_thread, load)
                 except UserError as error:
                     raise RequestError(404, f"{shown(name)}: {error}", param="model", code="model_not_found") from None
-                self._steps[path] = self._serve(name, loaded, SLOTS_OF_STEP)
             self._steps.move_to_end(path)
             while len(self._steps) > MAX_STEPS:  # texts that are being written hold their model until they end
                 self._steps.popitem(last=False)
@@ -190,10 +192,21 @@ class Models:
         message = f"there is no model {shown(name)}; there are {', '.join(self._own)}"
         raise RequestError(404, message, param="model", code="model_not_found")
 
-    def _serve(self, name: str, loaded: LoadedModel, n_slots: int) -> Served:
+    def _load(self, name: str, path: Path, n_slots: int) -> Served:
+        loaded = self._open(path)
         served = Served(name, loaded, Engine(loaded.model, n_slots=count_slots(loaded.model, n_slots)))
         _ = served.fingerprint, served.created  # while the folder is certainly there
         return served
+
+
+def _on_a_short_thread(work: Callable[[], T]) -> T:
+    """Let PyTorch compute on a thread that ends with the work.
+
+    OpenMP gives each thread that computes a team of threads, which lives as long as it. When the teams together are
+    larger than the machine, GNU's OpenMP lets them sleep at every barrier, and a step of the engine takes longer.
+    """
+    with ThreadPoolExecutor(1) as short:
+        return short.submit(work).result()
 
 
 def _name_of(path: Path, taken: dict[str, Served]) -> str:

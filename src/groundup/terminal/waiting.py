@@ -18,6 +18,9 @@ SPIN = "GOMP_SPINCOUNT"
 """The variable that GNU's OpenMP, which PyTorch brings along on Linux, reads its number of rounds from."""
 SPIN_ROUNDS = 1000
 """Beside other programs: some tens of microseconds."""
+SERVER_ROUNDS = 12_000
+"""Of a server on a quiet machine: about half a millisecond, longer than the breaks between two products of one token. It
+stays, whatever else is started beside it, and clients on the same machine use its cores between two tokens."""
 LOOK_SECONDS = 0.06
 """A few ticks of the kernel's clock."""
 BUSY_CORES = 0.5
@@ -25,18 +28,28 @@ BUSY_CORES = 0.5
 KERNEL_TIMES = Path("/proc/stat")
 
 
-def before_torch() -> None:
-    """Choose how the threads of this process wait. A command that computes calls this before it loads PyTorch."""
+def before_torch(*, serving: bool = False) -> None:
+    """Choose how the threads of this process wait. A command that computes calls this before it loads PyTorch.
+
+    Args:
+        serving: Whether the process stays, for clients of this machine: then at most SERVER_ROUNDS.
+    """
     if "torch" not in sys.modules:  # else OpenMP has read its variables
-        wait_less(os.environ)
+        wait_less(os.environ, quiet=SERVER_ROUNDS if serving else None)
 
 
-def wait_less(environ: MutableMapping[str, str], cores_in_use: Callable[[], float] | None = None) -> None:
+def wait_less(
+    environ: MutableMapping[str, str],
+    cores_in_use: Callable[[], float] | None = None,
+    *,
+    quiet: int | None = None,
+) -> None:
     """Let threads sleep soon where other programs want the cores, unless a person has said how they wait.
 
     Args:
         environ: Gets the variable.
         cores_in_use: Of the machine, by others; None looks.
+        quiet: Rounds where nobody else wants the cores; None leaves OpenMP its own.
     """
     if {SPIN, "OMP_WAIT_POLICY"} & set(environ):
         return
@@ -44,6 +57,8 @@ def wait_less(environ: MutableMapping[str, str], cores_in_use: Callable[[], floa
     free = (os.cpu_count() or 1) - (cores_in_use or look_at_cores)()
     if free < wanted - BUSY_CORES:
         environ[SPIN] = str(SPIN_ROUNDS)
+    elif quiet is not None:
+        environ[SPIN] = str(quiet)
 
 
 def look_at_cores() -> float:

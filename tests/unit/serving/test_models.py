@@ -1,11 +1,13 @@
 """Runs and their kept steps, by id."""
 
 import asyncio
+import threading
 
 import pytest
 import torch
 
 from groundup.checkpoint.model_folder import save_model
+from groundup.serving import models as module
 from groundup.serving.models import MAX_STEPS, Models
 from groundup.tokenizer.char import CharTokenizer
 
@@ -33,6 +35,20 @@ def test_steps_are_listed_and_each_answers_with_its_own_weights(client, run, alp
         assert got["model"] == f"mine@{step}"
         for i, value in enumerate(got["choices"][0]["logprobs"]["token_logprobs"][1:]):
             assert value == pytest.approx(expected[i, idx[0, i + 1]].item(), abs=1e-5)
+
+
+def test_threads_that_load_a_model_end_so_that_the_engine_alone_keeps_a_team_of_openmp(client, run, monkeypatch):
+    loaders, load = [], module.load_model
+
+    def noted(*args, **kwargs):
+        loaders.append(threading.current_thread())
+        return load(*args, **kwargs)
+
+    monkeypatch.setattr(module, "load_model", noted)
+    models = Models([run])
+    asyncio.run(models.find("mine@4"))
+    assert len(loaders) == 2
+    assert not any(thread.is_alive() for thread in loaders)
 
 
 def test_two_steps_are_compared_on_one_text(client, run):

@@ -25,6 +25,9 @@ def test_threads_sleep_soon_where_others_want_the_cores(monkeypatch, machine, ou
     environ = {}
     wait_less(environ, lambda: in_use)
     assert environ == ({SPIN: str(SPIN_ROUNDS)} if sleeps else {})
+    server = {}
+    wait_less(server, lambda: in_use, quiet=12_000)
+    assert server == {SPIN: str(SPIN_ROUNDS) if sleeps else "12000"}
 
 
 @pytest.mark.parametrize(
