@@ -19,8 +19,8 @@ SPIN = "GOMP_SPINCOUNT"
 SPIN_ROUNDS = 1000
 """Beside other programs: some tens of microseconds."""
 SERVER_ROUNDS = 12_000
-"""Of a server on a quiet machine: about half a millisecond, longer than the breaks between two products of one token. It
-stays, whatever else is started beside it, and clients on the same machine use its cores between two tokens."""
+"""Of a server on a quiet machine: half a millisecond, longer than the breaks between two products of one token. A
+server stays, whatever is started beside it later, and its clients may use the same cores."""
 LOOK_SECONDS = 0.06
 """A few ticks of the kernel's clock."""
 BUSY_CORES = 0.5
