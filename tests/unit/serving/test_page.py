@@ -89,6 +89,18 @@ def test_the_browser_draws_from_what_python_draws_from_in_a_thousand_cases():
         assert [p > 0 for p in got] == [reason == 0 for reason in why]
 
 
+@pytest.mark.parametrize("scale", [0.5, 3.0])
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "min_p"), [(40, 1.0, 0.0), (3000, 0.9, 0.0), (0, 0.99, 0.02), (0, 0.3, 0.0)]
+)
+def test_and_over_a_large_vocabulary(scale, top_k, top_p, min_p):
+    logits = scale * np.random.default_rng(1).standard_normal(5000)
+    config = SamplingConfig(temperature=0.7, top_k=top_k, top_p=top_p, min_p=min_p)
+    got, why = in_browser(logits.tolist(), config, [], [])
+    assert got == pytest.approx(in_python(logits.tolist(), config, [], []), abs=1e-12)
+    assert [p > 0 for p in got] == [reason == 0 for reason in why]
+
+
 @pytest.mark.parametrize(
     ("p", "text"),
     [

@@ -15,26 +15,23 @@ const COLDEST = 1e-30;
  * @returns {Float64Array}
  */
 export function softmax(values) {
-  let most = -Infinity;
-  for (let i = 0; i < values.length; i++) most = Math.max(most, values[i]);
-  const out = new Float64Array(values.length);
-  let total = 0;
-  for (let i = 0; i < out.length; i++) total += out[i] = Math.exp(values[i] - most);
-  for (let i = 0; i < out.length; i++) out[i] /= total;
-  return out;
+  const all = new Uint8Array(values.length);
+  return shares(exponentials(values, all), all);
 }
 
 /**
- * Ids of the n largest values, the largest first; of equal values the one with the lower id.
+ * Ids of the n largest values, the largest first; of equal values the one with the lower id. For a small n.
  * @param {ArrayLike<number>} values @param {number} n @returns {number[]}
  */
 export function largest(values, n) {
   const ids = [];
+  let least = -Infinity;
   for (let id = 0; id < values.length; id++) {
-    if (ids.length === n && !(values[id] > values[ids[n - 1]])) continue;
+    if (ids.length === n && !(values[id] > least)) continue;
     let at = ids.length === n ? n - 1 : ids.length;
     for (; at > 0 && values[id] > values[ids[at - 1]]; at--) ids[at] = ids[at - 1];
     ids[at] = id;
+    least = values[ids[ids.length - 1]];
   }
   return ids;
 }
@@ -42,9 +39,8 @@ export function largest(values, n) {
 /** What dropped a token, by the numbers in `why`; 0 is kept. */
 export const REASONS = ["", "temperature 0", "top-k", "top-p", "min-p"];
 const [KEPT, COLD, TOP_K, TOP_P, MIN_P] = REASONS.keys();
-/** Values that are sorted for top-p before all are. */
-const FIRST_GUESS = 64;
-const FEW = 1000;
+/** For the border of top-k and top-p: 12 of 50,257 values per bin. */
+const BINS = 4096;
 /** What the model itself says of the last logits: sliders do not change it. */
 let known = { logits: null, model: null };
 
@@ -58,7 +54,7 @@ let known = { logits: null, model: null };
  */
 export function pipeline(logits, settings, prompt, drawn) {
   const V = logits.length;
-  const penalized = Float64Array.from(logits);
+  const penalized = new Float64Array(logits);
   if (settings.repetition !== 1) {
     for (const id of new Set([...prompt, ...drawn])) {
       penalized[id] = penalized[id] > 0 ? penalized[id] / settings.repetition : penalized[id] * settings.repetition;
@@ -70,26 +66,32 @@ export function pipeline(logits, settings, prompt, drawn) {
     for (const [id, n] of counts) penalized[id] -= settings.presence + settings.frequency * n;
   }
   const why = new Uint8Array(V);
-  const scaled = Float64Array.from(penalized);
+  const scaled = new Float64Array(penalized);
   if (settings.temperature < COLDEST) {
     why.fill(COLD);
     why[largest(penalized, 1)[0]] = KEPT;
   } else {
     for (let i = 0; i < V; i++) scaled[i] /= settings.temperature;
-    filter(scaled, settings, why);
   }
   if (known.logits !== logits) known = { logits, model: softmax(logits) };
-  return { penalized, scaled, model: known.model, sampler: shares(scaled, why), why };
+  return { penalized, scaled, model: known.model, sampler: shares(filter(scaled, settings, why), why), why };
 }
 
-/** Softmax over what is kept; 0 for all else. @param {Float64Array} values @param {Uint8Array} why */
-function shares(values, why) {
-  let most = -Infinity;
-  for (let i = 0; i < values.length; i++) if (!why[i] && values[i] > most) most = values[i];
+/** Of values less the largest one, what softmax shares out; 0 for what is dropped. @param {ArrayLike<number>} values */
+function exponentials(values, why) {
   const out = new Float64Array(values.length);
+  let most = -Infinity;
+  for (let i = 0; i < out.length; i++) if (values[i] > most) most = values[i];
+  for (let i = 0; i < out.length; i++) if (!why[i]) out[i] = Math.exp(values[i] - most);
+  return out;
+}
+
+/** Weights of what is kept, so that they sum to 1; 0 for all else. @param {Float64Array} weights @param {Uint8Array} why */
+function shares(weights, why) {
+  const out = new Float64Array(weights.length);
   let total = 0;
-  for (let i = 0; i < out.length; i++) if (!why[i]) total += out[i] = Math.exp(values[i] - most);
-  for (let i = 0; i < out.length; i++) out[i] /= total;
+  for (let i = 0; i < out.length; i++) if (!why[i]) total += weights[i];
+  for (let i = 0; i < out.length; i++) if (!why[i]) out[i] = weights[i] / total;
   return out;
 }
 
@@ -98,32 +100,41 @@ function drop(values, least, why, reason) {
   for (let i = 0; i < values.length; i++) if (!why[i] && values[i] < least) why[i] = reason;
 }
 
-/** Marks what top-k, top-p and min-p drop; equal logits stay or go together. */
-function filter(scaled, settings, why) {
-  const { topK, topP, minP } = settings;
-  if (topK > 0 && topK < scaled.length) {
-    drop(scaled, topK <= FEW ? scaled[largest(scaled, topK)[topK - 1]] : Float64Array.from(scaled).sort()[scaled.length - topK], why, TOP_K);
-  }
-  if (topP < 1) drop(scaled, nucleus(scaled, shares(scaled, why), topP), why, TOP_P);
-  if (minP > 0) {
-    const p = shares(scaled, why);
-    drop(p, minP * p.reduce((a, b) => (a > b ? a : b)), why, MIN_P);
-  }
+/**
+ * Marks what top-k, top-p and min-p drop, and returns the weights of the others; equal logits stay or go together. The
+ * likeliest one is never dropped: it has the weight 1.
+ */
+function filter(scaled, { temperature, topK, topP, minP }, why) {
+  const filters = temperature >= COLDEST;
+  if (filters && topK > 0 && topK < scaled.length) drop(scaled, border(scaled, new Float64Array(scaled.length).fill(1), topK), why, TOP_K);
+  const weights = exponentials(scaled, why);
+  if (filters && topP < 1) drop(scaled, border(scaled, shares(weights, why), topP), why, TOP_P);
+  if (filters && minP > 0) drop(weights, minP, why, MIN_P);
+  return weights;
 }
 
-/** The smallest of the largest values whose shares come to topP. */
-function nucleus(values, p, topP) {
-  let sum = 0;
-  const ids = largest(p, FIRST_GUESS);
-  for (const id of ids) if ((sum += p[id]) >= topP) return values[id];
-  sum = 0;
-  const sorted = Float64Array.from(p).sort();
-  let at = sorted.length - 1;
-  for (; at > 0 && sorted[at] > 0; at--) if ((sum += sorted[at]) >= topP) break;
-  const share = sorted[Math.max(0, at)];
-  let least = Infinity;
-  for (let i = 0; i < p.length; i++) if (p[i] >= share && p[i] > 0 && values[i] < least) least = values[i];
-  return least;
+/**
+ * The smallest of the largest values whose masses come to a goal; should rounding keep their sum below it, the smallest
+ * that has a mass. Values are counted in bins of equal width, and only those of one bin are sorted.
+ * @param {Float64Array} values @param {Float64Array} masses @param {number} goal @returns {number}
+ */
+function border(values, masses, goal) {
+  let [least, most] = [Infinity, -Infinity];
+  for (let i = 0; i < values.length; i++) {
+    if (masses[i] > 0 && values[i] < least) least = values[i];
+    if (values[i] > most) most = values[i];
+  }
+  const bins = new Float64Array(BINS);
+  const per = most > least ? (BINS - 1) / (most - least) : 0;
+  const bin = (i) => ((most - values[i]) * per) | 0;
+  for (let i = 0; i < values.length; i++) if (masses[i] > 0) bins[bin(i)] += masses[i];
+  let [at, sum] = [0, 0];
+  while (at < BINS - 1 && sum + bins[at] < goal) sum += bins[at++];
+  const inside = [];
+  for (let i = 0; i < values.length; i++) if (masses[i] > 0 && bin(i) === at) inside.push(i);
+  inside.sort((a, b) => values[b] - values[a]);
+  const last = inside.find((i) => (sum += masses[i]) >= goal) ?? inside[inside.length - 1];
+  return values[last];
 }
 
 /**
