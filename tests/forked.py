@@ -30,11 +30,15 @@ PIXEL = base64.b64decode(
 
 @functools.cache
 def server():
-    """The server, as a context of multiprocessing.
+    """The server, as a context of multiprocessing; in a process that it has forked, the same one.
 
     Python 3.11 does not tell it sys.path, so it learns ours from the environment.
     """
     context = multiprocessing.get_context("forkserver")
+    running = forkserver._forkserver
+    if running._forkserver_pid is None and running._forkserver_address is not None:
+        running.ensure_running = lambda: None  # multiprocessing would start another: it asks only for its own child
+        return context
     context.set_forkserver_preload(PRELOADED)
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)
@@ -222,6 +226,12 @@ MODULES = {
     "torch.distributed.run": _torchrun,
     "-c": _code,
 }
+
+
+def start_from_server():
+    """In a process of a test: what the package starts by multiprocessing is forked from the server, too."""
+    context = server()
+    multiprocessing.get_context = lambda _: context
 
 
 def output_of(code, *words):

@@ -39,6 +39,7 @@ class Lines:
 
     def read(self, part, skipped):
         self._note(f"begin {part}")
+        self._note(f"process {os.getpid()}")
         time.sleep(self.nap)
         for k, line in enumerate(Path(part).read_text().splitlines()):
             yield Document(line)

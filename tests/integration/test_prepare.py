@@ -15,13 +15,31 @@ import numpy as np
 import psutil
 import pytest
 
+from forked import ForkedPopen
+
 DRIVER = Path(__file__).with_name("prepare_driver.py")
+FORKED = """
+import sys
+from forked import start_from_server
+start_from_server()
+sys.path.insert(0, {folder!r})
+import prepare_driver
+prepare_driver.main()
+"""
 N_PARTS = 24
 
 
-@pytest.fixture
-def texts(tmp_path):
-    return write_texts(tmp_path / "texts", n_parts=N_PARTS, n_lines=60)
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    return write_texts(tmp_path_factory.mktemp("parts") / "texts", n_parts=N_PARTS, n_lines=60)
+
+
+@pytest.fixture(scope="module")
+def whole(texts, tmp_path_factory):
+    """The files of an undisturbed preparation by one process."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    run(texts, out)
+    return contents(out)
 
 
 def write_texts(folder, *, n_parts, n_lines):
@@ -33,8 +51,20 @@ def write_texts(folder, *, n_parts, n_lines):
     return folder
 
 
-def start(texts, out, *words, **options):
-    command = [sys.executable, str(DRIVER), str(texts), str(out), str(out.with_suffix(".diary")), *map(str, words)]
+def words_of(texts, out, *words):
+    return [str(texts), str(out), str(out.with_suffix(".diary")), *map(str, words)]
+
+
+def start(texts, out, *words):
+    """A preparation in a process that costs little to start, and so do its workers."""
+    code = FORKED.format(folder=str(DRIVER.parent))
+    command = [sys.executable, "-c", code, *words_of(texts, out, *words)]
+    return ForkedPopen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def start_fresh(texts, out, *words, **options):
+    """One as everybody starts it: its workers are its children."""
+    command = [sys.executable, str(DRIVER), *words_of(texts, out, *words)]
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, **options)
 
 
@@ -43,8 +73,8 @@ def finish(process):
     return process.returncode, errors
 
 
-def run(texts, out, *words, **options):
-    code, errors = finish(start(texts, out, *words, **options))
+def run(texts, out, *words, start=start):
+    code, errors = finish(start(texts, out, *words))
     assert code == 0, errors
 
 
@@ -69,14 +99,13 @@ def wait_for(condition, process):
     "1, 3 or 8 workers",
     "the same bytes",
 )
-def test_bytes_are_the_same_for_1_3_and_8_workers(tmp_path, texts):
-    for workers in (1, 3, 8):
-        run(texts, tmp_path / f"by-{workers}", "--workers", workers)
-    one = contents(tmp_path / "by-1")
-    assert len(one) > 10
-    assert contents(tmp_path / "by-3") == one
-    assert contents(tmp_path / "by-8") == one
-    assert sorted(diary(tmp_path / "by-8", "begin")) == sorted(diary(tmp_path / "by-1", "begin"))
+def test_bytes_are_the_same_for_1_3_and_8_workers(tmp_path, texts, whole):
+    assert len(whole) > 10
+    for workers in (3, 8):
+        out = tmp_path / f"by-{workers}"
+        run(texts, out, "--workers", workers)
+        assert contents(out) == whole
+        assert sorted(diary(out, "begin")) == sorted(map(str, texts.iterdir()))
 
 
 @pytest.mark.fault(
@@ -85,17 +114,17 @@ def test_bytes_are_the_same_for_1_3_and_8_workers(tmp_path, texts):
     "started again, it goes on (a worker repeats one part at most) and ends with the same bytes",
 )
 @pytest.mark.parametrize("n", [5, pytest.param(100, marks=pytest.mark.slow)])
-def test_killed_anywhere_it_goes_on(tmp_path, record_property, texts, n):
+def test_killed_anywhere_it_goes_on(tmp_path, record_property, texts, whole, n):
     """The parent, one of its workers, or all of them, at random times: at most one part a worker is done again."""
     rng = random.Random(n)
-    run(texts, tmp_path / "whole")
     out, workers = tmp_path / "killed", 2
     hit = lost = 0
     while hit < n:
         if (out / "index.json").exists():  # start over: a kill shall hit something
-            assert contents(out) == contents(tmp_path / "whole")
+            assert contents(out) == whole
             subprocess.run(["rm", "-r", out, out.with_suffix(".diary")], check=True)
             lost = 0
+        before = len(diary(out, "process"))
         process = start(texts, out, "--workers", workers, "--nap", 0.02)
         target = len(diary(out, "begin")) + rng.randrange(9)
         while len(diary(out, "begin")) < target and process.poll() is None:
@@ -105,7 +134,7 @@ def test_killed_anywhere_it_goes_on(tmp_path, record_property, texts, n):
             continue
         hit += 1
         lost += 1
-        victims = [process.pid, *(child.pid for child in psutil.Process(process.pid).children())]
+        victims = [process.pid, *{int(pid) for pid in diary(out, "process")[before:]}]
         whom = rng.choice(["parent", "worker", "all"])
         for pid in {"parent": victims[:1], "worker": victims[-1:], "all": victims}[whom]:
             with contextlib.suppress(ProcessLookupError):
@@ -115,7 +144,7 @@ def test_killed_anywhere_it_goes_on(tmp_path, record_property, texts, n):
             done = len(list((out / ".work").glob("part-*.json")))
             assert len(diary(out, "begin")) - done <= workers * lost
     run(texts, out, "--workers", workers)
-    assert contents(out) == contents(tmp_path / "whole")
+    assert contents(out) == whole
     record_property("figure", f"{n} of {n} kills")
 
 
@@ -124,7 +153,7 @@ def test_killed_anywhere_it_goes_on(tmp_path, record_property, texts, n):
     "SIGKILL of a worker",
     "one line names its part of the work; run again, the rest is not done again",
 )
-def test_a_dead_worker_is_named_and_the_rest_is_kept(tmp_path, texts):
+def test_a_dead_worker_is_named_and_the_rest_is_kept(tmp_path, texts, whole):
     deadly = tmp_path / "deadly"
     deadly.touch()
     out = tmp_path / "out"
@@ -137,8 +166,7 @@ def test_a_dead_worker_is_named_and_the_rest_is_kept(tmp_path, texts):
     assert errors.strip().endswith("run the command again to go on")
     assert not (out / "index.json").exists()
     run(texts, out, "--workers", 2)
-    run(texts, tmp_path / "whole")
-    assert contents(out) == contents(tmp_path / "whole")
+    assert contents(out) == whole
     assert len(diary(out, "begin")) <= N_PARTS + 2
 
 
@@ -148,7 +176,7 @@ def test_a_dead_worker_is_named_and_the_rest_is_kept(tmp_path, texts):
     "its workers end, too",
 )
 def test_workers_end_with_their_parent(tmp_path, texts):
-    process = start(texts, tmp_path / "out", "--workers", 3, "--nap", 0.5)
+    process = start_fresh(texts, tmp_path / "out", "--workers", 3, "--nap", 0.5)
     wait_for(lambda: len(diary(tmp_path / "out", "begin")) >= 3, process)
     children = psutil.Process(process.pid).children()
     assert len(children) >= 3
@@ -176,14 +204,13 @@ def test_a_second_preparation_of_the_folder_is_refused(tmp_path, texts):
     run(texts, out)
 
 
-def test_a_full_disk_is_told_and_nothing_half_written_is_taken_for_whole(tmp_path, texts):
+def test_a_full_disk_is_told_and_nothing_half_written_is_taken_for_whole(tmp_path, texts, whole):
     def small_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))
 
-    run(texts, tmp_path / "whole")
     out = tmp_path / "out"
     for workers in (1, 2):
-        code, errors = finish(start(texts, out, "--workers", workers, preexec_fn=small_files))
+        code, errors = finish(start_fresh(texts, out, "--workers", workers, preexec_fn=small_files))
         assert code == 1
         assert "cannot write" in errors
         assert "File too large" in errors
@@ -191,7 +218,7 @@ def test_a_full_disk_is_told_and_nothing_half_written_is_taken_for_whole(tmp_pat
         assert not (out / "index.json").exists()
         assert all(p.stat().st_size < 9000 for p in out.rglob("*") if p.is_file())
     run(texts, out)
-    assert contents(out) == contents(tmp_path / "whole")
+    assert contents(out) == whole
     assert len(diary(out, "begin")) == N_PARTS  # all parts fitted, only shards did not
 
 
@@ -205,7 +232,7 @@ def test_memory_is_flat(tmp_path):
         for part in range(n_parts):
             (texts / f"{part}.txt").write_text("".join(f"{k} {line}\n" for k in range(400)))  # 4 MB
         out = tmp_path / f"out-{n_parts}"
-        run(texts, out, "--workers", 2, "--shard-tokens", 10_000_000)
+        run(texts, out, "--workers", 2, "--shard-tokens", 10_000_000, start=start_fresh)
         peaks.append(max(map(int, diary(out, "memory"))))
     assert peaks[1] < 600e6
     assert peaks[1] < 1.2 * peaks[0]
