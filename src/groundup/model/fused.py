@@ -1,10 +1,11 @@
-"""GPT-2's blocks as one call of a compiled kernel, for a few new tokens with a cache on a CPU.
+"""GPT-2's blocks as one call of a compiled kernel, for new tokens with a cache on a CPU.
 
-A longer input, such as a prompt, and blocks with hooks are computed by the modules of `gpt.py`. Both ways give the
-same result up to rounding.
+Of many tokens, such as a prompt, attention alone is computed so where a library multiplies faster. Without a cache, and
+where somebody watches blocks by hooks, the modules of `gpt.py` compute them. All ways give the same result up to
+rounding.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import torch
@@ -16,6 +17,8 @@ from groundup.model.kv_cache import KVCache
 from groundup.model.stored_linear import MAX_ROWS, StoredLinear
 from groundup.runtime.block import BlockTensors, CompiledBlocks, Linear, Norm
 from groundup.runtime.kernels import CompiledKernels
+from groundup.runtime.many_rows import pick_many
+from groundup.runtime.stored import Weights
 
 
 class FusedBlocks(Blocks):
@@ -23,13 +26,14 @@ class FusedBlocks(Blocks):
 
     Args:
         blocks: Of `gpt.py`, with stored matrices.
+        weights: How those are stored; of fewer than 32 bits, keys and values are kept in 16.
         kernels: Compute them.
-        cache_dtype: Of the keys and values that are kept; None is the model's own.
     """
 
-    def __init__(self, blocks: Blocks, kernels: CompiledKernels, cache_dtype: torch.dtype | None = None) -> None:
+    def __init__(self, blocks: Blocks, weights: Weights, kernels: CompiledKernels) -> None:
         super().__init__(blocks)
-        self.cache_dtype = cache_dtype
+        self._weights: Weights = weights
+        self.cache_dtype = None if weights == "fp32" else torch.float16
         self._kernels = kernels
         self._compiled: CompiledBlocks | None = None
         """Holds addresses: made at the first step, and again after tensors were loaded or moved."""
@@ -46,20 +50,25 @@ class FusedBlocks(Blocks):
     ) -> Float[Tensor, "B T C"]:
         """As `Blocks`."""
         B, T, C = x.shape
-        if cache is None or cache.static or B * T > MAX_ROWS or self._is_watched():
+        if cache is None or cache.static or self._is_watched():
             return super().forward(x, recompute=recompute, cache=cache, **context)
         cache.require_room(T)
         if self._compiled is None:
-            self._compiled = CompiledBlocks(self._kernels.blocks, [_tensors(cast("Block", block)) for block in self])
-        x = x.reshape(B * T, C).clone()  # changed in place
-        self._compiled(
-            x,
-            cache.keys,
-            cache.values,
-            [row for row in range(B) for _ in range(T)],
-            [held + step for held in cache.held for step in range(T)],
-        )
-        return x.view(B, T, C)
+            tensors = [_tensors(cast("Block", block)) for block in self]
+            self._compiled = CompiledBlocks(self._kernels.blocks, self._kernels.attend_layer, tensors)
+        if B * T > MAX_ROWS and pick_many(self._kernels, self._weights, n_embd=C) != "kernels":
+            return self._by_the_library(x, cache, self._compiled)
+        x = x.contiguous().clone()  # changed in place
+        self._compiled(x, cache.keys, cache.values, cache.held)
+        return x
+
+    def _by_the_library(self, x: Float[Tensor, "B T C"], cache: KVCache, compiled: CompiledBlocks) -> Tensor:
+        """All but attention by the modules: where a library multiplies many rows faster."""
+        for layer, block in enumerate(cast("Iterable[Block]", self)):
+            qkv = block.attn.c_attn(block.ln_1(x)).contiguous()  # (B, T, 3 C)
+            x = x + block.attn.c_proj(compiled.attend(layer, qkv, cache.keys, cache.values, cache.held))
+            x = x + block.mlp(block.ln_2(x))
+        return x
 
     def _is_watched(self) -> bool:
         if not self._hooks:

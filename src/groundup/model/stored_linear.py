@@ -1,17 +1,13 @@
 """Layers whose matrix is stored in 32, 16 or 8 bits. `use_weights` puts them into a model."""
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from groundup.runtime.kernels import CompiledKernels
-from groundup.runtime.matmul import onednn_linear, pick_matmul
+from groundup.runtime.many_rows import multiply_many
 from groundup.runtime.stored import PlainKernels, Stored, Weights, store
 
 MAX_ROWS = 32
-"""With more rows, widening the weights once costs less than multiplying them as they are."""
-MAX_INTEGER_ROWS = 256
-"""The same for 8 bits and compiled kernels: integers multiply faster, and are dearer to widen."""
+"""With more rows, a product is bound by arithmetic and no longer by reading the weights."""
 
 
 class StoredMatrix(nn.Module):
@@ -20,7 +16,7 @@ class StoredMatrix(nn.Module):
     Args:
         weight: In float32; taken over where that is how it is to be stored.
         weights: How to store it.
-        kernels: Multiply a few rows with it.
+        kernels: Multiply with it.
     """
 
     def __init__(self, weight: Float[Tensor, "D C"], weights: Weights, kernels: PlainKernels) -> None:
@@ -37,14 +33,12 @@ class StoredMatrix(nn.Module):
 
     def product(self, x: Float[Tensor, "*B C"], bias: Float[Tensor, " D"] | None = None) -> Float[Tensor, "*B D"]:
         """X @ weight.T + bias."""
-        rows = x.reshape(-1, x.shape[-1])
-        integers = self.scale is not None and isinstance(self.kernels, CompiledKernels)
-        if len(rows) > (MAX_INTEGER_ROWS if integers else MAX_ROWS):
-            width = x.shape[-1]
-            many = pick_matmul(x.device, rows=256, n_embd=width, training=False)
-            multiply = onednn_linear if many == "onednn" else F.linear
-            return multiply(x, self.stored.widened(), bias)
-        return self.kernels.linear(rows.contiguous(), self.stored, bias).view(*x.shape[:-1], -1)
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
+        if len(rows) > MAX_ROWS:
+            y = multiply_many(self.kernels, rows, self.stored, bias)
+        else:
+            y = self.kernels.linear(rows, self.stored, bias)
+        return y.view(*x.shape[:-1], -1)
 
 
 class StoredLinear(StoredMatrix):

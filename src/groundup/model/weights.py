@@ -1,8 +1,8 @@
 """Decode from weights stored in 32, 16 or 8 bits: linear layers, token embedding and head are swapped.
 
 A tied embedding and head stay one matrix. A few rows are multiplied by the kernels of runtime/kernels.py; many rows,
-such as a prompt, are bound by arithmetic: for them the matrix is widened and PyTorch multiplies. Stored models are for
-inference: their weights are not trained.
+such as a prompt, are bound by arithmetic: for them `pick_many` measures whether the kernels are fastest, or a library
+with the matrix widened. Stored models are for inference: their weights are not trained.
 """
 
 from collections.abc import Iterable, Iterator
@@ -64,8 +64,7 @@ def use_weights(model: GPT | Modern, weights: Weights, kernels: PlainKernels) ->
     if not isinstance(kernels, CompiledKernels):
         return
     replace_modules(model, SigmoidGELU, lambda _: SigmoidGELU(kernels))
-    kept = None if weights == "fp32" else torch.float16
-    replace_modules(model, Blocks, lambda blocks: FusedBlocks(blocks, kernels, kept))
+    replace_modules(model, Blocks, lambda blocks: FusedBlocks(blocks, weights, kernels))
 
 
 def stored_tensors(

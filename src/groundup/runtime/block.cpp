@@ -5,6 +5,7 @@
 // of one text or of many. What a row computes does not depend on the others.
 #include "gelu.cpp"
 #include "kernels.cpp"
+#include "prompt.cpp"
 
 namespace {
 
@@ -42,34 +43,6 @@ void normalize(const Norm& norm, const float* x, float* y, int64_t C) {
     const float scale = 1 / std::sqrt(squares / C + norm.eps);
 #pragma omp simd
     for (int64_t i = 0; i < C; i++) y[i] = (x[i] - mean) * scale * norm.gain[i] + (norm.shift ? norm.shift[i] : 0.0f);
-}
-
-// The first n elements of a vector, and zeros behind them. WHOLE: there are never fewer than fill it.
-template <class T, bool WHOLE = false> Floats part(const typename T::W* p, int64_t n) {
-    if (WHOLE || n >= L) return T::widen(p);
-    typename T::W end[L] = {};
-    std::copy(p, p + n, end);
-    return T::widen(end);
-}
-
-void narrow(Floats v, float* p) { std::memcpy(p, &v, sizeof v); }
-
-void narrow(Floats v, uint16_t* p) {  // to fp16
-#if defined(__AVX512BW__)
-    const auto half = _mm512_cvtps_ph((__m512)v, 0);
-#elif defined(__AVX2__)
-    const auto half = _mm256_cvtps_ph((__m256)v, 0);
-#else
-    const auto half = __builtin_convertvector(v, Vector<_Float16, L>);
-#endif
-    std::memcpy(p, &half, sizeof half);
-}
-
-template <class W> void write(Floats v, W* p, int64_t n) {
-    if (n >= L) return narrow(v, p);
-    W end[L];
-    narrow(v, end);
-    std::copy(end, end + n, p);
 }
 
 // One head of one row over S positions: y (D) is the mean of values, weighted by how well the query fits their keys.
@@ -110,30 +83,38 @@ void attend(const float* q, const typename T::W* keys, const typename T::W* valu
     }
 }
 
-// Attention of M tokens in one layer: queries, keys and values (M, 3 C) are read, y (M, C) is written. All keys and values
-// are written before anyone attends, so that a token sees those before it in the same call.
-template <class T>
-void attention(const Cache& cache, int64_t layer, const float* qkv, const int64_t* rows, const int64_t* positions,
-               int64_t M, float* y) {
-    typedef typename T::W W;
+// Attention of M tokens in one layer, T of each text: queries, keys and values (M, 3 C) are read, y (M, C) is written.
+// All keys and values are written before anyone attends, so that a token sees those before it in the same call.
+template <class Type>
+void attention(const Cache& cache, int64_t layer, const float* qkv, const int64_t* held, int64_t B, int64_t T, float* y) {
+    typedef typename Type::W W;
     const int64_t H = cache.H, D = cache.D, C = H * D;
     W* keys = (W*)cache.keys + layer * cache.layer;
     W* values = (W*)cache.values + layer * cache.layer;
-    for (int64_t m = 0; m < M; m++)
+    auto head = [&](int64_t b, int64_t h) { return b * cache.row + h * cache.room * D; };
+#pragma omp parallel for if (B * T > FEW_ROWS)
+    for (int64_t m = 0; m < B * T; m++)
         for (int64_t h = 0; h < H; h++)
             for (int64_t d = 0; d < D; d += L) {
                 const float* k = qkv + m * 3 * C + C + h * D + d;
-                const int64_t at = rows[m] * cache.row + (h * cache.room + positions[m]) * D + d;
+                const int64_t at = head(m / T, h) + (held[m / T] + m % T) * D + d;
                 write(part<Fp32>(k, D - d), keys + at, D - d);
                 write(part<Fp32>(k + C, D - d), values + at, D - d);
             }
-    const auto attend_one = D % L ? attend<T, false> : attend<T, true>;
-#pragma omp parallel for collapse(2) schedule(dynamic, 1)
-    for (int64_t m = 0; m < M; m++)
-        for (int64_t h = 0; h < H; h++) {
-            const int64_t at = rows[m] * cache.row + h * cache.room * D;
-            attend_one(qkv + m * 3 * C + h * D, keys + at, values + at, positions[m] + 1, D, y + m * C + h * D);
-        }
+    const auto attend_one = D % L ? attend<Type, false> : attend<Type, true>;
+    const int64_t parts = T > FEW_ROWS ? std::max<int64_t>(1, T / (8 * ROWS)) : T;  // a core takes one at a time
+#pragma omp parallel for collapse(3) schedule(dynamic, 1)
+    for (int64_t b = 0; b < B; b++)
+        for (int64_t i = 0; i < parts; i++)
+            for (int64_t h = 0; h < H; h++) {
+                const W *k = keys + head(b, h), *v = values + head(b, h);
+                const int64_t first = i * T / parts, end = (i + 1) * T / parts, m = b * T + first;
+                const float* q = qkv + m * 3 * C + h * D;
+                if (parts == T)
+                    attend_one(q, k, v, held[b] + end, D, y + m * C + h * D);
+                else
+                    attend_prompt<Type>(q, k, v, held[b] + first, end - first, D, y + m * C + h * D, C);
+            }
 }
 
 }  // namespace
@@ -141,10 +122,15 @@ void attention(const Cache& cache, int64_t layer, const float* qkv, const int64_
 extern "C" {
 void linear(int type, const float*, const void*, const float*, const float*, float, float*, int64_t, int64_t, int64_t);
 
-// x (M, C), the residual stream, is changed in place. Token m belongs to rows[m] of the cache, at positions[m].
-void blocks(const Block* blocks, int64_t n, const Cache* cache, float* x, const int64_t* rows, const int64_t* positions,
-            int64_t M) {
-    const int64_t C = cache->H * cache->D;
+// T new tokens of each of B texts, which are rows of the cache and hold held[b] already: qkv (B T, 3 C), y (B T, C).
+void attend_layer(const Cache* cache, int64_t layer, const float* qkv, const int64_t* held, int64_t B, int64_t T,
+                  float* y) {
+    (cache->type ? attention<Fp16> : attention<Fp32>)(*cache, layer, qkv, held, B, T, y);
+}
+
+// The same through all blocks: x (B T, C), the residual stream, is changed in place.
+void blocks(const Block* blocks, int64_t n, const Cache* cache, float* x, const int64_t* held, int64_t B, int64_t T) {
+    const int64_t M = B * T, C = cache->H * cache->D;
     int64_t widest = 3 * C;
     for (int64_t layer = 0; layer < n; layer++) widest = std::max(widest, blocks[layer].c_fc.N);
     Buffer<float> norm(M * C), wide(M * widest), added(M * C);
@@ -152,16 +138,18 @@ void blocks(const Block* blocks, int64_t n, const Cache* cache, float* x, const 
         linear(m.type, x, m.weight, m.scale, m.bias, m.limit, y, M, m.N, m.K);
     };
     auto normalize_all = [&](const Norm& ln) {
+#pragma omp parallel for if (M > FEW_ROWS)
         for (int64_t m = 0; m < M; m++) normalize(ln, x + m * C, norm + m * C, C);
     };
     auto add = [&] {
+#pragma omp parallel for if (M > FEW_ROWS)
         for (int64_t i = 0; i < M * C; i++) x[i] += added[i];
     };
     for (int64_t layer = 0; layer < n; layer++) {
         const Block& block = blocks[layer];
         normalize_all(block.ln_1);
         multiply(block.c_attn, norm, wide);
-        (cache->type ? attention<Fp16> : attention<Fp32>)(*cache, layer, wide, rows, positions, M, norm);
+        attend_layer(cache, layer, wide, held, B, T, norm);
         multiply(block.attn_proj, norm, added);
         add();
         normalize_all(block.ln_2);

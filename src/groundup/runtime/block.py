@@ -71,21 +71,21 @@ class CompiledBlocks:
 
     Args:
         call: `blocks` of block.cpp.
+        attend: `attend_layer` of block.cpp.
         blocks: In the order of their layers.
     """
 
-    def __init__(self, call: Callable[..., None], blocks: Sequence[BlockTensors]) -> None:
-        self._call, self._tensors = call, blocks
+    def __init__(self, call: Callable[..., None], attend: Callable[..., None], blocks: Sequence[BlockTensors]) -> None:
+        self._call, self._attend, self._tensors = call, attend, blocks
         structures: Any = _Block * len(blocks)
         self._blocks = structures(*(_Block(*map(_norm, block.norms), *map(_matrix, block.linears)) for block in blocks))
 
     def __call__(
         self,
-        x: Float[Tensor, "M C"],
+        x: Float[Tensor, "B T C"],
         keys: Num[Tensor, "L B H S D"],
         values: Num[Tensor, "L B H S D"],
-        rows: Sequence[int],
-        positions: Sequence[int],
+        held: Sequence[int],
     ) -> None:
         """Send new tokens through the blocks.
 
@@ -93,22 +93,43 @@ class CompiledBlocks:
             x: The residual stream, contiguous, changed in place.
             keys: Get those of the new tokens; float32 or float16.
             values: As the keys, and laid out like them.
-            rows: Of the cache, one per token.
-            positions: Where each token stands in its row.
+            held: Tokens before the new ones, of each text.
         """
-        (_, _, n_head, _, width), (layer, row, head, _, _) = keys.shape, keys.stride()
-        kind = TYPES[keys.dtype]
-        cache = _Cache(keys.data_ptr(), values.data_ptr(), layer, row, head // width, n_head, width, kind)
-        numbers: Any = ctypes.c_int64 * len(rows)
-        self._call(
-            self._blocks,
-            len(self._blocks),
-            ctypes.byref(cache),
-            x.data_ptr(),
-            numbers(*rows),
-            numbers(*positions),
-            len(rows),
-        )
+        cache, (n_texts, n_new, _) = _cache(keys, values), x.shape
+        address = ctypes.byref(cache)
+        self._call(self._blocks, len(self._blocks), address, x.data_ptr(), _numbers(held), n_texts, n_new)
+
+    def attend(
+        self,
+        layer: int,
+        qkv: Float[Tensor, "B T 3*C"],
+        keys: Num[Tensor, "L B H S D"],
+        values: Num[Tensor, "L B H S D"],
+        held: Sequence[int],
+    ) -> Float[Tensor, "B T C"]:
+        """The attention of one layer, before its last product; the arguments are as above.
+
+        Args:
+            layer: Which.
+            qkv: Queries, keys and values of the new tokens, contiguous.
+            keys: Get those of the new tokens.
+            values: As the keys.
+            held: Tokens before the new ones, of each text.
+        """
+        cache, (n_texts, n_new, width) = _cache(keys, values), qkv.shape
+        y = qkv.new_empty(n_texts, n_new, width // 3)
+        self._attend(ctypes.byref(cache), layer, qkv.data_ptr(), _numbers(held), n_texts, n_new, y.data_ptr())
+        return y
+
+
+def _cache(keys: Tensor, values: Tensor) -> _Cache:
+    (_, _, n_head, _, width), (layer, row, head, _, _) = keys.shape, keys.stride()
+    return _Cache(keys.data_ptr(), values.data_ptr(), layer, row, head // width, n_head, width, TYPES[keys.dtype])
+
+
+def _numbers(held: Sequence[int]) -> Any:
+    numbers: Any = ctypes.c_int64 * len(held)
+    return numbers(*held)
 
 
 def _norm(norm: Norm) -> _Norm:

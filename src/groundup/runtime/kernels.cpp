@@ -1,8 +1,8 @@
 // Products of a few rows with a large matrix, and attention over a cache: what decoding on a CPU spends its time on.
 //
 // A token reads every weight once, so the aim is the speed of memory: weights are read in streams that hardware knows to
-// fetch ahead, and whatever their type, they are widened in registers. All types share one shape of code, `tile`: R rows of weights by M rows of x, a vector of partial sums for each pair. The
-// sums of a pair are added in one order whatever R and M are: a row gets the same bits in every batch.
+// fetch ahead, and whatever their type, they are widened in registers. All types share one shape of code, `tile`: R rows
+// of weights by M rows of x, a vector of partial sums for each pair, added in one order whatever R and M are.
 //
 // Vectors are the extension that GCC and Clang share, as wide as the machine's; intrinsics stand only where it has no
 // word. Compiled at first use by runtime/kernels.py for the machine at hand, and called through ctypes.
@@ -28,6 +28,7 @@ constexpr int BYTES = 32;
 constexpr int BYTES = 16;
 #endif
 constexpr int L = BYTES / 4;  // 32-bit lanes of a vector
+constexpr int64_t FEW_ROWS = 32;  // rows of x: with more, weights are widened once for all
 constexpr int64_t TASK = 96 << 10;  // bytes of weights that a core takes at a time
 
 template <class T, int N> struct VectorOf { typedef T type __attribute__((vector_size(N * sizeof(T)))); };
@@ -79,7 +80,7 @@ struct Fp16 : Fp32 {
 #endif
     }
 };
-struct Int8 {  // by 16-bit integers, in pairs. K is bounded so that no sum overflows: see `quantize`
+struct Int8 {  // by 16-bit integers, in pairs of neighbors. K is bounded so that no sum overflows: see `quantize`
     typedef int8_t W;
     typedef int16_t X;
     typedef Ints Sums;
@@ -103,7 +104,7 @@ struct Int8 {  // by 16-bit integers, in pairs. K is bounded so that no sum over
         return sums + (Sums)_mm256_madd_epi16((__m256i)w, (__m256i)x);
 #elif defined(__aarch64__)
         int16x8_t a = (int16x8_t)w, b = (int16x8_t)x;
-        return (Sums)vmlal_high_s16(vmlal_s16((int32x4_t)sums, vget_low_s16(a), vget_low_s16(b)), a, b);
+        return sums + (Sums)vpaddq_s32(vmull_s16(vget_low_s16(a), vget_low_s16(b)), vmull_high_s16(a, b));
 #else
         for (int i = 0; i < L; i++) sums[i] += w[2 * i] * x[2 * i] + w[2 * i + 1] * x[2 * i + 1];
         return sums;
@@ -129,14 +130,16 @@ struct Task {  // y (M, N) = x (M, K) times w (N, K) turned, by scales where int
     const void *x, *w;
     const float *x_scale, *w_scale, *bias;
     float* y;
-    int64_t M, N, K;
+    int64_t M, N, K, stride;  // of x, from a row to the next
 };
+
+template <class T> void multiply_many(const Task& t);  // in prompt.cpp
 
 // Outputs n, n + gap, .. (R of them) of rows m .. m + M.
 template <class T, int R, int M> void tile(const Task& t, int64_t m, int64_t n, int64_t gap) {
     typedef typename T::W W;
     typedef typename T::X X;
-    const X* x = (const X*)t.x + m * t.K;
+    const X* x = (const X*)t.x + m * t.stride;
     const W* w = (const W*)t.w + n * t.K;
     typename T::Sums sums[M * R] = {};
     auto step = [&sums](const X* x, int64_t x_stride, const W* w, int64_t w_stride) {
@@ -151,11 +154,11 @@ template <class T, int R, int M> void tile(const Task& t, int64_t m, int64_t n, 
         }
     };
     int64_t k = 0;
-    for (; k + T::N <= t.K; k += T::N) step(x + k, t.K, w + k, gap * t.K);
+    for (; k + T::N <= t.K; k += T::N) step(x + k, t.stride, w + k, gap * t.K);
     if (k < t.K) {  // the rest of the rows, with zeros behind
         X x_end[M * T::N] = {};
         W w_end[R * T::N] = {};
-        for (int i = 0; i < M; i++) std::copy(x + i * t.K + k, x + (i + 1) * t.K, x_end + i * T::N);
+        for (int i = 0; i < M; i++) std::copy(x + i * t.stride + k, x + i * t.stride + t.K, x_end + i * T::N);
         for (int r = 0; r < R; r++) std::copy(w + r * gap * t.K + k, w + (r * gap + 1) * t.K, w_end + r * T::N);
         step(x_end, T::N, w_end, T::N);
     }
@@ -182,6 +185,7 @@ template <class T, int R, int M> int64_t tiles(const Task& t, int64_t n, int64_t
 
 // A core takes some rows of weights at a time, whichever core is free: another program may slow one down.
 template <class T> void multiply(const Task& t) {
+    if (t.M > FEW_ROWS) return multiply_many<T>(t);
     constexpr int one = std::min(8, L), four = L / 4;  // rows of weights for one row of x, and for four
     const int64_t some = std::max<int64_t>(1, TASK / (one * t.K * sizeof(typename T::W))) * one;
 #pragma omp parallel for schedule(dynamic, 1)
@@ -206,22 +210,25 @@ void quantize(const float* x, int64_t K, float limit, int16_t* q, float* scale) 
 
 extern "C" {
 
-// type: 0 fp32, 1 bf16, 2 fp16, 3 int8, which needs w_scale (N) and limit. bias may be null. Of many rows some at a time
-// are multiplied with all weights, as many as stay in the nearest caches.
+// type: 0 fp32, 1 bf16, 2 fp16, 3 int8, which needs w_scale (N) and limit. bias may be null. Many rows of x are put a
+// cache line further apart: at a distance of some KB, all of a tile would compete for the same places of a cache.
 void linear(int type, const float* x, const void* w, const float* w_scale, const float* bias, float limit, float* y,
             int64_t M, int64_t N, int64_t K) {
-    constexpr int64_t most = 64;
-    for (; M > most; M -= most, x += most * K, y += most * N)
-        linear(type, x, w, w_scale, bias, limit, y, most, N, K);
-    Task t = {x, w, nullptr, nullptr, bias, y, M, N, K};
+    const bool many = M > FEW_ROWS, integers = type == 3;
+    const int64_t line = 64 / (integers ? sizeof(int16_t) : sizeof(float));
+    const int64_t stride = many ? (K + line - 1) / line * line + line : K;
+    Task t = {x, w, nullptr, w_scale, bias, y, M, N, K, stride};
+    Buffer<float> apart(many && !integers ? M * stride : 0), scales(integers ? M : 0);
+    Buffer<int16_t> q(integers ? M * stride : 0);
+    if (integers) t.x = q, t.x_scale = scales;
+    else if (many) t.x = apart;
+#pragma omp parallel for if (M > 1 && t.x != x)
+    for (int64_t m = 0; m < M; m++)
+        if (integers) quantize(x + m * K, K, limit, q + m * stride, scales + m);
+        else if (many) std::copy(x + m * K, x + (m + 1) * K, apart + m * stride);
     if (type == 0) return multiply<Fp32>(t);
     if (type == 1) return multiply<Bf16>(t);
     if (type == 2) return multiply<Fp16>(t);
-    Buffer<int16_t> q(M * K);
-    Buffer<float> scales(M);
-#pragma omp parallel for if (M > 1)
-    for (int64_t m = 0; m < M; m++) quantize(x + m * K, K, limit, q + m * K, scales + m);
-    t.x = q, t.x_scale = scales, t.w_scale = w_scale;
     multiply<Int8>(t);
 }
 

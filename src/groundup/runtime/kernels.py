@@ -14,13 +14,12 @@ import platform
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import torch
-import torch.nn.functional as F  # noqa: N812
 from filelock import FileLock
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -28,6 +27,8 @@ from torch import Tensor
 from groundup.runtime.block import TYPES
 from groundup.runtime.remember import cache_folder, machine_id, remembered
 from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, largest_activation, store
+from groundup.runtime.timing import seconds
+from groundup.runtime.trust import wrong_parts
 
 SOURCE = Path(__file__).with_name("block.cpp")
 """Includes the others."""
@@ -36,6 +37,7 @@ CANDIDATES: tuple[Weights, ...] = ("fp32", "fp16", "int8")
 MIN_SPEEDUP = 1.15
 CHOICES = "weights.json"
 OUT_OF_CACHE = 128 << 20
+Way = TypeVar("Way", bound=str)
 
 
 class CompiledKernels(PlainKernels):
@@ -57,9 +59,13 @@ class CompiledKernels(PlainKernels):
         self._linear.argtypes = [ctypes.c_int, *4 * [pointer], ctypes.c_float, pointer, *3 * [size]]
         self._linear.restype = None
         self._sum.argtypes, self._sum.restype = [pointer, size], ctypes.c_int32
-        self.blocks = library.blocks
-        """`blocks` of block.cpp, which `CompiledBlocks` calls."""
-        self.blocks.argtypes, self.blocks.restype = [pointer, size, *4 * [pointer], size], None
+        self.blocks, self.attend_layer = library.blocks, library.attend_layer
+        """Of block.cpp: `CompiledBlocks` calls them."""
+        self.blocks.argtypes, self.blocks.restype = [pointer, size, *3 * [pointer], size, size], None
+        self.attend_layer.argtypes, self.attend_layer.restype = (
+            [pointer, size, *2 * [pointer], size, size, pointer],
+            None,
+        )
         self._gelu, self._gelu_backward = library.gelu_forward, library.gelu_backward
         self._gelu.argtypes, self._gelu.restype = [pointer, pointer, size], None
         self._gelu_backward.argtypes, self._gelu_backward.restype = [*3 * [pointer], size], None
@@ -125,7 +131,7 @@ def load_kernels(say: Callable[[str], None]) -> PlainKernels:
     except (OSError, subprocess.SubprocessError) as error:
         say(f"no compiled kernels, CPUs are slower: {_reason(error)}")
         return PlainKernels()
-    if wrong := _wrong(kernels):
+    if wrong := wrong_parts(kernels):
         say(f"the compiled kernels give wrong numbers here ({', '.join(wrong)}) and are not used; CPUs are slower")
         return PlainKernels()
     return kernels
@@ -170,28 +176,6 @@ def _reason(error: Exception) -> str:
     return str(error)
 
 
-def _wrong(kernels: CompiledKernels) -> list[str]:
-    """What differs from PyTorch's: types of weights, in sizes that fill vectors and tiles and that do not, and GELU."""
-    generator = torch.Generator().manual_seed(0)
-    wrong: list[str] = []
-    for name in DTYPES:
-        for n_rows, n_outputs, n_inputs in ((1, 40, 64), (5, 19, 77)):
-            x = torch.randn(n_rows, n_inputs, generator=generator)
-            bias = torch.randn(n_outputs, generator=generator)
-            stored = store(torch.randn(n_outputs, n_inputs, generator=generator), name)
-            ours, theirs = kernels.linear(x, stored, bias), PlainKernels().linear(x, stored, bias)
-            if not torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4) and name not in wrong:
-                wrong.append(name)
-    with torch.inference_mode(mode=False), torch.enable_grad():
-        x = torch.linspace(-8, 8, 1001).requires_grad_()
-        y = F.gelu(x, approximate="tanh")
-        (grad,) = torch.autograd.grad(y.sum(), x)
-        pairs = ((kernels.gelu(x), y), (kernels.gelu_backward(x, torch.ones_like(x)), grad))
-    if not all(torch.allclose(a, b, atol=1e-5) for a, b in pairs):
-        wrong.append("GELU")
-    return wrong
-
-
 def pick_weights(device: torch.device, *, n_embd: int, rows: int, say: Callable[[str], None]) -> Weights:
     """What decodes fastest: measured once a machine, width and number of rows, and remembered.
 
@@ -205,21 +189,34 @@ def pick_weights(device: torch.device, *, n_embd: int, rows: int, say: Callable[
 
 
 def _fastest(n_embd: int, rows: int, kernels: PlainKernels) -> Weights:
-    """Products of GPT-2's largest layer, with matrices enough that none is in a cache, in turns."""
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(4 * n_embd, n_embd, generator=generator)
-    x = torch.randn(rows, n_embd, generator=generator)
+    """Products of GPT-2's largest layer, with matrices enough that none is in a cache."""
+    weight, x = largest_layer(n_embd, rows)
     copies = min(32, 1 + OUT_OF_CACHE // weight.nbytes)
     stored = {name: [store(weight.clone(), name) for _ in range(copies)] for name in CANDIDATES}
-    seconds = dict.fromkeys(CANDIDATES, math.inf)
-    for _ in range(5):
-        for name in CANDIDATES:
-            start = time.perf_counter()
-            for matrix in stored[name]:
-                kernels.linear(x, matrix)
-            seconds[name] = min(seconds[name], time.perf_counter() - start)
+
+    def products(name: Weights) -> None:
+        for matrix in stored[name]:
+            kernels.linear(x, matrix)
+
+    least = turns({name: partial(products, name) for name in CANDIDATES})
     best: Weights = CANDIDATES[0]
     for name in CANDIDATES[1:]:
-        if seconds[best] > MIN_SPEEDUP * seconds[name]:
+        if least[best] > MIN_SPEEDUP * least[name]:
             best = name
     return best
+
+
+def largest_layer(n_embd: int, rows: int) -> tuple[Float[Tensor, "D C"], Float[Tensor, "B C"]]:
+    """Weights like those of GPT-2's, and some rows for them."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(4 * n_embd, n_embd, generator=generator)
+    return weight, torch.randn(rows, n_embd, generator=generator)
+
+
+def turns(ways: dict[Way, Callable[[], object]]) -> dict[Way, float]:
+    """The least seconds of each, in turns: what else the machine does slows all down."""
+    least = dict.fromkeys(ways, math.inf)
+    for _ in range(5):
+        for name, way in ways.items():
+            least[name] = min(least[name], seconds(way))
+    return least

@@ -8,20 +8,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.config.model import GPTConfig
+from groundup.model import fused as fused_module
 from groundup.model.build import build_model
 from groundup.model.fused import FusedBlocks
 from groundup.model.init import init_weights
 from groundup.model.stored_linear import MAX_ROWS
 from groundup.model.weights import use_weights
+from groundup.runtime import many_rows
 from groundup.runtime.kernels import COMPILERS, CompiledKernels, load_kernels
 from groundup.runtime.stored import DTYPES, PlainKernels
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
 
 
-def models(weights, *, n_embd=32, n_head=2, bias=True):
+def models(weights, *, n_embd=32, n_head=2, bias=True, block_size=40):
     """One that goes the way of the page, and one that goes the kernel's: weights that look somewhere."""
-    config = GPTConfig(n_layer=2, n_head=n_head, n_embd=n_embd, block_size=40, vocab_size=61, bias=bias)
+    config = GPTConfig(n_layer=2, n_head=n_head, n_embd=n_embd, block_size=block_size, vocab_size=61, bias=bias)
     pair = []
     for kernels in (PlainKernels(), load_kernels(lambda _: None)):
         model = init_weights(build_model(config), seed=3).eval()
@@ -67,6 +69,30 @@ def test_the_logits_are_those_of_the_page(weights, shape, bias, kept, lengths, s
     assert caches[0].held == caches[1].held
 
 
+@pytest.mark.parametrize("way", ["kernels", "default"])
+@pytest.mark.parametrize(
+    ("weights", "kept"), [("fp32", torch.float32), ("fp16", torch.float32), ("fp32", torch.float16), ("int8", None)]
+)
+@pytest.mark.parametrize(("n_embd", "n_head"), [(32, 2), (20, 5), (80, 1)])
+@torch.inference_mode()
+def test_prompts_have_the_logits_of_the_page(monkeypatch, way, weights, kept, n_embd, n_head):
+    monkeypatch.setattr(fused_module, "pick_many", lambda *_, **__: way)
+    monkeypatch.setattr(many_rows, "pick_many", lambda *_, **__: way)
+    plain, fused = models(weights, n_embd=n_embd, n_head=n_head, block_size=300)
+    plain.h.cache_dtype = fused.h.cache_dtype = kept or fused.h.cache_dtype
+    atol = 1e-4 if kept == torch.float32 else 1e-2  # a last bit decides what something is rounded to
+    generator = torch.Generator().manual_seed(5)
+    caches = [model.new_cache(2, 300) for model in (plain, fused)]
+    for T in (MAX_ROWS + 1, 1, 210, 3, 50):  # the second and later ones behind others, and rows of different lengths
+        idx = torch.randint(61, (2, T), generator=generator)
+        theirs, ours = (model(idx, cache=cache) for model, cache in zip((plain, fused), caches, strict=True))
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=atol)
+        for kept, wanted in ((caches[1].keys, caches[0].keys), (caches[1].values, caches[0].values)):
+            torch.testing.assert_close(kept.float(), wanted.float(), rtol=1e-4, atol=atol)
+        for cache in caches:
+            cache.truncate([cache.held[0] - 1, cache.held[1]])
+
+
 @pytest.mark.parametrize("weights", DTYPES)
 @torch.inference_mode()
 def test_a_row_gives_the_same_bits_in_every_batch(weights):
@@ -97,7 +123,9 @@ def test_the_kernel_is_used_for_a_few_new_tokens_and_by_whom_nobody_watches(monk
         _, model = models("fp32")
     finally:
         load_kernels.cache_clear()
+    calls.clear()  # of the kernels' own test
     cache = model.new_cache(1, 40)
+    monkeypatch.setattr(fused_module, "pick_many", lambda *_, **__: "default")
     model(torch.zeros(1, MAX_ROWS + 1, dtype=torch.long), cache=cache)
     model(torch.zeros(1, 3, dtype=torch.long))
     assert not calls

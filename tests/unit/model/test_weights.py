@@ -1,5 +1,7 @@
 """Models whose matrices are stored in fewer bits, against the same model with its matrices rounded."""
 
+from typing import get_args
+
 import pytest
 import torch
 
@@ -7,9 +9,11 @@ from groundup.config.model import GPTConfig, ModernConfig
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
-from groundup.model.stored_linear import MAX_INTEGER_ROWS, MAX_ROWS, StoredMatrix
+from groundup.model.stored_linear import MAX_ROWS, StoredMatrix
 from groundup.model.weights import stored_tensors, use_weights, weights_of
+from groundup.runtime import many_rows
 from groundup.runtime.kernels import load_kernels
+from groundup.runtime.matmul import onednn_is_there
 from groundup.runtime.stored import DTYPES, PlainKernels, store
 
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=64, vocab_size=101)
@@ -103,10 +107,15 @@ def test_every_matrix_is_stored_once_and_the_bytes_of_int8_are_a_quarter():
     assert sum(matrix.stored.nbytes for matrix in matrices) == n_weights + 4 * n_outputs
 
 
+@pytest.mark.parametrize("weights", DTYPES)
+@pytest.mark.parametrize("way", get_args(many_rows.Many))
 @torch.inference_mode()
-def test_compiled_kernels_multiply_prompts_of_integers_too():
-    kernels = load_kernels(lambda _: None)
-    matrix = StoredMatrix(torch.randn(7, 33), "int8", kernels)
-    for n_rows in (1, MAX_ROWS + 1, MAX_INTEGER_ROWS, MAX_INTEGER_ROWS + 1):
-        x = torch.randn(n_rows, 33)
-        torch.testing.assert_close(matrix.product(x), x @ matrix.stored.widened().T, rtol=0, atol=2e-3)
+def test_many_rows_are_multiplied_whatever_is_chosen(monkeypatch, weights, way):
+    if way == "onednn" and not onednn_is_there(torch.device("cpu")):
+        pytest.skip("this build of PyTorch has no oneDNN")
+    monkeypatch.setattr(many_rows, "pick_many", lambda *_, **__: way)
+    matrix, bias = StoredMatrix(torch.randn(7, 33), weights, load_kernels(lambda _: None)), torch.randn(7)
+    for shape in ((1, 33), (MAX_ROWS, 33), (MAX_ROWS + 1, 33), (3, 100, 33)):
+        x = torch.randn(shape)
+        wanted = x @ matrix.stored.widened().T + bias
+        torch.testing.assert_close(matrix.product(x, bias), wanted, rtol=1e-5, atol=2e-3 if weights == "int8" else 1e-4)

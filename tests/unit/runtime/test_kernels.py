@@ -1,5 +1,7 @@
 """The compiled kernels against PyTorch's operations, and against float64."""
 
+import copy
+import ctypes
 import json
 import shutil
 
@@ -9,14 +11,19 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from groundup.runtime import kernels as module
+from groundup.runtime import timing
 from groundup.runtime.kernels import COMPILERS, CompiledKernels, load_kernels
 from groundup.runtime.stored import DTYPES, PlainKernels, Stored, largest_activation, quantize, store
+from groundup.runtime.trust import wrong_parts
 
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
 sizes = st.tuples(st.integers(1, 18), st.integers(1, 70), st.integers(1, 200))
+many_rows = st.tuples(st.integers(33, 70), st.integers(1, 70), st.integers(1, 200))
+"""They go another way: a tile of rows at a time."""
 seeds = st.integers(0, 2**31)
 STUBS = """extern "C" {
-void linear() {} void blocks() {} void gelu_forward() {} void gelu_backward() {} int sum() { return 7; }
+void linear() {} void blocks() {} void attend_layer() {} void gelu_forward() {} void gelu_backward() {}
+int sum() { return 7; }
 }"""
 
 
@@ -40,8 +47,8 @@ def exact(x, stored, bias):
 
 
 @needs_compiler
-@given(sizes, seeds, st.sampled_from(("fp32", "fp16", "bf16")))
-@settings(max_examples=60)
+@given(sizes | many_rows, seeds, st.sampled_from(("fp32", "fp16", "bf16")))
+@settings(max_examples=80)
 def test_products_are_those_of_pytorch_up_to_rounding(compiled, size, seed, weights):
     x, stored, bias = draw(size, seed, weights)
     atol = 1e-6 * x.abs().max().item() * size[2] ** 0.5 + 1e-6
@@ -49,8 +56,8 @@ def test_products_are_those_of_pytorch_up_to_rounding(compiled, size, seed, weig
 
 
 @needs_compiler
-@given(sizes, seeds)
-@settings(max_examples=60)
+@given(sizes | many_rows, seeds)
+@settings(max_examples=80)
 def test_products_of_integers_are_those_of_pytorch_to_the_bit(compiled, size, seed):
     x, stored, _ = draw(size, seed, "int8")
     assert torch.equal(compiled.linear(x, stored), PlainKernels().linear(x, stored))
@@ -131,6 +138,27 @@ def test_quantized_activations_keep_four_digits():
     assert (q * scale - x).abs().max() < 1e-4 * x.abs().max()
 
 
+@needs_compiler
+def test_the_test_of_the_kernels_sees_what_is_wrong(compiled):
+    assert wrong_parts(compiled) == []
+    for name, part in (("blocks", "blocks"), ("_gelu_backward", "GELU")):
+        broken = copy.copy(compiled)
+        setattr(broken, name, lambda *_: None)
+        assert wrong_parts(broken) == [part]
+
+
+@needs_compiler
+def test_the_test_of_the_kernels_sees_one_number_that_is_wrong(compiled):
+    broken, right = copy.copy(compiled), compiled.blocks
+
+    def blocks(blocks, n_layer, cache, x, *rest):
+        right(blocks, n_layer, cache, x, *rest)
+        ctypes.cast(x, ctypes.POINTER(ctypes.c_float))[7] += 0.01
+
+    broken.blocks = blocks
+    assert wrong_parts(broken) == ["blocks"]
+
+
 class TestBuilding:
     @pytest.fixture(autouse=True)
     def _empty_cache(self, monkeypatch, tmp_path):
@@ -157,7 +185,7 @@ class TestBuilding:
         source = tmp_path / "kernels.cpp"  # as much of it as is asked for here, and quickly compiled
         source.write_text(STUBS)
         monkeypatch.setattr(module, "SOURCE", source)
-        monkeypatch.setattr(module, "_wrong", lambda kernels: [])
+        monkeypatch.setattr(module, "wrong_parts", lambda kernels: [])
         library = module._library(self.said.append)
         library.write_bytes(b"half")  # not loaded yet, so no process has it mapped
         assert isinstance(self.load(), CompiledKernels)
@@ -172,7 +200,7 @@ class TestBuilding:
         source.write_text(STUBS)
         monkeypatch.setattr(module, "SOURCE", source)
         assert type(self.load()) is PlainKernels
-        assert "wrong numbers here (fp32, fp16, bf16, int8, GELU)" in self.said[-1]
+        assert "wrong numbers here (fp32, fp16, bf16, int8, GELU, blocks)" in self.said[-1]
 
 
 class TestChoosing:
@@ -203,5 +231,5 @@ class TestChoosing:
 
     def test_fewer_bits_must_be_faster(self, monkeypatch):
         clock = iter(range(1000))  # every product takes as long as every other
-        monkeypatch.setattr(module.time, "perf_counter", lambda: next(clock))
+        monkeypatch.setattr(timing.time, "perf_counter", lambda: next(clock))
         assert self.pick() == "fp32"

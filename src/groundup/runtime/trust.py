@@ -1,0 +1,97 @@
+"""Whether compiled kernels may be trusted: their numbers beside PyTorch's, in a hundredth of a second."""
+
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
+from torch import Tensor
+
+from groundup.runtime.block import BlockTensors, CompiledBlocks, Linear, Norm
+from groundup.runtime.stored import DTYPES, PlainKernels, Weights, store
+
+if TYPE_CHECKING:
+    from groundup.runtime.kernels import CompiledKernels
+
+_HEADS, _WIDTH, _HELD = 2, 20, 3
+"""Of the small block: a head fills no vector whole, and a text has begun."""
+_FEW, _MANY = 2, 45
+"""New tokens that go different ways through the kernels."""
+
+
+def wrong_parts(kernels: "CompiledKernels") -> list[str]:
+    """What differs: types of weights, in sizes that fill vectors and tiles and that do not, GELU, and whole blocks."""
+    generator = torch.Generator().manual_seed(0)
+    wrong: list[str] = [name for name in DTYPES if not _products_agree(kernels, name, generator)]
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        x = torch.linspace(-8, 8, 1001).requires_grad_()
+        y = F.gelu(x, approximate="tanh")
+        (grad,) = torch.autograd.grad(y.sum(), x)
+        pairs = ((kernels.gelu(x), y), (kernels.gelu_backward(x, torch.ones_like(x)), grad))
+    if not all(torch.allclose(a, b, atol=1e-5) for a, b in pairs):
+        wrong.append("GELU")
+    if not all(_blocks_agree(kernels, kept, generator) for kept in (torch.float32, torch.float16)):
+        wrong.append("blocks")
+    return wrong
+
+
+def _products_agree(kernels: "CompiledKernels", weights: Weights, generator: torch.Generator) -> bool:
+    agree = True
+    for n_rows, n_outputs, n_inputs in ((1, 40, 64), (5, 19, 77), (_MANY, 70, 77)):
+        x = torch.randn(n_rows, n_inputs, generator=generator)
+        bias = torch.randn(n_outputs, generator=generator)
+        stored = store(torch.randn(n_outputs, n_inputs, generator=generator), weights)
+        ours, theirs = kernels.linear(x, stored, bias), PlainKernels().linear(x, stored, bias)
+        agree = agree and torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    return agree
+
+
+def _blocks_agree(kernels: "CompiledKernels", kept: torch.dtype, generator: torch.Generator) -> bool:
+    """Two texts of a few and of many new tokens through two blocks: the residual stream, and what the cache holds."""
+    n_embd = _HEADS * _WIDTH
+    blocks = [_block(n_embd, generator) for _ in range(2)]
+    compiled = CompiledBlocks(kernels.blocks, kernels.attend_layer, blocks)
+    agree = True
+    for n_new in (_FEW, _MANY):
+        shape = (len(blocks), 2, _HEADS, _HELD + n_new + 1, _WIDTH)
+        cache = [torch.randn(shape, generator=generator).to(kept) for _ in ("keys", "values")]
+        x = torch.randn(2, n_new, n_embd, generator=generator)
+        ours, theirs = [x.clone(), *(part.clone() for part in cache)], [x.clone(), *(part.clone() for part in cache)]
+        compiled(ours[0], ours[1], ours[2], [_HELD] * 2)
+        for layer, block in enumerate(blocks):
+            theirs[0] = _through(block, theirs[0], theirs[1][layer], theirs[2][layer])
+        atol = 1e-4 if kept == torch.float32 else 1e-2
+        pairs = zip(ours, theirs, strict=True)
+        agree = agree and all(torch.allclose(a.float(), b.float(), rtol=1e-4, atol=atol) for a, b in pairs)
+    return agree
+
+
+def _block(n_embd: int, generator: torch.Generator) -> BlockTensors:
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator) * shape[-1] ** -0.5
+
+    norms = [Norm(1 + draw(n_embd), draw(n_embd), 1e-5) for _ in range(2)]
+    sizes = ((3 * n_embd, n_embd), (n_embd, n_embd), (4 * n_embd, n_embd), (n_embd, 4 * n_embd))
+    return BlockTensors(norms, [Linear(store(draw(*size), "fp32"), draw(size[0])) for size in sizes])
+
+
+def _through(
+    block: BlockTensors, x: Float[Tensor, "B T C"], keys: Float[Tensor, "B H S D"], values: Float[Tensor, "B H S D"]
+) -> Float[Tensor, "B T C"]:
+    """A block in PyTorch's operations, behind _HELD tokens."""
+
+    def norm(norm: Norm, x: Tensor) -> Tensor:
+        return F.layer_norm(x, norm.gain.shape, norm.gain, norm.shift, norm.eps)
+
+    def linear(linear: Linear, x: Tensor) -> Tensor:
+        return F.linear(x, linear.stored.weight, linear.bias)
+
+    (ln_1, ln_2), (c_attn, attn_proj, c_fc, mlp_proj) = block.norms, block.linears
+    end = _HELD + x.shape[1]
+    qkv = linear(c_attn, norm(ln_1, x)).view(*x.shape[:2], 3, _HEADS, _WIDTH)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
+    keys[:, :, _HELD:end], values[:, :, _HELD:end] = k, v
+    mask = torch.ones(x.shape[1], end, dtype=torch.bool).tril(_HELD)
+    y = F.scaled_dot_product_attention(q, keys[:, :, :end].float(), values[:, :, :end].float(), attn_mask=mask)
+    x = x + linear(attn_proj, y.transpose(1, 2).flatten(2))
+    return x + linear(mlp_proj, F.gelu(linear(c_fc, norm(ln_2, x)), approximate="tanh"))
