@@ -27,6 +27,6 @@ def logit_lens(model: torch.nn.Module, seen: Trace) -> Float[Tensor, "L+1 T V"]:
 @torch.no_grad()
 def lens_rows(model: torch.nn.Module, seen: Trace) -> Iterator[Float[Tensor, "T V"]]:
     """The same, a row at a time: of a large vocabulary all rows are a great deal."""
-    for two in seen.residual[:-1].split(2):  # a product of twice as many rows takes 1.4 times as long
+    for two in torch.split(seen.residual[:-1], 2):  # a product of twice as many rows takes 1.4 times as long
         yield from model.logits(model.ln_f(two))  # type: ignore[operator]
     yield seen.logits  # as it is: a product of other sizes sums in another order
