@@ -53,7 +53,7 @@ class Options:
     nanogpt: Path | None = None
     """A checkout of nanoGPT, to run beside us. Its model.py is imported: only name a folder you trust."""
     only: str = ""
-    """Measure only the cases whose name holds this text."""
+    """Measure only the cases whose name holds one of these texts, separated by semicolons."""
     profile: Path | None = None
     """A folder that gets, for each of our cases, a table of the kernels that a step spends its time in."""
     json: Path | None = None
@@ -79,7 +79,8 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     if device.type == "cpu" and options.device == "auto":
         raise UserError("this machine has no GPU that PyTorch can use; --device cpu tries the command with tiny models")
     precision = pick_precision("auto" if device.type == "cuda" else "fp32", device, n_embd=768)
-    listed = [case for case in cases(device) if options.only in case.name and _is_there(case, options)]
+    wanted = [text.strip() for text in options.only.split(";")]
+    listed = [c for c in cases(device) if any(text in c.name for text in wanted) and _is_there(c, options)]
     if not listed:
         raise UsageError(f"no case has {options.only!r} in its name")
     result: dict[str, Any] = {
@@ -211,7 +212,7 @@ def _work(case: Case, options: Options) -> Contestant:
         most = peak_memory(device)
         if options.profile:
             options.profile.mkdir(parents=True, exist_ok=True)
-            (options.profile / f"{case.name}.txt").write_text(_kernels(trainer), encoding="utf-8")
+            (options.profile / f"{case.name.replace(' ', '-')}.txt").write_text(_kernels(trainer), encoding="utf-8")
         return most
 
     return run, peak

@@ -22,6 +22,7 @@ from groundup.files.layout import CONFIG, TOKENIZER, WEIGHTS
 from groundup.files.manifest import Facts, verify_folder
 from groundup.model.bigram import Bigram
 from groundup.model.build import Transformer, empty_model
+from groundup.model.recorded import use_decode_kernels
 from groundup.model.stored_linear import MAX_ROWS
 from groundup.model.swap import use_matmul
 from groundup.model.weights import stored_tensors, use_weights
@@ -164,6 +165,7 @@ def _load(
     model.load_state_dict({k: v.to(device=device, dtype=dtype) for k, v in state.items()}, assign=True)
     if rows and not isinstance(config, BigramConfig):
         use_matmul(model, pick_matmul(device, rows=rows, n_embd=config.n_embd, training=False))
+        use_decode_kernels(model, say)
     return LoadedModel(model.eval(), tokenizer, config, info, folder)
 
 

@@ -59,9 +59,9 @@ def cases(device: torch.device) -> list[Case]:
     listed = [
         Case(name="124M"),
         Case(name="124M modern", model=MODERN, optim=muon),
-        replace(large, name="350M", model=MODELS["gpt2-medium"], micro_batch_size=16),
+        replace(large, name="350M", model=MODELS["gpt2-medium"], micro_batch_size=16, compile="whole"),
         replace(large, name="1.5B", model=MODELS["gpt2-xl"], micro_batch_size=8),
-        replace(large, name="774M", model=MODELS["gpt2-large"], micro_batch_size=8),
+        replace(large, name="774M", model=MODELS["gpt2-large"], micro_batch_size=16),
         # As its own script: a vocabulary of 50,304. The peers' whole logits leave room for half the micro-batch.
         Case(name="124M nanoGPT", who="nanoGPT", model=replace(GPT2, vocab_size=50_304), micro_batch_size=16),
         Case(name="124M transformers", who="transformers", micro_batch_size=16),

@@ -41,7 +41,7 @@ from groundup.config.generate import SamplingConfig
 from groundup.generation.jobs import Choice, Job
 from groundup.generation.lookup import PromptLookup
 from groundup.generation.requests import Event, Finish, Lane, Request
-from groundup.generation.sampling import Drawn, Row, check_bias, depends_on_logits_alone, no_numbers, sample
+from groundup.generation.sampling import Drawn, Row, check_bias, depends_on_logits_alone, no_numbers, sample, wide
 from groundup.generation.scores import Score, read_scores, score
 from groundup.generation.slots import Slots, count_slots
 from groundup.model.types import LanguageModel
@@ -177,10 +177,9 @@ class Engine:
         drawing = [place for place, c in enumerate(ready) if c.job.request.max_new_tokens]
         drawn: dict[int, Drawn] = {}
         if drawing:
-            logits = self.model.logits(torch.cat(hidden) if len(hidden) > 1 else hidden[0])
-            if len(drawing) < len(ready):
-                logits = logits[drawing]
-            drawn = dict(zip(drawing, sample(logits, [ready[place].row for place in drawing]), strict=True))
+            read = torch.cat(hidden) if len(hidden) > 1 else hidden[0]
+            read = read[drawing] if len(drawing) < len(ready) else read
+            drawn = dict(zip(drawing, self._slots.draw(read, [ready[place].row for place in drawing]), strict=True))
         told = self._read_guess(together[0], guess) if guess else []
         self.lanes = [
             Lane(c.slot, c.job.id, c.index, lengths[c.slot], len(self._slots.held[c.slot]) - lengths[c.slot])
@@ -262,8 +261,7 @@ class Engine:
 
     def _score(self, hidden: Float[Tensor, "T C"], followers: list[int], n_top: int) -> list[Score]:
         """The model's scores of the ids that follow."""
-        logits = self.model.logits(hidden)
-        logits = logits if logits.dtype == torch.float64 else logits.float()
+        logits = wide(self.model.logits(hidden))
         told = score(logits, torch.tensor(followers, device=logits.device), n_top)
         scores = [read_scores(values, n_top) for values in told.tolist()]
         if any(math.isnan(each.logprob) for each in scores):

@@ -83,7 +83,7 @@ def apply_logit_bias(logits: Float[Tensor, "B V"], bias: Iterable[tuple[int, flo
     change = torch.zeros(logits.shape[-1], dtype=logits.dtype)
     for token, value in bias:
         change[token] += value
-    return logits + change.to(logits.device)
+    return logits + change.to(logits.device, non_blocking=True)
 
 
 def apply_temperature(logits: Float[Tensor, "B V"], temperature: float) -> Float[Tensor, "B V"]:
@@ -145,8 +145,12 @@ def check_bias(config: SamplingConfig, vocab_size: int) -> None:
 
 def depends_on_logits_alone(config: SamplingConfig) -> bool:
     """Whether a token follows from its logits: neither from what was drawn before it nor from random numbers."""
-    penalties = config.repetition_penalty != 1 or config.presence_penalty or config.frequency_penalty
-    return config.temperature < COLDEST and not penalties
+    return config.temperature < COLDEST and not depends_on_past(config)
+
+
+def depends_on_past(config: SamplingConfig) -> bool:
+    """Whether what was drawn before changes the logits."""
+    return bool(config.repetition_penalty != 1 or config.presence_penalty or config.frequency_penalty)
 
 
 def sample(logits: Float[Tensor, "B V"], rows: Sequence[Row]) -> list[Drawn]:
@@ -163,7 +167,7 @@ def sample(logits: Float[Tensor, "B V"], rows: Sequence[Row]) -> list[Drawn]:
     """
     if logits.device.type == "mps":  # no float64 there
         logits = logits.cpu()
-    logits = logits if logits.dtype == torch.float64 else logits.float()
+    logits = wide(logits)
     groups: dict[SamplingConfig, list[int]] = {}
     for place, row in enumerate(rows):
         groups.setdefault(row.config, []).append(place)
@@ -174,24 +178,69 @@ def sample(logits: Float[Tensor, "B V"], rows: Sequence[Row]) -> list[Drawn]:
         for config, places in groups.items():
             ids[places] = _choose(logits[places], config, [rows[place] for place in places])
     n_top = max((row.n_top for row in rows if row.n_top is not None), default=None)
-    scores: list[Score | None] = [None] * len(rows)
     if n_top is None:
-        tokens = ids.tolist()
-    else:
-        told = torch.cat((ids[:, None], score(logits, ids.clamp(min=0), n_top)), dim=1).tolist()  # ids fit into float64
-        tokens = [int(values[0]) for values in told]
-        scores = [
-            None if row.n_top is None else read_scores(values[1:], row.n_top)
-            for row, values in zip(rows, told, strict=True)
-        ]
+        return read_drawn(ids)
+    told = torch.cat((ids[:, None], score(logits, ids.clamp(min=0), n_top)), dim=1).tolist()  # ids fit into float64
+    if any(values[0] < 0 for values in told):
+        raise no_numbers()
+    return [
+        Drawn(int(token), None if row.n_top is None else read_scores(values, row.n_top))
+        for row, (token, *values) in zip(rows, told, strict=True)
+    ]
+
+
+def read_drawn(ids: Int[Tensor, " B"]) -> list[Drawn]:
+    """Wait for the ids of `choose`.
+
+    Raises:
+        UserError: The logits were not numbers.
+    """
+    tokens = ids.tolist()
     if min(tokens) < 0:
         raise no_numbers()
-    return [Drawn(token, told) for token, told in zip(tokens, scores, strict=True)]
+    return [Drawn(token, None) for token in tokens]
+
+
+def wide(logits: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
+    """In float32 at least."""
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def no_numbers() -> UserError:
     """What to say of logits that are NaN."""
     return UserError("the model's logits are not numbers (NaN): its weights are damaged, or its training diverged")
+
+
+def choose(
+    logits: Float[Tensor, "B V"], config: SamplingConfig, uniform: Float[Tensor, "B 1"] | None
+) -> Int[Tensor, " B"]:
+    """One id a row, by what comes from temperature on; -1 where the logits are not numbers.
+
+    Args:
+        logits: In float32 or float64.
+        config: For all rows.
+        uniform: What `uniform_numbers` gives.
+    """
+    if uniform is None:
+        largest, ids = logits.max(-1)
+        return ids.masked_fill(largest.isnan(), -1)
+    few_ids: Int[Tensor, "B k"] | None = None
+    if few := _largest(logits, config):
+        logits, few_ids = few
+    else:
+        logits = apply_top_k(apply_temperature(logits, config.temperature), config.top_k)
+    logits = apply_top_p(logits, config.top_p)
+    logits = apply_min_p(logits, config.min_p)
+    places = _draw((logits - logits.amax(-1, keepdim=True)).exp(), uniform)
+    return places if few_ids is None else few_ids.gather(1, places.clamp(min=0)[:, None])[:, 0].where(places >= 0, -1)
+
+
+def uniform_numbers(rows: Sequence[Row], device: torch.device) -> Float[Tensor, "B 1"] | None:
+    """One random number a row, each by its own generator; None where temperature 0 needs none."""
+    if rows[0].config.temperature < COLDEST:
+        return None
+    uniform = torch.stack([torch.rand(1, generator=row.generator, dtype=torch.float64) for row in rows])
+    return uniform.to(device, non_blocking=True)  # else the host would wait for all that the device has to do
 
 
 def _choose(logits: Float[Tensor, "B V"], config: SamplingConfig, rows: Sequence[Row]) -> Int[Tensor, " B"]:
@@ -204,18 +253,7 @@ def _choose(logits: Float[Tensor, "B V"], config: SamplingConfig, rows: Sequence
         logits = apply_count_penalties(logits, counts, config.presence_penalty, config.frequency_penalty)
     if config.logit_bias:
         logits = apply_logit_bias(logits, config.logit_bias)
-    if config.temperature < COLDEST:
-        largest, ids = logits.max(-1)
-        return ids.masked_fill(largest.isnan(), -1)
-    few_ids: Int[Tensor, "B k"] | None = None
-    if few := _largest(logits, config):
-        logits, few_ids = few
-    else:
-        logits = apply_top_k(apply_temperature(logits, config.temperature), config.top_k)
-    logits = apply_top_p(logits, config.top_p)
-    logits = apply_min_p(logits, config.min_p)
-    places = _draw(logits.softmax(-1), [row.generator for row in rows])
-    return places if few_ids is None else few_ids.gather(1, places.clamp(min=0)[:, None])[:, 0].where(places >= 0, -1)
+    return choose(logits, config, uniform_numbers(rows, logits.device))
 
 
 def _largest(
@@ -245,14 +283,14 @@ def _count(texts: Sequence[Sequence[int]], logits: Float[Tensor, "B V"]) -> Int[
     return counts.index_put_(place, torch.ones((), dtype=torch.long, device=logits.device), accumulate=True)
 
 
-def _draw(probabilities: Float[Tensor, "B V"], generators: Sequence[torch.Generator]) -> Int[Tensor, " B"]:
+def _draw(probabilities: Float[Tensor, "B V"], uniform: Float[Tensor, "B 1"]) -> Int[Tensor, " B"]:
     """One index a row: where a uniform number falls in the running sum of the probabilities; -1 where that is NaN.
 
-    One random number a row where torch.multinomial takes one per token of the vocabulary: a tenth of its time.
+    They may have any sum: dividing by it would cost a GPU more than the draw. One random number a row where
+    torch.multinomial takes one per token of the vocabulary: a tenth of its time.
     """
     edges = probabilities.cumsum(-1, dtype=torch.float64)
     total = edges[:, -1:]
-    uniform = torch.stack([torch.rand(1, generator=g, dtype=torch.float64) for g in generators]).to(edges.device)
     # The first edge strictly above the number belongs to a token of probability above zero.
     ids = torch.searchsorted(edges, uniform * total, right=True)[:, 0].clamp(max=edges.shape[-1] - 1)
     return ids.masked_fill(total[:, 0].isnan(), -1)

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from groundup.generation.graphs import StepGraphs
+from groundup.generation.graphs import DrawGraphs, StepGraphs
+from groundup.generation.sampling import Drawn, Row, sample
 from groundup.model.kv_cache import KVCache
 from groundup.model.types import LanguageModel, device_of
 from groundup.runtime.memory import free_memory
@@ -33,6 +34,7 @@ class Slots:
         self._cache = model.new_cache(n_slots, self.room)
         captured = self._device.type == "cuda" and len(self._cache.keys) > 0  # a model without layers needs no graph
         self._graphs = StepGraphs(model, self._cache) if captured else None
+        self._draws = DrawGraphs(model, n_slots) if captured else None
         self.held: list[list[int]] = [[] for _ in range(n_slots)]
         """The ids read into each slot."""
         self.free = list(range(n_slots))
@@ -104,6 +106,11 @@ class Slots:
         if len(fed) == len(hidden) and list(slots) == sorted(slots):
             return hidden
         return hidden[[slot - first for slot in slots]]
+
+    def draw(self, hidden: Float[Tensor, "B C"], rows: Sequence[Row]) -> list[Drawn]:
+        """The next token of each row, from what the head reads: `sample`, recorded where that can be."""
+        drawn = self._draws.draw(hidden, rows) if self._draws else None
+        return drawn or sample(self.model.logits(hidden), rows)
 
     def cut(self, lengths: Sequence[int]) -> None:
         """Let each slot hold so many of its tokens at most, and nothing behind them: not even what is no number."""

@@ -80,13 +80,14 @@ class CausalSelfAttention(nn.Module):
         B, T, C = x.shape
         D, H, K = self.config.head_dim, self.config.n_head, self.config.kv_heads
         q, k, v = self.c_attn(x).split((C, K * D, K * D), dim=2)
-        q = q.view(B, T, H, D).transpose(1, 2)  # (B, H, T, D)
-        k = k.view(B, T, K, D).transpose(1, 2)  # (B, K, T, D)
+        q = q.view(B, T, H, D)
+        k = k.view(B, T, K, D)
         v = v.view(B, T, K, D).transpose(1, 2)  # (B, K, T, D)
         if self.config.qk_norm:
             q, k = (F.rms_norm(x, (D,), eps=self.config.norm_eps) for x in (q, k))
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
+        q, k = q.transpose(1, 2), k.transpose(1, 2)  # (B, H, T, D) and (B, K, T, D)
         if self.value_mix is not None:
             v = v + self.value_mix * (first - v)
         return q, k, v
@@ -228,7 +229,7 @@ class Modern(nn.Module):
         else:
             c = self.config
             cos, sin = rope_angles(positions, c.head_dim, c.rope_base, x.dtype, share=c.rope_share)
-            rotation = cos.unsqueeze(-3), sin.unsqueeze(-3)  # the same for every head
+            rotation = cos.unsqueeze(-2), sin.unsqueeze(-2)  # the same for every head
         x = x0 = self.drop(x)
         first = None
         for block in self.blocks:

@@ -33,6 +33,11 @@ def rope_angles(
         dtype: Of the result.
         share: Of the pairs that are rotated; the others carry no position.
     """
+    table = _apart if torch.compiler.is_compiling() else _table
+    return table(positions, head_dim, base, dtype, share)
+
+
+def _table(positions: Tensor, head_dim: int, base: float, dtype: torch.dtype, share: float) -> tuple[Tensor, Tensor]:
     wide = torch.promote_types(dtype, torch.float32)
     pairs = torch.arange(head_dim // 2, device=positions.device, dtype=wide)
     turned = max(1, round(share * (head_dim // 2)))
@@ -42,9 +47,19 @@ def rope_angles(
     return angles.cos().to(dtype), angles.sin().to(dtype)
 
 
-def rotate(
-    x: Float[Tensor, "B H T D"], cos: Float[Tensor, "*#B T D"], sin: Float[Tensor, "*#B T D"]
-) -> Float[Tensor, "B H T D"]:
+@torch.library.custom_op("groundup::rope_angles", mutates_args=())
+def _apart(positions: Tensor, head_dim: int, base: float, dtype: torch.dtype, share: float) -> tuple[Tensor, Tensor]:
+    """What torch.compile does not look into: it would compute a sine per element in every kernel that rotates."""
+    return _table(positions, head_dim, base, dtype, share)
+
+
+@_apart.register_fake
+def _shapes(positions: Tensor, head_dim: int, base: float, dtype: torch.dtype, share: float) -> tuple[Tensor, Tensor]:
+    shape = (*positions.shape, head_dim)
+    return positions.new_empty(shape, dtype=dtype), positions.new_empty(shape, dtype=dtype)
+
+
+def rotate(x: Float[Tensor, "*B D"], cos: Float[Tensor, "*#B D"], sin: Float[Tensor, "*#B D"]) -> Float[Tensor, "*B D"]:
     """Rotate queries or keys by their angles."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin

@@ -70,5 +70,5 @@ def test_a_case_makes_whole_steps(monkeypatch, tmp_path):
     run, peak = module._work(case, Options(device="cpu", profile=tmp_path / "kernels"))
     run()
     assert peak() > 0
-    assert "aten::mm" in (tmp_path / "kernels" / "124M modern.txt").read_text()
+    assert "aten::mm" in (tmp_path / "kernels" / "124M-modern.txt").read_text()
     assert case.grad_accum_steps * case.micro_batch_size * case.model.block_size == case.tokens_per_step

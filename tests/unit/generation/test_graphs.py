@@ -11,7 +11,7 @@ from groundup.config.generate import SamplingConfig
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.generation import graphs
 from groundup.generation.engine import Engine
-from groundup.generation.graphs import StepGraphs
+from groundup.generation.graphs import DrawGraphs, StepGraphs
 from groundup.generation.requests import Request
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
@@ -37,6 +37,7 @@ def texts(model, requests, *, fixed):
     engine = Engine(model, n_slots=5, chunk=4)
     if fixed:
         engine._slots._graphs = StepGraphs(model, engine._slots._cache)
+        engine._slots._draws = DrawGraphs(model, 5)
     for request in requests:
         engine.submit(request)
     tokens = {}

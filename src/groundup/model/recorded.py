@@ -1,0 +1,63 @@
+"""GPT-2's blocks in half as many GPU kernels, for decoding steps that are recorded as a graph.
+
+Everything but such a step is computed by the modules of `gpt.py`. Both ways give the same result up to rounding.
+"""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from groundup.model.gpt import GPT, Block, Blocks, LayerNorm
+from groundup.model.kv_cache import KVCache
+from groundup.model.swap import replace_modules
+from groundup.runtime.decode_step import add_norm, attend, decode_step_works
+
+
+class RecordedBlocks(Blocks):
+    """Replaces the blocks of a model, and keeps them."""
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T C"],
+        *,
+        recompute: bool = False,
+        cache: KVCache | None = None,
+        **context: Any,
+    ) -> Float[Tensor, "B T C"]:
+        """As `Blocks`."""
+        if cache is None or not cache.static or x.shape[1] > 1:
+            return super().forward(x, recompute=recompute, cache=cache, **context)
+        cache.require_room(1)
+        blocks = cast("list[Block]", list(self))
+        stream = x[:, 0]
+        normed = blocks[0].ln_1(stream)
+        for layer, block in enumerate(blocks):
+            y = attend(block.attn.c_attn(normed), cache.keys[layer], cache.values[layer], cache.lengths)
+            stream, normed = _add_norm(stream, block.attn.c_proj(y), block.ln_2)
+            y = block.mlp.c_proj(block.mlp.act(block.mlp.c_fc(normed)))
+            if layer + 1 < len(blocks):
+                stream, normed = _add_norm(stream, y, blocks[layer + 1].ln_1)
+            else:
+                stream = stream + y
+        return stream[:, None]
+
+
+def use_decode_kernels(model: nn.Module, say: Callable[[str], None]) -> None:
+    """Give GPT-2's blocks their decoding kernels where the model is on a GPU that they work on, in place.
+
+    Args:
+        model: In evaluation mode.
+        say: Told in one line why they are not used.
+    """
+    if not isinstance(model, GPT) or not len(model.blocks) or not model.ln_f.weight.is_cuda:
+        return
+    if why := decode_step_works(model.ln_f.weight.device, model.ln_f.weight.dtype):
+        say(f"decoding needs more GPU kernels than it could: {why}")
+    else:
+        replace_modules(model, Blocks, RecordedBlocks)
+
+
+def _add_norm(x: Tensor, y: Tensor, norm: LayerNorm) -> tuple[Tensor, Tensor]:
+    return add_norm(x, y, norm.weight, norm.bias, norm.eps)
