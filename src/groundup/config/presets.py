@@ -45,7 +45,7 @@ _TINY_SHAKESPEARE = TrainConfig(
 _SHAKESPEARE_MODERN = replace(
     _TINY_SHAKESPEARE,
     name="shakespeare-modern",
-    model=ModernConfig(n_layer=4, n_head=4, n_embd=128, block_size=256, bias=False, ngram=6, ngram_rows=32768),
+    model=ModernConfig(n_layer=4, n_head=2, n_embd=128, block_size=256, bias=False, ngram=6, ngram_rows=65536),
     max_steps=1800,
     tokens_per_step=4 * 256,
     optim=OptimConfig(

@@ -198,7 +198,9 @@ class Trainer:
         """Scale the gradient down to a norm of grad_clip, unless it is not finite; returns the norm before that."""
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-        if self.grad_clip:
+        # On a GPU the host would have to wait to see whether there is something to scale.
+        small = norm.device.type == "cpu" and bool(norm + 1e-6 <= self.grad_clip)
+        if self.grad_clip and not small:
             finite = norm.nan_to_num(nan=0.0, posinf=0.0)
             nn.utils.clip_grads_with_norm_(parameters, self.grad_clip, finite)
         return norm

@@ -110,7 +110,7 @@ def _kept(config: TransformerConfig, tokens: int, *, half: bool, cpu: bool) -> t
     if cpu and modern.norm == "rms":
         block, ends = block + 2 * 4 * stream, ends + 4 * stream
     if cpu and modern.qk_norm:
-        block += (5 if half else 2) * (stream + keys)
+        block += (5 if half else 2) * (stream + keys) - width * stream
     if cpu and not half and modern.activation == "gelu_tanh":
         block += 4 * hidden
     if config.dropout:

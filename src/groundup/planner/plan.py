@@ -81,7 +81,7 @@ def plan(config: TrainConfig, *, vocab_size: int) -> Plan:
 
 def _gigabytes(memory: Memory) -> str:
     def show(n: int) -> str:
-        return f"{n / 1e9:.2f} GB" if n >= 1e8 else f"{n / 1e6:.1f} MB"
+        return f"{n / 1e9:.2f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"
 
     return (
         f"{show(memory.total)}: weights {show(memory.weights)}, gradients {show(memory.gradients)},"
