@@ -19,6 +19,12 @@ class OneProcess(LoadScopeScheduling):
         path = nodeid.split("::")[0]
         return path if makes_something_for_all(path) else nodeid
 
+    def _pending_of(self, workload: dict[str, dict[str, bool]]) -> int:
+        """Forgets what is done: pytest-xdist would count it again at each of the six messages about a test."""
+        for scope in [scope for scope, tests in workload.items() if all(tests.values())]:
+            del workload[scope]
+        return super()._pending_of(workload)
+
 
 @functools.cache
 def makes_something_for_all(path: str) -> bool:

@@ -236,3 +236,12 @@ def test_tests_that_share_what_is_made_for_their_file_share_a_process():
     assert OneProcess._split_scope(None, one) == OneProcess._split_scope(None, other)
     one, other = "tests/unit/model/test_gpt.py::test_x[1]", "tests/unit/model/test_gpt.py::test_x[2]"
     assert OneProcess._split_scope(None, one) != OneProcess._split_scope(None, other)
+
+
+def test_tests_that_are_done_are_not_counted_again():
+    pytest.importorskip("xdist")
+    from one_process import OneProcess
+
+    workload = {"done": {"a": True, "b": True}, "begun": {"c": True, "d": False}, "next": {"e": False}}
+    assert OneProcess._pending_of(OneProcess.__new__(OneProcess), workload) == 2
+    assert list(workload) == ["begun", "next"]

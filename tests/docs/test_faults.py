@@ -1,6 +1,7 @@
 """The table of faults says what the tests say."""
 
 import ast
+import functools
 import importlib.util
 import re
 from pathlib import Path
@@ -18,10 +19,15 @@ def rows():
             yield pytest.param(*cells[:4], id=f"{cells[0]} {cells[3].strip('`')}")
 
 
+@functools.cache
+def tree_of(path):
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def markers(test):
     """The arguments of every fault marker on a test, among its decorators."""
     path, *names = test.split("::")
-    nodes = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+    nodes = tree_of(ROOT / path).body
     for name in names:
         found = [node for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name]
         assert len(found) == 1, f"{path} has no {name}"
@@ -60,7 +66,7 @@ def test_each_id_stands_for_one_family_of_faults(report):
     """Whoever marks a test takes an id of the table in tests/faults_report.py, or adds one there."""
     used = {}
     for path in (ROOT / "tests").rglob("test_*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(tree_of(path)):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.fault":
                 used.setdefault(ast.literal_eval(node.args[0]), []).append(f"{path}:{node.lineno}")
     assert {name: places for name, places in used.items() if name not in report.FAMILIES} == {}

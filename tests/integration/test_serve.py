@@ -9,13 +9,18 @@ import sys
 import time
 
 import httpx
-import openai
 import pytest
 
 from forked import ForkedPopen
 from groundup.checkpoint.model_folder import save_model
 from groundup.config.generate import SamplingConfig
 from groundup.generation.text import TextGenerator
+
+
+@pytest.fixture
+def openai():
+    """The official client, which takes a second to import: where no test of it runs, nobody waits."""
+    return pytest.importorskip("openai")
 
 
 @pytest.fixture
@@ -48,7 +53,7 @@ def start():
         process.wait()
 
 
-def test_the_official_client_runs_what_is_documented(start, folder, tiny_model, alphabet):
+def test_the_official_client_runs_what_is_documented(openai, start, folder, tiny_model, alphabet):
     process, url = start(folder, "--port", 0)
     client = openai.OpenAI(base_url=f"{url}v1", api_key="none", max_retries=0)
     assert [model.id for model in client.models.list()] == ["tiny"]
@@ -90,7 +95,7 @@ def test_the_official_client_runs_what_is_documented(start, folder, tiny_model, 
     assert process.stderr.read() == ""
 
 
-def test_a_key_is_asked_for(start, folder):
+def test_a_key_is_asked_for(openai, start, folder):
     _, url = start(folder, "--port", 0, env={"GROUNDUP_API_KEY": "secret"}.items())
     with pytest.raises(openai.AuthenticationError):
         openai.OpenAI(base_url=f"{url}v1", api_key="wrong", max_retries=0).models.list()
@@ -98,7 +103,7 @@ def test_a_key_is_asked_for(start, folder):
     assert httpx.get(url).status_code == 200
 
 
-def test_texts_that_are_written_end_before_the_server_does(start, folder):
+def test_texts_that_are_written_end_before_the_server_does(openai, start, folder):
     process, url = start(folder, "--port", 0)
     client = openai.OpenAI(base_url=f"{url}v1", api_key="none", max_retries=0)
     stream = client.completions.create(model="tiny", prompt="a", max_tokens=15, stream=True, n=8)

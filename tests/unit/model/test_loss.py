@@ -144,9 +144,11 @@ def most_bytes(call):
     return max(itertools.accumulate(event.nbytes() for event in events))
 
 
-def test_memory_of_gpt2s_head():
-    """2 x 1024 tokens of GPT-2's vocabulary: whole logits take 0.5 GB more than ours, at the least."""
-    hidden, weight = torch.randn(2, 1024, 32, requires_grad=True), torch.randn(50257, 32, requires_grad=True)
-    targets = torch.randint(50257, (2, 1024))
-    assert most_bytes(lambda: head_loss_sum(hidden, weight, targets).backward()) < 0.6e9
-    assert most_bytes(lambda: lm_loss_sum(F.linear(hidden, weight), targets).backward()) > 0.6e9 + 0.5e9
+def test_memory_of_gpt2s_head(monkeypatch):
+    """Whole logits of GPT-2's vocabulary take 0.13 GB more than ours, at the least: 512 tokens and a quarter of the
+    chunks that are taken for more."""
+    monkeypatch.setitem(memory.LOGITS_BYTES, "cpu", memory.LOGITS_BYTES["cpu"] // 4)
+    hidden, weight = torch.randn(1, 512, 32, requires_grad=True), torch.randn(50257, 32, requires_grad=True)
+    targets = torch.randint(50257, (1, 512))
+    assert most_bytes(lambda: head_loss_sum(hidden, weight, targets).backward()) < 0.15e9
+    assert most_bytes(lambda: lm_loss_sum(F.linear(hidden, weight), targets).backward()) > 0.15e9 + 0.13e9
