@@ -9,7 +9,7 @@ from typing import Any, cast
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from groundup.model.gpt import GPT, Block, Blocks, LayerNorm
+from groundup.model.gpt import Block, Blocks, LayerNorm
 from groundup.model.kv_cache import KVCache
 from groundup.model.swap import replace_modules
 from groundup.runtime.decode_step import add_norm, attend, decode_step_works
@@ -51,12 +51,17 @@ def use_decode_kernels(model: nn.Module, say: Callable[[str], None]) -> None:
         model: In evaluation mode.
         say: Told in one line why they are not used.
     """
-    if not isinstance(model, GPT) or not len(model.blocks) or not model.ln_f.weight.is_cuda:
-        return
-    if why := decode_step_works(model.ln_f.weight.device, model.ln_f.weight.dtype):
-        say(f"decoding needs more GPU kernels than it could: {why}")
-    else:
-        replace_modules(model, Blocks, RecordedBlocks)
+
+    def recorded(blocks: Blocks) -> Blocks:
+        weight = cast("Block", blocks[0]).ln_1.weight if len(blocks) else None
+        if weight is None or not weight.is_cuda:
+            return blocks
+        if why := decode_step_works(weight.device, weight.dtype):
+            say(f"decoding needs more GPU kernels than it could: {why}")
+            return blocks
+        return RecordedBlocks(blocks)
+
+    replace_modules(model, Blocks, recorded)
 
 
 def _add_norm(x: Tensor, y: Tensor, norm: LayerNorm) -> tuple[Tensor, Tensor]:
