@@ -185,6 +185,7 @@ def _stored(path: Path, model: Transformer, weights: Weights, state: dict[str, T
     """The state of a model with stored matrices, from that of an ordinary one; float32 stays where it lies."""
     if weights == "fp32":
         return {name: tensor.float() for name, tensor in state.items()}
+    state.clear()  # what is in memory of its file would stay beside what is made of it
     return dict(part for name, blocks in each_tensor(path) for part in stored_tensors(name, blocks, model, weights))
 
 

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from groundup.config.errors import UserError
 from groundup.files.atomic import write_hashed
 from groundup.files.manifest import Facts
+from groundup.runtime.allocator import forget_pages
 
 _DTYPES = {
     torch.bool: "BOOL",
@@ -32,8 +33,8 @@ _DTYPES = {
 }
 """Names of types, in the order of the format: types later in it lie earlier in the file, so that all are aligned."""
 
-BLOCK_ROWS = 512
-"""Rows of a tensor that are in memory together while they are converted."""
+BLOCK_BYTES = 512 << 10
+"""Of a tensor that are in memory together while it is converted: as many as caches hold."""
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor]) -> Facts:
@@ -67,27 +68,23 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> Facts:
 def each_tensor(path: Path) -> Iterator[tuple[str, Iterator[Tensor]]]:
     """The tensors of a safetensors file one by one, each in blocks of rows that are read when they are asked for.
 
-    The file is opened anew for each block: what was read before is in memory no more.
+    A block is for use before the next one is asked for: then it is in memory no more.
 
     Raises:
         UserError: Missing, or not safetensors.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            rows = {name: file.get_slice(name).get_shape()[0] for name in file.keys()}  # noqa: SIM118  # no mapping
-        for name, n_rows in rows.items():
-            yield name, (_rows(path, name, first) for first in range(0, n_rows, BLOCK_ROWS))
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+    for name, tensor in load_tensors(path).items():
+        yield name, _blocks(tensor)
 
 
-def _rows(path: Path, name: str, first: int) -> Tensor:
-    with safe_open(path, framework="pt") as file:
-        return file.get_slice(name)[first : first + BLOCK_ROWS]
+def _blocks(tensor: Tensor) -> Iterator[Tensor]:
+    for block in torch.split(tensor, max(1, BLOCK_BYTES * len(tensor) // max(1, tensor.nbytes))):
+        yield block
+        forget_pages(block.data_ptr(), block.nbytes)
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file into CPU memory.
+    """Map a safetensors file into CPU memory: what is used of it is read then.
 
     Raises:
         UserError: Missing, or not safetensors.

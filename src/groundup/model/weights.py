@@ -79,8 +79,9 @@ def stored_tensors(
         weights: How they are stored.
     """
     owner, _, kind = name.rpartition(".")
-    is_matrix = kind == "weight" and isinstance(dict(model.named_modules()).get(owner), StoredMatrix)
-    wanted = model.state_dict()[name]
+    part_of_model = model.get_submodule(owner)
+    is_matrix = kind == "weight" and isinstance(part_of_model, StoredMatrix)
+    wanted: Tensor = getattr(part_of_model, kind)
     weight = torch.empty(wanted.shape, dtype=wanted.dtype)  # filled block by block: pieces would leave gaps behind
     scale = torch.empty(len(weight)) if is_matrix and weights == "int8" else None
     n_rows = 0

@@ -7,6 +7,8 @@ is kept lies between blocks that were freed, and in the end the process would ho
 """
 
 import ctypes
+import functools
+import mmap
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,9 +56,25 @@ def large_blocks_apart() -> Iterator[None]:
         _mallopt(_MMAP_THRESHOLD, 32 << 20)  # the most that glibc would come to by itself
 
 
+def forget_pages(address: int, size: int) -> None:
+    """Give back the whole pages of a mapped file between two addresses: who looks there again reads the file again.
+
+    Elsewhere than on Linux, do nothing.
+    """
+    first, end = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE, (address + size) // mmap.PAGESIZE * mmap.PAGESIZE
+    if first < end and sys.platform.startswith("linux"):
+        _libc().madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_DONTNEED)
+
+
 def _mallopt(parameter: int, value: int) -> bool:
     """Whether glibc took it."""
     if not sys.platform.startswith("linux"):
         return False
     mallopt: Callable[[int, int], int] | None = getattr(ctypes.CDLL(None), "mallopt", None)
     return mallopt is not None and bool(mallopt(parameter, value))  # another C library, such as musl, has none
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    """What this process has loaded."""
+    return ctypes.CDLL(None)

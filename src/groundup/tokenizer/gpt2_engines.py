@@ -68,8 +68,6 @@ class Tiktoken:
         self._encoding = tiktoken.Encoding(
             "gpt2", pat_str=PATTERN, mergeable_ranks=vocabulary, special_tokens={"<|endoftext|>": len(vocabulary)}
         )
-        # Each run is looked at once: only where it begins, and never again when it proves too short.
-        self._long_space = regex.compile(rf"(?<!\s)\s{{{self.LONG_SPACE},}}+")
 
     def encode(self, text: str, data: bytes) -> NDArray[np.uint32]:
         """The ids of a text."""
@@ -85,7 +83,8 @@ class Tiktoken:
     def _pieces(self, text: str) -> Iterator[str]:
         """Cut before a long run of white space and before its last character, where words end anyway."""
         start = 0
-        for run in self._long_space.finditer(text):
+        # Each run is looked at once: only where it begins, and never again when it proves too short.
+        for run in regex.finditer(rf"(?<!\s)\s{{{self.LONG_SPACE},}}+", text):
             if run.end() == len(text):
                 break  # at the end of the text, a run is one word
             yield text[start : run.start()]
