@@ -90,8 +90,10 @@ def plan_runs(words: list[str]) -> list[tuple[TrainConfig, list[str]]]:
         name = ",".join(f"{key}={value}" for key, value in named)
         config = replace(config, name=re.sub(r"[^\w.,=+-]", "_", name), out_dir=config.out_dir / sweep)
         runs.append((config, [*_with(words, chosen), "--name", config.name, "--out-dir", str(config.out_dir)]))
+    if len({replace(config, name="run", out_dir=Path()) for config, _ in runs}) < len(runs):
+        raise UsageError("two of the runs would train the same: a value stands twice, or names a folder alone")
     if len({config.name for config, _ in runs}) < len(runs):
-        raise UsageError("two of the runs are the same: a value stands twice")
+        raise UsageError("two of the runs would have the same folder: their values differ in odd characters alone")
     for config, _ in runs:
         _refuse_another(config)
     return runs

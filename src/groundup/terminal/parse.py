@@ -137,7 +137,7 @@ def values_in(word: str, *, most: int) -> list[str]:
     """The values that a word lists: between commas, or as a range of whole numbers, as 1..3.
 
     Raises:
-        UsageError: A range of more than `most` numbers, or one that runs backwards.
+        UsageError: A range of more than `most` numbers, or one that runs backwards; nothing between two commas.
     """
     if ends := re.fullmatch(r"(\d{1,9})\.\.(\d{1,9})", word):
         first, last = int(ends[1]), int(ends[2])
@@ -146,4 +146,7 @@ def values_in(word: str, *, most: int) -> list[str]:
         if last - first >= most:
             raise UsageError(f"{word} are more than {most} values")
         return [str(value) for value in range(first, last + 1)]
-    return [value for value in word.split(",") if value]
+    values = [value.strip() for value in word.split(",")]
+    if len(values) > 1 and not all(values):
+        raise UsageError(f"a value is missing beside a comma in {word!r}; write the values as in 1e-3,3e-3")
+    return values

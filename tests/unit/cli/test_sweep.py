@@ -51,6 +51,9 @@ def test_every_combination_is_a_run_of_its_own():
             "more than 1000",
         ),
         (["shakespeare", "--seed", "1,1"], "a value stands twice"),
+        (["shakespeare", "--optim.lr", "1e-3,0.001"], "a value stands twice"),
+        (["shakespeare", "--name", "one,two"], "names a folder alone"),
+        (["shakespeare", "--data.source", "text", "--data.path", "a b,a?b"], "would have the same folder"),
         (["shakespeare", "--optim.lr", "1e-3,fast"], "must be a number, got 'fast'"),
         (["shakespear", "--seed", "1..2"], "did you mean shakespeare?"),
         (["--config", "x.json", "--seed", "1..2"], "--config does not go with sweep"),
@@ -59,6 +62,17 @@ def test_every_combination_is_a_run_of_its_own():
 def test_a_mistake_is_told_before_anything_runs(place, words, said):
     with pytest.raises(UsageError, match=said.replace("?", r"\?")):
         plan_runs(words)
+
+
+@pytest.mark.fault("G1", "a value that is missing in a list of a sweep", "one line that shows the list, exit 2")
+@pytest.mark.parametrize("listed", ["1e-3,,2e-3", ",1e-3,2e-3", "1e-3,2e-3,", "1e-3, ,2e-3", ","])
+def test_a_missing_value_is_no_value_less(listed):
+    with pytest.raises(UsageError, match=f"a value is missing beside a comma in '{listed}'"):
+        plan_runs(["shakespeare", "--optim.lr", listed])
+
+
+def test_a_value_may_stand_behind_a_space():
+    assert [config.name for config, _ in plan_runs(["shakespeare", "--seed", "1, 2"])] == ["seed=1", "seed=2"]
 
 
 def test_each_run_is_what_its_words_say():
