@@ -228,8 +228,7 @@ void linear(int type, const float* x, const void* w, const float* w_scale, const
         else if (many) std::copy(x + m * K, x + (m + 1) * K, apart + m * stride);
     if (type == 0) return multiply<Fp32>(t);
     if (type == 1) return multiply<Bf16>(t);
-    if (type == 2) return multiply<Fp16>(t);
-    multiply<Int8>(t);
+    type == 2 ? multiply<Fp16>(t) : multiply<Int8>(t);
 }
 
 // The sum of n 32-bit integers, by all cores: how fast memory can be read, in streams as weights are.
