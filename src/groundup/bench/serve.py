@@ -17,8 +17,9 @@ import torch
 from groundup.config.errors import UsageError
 from groundup.config.model import GPTConfig
 from groundup.config.presets import GPT2
+from groundup.contestants.clients import Answers, Load, ask
 from groundup.contestants.decoders import write_models
-from groundup.contestants.servers import MAX_SLOTS, Answers, Load, ask, engine_alone, llamacpp_server, our_server
+from groundup.contestants.servers import MAX_SLOTS, engine_alone, llamacpp_server, our_server
 from groundup.runtime.device import device_name, pick_device
 from groundup.runtime.stored import Weights
 

@@ -32,6 +32,12 @@ HEAD_BYTES = 16 << 10
 HEAD_SECONDS = 30.0
 """For the head of a request to come, and for the rest of a body that was answered early; then it is closed."""
 CONNECTIONS = 512
+FULL = RequestError(
+    503,
+    f"{CONNECTIONS} connections are open, which is the most: close some, or try again later",
+    code="too_many_connections",
+    headers={"connection": "close", "retry-after": "1"},
+)
 
 
 def serve(
@@ -89,7 +95,6 @@ def http_server(app: ASGIApp) -> "_Server":
         access_log=False,  # prompts and paths are nobody's business
         server_header=False,
         h11_max_incomplete_event_size=HEAD_BYTES,
-        limit_concurrency=CONNECTIONS,
         timeout_graceful_shutdown=GRACE,
         http=_Protocol,
         ws="none",
@@ -116,8 +121,10 @@ class _Protocol(H11Protocol):
     late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for the first head."""
+        """Wait for the first head; a connection beyond the limit is refused, and no other one."""
         super().connection_made(transport)
+        if len(self.connections) > CONNECTIONS:
+            self.app = FULL.response()
         self._wait()
 
     def data_received(self, data: bytes) -> None:

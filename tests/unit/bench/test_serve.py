@@ -11,7 +11,7 @@ from groundup.bench.serve import Options, bench
 from groundup.config.errors import UsageError
 from groundup.config.model import GPTConfig
 from groundup.contestants import servers
-from groundup.contestants.servers import Answers
+from groundup.contestants.clients import Answers
 from groundup.serving.models import MAX_SLOTS
 
 MODEL = GPTConfig(n_layer=1, n_head=2, n_embd=64, block_size=24, vocab_size=300)
