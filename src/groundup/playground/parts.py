@@ -1,5 +1,7 @@
 """What the page asks of the parts of a model: heads and MLPs switched off, the jobs of heads, the embedding."""
 
+from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
@@ -10,6 +12,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from torch import Tensor
 
+from groundup.config.generate import SamplingConfig
+from groundup.generation.sampling import Row, sample
 from groundup.inspection.ablation import Instead, importances, without
 from groundup.inspection.detectors import head_scores, labels
 from groundup.inspection.neighbors import neighbors
@@ -41,6 +45,14 @@ class AblationBody(TextBody):
     )
     mlps: Annotated[list[Place], Field(max_length=1024)] = Field(default_factory=list)
     instead: Instead = "mean"
+
+
+class WritingBody(AblationBody):
+    """How the text goes on."""
+
+    max_tokens: Annotated[int, Field(ge=1, le=64)] = 24
+    temperature: Annotated[float, Field(ge=0, le=100)] = 0.8
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
 
 class ImportanceBody(TextBody):
@@ -82,6 +94,27 @@ class Parts:
                 return {"whole": whole, "without": told(logits_of(served, idx))}
 
         return JSONResponse(await self.analyses.on(body, work))
+
+    async def writing(self, request: Request) -> Response:
+        """How the text goes on with all parts, and without some, by the same random numbers.
+
+        Nothing is cached: the mean of a head is over all positions. It stops when the client goes away.
+        """
+        body = await read_body(request, WritingBody)
+        served = await self.analyses.server.models.find(body.model)
+        with_blocks(served)
+        idx = await body.aside(lambda: text_of(body, served))
+        everything = body.model_copy(update={"heads": [], "mlps": []})
+
+        async def write() -> dict[str, Any]:
+            texts: dict[str, list[int]] = {"whole": [], "without": []}
+            for name, off in (("whole", everything), ("without", body)):
+                draw = partial(next, _written(served, idx.tolist(), off), None)
+                while (token := await self.analyses.call(draw)) is not None:
+                    texts[name].append(token)  # others have their turn between two
+            return {name: served.loaded.tokenizer.decode(ids) for name, ids in texts.items()}
+
+        return JSONResponse(await unless_gone(request, write()))
 
     async def importance(self, request: Request) -> Response:
         """Growth of the loss with each head off alone: of all layers, or of one. It stops when the client goes away."""
@@ -129,8 +162,21 @@ class Parts:
 def routes(analyses: Analyses) -> list[Route]:
     """The paths below /api that ask about parts."""
     parts = Parts(analyses)
-    posts = (parts.ablation, parts.importance, parts.neighbors)
+    posts = (parts.ablation, parts.writing, parts.importance, parts.neighbors)
     return [
         *[Route(f"/api/{handler.__name__}", handler, methods=["POST"]) for handler in posts],
         Route("/api/heads", parts.heads),
     ]
+
+
+def _written(served: Served, prompt: list[int], body: WritingBody) -> Iterator[int]:
+    """Tokens that a model without some parts draws."""
+    generator = torch.Generator().manual_seed(body.seed)
+    row = Row(config=SamplingConfig(temperature=body.temperature), generator=generator, prompt=prompt)
+    heads = [(head[0], head[1]) for head in body.heads]
+    for _ in range(body.max_tokens):
+        seen = torch.tensor([*prompt, *row.drawn][-served.context :])
+        with without(served.loaded.model, heads=heads, mlps=body.mlps, instead=body.instead):
+            logits = logits_of(served, seen)[-1:]
+        row.drawn.append(sample(logits, [row])[0].token)
+        yield row.drawn[-1]

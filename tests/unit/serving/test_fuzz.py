@@ -48,7 +48,8 @@ fields = {
 }
 COMPLETION = list(fields)[:20]
 LOOKING = list(fields)[20:]
-ASKED = ["logits", "attention", "cell", "lens", "surprise", "contributions", "compare", "ablation", "importance"]
+ASKED = ["logits", "attention", "cell", "lens", "surprise", "contributions", "compare"]
+ASKED += ["ablation", "writing", "importance"]
 PATHS = ["/tokenize", "/detokenize", "/api/neighbors", *(f"/api/{name}" for name in ASKED)]
 
 

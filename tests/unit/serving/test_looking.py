@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from groundup.inspection.ablation import without
 from groundup.inspection.trace import trace
 from groundup.playground import analysis
 
@@ -70,6 +71,21 @@ def test_switching_nothing_off_changes_nothing(client):
     assert changed["without"]["loss"] != changed["whole"]["loss"]
 
 
+def test_a_text_is_written_with_all_parts_and_without_some(client, model, idx, alphabet):
+    parts = {"heads": [[0, 1]], "mlps": [1]}
+    told = ask(client, "writing", **parts, max_tokens=5, temperature=0).json()
+    for name, off in (("whole", {}), ("without", {"heads": [(0, 1)], "mlps": [1]})):
+        ids = idx.tolist()
+        for _ in range(5):
+            with torch.no_grad(), without(model, **off):
+                ids.append(int(model(torch.tensor([ids]))[0, -1].argmax()))
+        assert told[name] == alphabet.decode(ids[-5:])
+    drawn = [ask(client, "writing", seed=seed, temperature=1).json() for seed in (3, 3, 4)]
+    assert drawn[0]["whole"] == drawn[0]["without"]  # nothing is off: the same random numbers draw the same
+    assert len(drawn[0]["whole"]) == 24  # beyond the context of 16
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
 def test_heads_neighbors_facts_words_and_a_run_that_is_not_there(client):
     scores = client.get("/api/heads").json()["scores"]
     assert np.shape(scores["induction"]) == (2, 2)
@@ -90,6 +106,7 @@ def test_heads_neighbors_facts_words_and_a_run_that_is_not_there(client):
         ("attention", {"layer": 2}, "layers 0 to 1"),
         ("attention", {"layer": -1}, "layer"),
         ("ablation", {"heads": [[0, 2]]}, "2 layers of 2 heads"),
+        ("writing", {"mlps": [2]}, "2 layers of 2 heads"),
         ("contributions", {"position": 11}, "11 tokens, got 11"),
         ("contributions", {"token": 27}, "27 ids, got 27"),
         ("neighbors", {"token": 27}, "27 ids, got 27"),

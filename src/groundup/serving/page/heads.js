@@ -3,7 +3,7 @@ import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { post } from "./api.js";
 import { number, probability, spoken, visible } from "./format.js";
-import { attempt, model, modelId, named, saved, tokens } from "./state.js";
+import { attempt, model, modelId, named, saved, seed, settings, tokens } from "./state.js";
 import { Behind } from "./behind.js";
 import { Picture } from "./picture.js";
 import { Prompt } from "./prompt.js";
@@ -18,6 +18,7 @@ export function Heads() {
   const [pointed, setAt] = saved("at", "");
   const [found, setFound] = useState(null);
   const [growth, setGrowth] = useState(null);
+  const [written, setWritten] = useState({ of: "" });
   const ids = tokens.value.ids;
   const m = model.value;
   const known = (part) => {
@@ -51,6 +52,8 @@ export function Heads() {
       if (!signal.aborted) setGrowth([...rows]);
     }
   });
+  const ask = { ...body, seed: seed.value, temperature: settings.value.temperature };
+  const write = () => attempt("writing", (signal) => post("/api/writing", ask, signal)).then((x) => x && setWritten({ of: JSON.stringify(ask), ...x }));
   const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
   const fresh = found && found.whole.loss.length === ids.length - 1;
   const texts = tokens.value.texts;
@@ -61,7 +64,7 @@ export function Heads() {
     <${Prompt} rows="2" />
     <div class="buttons">
       <button onClick=${() => setOff(new Set())}>All on</button>
-      <button onClick=${measure}>Which heads matter?</button><span role="status">${growth && growth.length < m.n_layer ? `layer ${growth.length} of ${m.n_layer}` : ""}</span>
+      <button onClick=${measure}>Which heads matter?</button><button disabled=${!off.size} onClick=${write}>Write on without them</button><span role="status">${growth && growth.length < m.n_layer ? `layer ${growth.length} of ${m.n_layer}` : ""}</span>
       <label>instead of its output <select value=${instead} onChange=${(e) => setInstead(e.target.value)}><option value="mean">its mean over the text</option><option value="zero">nothing</option></select></label>
     </div>
     <${Picture} name="heads and their loss" ask=${{ path: "/api/importance", body: { model: modelId.value, tokens: ids, instead } }}><div class="grid switches" style=${`--columns:${m.n_head + 1}`}>
@@ -73,6 +76,8 @@ export function Heads() {
         html`<button aria-pressed=${!off.has(`${l}.mlp`)} class=${off.has(`${l}.mlp`) ? "off mlp" : "mlp"} onClick=${() => toggle(`${l}.mlp`)}>MLP ${l}</button>`,
       ])}
     </div><//>
+    ${written.of === JSON.stringify(ask) && html`<${Picture} name="text without these parts" ask=${{ path: "/api/writing", body: ask }}><div class="samples">
+      <section><h3>all parts</h3><pre>${written.whole}</pre></section><section><h3>without these parts</h3><pre>${written.without}</pre></section></div><//>`}
     ${fresh && html`
       <p class="numbers">loss <b>${number(mean(found.whole.loss))}</b> with all parts${off.size ? html`, <b>${number(mean(found.without.loss))}</b> without ${off.size} of them (${number(mean(changes))} nats per token)` : html`. Press a head or an MLP to switch it off.`}</p>
       <${Picture} name="loss without these parts" ask=${{ path: "/api/ablation", body }}><${Tinted} name="The text, tinted by the change of its loss" at=${at} pick=${setAt} tokens=${texts.map((text, t) => {
