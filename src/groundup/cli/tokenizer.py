@@ -35,7 +35,7 @@ class TrainOptions:
     vocab_size: int = 4096
     """Ids wanted: 256 bytes, the special tokens, and the rest merges."""
     out: Path = Path(TOKENIZER)
-    """Where the tokenizer goes. A file that is there is replaced."""
+    """Where the tokenizer goes: a new file."""
     trainer: Literal["own", "library"] = "own"
     """own, or library for the package tokenizers; the result is the same."""
     special: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
@@ -79,6 +79,7 @@ def _train(argv: Sequence[str]) -> int:
     options = parse(TrainOptions, argv, prog="groundup tokenizer train")
 
     from groundup.files.atomic import write_file
+    from groundup.files.new import refuse_existing
     from groundup.tokenizer.base import END_OF_TEXT
     from groundup.tokenizer.bpe import GPT2_PATTERN
     from groundup.tokenizer.bpe_train import train_bpe
@@ -88,6 +89,7 @@ def _train(argv: Sequence[str]) -> int:
         raise UserError(f"cannot write {options.out}: there is no folder {options.out.parent}")
     if options.out.is_dir():
         raise UserError(f"cannot write {options.out}: it is a folder; name a file in it")
+    refuse_existing(options.out)
     began = time.perf_counter()
     tokenizer = train_bpe(
         _texts(options),

@@ -164,6 +164,7 @@ def read_request(words: list[str]) -> TrainRequest:
         raise UsageError("--allow-data-change only means something with --resume")
     if config.init_from is not None and not resume:
         check_model(config.init_from)
+        config_of(config.init_from)
     return TrainRequest(
         config=config,
         resume=resume,

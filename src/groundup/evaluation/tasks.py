@@ -26,7 +26,7 @@ from groundup.files.manifest import read_manifest, sha256_file
 from groundup.model.loss import LossModule
 from groundup.model.types import device_of
 from groundup.model.weights import weights_of
-from groundup.prepare.corpus import open_corpus
+from groundup.prepare.corpus import open_corpus, refuse_moved
 from groundup.tokenizer.base import Tokenizer
 
 FOLDER = Path("data")
@@ -161,5 +161,7 @@ def _own_data(path: Path, tokenizer: Tokenizer) -> TokenDataset:
     for folder in folders_around(path):
         if (folder / RUN).is_file():
             config = folder / CONFIG
-            return open_corpus(from_dict(TrainConfig, load_json(config), where=str(config)).data, tokenizer)
+            data = from_dict(TrainConfig, load_json(config), where=str(config)).data
+            refuse_moved(data, "put it back, or name a prepared folder with --data")
+            return open_corpus(data, tokenizer)
     raise UserError(f"{path} is of no run that says what it learned from: name a prepared folder with --data")

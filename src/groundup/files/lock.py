@@ -1,4 +1,8 @@
-"""One writer per run folder, and one at a time for a file that several commands add to."""
+"""One writer per run folder, and one at a time for a file that several commands add to.
+
+The file of a lock is removed while the lock is held. Who has opened it before does not get the lock of a removed file:
+`filelock` looks, and opens the path again.
+"""
 
 import contextlib
 import os
@@ -7,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from groundup.config.errors import UserError
 
@@ -16,13 +20,15 @@ def is_held(run_dir: Path) -> bool:
     """Whether a process holds the lock of a run folder."""
     if not _lock_file(run_dir).exists():
         return False
+    lock = FileLock(_lock_file(run_dir))
     try:
-        with FileLock(_lock_file(run_dir)).acquire(timeout=0):
-            return False
+        lock.acquire(timeout=0)
     except Timeout:
         return True
     except OSError:  # somebody else's folder, where we may not lock
         return False
+    _remove(lock)
+    return False
 
 
 def _lock_file(run_dir: Path) -> Path:
@@ -37,7 +43,7 @@ def one_at_a_time(path: Path, *, wait: bool = True) -> Iterator[None]:
 
     Args:
         path: The file.
-        wait: Wait for another process that is at it. Else nothing is left of the lock afterwards.
+        wait: Wait for another process that is at it.
 
     Raises:
         UserError: The folder of the file cannot be written to, or another process is at it.
@@ -52,9 +58,14 @@ def one_at_a_time(path: Path, *, wait: bool = True) -> Iterator[None]:
     try:
         yield
     finally:
-        if not wait:
-            Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+        _remove(lock)
+
+
+def _remove(lock: BaseFileLock) -> None:
+    """Release a lock, and leave no file of it."""
+    with contextlib.suppress(OSError):  # Windows keeps what is open, and removes it itself
+        Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
 
 
 class RunLock:
@@ -81,7 +92,7 @@ class RunLock:
         except Timeout:
             raise UserError(f"{self.run_dir} is in use by another run ({self._who()})") from None
         except OSError as error:
-            self._lock.release()
+            _remove(self._lock)
             raise UserError(f"cannot lock {self.run_dir}: {error.strerror or error}") from error
         return self
 
@@ -90,7 +101,7 @@ class RunLock:
     ) -> None:
         with contextlib.suppress(OSError):  # which process held it last does not matter once it is free
             self._holder.unlink(missing_ok=True)
-        self._lock.release()
+        _remove(self._lock)
 
     def _who(self) -> str:
         try:

@@ -1,4 +1,4 @@
-"""Results that go into a folder of their own."""
+"""Results that go into a folder or file of their own."""
 
 from pathlib import Path
 
@@ -12,4 +12,4 @@ def refuse_existing(out: Path) -> None:
         UsageError: The path is taken by something other than an empty folder.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is there already; name another folder or remove it")
+        raise UsageError(f"{out} is there already; name another or remove it")

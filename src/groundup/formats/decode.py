@@ -2,6 +2,8 @@
 
 import codecs
 import io
+import re
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -37,6 +39,9 @@ _SHIFTED = (
 )
 """Encodings whose bytes are all ASCII: the escape after which pairs of bytes stand for one character, the name that
 iconv knows, and Python's codec, of which ISO-2022-CN has none."""
+_UTF_7 = re.compile(rb"\+[A-Za-z0-9+/]{3,}")
+"""What stands for characters beyond ASCII in UTF-7, where a plus sign itself is `+-`."""
+_UTF_7_LEAST = 3
 
 
 def line_ends(text: str) -> str:
@@ -106,13 +111,15 @@ def text_chunks(chunks: Iterable[bytes], name: str) -> Iterator[str]:
 
 
 def _refuse_shifts(data: bytes, name: str) -> None:
-    """Refuse text of ISO 2022, which is made of ASCII bytes; escapes of terminals, such as those of colors, are text.
+    """Refuse text of ISO 2022 and UTF-7, which are made of ASCII bytes; escapes of terminals, as for colors, are text.
 
     Raises:
         UserError: It is; the message names it.
     """
-    if _SHIFT not in data or not data.isascii():
+    if (_SHIFT not in data and b"+" not in data) or not data.isascii():
         return
+    if _is_utf_7(data):
+        raise _convert(f"{name} is UTF-7", "UTF-7", name)
     for escape, encoding, codec in _SHIFTED:
         if escape in data and _is_shifted(data, codec):
             raise _convert(f"{name} is {encoding}", encoding, name)
@@ -124,6 +131,18 @@ def _is_shifted(data: bytes, codec: str) -> bool:
         return not codec or not codecs.getincrementaldecoder(codec)().decode(data).isascii()
     except UnicodeDecodeError:
         return False
+
+
+def _is_utf_7(data: bytes) -> bool:
+    """Whether each plus sign begins characters beyond ASCII, some times: those of `a + b`, `C++` and `+49` do not."""
+    if len(_UTF_7.findall(data)) < _UTF_7_LEAST:
+        return False
+    try:
+        text = codecs.getincrementaldecoder("utf-7")().decode(data)
+    except UnicodeDecodeError:
+        return False
+    others = [character for character in text if character > "\x7f"]
+    return len(others) >= _UTF_7_LEAST and all(unicodedata.category(other)[0] in "LMNPSZ" for other in others)
 
 
 def _refusal(data: bytes, name: str, at: int, bad: int) -> UserError:

@@ -20,7 +20,7 @@ from groundup.interop.names import without_padding
 from groundup.interop.read_hf import read_hf_folder
 from groundup.interop.read_llmc import MAGIC, read_llmc
 from groundup.interop.read_meta import read_meta
-from groundup.interop.read_tokenizer import VOCAB, WHOLE, framing, read_tokenizer
+from groundup.interop.read_tokenizer import VOCAB, WHOLE, framing, matching, read_tokenizer
 from groundup.interop.read_torch import SUFFIXES, read_torch
 from groundup.model.build import build_model
 from groundup.planner.params import count_parameters
@@ -86,7 +86,7 @@ def import_model(
             " tokenizer.encode(text, allow_special=True) gives their ids"
         )
     if (words := path if tokenizer is None else Path(tokenizer)).is_dir():
-        notes.append(framing(words))
+        notes += [matching(words), framing(words)]
     return dataclasses.replace(foreign, config=config, state=state, info=info, note="\n".join(filter(None, notes)))
 
 

@@ -10,6 +10,7 @@ from groundup.config.errors import UserError
 from groundup.config.io import load_json
 from groundup.config.model import ModernConfig
 from groundup.files.layout import CONFIG, WEIGHTS, is_plain_name
+from groundup.files.manifest import MANIFEST, read_manifest, sha256_file
 from groundup.interop.hf_config import read_hf_config, scaled_queries
 from groundup.interop.imported import Imported, load_pickled, plain_tensors
 from groundup.interop.names import HEAD, to_ours
@@ -49,6 +50,7 @@ def read_hf_folder(folder: Path) -> Imported:
 def _read_weights(folder: Path) -> dict[str, Tensor]:
     """The tensors of the first of the known files that is there."""
     if (folder / WEIGHTS).is_file():
+        _refuse_damaged(folder)
         return load_tensors(folder / WEIGHTS)
     if (folder / INDEX).is_file():
         return _read_shards(folder, INDEX)
@@ -57,6 +59,23 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     if (folder / PICKLED_INDEX).is_file():
         return _read_shards(folder, PICKLED_INDEX)
     raise UserError(f"{folder} holds no weights: neither {WEIGHTS} nor {INDEX} nor {PICKLED} is in it")
+
+
+def _refuse_damaged(folder: Path) -> None:
+    """Weights that `groundup export` wrote have their hash beside them.
+
+    Raises:
+        UserError: They have another.
+    """
+    try:
+        known = read_manifest(folder).get(WEIGHTS)
+    except UserError:  # there is none, or somebody else's
+        return
+    if known is not None and sha256_file(folder / WEIGHTS) != known["sha256"]:
+        raise UserError(
+            f"{folder / WEIGHTS} is damaged, or was changed: its SHA-256 is not the one in {MANIFEST}; export it again,"
+            f" or remove {folder / MANIFEST} if the change is meant"
+        )
 
 
 def _read_shards(folder: Path, index: str) -> dict[str, Tensor]:

@@ -208,6 +208,38 @@ def framing(folder: Path) -> str:
     )
 
 
+def matching(folder: Path) -> str:
+    """How the added tokens of a Hugging Face folder are found in texts, where ours are found in another way.
+
+    Raises:
+        UserError: A file cannot be read.
+    """
+    added = _object(folder / WHOLE).get("added_tokens") if (folder / WHOLE).is_file() else None
+    if added is None and (folder / SETTINGS).is_file():
+        listed = _object(folder / SETTINGS).get("added_tokens_decoder")
+        added = listed.values() if isinstance(listed, dict) else None
+    tokens = [token for token in added or [] if isinstance(token, dict)]
+    words = [str(token.get("content")) for token in tokens if token.get("special") is False]
+    wide = [str(t.get("content")) for t in tokens if any(t.get(key) for key in ("lstrip", "rstrip", "single_word"))]
+    notes = []
+    if words:
+        notes.append(
+            f"transformers finds {_listed(words)} in every text, for special they are not; here they are found with"
+            " allow_special=True alone"
+        )
+    if wide:
+        notes.append(
+            f"spaces and words beside {_listed(wide)} stay as they are; in transformers, lstrip, rstrip or single_word"
+            " decide"
+        )
+    return "\n".join(notes)
+
+
+def _listed(names: list[str]) -> str:
+    """Some names, and how many more there are."""
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
 def _around(step: Any) -> tuple[list[str], list[str], list[str]]:
     """The tokens that a post_processor puts before and after a text, and what else it does, by name."""
     match step:

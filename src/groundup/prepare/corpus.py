@@ -73,6 +73,16 @@ def open_corpus(
     return dataset
 
 
+def refuse_moved(config: DataConfig, advice: str) -> None:
+    """See that the text of a run that has begun lies where it lay.
+
+    Raises:
+        UserError: It does not; the message ends with the advice.
+    """
+    if config.source == "text" and config.path and not glob.has_magic(str(config.path)) and not config.path.exists():
+        raise UserError(f"{config.path}, the text that the run learns, is not there any more; {advice}")
+
+
 def make_source(config: DataConfig, progress: Report = lambda _: None) -> Source:
     """The corpus a config names; listing its files tells of its progress."""
     if config.source == "shakespeare":

@@ -32,7 +32,7 @@ from groundup.model.swap import use_compiled_gelu, use_matmul, use_narrow_stream
 from groundup.optim.average import WeightAverage
 from groundup.optim.build import Schedule, build_optimizers
 from groundup.planner.params import count_parameters
-from groundup.prepare.corpus import open_corpus
+from groundup.prepare.corpus import open_corpus, refuse_moved
 from groundup.runtime.facts import code_fingerprint
 from groundup.runtime.memory import free_memory
 from groundup.runtime.seed import seed_rank
@@ -126,6 +126,8 @@ def build_run(
 def _open_data(config: TrainConfig, world: World, resumed: Checkpoint | None, working: Working) -> TokenDataset:
     """What the run learns from; one that goes on has a tokenizer of its own."""
     working.doing("opening the data")
+    if resumed:
+        refuse_moved(config.data, "say where it lies now with --data.path")
     with world.main_first("corpus"):
         return open_corpus(
             config.data,

@@ -3,11 +3,13 @@
 import difflib
 import glob
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from groundup.checkpoint.folders import config_of
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError, UserError
+from groundup.config.model import ModernConfig
 from groundup.config.presets import RECIPES
 from groundup.config.printable import counted
 from groundup.config.train import TrainConfig
@@ -48,12 +50,22 @@ def recipe_of(word: str, words: list[str]) -> TrainConfig | None:
     if (Path(path) / CONFIG).is_file():
         raise _is_no_text(path)
     if word != FINETUNE:
-        return text_recipe(_measured(path, words))
+        return _with_context(text_recipe(_measured(path, words)), words)
     models = _values(words, "--init-from")
     if not models:
         raise UsageError("finetune needs a model: groundup finetune models/gpt2 notes/")
     del words[_place(words, "--init-from")]
-    return _finetune(Path(models[0]), _measured(path, words))
+    return _with_context(_finetune(Path(models[0]), _measured(path, words)), words)
+
+
+def _with_context(recipe: TrainConfig, words: list[str]) -> TrainConfig:
+    """With --model.block-size alone, steps of as many sequences as before."""
+    asked = next(iter(_values(words, "--model.block-size")), "")
+    if not (asked.isascii() and asked.isdigit()) or int(asked) < 1 or _values(words, "--tokens-per-step"):
+        return recipe
+    samples = recipe.tokens_per_step // recipe.model.block_size
+    model = replace(recipe.model, block_size=int(asked))
+    return replace(recipe, model=model, tokens_per_step=samples * int(asked))
 
 
 def meant(word: str, words: list[str]) -> str:
@@ -78,12 +90,15 @@ def told(config: TrainConfig) -> str:
     model, data = config.model, config.data
     begin = f"from the weights of {config.init_from}" if config.init_from else "from random weights"
     learn = f", learning a change of rank {config.lora.rank} (LoRA)" if config.lora.rank else ""
+    rotary = config.init_from is None and isinstance(model, ModernConfig) and model.position == "rope"
+    exports = "\n  to export to transformers or llama.cpp, train with --model.position learned" if rotary else ""
     on = "prepared shards" if data.source == "shards" else _spelled(data.tokenizer)
     return (
         f"{config.run_dir}: {counted(config.max_steps, 'step')} on {data.path} {begin}{learn}\n"
         f"  {counted(model.n_layer, 'layer')}, {model.n_embd} wide, context {model.block_size}, on {on}\n"
         "  chosen by the size of the text and by this machine; --help has every value's\n"
         "  flag, --dry-run shows the plan"
+        f"{exports}"
     )
 
 

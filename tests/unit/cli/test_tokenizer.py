@@ -65,6 +65,16 @@ def test_train_refuses_an_empty_file(tmp_path, capsys):
     assert not (tmp_path / "t.json").exists()
 
 
+def test_train_replaces_no_file(corpus, tmp_path, capsys):
+    out = tmp_path / "t.json"
+    out.write_text("years of work")
+    assert complaint(["train", str(corpus), "--out", str(out)], capsys) == (
+        2,
+        f"groundup: {out} is there already; name another or remove it\n",
+    )
+    assert out.read_text() == "years of work"
+
+
 def test_train_takes_a_pattern_and_special_tokens(corpus, tmp_path):
     out = tmp_path / "t.json"
     words = ["--special", "<|a|>", "--special", "<|b c|>", "--pattern", r"\w+", "--out", str(out)]
@@ -158,10 +168,10 @@ def test_show_of_nothing(trained, capsys):
         (["sow"], 2, "unknown action 'sow'; did you mean show?"),
         (["train"], 2, "files must be named, or a --source"),
         (["train", "FILE", "--source", "shakespeare"], 2, "not both"),
-        (["train", "/nowhere.txt"], 1, "/nowhere.txt does not exist"),
-        (["train", "FILE", "--vocab-size", "9"], 2, "at least 257"),
+        (["train", "/nowhere.txt", "--out", "n.json"], 1, "/nowhere.txt does not exist"),
+        (["train", "FILE", "--vocab-size", "9", "--out", "n.json"], 2, "at least 257"),
         (["train", "FILE", "--vocab-size", "many"], 2, "vocab-size"),
-        (["train", "FILE", "--pattern", "(a"], 1, "not a regular expression"),
+        (["train", "FILE", "--pattern", "(a", "--out", "n.json"], 1, "not a regular expression"),
         (["train", "FILE", "--out", "/nowhere/t.json"], 1, "there is no folder /nowhere"),
         (["encode", "x", "--tokenizer", "gtp2"], 1, "no tokenizer 'gtp2'"),
         (["encode", "a\udcff", "--tokenizer", "TOKENIZER"], 1, "U+DCFF at position 1"),

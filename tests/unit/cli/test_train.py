@@ -11,6 +11,7 @@ from groundup.config.errors import UsageError
 from groundup.config.io import dump_json, to_dict
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.presets import RECIPES
+from groundup.interop.hf_config import fitting
 from groundup.planner.plan import plan
 from groundup.tokenizer.char import CharTokenizer
 from groundup.tokenizer.io import save_tokenizer
@@ -95,6 +96,36 @@ def test_a_modern_preset_becomes_gpt2_of_the_same_shape():
     asked = read_request(["shakespeare", "--model.kind", "gpt", "--model.n-layer", "2"]).config.model
     assert type(asked) is GPTConfig
     assert asked == GPTConfig(n_layer=2, n_head=shape.n_head, n_embd=shape.n_embd, block_size=shape.block_size)
+
+
+@pytest.mark.parametrize("context", ["512", "=32"])
+def test_steps_of_a_text_have_as_many_sequences_in_every_context(context):
+    Path("text.txt").write_text("abc def\n" * 20)
+    usual = read_request(["text.txt"]).config
+    words = ["text.txt", *f"--model.block-size {context}".replace(" =", "=").split()]
+    asked = read_request([*words]).config
+    samples = usual.tokens_per_step // usual.model.block_size
+    assert asked.tokens_per_step == samples * asked.model.block_size == samples * int(context.strip("="))
+    assert read_request([*words, "--tokens-per-step", "8192"]).config.tokens_per_step == 8192
+
+
+def test_what_cannot_be_exported_is_told_before_it_is_trained():
+    Path("text.txt").write_text("abc def\n" * 20)
+    told = "to export to transformers or llama.cpp, train with --model.position learned"
+    assert told in read_request(["text.txt"]).note
+    for words in (["--model.position", "learned"], ["--model.kind", "gpt"]):
+        request = read_request(["text.txt", *words])
+        assert told not in request.note
+        fitting(request.config.model, "any GPT-2")
+
+
+def test_weights_of_transformers_are_refused_before_data_is_prepared(capsys):
+    Path("text.txt").write_text("abc def\n" * 20)
+    Path("hf").mkdir()
+    Path("hf/config.json").write_text('{"model_type": "gpt2"}')
+    Path("hf/model.safetensors").touch()
+    code, line = error_of(capsys, "text.txt", "--init-from", "hf")
+    assert (code, line) == (1, "hf is a model of transformers; bring it in first: groundup import hf OUT")
 
 
 def test_a_resumed_run_keeps_its_kind(capsys):

@@ -55,6 +55,18 @@ def test_out_and_in_again_is_bitwise(tmp_path, make_model, letters):
         assert torch.equal(after.model.state_dict()[name], p)
 
 
+@pytest.mark.fault("A6", "a bit of an exported model.safetensors flips", "the import is refused, and the file is named")
+def test_exported_weights_that_changed_are_not_imported(tmp_path, make_model, letters):
+    export_model(saved(tmp_path, make_model(), letters), out := tmp_path / "out", "hf")
+    data = bytearray((out / "model.safetensors").read_bytes())
+    data[-5] ^= 1
+    (out / "model.safetensors").write_bytes(data)
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged, or was changed: .* remove .*manifest\.json"):
+        import_model(str(out), tmp_path / "again")
+    (out / "manifest.json").unlink()  # as the message says
+    import_model(str(out), tmp_path / "again")
+
+
 def test_half_precision_stays(tmp_path, make_model, letters):
     transformers = pytest.importorskip("transformers")
     folder = saved(tmp_path, make_model().to(torch.bfloat16), letters)

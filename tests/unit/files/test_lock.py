@@ -6,7 +6,7 @@ import time
 import pytest
 
 from groundup.config.errors import UserError
-from groundup.files.lock import RunLock, is_held
+from groundup.files.lock import RunLock, is_held, one_at_a_time
 
 
 @pytest.mark.fault(
@@ -81,3 +81,34 @@ def test_a_full_disk_names_the_folder(tmp_path, monkeypatch):
             pass
     with RunLock(tmp_path / "run"):
         pass
+
+
+@pytest.mark.fault("A12", "a run ends, is refused its folder, or is asked after", "no file of a lock is left behind")
+def test_nothing_is_left_of_a_lock(tmp_path):
+    run, table = tmp_path / "run", tmp_path / "eval.json"
+    with RunLock(run):
+        with pytest.raises(UserError, match="in use"), RunLock(run):
+            pass
+        assert is_held(run)  # and the one that was refused has not taken the file away
+    assert not list(tmp_path.iterdir())
+    (tmp_path / ".run.lock").touch()  # as a killed process leaves it
+    assert not is_held(run)
+    for wait in (True, False):
+        with one_at_a_time(table, wait=wait):
+            pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_lock_of_a_removed_file_is_none(tmp_path, monkeypatch):
+    """Another run ends, and removes the file, after it was opened and before it is locked."""
+    fcntl = pytest.importorskip("fcntl")
+    lock = fcntl.flock
+
+    def removed_before(file, how):
+        monkeypatch.setattr(fcntl, "flock", lock)
+        (tmp_path / ".run.lock").unlink()
+        return lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", removed_before)
+    with RunLock(tmp_path / "run"):
+        assert is_held(tmp_path / "run")

@@ -130,6 +130,9 @@ def test_the_encoding_is_named_and_the_advice_works(tmp_path, encoding):
         ("ISO-2022-JP-3", "ｱｲｳ 彼は言った。\n"),
         ("ISO-2022-KR", "그는 아니라고 말했다.\n"),
         ("ISO-2022-CN", "他说不。\n"),
+        ("UTF-7", "Größe + Übermut; naïve cafés, sagte er.\n"),
+        ("UTF-7", "彼は「いいえ」と言った。\n"),
+        ("UTF-7", "Привет, мир!\n"),
     ],
 )
 def test_encodings_of_ascii_bytes_are_named_and_the_advice_works(tmp_path, encoding, text):
@@ -138,23 +141,33 @@ def test_encodings_of_ascii_bytes_are_named_and_the_advice_works(tmp_path, encod
     def encoded(text):
         return subprocess.run(to, input=text.encode(), capture_output=True, check=True).stdout
 
-    data = encoded("x = 1\n" + text * 20)
+    data = encoded("x 1\n" + text * 20)  # iconv's UTF-7 has no =
     assert data.isascii()
     (path := tmp_path / "a.txt").write_bytes(data)
     with pytest.raises(UserError, match=rf"is {encoding}; convert it first: iconv ") as caught:
         decode_text(data, str(path))
     command = str(caught.value).partition("convert it first: ")[2].removesuffix(" > NEW")
     converted = subprocess.run(shlex.split(command), capture_output=True, check=True).stdout
-    assert decode_text(converted, "NEW") == "x = 1\n" + text * 20
-    for size in (40, 41, 1000):
-        with pytest.raises(UserError, match=r"is ISO-2022-.*; convert it first"):
+    assert decode_text(converted, "NEW") == "x 1\n" + text * 20
+    for size in (len(data),) if encoding == "UTF-7" else (40, 41, 1000):
+        with pytest.raises(UserError, match=r"is (ISO-2022-|UTF-7).*; convert it first"):
             list(text_chunks([data[at : at + size] for at in range(0, len(data), size)], "a.txt"))
-    (path := tmp_path / "a.jsonl").write_bytes(encoded(f'{{"text": "{text[:-1]}"}}\n' * 20))
-    with pytest.raises(UserError, match=r"is ISO-2022-.*; convert it first"):
-        splits(path, tmp_path)
+    if encoding != "UTF-7":  # of which a line of JSON has too few places to tell
+        (path := tmp_path / "a.jsonl").write_bytes(encoded(f'{{"text": "{text[:-1]}"}}\n' * 20))
+        with pytest.raises(UserError, match=r"is ISO-2022-.*; convert it first"):
+            splits(path, tmp_path)
 
 
-@pytest.mark.parametrize("text", ["\x1b[31mred\x1b[0m\x1b(B\n", "é \x1b$B$3 é\n", "cost: \x1b$5\n", "a+b-c +AOk-\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\x1b[31mred\x1b[0m\x1b(B\n",
+        "é \x1b$B$3 é\n",
+        "cost: \x1b$5\n",
+        "a+b-c +AOk-\n",
+        "C++ +bag +49 x+y+z +big +dog\n",
+    ],
+)
 def test_other_escapes_are_text(text):
     assert decode_text(text.encode(), "a.txt") == "".join(text_chunks([text.encode()], "a.txt")) == text
 

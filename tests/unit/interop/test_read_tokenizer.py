@@ -253,3 +253,27 @@ def test_a_beginning_that_the_settings_ask_for(tmp_path):
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert "puts <s> before each text" in framing(tmp_path)
     assert read_tokenizer(tmp_path).encode("<s>the word", allow_special=True) == theirs("the word").input_ids
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_added_tokens_that_transformers_finds_otherwise_are_told(tmp_path, make_hf, monkeypatch, whole):
+    monkeypatch.chdir(tmp_path)
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=trained([]), eos_token="</s>")
+    theirs.add_tokens(["bear", tokenizers.AddedToken("<x>", lstrip=True)])
+    make_hf(vocab_size=len(theirs)).save_pretrained("theirs")
+    theirs.save_pretrained("theirs")
+    settings = Path("theirs/tokenizer_config.json")
+    if not whole:
+        made = json.loads(Path("theirs/tokenizer.json").read_text())
+        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in made["model"]["merges"]]
+        Path("theirs/vocab.json").write_text(json.dumps(made["model"]["vocab"]))
+        Path("theirs/merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+        listed = {token["id"]: token for token in made["added_tokens"]}
+        settings.write_text(json.dumps(json.loads(settings.read_text()) | {"added_tokens_decoder": listed}))
+        Path("theirs/tokenizer.json").unlink()
+    note = import_model("theirs", Path("ours")).note
+    assert "transformers finds bear, <x> in every text" in note
+    assert "beside <x> stay as they are" in note
+    assert "</s> in every text" not in note
+    ours = load_model(Path("ours")).tokenizer
+    assert ours.encode("the bear</s>", allow_special=True) == theirs.encode("the bear</s>")

@@ -16,7 +16,7 @@ def test_tasks_are_merged_and_measured_again(tmp_path):
     add_results(tmp_path, {"hellaswag": {"acc": 0.3}, "a.jsonl": {"acc": 1.0}})
     add_results(tmp_path, {"val": {"loss": 1.0}})
     assert read_results(tmp_path) == {"val": {"loss": 1.0}, "hellaswag": {"acc": 0.3}, "a.jsonl": {"acc": 1.0}}
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".eval.json.lock", "eval.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["eval.json"]
 
 
 def test_a_crash_leaves_the_old_file(tmp_path, monkeypatch):
@@ -30,7 +30,7 @@ def test_a_crash_leaves_the_old_file(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"cannot write .*eval\.json: No space left"):
         add_results(tmp_path, {"val": {"loss": 1.0}})
     assert read_results(tmp_path) == {"val": {"loss": 2.0}}
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".eval.json.lock", "eval.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["eval.json"]
 
 
 @pytest.mark.parametrize(
