@@ -6,7 +6,11 @@ compiler fails on, goes on module, with one line that says why.
 """
 
 import contextlib
+import os
 import signal
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 import warnings
@@ -96,10 +100,41 @@ def maybe_compile(
     )
 
 
-def try_compiler(module: nn.Module, *, run: Callable[[nn.Module], None], longest: float) -> str:
-    """Whether a module compiles within so many seconds, in words."""
+def try_compiler(device: torch.device, *, longest: float) -> str:
+    """Whether something tiny compiles here, in words.
+
+    It is tried in another process: a compiler that is interrupted may go on for a while, a process can be ended.
+
+    Args:
+        device: For which device.
+        longest: Seconds after which it is ended.
+    """
+    code = f"from {__name__} import compile_something; print(compile_something({str(device)!r}))"
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        # With a cache of its own: an earlier success cannot hide a missing compiler.
+        caches = {name: folder for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")}
+        try:
+            done = subprocess.run(
+                [sys.executable, "-c", code],
+                env={**os.environ, **caches},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=longest,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return f"was given up after {longest:.0f} s"
+    said = (done.stdout if done.returncode == 0 else done.stderr).decode(errors="replace").strip()
+    last = said.rpartition("\n")[2] or f"exit code {done.returncode}"
+    return last if done.returncode == 0 else f"does not work here ({last})"
+
+
+def compile_something(device: str) -> str:
+    """Compile something tiny in this process, and say in words whether it works."""
+    module = nn.Linear(8, 8).to(device).requires_grad_(requires_grad=False)  # forward alone: half the time
+    x = torch.ones(2, 8, device=device)
     try:
-        _compiled(module, run, longest)
+        _compiled(module, lambda m: m(x), 0.0)
     except _FailedError as failure:
         return str(failure).removeprefix("torch.compile ")
     return "works"

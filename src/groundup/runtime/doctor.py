@@ -3,7 +3,6 @@
 import importlib.metadata
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,7 +45,7 @@ COMPILE_SECONDS = 10.0
 """What the trial of the compiler may take at most."""
 BUSY = "not measured: the machine is too busy to do it in time"
 LEAST = 5.0
-"""A compiler that has less is not tried; it ends some time after it is told to."""
+"""A compiler that has less is not tried: PyTorch is loaded for it once more."""
 
 
 def examine(doing: Callable[[str], None] = lambda what: None) -> Iterator[tuple[str, str]]:
@@ -76,7 +75,7 @@ def examine(doing: Callable[[str], None] = lambda what: None) -> Iterator[tuple[
         yield "torch.compile", BUSY.replace("measured", "tried")
         return
     doing(f"trying torch.compile, for {left:.0f} s at most")
-    yield "torch.compile", _compile(device, left)
+    yield "torch.compile", try_compiler(device, longest=left)
 
 
 def _speeds(device: torch.device, doing: Callable[[str], None], end: float) -> Iterator[tuple[str, str]]:
@@ -114,21 +113,6 @@ def _memory(device: torch.device) -> str:
     if device.type == "cuda":
         parts.append(f"{torch.cuda.get_device_properties(device).total_memory / 1e9:.0f} GB on {device_name(device)}")
     return ", ".join(parts) or "unknown"
-
-
-def _compile(device: torch.device, longest: float) -> str:
-    """Compile something tiny, in a cache of its own, so that an earlier success cannot hide a missing compiler."""
-    module = torch.nn.Linear(8, 8).to(device).requires_grad_(requires_grad=False)  # forward alone: half the time
-    x = torch.ones(2, 8, device=device)
-    with tempfile.TemporaryDirectory() as folder:
-        before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
-        try:
-            return try_compiler(module, run=lambda m: m(x), longest=longest)
-        finally:
-            os.environ.pop("TORCHINDUCTOR_CACHE_DIR")
-            if before is not None:
-                os.environ["TORCHINDUCTOR_CACHE_DIR"] = before
 
 
 def _installed(package: str) -> bool:

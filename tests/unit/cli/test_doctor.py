@@ -1,5 +1,4 @@
 import json
-import os
 import re
 import tomllib
 from pathlib import Path
@@ -87,30 +86,18 @@ def test_what_there_is_no_time_for_is_said_and_not_measured(fast, monkeypatch):
 
 def test_the_compiler_has_what_the_measurements_leave(fast, monkeypatch):
     given = []
-    monkeypatch.setattr(doctor, "try_compiler", lambda *args, longest, **options: given.append(longest) or "works")
+    monkeypatch.setattr(doctor, "try_compiler", lambda device, longest: given.append(longest) or "works")
     monkeypatch.setattr(doctor, "LONGEST", 700.0)
     monkeypatch.setattr(doctor, "COMPILE_SECONDS", 2000.0)
     dict(doctor.examine())
     assert 0.0 < given[0] <= 700.0
 
 
-@pytest.mark.parametrize("before", ["before", None])
-def test_compiling_is_tried_in_a_cache_of_its_own_and_a_missing_compiler_is_a_finding(fast, monkeypatch, before):
-    seen = []
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    if before:
-        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", before)
-
-    def refuse(*args, longest, **options):
-        seen.append((os.environ["TORCHINDUCTOR_CACHE_DIR"], longest))
-        return "does not work here (no C++ compiler)"
-
-    monkeypatch.setattr(doctor, "try_compiler", refuse)
-    assert "no C++ compiler" in dict(doctor.examine())["torch.compile"]
-    ((folder, longest),) = seen
-    assert not Path(folder).exists()
-    assert os.environ.get("TORCHINDUCTOR_CACHE_DIR") == before
-    assert longest == doctor.COMPILE_SECONDS
+def test_a_missing_compiler_is_a_finding(fast, monkeypatch):
+    given = []
+    monkeypatch.setattr(doctor, "try_compiler", lambda device, longest: given.append(longest) or "does not work here")
+    assert dict(doctor.examine())["torch.compile"] == "does not work here"
+    assert given == [doctor.COMPILE_SECONDS]
 
 
 def test_extras_are_pyprojects():

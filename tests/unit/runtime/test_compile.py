@@ -158,14 +158,18 @@ def test_what_takes_too_long_is_ended_and_the_timer_left_as_it_was():
     before = signal.getsignal(signal.SIGALRM)
     try:
 
-        def run(module):
-            with contextlib.suppress(TimeoutError):  # as what compiles may do
+        compiled = nn.Identity()
+
+        def run(which):
+            if which is compiled:
+                with contextlib.suppress(TimeoutError):  # as what compiles may do
+                    time.sleep(60)
                 time.sleep(60)
-            time.sleep(60)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module.torch, "compile", lambda plain, dynamic: plain)
-            assert module.try_compiler(nn.Identity(), run=run, longest=0.05) == "was given up after 0 s"
+            patch.setattr(module.torch, "compile", lambda plain, dynamic: compiled)
+            choice = maybe_compile(nn.Identity(), mode="auto", run=run, n_runs=10**15, device=CPU, longest=0.05)
+        assert choice.note == "not compiled: torch.compile was given up after 0 s"
         assert signal.getsignal(signal.SIGALRM) is before
         assert 900 < signal.getitimer(signal.ITIMER_REAL)[0] <= 1000
     finally:
@@ -176,3 +180,36 @@ def test_ctrl_c_during_a_compilation_is_no_failure_of_the_compiler(monkeypatch):
     machine = Machine(monkeypatch, eager=0.1, fails=KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         machine.choose("auto", 10_000)
+
+
+def test_a_trial_of_the_compiler_is_ended_with_its_process():
+    assert module.try_compiler(CPU, longest=0.2) == "was given up after 0 s"  # PyTorch is not even loaded
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ('test -d "$TORCHINDUCTOR_CACHE_DIR" && ls -A "$TORCHINDUCTOR_CACHE_DIR" && echo works', "works"),
+        ("echo Traceback >&2; echo ImportError: no triton >&2; exit 1", "does not work here (ImportError: no triton)"),
+        ("exit 3", "does not work here (exit code 3)"),
+    ],
+)
+def test_a_trial_has_an_empty_cache_of_its_own_and_its_end_is_a_finding(monkeypatch, tmp_path, script, said):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(module.sys, "executable", str(python))
+    assert module.try_compiler(CPU, longest=60.0) == said
+
+
+def test_what_is_tried_says_why_it_fails(monkeypatch):
+    def refuse(plain, dynamic):
+        def call(x):
+            raise RuntimeError("no C++ compiler\nand a long story")
+
+        return call
+
+    monkeypatch.setattr(module.torch, "compile", refuse)
+    assert module.compile_something("cpu") == "does not work here (no C++ compiler)"
+    monkeypatch.setattr(module.torch, "compile", lambda plain, dynamic: plain)
+    assert module.compile_something("cpu") == "works"
