@@ -203,6 +203,8 @@ def drawn_formulas(text: str) -> str:
     """LaTeX between dollars as MathML, which browsers draw without a script."""
 
     def drawn(match: re.Match[str]) -> str:
-        return mathml(" ".join(match[2].split()), display="block" if match[1] == "$$" else "inline")
+        own_line = match[1] == "$$"
+        formula = mathml(" ".join(match[2].split()), display="block" if own_line else "inline")
+        return f'<span class="formula">{formula}</span>' if own_line else formula
 
     return FORMULA.sub(drawn, text)

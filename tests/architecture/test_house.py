@@ -191,6 +191,19 @@ def test_help_imports_no_torch(words):
     assert "usage" in result.stdout or "groundup" in result.stdout
 
 
+def test_help_of_every_command_loads_no_torch():
+    """But those of single benchmarks, whose flags stand beside what they measure."""
+    code = (
+        "import contextlib, sys\nfrom groundup.cli.main import COMMANDS, main\n"
+        "for command in COMMANDS:\n"
+        "    with contextlib.suppress(SystemExit):\n        main([command, '--help'])\n"
+        "    assert 'torch' not in sys.modules, command\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "usage: groundup scaling" in result.stdout
+
+
 def test_every_module_imports_silently():
     """Nothing happens at import: no output, no thread, no changed default. Of two orders, so that of any two modules
     each is once imported before the other; before each, nothing of ours is there."""

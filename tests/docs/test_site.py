@@ -102,6 +102,9 @@ def test_formulas_are_drawn(site):
     """By the browser itself: no script, and no LaTeX left."""
     lessons = {path.name: path.read_text("utf-8") for path in (site / "source" / "notebooks").glob("*.html")}
     assert "<math" in lessons["build_gpt.ipynb.html"]
+    for name, html in lessons.items():  # one on a line of its own is wider than a phone, and scrolls
+        scrolling = len(re.findall(r'<span class="formula"><math [^>]*display="block"', html))
+        assert scrolling == html.count('display="block"') > 0 or 'display="block"' not in html, name
     for name, html in lessons.items():
         prose = re.sub(r"<pre.*?</pre>|<code.*?</code>", "", html, flags=re.DOTALL)
         assert not re.search(r"\$[^$<]*[\\^_][^$<]*\$", prose), name

@@ -9,7 +9,7 @@ import tyro
 
 from groundup.config.errors import UsageError
 from groundup.export.formats import ExportFormat
-from groundup.records.models_here import check_model
+from groundup.records.models_here import check_model, missing_model
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say
 
@@ -39,7 +39,10 @@ class Options:
 
 def main(argv: Sequence[str]) -> int:
     """Export, and upload where that is asked for."""
-    options = parse(Options, argv, prog="groundup export")
+    try:
+        options = parse(Options, argv, prog="groundup export")
+    except UsageError as error:
+        raise missing_model("export", "OUT") if str(error).startswith("missing DIR") else error from None
     check_model(options.path)
 
     from groundup.terminal.working import Working

@@ -44,6 +44,12 @@ MEANT = {
     "convert": "groundup import SOURCE, or groundup export DIR OUT",
     "download": "groundup import hf:gpt2",
     "fine-tune": "groundup finetune MODEL TEXT",
+    "new": "groundup train shakespeare, or groundup train notes/ with a text of yours",
+    "start": "groundup train shakespeare, or groundup train notes/ with a text of yours",
+    "delete": "a run is a folder like any other: delete runs/NAME",
+    "remove": "a run is a folder like any other: delete runs/NAME",
+    "ls": "groundup runs list",
+    "update": "pip install --upgrade groundup",
     "--interactive": "groundup generate runs/NAME --interactive",
     "--resume": "groundup train --resume runs/NAME",
 }
@@ -122,7 +128,7 @@ def run(command: str, argv: list[str]) -> int:
             return run(argv[0], [*argv[1:], "--help"])
         print(usage())
         return 0
-    if command in ("-V", "--version"):
+    if command in ("-V", "--version", "version"):
         print(f"groundup {__version__}")
         return 0
     if command not in COMMANDS:

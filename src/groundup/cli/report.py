@@ -8,8 +8,10 @@ from typing import Annotated
 
 import tyro
 
+from groundup.config.errors import UsageError
 from groundup.files.layout import REPORT
 from groundup.records.history import read_run
+from groundup.records.models_here import missing_model
 from groundup.records.report import write_report
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say
@@ -27,7 +29,10 @@ class Options:
 
 def main(argv: Sequence[str]) -> int:
     """Write the report and say where it is."""
-    options = parse(Options, argv, prog="groundup report")
+    try:
+        options = parse(Options, argv, prog="groundup report")
+    except UsageError as error:
+        raise missing_model("report") if str(error).startswith("missing RUN") else error from None
     read_run(options.run)
     from groundup.terminal.working import Working
 

@@ -29,6 +29,17 @@ ACTIONS = {
     "csv": "all numbers of runs as one table for other programs: csv RUN ... --out FILE",
 }
 
+FOLDER = "a run is a folder like any other, which may be renamed, copied, moved and deleted"
+MEANT = {
+    **dict.fromkeys(("show", "open", "info", "view"), "groundup report RUN --open"),
+    **dict.fromkeys(("rm", "remove", "delete", "clean", "rename", "mv", "move", "copy", "cp"), FOLDER),
+    "resume": "groundup train --resume RUN",
+    "ls": "groundup runs list",
+    "diff": "groundup runs compare RUN RUN",
+    "export": "groundup runs csv RUN ... for the numbers, groundup export RUN OUT for the model",
+}
+"""Words that are no actions, and what does what they say."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ListOptions:
@@ -90,7 +101,7 @@ class CsvOptions:
 
 def main(argv: Sequence[str]) -> int:
     """Run one of the actions."""
-    action = pick_action(argv, command="runs", actions=ACTIONS, rest="[options]")
+    action = pick_action(argv, command="runs", actions=ACTIONS, rest="[options]", meant=MEANT)
     if action is None:
         return 0
     prog = f"groundup runs {action}"

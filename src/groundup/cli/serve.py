@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from groundup.config.errors import UsageError, UserError
-from groundup.records.models_here import check_model
+from groundup.records.models_here import check_model, missing_model
 from groundup.serving.address import LOOPBACK, listen, names_of, url_of
 from groundup.terminal.parse import parse
 from groundup.terminal.say import warn
@@ -43,7 +43,7 @@ class Options:
     def __post_init__(self) -> None:
         """Refuse what has no meaning before a model is loaded."""
         if not self.paths:
-            raise UsageError("name a run, checkpoint or model folder: groundup serve runs/shakespeare")
+            raise missing_model("serve")
         if not 0 <= self.port < 65536:
             raise UsageError(f"port must be 0 (a free one) to 65535, got {self.port}")
         if not 0 <= self.threads <= 1024:

@@ -1,5 +1,6 @@
 """groundup tokenizer train|encode|show: learn a tokenizer, use it, look at it."""
 
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -159,6 +160,8 @@ def _given(text: str | None) -> str:
         UserError: Standard input is not UTF-8.
     """
     if text is not None:
+        if Path(text).is_file():
+            warn(f"these are the tokens of the name; of what is in the file: < {shlex.quote(text)}")
         return text
     data = sys.stdin.buffer.read()
     try:

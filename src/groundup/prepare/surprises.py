@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from groundup.config.printable import counted
 from groundup.data.dataset import Split, TokenDataset
 from groundup.data.index import DatasetIndex
 from groundup.tokenizer.base import END_OF_TEXT
@@ -41,8 +42,8 @@ def surprises(index: DatasetIndex, block_size: int = 0) -> Iterator[str]:
         )
     if block_size and tokens["val"] < FEW_BLOCKS * block_size:
         yield (
-            f"the validation split has {tokens['val']:,} tokens, less than {FEW_BLOCKS} blocks of {block_size}: its"
-            " loss says little; use more text, a larger val_fraction or a smaller block_size"
+            f"the validation split has {counted(tokens['val'], 'token')}, less than {FEW_BLOCKS} blocks of"
+            f" {block_size}: its loss says little; use more text, a larger val_fraction or a smaller block_size"
         )
     if index.spelled_ends >= OFTEN:
         yield (

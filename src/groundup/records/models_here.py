@@ -11,11 +11,16 @@ PLACES = ("runs", "models")
 SHOWN = 5
 
 
-def missing_model(command: str) -> UsageError:
-    """What to say where a command is given no model: the models that there are."""
+def missing_model(*command: str) -> UsageError:
+    """What to say where a command is given no model: the models that there are.
+
+    Args:
+        command: The command, and words that stand behind the model.
+    """
     found = [str(path) for place in PLACES for path in models_in(Path(place))]
     there = f"here are {_some(found)}" if found else "there is none yet; groundup train shakespeare makes one"
-    return UsageError(f"name a run or a model, as in: groundup {command} runs/NAME; {there}")
+    words = " ".join([command[0], "runs/NAME", *command[1:]])
+    return UsageError(f"name a run or a model, as in: groundup {words}; {there}")
 
 
 def check_model(path: Path) -> None:

@@ -112,7 +112,7 @@ def try_compiler(device: torch.device, *, longest: float) -> str:
     code = f"from {__name__} import compile_something; print(compile_something({str(device)!r}))"
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         # With a cache of its own: an earlier success cannot hide a missing compiler.
-        caches = {name: folder for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR")}
+        caches = dict.fromkeys(("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"), folder)
         try:
             done = subprocess.run(
                 [sys.executable, "-c", code],

@@ -6,7 +6,7 @@ many floors E; with four or five sizes the exponent is a rough one, and the resi
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,6 @@ from groundup.files.atomic import make_folder, write_file
 from groundup.files.layout import INDEX
 from groundup.planner.params import parameter_table
 from groundup.prepare.corpus import open_corpus
-from groundup.runtime.device import pick_device
-from groundup.runtime.facts import machine_facts
 from groundup.studies.runs import bare, best_loss, changed, curve, sized, train_all
 
 LR_EXPONENT = 0.5
@@ -68,12 +66,13 @@ class Options:
                 raise UsageError(f"{flag.replace('_', '-')} must be {lowest} or more, got {getattr(self, flag)}")
 
 
-def study(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
+def study(options: Options, say: Callable[[str], None], *, machine: Mapping[str, Any]) -> dict[str, Any]:
     """Train, fit, draw.
 
     Args:
         options: What to train.
         say: Told a line per run.
+        machine: What the result says of where it was trained.
 
     Returns:
         Parameters, losses, the fit, its residuals, and the curves.
@@ -82,7 +81,7 @@ def study(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         UsageError: Sizes that are none.
         UserError: Fewer than three models were trained to an evaluation.
     """
-    device, folder = pick_device(options.device), options.out  # the device first: it may not be there
+    folder = options.out
     configs = {name: _sized(options, folder, name) for name in options.sizes.split(",")}
     make_folder(folder)
     open_corpus(next(iter(configs.values())).data, say=say)
@@ -96,7 +95,7 @@ def study(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         "bench": "scaling-law",
         "preset": options.preset,
         "tokens": configs[next(iter(losses))].max_steps * configs[next(iter(losses))].tokens_per_step,
-        **machine_facts(device),
+        **machine,
         "models": {
             name: {"parameters": count, "loss": round(loss, 4), "residual": round(loss - law(count), 4)}
             for (name, loss), count in zip(losses.items(), n, strict=True)

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from groundup.config.errors import UsageError
 
 
-def pick_action(argv: Sequence[str], *, command: str, actions: Mapping[str, str], rest: str) -> str | None:
+def pick_action(
+    argv: Sequence[str], *, command: str, actions: Mapping[str, str], rest: str, meant: Mapping[str, str] | None = None
+) -> str | None:
     """The action that the first word names; None after the table was printed, for no word or --help.
 
     Args:
@@ -14,6 +16,7 @@ def pick_action(argv: Sequence[str], *, command: str, actions: Mapping[str, str]
         command: The command, for messages.
         actions: Each action and what it does.
         rest: What may follow an action, for the first line of the table.
+        meant: Words that are no actions, and what does what they say.
 
     Raises:
         UsageError: There is no such action.
@@ -26,5 +29,5 @@ def pick_action(argv: Sequence[str], *, command: str, actions: Mapping[str, str]
     if argv[0] not in actions:
         near = difflib.get_close_matches(argv[0], actions, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(actions)}"
-        raise UsageError(f"unknown action {argv[0]!r}; {hint}")
+        raise UsageError(f"unknown action {argv[0]!r}; {(meant or {}).get(argv[0], hint)}")
     return argv[0]

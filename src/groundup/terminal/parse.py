@@ -38,6 +38,8 @@ SYNONYMS = {
     "--max-iters": "--max-steps",
     "--temp": "--temperature",
     "--length": "--max-new-tokens",
+    "--n": "--num-samples",
+    "--samples": "--num-samples",
     "--output": "--out",
 }
 """Flags of other programs, and what they are called here."""

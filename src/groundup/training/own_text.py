@@ -2,6 +2,7 @@
 
 import difflib
 import glob
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -130,26 +131,30 @@ def _measured(path: str, words: list[str]) -> Text:
     Raises:
         UserError: There are no files of text.
     """
-    from groundup.terminal.working import Working
-
-    before_torch()
-    with Working("loading PyTorch"):
-        from groundup.runtime.device import pick_device
-
-    gpu = pick_device(next(iter(_values(words, "--runtime.device")), "auto")).type != "cpu"
     if (Path(path) / INDEX).is_file():
         from groundup.data.index import load_index
 
         index = load_index(Path(path))
         n_tokens, n_bytes = (sum(getattr(info, name) for info in index.shards) for name in ("n_tokens", "n_bytes"))
-        return Text(Path(path), n_bytes, gpu, shards=True, n_tokens=n_tokens, vocab_size=index.vocab_size)
-    from groundup.corpora.local_files import LocalFiles
-    from groundup.prepare.report import Spoken, listing
-    from groundup.terminal.say import warn
+        text = Text(Path(path), n_bytes, gpu=False, shards=True, n_tokens=n_tokens, vocab_size=index.vocab_size)
+    else:
+        from groundup.corpora.local_files import LocalFiles
+        from groundup.prepare.report import Spoken, listing
+        from groundup.terminal.say import warn
 
-    reading = ReadConfig(text_suffixes=tuple(_values(words, "--data.text-suffixes")))
-    files = LocalFiles(path, reading, listing(Spoken(warn, path)))
-    return Text(Path(path), files.n_bytes(packed=COMPRESSION), gpu)
+        reading = ReadConfig(text_suffixes=tuple(_values(words, "--data.text-suffixes")))
+        files = LocalFiles(path, reading, listing(Spoken(warn, path)))
+        text = Text(Path(path), files.n_bytes(packed=COMPRESSION), gpu=False)
+    return replace(text, gpu=_has_gpu(words))
+
+
+def _has_gpu(words: list[str]) -> bool:
+    from groundup.terminal.working import Working
+
+    before_torch()
+    with Working("loading PyTorch"):
+        from groundup.runtime.device import pick_device
+    return pick_device(next(iter(_values(words, "--runtime.device")), "auto")).type != "cpu"
 
 
 def _is_no_text(path: str) -> UsageError:
@@ -162,12 +167,28 @@ def _is_no_text(path: str) -> UsageError:
 
 def unknown_preset(name: str) -> UsageError:
     """What to say of a word that is neither a preset nor a text."""
+    if re.match(r"https?://", name):
+        file = Path(name).name or "text.txt"
+        commands = f"curl -L -o {shlex.quote(file)} {shlex.quote(name)}, then groundup train {shlex.quote(file)}"
+        return UsageError(f"{name} is not on this machine; download it first: {commands}")
+    if near := _near_file(Path(name)):
+        return UsageError(f"{name} does not exist; did you mean {near}?")
     if "/" in name or Path(name).suffix:
         return UsageError(f"{name} does not exist; name a file, folder or glob of text, or one of {', '.join(RECIPES)}")
-    longer = [preset for preset in RECIPES if name and preset.startswith(name)]
-    near = longer or difflib.get_close_matches(name, RECIPES, n=1)
+    presets_like = [preset for preset in RECIPES if name and preset.startswith(name)]
+    presets_like = presets_like or difflib.get_close_matches(name, RECIPES, n=1)
     presets = f"the presets are {', '.join(RECIPES)}; or name a file or folder of text"
-    return UsageError(f"unknown preset {name!r}; {f'did you mean {near[0]}?' if near else presets}")
+    return UsageError(f"unknown preset {name!r}; {f'did you mean {presets_like[0]}?' if presets_like else presets}")
+
+
+def _near_file(path: Path) -> Path | None:
+    """What is called nearly as a path that does not exist, in the same folder."""
+    try:
+        names = {each.name.lower(): each for each in path.parent.iterdir() if not each.name.startswith(".")}
+    except OSError:
+        return None
+    near = difflib.get_close_matches(path.name.lower(), names, n=1, cutoff=0.75)
+    return names[near[0]] if near and path.name else None
 
 
 def _values(words: list[str], flag: str) -> list[str]:

@@ -183,7 +183,8 @@ def _fit(run: Run, config: TrainConfig, facts: dict[str, Any], log: Logger, cons
         say(
             console,
             f"stopped at step {trainer.state.step} of {config.max_steps}, saved;"
-            f" continue with: {_how_to_resume(config)}",
+            f" continue with: {_how_to_resume(config)}\n"
+            f"what it is like so far: groundup report {shlex.quote(str(config.run_dir))}",
         )
         if trainer.world.is_main and stop.exit_code == 0:
             write_report(config.run_dir)

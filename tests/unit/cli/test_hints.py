@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from groundup.cli.main import main
+from groundup.training import own_text
 
 
 @pytest.fixture(autouse=True)
@@ -13,6 +14,7 @@ def place(tmp_path, monkeypatch):
     Path("notes").mkdir()
     Path("notes/a.txt").write_text("it rains\n" * 4000)
     Path("poem.txt").write_text("it rains\n")
+    Path("thesis.pdf").write_bytes(b"%PDF-1.4")
     for name in ("shakespeare", "mine"):
         Path("runs", name, "model").mkdir(parents=True)
         Path("runs", name, "config.json").write_text("{}")
@@ -23,8 +25,18 @@ def place(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("typed", "hint"),
     [
-        ("train nots.txt", "nots.txt does not exist; name a file, folder or glob of text"),
-        ("train notez/", "notez/ does not exist; name a file, folder or glob of text"),
+        ("train poems.csv", "poems.csv does not exist; name a file, folder or glob of text"),
+        ("train texts/", "texts/ does not exist; name a file, folder or glob of text"),
+        ("train notez/", "notez/ does not exist; did you mean notes?"),
+        ("train notes/A.TXT", "notes/A.TXT does not exist; did you mean notes/a.txt?"),
+        ("train notes/gone/b.txt", "notes/gone/b.txt does not exist; name a file, folder or glob of text"),
+        ("train https://books.org/a/1-0.txt", "curl -L -o 1-0.txt https://books.org/a/1-0.txt, then groundup train"),
+        ("train thesis.pdf", "unpack it first, with pdftotext"),
+        ("runs show runs/mine", "unknown action 'show'; groundup report RUN --open"),
+        ("runs rm runs/mine", "unknown action 'rm'; a run is a folder like any other"),
+        ("runs lst", "did you mean list?"),
+        ("delete runs/mine", "delete runs/NAME"),
+        ("generate runs/mine --n 3", "did you mean --num-samples?"),
         ("train gpt2", "unknown preset 'gpt2'; did you mean gpt2-fineweb?"),
         ("train trian", "unknown preset 'trian'; the presets are shakespeare"),
         ("train text", "text needs a file or folder of text: groundup train notes/"),
@@ -64,6 +76,9 @@ def place(tmp_path, monkeypatch):
         ("--interactive", "groundup generate runs/NAME --interactive"),
         ("generate", "name a run or a model, as in: groundup generate runs/NAME; here are runs/"),
         ("eval", "name a run or a model, as in: groundup eval runs/NAME; here are runs/"),
+        ("report", "name a run or a model, as in: groundup report runs/NAME; here are runs/"),
+        ("export", "name a run or a model, as in: groundup export runs/NAME OUT; here are runs/"),
+        ("serve", "name a run or a model, as in: groundup serve runs/NAME; here are runs/"),
         ("generate shakespeare", "shakespeare does not exist; did you mean runs/shakespeare?"),
         ("eval shakespeare", "shakespeare does not exist; did you mean runs/shakespeare?"),
         ("serve shakespeare --no-open", "shakespeare does not exist; did you mean runs/shakespeare?"),
@@ -92,3 +107,22 @@ def test_the_first_run_is_proposed_where_there_is_none(tmp_path, monkeypatch, ca
     monkeypatch.chdir(tmp_path / "new")
     assert main(["generate"]) == 2
     assert "there is none yet; groundup train shakespeare makes one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["thesis.pdf", "empty"])
+def test_a_text_that_cannot_be_read_is_told_before_pytorch_is_loaded(text, monkeypatch, capsys):
+    Path("empty").mkdir()
+    monkeypatch.setattr(own_text, "before_torch", lambda: pytest.fail("loaded"))
+    assert main(["train", text]) == 1
+
+
+def test_a_name_of_a_file_is_shown_as_a_name_and_said_to_be(capsys):
+    assert main(["tokenizer", "show", "poem.txt"]) == 0
+    printed = capsys.readouterr()
+    assert "txt" in printed.out
+    assert printed.err == "groundup: these are the tokens of the name; of what is in the file: < poem.txt\n"
+
+
+def test_the_version_has_a_word_of_its_own(capsys):
+    assert main(["version"]) == 0
+    assert capsys.readouterr().out.startswith("groundup 0.")

@@ -157,7 +157,6 @@ def test_what_takes_too_long_is_ended_and_the_timer_left_as_it_was():
     signal.setitimer(signal.ITIMER_REAL, 1000.0)
     before = signal.getsignal(signal.SIGALRM)
     try:
-
         compiled = nn.Identity()
 
         def run(which):
