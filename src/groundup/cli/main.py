@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from groundup import __version__
 from groundup.config.errors import UsageError, UserError
 from groundup.terminal.ended import Ended, ended_by_signals
+from groundup.terminal.meant import COMMAND_MEANT
 from groundup.terminal.output import discard, mend_surroundings
 from groundup.terminal.say import warn
 
@@ -32,28 +33,6 @@ COMMANDS = {
     "bench": "measure speed, with peers side by side",
     "doctor": "show what this machine can do",
 }
-MEANT = {
-    "plot": "groundup runs plot RUN ... draws curves",
-    "list": "groundup runs list",
-    "compare": "groundup runs compare RUN RUN",
-    "resume": "groundup train --resume runs/NAME goes on with a run",
-    "continue": "groundup train --resume runs/NAME goes on with a run",
-    "chat": "groundup generate runs/NAME --interactive, or groundup serve runs/NAME for a page in the browser",
-    "sample": "groundup generate runs/NAME",
-    "talk": "groundup generate runs/NAME --interactive",
-    "convert": "groundup import SOURCE, or groundup export DIR OUT",
-    "download": "groundup import hf:gpt2",
-    "fine-tune": "groundup finetune MODEL TEXT",
-    "new": "groundup train shakespeare, or groundup train notes/ with a text of yours",
-    "start": "groundup train shakespeare, or groundup train notes/ with a text of yours",
-    "delete": "a run is a folder like any other: delete runs/NAME",
-    "remove": "a run is a folder like any other: delete runs/NAME",
-    "ls": "groundup runs list",
-    "update": "pip install --upgrade groundup",
-    "--interactive": "groundup generate runs/NAME --interactive",
-    "--resume": "groundup train --resume runs/NAME",
-}
-"""Words that are no commands, and what does what they say."""
 
 
 def usage() -> str:
@@ -134,7 +113,7 @@ def run(command: str, argv: list[str]) -> int:
     if command not in COMMANDS:
         near = difflib.get_close_matches(command, COMMANDS, n=1)
         known = f"did you mean {near[0]}?" if near else f"the commands are {', '.join(COMMANDS)}"
-        hint = MEANT.get(command, known)
+        hint = COMMAND_MEANT.get(command, known)
         raise UsageError(f"unknown command {command!r}; {hint}")
     file = f"{command}_" if keyword.iskeyword(command) else command
     module = importlib.import_module(f"groundup.cli.{file}")

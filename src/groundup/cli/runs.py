@@ -16,6 +16,7 @@ from groundup.files.layout import METRICS
 from groundup.records.history import Axis, RunHistory, find_runs, read_run
 from groundup.records.tables import Order, as_csv, compare_table, in_order, list_table
 from groundup.terminal.actions import pick_action
+from groundup.terminal.meant import RUNS_MEANT
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say, warn
 from groundup.terminal.tables import show
@@ -28,17 +29,6 @@ ACTIONS = {
     "plot": "curves of runs in one picture: plot RUN ... --x steps|tokens|time|flops --y METRIC --out PICTURE",
     "csv": "all numbers of runs as one table for other programs: csv RUN ... --out FILE",
 }
-
-FOLDER = "a run is a folder like any other, which may be renamed, copied, moved and deleted"
-MEANT = {
-    **dict.fromkeys(("show", "open", "info", "view"), "groundup report RUN --open"),
-    **dict.fromkeys(("rm", "remove", "delete", "clean", "rename", "mv", "move", "copy", "cp"), FOLDER),
-    "resume": "groundup train --resume RUN",
-    "ls": "groundup runs list",
-    "diff": "groundup runs compare RUN RUN",
-    "export": "groundup runs csv RUN ... for the numbers, groundup export RUN OUT for the model",
-}
-"""Words that are no actions, and what does what they say."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +91,7 @@ class CsvOptions:
 
 def main(argv: Sequence[str]) -> int:
     """Run one of the actions."""
-    action = pick_action(argv, command="runs", actions=ACTIONS, rest="[options]", meant=MEANT)
+    action = pick_action(argv, command="runs", actions=ACTIONS, rest="[options]", meant=RUNS_MEANT)
     if action is None:
         return 0
     prog = f"groundup runs {action}"
