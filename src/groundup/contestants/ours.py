@@ -21,12 +21,14 @@ from groundup.data.shards import write_shard
 from groundup.distributed.parallel import replicate
 from groundup.distributed.ranks import World
 from groundup.distributed.signals import StopRequest
+from groundup.loop.micro_batch import estimate
 from groundup.loop.state import TrainState
 from groundup.loop.trainer import Trainer
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
 from groundup.model.swap import use_compiled_gelu, use_matmul, use_narrow_stream
+from groundup.optim.average import WeightAverage
 from groundup.optim.build import build_optimizers
 from groundup.planner.flops import flops_per_token
 from groundup.planner.forecast import USABLE, Hardware
@@ -35,10 +37,12 @@ from groundup.runtime.device import device_name, pick_device
 from groundup.runtime.matmul import pick_matmul
 from groundup.runtime.memory import free_memory
 from groundup.runtime.precision import Precision, pick_precision
-from groundup.runtime.timing import synchronize
+from groundup.runtime.timing import OPTIMIZER, synchronize
 
 SECONDS = 5.0
-"""How long `measured_flops` trains."""
+"""How long `seconds_per_step` trains."""
+MOST_TOKENS = 8192
+"""Of a micro-batch of `seconds_per_step`: larger ones compute no faster."""
 TOKENS = 1_000_000
 """Random tokens to train on: throughput does not depend on what they say."""
 
@@ -101,15 +105,12 @@ def our_trainer(
     if how.narrow_stream:
         use_narrow_stream(model)
     model.recompute = how.recompute
-    loss_module: nn.Module = LossModule(model)
-    if how.compiled == "parts":
-        cast("LossModule", loss_module).compile_parts()
-    elif how.compiled == "whole":
-        loss_module = cast("nn.Module", torch.compile(loss_module, dynamic=False))
+    loss_module = _compiled(LossModule(model), how)
     return Trainer(
         model=model,
         loss_module=replicate(loss_module, device) if world.size > 1 else loss_module,
         optimizers=build_optimizers(model, how.optim, device),
+        average=WeightAverage(model, how.optim.average) if how.optim.average else None,
         batches=batches,
         lr_scale=lambda step: 1.0,
         precision=precision,
@@ -125,40 +126,68 @@ def our_trainer(
     )
 
 
-def measured_flops(
-    config: GPTConfig | ModernConfig,
-    micro_batch_size: int,
-    *,
-    device: torch.device,
-    precision: Precision,
-    recompute: bool = False,
-) -> float:
-    """FLOP/s that training reaches on this machine: the median of real steps, about five seconds of them.
+def _compiled(module: LossModule, how: How) -> nn.Module:
+    if how.compiled == "parts":
+        module.compile_parts()
+    return cast("nn.Module", torch.compile(module, dynamic=False)) if how.compiled == "whole" else module
 
-    A model that needs longer per step makes three. The first is left out: it draws memory and chooses kernels.
+
+def seconds_per_step(
+    config: TrainConfig, shape: GPTConfig | ModernConfig, *, device: torch.device, precision: Precision
+) -> float:
+    """Seconds of a step of a run on this machine, from the medians of real ones, about five seconds of them.
+
+    Steps of one micro-batch are made, of the size that the run would have; a step of many has as many times their
+    forward and backward passes, and their optimizer once. A model that needs longer makes three. The first is left out:
+    it draws memory and chooses kernels.
     """
-    trainer = our_trainer(config, micro_batch_size, device=device, precision=precision, how=How(recompute=recompute))
+    samples = config.samples_per_process(1)
+    size = _micro_batch_size(config, shape, samples, precision)
+    how = How(recompute=config.runtime.recompute, optim=config.optim)
+    trainer = our_trainer(shape, size, device=device, precision=precision, how=how)
     times: list[float] = []
+    updates: list[float] = []
     while len(times) < 4 or (sum(times) < SECONDS and len(times) < 64):
         start = time.perf_counter()
-        trainer.train_step()
+        parts = trainer.train_step().parts
         synchronize(device)
         times.append(time.perf_counter() - start)
-    flops = flops_per_token(config, config.block_size) * trainer.tokens_per_step
-    return flops / statistics.median(times[1:])
+        updates.append(parts.get(OPTIMIZER, 0.0))
+    whole, update = statistics.median(times[1:]), statistics.median(updates[1:])
+    return samples // size * (whole - update) + update
+
+
+def _micro_batch_size(config: TrainConfig, shape: GPTConfig | ModernConfig, samples: int, precision: Precision) -> int:
+    """What the run asks for; for auto as many sequences as fit, but not more than are measured in reasonable time."""
+    asked = config.runtime.micro_batch_size
+    if asked != "auto":
+        return asked
+    most = estimate(
+        shape,
+        samples=samples,
+        precision=precision,
+        recompute=config.runtime.recompute,
+        parallel="none",
+        world=World(),
+        optim=config.optim,
+    )
+    most = min(most, max(1, MOST_TOKENS // shape.block_size))
+    return next(size for size in range(most, 0, -1) if samples % size == 0)
 
 
 def this_machine(config: TrainConfig, shape: GPTConfig | ModernConfig) -> Hardware:
-    """The machine as `planner.forecast` takes it: a few real steps are timed, at the micro-batch that a run asks for.
+    """The machine as `planner.forecast` takes it: a few real steps are timed, as the run would make them.
 
     Args:
         config: Of the run.
         shape: Its model, the vocabulary filled in.
     """
     device = pick_device(config.runtime.device)
+    if config.runtime.threads:
+        torch.set_num_threads(config.runtime.threads)
     precision = pick_precision(config.runtime.precision, device, n_embd=config.model.n_embd)
-    recompute = config.runtime.recompute
-    rate = measured_flops(shape, config.smallest_micro_batch, device=device, precision=precision, recompute=recompute)
+    flops = flops_per_token(shape, shape.block_size) * config.tokens_per_step
+    rate = flops / seconds_per_step(config, shape, device=device, precision=precision)
     memory = int(USABLE * free_memory(device))
     cpu = device.type == "cpu"
     return Hardware(device_name(device), 1, precision.name, rate, memory, measured=True, cpu=cpu)

@@ -11,6 +11,7 @@ import torch
 
 from groundup.config.errors import UserError
 from groundup.config.model import TransformerConfig
+from groundup.config.train import OptimConfig
 from groundup.distributed.ranks import World, local_size
 from groundup.planner.memory import training_memory
 from groundup.runtime.memory import free_memory, is_out_of_memory, release_cached
@@ -26,7 +27,14 @@ def next_smaller(size: int, samples: int) -> int:
 
 
 def estimate(
-    shape: TransformerConfig, *, samples: int, precision: Precision, recompute: bool, parallel: str, world: World
+    shape: TransformerConfig,
+    *,
+    samples: int,
+    precision: Precision,
+    recompute: bool,
+    parallel: str,
+    world: World,
+    optim: OptimConfig | None = None,
 ) -> int:
     """The largest micro batch that fits by formula on every rank; at least 1.
 
@@ -37,6 +45,7 @@ def estimate(
         recompute: Whether blocks are recomputed in the backward pass.
         parallel: none, ddp or fsdp.
         world: The ranks.
+        optim: How they learn; None is AdamW.
     """
     device = precision.device
     free = free_memory(device)
@@ -52,6 +61,7 @@ def estimate(
             half=precision.name in ("bf16", "fp16"),
             cpu=device.type == "cpu",
             recompute=recompute,
+            optim=optim,
         )
         fixed = memory.weights + memory.gradients + memory.optimizer
         return memory.total - fixed + fixed // (world.size if parallel == "fsdp" else 1) <= free

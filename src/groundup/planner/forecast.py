@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from groundup.config.errors import UsageError
 from groundup.config.model import TransformerConfig
-from groundup.config.train import TrainConfig
+from groundup.config.train import OptimConfig, TrainConfig
 from groundup.planner.hardware import MEMORY_GB, PEAK_TFLOPS
 from groundup.planner.memory import Memory, training_memory
 from groundup.planner.plan import Plan
@@ -133,18 +133,25 @@ def forecast(plan: Plan, hardware: Hardware, *, mfu: float) -> Forecast:
         plan.config, runtime=dataclasses.replace(plan.config.runtime, micro_batch_size="auto")
     ).samples_per_process(hardware.count)
     shape, recompute = plan.shape, plan.config.runtime.recompute
-    size = largest_micro_batch(shape, samples, hardware, recompute=recompute)
+    optim = plan.config.optim
+    size = largest_micro_batch(shape, samples, hardware, recompute=recompute, optim=optim)
     return Forecast(
         plan=plan,
         hardware=hardware,
         mfu=1.0 if hardware.measured else mfu,
         micro_batch_size=size,
-        memory=_memory(shape, max(size, 1), hardware, recompute=recompute),
+        memory=_memory(shape, max(size, 1), hardware, recompute=recompute, optim=optim),
     )
 
 
 def largest_micro_batch(
-    shape: TransformerConfig, samples: int, hardware: Hardware, *, recompute: bool, shares: int = 1
+    shape: TransformerConfig,
+    samples: int,
+    hardware: Hardware,
+    *,
+    recompute: bool,
+    shares: int = 1,
+    optim: OptimConfig | None = None,
 ) -> int:
     """The largest divisor of `samples` whose step fits into a device's memory; 0 where not even one sequence does.
 
@@ -154,10 +161,11 @@ def largest_micro_batch(
         hardware: Its memory and kind count.
         recompute: Blocks are computed again going back.
         shares: Devices that share weights, gradients and optimizer (FSDP).
+        optim: How it learns; None is AdamW.
     """
 
     def fits(size: int) -> bool:
-        memory = _memory(shape, size, hardware, recompute=recompute)
+        memory = _memory(shape, size, hardware, recompute=recompute, optim=optim)
         fixed = memory.weights + memory.gradients + memory.optimizer
         return memory.total - fixed + fixed // shares <= hardware.memory
 
@@ -168,7 +176,7 @@ def remedies(config: TrainConfig, found: Forecast) -> list[str]:
     """What would make a run fit that does not, each tried by the same arithmetic."""
     if found.micro_batch_size:
         return []
-    shape, hardware = found.plan.shape, found.hardware
+    shape, hardware, optim = found.plan.shape, found.hardware, config.optim
     tries = [
         ("--runtime.recompute", 1, True),
         *([("--runtime.parallel fsdp", hardware.count, False)] if hardware.count > 1 else []),
@@ -177,14 +185,14 @@ def remedies(config: TrainConfig, found: Forecast) -> list[str]:
     lines = [
         f"{flags}: {size} at a time"
         for flags, shares, recompute in tries
-        if (size := largest_micro_batch(shape, 64, hardware, recompute=recompute, shares=shares))
+        if (size := largest_micro_batch(shape, 64, hardware, recompute=recompute, shares=shares, optim=optim))
     ]
     if lines:
         return lines
     shorter = dataclasses.replace(shape, block_size=max(1, shape.block_size // 2))
-    if largest_micro_batch(shorter, 1, hardware, recompute=True, shares=hardware.count):
+    if largest_micro_batch(shorter, 1, hardware, recompute=True, shares=hardware.count, optim=optim):
         return [f"--model.block-size {shorter.block_size} with --runtime.recompute"]
-    memory = _memory(shape, 1, hardware, recompute=True)
+    memory = _memory(shape, 1, hardware, recompute=True, optim=optim)
     fixed = memory.weights + memory.gradients + memory.optimizer
     return [f"a smaller model: weights, gradients and optimizer alone are {fixed / 1e9:.1f} GB"]
 
@@ -197,7 +205,9 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400:,.1f} days"
 
 
-def _memory(shape: TransformerConfig, size: int, hardware: Hardware, *, recompute: bool) -> Memory:
+def _memory(
+    shape: TransformerConfig, size: int, hardware: Hardware, *, recompute: bool, optim: OptimConfig | None
+) -> Memory:
     return training_memory(
         shape,
         micro_batch_size=size,
@@ -205,4 +215,5 @@ def _memory(shape: TransformerConfig, size: int, hardware: Hardware, *, recomput
         cpu=hardware.cpu,
         recompute=recompute,
         device_memory=int(hardware.memory / USABLE),
+        optim=optim,
     )

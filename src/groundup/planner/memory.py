@@ -14,7 +14,8 @@ PyTorch has no fused attention with dropout for them, so the matrices of scores,
 from dataclasses import dataclass
 
 from groundup.config.model import ModernConfig, TransformerConfig
-from groundup.planner.params import count_parameters
+from groundup.config.train import OptimConfig
+from groundup.planner.params import count_parameters, matrix_parameters
 
 LOGITS_BYTES = {"cpu": 1 << 27, "cuda": 1 << 29}
 """Logits in float32 that `model/loss.py` has in memory at once, by device."""
@@ -60,6 +61,7 @@ def training_memory(
     recompute: bool = False,
     device_memory: int = 0,
     compiled: bool = False,
+    optim: OptimConfig | None = None,
 ) -> Memory:
     """Peak memory of a training step.
 
@@ -72,6 +74,7 @@ def training_memory(
         recompute: Of each block only the input is kept, and the block is computed again when it is needed.
         device_memory: Bytes of the GPU; 0 takes a small one.
         compiled: By torch.compile on a GPU: logits and their gradient stay in 16 bits.
+        optim: How it learns; None is AdamW without an average of the weights.
     """
     n = count_parameters(config)
     stream = micro_batch_size * config.block_size * config.n_embd
@@ -85,7 +88,17 @@ def training_memory(
     chunk = logits_bytes("cpu" if cpu else "cuda", device_memory)
     if 4 * ids > chunk:  # what is left of all chunks: the gradients of both sides of the head
         logits = chunk * each // 4 + 4 * stream + 4 * config.vocab_size * config.n_embd
-    return Memory(weights=4 * n, gradients=4 * n, optimizer=8 * n, activations=activations, logits=logits)
+    return Memory(
+        weights=4 * n, gradients=4 * n, optimizer=_optimizer(config, optim), activations=activations, logits=logits
+    )
+
+
+def _optimizer(config: TransformerConfig, optim: OptimConfig | None) -> int:
+    """Bytes: AdamW's two averages, of which Muon keeps one for each matrix in a block; the average of the weights."""
+    n = count_parameters(config)
+    muon = matrix_parameters(config) if optim is not None and optim.name == "muon" else 0
+    average = n if optim is not None and optim.average else 0
+    return 4 * (2 * n - muon + average)
 
 
 def _kept(config: TransformerConfig, tokens: int, *, half: bool, cpu: bool) -> tuple[int, int]:

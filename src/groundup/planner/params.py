@@ -35,6 +35,14 @@ def parameter_table(config: TransformerConfig) -> dict[str, int]:
     }
 
 
+def matrix_parameters(config: TransformerConfig) -> int:
+    """Parameters of the matrices inside the blocks: those that Muon learns."""
+    C, D = config.n_embd, config.head_dim
+    modern = ModernConfig.of(config)
+    qkv = D * (config.n_head + 2 * config.kv_heads)
+    return config.n_layer * (C * qkv + C * C + 2 * C * modern.mlp_width)
+
+
 def count_parameters(config: TransformerConfig) -> int:
     """All parameters."""
     return sum(parameter_table(config).values())

@@ -75,6 +75,7 @@ def plan(config: TrainConfig, *, vocab_size: int) -> Plan:
             micro_batch_size=config.smallest_micro_batch,
             cpu=config.runtime.device == "cpu",
             recompute=config.runtime.recompute,
+            optim=config.optim,
         ),
     )
 

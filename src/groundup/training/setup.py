@@ -145,6 +145,7 @@ def _micro_batch_size(request: SetupRequest, precision: Precision) -> int:
         recompute=request.config.runtime.recompute,
         parallel=request.parallel,
         world=request.world,
+        optim=request.config.optim,
     )
 
 

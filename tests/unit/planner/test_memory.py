@@ -5,8 +5,11 @@ import pytest
 import torch
 
 from groundup.config.model import GPTConfig, ModernConfig
+from groundup.config.train import OptimConfig
 from groundup.model.build import build_model
 from groundup.model.loss import LossModule
+from groundup.optim.average import WeightAverage
+from groundup.optim.build import build_optimizers
 from groundup.planner.memory import Memory, kv_cache_bytes, training_memory
 
 B = 4
@@ -99,6 +102,21 @@ def test_state_is_what_adamw_keeps():
     assert memory.gradients == sum(p.grad.nbytes for p in model.parameters())
     moments = [t for state in optimizer.state.values() for name, t in state.items() if name != "step"]
     assert memory.optimizer == sum(t.nbytes for t in moments)
+
+
+@pytest.mark.parametrize("average", [0.0, 0.99])
+def test_state_is_what_muon_and_an_average_keep(average):
+    config, optim = shape(position="rope", n_kv_head=2, n_inner=192), OptimConfig(name="muon", average=average)
+    model = build_model(config)
+    optimizers = build_optimizers(model, optim, torch.device("cpu"))
+    LossModule(model)(*[torch.zeros(1, 8, dtype=torch.long)] * 2).backward()
+    kept = []
+    for optimizer in optimizers:
+        optimizer.step()
+        kept += [t for state in optimizer.state.values() for name, t in state.items() if name != "step"]
+    if average:
+        kept += WeightAverage(model, average).weights.values()
+    assert training_memory(config, micro_batch_size=1, optim=optim).optimizer == sum(t.nbytes for t in kept)
 
 
 def test_gpus_keep_less_than_cpus():
