@@ -1,5 +1,6 @@
 """groundup tokenizer train|encode|show: learn a tokenizer, use it, look at it."""
 
+import contextlib
 import shlex
 import sys
 import time
@@ -160,8 +161,9 @@ def _given(text: str | None) -> str:
         UserError: Standard input is not UTF-8.
     """
     if text is not None:
-        if Path(text).is_file():
-            warn(f"these are the tokens of the name; of what is in the file: < {shlex.quote(text)}")
+        with contextlib.suppress(OSError, ValueError):  # too long for a name, or no name at all
+            if Path(text).is_file():
+                warn(f"these are the tokens of the name; of what is in the file: < {shlex.quote(text)}")
         return text
     data = sys.stdin.buffer.read()
     try:

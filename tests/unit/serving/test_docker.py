@@ -38,8 +38,8 @@ def test_it_is_made_of_known_instructions_and_runs_as_nobody_special():
     assert names[0] == "FROM"
     assert names.index("USER") < names.index("HEALTHCHECK") < names.index("CMD") == len(names) - 1
     (user,) = words("USER")
-    assert user != "root"
-    assert f"useradd --create-home {user}" in words("RUN")
+    assert int(user) > 0
+    assert f"useradd --create-home --uid {user} groundup" in words("RUN")
     version = re.fullmatch(r"python:(\d+)\.(\d+)-slim", words("FROM")[0])
     assert (int(version[1]), int(version[2])) >= (3, 11)
 
