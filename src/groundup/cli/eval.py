@@ -66,10 +66,7 @@ class Options:
 
 def main(argv: Sequence[str]) -> int:
     """Measure task by task; each is written down as soon as it is done."""
-    try:
-        options = parse(Options, argv, prog="groundup eval")
-    except UsageError as error:
-        raise missing_model("eval") if str(error).startswith("missing DIR") else error from None
+    options = parse(Options, argv, prog="groundup eval", missing={"DIR": lambda: missing_model("eval")})
     check_model(options.path)
 
     from groundup.records.report import write_report

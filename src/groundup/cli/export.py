@@ -39,10 +39,7 @@ class Options:
 
 def main(argv: Sequence[str]) -> int:
     """Export, and upload where that is asked for."""
-    try:
-        options = parse(Options, argv, prog="groundup export")
-    except UsageError as error:
-        raise missing_model("export", "OUT") if str(error).startswith("missing DIR") else error from None
+    options = parse(Options, argv, prog="groundup export", missing={"DIR": lambda: missing_model("export", "OUT")})
     check_model(options.path)
 
     from groundup.terminal.working import Working

@@ -86,10 +86,8 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Draw text from the model in a run, checkpoint or model folder."""
     try:
-        options = parse(Options, argv, prog="groundup generate")
+        options = parse(Options, argv, prog="groundup generate", missing={"PATH": lambda: missing_model("generate")})
     except UsageError as error:
-        if str(error).startswith("missing PATH"):
-            raise missing_model("generate") from None
         raise _with_prompt_flag(error, argv) from None
     check_model(options.path)
     prompt = unescape(options.prompt)

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import tyro
 
-from groundup.config.errors import UsageError
 from groundup.files.layout import REPORT
 from groundup.records.history import read_run
 from groundup.records.models_here import missing_model
@@ -29,10 +28,7 @@ class Options:
 
 def main(argv: Sequence[str]) -> int:
     """Write the report and say where it is."""
-    try:
-        options = parse(Options, argv, prog="groundup report")
-    except UsageError as error:
-        raise missing_model("report") if str(error).startswith("missing RUN") else error from None
+    options = parse(Options, argv, prog="groundup report", missing={"RUN": lambda: missing_model("report")})
     read_run(options.run)
     from groundup.terminal.working import Working
 

@@ -9,7 +9,7 @@ import difflib
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from groundup.config.errors import UsageError
@@ -65,7 +65,15 @@ def _plain_boxes() -> Iterator[tuple[io.TextIOWrapper, io.StringIO]]:
             os.environ["COLUMNS"] = before
 
 
-def parse(spec: type[T], argv: Sequence[str], *, prog: str, default: Any = None, also: Sequence[str] = ()) -> T:
+def parse(
+    spec: type[T],
+    argv: Sequence[str],
+    *,
+    prog: str,
+    default: Any = None,
+    also: Sequence[str] = (),
+    missing: Mapping[str, Callable[[], UsageError]] | None = None,
+) -> T:
     """Read flags into a dataclass.
 
     Args:
@@ -74,6 +82,7 @@ def parse(spec: type[T], argv: Sequence[str], *, prog: str, default: Any = None,
         prog: The command, as the user typed it.
         default: An instance whose values stand where no flag is given.
         also: Flags that the command takes out of argv by itself, for typos.
+        missing: What to say where a word is missing, by the word's name in the help.
 
     Raises:
         UsageError: A flag or value is wrong; the message is one line and names the nearest flag.
@@ -98,6 +107,8 @@ def parse(spec: type[T], argv: Sequence[str], *, prog: str, default: Any = None,
             print(output.read(), end="")  # a completion script, for which tyro has flags of its own
             raise
     message = one_line(errors.getvalue())
+    if (first := re.match(r"missing (\w+)", message)) and (said := (missing or {}).get(first[1])):
+        raise said()
     # Of --stream=yes, tyro names what it is left with.
     value = message.removeprefix("unrecognized options: ")
     if word := next((word for word in argv if word.startswith("--") and word.endswith(f"={value}")), None):
