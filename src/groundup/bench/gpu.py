@@ -79,7 +79,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     if device.type == "cpu" and options.device == "auto":
         raise UserError("this machine has no GPU that PyTorch can use; --device cpu tries the command with tiny models")
     precision = pick_precision("auto" if device.type == "cuda" else "fp32", device, n_embd=768)
-    wanted = [text.strip() for text in options.only.split(";")]
+    wanted = list(filter(None, map(str.strip, options.only.split(";")))) or [""]
     listed = [c for c in cases(device) if any(text in c.name for text in wanted) and _is_there(c, options)]
     if not listed:
         raise UsageError(f"no case has {options.only!r} in its name")

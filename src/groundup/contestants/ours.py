@@ -21,7 +21,7 @@ from groundup.data.shards import write_shard
 from groundup.distributed.parallel import replicate
 from groundup.distributed.ranks import World
 from groundup.distributed.signals import StopRequest
-from groundup.loop.micro_batch import estimate
+from groundup.loop.micro_batch import estimate, largest_divisor
 from groundup.loop.state import TrainState
 from groundup.loop.trainer import Trainer
 from groundup.model.build import build_model
@@ -171,8 +171,7 @@ def _micro_batch_size(config: TrainConfig, shape: GPTConfig | ModernConfig, samp
         world=World(),
         optim=config.optim,
     )
-    most = min(most, max(1, MOST_TOKENS // shape.block_size))
-    return next(size for size in range(most, 0, -1) if samples % size == 0)
+    return largest_divisor(samples, most=min(most, max(1, MOST_TOKENS // shape.block_size)))
 
 
 def this_machine(config: TrainConfig, shape: GPTConfig | ModernConfig) -> Hardware:

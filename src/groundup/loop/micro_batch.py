@@ -23,7 +23,12 @@ CPU_SHARE, FSDP_SHARE = 0.8, 0.8
 
 def next_smaller(size: int, samples: int) -> int:
     """The largest divisor of `samples` that is at most half of a size; 0 when there is none."""
-    return next((n for n in range(size // 2, 0, -1) if samples % n == 0), 0)
+    return largest_divisor(samples, most=size // 2)
+
+
+def largest_divisor(samples: int, *, most: int) -> int:
+    """Of so many samples, at most `most`; 0 when there is none."""
+    return next((n for n in range(most, 0, -1) if samples % n == 0), 0)
 
 
 def estimate(

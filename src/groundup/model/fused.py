@@ -41,17 +41,12 @@ class FusedBlocks(Blocks):
         """Of all parts: those who look into the blocks register there."""
 
     def forward(
-        self,
-        x: Float[Tensor, "B T C"],
-        *,
-        recompute: bool = False,
-        cache: KVCache | None = None,
-        **context: Any,
+        self, x: Float[Tensor, "B T C"], *, cache: KVCache | None = None, **context: Any
     ) -> Float[Tensor, "B T C"]:
         """As `Blocks`."""
         B, T, C = x.shape
         if cache is None or cache.static or self._is_watched():
-            return super().forward(x, recompute=recompute, cache=cache, **context)
+            return super().forward(x, cache=cache, **context)
         cache.require_room(T)
         if self._compiled is None:
             tensors = [_tensors(cast("Block", block)) for block in self]

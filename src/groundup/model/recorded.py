@@ -19,16 +19,11 @@ class RecordedBlocks(Blocks):
     """Replaces the blocks of a model, and keeps them."""
 
     def forward(
-        self,
-        x: Float[Tensor, "B T C"],
-        *,
-        recompute: bool = False,
-        cache: KVCache | None = None,
-        **context: Any,
+        self, x: Float[Tensor, "B T C"], *, cache: KVCache | None = None, **context: Any
     ) -> Float[Tensor, "B T C"]:
         """As `Blocks`."""
         if cache is None or not cache.static or x.shape[1] > 1:
-            return super().forward(x, recompute=recompute, cache=cache, **context)
+            return super().forward(x, cache=cache, **context)
         cache.require_room(1)
         blocks = cast("list[Block]", list(self))
         stream = x[:, 0]
