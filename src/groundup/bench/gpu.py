@@ -127,7 +127,7 @@ def planned(device: torch.device, precision: Precision) -> Callable[[Case], int]
     memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
 
     def bytes_of(case: Case) -> int:
-        half = precision.name in ("bf16", "fp16")
+        half = precision.half
         total = training_memory(
             case.model,
             micro_batch_size=case.micro_batch_size,

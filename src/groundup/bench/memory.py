@@ -76,7 +76,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         planned = training_memory(
             options.model,
             micro_batch_size=size,
-            half=precision.name in ("bf16", "fp16"),
+            half=precision.half,
             cpu=device.type == "cpu",
             recompute=recompute,
         ).total

@@ -32,6 +32,7 @@ from groundup.optim.average import WeightAverage
 from groundup.optim.build import build_optimizers
 from groundup.planner.flops import flops_per_token
 from groundup.planner.forecast import USABLE, Hardware
+from groundup.planner.memory import memory_of_run
 from groundup.runtime.allocator import allocate_for_steps
 from groundup.runtime.device import device_name, pick_device
 from groundup.runtime.matmul import pick_matmul
@@ -162,15 +163,9 @@ def _micro_batch_size(config: TrainConfig, shape: GPTConfig | ModernConfig, samp
     asked = config.runtime.micro_batch_size
     if asked != "auto":
         return asked
-    most = estimate(
-        shape,
-        samples=samples,
-        precision=precision,
-        recompute=config.runtime.recompute,
-        parallel="none",
-        world=World(),
-        optim=config.optim,
-    )
+    device = precision.device
+    need = memory_of_run(config, shape, half=precision.half, cpu=device.type == "cpu")
+    most = estimate(need, samples=samples, device=device, parallel="none", world=World())
     return largest_divisor(samples, most=min(most, max(1, MOST_TOKENS // shape.block_size)))
 
 

@@ -10,12 +10,9 @@ from collections.abc import Callable
 import torch
 
 from groundup.config.errors import UserError
-from groundup.config.model import TransformerConfig
-from groundup.config.train import OptimConfig
 from groundup.distributed.ranks import World, local_size
-from groundup.planner.memory import training_memory
+from groundup.planner.memory import Memory, largest_micro_batch
 from groundup.runtime.memory import free_memory, is_out_of_memory, release_cached
-from groundup.runtime.precision import Precision
 
 CPU_SHARE, FSDP_SHARE = 0.8, 0.8
 """Leave 20 % free: on a CPU the system kills the process at the limit; under FSDP one rank cannot retry by itself."""
@@ -31,48 +28,23 @@ def largest_divisor(samples: int, *, most: int) -> int:
     return next((n for n in range(most, 0, -1) if samples % n == 0), 0)
 
 
-def estimate(
-    shape: TransformerConfig,
-    *,
-    samples: int,
-    precision: Precision,
-    recompute: bool,
-    parallel: str,
-    world: World,
-    optim: OptimConfig | None = None,
-) -> int:
+def estimate(need: Callable[[int], Memory], *, samples: int, device: torch.device, parallel: str, world: World) -> int:
     """The largest micro batch that fits by formula on every rank; at least 1.
 
     Args:
-        shape: The model's.
+        need: Memory of a step, by its micro batch.
         samples: Sequences per step of each rank; the result divides it.
-        precision: Of the run, with its device.
-        recompute: Whether blocks are recomputed in the backward pass.
+        device: Where the run computes.
         parallel: none, ddp or fsdp.
         world: The ranks.
-        optim: How they learn; None is AdamW.
     """
-    device = precision.device
     free = free_memory(device)
     if device.type != "cuda":  # on CUDA every process has its own GPU; elsewhere processes share the memory
         free = int(CPU_SHARE * free / local_size())
     if parallel == "fsdp":
         free = int(FSDP_SHARE * free)
-
-    def fits(size: int) -> bool:
-        memory = training_memory(
-            shape,
-            micro_batch_size=size,
-            half=precision.name in ("bf16", "fp16"),
-            cpu=device.type == "cpu",
-            recompute=recompute,
-            optim=optim,
-        )
-        fixed = memory.weights + memory.gradients + memory.optimizer
-        return memory.total - fixed + fixed // (world.size if parallel == "fsdp" else 1) <= free
-
-    mine = next((n for n in range(samples, 1, -1) if samples % n == 0 and fits(n)), 1)
-    return -world.max(-mine)
+    mine = largest_micro_batch(need, samples, free, shares=world.size if parallel == "fsdp" else 1)
+    return -world.max(-max(1, mine))
 
 
 def largest_that_fits(

@@ -6,13 +6,14 @@ share of it that training is assumed to reach (`mfu`); `here` is measured, and n
 
 import dataclasses
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from groundup.config.errors import UsageError
 from groundup.config.model import TransformerConfig
 from groundup.config.train import OptimConfig, TrainConfig
 from groundup.planner.hardware import MEMORY_GB, PEAK_TFLOPS
-from groundup.planner.memory import Memory, training_memory
+from groundup.planner.memory import Memory, largest_micro_batch, training_memory
 from groundup.planner.plan import Plan
 
 USABLE = 0.9
@@ -134,42 +135,15 @@ def forecast(plan: Plan, hardware: Hardware, *, mfu: float) -> Forecast:
     ).samples_per_process(hardware.count)
     shape, recompute = plan.shape, plan.config.runtime.recompute
     optim = plan.config.optim
-    size = largest_micro_batch(shape, samples, hardware, recompute=recompute, optim=optim)
+    need = _memory(shape, hardware, recompute=recompute, optim=optim)
+    size = largest_micro_batch(need, samples, hardware.memory)
     return Forecast(
         plan=plan,
         hardware=hardware,
         mfu=1.0 if hardware.measured else mfu,
         micro_batch_size=size,
-        memory=_memory(shape, max(size, 1), hardware, recompute=recompute, optim=optim),
+        memory=need(max(size, 1)),
     )
-
-
-def largest_micro_batch(
-    shape: TransformerConfig,
-    samples: int,
-    hardware: Hardware,
-    *,
-    recompute: bool,
-    shares: int = 1,
-    optim: OptimConfig | None = None,
-) -> int:
-    """The largest divisor of `samples` whose step fits into a device's memory; 0 where not even one sequence does.
-
-    Args:
-        shape: The model's.
-        samples: Sequences per step of each device.
-        hardware: Its memory and kind count.
-        recompute: Blocks are computed again going back.
-        shares: Devices that share weights, gradients and optimizer (FSDP).
-        optim: How it learns; None is AdamW.
-    """
-
-    def fits(size: int) -> bool:
-        memory = _memory(shape, size, hardware, recompute=recompute, optim=optim)
-        fixed = memory.weights + memory.gradients + memory.optimizer
-        return memory.total - fixed + fixed // shares <= hardware.memory
-
-    return next((n for n in range(samples, 0, -1) if samples % n == 0 and fits(n)), 0)
 
 
 def remedies(config: TrainConfig, found: Forecast) -> list[str]:
@@ -185,14 +159,19 @@ def remedies(config: TrainConfig, found: Forecast) -> list[str]:
     lines = [
         f"{flags}: {size} at a time"
         for flags, shares, recompute in tries
-        if (size := largest_micro_batch(shape, 64, hardware, recompute=recompute, shares=shares, optim=optim))
+        if (
+            size := largest_micro_batch(
+                _memory(shape, hardware, recompute=recompute, optim=optim), 64, hardware.memory, shares=shares
+            )
+        )
     ]
     if lines:
         return lines
     shorter = dataclasses.replace(shape, block_size=max(1, shape.block_size // 2))
-    if largest_micro_batch(shorter, 1, hardware, recompute=True, shares=hardware.count, optim=optim):
+    need = _memory(shorter, hardware, recompute=True, optim=optim)
+    if largest_micro_batch(need, 1, hardware.memory, shares=hardware.count):
         return [f"--model.block-size {shorter.block_size} with --runtime.recompute"]
-    memory = _memory(shape, 1, hardware, recompute=True, optim=optim)
+    memory = _memory(shape, hardware, recompute=True, optim=optim)(1)
     fixed = memory.weights + memory.gradients + memory.optimizer
     return [f"a smaller model: weights, gradients and optimizer alone are {fixed / 1e9:.1f} GB"]
 
@@ -206,9 +185,10 @@ def duration(seconds: float) -> str:
 
 
 def _memory(
-    shape: TransformerConfig, size: int, hardware: Hardware, *, recompute: bool, optim: OptimConfig | None
-) -> Memory:
-    return training_memory(
+    shape: TransformerConfig, hardware: Hardware, *, recompute: bool, optim: OptimConfig
+) -> Callable[[int], Memory]:
+    """What a step needs on some hardware, by its micro batch."""
+    return lambda size: training_memory(
         shape,
         micro_batch_size=size,
         half=hardware.precision in ("bf16", "fp16"),

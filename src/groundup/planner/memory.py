@@ -11,10 +11,11 @@ CPUs keep more: our GELU there keeps a sigmoid (4; not the compiled one, but a p
 PyTorch has no fused attention with dropout for them, so the matrices of scores, weights and masks (B, H, T, T) stay.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from groundup.config.model import ModernConfig, TransformerConfig
-from groundup.config.train import OptimConfig
+from groundup.config.train import OptimConfig, TrainConfig
 from groundup.planner.params import count_parameters, matrix_parameters
 
 LOGITS_BYTES = {"cpu": 1 << 27, "cuda": 1 << 29}
@@ -91,6 +92,38 @@ def training_memory(
     return Memory(
         weights=4 * n, gradients=4 * n, optimizer=_optimizer(config, optim), activations=activations, logits=logits
     )
+
+
+def memory_of_run(config: TrainConfig, shape: TransformerConfig, *, half: bool, cpu: bool) -> Callable[[int], Memory]:
+    """What a step of a run needs, by its micro batch.
+
+    Args:
+        config: The run's.
+        shape: Its model's, with its vocabulary.
+        half: See `training_memory`.
+        cpu: See `training_memory`.
+    """
+    return lambda size: training_memory(
+        shape, micro_batch_size=size, half=half, cpu=cpu, recompute=config.runtime.recompute, optim=config.optim
+    )
+
+
+def largest_micro_batch(need: Callable[[int], Memory], samples: int, memory: int, *, shares: int = 1) -> int:
+    """The largest divisor of `samples` whose step fits into a device's memory; 0 where not even one sequence does.
+
+    Args:
+        need: Of a step, by its micro batch.
+        samples: Sequences per step of each device.
+        memory: Bytes that each device has free.
+        shares: Devices that share weights, gradients and optimizer (FSDP).
+    """
+
+    def fits(size: int) -> bool:
+        step = need(size)
+        fixed = step.weights + step.gradients + step.optimizer
+        return step.total - fixed + fixed // shares <= memory
+
+    return next((n for n in range(samples, 0, -1) if samples % n == 0 and fits(n)), 0)
 
 
 def _optimizer(config: TransformerConfig, optim: OptimConfig | None) -> int:

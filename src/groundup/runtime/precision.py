@@ -49,11 +49,16 @@ class Precision:
     device: torch.device
     why: str
 
+    @property
+    def half(self) -> bool:
+        """Whether products take 16-bit numbers."""
+        return self.name in _NARROW
+
     def autocast(self) -> AbstractContextManager[object]:
         """A context in which products run in this precision."""
-        if self.name in _NARROW and self.device.type == "cuda":
+        if self.half and self.device.type == "cuda":
             return _on_cuda(self.device, _NARROW[self.name])
-        if self.name in _NARROW:
+        if self.half:
             return torch.autocast(self.device.type, dtype=_NARROW[self.name])
         if self.name == "tf32":
             return _tf32()

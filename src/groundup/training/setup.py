@@ -12,6 +12,7 @@ from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.train import TrainConfig
 from groundup.distributed.ranks import World
 from groundup.loop.micro_batch import estimate
+from groundup.planner.memory import memory_of_run
 from groundup.runtime.allocator import allocate_for_steps
 from groundup.runtime.device import pick_device
 from groundup.runtime.matmul import Matmul, pick_matmul
@@ -138,14 +139,13 @@ def _micro_batch_size(request: SetupRequest, precision: Precision) -> int:
         return asked
     if request.saved and request.same_world:
         return request.saved.micro_batch_size
+    device = precision.device
     return estimate(
-        request.shape,
+        memory_of_run(request.config, request.shape, half=precision.half, cpu=device.type == "cpu"),
         samples=request.config.samples_per_process(request.world.size),
-        precision=precision,
-        recompute=request.config.runtime.recompute,
+        device=device,
         parallel=request.parallel,
         world=request.world,
-        optim=request.config.optim,
     )
 
 

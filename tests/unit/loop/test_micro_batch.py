@@ -13,7 +13,6 @@ from groundup.loop import micro_batch
 from groundup.loop.micro_batch import CPU_SHARE, estimate, largest_that_fits, next_smaller
 from groundup.planner.memory import training_memory
 from groundup.runtime.memory import free_memory, is_out_of_memory
-from groundup.runtime.precision import Precision
 
 CPU = torch.device("cpu")
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=64, block_size=64, vocab_size=300)
@@ -25,21 +24,24 @@ def test_the_next_smaller_size_is_the_largest_divisor_up_to_half(size, samples):
     assert next_smaller(size, samples) == max(divisors, default=0)
 
 
+def need(size):
+    return training_memory(SHAPE, micro_batch_size=size, cpu=True)
+
+
 def guess(monkeypatch, free, *, samples=48, parallel="none", world=None, local=1):
     monkeypatch.setattr(micro_batch, "free_memory", lambda device: free)
     monkeypatch.setattr(micro_batch, "local_size", lambda: local)
-    return estimate(SHAPE, samples=samples, precision=Precision("fp32", CPU, ""), recompute=False, parallel=parallel,
-                    world=world or World())  # fmt: skip
+    return estimate(need, samples=samples, device=CPU, parallel=parallel, world=world or World())
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 16, 48])
 def test_the_estimate_is_the_planners(monkeypatch, size):
     """A size is chosen when its memory is there, and not when a megabyte lacks."""
-    need = training_memory(SHAPE, micro_batch_size=size, cpu=True).total / CPU_SHARE
-    assert guess(monkeypatch, need + 10) == size
+    enough = need(size).total / CPU_SHARE
+    assert guess(monkeypatch, enough + 10) == size
     smaller = max((n for n in range(1, size) if 48 % n == 0), default=1)
-    assert guess(monkeypatch, need - 1e6) == smaller
-    assert guess(monkeypatch, 2 * need + 10, local=2) == size
+    assert guess(monkeypatch, enough - 1e6) == smaller
+    assert guess(monkeypatch, 2 * enough + 10, local=2) == size
 
 
 def test_too_little_memory_begins_with_one_and_plenty_with_all(monkeypatch):

@@ -5,9 +5,9 @@ import pytest
 from groundup.config.errors import UsageError
 from groundup.config.presets import RECIPES
 from groundup.planner.flops import flops_per_token
-from groundup.planner.forecast import USABLE, Hardware, duration, forecast, largest_micro_batch, parse_hardware
+from groundup.planner.forecast import USABLE, Hardware, duration, forecast, parse_hardware
 from groundup.planner.hardware import MEMORY_GB, PEAK_TFLOPS
-from groundup.planner.memory import training_memory
+from groundup.planner.memory import largest_micro_batch, training_memory
 from groundup.planner.plan import plan
 
 GPT2 = plan(RECIPES["gpt2-fineweb"], vocab_size=0)
@@ -69,7 +69,13 @@ def test_what_helps_is_tried_before_it_is_advised():
     for flags, size in sizes.items():
         shares = 4 if "fsdp" in flags else 1
         recompute = "recompute" in flags
-        assert size == largest_micro_batch(XL.shape, 64, tight, recompute=recompute, shares=shares) > 0
+        steps = {
+            b: training_memory(
+                XL.shape, micro_batch_size=b, half=True, recompute=recompute, device_memory=int(30e9 / USABLE)
+            )
+            for b in range(1, 65)
+        }
+        assert size == largest_micro_batch(steps.__getitem__, 64, tight.memory, shares=shares) > 0
 
 
 def test_what_nothing_helps_needs_a_smaller_model():
