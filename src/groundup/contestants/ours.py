@@ -27,7 +27,7 @@ from groundup.loop.trainer import Trainer
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
-from groundup.model.swap import use_compiled_gelu, use_matmul, use_narrow_stream
+from groundup.model.swap import use_kernels, use_matmul, use_narrow_stream
 from groundup.optim.average import WeightAverage
 from groundup.optim.build import build_optimizers
 from groundup.planner.flops import flops_per_token
@@ -35,6 +35,7 @@ from groundup.planner.forecast import USABLE, Hardware
 from groundup.planner.memory import memory_of_run
 from groundup.runtime.allocator import allocate_for_steps
 from groundup.runtime.device import device_name, pick_device
+from groundup.runtime.kernels import load_kernels
 from groundup.runtime.matmul import pick_matmul
 from groundup.runtime.memory import free_memory
 from groundup.runtime.precision import Precision, pick_precision
@@ -102,7 +103,8 @@ def our_trainer(
     tokens = micro_batch_size * config.block_size
     model = init_weights(build_model(config), seed=0).to(device)
     use_matmul(model, pick_matmul(device, rows=tokens, n_embd=config.n_embd, training=True))
-    use_compiled_gelu(model, lambda _: None)
+    if device.type == "cpu":
+        use_kernels(model, load_kernels(lambda _: None))
     if how.narrow_stream:
         use_narrow_stream(model)
     model.recompute = how.recompute

@@ -20,10 +20,7 @@ def build_model(config: GPTConfig | ModernConfig) -> Transformer: ...
 @overload
 def build_model(config: ModelConfig) -> Transformer | Bigram: ...
 def build_model(config: ModelConfig) -> Transformer | Bigram:
-    """The model a config describes, on the default device, its weights still to be drawn or loaded.
-
-    It is the model of `gpt.py` or `modern.py`, with the GELU that is faster on CPUs (`swap.py`).
-    """
+    """The model of a config, with the GELU that is faster on CPUs. Its weights are still to be drawn or loaded."""
     model: Transformer | Bigram
     match config:
         case GPTConfig():

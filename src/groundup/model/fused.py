@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from groundup.model.gpt import Block, Blocks, LayerNorm
+from groundup.model.gpt import Block, Blocks
 from groundup.model.kv_cache import KVCache
 from groundup.model.stored_linear import MAX_ROWS, StoredLinear
 from groundup.runtime.block import BlockTensors, CompiledBlocks, Linear, Norm
@@ -81,15 +81,9 @@ class FusedBlocks(Blocks):
 
 
 def _tensors(block: Block) -> BlockTensors:
-    linears = (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj)
+    norms = (block.ln_1, block.ln_2)
+    linears = cast("tuple[StoredLinear, ...]", (block.attn.c_attn, block.attn.c_proj, block.mlp.c_fc, block.mlp.c_proj))
     return BlockTensors(
-        [_norm(block.ln_1), _norm(block.ln_2)], [_linear(cast("StoredLinear", linear)) for linear in linears]
+        [Norm(norm.weight, norm.bias, norm.eps) for norm in norms],
+        [Linear(linear.stored, linear.bias) for linear in linears],
     )
-
-
-def _norm(norm: LayerNorm) -> Norm:
-    return Norm(norm.weight, norm.bias, norm.eps)
-
-
-def _linear(linear: StoredLinear) -> Linear:
-    return Linear(linear.stored, linear.bias)

@@ -17,7 +17,7 @@ from groundup.model.gpt import GPT, LayerNorm, TiedHead
 from groundup.model.kv_cache import KVCache
 from groundup.model.ngrams import NgramEmbedding
 from groundup.model.parameters import BIAS, EMBEDDING, GAIN, HALF, ONTO_STREAM, ZERO_MATRIX, Rule, Table
-from groundup.model.rope import Rotation, rope_angles, rotate
+from groundup.model.rope import Rotate, Rotation, rope_angles
 
 Values = Float[Tensor, "B K T D"]
 
@@ -50,15 +50,8 @@ def _norm(config: ModernConfig) -> LayerNorm | RMSNorm:
 
 
 def _activation(config: ModernConfig) -> nn.Module:
-    match config.activation:
-        case "gelu_tanh":
-            return nn.GELU(approximate="tanh")
-        case "gelu":
-            return nn.GELU()
-        case "relu":
-            return nn.ReLU()
-        case "relu2":
-            return ReLUSquared()
+    parts = {"gelu_tanh": nn.GELU(approximate="tanh"), "gelu": nn.GELU(), "relu": nn.ReLU(), "relu2": ReLUSquared()}
+    return parts[config.activation]
 
 
 class CausalSelfAttention(nn.Module):
@@ -70,6 +63,7 @@ class CausalSelfAttention(nn.Module):
         width = config.head_dim * (config.n_head + 2 * config.kv_heads)
         self.c_attn = nn.Linear(config.n_embd, width, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.rotate = Rotate()
         mixes = config.value_residual and layer > 0
         self.value_mix = nn.Parameter(torch.full((1,), 0.5)) if mixes else None
 
@@ -86,7 +80,7 @@ class CausalSelfAttention(nn.Module):
         if self.config.qk_norm:
             q, k = (F.rms_norm(x, (D,), eps=self.config.norm_eps) for x in (q, k))
         if rotation is not None:
-            q, k = rotate(q, *rotation), rotate(k, *rotation)
+            q, k = self.rotate(q, *rotation), self.rotate(k, *rotation)
         q, k = q.transpose(1, 2), k.transpose(1, 2)  # (B, H, T, D) and (B, K, T, D)
         if self.value_mix is not None:
             v = v + self.value_mix * (first - v)

@@ -5,9 +5,14 @@ the first pairs and slowly for the last. The product of a query and a key then d
 not on their positions.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from groundup.runtime.kernels import CompiledKernels
 
 Rotation = tuple[Float[Tensor, "*B T D"], Float[Tensor, "*B T D"]]
 """Cosine and sine for every coordinate at every position."""
@@ -63,3 +68,37 @@ def rotate(x: Float[Tensor, "*B D"], cos: Float[Tensor, "*#B D"], sin: Float[Ten
     """Rotate queries or keys by their angles."""
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin
+
+
+class Rotate(nn.Module):
+    """`rotate` as a part of a model.
+
+    Args:
+        kernels: Compute it for float32 on a CPU, where there are some: in one pass, and one more going back.
+    """
+
+    def __init__(self, kernels: CompiledKernels | None = None) -> None:
+        super().__init__()
+        self._kernels = kernels
+
+    def forward(self, x: Float[Tensor, "B T H D"], cos: Tensor, sin: Tensor) -> Float[Tensor, "B T H D"]:
+        """Rotate queries or keys by their angles."""
+        plain = self._kernels is None or x.device.type != "cpu" or x.dtype != torch.float32
+        if plain or torch.compiler.is_compiling():
+            return rotate(x, cos, sin)
+        return _Rotation.apply(x, cos, sin, self._kernels)  # type: ignore[no-untyped-call]
+
+
+class _Rotation(torch.autograd.Function):
+    """The gradient is turned back by the same angles."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, kernels: CompiledKernels) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        ctx.kernels = kernels
+        return kernels.rotate(x, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        return ctx.kernels.rotate(grad, *ctx.saved_tensors, back=True), None, None, None

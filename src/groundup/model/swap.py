@@ -1,6 +1,6 @@
 """Swap parts of a model for others that compute the same, so that `gpt.py` and `modern.py` stay as they are.
 
-LoRA, oneDNN's products and the GELU for CPUs come in here. The new part takes over the tensors of the
+LoRA, oneDNN's products, GELU and rotations for CPUs come in here. The new part takes over the tensors of the
 old one, so parameters and the names of the state dict remain.
 """
 
@@ -13,9 +13,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.model.gpt import TiedHead
+from groundup.model.rope import Rotate
 from groundup.runtime.gelu import SigmoidGELU
-from groundup.runtime.kernels import CompiledKernels, load_kernels
+from groundup.runtime.kernels import CompiledKernels
 from groundup.runtime.matmul import Matmul, OneDNNHead, OneDNNLinear
+from groundup.runtime.stored import PlainKernels
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -51,15 +53,11 @@ def use_sigmoid_gelu(model: nn.Module) -> None:
     replace_modules(model, nn.GELU, lambda gelu: SigmoidGELU() if gelu.approximate == "tanh" else gelu)
 
 
-def use_compiled_gelu(model: nn.Module, say: Callable[[str], None]) -> None:
-    """Compute this GELU in one pass where the model is on a CPU and has compiled kernels, in place.
-
-    Args:
-        model: Where its tensors are is where it will compute.
-        say: Told in one line that the kernels are being compiled, and why they are not used.
-    """
-    if next(model.parameters()).device.type == "cpu" and isinstance(kernels := load_kernels(say), CompiledKernels):
+def use_kernels(model: nn.Module, kernels: PlainKernels) -> None:
+    """Compute GELU and rotations on a CPU in one pass each where the kernels are compiled ones, in place."""
+    if isinstance(kernels, CompiledKernels):
         replace_modules(model, SigmoidGELU, lambda _: SigmoidGELU(kernels))
+        replace_modules(model, Rotate, lambda _: Rotate(kernels))
 
 
 class NarrowEmbedding(nn.Module):

@@ -15,8 +15,7 @@ from groundup.model.fused import FusedBlocks
 from groundup.model.gpt import GPT, Blocks, TiedHead
 from groundup.model.modern import Modern
 from groundup.model.stored_linear import StoredLinear, StoredMatrix
-from groundup.model.swap import replace_linears, replace_modules
-from groundup.runtime.gelu import SigmoidGELU
+from groundup.model.swap import replace_linears, replace_modules, use_kernels
 from groundup.runtime.kernels import CompiledKernels
 from groundup.runtime.stored import DTYPES, PlainKernels, Weights, store
 
@@ -61,10 +60,9 @@ def use_weights(model: GPT | Modern, weights: Weights, kernels: PlainKernels) ->
     head = StoredHead(stored[head_table])
     replace_modules(model, TiedHead, lambda _: head)
     replace_modules(model, nn.Embedding, lambda table: stored.get(table, table))
-    if not isinstance(kernels, CompiledKernels):
-        return
-    replace_modules(model, SigmoidGELU, lambda _: SigmoidGELU(kernels))
-    replace_modules(model, Blocks, lambda blocks: FusedBlocks(blocks, weights, kernels))
+    use_kernels(model, kernels)
+    if isinstance(kernels, CompiledKernels):
+        replace_modules(model, Blocks, lambda blocks: FusedBlocks(blocks, weights, kernels))
 
 
 def stored_tensors(

@@ -1,4 +1,5 @@
-// GELU in its tanh form, as x times a sigmoid, and its gradient: one pass over memory each, vectors of exponentials.
+// What training does beside products, one pass over memory each: GELU in its tanh form, as x times a sigmoid, its
+// gradient, and the rotation of queries or keys.
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -45,6 +46,26 @@ void gelu_backward(const float* x, const float* grad, float* grad_x, int64_t n) 
     for (int64_t i = 0; i < n; i++) {
         const float s = sigmoid(x[i]);
         grad_x[i] = grad[i] * (s + x[i] * s * (1 - s) * SLOPE * (1 + 3 * CUBIC * x[i] * x[i]));
+    }
+}
+
+// Of every head of each token, the pairs (i, i + half) by their angles; `sign` -1 turns back. Tokens of x lie `stride`
+// apart, those of y one behind the other; the table repeats after n_angles tokens.
+void rotate(const float* x, const float* cosines, const float* sines, float* y, int64_t n_tokens, int64_t stride,
+            int64_t n_angles, int64_t n_heads, int64_t half, float sign) {
+#pragma omp parallel for if (n_tokens * n_heads * half > FEW)
+    for (int64_t t = 0; t < n_tokens; t++) {
+        const float *c = cosines + t % n_angles * 2 * half, *s = sines + t % n_angles * 2 * half;
+        for (int64_t h = 0; h < n_heads; h++) {
+            const float *a = x + t * stride + h * 2 * half, *b = a + half;
+            float* first = y + (t * n_heads + h) * 2 * half;
+#pragma omp simd
+            for (int64_t i = 0; i < half; i++) {
+                const float turn = sign * s[i];
+                first[i] = a[i] * c[i] - b[i] * turn;
+                first[half + i] = b[i] * c[i] + a[i] * turn;
+            }
+        }
     }
 }
 }

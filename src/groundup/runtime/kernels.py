@@ -69,6 +69,8 @@ class CompiledKernels(PlainKernels):
         self._gelu, self._gelu_backward = library.gelu_forward, library.gelu_backward
         self._gelu.argtypes, self._gelu.restype = [pointer, pointer, size], None
         self._gelu_backward.argtypes, self._gelu_backward.restype = [*3 * [pointer], size], None
+        self._rotate = library.rotate
+        self._rotate.argtypes, self._rotate.restype = [*4 * [pointer], *5 * [size], ctypes.c_float], None
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         """The library is there once, however often a model with it is copied."""
@@ -108,6 +110,18 @@ class CompiledKernels(PlainKernels):
         grad_x = torch.empty_like(x)
         self._gelu_backward(x.data_ptr(), grad.data_ptr(), grad_x.data_ptr(), x.numel())
         return grad_x
+
+    def rotate(
+        self, x: Float[Tensor, "B T H D"], cos: Float[Tensor, "*N D"], sin: Float[Tensor, "*N D"], *, back: bool = False
+    ) -> Float[Tensor, "B T H D"]:
+        """Each pair of coordinates (i, i + D/2) turned by its angle; N tokens have angles of their own."""
+        (batch, tokens, heads, width), stride = x.shape, x.stride(1)
+        if x.stride() != (tokens * stride, stride, width, 1):
+            x, stride = x.contiguous(), heads * width
+        cos, sin, y = cos.contiguous(), sin.contiguous(), torch.empty(x.shape)
+        sizes = (batch * tokens, stride, cos.numel() // width, heads, width // 2)
+        self._rotate(*(part.data_ptr() for part in (x, cos, sin, y)), *sizes, -1.0 if back else 1.0)
+        return y
 
     def sum(self, x: Int[Tensor, " N"]) -> int:
         """The sum of 32-bit integers, modulo 2^32: every byte read once, by all cores."""

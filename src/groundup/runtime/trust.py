@@ -20,7 +20,7 @@ _FEW, _MANY = 2, 45
 
 
 def wrong_parts(kernels: "CompiledKernels") -> list[str]:
-    """What differs: types of weights, in sizes that fill vectors and tiles and that do not, GELU, and whole blocks."""
+    """What differs: types of weights, in sizes that fill vectors and tiles or do not, GELU, rotations, whole blocks."""
     generator = torch.Generator().manual_seed(0)
     wrong: list[str] = [name for name in DTYPES if not _products_agree(kernels, name, generator)]
     with torch.inference_mode(mode=False), torch.enable_grad():
@@ -30,6 +30,10 @@ def wrong_parts(kernels: "CompiledKernels") -> list[str]:
         pairs = ((kernels.gelu(x), y), (kernels.gelu_backward(x, torch.ones_like(x)), grad))
     if not all(torch.allclose(a, b, atol=1e-5) for a, b in pairs):
         wrong.append("GELU")
+    (first, second), ones = torch.randn(2, 1, 3, 2, 20, generator=generator), torch.ones(3, 40)
+    turned = kernels.rotate(torch.cat((first, second), -1), ones, 2 * ones)
+    if not torch.allclose(turned, torch.cat((first - 2 * second, second + 2 * first), -1), atol=1e-5):
+        wrong.append("rotations")
     if not all(_blocks_agree(kernels, kept, generator) for kept in (torch.float32, torch.float16)):
         wrong.append("blocks")
     return wrong

@@ -28,12 +28,13 @@ from groundup.loop.trainer import Trainer
 from groundup.model.build import Transformer, build_model
 from groundup.model.init import init_weights
 from groundup.model.lora import add_lora
-from groundup.model.swap import use_compiled_gelu, use_matmul, use_narrow_stream
+from groundup.model.swap import use_kernels, use_matmul, use_narrow_stream
 from groundup.optim.average import WeightAverage
 from groundup.optim.build import Schedule, build_optimizers
 from groundup.planner.params import count_parameters
 from groundup.prepare.corpus import open_corpus, refuse_moved
 from groundup.runtime.facts import code_fingerprint
+from groundup.runtime.kernels import load_kernels
 from groundup.runtime.memory import free_memory
 from groundup.runtime.seed import seed_rank
 from groundup.terminal.working import Working
@@ -282,7 +283,8 @@ def _new_model(
     if config.lora.rank:
         add_lora(model, rank=config.lora.rank, alpha=config.lora.alpha, seed=config.seed)
     model.to(setup.device)
-    use_compiled_gelu(model, say)
+    if setup.device.type == "cpu":
+        use_kernels(model, load_kernels(say))
     return model
 
 

@@ -22,7 +22,7 @@ many_rows = st.tuples(st.integers(33, 70), st.integers(1, 70), st.integers(1, 20
 """They go another way: a tile of rows at a time."""
 seeds = st.integers(0, 2**31)
 STUBS = """extern "C" {
-void linear() {} void blocks() {} void attend_layer() {} void gelu_forward() {} void gelu_backward() {}
+void linear() {} void blocks() {} void attend_layer() {} void gelu_forward() {} void gelu_backward() {} void rotate() {}
 int sum() { return 7; }
 }"""
 
@@ -141,7 +141,7 @@ def test_quantized_activations_keep_four_digits():
 @needs_compiler
 def test_the_test_of_the_kernels_sees_what_is_wrong(compiled):
     assert wrong_parts(compiled) == []
-    for name, part in (("blocks", "blocks"), ("_gelu_backward", "GELU")):
+    for name, part in (("blocks", "blocks"), ("_gelu_backward", "GELU"), ("_rotate", "rotations")):
         broken = copy.copy(compiled)
         setattr(broken, name, lambda *_: None)
         assert wrong_parts(broken) == [part]
@@ -200,7 +200,7 @@ class TestBuilding:
         source.write_text(STUBS)
         monkeypatch.setattr(module, "SOURCE", source)
         assert type(self.load()) is PlainKernels
-        assert "wrong numbers here (fp32, fp16, bf16, int8, GELU, blocks)" in self.said[-1]
+        assert "wrong numbers here (fp32, fp16, bf16, int8, GELU, rotations, blocks)" in self.said[-1]
 
 
 class TestChoosing:

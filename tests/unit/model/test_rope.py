@@ -1,0 +1,56 @@
+import copy
+import shutil
+
+import pytest
+import torch
+
+from groundup.model.rope import Rotate, rope_angles, rotate
+from groundup.runtime.kernels import COMPILERS, CompiledKernels, load_kernels
+
+needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
+
+
+@pytest.fixture
+def compiled():
+    kernels = load_kernels(lambda _: None)
+    assert isinstance(kernels, CompiledKernels)
+    return Rotate(kernels)
+
+
+def angles(positions, head_dim):
+    return [part.unsqueeze(-2) for part in rope_angles(positions, head_dim, 10_000.0)]
+
+
+@needs_compiler
+@pytest.mark.parametrize(("B", "T", "H", "D"), [(1, 1, 1, 2), (2, 7, 3, 10), (4, 64, 2, 64), (3, 1, 2, 34)])
+@pytest.mark.parametrize("rows", ["shared", "own"])
+def test_the_kernel_turns_and_turns_back_as_the_formula(compiled, B, T, H, D, rows):
+    generator = torch.Generator().manual_seed(0)
+    qkv = torch.randn(B, T, 3 * H * D, generator=generator, requires_grad=True)
+    positions = torch.arange(T) if rows == "shared" else torch.randint(50, (B, T), generator=generator)
+    upstream = torch.randn(B, H, T, D, generator=generator).transpose(1, 2)
+
+    def with_gradient(turn):
+        parts = [part.view(B, T, H, D) for part in qkv.split(H * D, dim=2)]  # not in one piece
+        turned = [turn(part, *angles(positions, D)) for part in parts]
+        return *turned, *torch.autograd.grad(turned, qkv, [upstream] * 3)
+
+    for ours, wanted in zip(with_gradient(compiled), with_gradient(rotate), strict=True):
+        torch.testing.assert_close(ours, wanted, rtol=1e-6, atol=1e-6)
+
+
+@needs_compiler
+def test_strides_that_no_slice_has_are_copied(compiled):
+    x = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    for strange in (x.transpose(1, 2), x[:, :, :, :4], x[::2], x.expand(2, 3, 4, 6)[:1].expand(2, 3, 4, 6)):
+        table = angles(torch.arange(strange.shape[1]), strange.shape[3])
+        torch.testing.assert_close(compiled(strange, *table), rotate(strange, *table))
+
+
+@needs_compiler
+def test_other_types_and_compiled_code_are_left_to_pytorch(compiled):
+    x = torch.randn(1, 3, 2, 8, generator=torch.Generator().manual_seed(0))
+    table = angles(torch.arange(3), 8)
+    assert torch.equal(compiled(x.double(), *table), rotate(x.double(), *table))
+    assert torch.equal(torch.compile(compiled, backend="eager")(x, *table), rotate(x, *table))
+    assert torch.equal(copy.deepcopy(compiled)(x, *table), compiled(x, *table))
