@@ -20,12 +20,12 @@ from groundup.config.model import BigramConfig, ModelConfig
 from groundup.files.atomic import new_folder, write_synced
 from groundup.files.layout import CONFIG, TOKENIZER, WEIGHTS
 from groundup.files.manifest import Facts, verify_folder
+from groundup.inference.recorded import use_decode_kernels
+from groundup.inference.stored_linear import MAX_ROWS
+from groundup.inference.weights import stored_tensors, use_weights
 from groundup.model.bigram import Bigram
 from groundup.model.build import Transformer, empty_model
-from groundup.model.recorded import use_decode_kernels
-from groundup.model.stored_linear import MAX_ROWS
 from groundup.model.swap import use_matmul
-from groundup.model.weights import stored_tensors, use_weights
 from groundup.planner.params import count_parameters
 from groundup.runtime.allocator import large_blocks_apart
 from groundup.runtime.kernels import load_kernels, pick_weights

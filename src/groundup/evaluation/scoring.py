@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from groundup.config.model import BigramConfig
 from groundup.model.kv_cache import KVCache
-from groundup.model.types import LanguageModel, device_of, evaluating
+from groundup.model.types import LanguageModel, device_of, evaluating, wide
 
 BATCH_TOKENS = {"cpu": 512, "cuda": 16_384, "mps": 4_096}
 """Tokens of a forward pass by device: processors of few cores want little padding, GPUs much work at once."""
@@ -223,8 +223,7 @@ def _logprobs(
     chunk = max(1, HEAD_BYTES.get(device, 1 << 27) // (4 * vocab_size))
     logprobs, greedy = [], []
     for x, target in zip(torch.split(hidden, chunk), torch.split(targets, chunk), strict=True):
-        logits = model.logits(x)
-        logits = logits.float() if logits.dtype.itemsize < 4 else logits
+        logits = wide(model.logits(x))
         logprobs.append(-F.cross_entropy(logits, target, reduction="none"))
         greedy.append(_predicted(logits, target))
     return torch.cat(logprobs), torch.cat(greedy)

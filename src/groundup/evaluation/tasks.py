@@ -23,9 +23,9 @@ from groundup.evaluation.pages import measure_pages, read_pages
 from groundup.evaluation.scoring import BATCH_TOKENS
 from groundup.files.layout import CONFIG, INDEX, RUN, WEIGHTS, folders_around
 from groundup.files.manifest import read_manifest, sha256_file
+from groundup.inference.weights import weights_of
 from groundup.model.loss import LossModule
 from groundup.model.types import device_of
-from groundup.model.weights import weights_of
 from groundup.prepare.corpus import open_corpus, refuse_moved
 from groundup.tokenizer.base import Tokenizer
 

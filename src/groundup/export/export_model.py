@@ -22,10 +22,10 @@ from groundup.files.layout import CONFIG, LOSS_PICTURE, TOKENIZER, folders_aroun
 from groundup.files.leftovers import remove_leftover, temporary_name
 from groundup.files.manifest import Facts
 from groundup.files.new import refuse_existing
+from groundup.inference.weights import stored_tensors, use_weights
 from groundup.interop.hf_config import fitting
 from groundup.model.bigram import Bigram
 from groundup.model.build import Transformer, build_model
-from groundup.model.weights import stored_tensors, use_weights
 from groundup.runtime.stored import PlainKernels, Weights
 
 

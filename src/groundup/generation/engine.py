@@ -42,10 +42,10 @@ from groundup.config.generate import SamplingConfig
 from groundup.generation.jobs import Choice, Job
 from groundup.generation.lookup import PromptLookup
 from groundup.generation.requests import Event, Finish, Lane, Request
-from groundup.generation.sampling import Drawn, Row, check_bias, depends_on_logits_alone, no_numbers, sample, wide
+from groundup.generation.sampling import Drawn, Row, check_bias, depends_on_logits_alone, no_numbers, sample
 from groundup.generation.scores import Score, read_scores, score
 from groundup.generation.slots import Slots, count_slots
-from groundup.model.types import LanguageModel
+from groundup.model.types import LanguageModel, wide
 
 
 class Engine:

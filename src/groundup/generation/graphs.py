@@ -16,9 +16,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from groundup.config.generate import SamplingConfig
-from groundup.generation.sampling import COLDEST, Drawn, Row, choose, depends_on_past, read_drawn, uniform_numbers, wide
+from groundup.generation.sampling import COLDEST, Drawn, Row, choose, depends_on_past, read_drawn, uniform_numbers
 from groundup.model.kv_cache import KVCache
-from groundup.model.types import LanguageModel
+from groundup.model.types import LanguageModel, wide
 
 MIN_REACH = 64
 """The fewest positions that a graph reads, where there is room for so many."""

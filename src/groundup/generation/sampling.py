@@ -24,6 +24,7 @@ from torch import Tensor
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
 from groundup.generation.scores import Score, read_scores, score
+from groundup.model.types import wide
 
 COLDEST = 1e-30
 """Temperatures below this are 0. Dividing by them would overflow float32, and only exact ties could tell."""
@@ -199,11 +200,6 @@ def read_drawn(ids: Int[Tensor, " B"]) -> list[Drawn]:
     if min(tokens) < 0:
         raise no_numbers()
     return [Drawn(token, None) for token in tokens]
-
-
-def wide(logits: Float[Tensor, "B V"]) -> Float[Tensor, "B V"]:
-    """In float32 at least."""
-    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def no_numbers() -> UserError:

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from groundup.model.stored_linear import StoredMatrix
+from groundup.inference.stored_linear import StoredMatrix
 
 
 def matrix_of(layer: nn.Module) -> Float[Tensor, "D C"]:

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.config.data import IGNORE
-from groundup.model.types import LanguageModel
+from groundup.model.types import LanguageModel, wide
 from groundup.planner.memory import logits_bytes
 
 if TYPE_CHECKING:
@@ -30,9 +30,7 @@ def lm_loss_sum(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> 
 
     A sum and not a mean, so that micro-steps and ranks add up to the mean over a whole step exactly.
     """
-    if logits.dtype.itemsize < 4:
-        logits = logits.float()
-    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
+    return F.cross_entropy(wide(logits).flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
 
 
 def head_loss_sum(

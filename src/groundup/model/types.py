@@ -69,6 +69,11 @@ def evaluating(model: nn.Module | LanguageModel) -> Iterator[None]:
         model.train(was_training)
 
 
+def wide(logits: Float[Tensor, "*B V"]) -> Float[Tensor, "*B V"]:
+    """Logits in float32 at least, whatever the model computes in."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
 def device_of(model: LanguageModel) -> torch.device:
     """The device a model lives on."""
     return next(model.parameters()).device

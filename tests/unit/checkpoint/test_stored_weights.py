@@ -16,10 +16,10 @@ from groundup.export.export_model import export_model
 from groundup.files.layout import CONFIG as CONFIG_FILE
 from groundup.files.layout import WEIGHTS
 from groundup.files.manifest import MANIFEST, file_facts, manifest_json, verify_folder
+from groundup.inference.weights import weights_of
 from groundup.model.bigram import Bigram
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
-from groundup.model.weights import weights_of
 
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=27)
 

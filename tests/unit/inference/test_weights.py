@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from groundup.config.model import GPTConfig, ModernConfig
+from groundup.inference.stored_linear import MAX_ROWS, StoredMatrix
+from groundup.inference.weights import stored_tensors, use_weights, weights_of
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
-from groundup.model.stored_linear import MAX_ROWS, StoredMatrix
-from groundup.model.weights import stored_tensors, use_weights, weights_of
 from groundup.runtime import many_rows
 from groundup.runtime.kernels import load_kernels
 from groundup.runtime.matmul import onednn_is_there

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from groundup.model.fused import FusedBlocks
+from groundup.inference.fused import FusedBlocks
+from groundup.inference.stored_linear import StoredLinear, StoredMatrix
 from groundup.model.gpt import GPT, Blocks, TiedHead
 from groundup.model.modern import Modern
-from groundup.model.stored_linear import StoredLinear, StoredMatrix
 from groundup.model.swap import replace_linears, replace_modules, use_kernels
 from groundup.runtime.kernels import CompiledKernels
 from groundup.runtime.stored import DTYPES, PlainKernels, Weights, store

@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from groundup.inference.stored_linear import MAX_ROWS, StoredLinear
 from groundup.model.gpt import Block, Blocks
 from groundup.model.kv_cache import KVCache
-from groundup.model.stored_linear import MAX_ROWS, StoredLinear
 from groundup.runtime.block import BlockTensors, CompiledBlocks, Linear, Norm
 from groundup.runtime.kernels import CompiledKernels
 from groundup.runtime.many_rows import pick_many

@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.config.model import GPTConfig
-from groundup.model import fused as fused_module
+from groundup.inference import fused as fused_module
+from groundup.inference.fused import FusedBlocks
+from groundup.inference.stored_linear import MAX_ROWS
+from groundup.inference.weights import use_weights
 from groundup.model.build import build_model
-from groundup.model.fused import FusedBlocks
 from groundup.model.init import init_weights
-from groundup.model.stored_linear import MAX_ROWS
-from groundup.model.weights import use_weights
 from groundup.runtime import many_rows
 from groundup.runtime.kernels import COMPILERS, CompiledKernels, load_kernels
 from groundup.runtime.stored import DTYPES, PlainKernels

@@ -1,0 +1,1 @@
+"""Models that are only read from: matrices in fewer bits, blocks as one kernel."""
