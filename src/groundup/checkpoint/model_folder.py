@@ -5,6 +5,7 @@ three. Nothing in it is code: tensors are safetensors, the rest is JSON.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -134,8 +135,23 @@ def _load(
     weights: Weights | Literal["saved", "auto"] | None,
     say: Callable[[str], None],
 ) -> LoadedModel:
-    """Open a model folder that `find_model` found."""
-    verify_folder(folder, CONFIG, WEIGHTS, TOKENIZER)
+    """Open a model folder that `find_model` found; its hashes are computed meanwhile, and known before it is used."""
+    with ThreadPoolExecutor(1) as pool:
+        verified = pool.submit(verify_folder, folder, CONFIG, WEIGHTS, TOKENIZER)
+        try:
+            return _read(folder, device, dtype, rows, weights, say)
+        finally:
+            verified.result()  # a damaged file is the reason for whatever else is wrong
+
+
+def _read(
+    folder: Path,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    rows: int,
+    weights: Weights | Literal["saved", "auto"] | None,
+    say: Callable[[str], None],
+) -> LoadedModel:
     config, info = read_config(folder / CONFIG)
     tokenizer = load_tokenizer(folder / TOKENIZER)
     if config.vocab_size != tokenizer.vocab_size:
