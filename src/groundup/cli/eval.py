@@ -26,7 +26,7 @@ class Options:
     path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """A run, checkpoint or model folder."""
     tasks: str = "val"
-    """By commas: val, hellaswag, lambada, wikitext, .jsonl examples, or files, folders and globs of text."""
+    """By commas: val, hellaswag, lambada, wikitext, .jsonl of examples (all choices, or all completions), and text."""
     stride: int = 0
     """For text: tokens between windows, each a context long; 0 is half the context, smaller is slower and better."""
     reading: Annotated[ReadConfig, tyro.conf.arg(name="")] = field(default_factory=ReadConfig)
@@ -100,6 +100,7 @@ def main(argv: Sequence[str]) -> int:
             stride=options.stride,
             reading=options.reading,
             progress=working.share,
+            say=warn,
         )
         for name in options.names:
             working.doing(f"measuring {name}")

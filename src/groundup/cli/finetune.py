@@ -7,6 +7,7 @@ from pathlib import Path
 from groundup.cli import train
 from groundup.config.errors import UsageError
 from groundup.records.models_here import holds_model
+from groundup.training.own_text import PIPE, piped
 
 USE = "groundup finetune models/gpt2 notes/"
 
@@ -36,6 +37,8 @@ def as_training(words: Sequence[str]) -> list[str]:
     Raises:
         UsageError: A model or a text is not named, named twice, or the other's place is taken.
     """
+    if len(words) > 1 and words[1] == PIPE:
+        raise piped(f"groundup finetune {shlex.quote(words[0])}")
     if len(words) < 2 or words[0].startswith("-") or words[1].startswith("-"):
         raise UsageError(f"name a model and a text: {USE}")
     model, text, *flags = words

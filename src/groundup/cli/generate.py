@@ -92,13 +92,11 @@ def main(argv: Sequence[str]) -> int:
     check_model(options.path)
     prompt = unescape(options.prompt)
 
-    before_torch()
     from groundup.generation.prompts_file import complete_file, read_prompts
-
-    prompts = None if options.prompts_file is None else read_prompts(options.prompts_file)
-
     from groundup.terminal.working import Working
 
+    prompts = None if options.prompts_file is None else read_prompts(options.prompts_file)
+    before_torch()
     with Working("loading PyTorch") as working:
         from groundup.checkpoint.model_folder import load_model
         from groundup.generation.text import TextGenerator

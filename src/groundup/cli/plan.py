@@ -47,10 +47,14 @@ def main(argv: Sequence[str]) -> int:
 
     paper = plan(config, vocab_size=vocabulary(config.data))
     if named is None:
-        before_torch()
-        from groundup.contestants.ours import this_machine
+        from groundup.terminal.working import Working
 
-        named = this_machine(config, paper.shape)
+        before_torch()
+        with Working("loading PyTorch") as working:
+            from groundup.contestants.ours import this_machine
+
+            working.doing("timing some steps on this machine")
+            named = this_machine(config, paper.shape)
     found = forecast(paper, named, mfu=mfu)
 
     from rich.console import Console

@@ -14,11 +14,11 @@ from groundup.config.model import ModernConfig, as_kind
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
 from groundup.files.layout import CHECKPOINTS, CONFIG, WEIGHTS
-from groundup.records.models_here import check_model
+from groundup.records.models_here import check_model, missing_run
 from groundup.terminal.parse import parse
 from groundup.terminal.waiting import before_torch
 from groundup.terminal.words import split_equals, take_switch, take_value
-from groundup.training.own_text import FINETUNE, TEXT, is_text, meant, passes, recipe_of, told, unknown_preset
+from groundup.training.own_text import FINETUNE, PIPE, TEXT, is_text, meant, passes, recipe_of, told, unknown_preset
 
 RESUMABLE = (
     "max_steps",
@@ -132,11 +132,13 @@ def read_request(words: list[str]) -> TrainRequest:
     dry_run = take_switch(words, "--dry-run")
     allow_data_change = take_switch(words, "--allow-data-change")
     or_start = take_switch(words, "--resume-or-start")
-    preset = words.pop(0) if words and not words[0].startswith("-") else None
+    preset = words.pop(0) if words and (words[0] == PIPE or not words[0].startswith("-")) else None
     words = split_equals(words, "--config", "--resume", "--model.kind")
     config_file, kind = take_value(words, "--config"), take_value(words, "--model.kind")
     resume = "--resume" in words
-    resume_dir = take_value(words, "--resume", optional=preset is not None)
+    resume_dir = take_value(words, "--resume", optional=True)
+    if resume and preset is None and resume_dir is None:
+        raise missing_run()
     named = [name for name in (preset, config_file, resume_dir) if name is not None]
     if len(named) != 1:
         raise UsageError("name one of: a preset, --config FILE, --resume DIR (see groundup train --help)")

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ class DatasetIndex:
     """Why records of the source were left out, and how many."""
     spelled_ends: int = 0
     """How often `<|endoftext|>` stood in the text, and was read as plain characters."""
+    unknown: dict[str, int] = field(default_factory=dict)
+    """Characters that the tokenizer, one of characters, does not know: left out, so many times each."""
 
     @property
     def fingerprint(self) -> str:

@@ -1,14 +1,17 @@
 """Examples from JSON Lines files: multiple choice as HellaSwag writes it, and completion as LAMBADA does."""
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from groundup.config.errors import UserError
+from groundup.config.printable import counted
 from groundup.evaluation.scoring import Question
 from groundup.tokenizer.base import Tokenizer
+from groundup.tokenizer.char import NAMED, only_known
 
 ExampleKind = Literal["choice", "completion"]
 T = TypeVar("T")
@@ -44,7 +47,37 @@ def kind_of(path: Path) -> ExampleKind:
     raise UserError(f"{path} holds no examples")
 
 
-def read_choices(path: Path, tokenizer: Tokenizer, *, limit: int = 0) -> list[ChoiceExample]:
+class _Skipped:
+    """Counts the examples that a model cannot read because its alphabet lacks some of their characters."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer, self._unknown, self.count = tokenizer, Counter[str](), 0
+
+    def take(self, *texts: str) -> bool:
+        """Whether an example is one of those."""
+        before = self._unknown.total()
+        for text in texts:
+            only_known(self._tokenizer, text, self._unknown)
+        self.count += (skips := self._unknown.total() > before)
+        return skips
+
+    def tell(self, path: Path, kept: int, say: Callable[[str], None]) -> None:
+        """Say how many they are.
+
+        Raises:
+            UserError: They are all.
+        """
+        named = ", ".join(repr(character) for character, _ in self._unknown.most_common(NAMED))
+        what = f"of {path}, which have characters that the tokenizer does not know: {named}"
+        if self.count and not kept:
+            raise UserError(f"nothing is left {what}")
+        if self.count:
+            say(f"left out {self.count:,} of {counted(self.count + kept, 'example')} {what}")
+
+
+def read_choices(
+    path: Path, tokenizer: Tokenizer, *, limit: int = 0, say: Callable[[str], None] = lambda _: None
+) -> list[ChoiceExample]:
     """Lines of `{"ctx": ..., "endings": [...], "label": n}`; other keys are ignored.
 
     As in build-nanogpt, an ending is " " + its text, and encoded apart from the context.
@@ -53,11 +86,13 @@ def read_choices(path: Path, tokenizer: Tokenizer, *, limit: int = 0) -> list[Ch
         path: The file.
         tokenizer: The model's.
         limit: The most examples to read; 0 reads all.
+        say: Told how many are left out because the alphabet of the model lacks their characters.
 
     Raises:
-        UserError: A line is not such an example, or the tokenizer cannot express it; file and line are named.
+        UserError: A line is not such an example, and is named; or nothing is left.
     """
-    examples = []
+    examples: list[ChoiceExample] = []
+    skipped = _Skipped(tokenizer)
     for number, record in _records(path, limit):
         ctx, endings, label = (record.get(key) for key in ("ctx", "endings", "label"))
         if not isinstance(ctx, str):
@@ -73,17 +108,23 @@ def read_choices(path: Path, tokenizer: Tokenizer, *, limit: int = 0) -> list[Ch
             label = int(label)  # as tables write a column of which some rows have no number
         if type(label) is not int or not 0 <= label < len(endings):
             raise _fault(path, number, f'"label" must be from 0 to {len(endings) - 1}, got {json.dumps(label)}')
-        question = _question(path, number, tokenizer, ctx, [f" {ending}" for ending in endings])
-        examples.append(ChoiceExample(question, label))
+        continuations = [f" {ending}" for ending in endings]
+        if skipped.take(ctx, *continuations):
+            continue
+        examples.append(ChoiceExample(_question(path, number, tokenizer, ctx, continuations), label))
+    skipped.tell(path, len(examples), say)
     return _some(path, examples)
 
 
-def read_completions(path: Path, tokenizer: Tokenizer, *, limit: int = 0) -> list[CompletionExample]:
+def read_completions(
+    path: Path, tokenizer: Tokenizer, *, limit: int = 0, say: Callable[[str], None] = lambda _: None
+) -> list[CompletionExample]:
     """Lines of `{"text": ...}`: all before the last space is the context, " " + the last word is to be predicted.
 
     Args and errors are `read_choices`'s.
     """
-    examples = []
+    examples: list[CompletionExample] = []
+    skipped = _Skipped(tokenizer)
     for number, record in _records(path, limit):
         text = record.get("text")
         if not isinstance(text, str):
@@ -91,7 +132,10 @@ def read_completions(path: Path, tokenizer: Tokenizer, *, limit: int = 0) -> lis
         context, space, word = text.rstrip("\r\n").rpartition(" ")
         if not space or not word.strip():
             raise _fault(path, number, '"text" must end in a space and a word')
+        if skipped.take(text):
+            continue
         examples.append(CompletionExample(_question(path, number, tokenizer, context, [f" {word}"])))
+    skipped.tell(path, len(examples), say)
     return _some(path, examples)
 
 

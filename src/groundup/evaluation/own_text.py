@@ -1,6 +1,8 @@
 """Perplexity of any text, with a sliding window: what a model makes of a person's own files."""
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +14,7 @@ from groundup.evaluation.scoring import Question, log_likelihoods
 from groundup.generation.text import TextGenerator
 from groundup.model.types import LanguageModel
 from groundup.tokenizer.base import Tokenizer
+from groundup.tokenizer.char import only_known, what_is_left_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,8 @@ class TextResult:
     nats: float
     """Sum over all tokens of -ln p."""
     stride: int
+    left_out: int
+    """Characters that the alphabet of the model lacks."""
 
     def as_json(self) -> dict[str, Any]:
         """Values for eval.json; perplexity is per token."""
@@ -36,7 +41,7 @@ class TextResult:
             "tokens": self.n_tokens,
             "documents": self.n_documents,
             "stride": self.stride,
-        }
+        } | ({"left_out": self.left_out} if self.left_out else {})
 
 
 def sliding(tokens: Sequence[int], window: int, stride: int) -> Iterator[Question]:
@@ -68,6 +73,7 @@ def measure_text(
     limit: int = 0,
     batch_tokens: int = 0,
     progress: Callable[[float], None] = lambda _: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> TextResult:
     """Foresee texts, each from the start of a document on.
 
@@ -79,9 +85,10 @@ def measure_text(
         limit: The most documents; 0 reads all.
         batch_tokens: As for `log_likelihoods`.
         progress: As for `log_likelihoods`.
+        say: Told what is left out because the alphabet of the model lacks it.
 
     Raises:
-        UserError: There is no text, it cannot be read, or the vocabulary cannot express it.
+        UserError: There is no text, it cannot be read, or too much of it would be left out.
         UsageError: The stride leaves no context.
     """
     window = model.config.block_size
@@ -89,7 +96,11 @@ def measure_text(
     if not 0 < stride < max(2, window):
         raise UsageError(f"stride must be from 1 to {window - 1}, the model's context less one, got {stride}")
     first = TextGenerator(model, tokenizer).prompt_ids("")[0]
-    texts = [document.text for _, document in read_all(source, source.parts(), {})][: limit or None]
+    left_out: Counter[str] = Counter()
+    documents = itertools.islice(read_all(source, source.parts(), {}), limit or None)
+    texts = [only_known(tokenizer, document.text, left_out) for _, document in documents]
+    if left_out:
+        say(what_is_left_out(left_out, sum(map(len, texts))))
     questions = [q for text in texts for q in sliding([first, *tokenizer.encode(text)], window, stride)]
     if not questions:
         raise UserError(f"there is no text to measure in {source.name}")
@@ -100,4 +111,5 @@ def measure_text(
         n_bytes=sum(len(text.encode()) for text in texts),
         nats=-math.fsum(s.logprob for s in scores),
         stride=stride,
+        left_out=left_out.total(),
     )

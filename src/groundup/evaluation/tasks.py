@@ -49,6 +49,8 @@ class How:
     """How text is read."""
     progress: Callable[[float], None] = lambda _: None
     """Told the share of a task that is done."""
+    say: Callable[[str], None] = lambda _: None
+    """Told what of a task is left out."""
 
 
 def run_task(name: str, loaded: LoadedModel, path: Path, how: How) -> dict[str, Any]:
@@ -101,6 +103,7 @@ def _text(name: str, loaded: LoadedModel, how: How) -> dict[str, Any]:
         limit=how.limit,
         batch_tokens=how.batch_tokens,
         progress=how.progress,
+        say=how.say,
     ).as_json()
     return result | {"data": source.describe()["sha256"]}
 
@@ -108,9 +111,9 @@ def _text(name: str, loaded: LoadedModel, how: How) -> dict[str, Any]:
 def _examples(file: Path, loaded: LoadedModel, how: How) -> dict[str, Any]:
     model, batch_tokens, progress = loaded.model, how.batch_tokens, how.progress
     if kind_of(file) == "choice":
-        choices = read_choices(file, loaded.tokenizer, limit=how.limit)
+        choices = read_choices(file, loaded.tokenizer, limit=how.limit, say=how.say)
         return measure_choices(model, choices, batch_tokens=batch_tokens, progress=progress).as_json()
-    completions = read_completions(file, loaded.tokenizer, limit=how.limit)
+    completions = read_completions(file, loaded.tokenizer, limit=how.limit, say=how.say)
     return measure_completions(model, completions, batch_tokens=batch_tokens, progress=progress).as_json()
 
 

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from rich.console import Console
 
@@ -18,10 +18,12 @@ from groundup.config.errors import UserError
 from groundup.files.lock import one_at_a_time
 from groundup.files.new import refuse_existing
 from groundup.formats.decode import read_text
-from groundup.generation.text import TextCompletion, TextGenerator, TextRequest
 from groundup.terminal.display import Bar
 from groundup.terminal.escapes import unescape
 from groundup.terminal.say import warn
+
+if TYPE_CHECKING:  # which need PyTorch; prompts are read before it is loaded
+    from groundup.generation.text import TextCompletion, TextGenerator, TextRequest
 
 AT_A_TIME = 256
 """Requests that are given to the engine together."""
@@ -44,11 +46,11 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def complete_file(
-    generator: TextGenerator,
+    generator: "TextGenerator",
     prompts: Sequence[str],
     out: Path,
     *,
-    request: Callable[[int, str], TextRequest],
+    request: Callable[[int, str], "TextRequest"],
     settings: str,
 ) -> int:
     """Continue every prompt and write the texts, a JSON object a line in the order of the prompts.
@@ -100,10 +102,10 @@ def complete_file(
     return done
 
 
-def _in_order(generator: TextGenerator, requests: Sequence[TextRequest], start: int) -> Iterator[TextCompletion]:
+def _in_order(generator: "TextGenerator", requests: "Sequence[TextRequest]", start: int) -> "Iterator[TextCompletion]":
     """The completions from a place on, in the order of the requests, each as soon as those before it are through."""
     for first in range(start, len(requests), AT_A_TIME):
-        waiting: dict[int, TextCompletion] = {}
+        waiting: "dict[int, TextCompletion]" = {}
         place = first
         for completion in generator.complete(requests[first : first + AT_A_TIME]):
             waiting[first + completion.request] = completion

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import shlex
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -44,6 +45,7 @@ from groundup.prepare.work import (
     tokenize_part,
 )
 from groundup.tokenizer.base import Tokenizer
+from groundup.tokenizer.char import what_is_left_out
 from groundup.tokenizer.io import tokenizer_json
 
 Settings = dict[str, str | int | float]
@@ -207,12 +209,33 @@ def _plan(
     if results is None:
         return None
     try:
+        _refuse_foreign(work.source, results)
         return plan_shards(results, layout), results
     except UserError:
         if only[1] == 1:
             for part in work.folder.glob("part-*"):
                 part.unlink(missing_ok=True)
         raise
+
+
+def _refuse_foreign(source: Source, results: Sequence[PartResult]) -> None:
+    """See that a text is not mostly in letters that the tokenizer does not know.
+
+    Raises:
+        UserError: It is.
+    """
+    try:
+        what_is_left_out(_unknown(results), sum(result.n_tokens for result in results))
+    except UserError as error:
+        text = shlex.quote(getattr(source, "pattern", "TEXT"))
+        raise UserError(
+            f"{error}; a model with an alphabet of its own learns them all: groundup train {text}"
+        ) from None
+
+
+def _unknown(results: Sequence[PartResult]) -> Counter[str]:
+    """Characters that were left out, and how often."""
+    return sum((Counter(result.unknown) for result in results), Counter())
 
 
 def _tokenize(
@@ -296,6 +319,7 @@ def _finish(work: Work, infos: Sequence[ShardInfo], results: Sequence[PartResult
         shards=tuple(infos),
         skipped=dict(sorted(skipped.items())),
         spelled_ends=sum(result.spelled_ends for result in results),
+        unknown=dict(_unknown(results)),
     )
     try:
         _remove_leftovers(folder)  # of a call that was killed right here

@@ -9,6 +9,7 @@ from groundup.config.printable import counted
 from groundup.data.dataset import Split, TokenDataset
 from groundup.data.index import DatasetIndex
 from groundup.tokenizer.base import END_OF_TEXT
+from groundup.tokenizer.char import what_is_left_out
 
 FEW_BLOCKS = 4
 """Blocks of validation below which a loss is mostly chance."""
@@ -50,6 +51,9 @@ def surprises(index: DatasetIndex, block_size: int = 0) -> Iterator[str]:
             f"{END_OF_TEXT} stands in the text {index.spelled_ends:,} times and is read as plain characters, as all"
             f" text is; where it separates documents, give --separator '{END_OF_TEXT}' (for train: --data.separator)"
         )
+    if index.unknown:
+        left_out = what_is_left_out(index.unknown, sum(tokens.values()))
+        yield f"{left_out}; a model of its own learns them all (groundup train TEXT)"
     for reason, count in sorted(index.skipped.items())[:5]:
         yield f"left out {count:,}: {reason}"
 

@@ -8,6 +8,7 @@ processes is a part's description and a few numbers, never text or ids.
 
 import contextlib
 import functools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from groundup.files.manifest import sha256_file
 from groundup.formats.document import Document, SplitName, usable
 from groundup.prepare.hold_out import HoldOut
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
+from groundup.tokenizer.char import only_known
 from groundup.tokenizer.gpt2 import GPT2Tokenizer, load_gpt2
 from groundup.tokenizer.gpt2_engines import EngineName
 from groundup.tokenizer.io import load_tokenizer
@@ -51,6 +53,8 @@ class PartResult:
     """Why records were left out, and how many."""
     spelled_ends: int = 0
     """How often `<|endoftext|>` stood in the text, and was read as the thirteen characters that it is there."""
+    unknown: dict[str, int] = field(default_factory=dict)
+    """Characters that the tokenizer, one of characters, does not know: left out, so many times each."""
 
     @property
     def n_tokens(self) -> int:
@@ -163,7 +167,7 @@ def tokenize_part(work: Work, number: int, part: Part) -> PartResult | PartFaile
     """Tokenize the documents of one part into `part-N.train` and `part-N.val`, each closed by the separator.
 
     Raises:
-        UserError: The disk refuses, or the vocabulary cannot express a document.
+        UserError: The disk refuses.
     """
     try:
         result = _tokenize(work, number, part)
@@ -173,17 +177,11 @@ def tokenize_part(work: Work, number: int, part: Part) -> PartResult | PartFaile
     return result
 
 
-def _ids(tokenizer: Tokenizer, text: str) -> NDArray[np.unsignedinteger]:
-    try:
-        return tokenizer.encode_array(text)
-    except UserError as error:  # of characters, made for another text
-        raise UserError(f"{error}; with a tokenizer of its own (groundup train TEXT) any text can be learned") from None
-
-
 def _tokenize(work: Work, number: int, part: Part) -> PartResult:
     tokenizer = work.tokenizer()
     end = np.array([] if work.eot_id is None else [work.eot_id], dtype=np.uint32)
     skipped: dict[str, int] = {}
+    unknown: Counter[str] = Counter()
     n_bytes = n_documents = spelled = 0
     with contextlib.ExitStack() as stack:
         train = _IdFile(work.part_file(number, "train"), work, stack)
@@ -191,7 +189,7 @@ def _tokenize(work: Work, number: int, part: Part) -> PartResult:
         for place, document in enumerate(_documents(work, part, skipped)):
             for piece in work.held_out.split(number, place, document):
                 file = val if piece.split == "val" else train
-                file.add(_ids(tokenizer, piece.text))
+                file.add(tokenizer.encode_array(only_known(tokenizer, piece.text, unknown)))
                 if piece.ends:
                     file.add(end)
             n_bytes += _utf8_size(document.text)
@@ -206,6 +204,7 @@ def _tokenize(work: Work, number: int, part: Part) -> PartResult:
         n_bytes=n_bytes,
         skipped=skipped,
         spelled_ends=spelled,
+        unknown=dict(unknown),
     )
 
 

@@ -23,6 +23,13 @@ def missing_model(*command: str) -> UsageError:
     return UsageError(f"name a run or a model, as in: groundup {words}; {there}")
 
 
+def missing_run() -> UsageError:
+    """What to say where a run is to go on and none is named: those that there are."""
+    found = [str(path) for path in models_in(Path(PLACES[0])) if (path / CHECKPOINTS).exists()]
+    there = f"here are {_some(found)}" if found else "there is none yet; groundup train shakespeare makes one"
+    return UsageError(f"name the run to go on with: groundup train --resume runs/NAME; {there}")
+
+
 def check_model(path: Path) -> None:
     """See that a path may hold a model before the seconds that loading PyTorch takes.
 

@@ -1,19 +1,25 @@
 """One id a character: the smallest tokenizer that works, and the right one for a first model."""
 
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from groundup.config.errors import UserError
-from groundup.tokenizer.base import END_OF_TEXT, fingerprint, utf8
+from groundup.config.printable import counted
+from groundup.tokenizer.base import END_OF_TEXT, Tokenizer, fingerprint, utf8
 
 SLICE = 1 << 20
 """Characters that are encoded at a time."""
 UNKNOWN = 0xFFFFFFFF
 """Stands in the table for a character that is no symbol; it is larger than any id."""
+FOREIGN = 0.2
+"""Share of a text that may be left out because the alphabet lacks it."""
+NAMED = 5
+"""Characters that are named of those."""
 SHOWN = 100
 """Symbols that a message names: Chinese has thousands."""
 
@@ -129,6 +135,41 @@ class CharTokenizer:
         if not isinstance(separates, bool):
             raise UserError(f'"separates" of a character tokenizer must be true or false, got {separates!r}')
         return cls(symbols, separates=separates)
+
+
+def only_known(tokenizer: Tokenizer, text: str, left_out: Counter[str]) -> str:
+    """A text without the characters that an alphabet, made for another text, lacks.
+
+    Args:
+        tokenizer: Any; those that are not of characters know all of them.
+        text: To be learned or measured.
+        left_out: Counts them.
+    """
+    if not isinstance(tokenizer, CharTokenizer) or not (unknown := set(text).difference(tokenizer.symbols)):
+        return text
+    left_out.update({character: text.count(character) for character in unknown})
+    return text.translate(dict.fromkeys(map(ord, unknown)))
+
+
+def what_is_left_out(left_out: Mapping[str, int], kept: int) -> str:
+    """How much of a text was left out, and the characters that stood there most.
+
+    Args:
+        left_out: Each character, and how often it stood there.
+        kept: Characters that stayed.
+
+    Raises:
+        UserError: More than a `FOREIGN` share was: what is left is no text any more.
+    """
+    often = sorted(left_out.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{character!r} {count:,}x" for character, count in often[:NAMED])
+    more = f", and {counted(len(often) - NAMED, 'other')}" if len(often) > NAMED else ""
+    count = sum(left_out.values())
+    share = count / max(1, count + kept)
+    what = f"{counted(count, 'character')} ({share:.2%}) that the tokenizer does not know: {shown}{more}"
+    if share > FOREIGN:
+        raise UserError(f"the text has {what}; these are too many to be left out")
+    return f"left out {what}"
 
 
 def _named(character: str) -> str:

@@ -94,7 +94,7 @@ def build_run(
     tokenizer = dataset.tokenizer()
     _refuse_different_inputs(world, data=dataset.index.fingerprint, tokenizer=tokenizer.fingerprint)
     shape = resolve_model(config.model, tokenizer)
-    hellaswag = _hellaswag(config, world, tokenizer)
+    hellaswag = _hellaswag(config, world, tokenizer, working.say)
     working.doing("measuring this machine")
     setup = pick_setup(SetupRequest(config=config, shape=shape, world=world, parallel=parallel, saved=saved))
     seed_rank(config.seed, rank=world.rank)
@@ -228,14 +228,16 @@ def refuse_beyond_memory(shape: TransformerConfig) -> None:
         )
 
 
-def _hellaswag(config: TrainConfig, world: World, tokenizer: Tokenizer) -> Sequence[ChoiceExample]:
+def _hellaswag(
+    config: TrainConfig, world: World, tokenizer: Tokenizer, say: Callable[[str], None]
+) -> Sequence[ChoiceExample]:
     if not config.eval.hellaswag_every:
         return []
     with world.main_first("hellaswag"):
         path = config.eval.hellaswag_path or find_published(
             "hellaswag", config.data.cache_dir, instead="--eval.hellaswag-path"
         )
-    return read_choices(path, tokenizer)
+    return read_choices(path, tokenizer, say=say)
 
 
 def _saves_in_background(config: TrainConfig, setup: Setup) -> bool:

@@ -21,6 +21,8 @@ from groundup.terminal.waiting import before_torch
 
 TEXT, FINETUNE = "text", "finetune"
 """Presets whose values follow from a text."""
+PIPE = "-"
+"""What other programs call standard input."""
 COMPRESSION = 4
 """About how much larger text is than its compressed form."""
 
@@ -165,12 +167,19 @@ def _is_no_text(path: str) -> UsageError:
     return UsageError(f"{path} is a run, not a preset; to go on with it: groundup train --resume {quoted}")
 
 
+def piped(command: str) -> UsageError:
+    """What to say where a text was to come from a pipe: it is read more than once."""
+    return UsageError(f"a text is read from a file, not from a pipe: ... > notes.txt, then {command} notes.txt")
+
+
 def unknown_preset(name: str) -> UsageError:
     """What to say of a word that is neither a preset nor a text."""
     if re.match(r"https?://", name):
         file = Path(name).name or "text.txt"
         commands = f"curl -L -o {shlex.quote(file)} {shlex.quote(name)}, then groundup train {shlex.quote(file)}"
         return UsageError(f"{name} is not on this machine; download it first: {commands}")
+    if name == PIPE:
+        return piped("groundup train")
     if near := _near_file(Path(name)):
         return UsageError(f"{name} does not exist; did you mean {near}?")
     if "/" in name or Path(name).suffix:

@@ -209,7 +209,7 @@ def _start_lines(run: Run, config: TrainConfig, *, parameters: int) -> str:
     return (
         f"model: {shape_in_words(shape)}, {shape.vocab_size} symbols: {quantity(parameters)} parameters\n"
         f"run: {counted(config.max_steps, 'step')} of {config.tokens_per_step:,} tokens,"
-        f" {config.max_steps * config.tokens_per_step / tokens:.1f} times through {quantity(tokens)} tokens,"
+        f" {config.max_steps * config.tokens_per_step / tokens:.2g} times through {quantity(tokens)} tokens,"
         f" on {resolved.device} in {resolved.precision}{', compiled' if resolved.compile == 'on' else ''}{shared}"
         f"{begun}"
     )

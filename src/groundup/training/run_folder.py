@@ -11,9 +11,15 @@ from groundup.config.errors import UserError
 from groundup.config.train import TrainConfig
 from groundup.distributed.ranks import World
 from groundup.files.atomic import make_folder
-from groundup.files.layout import CHECKPOINTS
+from groundup.files.layout import CHECKPOINTS, CONFIG, METRICS, RUN, TENSORBOARD, WANDB
+from groundup.files.leftovers import remove_leftover
 from groundup.files.lock import RunLock
+from groundup.records.metrics import read_metrics
 from groundup.training.snapshot import check_state
+
+
+OF_A_START = frozenset({CONFIG, RUN, METRICS, CHECKPOINTS, TENSORBOARD, WANDB})
+"""What a run has in its folder before its first step."""
 
 
 @contextlib.contextmanager
@@ -32,7 +38,7 @@ def own_folder(config: TrainConfig, world: World) -> Iterator[CheckpointStore]:
 
 @contextlib.contextmanager
 def fresh_folder(run_dir: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """An empty folder for a new run; an earlier run is set aside.
+    """An empty folder for a new run; an earlier run is set aside, or removed where it made no step.
 
     Where the block fails (a service refuses the run, the disk is full), the new folder is gone again and the earlier
     run is back under its name.
@@ -50,8 +56,26 @@ def fresh_folder(run_dir: Path, say: Callable[[str], None]) -> Iterator[None]:
         if earlier is not None and not run_dir.exists():
             earlier.rename(run_dir)
         raise
-    if earlier is not None:
+    if earlier is not None and _is_false_start(earlier):
+        remove_leftover(earlier)
+        say("an earlier run was here that made no step; it is removed")
+    elif earlier is not None:
         say(f"an earlier run was here; it is in {earlier} now")
+
+
+def _is_false_start(folder: Path) -> bool:
+    """Whether a folder holds a run that made no step, and nothing beside it that a person may want."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+        saved = any((folder / CHECKPOINTS).glob("step-*"))
+        return CONFIG in names and names <= OF_A_START and not saved and not _steps(folder)
+    except (OSError, UserError):
+        return False
+
+
+def _steps(folder: Path) -> bool:
+    path = folder / METRICS
+    return path.exists() and any("train/loss" in row for row in read_metrics(path))
 
 
 def set_aside(run_dir: Path) -> Path | None:

@@ -83,7 +83,6 @@ def test_empty_lines_and_a_byte_order_mark_do_no_harm(tmp_path, letters):
         ({**GOOD, "label": 2.0}, '"label" must be from 0 to 1, got 2'),
         ({**GOOD, "label": True}, '"label" must be from 0 to 1, got true'),
         ({"ctx": "a", "endings": ["a", "b"]}, '"label" must be from 0 to 1, got null'),
-        ({**GOOD, "ctx": "A"}, "character 'A' at position 0 is not among the 29 symbols"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, letters, line, message):
@@ -92,6 +91,20 @@ def test_a_bad_line_is_named(tmp_path, letters, line, message):
         read_choices(path, letters)
     assert str(caught.value).startswith(f"{path}, line 3: {message}")
     assert "\n" not in str(caught.value)
+
+
+def test_examples_in_other_characters_are_left_out_and_told(tmp_path, letters):
+    said = []
+    path = write(tmp_path, {**GOOD, "ctx": "A"}, GOOD, {**GOOD, "endings": ["7", "b"]}, GOOD, {**GOOD, "ctx": "A7"})
+    assert read_choices(path, letters, say=said.append) == read_choices(write(tmp_path, GOOD, GOOD), letters)
+    known = f"of {path}, which have characters that the tokenizer does not know: "
+    assert said.pop() == f"left out 3 of 5 examples {known}'A', '7'"
+    path = write(tmp_path, {"text": "a word"}, {"text": "a Word"})
+    assert len(read_completions(path, letters, say=said.append)) == 1
+    assert said == [f"left out 1 of 2 examples {known}'W'"]
+    with pytest.raises(UserError) as caught:
+        read_choices(write(tmp_path, {**GOOD, "ctx": "A"}), letters)
+    assert str(caught.value) == f"nothing is left {known}'A'"
 
 
 @pytest.mark.parametrize(

@@ -77,3 +77,25 @@ def test_a_text_is_measured_as_transformers_documents_it(tmp_path, monkeypatch, 
     assert result["tokens"] == counted == ids.shape[1] - 1
     assert result["perplexity"] == pytest.approx(math.exp(nats / counted), rel=1e-5)
     assert result["bits_per_byte"] == pytest.approx(nats / math.log(2) / len(learned.encode()), rel=1e-5)
+
+
+def test_characters_that_a_model_does_not_know_are_left_out_and_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    known = "a line of words, and more of them.\n" * 5
+    tokenizer = CharTokenizer.from_text([known])
+    config = GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=16, vocab_size=tokenizer.vocab_size)
+    save_model(Path("model"), init_weights(build_model(config), seed=0), tokenizer, {})
+    Path("known.txt").write_text(known)
+    Path("more.txt").write_text(known.replace("words", "3 words").replace("3 ", "3") + "\u2026", "utf-8")
+    assert main(["eval", "model", "--tasks", "known.txt,more.txt"]) == 0
+    results = json.loads(Path("model/eval.json").read_text())["tasks"]
+    kept, all_known = results["more.txt"], results["known.txt"]
+    assert kept.pop("left_out") == 6
+    assert {key: kept[key] for key in ("loss", "bits_per_byte", "tokens")} == {
+        key: all_known[key] for key in ("loss", "bits_per_byte", "tokens")
+    }
+    told = "left out 6 characters (3.31%) that the tokenizer does not know: '3' 5x, '\u2026' 1x"
+    assert told in capsys.readouterr().err
+    Path("other.txt").write_text("\u0433\u0434\u0435?")
+    assert main(["eval", "model", "--tasks", "other.txt"]) == 1
+    assert "too many to be left out" in capsys.readouterr().err

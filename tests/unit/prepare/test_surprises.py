@@ -4,11 +4,14 @@ import random
 
 import pytest
 
-from groundup.config.data import ShardConfig
+from groundup.config.data import ReadConfig, ShardConfig
+from groundup.config.errors import UserError
+from groundup.corpora.local_files import LocalFiles
 from groundup.data.dataset import TokenDataset
+from groundup.data.index import load_index
 from groundup.formats.document import Document
 from groundup.prepare.prepare import prepare
-from groundup.prepare.surprises import unlike
+from groundup.prepare.surprises import surprises, unlike
 from groundup.tokenizer.char import CharTokenizer
 
 ENGLISH = "the quick brown fox jumps over the lazy dog and tells nobody what it saw there "
@@ -56,3 +59,34 @@ def test_of_too_little_text_nothing_is_said(tmp_path):
     source = Texts(words_of(ENGLISH, 500, 1), words_of(ARABIC, 50, 2))
     prepare(source, CharTokenizer.from_text(set(ENGLISH + ARABIC), separates=False), tmp_path / "data", ShardConfig())
     assert list(unlike(TokenDataset(tmp_path / "data"))) == []
+
+
+class TestAnAlphabetMadeForAnotherText:
+    LETTERS = CharTokenizer.from_text("abcdefghijklmnopqrstuvwxyz .\n")
+
+    def test_what_it_lacks_is_left_out_counted_and_told(self, tmp_path):
+        text = "a line of 1,000 words… and more of them.\n" * 50
+        (tmp_path / "notes.txt").write_text(text, "utf-8")
+        index = prepare(LocalFiles(str(tmp_path / "notes.txt")), self.LETTERS, tmp_path / "data", ShardConfig())
+        assert index.unknown == {"0": 150, "1": 50, ",": 50, "…": 50}
+        assert load_index(tmp_path / "data") == index
+        data = TokenDataset(tmp_path / "data")
+        splits = [data.split("train"), data.split("val")]
+        ids = [i for split in splits for i in split.read(0, 0, split.n_tokens)]
+        assert self.LETTERS.decode(ids) == "".join(c for c in text if c in self.LETTERS.symbols)
+        assert [line for line in surprises(index) if line.startswith("left out")] == [
+            "left out 300 characters (14.63%) that the tokenizer does not know: '0' 150x, ',' 50x, '1' 50x, '…' 50x;"
+            " a model of its own learns them all (groundup train TEXT)"
+        ]
+
+    def test_a_text_that_is_mostly_in_other_letters_is_refused_with_the_command_that_learns_it(self, tmp_path):
+        (tmp_path / "my notes.txt").write_text("привет, мир. and some words\n" * 50, "utf-8")
+        source = LocalFiles(str(tmp_path / "my notes.txt"), ReadConfig())
+        with pytest.raises(UserError) as caught:
+            prepare(source, self.LETTERS, tmp_path / "data", ShardConfig())
+        assert str(caught.value) == (
+            "the text has 500 characters (41.67%) that the tokenizer does not know: '\u0438' 100x, '\u0440' 100x,"
+            " ',' 50x, '\u0432' 50x, '\u0435' 50x, and 3 others; these are too many to be left out; a model with an"
+            f" alphabet of its own learns them all: groundup train '{tmp_path}/my notes.txt'"
+        )
+        assert not (tmp_path / "data").exists()

@@ -96,3 +96,33 @@ def test_nothing_is_left_of_a_first_run_that_cannot_begin(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         begin()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("metrics", "beside", "stays"),
+    [
+        (None, None, False),
+        ('{"step": 0, "val/loss": 4.1}\n', None, False),
+        ('{"step": 0, "val/loss": 4.1}\n{"step": 1, "train/loss": 4.0}\n', None, True),
+        (None, "checkpoints/step-0000001/training.json", True),
+        (None, "notes.txt", True),
+        (None, "model/config.json", True),
+    ],
+)
+def test_of_a_run_that_made_no_step_nothing_stays(tmp_path, metrics, beside, stays):
+    run, said = tmp_path / "run", []
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.json").write_text("earlier")
+    if metrics:
+        (run / "metrics.jsonl").write_text(metrics)
+    if beside:
+        (run / beside).parent.mkdir(parents=True, exist_ok=True)
+        (run / beside).touch()
+    with fresh_folder(run, said.append):
+        assert (tmp_path / "run.1" / "config.json").read_text() == "earlier"  # until the new one has begun
+    assert (tmp_path / "run.1").exists() == stays
+    assert said == [
+        f"an earlier run was here; it is in {tmp_path / 'run.1'} now"
+        if stays
+        else "an earlier run was here that made no step; it is removed"
+    ]
