@@ -83,7 +83,9 @@ def loads_torch(module):
 def under_a_spinner(tree):
     """The lines of a module that run while something is shown to turn."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.With) and any("Working(" in ast.unparse(item) for item in node.items):
+        opened = isinstance(node, ast.With) and any("Working(" in ast.unparse(item) for item in node.items)
+        handed = isinstance(node, ast.FunctionDef) and "Working" in ast.unparse(node.args)
+        if opened or handed:
             yield from range(node.lineno, (node.end_lineno or node.lineno) + 1)
 
 

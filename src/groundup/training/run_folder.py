@@ -17,7 +17,6 @@ from groundup.files.lock import RunLock
 from groundup.records.metrics import read_metrics
 from groundup.training.snapshot import check_state
 
-
 OF_A_START = frozenset({CONFIG, RUN, METRICS, CHECKPOINTS, TENSORBOARD, WANDB})
 """What a run has in its folder before its first step."""
 

@@ -67,6 +67,7 @@ def test_an_earlier_run_comes_back_where_the_new_one_cannot_begin(tmp_path):
     run, said = tmp_path / "run", []
     run.mkdir()
     (run / "config.json").write_text("earlier")
+    (run / "metrics.jsonl").write_text('{"step": 1, "train/loss": 4.0}\n')
 
     def begin(error):
         with fresh_folder(run, said.append):
