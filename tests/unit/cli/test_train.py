@@ -194,7 +194,7 @@ def test_dry_run_counts_with_the_tokenizer_that_is_named(capsys, tmp_path):
         (["shakespeare", "--model.kind=rope"], "model.kind must be gpt or modern, got 'rope'"),
         (["gpt2-fineweb", "--model.position=rope"], "--model.position turns a switch that a model of kind gpt has"),
         (["shakespeare", "--model.kind=gpt", "--model.no-qk-norm"], "--model.no-qk-norm turns a switch that a model"),
-        (["--resume"], "--resume needs a value"),
+        (["--resume"], "name the run to go on with: groundup train --resume runs/NAME"),
         (["--resume", "nowhere"], "nowhere holds no run to resume: there is no config.json in it"),
         (["shakespeare", "--resume"], "runs/shakespeare holds no run to resume: there is no config.json in it"),
     ],
