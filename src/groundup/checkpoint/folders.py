@@ -9,6 +9,7 @@ from groundup.config.errors import UserError
 from groundup.config.io import from_dict, from_kinds, load_json
 from groundup.config.model import BigramConfig, GPTConfig, ModelConfig, ModernConfig
 from groundup.files.atomic import recover
+from groundup.files.foreign import other_programs
 from groundup.files.layout import CHECKPOINTS, CONFIG, MODEL, TOKENIZER, WEIGHTS
 from groundup.files.manifest import verify_folder
 
@@ -35,10 +36,9 @@ def find_model(path: Path) -> Path:
     """
     if not path.exists():
         raise UserError(f"{path} does not exist; give a run, checkpoint or model folder")
+    if theirs := other_programs(path):
+        raise UserError(theirs)
     if (path / CONFIG).is_file() and (path / WEIGHTS).is_file():
-        values = load_json(path / CONFIG)
-        if isinstance(values, dict) and "model_type" in values and "format" not in values:
-            raise UserError(f"{path} is a model of transformers; bring it in first: groundup import {path} OUT")
         return path
     recover(path / MODEL)
     if (path / MODEL / WEIGHTS).is_file():

@@ -15,6 +15,7 @@ from groundup.config.errors import UserError
 from groundup.config.limits import LINE_BYTES
 from groundup.formats.decode import decode_text, text_chunks
 from groundup.formats.document import Document, count
+from groundup.formats.encodings import refuse_ascii_encodings
 from groundup.formats.records import Records
 
 CHUNK = 1 << 20
@@ -40,7 +41,7 @@ def read_plain(
     # first line is the tail of one that the span before reads.
     begin = max(0, start - 1)
     file.seek(begin)
-    lines = split_lines(iter(lambda: file.read(CHUNK), b""), begin)
+    lines = split_lines(_checked(iter(lambda: file.read(CHUNK), b""), name), begin)
     if start:
         next(lines, None)
     yield from _texts(_until(lines, stop), name, config, skipped)
@@ -61,7 +62,14 @@ def read_lines(chunks: Iterable[bytes], name: str, config: ReadConfig, skipped: 
     """
     # A few packed bytes can become millions of empty lines.
     full = (chunk if chunk.strip(b"\n") else b"\n" for chunk in chunks)
-    yield from _texts((line for _, line in split_lines(full, 0)), name, config, skipped)
+    yield from _texts((line for _, line in split_lines(_checked(full, name), 0)), name, config, skipped)
+
+
+def _checked(chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
+    """The same chunks, unless they are sound JSON whose texts are in an encoding of ASCII bytes."""
+    for chunk in chunks:
+        refuse_ascii_encodings(chunk, name)
+        yield chunk
 
 
 def read_json(chunks: Iterable[bytes], name: str, config: ReadConfig, skipped: dict[str, int]) -> Iterator[Document]:

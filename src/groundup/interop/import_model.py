@@ -11,6 +11,7 @@ from groundup.config.errors import UsageError, UserError
 from groundup.config.io import load_json
 from groundup.config.presets import GPT2_VOCAB
 from groundup.files.atomic import new_folder
+from groundup.files.foreign import TENSORS, other_programs
 from groundup.files.layout import CONFIG
 from groundup.files.manifest import Facts
 from groundup.files.new import refuse_existing
@@ -21,7 +22,7 @@ from groundup.interop.read_hf import read_hf_folder
 from groundup.interop.read_llmc import MAGIC, read_llmc
 from groundup.interop.read_meta import read_meta
 from groundup.interop.read_tokenizer import VOCAB, WHOLE, framing, matching, read_tokenizer
-from groundup.interop.read_torch import SUFFIXES, read_torch
+from groundup.interop.read_torch import read_torch
 from groundup.model.build import build_model
 from groundup.planner.params import count_parameters
 from groundup.records.history import is_run
@@ -108,6 +109,8 @@ def _read(path: Path, n_head: int | None) -> Imported:
         raise UserError(f"{path} is a {what} of groundup already; there is nothing to import")
     if path.is_dir():
         if not (path / CONFIG).is_file():
+            if theirs := other_programs(path):
+                raise UserError(theirs)
             raise UsageError(f"{path} holds no {CONFIG}: of Hugging Face's models, name the folder that does")
         return read_hf_folder(path)
     if not path.is_file():
@@ -121,10 +124,12 @@ def _read(path: Path, n_head: int | None) -> Imported:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if int.from_bytes(start, "little") == MAGIC:
         return read_llmc(path)
-    if path.suffix in SUFFIXES:
+    if path.suffix in TENSORS:
         return read_torch(path, n_head=n_head)
+    if theirs := other_programs(path):
+        raise UserError(theirs)
     raise UsageError(
-        f"{path} is no model file that groundup knows: files of tensors end in {', '.join(SUFFIXES)}, llm.c's begin"
+        f"{path} is no model file that groundup knows: files of tensors end in {', '.join(TENSORS)}, llm.c's begin"
         f" with {MAGIC}; of Hugging Face's, name the folder"
     )
 

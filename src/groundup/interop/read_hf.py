@@ -9,6 +9,7 @@ from groundup.checkpoint.tensor_file import load_tensors
 from groundup.config.errors import UserError
 from groundup.config.io import load_json
 from groundup.config.model import ModernConfig
+from groundup.files.foreign import other_programs
 from groundup.files.layout import CONFIG, WEIGHTS, is_plain_name
 from groundup.files.manifest import MANIFEST, read_manifest, sha256_file
 from groundup.interop.hf_config import read_hf_config, scaled_queries
@@ -58,6 +59,8 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
         return _read_pickled(folder / PICKLED)
     if (folder / PICKLED_INDEX).is_file():
         return _read_shards(folder, PICKLED_INDEX)
+    if theirs := other_programs(folder):
+        raise UserError(theirs)
     raise UserError(f"{folder} holds no weights: neither {WEIGHTS} nor {INDEX} nor {PICKLED} is in it")
 
 

@@ -15,7 +15,6 @@ from groundup.interop.names import HEAD, to_ours
 from groundup.interop.read_meta import META, read_meta
 from groundup.tokenizer.char import CharTokenizer
 
-SUFFIXES = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 HEAD_DIM = 64
 """Of every published GPT-2."""
 GELU = (

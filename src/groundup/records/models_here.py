@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from groundup.config.errors import UsageError, UserError
+from groundup.files.foreign import other_programs
 from groundup.files.layout import CHECKPOINTS, MODEL, RUN, WEIGHTS
 
 PLACES = ("runs", "models")
@@ -43,6 +44,8 @@ def check_model(path: Path) -> None:
         if path.parts[:1] == ("hf:gpt2",) or str(path).startswith("hf:"):
             out = Path("models", Path(str(path).removeprefix("hf:")).name)
             raise UserError(f"{path} is not here yet: groundup import {path}, then give {out}")
+    elif theirs := other_programs(path):
+        raise UserError(theirs)
     elif not holds_model(path) and (found := models_in(path)):
         raise UserError(f"{path} is no model but a folder of {len(found)}: {_some([str(each) for each in found])}")
 

@@ -1,4 +1,6 @@
+import gzip
 import os
+import quopri
 import shlex
 import subprocess
 from pathlib import Path
@@ -133,29 +135,85 @@ def test_the_encoding_is_named_and_the_advice_works(tmp_path, encoding):
         ("UTF-7", "Größe + Übermut; naïve cafés, sagte er.\n"),
         ("UTF-7", "彼は「いいえ」と言った。\n"),
         ("UTF-7", "Привет, мир!\n"),
+        ("HZ", "他说不。\n"),
+        ("quoted-printable", "Le café était fermé = closed.\n"),
     ],
 )
 def test_encodings_of_ascii_bytes_are_named_and_the_advice_works(tmp_path, encoding, text):
-    to = ["iconv", "-f", "UTF-8", "-t", encoding]
-
     def encoded(text):
+        if encoding == "HZ":
+            return text.encode("hz")
+        if encoding == "quoted-printable":
+            return quopri.encodestring(text.encode())
+        to = ["iconv", "-f", "UTF-8", "-t", encoding]
         return subprocess.run(to, input=text.encode(), capture_output=True, check=True).stdout
 
     data = encoded("x 1\n" + text * 20)  # iconv's UTF-7 has no =
     assert data.isascii()
     (path := tmp_path / "a.txt").write_bytes(data)
-    with pytest.raises(UserError, match=rf"is {encoding}; convert it first: iconv ") as caught:
+    with pytest.raises(UserError, match=rf"is {encoding}; convert it first: ") as caught:
         decode_text(data, str(path))
-    command = str(caught.value).partition("convert it first: ")[2].removesuffix(" > NEW")
-    converted = subprocess.run(shlex.split(command), capture_output=True, check=True).stdout
-    assert decode_text(converted, "NEW") == "x 1\n" + text * 20
-    for size in (len(data),) if encoding == "UTF-7" else (40, 41, 1000):
-        with pytest.raises(UserError, match=r"is (ISO-2022-|UTF-7).*; convert it first"):
+    assert converted(caught.value) == "x 1\n" + text * 20
+    for size in (40, 41, 1000) if encoding.startswith("ISO") else (200, 201, 1000):
+        with pytest.raises(UserError, match=r"is (ISO-2022-|UTF-7|HZ|quoted).*; convert it first"):
             list(text_chunks([data[at : at + size] for at in range(0, len(data), size)], "a.txt"))
-    if encoding != "UTF-7":  # of which a line of JSON has too few places to tell
-        (path := tmp_path / "a.jsonl").write_bytes(encoded(f'{{"text": "{text[:-1]}"}}\n' * 20))
-        with pytest.raises(UserError, match=r"is ISO-2022-.*; convert it first"):
-            splits(path, tmp_path)
+    (path := tmp_path / "a.jsonl").write_bytes(encoded(f'{{"text": "{text[:-1]}"}}\n' * 20))
+    with pytest.raises(UserError, match=r"is (ISO-2022-|UTF-7|HZ|quoted).*; convert it first"):
+        splits(path, tmp_path)
+
+
+def converted(error):
+    """What comes of following an error's advice."""
+    command = str(error).partition("convert it first: ")[2].removesuffix(" > NEW")
+    return decode_text(subprocess.run(command, shell=True, capture_output=True, check=True).stdout, "NEW")
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_utf_7_in_sound_json_is_named(tmp_path, direct):
+    """Python's UTF-7 leaves quotes and braces as they are, so that each line is JSON."""
+    lines = "".join(f'{{"text": "{k}: Größe"}}\n' for k in range(20)).encode("utf-7")
+    path = tmp_path / ("a.jsonl" if direct else "a.jsonl.gz")
+    path.write_bytes(lines if direct else gzip.compress(lines))
+    with pytest.raises(UserError, match=r"is UTF-7; convert it first"):
+        splits(path, tmp_path)
+
+
+OLD = [
+    (
+        "cp1252 mac-roman",
+        "Le café était fermé, et l\u2019hôtel où nous étions allés n\u2019avait plus de chambre. Ça va.",
+    ),
+    ("cp1252 mac-roman cp437", "Die Größe der Straße überraschte mich; schöne Häuser und fünf Bäume. Übermut tut gut."),
+    ("cp1252 mac-roman cp437", "El niño comió una manzana mañana por la mañana. ¿Qué pasó? Ningún señor está aquí."),
+    ("cp1250 iso8859-2", "Zażółć gęślą jaźń. Pchnąć w tę łódź jeża lub ośm skrzyń fig."),
+    ("cp1250 iso8859-2", "Příliš žluťoučký kůň úpěl ďábelské ódy. Dívka četla knížku."),
+    ("cp1254", "Çocuk güneşli günde bahçeye gitti, şimdi öğretmen ağaçta oturuyor."),
+    ("cp1251 koi8-r cp866 iso8859-5", "Книга лежит на столе, собака спит на ковре. Девочка читала."),
+    ("cp1253 iso8859-7", "το βιβλίο είναι στο τραπέζι και ο σκύλος κοιμάται στο χαλί."),
+    ("euc_kr", "책은 책상 위에 있고 개는 양탄자 위에서 잔다. 소녀는 읽고 있었다."),
+    ("gb2312", "书在桌子上。狗在地毯上睡觉。她正在看书的时候、父亲回家了。"),
+    ("big5", "書在桌子上。狗在地毯上睡覺。她正在看書的時候、父親回家了。"),
+    ("shift_jis euc_jp", "本は机の上にあります。犬は絨毯の上で眠っています。"),
+]
+
+
+@pytest.mark.parametrize(("encoding", "text"), [(each, text) for names, text in OLD for each in names.split()])
+def test_older_encodings_are_shown_and_the_advice_works(tmp_path, encoding, text):
+    lines = text + "\n"
+    (path := tmp_path / "a b.txt").write_bytes(lines.encode(encoding))
+    with pytest.raises(UserError, match=r"is not UTF-8 \(byte [0-9]+ is 0x..\); as \S+ it reads '") as caught:
+        decode_text(path.read_bytes(), str(path))
+    assert converted(caught.value) == lines
+    assert str(caught.value).partition("it reads '")[2].partition("'")[0] in lines
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+@pytest.mark.parametrize("text", ["Книга лежит на столе.\n", "书在桌子上 狗在睡觉\n", "hi there\n"])
+def test_wide_encodings_without_a_mark(tmp_path, text, encoding):
+    (path := tmp_path / "a.txt").write_bytes((text * 5).encode(encoding))
+    with pytest.raises(UserError, match=r"is UTF-(16|32)[LB]E; convert it first") as caught:
+        decode_text(path.read_bytes(), str(path))
+    assert converted(caught.value) == text * 5
 
 
 @pytest.mark.parametrize(
@@ -166,6 +224,8 @@ def test_encodings_of_ascii_bytes_are_named_and_the_advice_works(tmp_path, encod
         "cost: \x1b$5\n",
         "a+b-c +AOk-\n",
         "C++ +bag +49 x+y+z +big +dog\n",
+        "a=80, b=90, c=99, d=AB\n",
+        "Fig.~{\\bf 3} and~{\\it so}~\\ref{a}\n",
     ],
 )
 def test_other_escapes_are_text(text):
@@ -182,13 +242,16 @@ def test_other_escapes_are_text(text):
         (b"\x1f\x8b\x08\x00", "a.txt is compressed by gzip, not text: name it with .gz at the end"),
         (b"%PDF-1.4\n\xe2\xe3\xcf", "a.txt is a PDF, not text"),
         ("größe ".encode() * 20 + b"\xff", "a.txt is UTF-8 with 1 damaged places"),
-        (b"caf\xe9 au lait", "a.txt is not UTF-8 (byte 3 is 0xe9), it reads as Windows-1252; convert it first"),
+        (
+            b"caf\xe9 au lait",
+            "a.txt is not UTF-8 (byte 3 is 0xe9); as Windows-1252 it reads 'café au lait', and where that is wrong, another"
+            " encoding belongs behind -f; convert it first: iconv -f WINDOWS-1252 -t UTF-8",
+        ),
         (
             b"cut \xe6\xbc",
             "a.txt is UTF-8 with 1 damaged places, the first at byte 4 is 0xe6; leave them out: iconv",
         ),
-        ("Le caf\xe9 \xe9tait ferm\xe9.\n".encode("mac-roman"), "which its bytes do not tell: iconv -f ENCODING"),
-        ("Le caf\xe9 \xe9tait ferm\xe9.\n".encode("cp437"), "which its bytes do not tell: iconv -f ENCODING"),
+        (bytes(range(0x80, 0x100)), "which its bytes do not tell: iconv -f ENCODING"),
         (b"\xed\xa0\x80 surrogate", "a.txt is not UTF-8"),
         (b"x", "too few to be split into training and validation"),
     ],
