@@ -189,7 +189,7 @@ OLD = [
     ("cp1250 iso8859-2", "Příliš žluťoučký kůň úpěl ďábelské ódy. Dívka četla knížku."),
     ("cp1254", "Çocuk güneşli günde bahçeye gitti, şimdi öğretmen ağaçta oturuyor."),
     ("cp1251 koi8-r cp866 iso8859-5", "Книга лежит на столе, собака спит на ковре. Девочка читала."),
-    ("cp1253 iso8859-7", "το βιβλίο είναι στο τραπέζι και ο σκύλος κοιμάται στο χαλί."),
+    ("cp1253 iso8859-7", "το βιβλίο είναι στο τραπέζι και σκύλος κοιμάται στο χαλί."),
     ("euc_kr", "책은 책상 위에 있고 개는 양탄자 위에서 잔다. 소녀는 읽고 있었다."),
     ("gb2312", "书在桌子上。狗在地毯上睡觉。她正在看书的时候、父亲回家了。"),
     ("big5", "書在桌子上。狗在地毯上睡覺。她正在看書的時候、父親回家了。"),
@@ -244,8 +244,8 @@ def test_other_escapes_are_text(text):
         ("größe ".encode() * 20 + b"\xff", "a.txt is UTF-8 with 1 damaged places"),
         (
             b"caf\xe9 au lait",
-            "a.txt is not UTF-8 (byte 3 is 0xe9); as Windows-1252 it reads 'café au lait', and where that is wrong, another"
-            " encoding belongs behind -f; convert it first: iconv -f WINDOWS-1252 -t UTF-8",
+            "a.txt is not UTF-8 (byte 3 is 0xe9); as Windows-1252 it reads 'café au lait', and where that is wrong,"
+            " another encoding belongs behind -f; convert it first: iconv -f WINDOWS-1252 -t UTF-8",
         ),
         (
             b"cut \xe6\xbc",
