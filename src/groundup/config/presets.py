@@ -45,8 +45,8 @@ _TINY_SHAKESPEARE = TrainConfig(
 _SHAKESPEARE_MODERN = replace(
     _TINY_SHAKESPEARE,
     name="shakespeare-modern",
-    model=ModernConfig(n_layer=4, n_head=2, n_embd=128, block_size=256, bias=False, ngram=6, ngram_rows=65536),
-    max_steps=1800,
+    model=ModernConfig(n_layer=4, n_head=2, n_embd=128, block_size=256, bias=False, ngram=6, ngram_rows=131072),
+    max_steps=975,  # one pass: what the table has seen once, it knows by heart
     tokens_per_step=4 * 256,
     optim=OptimConfig(
         name="muon",
@@ -58,7 +58,7 @@ _SHAKESPEARE_MODERN = replace(
         muon_momentum_warmup=300,
         beta2_half_life=30_000,
     ),
-    eval=EvalConfig(every=450),
+    eval=EvalConfig(every=325),
     runtime=RuntimeConfig(micro_batch_size=4),
 )
 

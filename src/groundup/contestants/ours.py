@@ -27,7 +27,7 @@ from groundup.loop.trainer import Trainer
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
-from groundup.model.swap import use_kernels, use_matmul, use_narrow_stream
+from groundup.model.swap import use_kernels, use_matmul, use_narrow_stream, use_sparse_gradients
 from groundup.optim.average import WeightAverage
 from groundup.optim.build import build_optimizers
 from groundup.planner.flops import flops_per_token
@@ -105,6 +105,8 @@ def our_trainer(
     use_matmul(model, pick_matmul(device, rows=tokens, n_embd=config.n_embd, training=True))
     if device.type == "cpu":
         use_kernels(model, load_kernels(lambda _: None))
+        if world.size == 1:
+            use_sparse_gradients(model)
     if how.narrow_stream:
         use_narrow_stream(model)
     model.recompute = how.recompute

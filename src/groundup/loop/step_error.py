@@ -11,6 +11,7 @@ from groundup.distributed.parallel import whole
 from groundup.distributed.ranks import World
 from groundup.loop.guard import Decision
 from groundup.optim.build import rate_flags
+from groundup.optim.lazy import gradient_values
 
 
 def step_error(
@@ -36,7 +37,7 @@ def step_error(
     """
     losses = world.gather(own_loss.cpu())
     ranks = [str(rank) for rank, loss in enumerate(losses) if not loss.isfinite()] if len(losses) > 1 else []
-    first = next((name for name, p in model.named_parameters() if not _is_finite(p.grad)), None)
+    first = next((name for name, p in model.named_parameters() if not _is_finite(gradient_values(p))), None)
     where = [*([f"on rank {', '.join(ranks)}"] if ranks else []), *([f"first in {first}"] if first else []), samples]
     skip = f"; or go on from the last checkpoint with --resume and {decision.flag}" if decision.flag else ""
     return UserError(

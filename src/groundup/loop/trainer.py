@@ -28,6 +28,7 @@ from groundup.loop.step_error import step_error
 from groundup.model.build import Transformer, build_model
 from groundup.optim.average import WeightAverage
 from groundup.optim.build import set_lr
+from groundup.optim.lazy import gradient_values
 from groundup.runtime.precision import Precision
 from groundup.runtime.timing import DATA, FORWARD_BACKWARD, OPTIMIZER, StepClock
 
@@ -196,13 +197,13 @@ class Trainer:
 
     def _clip_gradients(self) -> Tensor:
         """Scale the gradient down to a norm of grad_clip, unless it is not finite; returns the norm before that."""
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
-        norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+        gradients = [g for p in self.model.parameters() if (g := gradient_values(p)) is not None]
+        norm = whole(nn.utils.get_total_norm(gradients))
         # On a GPU the host would have to wait to see whether there is something to scale.
         small = norm.device.type == "cpu" and bool(norm + 1e-6 <= self.grad_clip)
         if self.grad_clip and not small:
             finite = norm.nan_to_num(nan=0.0, posinf=0.0)
-            nn.utils.clip_grads_with_norm_(parameters, self.grad_clip, finite)
+            torch._foreach_mul_(gradients, (self.grad_clip / (finite + 1e-6)).clamp(max=1.0))
         return norm
 
     def _judge(self, loss: float, grad_norm: float, own_loss: Tensor) -> str:

@@ -16,7 +16,7 @@ from groundup.config.model import ModernConfig
 from groundup.model.gpt import GPT, LayerNorm, TiedHead
 from groundup.model.kv_cache import KVCache
 from groundup.model.ngrams import NgramEmbedding
-from groundup.model.parameters import BIAS, EMBEDDING, GAIN, HALF, ONTO_STREAM, ZERO_MATRIX, Rule, Table
+from groundup.model.parameters import BIAS, EMBEDDING, GAIN, HALF, ONTO_STREAM, TABLE, ZERO_MATRIX, Rule, Table
 from groundup.model.rope import Rotate, Rotation, rope_angles
 
 Values = Float[Tensor, "B K T D"]
@@ -276,7 +276,7 @@ def _table(config: ModernConfig) -> Table:
     queries = config.n_head // config.kv_heads  # maps as large as that of the keys
     return {
         **GPT.PARAMETERS,
-        "ngrams.weight": Rule("zero", decays=True),
+        "ngrams.weight": TABLE,
         "smear": BIAS,
         "attn.c_attn.weight": Rule("normal", decays=True, maps=queries + 2),
         "attn.c_proj.weight": onto_stream,

@@ -42,10 +42,13 @@ class NgramEmbedding(nn.Module):
         super().__init__()
         self.longest = config.ngram
         self.weight = nn.Parameter(torch.empty(config.ngram_rows, config.n_embd))
+        self.sparse = False
+        """Whether the gradient names the rows that were used, and has no others. Neither DDP nor FSDP can have that."""
 
     def forward(self, idx: Int[Tensor, "B T"], *, cache: KVCache | None = None) -> Float[Tensor, "B T C"]:
         """The sum of the vectors of all runs that end at each token; a cache knows the ids before and gets these."""
         before = self.longest - 1
         seen = F.pad(idx, (before, 0), value=-1) if cache is None else cache.remember(idx, before=before)
         rows = ngram_rows(seen, self.longest, len(self.weight))  # (B, T, N)
-        return F.embedding_bag(rows.flatten(0, 1), self.weight, mode="sum").view(*idx.shape, -1)
+        sparse = self.sparse and not torch.compiler.is_compiling()
+        return F.embedding_bag(rows.flatten(0, 1), self.weight, mode="sum", sparse=sparse).view(*idx.shape, -1)

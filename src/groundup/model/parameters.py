@@ -23,11 +23,13 @@ class Rule:
         init: What it is drawn from.
         decays: Whether weight decay shrinks it.
         maps: How many linear maps are stacked in it, which Muon orthogonalizes one by one; 0 for what is no map.
+        lazy: A table: the optimizer leaves rows alone that a step did not use.
     """
 
     init: Init
     decays: bool
     maps: int = 0
+    lazy: bool = False
 
 
 Table = Mapping[str, Rule]
@@ -41,6 +43,7 @@ ZERO_MATRIX = Rule("zero", decays=True, maps=1)
 GAIN = Rule("one", decays=False)
 HALF = Rule("half", decays=False)
 BIAS = Rule("zero", decays=False)
+TABLE = Rule("zero", decays=False, lazy=True)
 
 
 def parameter_rules(model: nn.Module) -> dict[str, Rule]:

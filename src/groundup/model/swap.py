@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.model.gpt import TiedHead
+from groundup.model.ngrams import NgramEmbedding
 from groundup.model.rope import Rotate
 from groundup.runtime.gelu import SigmoidGELU
 from groundup.runtime.kernels import CompiledKernels
@@ -58,6 +59,13 @@ def use_kernels(model: nn.Module, kernels: PlainKernels) -> None:
     if isinstance(kernels, CompiledKernels):
         replace_modules(model, SigmoidGELU, lambda _: SigmoidGELU(kernels))
         replace_modules(model, Rotate, lambda _: Rotate(kernels))
+
+
+def use_sparse_gradients(model: nn.Module) -> None:
+    """Let tables of n-grams have gradients of the rows that were used, for one process on a CPU, in place."""
+    for part in model.modules():
+        if isinstance(part, NgramEmbedding):
+            part.sparse = True
 
 
 class NarrowEmbedding(nn.Module):

@@ -10,6 +10,7 @@ from torch.optim import AdamW, Optimizer
 from groundup.config.train import OptimConfig
 from groundup.model.parameters import parameter_rules
 from groundup.optim.groups import assert_covers, decay_groups, split_matrices
+from groundup.optim.lazy import LazyRMSProp
 from groundup.optim.muon import Muon
 from groundup.optim.schedule import cosine_scale, linear_scale, momentum_at
 
@@ -18,7 +19,7 @@ MOMENTUM_START = 0.85
 
 
 def build_optimizers(model: nn.Module, config: OptimConfig, device: torch.device) -> list[Optimizer]:
-    """AdamW for everything, or Muon for the matrices inside the blocks and AdamW for the rest.
+    """AdamW for everything, or Muon for the matrices inside the blocks and AdamW for the rest; tables learn lazily.
 
     Every group keeps its peak rate under `initial_lr`; `set_lr` scales from it. The fused kernel is used where
     PyTorch has one (CPU and CUDA): one pass over the state instead of a dozen.
@@ -28,8 +29,12 @@ def build_optimizers(model: nn.Module, config: OptimConfig, device: torch.device
     """
     rules = parameter_rules(model)
     trained = [(rules[name], p) for name, p in model.named_parameters() if p.requires_grad]
+    tables = [p for rule, p in trained if rule.lazy]
+    trained = [(rule, p) for rule, p in trained if not rule.lazy]
     matrices, others = split_matrices(trained) if config.name == "muon" else ([], trained)
     optimizers: list[Optimizer] = []
+    if tables:
+        optimizers.append(LazyRMSProp(tables, lr=config.lr, beta2=config.beta2))
     if others:  # LoRA trains nothing but matrices
         betas, fused = (config.beta1, config.beta2), device.type in ("cpu", "cuda")
         optimizers.append(AdamW(decay_groups(others, config.weight_decay), lr=config.lr, betas=betas, fused=fused))

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from groundup.config.model import ModernConfig, TransformerConfig
 from groundup.config.train import OptimConfig, TrainConfig
-from groundup.planner.params import count_parameters, matrix_parameters
+from groundup.planner.params import count_parameters, matrix_parameters, parameter_table
 
 LOGITS_BYTES = {"cpu": 1 << 27, "cuda": 1 << 29}
 """Logits in float32 that `model/loss.py` has in memory at once, by device."""
@@ -127,11 +127,12 @@ def largest_micro_batch(need: Callable[[int], Memory], samples: int, memory: int
 
 
 def _optimizer(config: TransformerConfig, optim: OptimConfig | None) -> int:
-    """Bytes: AdamW's two averages, of which Muon keeps one for each matrix in a block; the average of the weights."""
+    """Bytes: AdamW's two averages, of which Muon and tables of n-grams keep one; the average of the weights."""
     n = count_parameters(config)
     muon = matrix_parameters(config) if optim is not None and optim.name == "muon" else 0
+    tables = parameter_table(config)["n-gram embedding"]
     average = n if optim is not None and optim.average else 0
-    return 4 * (2 * n - muon + average)
+    return 4 * (2 * n - muon - tables + average)
 
 
 def _kept(config: TransformerConfig, tokens: int, *, half: bool, cpu: bool) -> tuple[int, int]:

@@ -2,8 +2,8 @@
 
 nanoGPT runs as it is, with the flags of its README for a CPU: 4 layers, 128 wide, context 64, batch 12, 2,000 steps.
 Its wall time, from the start of its process to the end, is the budget. How many steps of ours fit is planned from a
-short run, and again from a whole run that took too long or left too much of the budget. What counts is the wall time of
-the whole run that is reported; the others are named beside it.
+short run, and again from a whole run that took too long or left too much of the budget; the preset's own steps are the
+most. What counts is the wall time of the whole run that is reported; the others are named beside it.
 """
 
 import dataclasses
@@ -153,7 +153,11 @@ def _ours(options: Options, folder: Path, budget: float, say: Callable[[str], No
         },
     )
     split = open_corpus(config.data).split("val")
-    found = _fitting(lambda steps, name: _timed(dataclasses.replace(config, max_steps=steps), name, say), budget, say)
+
+    def run(steps: int, name: str) -> _Timed:
+        return _timed(dataclasses.replace(config, max_steps=steps), name, say)
+
+    found = _fitting(run, budget, say, most=config.max_steps)
     whole, estimate = _losses(folder / found.name, split, options.seed)
     return {
         "seconds": round(found.seconds, 1),
@@ -178,8 +182,8 @@ class _Timed:
     """Steps and seconds of all whole runs."""
 
 
-def _fitting(run: Callable[[int, str], _Timed], budget: float, say: Callable[[str], None]) -> _Timed:
-    """The longest whole run within the budget.
+def _fitting(run: Callable[[int, str], _Timed], budget: float, say: Callable[[str], None], *, most: int) -> _Timed:
+    """The longest whole run within the budget, of no more than `most` steps.
 
     Seconds are taken to be a + b * steps. A first guess of b is what the steps of a short run took by its own record;
     after each whole run the line goes through that run and the short one.
@@ -188,6 +192,7 @@ def _fitting(run: Callable[[int, str], _Timed], budget: float, say: Callable[[st
         run: Trains so many steps under a name.
         budget: Seconds.
         say: Told why a run is made again.
+        most: Steps that the recipe is made for.
 
     Raises:
         UserError: Not one step fits, or no try did.
@@ -197,14 +202,14 @@ def _fitting(run: Callable[[int, str], _Timed], budget: float, say: Callable[[st
     around = probe.seconds - per_step * PROBE_STEPS
     runs: list[_Timed] = []
     while len(runs) < TRIES:
-        steps = int((AIM * budget - around) / per_step)
+        steps = min(most, int((AIM * budget - around) / per_step))
         if steps < 1:
             raise UserError(f"{budget:.1f} s do not suffice for one step: all around the steps takes {around:.1f} s")
         if runs and steps == runs[-1].steps:
             break
         last = run(steps, f"try{len(runs) + 1}")
         runs.append(last)
-        if ENOUGH * budget <= last.seconds <= budget:
+        if ENOUGH * budget <= last.seconds <= budget or (steps == most and last.seconds <= budget):
             break
         say(f"{steps} steps took {last.seconds:.1f} of {budget:.1f} s: planning again")
         if last.steps > PROBE_STEPS and last.seconds > probe.seconds:

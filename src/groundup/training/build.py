@@ -28,7 +28,7 @@ from groundup.loop.trainer import Trainer
 from groundup.model.build import Transformer, build_model
 from groundup.model.init import init_weights
 from groundup.model.lora import add_lora
-from groundup.model.swap import use_kernels, use_matmul, use_narrow_stream
+from groundup.model.swap import use_kernels, use_matmul, use_narrow_stream, use_sparse_gradients
 from groundup.optim.average import WeightAverage
 from groundup.optim.build import Schedule, build_optimizers
 from groundup.planner.params import count_parameters
@@ -287,6 +287,8 @@ def _new_model(
     model.to(setup.device)
     if setup.device.type == "cpu":
         use_kernels(model, load_kernels(say))
+        if setup.world.size == 1:
+            use_sparse_gradients(model)
     return model
 
 

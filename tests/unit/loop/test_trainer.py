@@ -6,16 +6,17 @@ import pytest
 import torch
 
 from groundup.config.errors import UserError
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.train import OptimConfig
 from groundup.distributed.signals import StopRequest
 from groundup.loop.guard import Guard
 from groundup.loop.retry import or_explain, or_shrink
 from groundup.loop.state import TrainState
 from groundup.loop.trainer import Callback, Trainer
-from groundup.model.gpt import GPT
+from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
+from groundup.model.swap import use_sparse_gradients
 from groundup.optim.build import build_optimizers
 from groundup.runtime.precision import Precision
 
@@ -44,8 +45,8 @@ class Stream:
 
 
 def trainer(*, micro=8, accumulate=1, steps=3, lr=1e-3, grad_clip=1.0, callbacks=(), optimizer="adamw", dropout=0.0,
-            dtype=torch.float64, **options):  # fmt: skip
-    model = init_weights(GPT(replace(CONFIG, dropout=dropout)), seed=0).to(dtype)
+            dtype=torch.float64, config=CONFIG, **options):  # fmt: skip
+    model = init_weights(build_model(replace(config, dropout=dropout)), seed=0).to(dtype)
     return Trainer(
         model=model,
         loss_module=LossModule(model),
@@ -103,6 +104,22 @@ def test_a_step_is_what_it_says():
     for p, q in zip(run.model.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-9)
         assert p.grad is None
+
+
+def test_sparse_gradients_change_nothing():
+    """Of a table of n-grams, with clipping, in several micro-steps."""
+    config = ModernConfig(n_layer=1, n_head=2, n_embd=16, block_size=8, vocab_size=11, ngram=3, ngram_rows=40)
+    runs = [trainer(micro=2, accumulate=4, grad_clip=0.1, config=config, optimizer="muon", steps=40) for _ in range(2)]
+    use_sparse_gradients(runs[1].model)
+    for _ in range(3):
+        dense, sparse = (run.train_step() for run in runs)
+        assert sparse.grad_norm.item() == pytest.approx(dense.grad_norm.item(), rel=1e-12)
+        assert dense.grad_norm > 0.1
+    for p, q in zip(*(run.model.parameters() for run in runs), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-12)
+    runs[1].gradients = lambda run: run.accumulate() * torch.nan
+    with pytest.raises(UserError, match="the weights are those of the step before"):
+        runs[1].fit()
 
 
 def test_no_clipping_still_measures_the_norm():

@@ -3,12 +3,14 @@ import copy
 import pytest
 import torch
 
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.train import OptimConfig
+from groundup.model.build import build_model
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
 from groundup.optim.build import Schedule, build_optimizers, set_lr
+from groundup.optim.lazy import LazyRMSProp
 from groundup.optim.muon import Muon
 
 CPU = torch.device("cpu")
@@ -69,6 +71,17 @@ def test_muon_takes_its_own_rate_and_shares_the_decay(model):
     assert {group["weight_decay"] for group in muon.param_groups} == {0.2}
     inside = [p for group in muon.param_groups for p in group["params"]]
     assert len(inside) == 4 * CONFIG.n_layer
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+def test_tables_of_ngrams_learn_lazily(name):
+    model = init_weights(build_model(ModernConfig(n_layer=1, n_head=2, n_embd=16, vocab_size=11, ngram=3)), seed=0)
+    lazy, *others = build_optimizers(model, OptimConfig(name=name, lr=3e-3, beta2=0.9), CPU)
+    assert isinstance(lazy, LazyRMSProp)
+    (group,) = lazy.param_groups
+    assert [p is model.ngrams.weight for p in group["params"]] == [True]
+    assert (group["lr"], group["initial_lr"], group["beta2"]) == (3e-3, 3e-3, 0.9)
+    assert [type(each) for each in others] == [torch.optim.AdamW, Muon][: 1 if name == "adamw" else 2]
 
 
 def test_lr_scales_the_rate_of_every_weight(model):

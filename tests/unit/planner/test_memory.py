@@ -106,7 +106,8 @@ def test_state_is_what_adamw_keeps():
 
 @pytest.mark.parametrize("average", [0.0, 0.99])
 def test_state_is_what_muon_and_an_average_keep(average):
-    config, optim = shape(position="rope", n_kv_head=2, n_inner=192), OptimConfig(name="muon", average=average)
+    config = shape(position="rope", n_kv_head=2, n_inner=192, ngram=3, ngram_rows=50)
+    optim = OptimConfig(name="muon", average=average)
     model = build_model(config)
     optimizers = build_optimizers(model, optim, torch.device("cpu"))
     LossModule(model)(*[torch.zeros(1, 8, dtype=torch.long)] * 2).backward()

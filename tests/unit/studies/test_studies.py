@@ -124,11 +124,22 @@ def test_a_run_is_planned_until_it_fills_its_seconds(probe_pace):
             name, steps, 12 + pace * steps, [{"train/loss": 2.0, "seconds": pace * steps}, {"seconds": 0}]
         )
 
-    found = loss._fitting(run, 150.0, said.append)
+    found = loss._fitting(run, 150.0, said.append, most=1800)
     assert 0.97 * 150 <= found.seconds <= 150
     assert [one["steps"] for one in found.tries] == made[1:]
     assert len(said) == len(made) - 2
     assert found.steps == made[-1]
+
+
+def test_a_recipe_is_given_no_more_steps_than_it_is_made_for():
+    made = []
+
+    def run(steps, name):
+        made.append(steps)
+        return loss._Timed(name, steps, 12 + 0.125 * steps, [{"train/loss": 2.0, "seconds": 0.125 * steps}])
+
+    found = loss._fitting(run, 150.0, print, most=900)
+    assert (found.steps, found.seconds, made) == (900, 124.5, [loss.PROBE_STEPS, 900])
 
 
 def test_a_budget_that_no_run_keeps_is_refused_and_the_longest_that_keeps_it_is_taken():
@@ -136,12 +147,12 @@ def test_a_budget_that_no_run_keeps_is_refused_and_the_longest_that_keeps_it_is_
         whole = {"try1": 160.0, "try2": 130.0, "try3": 151.0}
         return loss._Timed(name, steps, whole.get(name, 18.0), [{"train/loss": 2.0, "seconds": 6.0}])
 
-    found = loss._fitting(drifting, 150.0, print)
+    found = loss._fitting(drifting, 150.0, print, most=1800)
     assert (found.name, found.seconds, len(found.tries)) == ("try2", 130.0, 3)
     with pytest.raises(UserError, match=r"no run came to its end within 125\.0 s"):
-        loss._fitting(drifting, 125.0, print)
+        loss._fitting(drifting, 125.0, print, most=1800)
     with pytest.raises(UserError, match=r"11\.0 s do not suffice for one step: all around the steps takes 12\.0 s"):
-        loss._fitting(drifting, 11.0, print)
+        loss._fitting(drifting, 11.0, print, most=1800)
 
 
 def test_reading_and_decoding_are_measured_apart():
