@@ -54,6 +54,7 @@ void attend(const float* q, const typename T::W* keys, const typename T::W* valu
         Floats sums[L] = {};
         for (int j = 0; j < L; j++) {
             const auto* key = keys + std::min(first + j * gap, S - 1) * D;
+            for (int64_t d = 0; d < D; d += 64 / sizeof *key) __builtin_prefetch(key + 2 * D + d);  // of the stream
             for (int64_t d = 0; d < D; d += L) sums[j] += part<Fp32, WHOLE>(q + d, D - d) * part<T, WHOLE>(key + d, D - d);
         }
         const Floats fits = add_lanes(sums, L) * scale;
