@@ -2,14 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 
 from groundup.config.errors import UserError
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.presets import GPT2
+from groundup.config.train import OptimConfig
 from groundup.contestants.contest import Contestant, Factory, race
 from groundup.contestants.ours import How, our_trainer
 from groundup.planner.memory import training_memory
@@ -29,19 +30,33 @@ class Options:
     """Sequences per forward pass, one row of the table each."""
     recompute_from: int = 8
     """The least of them that is measured with --runtime.recompute, too."""
+    settings: Literal["sizes", "parts"] = "sizes"
+    """sizes of the micro-batch; or parts of the formula: ten settings that it counts differently, of models that
+    train on a laptop (model, micro_batch_sizes and recompute_from are not read)."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     precision: str = "auto"
     """auto, fp32, tf32, bf16 or fp16."""
 
 
-@dataclass(frozen=True)
-class _Case:
+@dataclass(frozen=True, kw_only=True)
+class Setting:
     """One row."""
 
-    options: Options
+    name: str
+    model: GPTConfig | ModernConfig
     micro_batch_size: int
-    recompute: bool
+    recompute: bool = False
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What a process of its own is given."""
+
+    setting: Setting
+    device: str
+    precision: str
 
 
 def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
@@ -59,55 +74,100 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         UserError: A row does not fit into memory.
     """
     device = pick_device(options.device)
-    precision = pick_precision(options.precision, device, n_embd=options.model.n_embd)
-    resolved = dataclasses.replace(options, precision=precision.name)
-    result: dict[str, Any] = {
+    settings = parts() if options.settings == "parts" else _sizes(options)
+    precision = pick_precision(options.precision, device, n_embd=settings[0].model.n_embd)
+    rows = []
+    for setting in settings:
+        planned = training_memory(
+            setting.model,
+            micro_batch_size=setting.micro_batch_size,
+            half=precision.half,
+            cpu=device.type == "cpu",
+            recompute=setting.recompute,
+            optim=setting.optim,
+        ).total
+        contestants: dict[str, Factory] = {setting.name: _steps}
+        case = _Case(setting, options.device, precision.name)
+        try:
+            timing = race(contestants, case, rounds=1, runs=1, warmup=1)[setting.name]
+        except UserError as error:
+            raise UserError(f"{error}; it needs {planned / 1e9:.1f} GB: name smaller --micro-batch-sizes") from None
+        rows.append(
+            {
+                "setting": setting.name,
+                "parameters": count_parameters(setting.model),
+                "block_size": setting.model.block_size,
+                "micro_batch_size": setting.micro_batch_size,
+                "recompute": setting.recompute,
+                "planned_bytes": planned,
+                "measured_bytes": timing.peak_memory,
+            }
+        )
+        share = timing.peak_memory / planned
+        say(
+            f"{setting.name:<44}planned {planned / 1e9:6.3f} GB   measured {timing.peak_memory / 1e9:6.3f} GB"
+            f"   {share:.2f} of the plan"
+        )
+    return {
         "bench": "memory",
         "device": device_name(device),
         "torch": torch.__version__,
         "precision": precision.name,
-        "parameters": count_parameters(options.model),
-        "block_size": options.model.block_size,
-        "rows": [],
+        "rows": rows,
     }
+
+
+def _sizes(options: Options) -> list[Setting]:
+    """One model, by micro-batch."""
     sizes = [(size, False) for size in options.micro_batch_sizes]
     sizes += [(size, True) for size in options.micro_batch_sizes if size >= options.recompute_from]
-    for size, recompute in sizes:
-        planned = training_memory(
-            options.model,
+    return [
+        Setting(
+            name=f"{size} x {options.model.block_size}{', blocks computed again' if recompute else ''}",
+            model=options.model,
             micro_batch_size=size,
-            half=precision.half,
-            cpu=device.type == "cpu",
             recompute=recompute,
-        ).total
-        name = f"{size} x {options.model.block_size}{', blocks computed again' if recompute else ''}"
-        contestants: dict[str, Factory] = {name: _steps}
-        try:
-            timing = race(contestants, _Case(resolved, size, recompute), rounds=1, runs=1, warmup=1)[name]
-        except UserError as error:
-            raise UserError(f"{error}; it needs {planned / 1e9:.1f} GB: name smaller --micro-batch-sizes") from None
-        row = {
-            "micro_batch_size": size,
-            "recompute": recompute,
-            "planned_bytes": planned,
-            "measured_bytes": timing.peak_memory,
-        }
-        result["rows"].append(row)
-        say(f"{name:<32}planned {planned / 1e9:6.2f} GB   measured {timing.peak_memory / 1e9:6.2f} GB")
-    return result
+        )
+        for size, recompute in sizes
+    ]
+
+
+def parts() -> list[Setting]:
+    """Settings that the formula counts differently."""
+    gpt = GPTConfig(n_layer=6, n_head=6, n_embd=384, block_size=256, vocab_size=65)
+    dropped = dataclasses.replace(gpt, dropout=0.1)
+    modern = ModernConfig(
+        n_layer=6, n_head=6, n_embd=384, block_size=256, vocab_size=65, bias=False, norm="rms", activation="relu2",
+        qk_norm=True, value_residual=True, stream_scales=True, smear=True, n_kv_head=3, tied_head=False,
+    )  # fmt: skip
+    muon = OptimConfig(name="muon", average=0.99)
+    words = dataclasses.replace(gpt, vocab_size=50257, block_size=512)
+    small = dataclasses.replace(gpt, n_layer=8, n_head=4, n_embd=128, block_size=128)
+    again = ", blocks computed again"
+    return [
+        Setting(name="GPT-2, 6 x 384, 8 x 256", model=gpt, micro_batch_size=8),
+        Setting(name="the same" + again, model=gpt, micro_batch_size=8, recompute=True),
+        Setting(name="the same with dropout", model=dropped, micro_batch_size=8),
+        Setting(name="dropout" + again, model=dropped, micro_batch_size=8, recompute=True),
+        Setting(name="modern, all parts", model=modern, micro_batch_size=8),
+        Setting(name="modern" + again, model=modern, micro_batch_size=8, recompute=True),
+        Setting(name="modern, Muon, average of the weights", model=modern, micro_batch_size=8, optim=muon),
+        Setting(name="GPT-2's vocabulary, 4 x 512", model=words, micro_batch_size=4),
+        Setting(name="GPT-2's vocabulary, 4 x 512" + again, model=words, micro_batch_size=4, recompute=True),
+        Setting(name="GPT-2, 8 x 128, 64 x 128", model=small, micro_batch_size=64),
+    ]
 
 
 def _steps(case: _Case) -> Contestant:
-    options = case.options
-    device = pick_device(options.device)
-    precision = pick_precision(options.precision, device, n_embd=options.model.n_embd)
+    setting = case.setting
+    device = pick_device(case.device)
+    precision = pick_precision(case.precision, device, n_embd=setting.model.n_embd)
+    how = How(recompute=setting.recompute, optim=setting.optim)
     # The first step of any model loads what the libraries need: their pages are not the model's.
-    tiny = dataclasses.replace(options.model, n_layer=1, n_head=1, n_embd=16, block_size=16, vocab_size=64)
-    our_trainer(tiny, 1, device=device, precision=precision, how=How(recompute=case.recompute)).train_step()
+    tiny = dataclasses.replace(setting.model, n_layer=1, n_embd=16 * setting.model.n_head, block_size=16, vocab_size=64)
+    our_trainer(tiny, 1, device=device, precision=precision, how=how).train_step()
     before = peak_memory(device)
-    trainer = our_trainer(
-        options.model, case.micro_batch_size, device=device, precision=precision, how=How(recompute=case.recompute)
-    )
+    trainer = our_trainer(setting.model, setting.micro_batch_size, device=device, precision=precision, how=how)
 
     def run() -> None:
         trainer.train_step()

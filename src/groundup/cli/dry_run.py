@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
 
 from groundup.checkpoint.folders import find_model, read_config
 from groundup.config.data import DataConfig
@@ -12,6 +11,7 @@ from groundup.config.train import TrainConfig
 from groundup.data.index import load_index
 from groundup.files.layout import CONFIG, INDEX
 from groundup.planner.plan import plan
+from groundup.terminal.tables import facts
 from groundup.tokenizer.io import resolve_tokenizer
 
 GUESSED_VOCAB = 65
@@ -21,10 +21,7 @@ GUESSED_VOCAB = 65
 def print_plan(config: TrainConfig, console: Console, *, resumed: bool = False) -> None:
     """Print what a run would be, without reading its text or touching its device."""
     vocab_size = _own_vocabulary(config.run_dir) if resumed else vocabulary(config.data)
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in plan(config, vocab_size=vocab_size).rows():
-        table.add_row(name, value)
-    console.print(table)
+    console.print(facts(plan(config, vocab_size=vocab_size).rows()))
 
 
 def _own_vocabulary(run_dir: Path) -> int:

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from groundup.files.layout import resolved
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say
 
@@ -30,7 +31,7 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Import, and say what came."""
     options = parse(Options, argv, prog="groundup import")
-    name = Path(options.source.removeprefix("hf:")).resolve().stem
+    name = resolved(Path(options.source.removeprefix("hf:"))).stem
     out = options.out or Path("models", name)
 
     from groundup.planner.params import count_parameters, shape_in_words

@@ -8,6 +8,7 @@ from dataclasses import replace
 from groundup.cli.train import read_request
 from groundup.config.errors import UsageError
 from groundup.planner.forecast import forecast, parse_hardware
+from groundup.terminal.tables import facts
 from groundup.terminal.waiting import before_torch
 from groundup.terminal.words import take_value
 
@@ -58,12 +59,9 @@ def main(argv: Sequence[str]) -> int:
     found = forecast(paper, named, mfu=mfu)
 
     from rich.console import Console
-    from rich.table import Table
 
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for name, value in [*paper.rows(), *found.rows(dollars_per_hour=dollars)]:
-        table.add_row(name, value)
-    Console(soft_wrap=True, markup=False, emoji=False).print(table)
+    rows = [*paper.rows(), *found.rows(dollars_per_hour=dollars)]
+    Console(soft_wrap=True, markup=False, emoji=False).print(facts(rows))
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from groundup.files.layout import REPORT
+from groundup.files.layout import REPORT, resolved
 from groundup.records.history import read_run
 from groundup.records.models_here import missing_model
 from groundup.records.report import write_report
@@ -34,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
 
     with Working("drawing"):
         write_report(options.run)
-    address = (options.run / REPORT).resolve().as_uri()
+    address = resolved(options.run / REPORT).as_uri()
     say(address)
     if options.open:
         webbrowser.open(address)

@@ -13,7 +13,7 @@ from groundup.config.io import differing_keys, read_json
 from groundup.config.model import ModernConfig, as_kind
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
-from groundup.files.layout import CHECKPOINTS, CONFIG, WEIGHTS
+from groundup.files.layout import CHECKPOINTS, CONFIG, WEIGHTS, resolved
 from groundup.records.models_here import check_model, missing_run
 from groundup.terminal.parse import parse
 from groundup.terminal.waiting import before_torch
@@ -253,8 +253,8 @@ def _saved_config(run_dir: Path) -> TrainConfig:
     if not path.is_file():
         raise UsageError(f"{run_dir} holds no run to resume: there is no {path.name} in it")
     saved = read_json(path, TrainConfig)
-    absolute = run_dir.resolve()
-    if saved.run_dir.resolve() == absolute:
+    absolute = resolved(run_dir)
+    if resolved(saved.run_dir) == absolute:
         return saved
     out_dir = run_dir.parent if run_dir.name == absolute.name else absolute.parent  # "." and ".." name no folder
     return replace(saved, name=absolute.name, out_dir=out_dir)

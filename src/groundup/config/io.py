@@ -158,7 +158,7 @@ def _plain_typed(hint: Any, value: Any, where: str) -> Any:
     """A number, a string, a boolean, a path or null."""
     if hint is types.NoneType and value is None:
         return None
-    if hint is Path and isinstance(value, str):
+    if hint is Path and isinstance(value, str) and "\0" not in value:  # which no system takes in a path
         return Path(value)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MAX_FLOAT:
         return float(value)
@@ -180,6 +180,8 @@ def _json_name(hint: Any) -> str:
         return " or ".join(map(str, get_args(hint)))
     if dataclasses.is_dataclass(hint):
         return "an object"
+    if hint is Path:
+        return "a path"
     return "null" if hint is types.NoneType else getattr(hint, "__name__", str(hint))
 
 

@@ -22,6 +22,7 @@ from groundup.config.io import dump_json, from_dict, load_json, to_dict
 from groundup.corpora.patterns import glob_regex
 from groundup.files.atomic import write_file
 from groundup.files.hub_listing import pieces, repository
+from groundup.files.layout import resolved
 from groundup.files.manifest import has_digest
 from groundup.files.streams import RangedFile
 from groundup.formats.by_suffix import format_of, has_format, read_spans
@@ -187,7 +188,7 @@ class HubDataset:
             return
         path = self.folder / name
         if not has_digest(path, wanted):
-            if path.resolve().is_relative_to(self.folder.resolve()):
+            if resolved(path).is_relative_to(resolved(self.folder)):
                 path.unlink()
             raise UserError(
                 f"{path} is not the file that {self.dataset} lists: its hash differs, as a proxy's page does;"

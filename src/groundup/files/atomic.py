@@ -85,6 +85,24 @@ def make_folder(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def made_for(folder: Path) -> Iterator[None]:
+    """`make_folder` for a `with` block; where the block fails, what was made for it, and is empty, is gone again.
+
+    Raises:
+        UserError: As `make_folder`.
+    """
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    make_folder(folder)
+    try:
+        yield
+    except BaseException:
+        for each in missing:
+            with contextlib.suppress(OSError):
+                each.rmdir()
+        raise
+
+
+@contextlib.contextmanager
 def new_folder(path: Path, known: dict[str, Facts] | None = None) -> Iterator[Path]:
     """Fill a temporary folder in the `with` block; it becomes `path`, with a manifest, when the block ends well.
 
@@ -101,9 +119,7 @@ def new_folder(path: Path, known: dict[str, Facts] | None = None) -> Iterator[Pa
     """
     temporary = temporary_name(path)
     old = path.with_name(f".old-{path.name}")
-    above = [folder for folder in path.parents if not folder.exists()]
-    make_folder(path.parent)
-    with _explained(path):
+    with made_for(path.parent), _explained(path):
         recover(path)
         remove_folder(old)  # a crash came after the second rename
         sweep_dead(path.parent)
@@ -120,9 +136,6 @@ def new_folder(path: Path, known: dict[str, Facts] | None = None) -> Iterator[Pa
         except BaseException:
             remove_leftover(temporary)
             recover(path)
-            for folder in above:  # made for it, and empty
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
             raise
         remove_folder(old)
 

@@ -1,5 +1,6 @@
 """The names of files in a run, a checkpoint, a model folder and a dataset, written once."""
 
+import os
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -38,9 +39,18 @@ TENSORS = "training.safetensors"
 INDEX = "index.json"
 
 
+def resolved(path: Path) -> Path:
+    """Where a path leads.
+
+    A link that leads back to itself stays as it is, and whoever opens it is told so. Before Python 3.13, pathlib raises
+    a RuntimeError there.
+    """
+    return Path(os.path.realpath(path))
+
+
 def folders_around(path: Path) -> tuple[Path, Path, Path]:
     """A folder and the two above it: of a model folder or a checkpoint, the run is among them."""
-    return (path, *path.resolve().parents[:2])  # type: ignore[return-value]
+    return (path, *resolved(path).parents[:2])  # type: ignore[return-value]
 
 
 def is_plain_name(name: Any) -> bool:

@@ -14,6 +14,7 @@ from types import TracebackType
 from filelock import BaseFileLock, FileLock, Timeout
 
 from groundup.config.errors import UserError
+from groundup.files.layout import resolved
 
 
 def is_held(run_dir: Path) -> bool:
@@ -33,7 +34,7 @@ def is_held(run_dir: Path) -> bool:
 
 def _lock_file(run_dir: Path) -> Path:
     """Beside the folder itself, also where `run_dir` is a link: a folder has one lock, whatever it is called."""
-    folder = run_dir.resolve()
+    folder = resolved(run_dir)
     return folder.with_name(f".{folder.name}.lock")
 
 

@@ -67,6 +67,7 @@ def complete_file(
 
     Raises:
         UserError: `out` exists, another process is writing it, or a prompt cannot be continued: nothing is drawn then.
+            Or the disk refuses; the same call goes on after what was written.
     """
     refuse_existing(out)
     requests = []
@@ -116,12 +117,12 @@ def _in_order(generator: "TextGenerator", requests: "Sequence[TextRequest]", sta
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
+    """A file to add to; what the disk refuses, then or later, is told with its name."""
     try:
-        file = path.open("a+b")
+        with path.open("a+b") as file:
+            yield file
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    with file:
-        yield file
 
 
 def _texts_of(file: BinaryIO, prompts: Sequence[str]) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 from groundup.config.errors import UsageError, UserError
 from groundup.files.hub_listing import repository
-from groundup.files.layout import is_plain_name
+from groundup.files.layout import is_plain_name, resolved
 from groundup.files.manifest import has_digest
 from groundup.interop.read_tokenizer import FILES
 
@@ -113,8 +113,8 @@ def _check_hash(path: Path, listed: Any) -> None:
     """
     if not has_digest(path, listed.lfs.sha256 if listed.lfs is not None else listed.blob_id):
         blobs = path.parents[2] / "blobs"  # of CACHE/models--OWNER--NAME/snapshots/COMMIT/FILE
-        if path.is_symlink() and path.resolve().parent == blobs.resolve():
-            path.resolve().unlink()
+        if path.is_symlink() and resolved(path).parent == resolved(blobs):
+            resolved(path).unlink()
         path.unlink(missing_ok=True)
         raise UserError(f"{path.name} is not the file the hub lists: its hash differs; it was removed, try again")
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from groundup.checkpoint.tensor_file import load_tensors
 from groundup.config.errors import UserError
+from groundup.files.layout import resolved
 from groundup.interop.imported import HEADS, Imported, Record, gpt_config, heads_of, load_pickled, plain_tensors
 from groundup.interop.names import HEAD, to_ours
 from groundup.interop.read_meta import META, read_meta
@@ -156,5 +157,5 @@ def _alphabet(values: dict[str, Any], path: Path) -> CharTokenizer | None:
     settings = values.get("config")
     name = settings.get("dataset") if isinstance(settings, dict) else None
     if isinstance(name, str) and Path(name).name == name and name.isprintable():
-        places += [path.parent / name / META, *(at / "data" / name / META for at in path.resolve().parents[:2])]
+        places += [path.parent / name / META, *(at / "data" / name / META for at in resolved(path).parents[:2])]
     return next((read_meta(place) for place in places if place.is_file()), None)

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeGuard
 from groundup.config.errors import UserError
 from groundup.config.io import from_kinds, load_json
 from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
-from groundup.files.layout import CONFIG, EVAL, METRICS, MODEL, RUN
+from groundup.files.layout import CONFIG, EVAL, METRICS, MODEL, RUN, resolved
 from groundup.files.lock import is_held
 from groundup.planner.flops import flops_per_token
 from groundup.records.metrics import PEAK_AT_END, PEAK_AT_START, STOPPED, load_metrics
@@ -47,7 +47,7 @@ class RunHistory:
     @property
     def name(self) -> str:
         """Name of the folder."""
-        return self.path.resolve().name
+        return resolved(self.path).name
 
     @property
     def max_steps(self) -> int | None:
@@ -173,7 +173,7 @@ def read_run(path: Path) -> RunHistory:
 
 
 def _state(run: RunHistory) -> Literal["running", "finished", "stopped", "crashed"]:
-    if is_held(run.path.resolve()):
+    if is_held(resolved(run.path)):
         return "running"
     # The model folder is the last thing but the report that a run makes; a longer second run has one from the first.
     if (run.path / MODEL).is_dir() and run.last.get("step", -1) >= (run.max_steps or math.inf):

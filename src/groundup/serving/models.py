@@ -6,6 +6,7 @@ for, and a few of them are kept. A request never names a path: names are looked 
 
 import asyncio
 import hashlib
+import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +19,7 @@ from groundup import __version__
 from groundup.checkpoint.folders import find_model, step_folders
 from groundup.checkpoint.model_folder import LoadedModel, load_model
 from groundup.config.errors import UserError
-from groundup.files.layout import CHECKPOINTS, GROWTH, MODEL, WEIGHTS, folders_around
+from groundup.files.layout import CHECKPOINTS, GROWTH, MODEL, WEIGHTS, folders_around, resolved
 from groundup.files.manifest import read_manifest
 from groundup.generation.engine import Engine
 from groundup.generation.slots import Slots, count_slots
@@ -211,11 +212,11 @@ def _on_a_short_thread(work: Callable[[], T]) -> T:
 
 def _name_of(path: Path, taken: dict[str, Served]) -> str:
     """The folder's name; of a run's checkpoint or model folder, the run's with it."""
-    resolved = path.resolve()
-    if resolved.parent.name in (CHECKPOINTS, GROWTH):
-        name = f"{resolved.parent.parent.name}@{resolved.name}"
+    place = resolved(path)
+    if place.parent.name in (CHECKPOINTS, GROWTH):
+        name = f"{place.parent.parent.name}@{place.name}"
     else:
-        name = resolved.parent.name if resolved.name == MODEL else resolved.name
+        name = place.parent.name if place.name == MODEL else place.name
     if name in taken:
-        name = f"{name}-{hashlib.sha256(str(resolved).encode()).hexdigest()[:4]}"
+        name = f"{name}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:4]}"
     return name

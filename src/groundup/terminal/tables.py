@@ -1,7 +1,10 @@
 """Tables on a terminal and in a pipe."""
 
 import sys
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
+
+from groundup.config.printable import printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -16,6 +19,18 @@ def new_table() -> "Table":
     from rich.table import Table
 
     return Table(box=SIMPLE_HEAD, pad_edge=False)
+
+
+def facts(rows: Iterable[tuple[str, str]]) -> "Table":
+    """A table of names and values without a head; control characters, as paths may hold them, as their escapes."""
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column()
+    table.add_column(overflow="fold")  # a path that is cut short cannot be copied
+    for name, value in rows:
+        table.add_row(name, printable(value))
+    return table
 
 
 def show(table: "Table") -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from groundup.config.printable import printable
 from groundup.tokenizer.base import Tokenizer
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def rendered(text: str, tokenizers: Mapping[str, Tokenizer], console: "Console")
         ids = tokenizer.encode(text)
         tokens = [tokenizer.decode_bytes([i]) for i in ids]
         if len(tokenizers) > 1:
-            blocks.append(f"\n{name}")
+            blocks.append(f"\n{printable(name)}")
         blocks.append(_colored(tokens, colors=console.color_system is not None))
         if len(tokenizers) == 1:
             blocks += ["", *_listed(ids, tokens)]
@@ -83,7 +84,7 @@ def _compared(rows: Sequence[tuple[str, Tokenizer, int]], n_bytes: int) -> "Tabl
     table = _table("ids", "tokens", "bytes per token", first="tokenizer")
     for name, tokenizer, n_tokens in rows:
         ratio = f"{n_bytes / n_tokens:.2f}" if n_tokens else "-"
-        table.add_row(Text(name), f"{tokenizer.vocab_size:,}", f"{n_tokens:,}", ratio)
+        table.add_row(Text(printable(name)), f"{tokenizer.vocab_size:,}", f"{n_tokens:,}", ratio)
     return table
 
 

@@ -16,7 +16,7 @@ from groundup.config.io import dump_json
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
 from groundup.files.atomic import write_file
-from groundup.files.layout import CONFIG, METRICS, MODEL, PORTRAIT, REPORT
+from groundup.files.layout import CONFIG, METRICS, MODEL, PORTRAIT, REPORT, resolved
 from groundup.generation.text import TextGenerator
 from groundup.inspection.portrait import MOST_TOKENS, portrait
 from groundup.model.build import Transformer, build_model
@@ -148,7 +148,7 @@ def _next_steps(config: TrainConfig, prompt: str) -> str:
         more = f"--config {shlex.quote(str(config.run_dir / CONFIG))} --name longer"
     return "\n".join(
         [
-            f"  open {(config.run_dir / REPORT).resolve().as_uri()} in a browser",
+            f"  open {resolved(config.run_dir / REPORT).as_uri()} in a browser",
             f"  groundup generate {run_dir} {begin}--temperature 0.8 --stream",
             f"  groundup generate {run_dir} --interactive",
             f"  groundup runs list {shlex.quote(str(config.out_dir))}",

@@ -10,7 +10,7 @@ from groundup.checkpoint.state import CheckpointStore
 from groundup.config.errors import UserError
 from groundup.config.train import TrainConfig
 from groundup.distributed.ranks import World
-from groundup.files.atomic import make_folder
+from groundup.files.atomic import made_for, make_folder
 from groundup.files.layout import CHECKPOINTS, CONFIG, METRICS, RUN, TENSORBOARD, WANDB
 from groundup.files.leftovers import remove_leftover
 from groundup.files.lock import RunLock
@@ -30,8 +30,7 @@ def own_folder(config: TrainConfig, world: World) -> Iterator[CheckpointStore]:
     if not world.is_main:
         yield store
         return
-    make_folder(config.out_dir)
-    with RunLock(config.run_dir):
+    with made_for(config.out_dir), RunLock(config.run_dir):
         yield store
 
 

@@ -18,8 +18,8 @@ def test_every_size_is_a_row_and_large_ones_are_computed_again(monkeypatch):
 
     def race(contestants, case, *, rounds, runs, warmup):
         (name,) = contestants
-        seen.append((case.micro_batch_size, case.recompute))
-        return {name: Timing([0.5], 1000 * case.micro_batch_size)}
+        seen.append((case.setting.micro_batch_size, case.setting.recompute))
+        return {name: Timing([0.5], 1000 * case.setting.micro_batch_size)}
 
     monkeypatch.setattr(module, "race", race)
     lines = []
@@ -30,6 +30,22 @@ def test_every_size_is_a_row_and_large_ones_are_computed_again(monkeypatch):
     assert [row["planned_bytes"] for row in result["rows"]] == planned
     assert len(lines) == 3
     assert json.loads(json.dumps(result)) == result
+
+
+def test_parts_are_settings_that_differ_by_what_is_counted(monkeypatch):
+    seen = []
+
+    def race(contestants, case, *, rounds, runs, warmup):
+        seen.append(case.setting)
+        return dict.fromkeys(contestants, Timing([0.5], 1000))
+
+    monkeypatch.setattr(module, "race", race)
+    result = bench(Options(settings="parts", device="cpu"), lambda line: None)
+    assert [row["setting"] for row in result["rows"]] == [setting.name for setting in seen]
+    assert len({setting.name for setting in seen}) == len(seen) >= 8
+    assert {setting.recompute for setting in seen} == {setting.model.dropout > 0 for setting in seen} == {True, False}
+    assert {setting.model.kind for setting in seen} == {"gpt", "modern"}
+    assert {setting.optim.name for setting in seen} == {"adamw", "muon"}
 
 
 def test_what_does_not_fit_says_how_much_it_needs(monkeypatch):

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import signal
+import sys
 
 import pytest
 import torch
@@ -102,6 +103,29 @@ class TestPromptsFile:
         (part,) = self.out.parent.glob("out.jsonl.*.part")
         part.write_bytes(b"".join(wanted.splitlines(keepends=True)[:whole]) + odd)
         call(capsys, folder, *self.words)
+        assert self.out.read_bytes() == wanted
+
+    @pytest.mark.fault(
+        "A7",
+        "the disk takes no more of the texts of many prompts",
+        "one line that names the file; what was written stays, and the same command goes on after it",
+    )
+    @pytest.mark.skipif(sys.platform == "win32", reason="sets the system's limit of a file's size")
+    def test_a_disk_that_takes_no_more(self, folder, capsys):
+        import resource
+
+        call(capsys, folder, *self.words)
+        wanted = self.out.read_bytes()
+        self.out.unlink()
+        least, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(wanted) // 2, most))  # the kernel refuses what is beyond
+        try:
+            said = call(capsys, folder, *self.words, code=1).err
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (least, most))
+        (part,) = self.out.parent.glob("out.jsonl.*.part")
+        assert said == f"groundup: cannot write {part}: File too large\n"
+        assert "are there already" in call(capsys, folder, *self.words).err
         assert self.out.read_bytes() == wanted
 
     @pytest.mark.fault(

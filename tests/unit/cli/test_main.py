@@ -15,6 +15,8 @@ from groundup.cli.main import COMMANDS, main
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import dump_json, to_dict
 from groundup.config.presets import RECIPES
+from groundup.tokenizer.char import CharTokenizer
+from groundup.tokenizer.io import save_tokenizer
 
 OTHERS = {"tokenizer", "prepare", "data", "import", "export"}
 """Commands whose tests are in files of their own."""
@@ -234,6 +236,66 @@ def test_names_neither_command_the_terminal_nor_break_the_line(tmp_path, capsys)
     assert not set("\x1b\r\x9b") & set(out)
     error = error_of(capsys, ["eval", str(tmp_path / name / "gone")], 1)
     assert "a\\x1b[2J\\r[bold]:smile:\\n\\x9b/gone does not exist" in error
+
+
+@pytest.mark.fault(
+    "G2",
+    "a run on paper or a table of tokenizers names such a folder",
+    "control characters are shown as their escapes, markup as it is spelled",
+)
+def test_tables_do_not_command_the_terminal(tmp_path, capsys):
+    name, shown = "a\x1b[2J[/b]", "a\\x1b[2J[/b]"
+    folder = tmp_path / name
+    folder.mkdir(parents=True)
+    save_tokenizer(CharTokenizer("ab\n"), folder / "tokenizer.json")
+    for words in (
+        ["train", "shakespeare", "--dry-run", "--out-dir", str(folder)],
+        ["plan", "shakespeare", "--hardware", "T4", "--out-dir", str(folder)],
+        ["tokenizer", "show", "ab", "--tokenizer", str(folder), "--tokenizer", str(folder / "tokenizer.json")],
+    ):
+        assert main(words) == 0
+        out = capsys.readouterr().out
+        assert "\x1b" not in out
+        assert shown in out.replace("\n", "")
+
+
+@pytest.mark.fault(
+    "B4",
+    "a link that leads back to itself stands for a run, a model, a text, a tokenizer or an output folder",
+    "one line that names it; the link stays",
+)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["generate", "LINK"],
+        ["eval", "LINK"],
+        ["export", "LINK", "out"],
+        ["import", "LINK"],
+        ["serve", "LINK"],
+        ["report", "LINK"],
+        ["runs", "list", "LINK"],
+        ["runs", "compare", "LINK"],
+        ["data", "info", "LINK"],
+        ["prepare", "LINK", "out"],
+        ["tokenizer", "encode", "a", "--tokenizer", "LINK"],
+        ["train", "--resume", "LINK"],
+        ["train", "--config", "LINK"],
+        ["train", "shakespeare", "--data.source", "text", "--data.path", "LINK"],
+        ["train", "shakespeare", "--init-from", "LINK"],
+        ["train", "shakespeare", "--out-dir", "LINK"],
+        ["finetune", "LINK", "LINK"],
+    ],
+    ids=" ".join,
+)
+def test_a_link_to_itself_is_one_line(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    link = Path("around")
+    link.symlink_to(link)
+    assert main([str(link) if word == "LINK" else word for word in words]) in (1, 2)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "around" in said
+    assert [path.name for path in tmp_path.iterdir()] == ["around"]
 
 
 @pytest.mark.fault(

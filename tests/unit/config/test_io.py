@@ -85,6 +85,7 @@ def test_what_is_left_out_takes_its_default():
         ({"model": {"n_layre": 3}}, "unknown config key model.n_layre; did you mean model.n_layer?"),
         ({"data": {"zzzzzz": 3}}, "unknown config key data.zzzzzz"),
         ({"model": 3}, "model must be an object, got 3"),
+        ({"out_dir": "a\0b"}, 'out_dir must be a path, got "a\\u0000b"'),
         (None, "config must be an object, got null"),
         ([], "config must be an object, got []"),
         ({"model": {"n_layer": "4"}}, 'model.n_layer must be int, got "4"'),
@@ -98,8 +99,8 @@ def test_what_is_left_out_takes_its_default():
         ({"optim": {"lr": math.inf}}, "optim.lr must be float, got Infinity"),
         ({"optim": {"name": "sgd"}}, 'optim.name must be one of adamw, muon, got "sgd"'),
         ({"optim": {"name": ["adamw"]}}, 'optim.name must be one of adamw, muon, got ["adamw"]'),
-        ({"data": {"path": 3}}, "data.path must be Path or null, got 3"),
-        ({"out_dir": None}, "out_dir must be Path, got null"),
+        ({"data": {"path": 3}}, "data.path must be a path or null, got 3"),
+        ({"out_dir": None}, "out_dir must be a path, got null"),
         ({"name": 7}, "name must be str, got 7"),
     ],
 )  # fmt: skip
