@@ -6,7 +6,8 @@ import statistics
 from typing import Any
 
 from groundup.files.layout import CONFIG
-from groundup.records.history import best_row, series
+from groundup.records.history import best_row, is_finite, series
+from groundup.records.metrics import STOPPED
 from groundup.terminal.display import clock, quantity
 
 TERMS = {
@@ -38,13 +39,15 @@ def headline(rows: list[dict[str, Any]], config: dict[str, Any], *, vocab_size: 
     """
     numbers = []
     best = best_row(rows, config)
-    if best and best["val/loss"] < 700:
-        choices = math.exp(best["val/loss"])
-        begun = f"; before training it was {vocab_size:,}" if vocab_size and vocab_size > choices else ""
+    look: dict[str, Any] = best or next((row for row in reversed(rows) if row.get("step") and _is_loss(row)), {})
+    if look and _is_loss(look):
+        choices, before = math.exp(look["val/loss"]), _before(rows, config, vocab_size)
+        begun = f"; before training it was {_count(before)}" if before and before > choices else ""
+        part = f", measured on {look['val/tokens']:,} tokens of it" if look.get("val/tokens") else ""
         numbers.append(
             (
-                f"{best['val/loss']:.3f}",
-                f"nats of loss on text that it has never seen: as unsure of the next token as among"
+                f"{look['val/loss']:.3f}" if best else f"about {look['val/loss']:.2f}",
+                f"nats of loss on text that it has never seen{part}: as unsure of the next token as among"
                 f" {_count(choices)} equally likely ones{begun}",
             )
         )
@@ -56,6 +59,18 @@ def headline(rows: list[dict[str, Any]], config: dict[str, Any], *, vocab_size: 
     return numbers
 
 
+def _is_loss(row: dict[str, Any]) -> bool:
+    """Whether a line has a validation loss whose exponential can be said."""
+    return is_finite(row.get("val/loss")) and row["val/loss"] < 700
+
+
+def _before(rows: list[dict[str, Any]], config: dict[str, Any], vocab_size: int | None) -> float | None:
+    """Among how many tokens a model chose before its first step: all of them, unless it goes on from weights."""
+    if not config.get("init_from"):
+        return vocab_size
+    return next((math.exp(row["val/loss"]) for row in rows if row.get("step") == 0 and _is_loss(row)), None)
+
+
 def suggestions(rows: list[dict[str, Any]], config: dict[str, Any], run: str) -> list[tuple[str, str]]:
     """What to try next, and the command for it, judged from the curves.
 
@@ -64,6 +79,9 @@ def suggestions(rows: list[dict[str, Any]], config: dict[str, Any], run: str) ->
         config: config.json.
         run: Path of the run as it is typed.
     """
+    if rows and rows[-1].get("event") == STOPPED:
+        resume = ("The run is not at its end: it goes on.", f"groundup train --resume {shlex.quote(run)}")
+        return [resume, *_looking(run)]
     steps = config.get("max_steps")
     longer = f"--max-steps {2 * steps}" if isinstance(steps, int) else ""
     again = f"groundup train --config {shlex.quote(f'{run}/{CONFIG}')}"
@@ -94,9 +112,14 @@ def suggestions(rows: list[dict[str, Any]], config: dict[str, Any], run: str) ->
                     f"{again} --name larger --model.n-layer {_more_layers(config)}",
                 )
             )
-    advice.append(("Look inside this model in the browser.", f"groundup serve {shlex.quote(run)}"))
-    advice.append(("Let it write.", f"groundup generate {shlex.quote(run)} --stream"))
-    return advice
+    return [*advice, *_looking(run)]
+
+
+def _looking(run: str) -> list[tuple[str, str]]:
+    return [
+        ("Look inside this model in the browser.", f"groundup serve {shlex.quote(run)}"),
+        ("Let it write.", f"groundup generate {shlex.quote(run)} --stream"),
+    ]
 
 
 def _more_layers(config: dict[str, Any]) -> int:
@@ -106,7 +129,7 @@ def _more_layers(config: dict[str, Any]) -> int:
 
 
 def _count(number: float) -> str:
-    return f"{number:.1f}" if number < 10 else quantity(number)
+    return f"{number:.1f}" if number < 10 else f"{number:,.0f}" if number < 1e6 else quantity(number)
 
 
 REACH = 8

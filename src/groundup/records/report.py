@@ -9,6 +9,7 @@ import json
 import math
 import re
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def _page(run_dir: Path, run: RunFacts, rows: list[dict[str, Any]]) -> str:
     portrait = _read_portrait(run_dir / PORTRAIT)
     parts = [
         f"<h1>{html.escape(printable(run_dir.name))}</h1>",
-        f"<p class=quiet>groundup {html.escape(run.groundup)} · {html.escape(run.started)}</p>",
+        f"<p class=quiet>groundup {html.escape(run.groundup)} · {_when(run.started)}</p>",
         _headline(headline(rows, run.config, vocab_size=_whole(run.resolved.get("vocab_size")))),
         f"<h2>How it learned{_term('loss')}</h2>{chart.markup}" if chart else "",
         *_samples(rows, chart.end if chart else 0),
@@ -94,6 +95,15 @@ def _page(run_dir: Path, run: RunFacts, rows: list[dict[str, Any]]) -> str:
         + "\n".join(parts)
         + f"\n<script type=application/json id=data>{data}</script><script>{_asset('report.js')}</script>\n</html>\n"
     )
+
+
+def _when(stamp: str) -> str:
+    """A time as people write it, which does not break on a phone."""
+    try:
+        said = f"{datetime.fromisoformat(stamp).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except (ValueError, OverflowError):
+        said = stamp
+    return f"<span class=whole>{html.escape(said)}</span>"
 
 
 def _read_portrait(path: Path) -> Portrait | None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundup.records.explain import smoothed, suggestions
+from groundup.records.explain import headline, smoothed, suggestions
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=60))
@@ -62,3 +62,36 @@ def test_a_short_curve_keeps_its_form():
     assert smoothed(fall[:3]) == fall[:3]
     assert smoothed(fall, reach=4)[4] == pytest.approx(sum(fall[:9]) / 9)
     assert smoothed([0.0] * 20 + [17.0] + [0.0] * 20)[12] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("config", "rows", "number", "words"),
+    [
+        ({}, [{"step": 5, "val/loss": 1.0}], "1.000", "among 2.7 equally likely ones; before training it was 50,257"),
+        (  # of a stopped run: the whole split was not measured
+            {},
+            [{"step": 0, "val/loss": 4.0}, {"step": 5, "val/loss": 1.0, "val/tokens": 4096}],
+            "about 1.00",
+            "measured on 4,096 tokens of it: as unsure of the next token as among 2.7 equally likely ones; before",
+        ),
+        (  # from weights: what it knew before, and not the number of tokens
+            {"init_from": "models/gpt2"},
+            [{"step": 0, "val/loss": 2.0}, {"step": 5, "val/loss": 1.0}],
+            "1.000",
+            "among 2.7 equally likely ones; before training it was 7.4",
+        ),
+    ],
+)
+def test_the_first_number_is_the_loss_and_what_it_was_before(config, rows, number, words):
+    first = headline(rows, config, vocab_size=50257)[0]
+    assert first[0] == number
+    assert words in first[1]
+
+
+def test_a_run_that_was_stopped_goes_on():
+    rows = [*run([2.0, 1.8, 1.6], 1.5), {"step": 3, "event": "stopped"}]
+    assert [what for _, what in suggestions(rows, CONFIG, "runs/a")] == [
+        "groundup train --resume runs/a",
+        "groundup serve runs/a",
+        "groundup generate runs/a --stream",
+    ]

@@ -214,3 +214,16 @@ def test_writing_it_again_leaves_no_other_files(tmp_path):
     report(path)
     assert (path / "report.html").read_bytes() == before[1]
     assert {p.name for p in path.iterdir()} == {"run.json", "metrics.jsonl", "loss.png", "report.html"}
+
+
+@pytest.mark.parametrize(
+    ("started", "shown"),
+    [
+        ("2026-01-01T01:30:00+01:00", "<span class=whole>2026-01-01 00:30 UTC</span>"),
+        ("<odd>", "<span class=whole>&lt;odd&gt;</span>"),
+    ],
+)
+def test_the_time_is_for_people_and_stays_on_one_line(tmp_path, started, shown):
+    path = folder(tmp_path, run={**RUN, "started": started})
+    write_report(path)
+    assert shown in (path / "report.html").read_text(encoding="utf-8")
