@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from groundup.config.errors import UserError
 from groundup.serving.access import SECURITY_HEADERS, Access
 from groundup.serving.bodies import CompletionBody, DetokenizeBody, TokenizeBody, read_body
-from groundup.serving.completions import SILENCE, Completion, sse
+from groundup.serving.completions import Completion, sse
 from groundup.serving.errors import RequestError
 from groundup.serving.loop import EngineLoop
 from groundup.serving.meters import Meters
@@ -65,7 +65,7 @@ class Server:
         served = await self.models.find(body.model)
         completion = await body.aside(lambda: Completion(served, body))
         if body.stream:
-            events = self._counted(completion, started)
+            events = completion.events(self.loop, lambda: self._count_stream(completion, started))
             first = await unless_gone(request, anext(events))  # what is refused is refused with its status
             return StreamingResponse(_until_done(first, events), media_type="text/event-stream")
         answer = await unless_gone(request, completion.whole(self.loop))
@@ -135,18 +135,10 @@ class Server:
         """For Prometheus."""
         return Response(self.meters.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    async def _counted(self, completion: Completion, started: float) -> AsyncGenerator[bytes, None]:
-        """The events of a completion."""
-        told = False
-        try:
-            async with contextlib.aclosing(completion.events(self.loop)) as events:
-                async for event in events:
-                    if not told and event is not SILENCE:
-                        self.meters.first_token.observe(time.perf_counter() - started)
-                        told = True
-                    yield event
-        finally:
-            self._count(completion.usage())
+    def _count_stream(self, completion: Completion, started: float) -> None:
+        if completion.first_told is not None:
+            self.meters.first_token.observe(completion.first_told - started)
+        self._count(completion.usage())
 
     def _count(self, usage: dict[str, Any]) -> None:
         self.meters.prompt_tokens.inc(usage["prompt_tokens"])

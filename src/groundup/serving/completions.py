@@ -8,7 +8,7 @@ import json
 import re
 import secrets
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,7 @@ from groundup.config.generate import SamplingConfig
 from groundup.generation.requests import Event, Request
 from groundup.serving.bodies import MAX_CHOICES, MAX_PROMPTS, CompletionBody
 from groundup.serving.errors import RequestError, shown
-from groundup.serving.loop import EngineLoop
+from groundup.serving.loop import EngineLoop, Moment
 from groundup.serving.models import Served
 from groundup.serving.texts import ChoiceText, Shown, TokenNames, logprobs_of
 
@@ -72,6 +72,8 @@ class Completion:
         if len(prompts) > MAX_PROMPTS or len(prompts) * n > MAX_CHOICES:
             message = f"at most {MAX_PROMPTS} prompts and {MAX_CHOICES} texts at once, got {len(prompts)} x {n}"
             raise RequestError(400, message, param="prompt", code="too_many")
+        self.first_told: float | None = None
+        """When the first event with something in it was, by `time.perf_counter`."""
         self._forms: dict[int, tuple[bytes, bytes]] = {}
         """By index of a choice: what is before and behind the text in an event of it."""
         self.jobs = [self._job(prompt, n, index * n) for index, prompt in enumerate(prompts)]
@@ -81,29 +83,37 @@ class Completion:
         texts: dict[int, str] = {}
         tokens: dict[int, list[Shown]] = {}
         finish: dict[int, str | None] = {}
-        async with aclosing(self._pieces(loop)) as pieces:
-            async for piece in pieces:
-                for index, text, shown, reason in piece:
+        async with aclosing(self._moments(loop)) as moments:
+            async for moment in moments:
+                for index, text, shown, reason in self._pieces(moment):
                     texts[index] = texts.get(index, "") + text
                     tokens.setdefault(index, []).extend(shown)
                     finish[index] = reason or finish.get(index)
         choices = [self._choice(index, texts[index], tokens[index], finish[index]) for index in sorted(texts)]
         return self._object(choices) | {"usage": self.usage()}
 
-    async def events(self, loop: EngineLoop) -> AsyncGenerator[bytes, None]:
+    async def events(self, loop: EngineLoop, over: Callable[[], None]) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events of the same shape: those of a moment together, a comment in silence.
 
         The usage comes last, where it is asked for.
+
+        Args:
+            loop: Where the model is.
+            over: Called when no more events come, however they ended.
         """
-        async with aclosing(self._pieces(loop)) as pieces:
-            async for piece in pieces:
-                told = [self._event(choice) for choice in piece if choice[1] or choice[2] or choice[3]]
-                if told:
-                    yield b"".join(told)
-                elif not piece:
-                    yield SILENCE
-        if self.body.stream_options is not None and self.body.stream_options.include_usage:
-            yield sse(self._object([]) | {"usage": self.usage()})
+        try:
+            async with aclosing(self._moments(loop)) as moments:
+                async for moment in moments:
+                    told = [self._event(piece) for piece in self._pieces(moment) if piece[1] or piece[2] or piece[3]]
+                    if told:
+                        self.first_told = self.first_told or time.perf_counter()
+                        yield b"".join(told)
+                    elif not moment:
+                        yield SILENCE
+            if self.body.stream_options is not None and self.body.stream_options.include_usage:
+                yield sse(self._object([]) | {"usage": self.usage()})
+        finally:
+            over()
 
     def _object(self, choices: Sequence[Any]) -> dict[str, Any]:
         return {
@@ -141,13 +151,14 @@ class Completion:
             "prompt_tokens_details": {"cached_tokens": sum(job.n_reused for job in self.jobs)},
         }
 
-    async def _pieces(self, loop: EngineLoop) -> AsyncGenerator[list[ChoiceDelta], None]:
-        """What becomes certain, of all prompts side by side; nothing where nothing came for long."""
+    def _moments(self, loop: EngineLoop) -> AsyncGenerator[Moment, None]:
+        """Events of all prompts side by side; none where nothing came for long."""
         requests = [job.request for job in self.jobs]
-        stream = loop.stream(self.served.engine, requests, lambda place, choice: self.jobs[place].choices[choice].done)
-        async with aclosing(stream) as moments:
-            async for moment in moments:
-                yield [piece for place, event in moment for piece in self._take(self.jobs[place], event)]
+        return loop.stream(self.served.engine, requests, lambda place, choice: self.jobs[place].choices[choice].done)
+
+    def _pieces(self, moment: Moment) -> list[ChoiceDelta]:
+        """What becomes certain with some events."""
+        return [piece for place, event in moment for piece in self._take(self.jobs[place], event)]
 
     def _take(self, job: Job, event: Event) -> list[ChoiceDelta]:
         pieces: list[ChoiceDelta] = []

@@ -42,6 +42,44 @@ class Round:
 
 Told = tuple[int, list[Event] | BaseException]
 """The place of a request among those of its stream, and its events of one tick or why it failed."""
+Moment = list[tuple[int, Event]]
+"""Events that came together, with the places of their requests."""
+
+
+class Mailbox:
+    """What has come for one stream and was not taken yet. Belongs to the handlers' loop.
+
+    While nothing comes, it gets no events every HEARTBEAT seconds, so that the stream can say that it goes on.
+    """
+
+    def __init__(self) -> None:
+        self.home = asyncio.get_running_loop()
+        self._told: list[Told] = []
+        self._waiting: asyncio.Future[None] | None = None
+        self._beat()
+
+    def put(self, told: Told) -> None:
+        """Add to what has come."""
+        self._told.append(told)
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    async def take(self) -> list[Told]:
+        """All that has come, when something has."""
+        if not self._told:
+            self._waiting = self.home.create_future()
+            await self._waiting
+        told, self._told = self._told, []
+        return told
+
+    def close(self) -> None:
+        """Nobody takes any more."""
+        self._next_beat.cancel()
+
+    def _beat(self) -> None:
+        self._next_beat = self.home.call_later(HEARTBEAT, self._beat)
+        if self._waiting is not None and not self._told:
+            self.put((0, []))
 
 
 @dataclass(eq=False)
@@ -51,8 +89,7 @@ class Ticket:
     engine: Engine
     request: Request
     place: int
-    home: asyncio.AbstractEventLoop
-    events: "asyncio.Queue[Told]"
+    mailbox: Mailbox
     """Of the stream that waits for it, and for others."""
     number: int | None = None
     gone: bool = False
@@ -111,7 +148,7 @@ class EngineLoop:
         engine: Engine,
         requests: Sequence[Request],
         over: Callable[[int, int], bool] = lambda place, choice: False,
-    ) -> AsyncGenerator[list[tuple[int, Event]], None]:
+    ) -> AsyncGenerator[Moment, None]:
         """Events of some requests, all that have come since the last ones, until every choice has ended.
 
         Closing the iterator cancels the requests: their slots are free within a tick.
@@ -131,18 +168,17 @@ class EngineLoop:
         """
         n = sum(request.n for request in requests)
         self.check_room(n)
-        home, events = asyncio.get_running_loop(), asyncio.Queue[Told]()
-        tickets = [Ticket(engine, request, place, home, events) for place, request in enumerate(requests)]
+        mailbox = Mailbox()
+        tickets = [Ticket(engine, request, place, mailbox) for place, request in enumerate(requests)]
         going = {(place, choice) for place, request in enumerate(requests) for choice in range(request.n)}
         self._load += n
-        beat = asyncio.create_task(_beat(events))
         try:
             for ticket in tickets:
                 self._inbox.put(partial(self._submit, ticket))
             while going:
                 moment = [
                     (place, event)
-                    for place, told in await _next(events)
+                    for place, told in await mailbox.take()
                     for event in _or_raise(told)
                     if (place, event.choice) in going
                 ]
@@ -155,7 +191,7 @@ class EngineLoop:
                         going.remove(text)
                         self._inbox.put(partial(self._cancel, tickets[place], event.choice))
         finally:
-            beat.cancel()
+            mailbox.close()
             self._load -= n
             for ticket in tickets:
                 ticket.gone = True
@@ -258,28 +294,15 @@ class EngineLoop:
 
 def _tell(news: Sequence[tuple[Ticket, list[Event] | BaseException]]) -> None:
     """Hand over to the handlers' loop, which is woken once for all of it; it may be over already."""
-    for home in {ticket.home for ticket, _ in news}:
+    for home in {ticket.mailbox.home for ticket, _ in news}:
         if not home.is_closed():
-            home.call_soon_threadsafe(_put, [(ticket, what) for ticket, what in news if ticket.home is home])
+            home.call_soon_threadsafe(_put, [(ticket, what) for ticket, what in news if ticket.mailbox.home is home])
 
 
 def _put(news: Sequence[tuple[Ticket, list[Event] | BaseException]]) -> None:
     for ticket, what in news:
         if not ticket.gone:
-            ticket.events.put_nowait((ticket.place, what))
-
-
-async def _beat(events: "asyncio.Queue[Told]") -> None:
-    while True:
-        await asyncio.sleep(HEARTBEAT)
-        if events.empty():
-            events.put_nowait((0, []))
-
-
-async def _next(events: "asyncio.Queue[Told]") -> list[Told]:
-    """All that has come, when something has."""
-    first = await events.get()
-    return [first, *(events.get_nowait() for _ in range(events.qsize()))]
+            ticket.mailbox.put((ticket.place, what))
 
 
 def _or_raise(told: list[Event] | BaseException) -> list[Event]:
