@@ -292,3 +292,31 @@ def test_what_a_model_writes_is_text(open_page, hostile, tab):
         assert page.locator("pre.sample").inner_text().startswith(SCRIPT)
     assert page.evaluate("typeof owned") == "undefined"
     assert page.locator("main script, main img, [onload], [onerror]").count() == 0
+
+
+def test_a_text_goes_on_without_parts_as_soon_as_they_are_off(open_page, url):
+    page = open_page(tab="heads", off="1.0", writing="1")
+    headings = {"whole": "all parts", "without": "without these parts"}
+
+    def wait_for(**off):
+        ids = TOKENIZER.encode(TEXT)
+        body = {"tokens": ids, "seed": 1, "temperature": 1, "instead": "mean", "heads": [], "mlps": []} | off
+        expected = page.request.post(f"{url}api/writing", data=body, headers={"Sec-Fetch-Site": "same-origin"}).json()
+        page.wait_for_function(
+            "texts => JSON.stringify([...document.querySelectorAll('.samples pre')].map((each) => each.textContent))"
+            " === JSON.stringify(texts)",
+            arg=[expected[name] for name in headings],
+        )
+        return expected
+
+    one = wait_for(heads=[[1, 0]])
+    assert one["whole"] != one["without"]
+    page.get_by_role("button", name="The other heads off").click()
+    page.wait_for_function("() => location.hash.includes('off=0.0%2C0.1%2C1.1')")
+    wait_for(heads=[[0, 0], [0, 1], [1, 1]])
+    page.get_by_role("button", name="layer 1").click()
+    wait_for(heads=[[0, 0], [0, 1], [1, 0], [1, 1]], mlps=[1])
+    page.get_by_role("button", name="layer 1").click()
+    wait_for(heads=[[0, 0], [0, 1]])
+    page.get_by_role("button", name="Write no more").click()
+    page.locator(".samples").wait_for(state="detached")

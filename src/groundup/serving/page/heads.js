@@ -3,7 +3,7 @@ import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { post } from "./api.js";
 import { number, probability, spoken, visible } from "./format.js";
-import { attempt, model, modelId, named, saved, seed, settings, tokens } from "./state.js";
+import { attempt, model, modelId, named, problems, saved, seed, settings, tokens } from "./state.js";
 import { Behind } from "./behind.js";
 import { Picture } from "./picture.js";
 import { Prompt } from "./prompt.js";
@@ -19,6 +19,7 @@ export function Heads() {
   const [found, setFound] = useState(null);
   const [growth, setGrowth] = useState(null);
   const [written, setWritten] = useState({ of: "" });
+  const [writing, setWriting] = saved("writing", "");
   const ids = tokens.value.ids;
   const m = model.value;
   const known = (part) => {
@@ -39,12 +40,21 @@ export function Heads() {
     attempt("ablation", (signal) => post("/api/ablation", body, signal)).then((x) => x && setFound(x));
   }, [ids, asked, instead, modelId.value]);
   useEffect(() => setGrowth(null), [ids, instead]);
+  const ask = { ...body, seed: seed.value, temperature: settings.value.temperature };
+  const asking = JSON.stringify(ask);
+  const writes = Boolean(writing && off.size && ids.length && m.n_layer);
+  useEffect(() => {
+    if (writes) attempt("writing", (signal) => post("/api/writing", ask, signal)).then((x) => x && setWritten({ of: asking, ...x }));
+  }, [writes && asking]);
   if (!m.n_layer) return html`<p>This model is a table of pairs: there is nothing to switch off.</p>`;
-  const toggle = (name) => {
-    const next = new Set(off);
-    next.has(name) ? next.delete(name) : next.add(name);
-    setOff(next);
+  const headsOf = (l) => Array.from({ length: m.n_head }, (_, h) => `${l}.${h}`);
+  const heads = Array.from({ length: m.n_layer }, (_, l) => headsOf(l)).flat();
+  /** Switch parts off, or on where all of them are off. */
+  const toggle = (...names) => {
+    const on = names.every((name) => off.has(name));
+    setOff([...[...off].filter((name) => !names.includes(name)), ...(on ? [] : names)]);
   };
+  const others = () => setOff([...[...off].filter((x) => x.endsWith("mlp")), ...heads.filter((x) => !off.has(x))]);
   const measure = () => attempt("importance", async (signal) => {
     const rows = [];
     for (let layer = 0; layer < m.n_layer; layer++) {
@@ -52,8 +62,6 @@ export function Heads() {
       if (!signal.aborted) setGrowth([...rows]);
     }
   });
-  const ask = { ...body, seed: seed.value, temperature: settings.value.temperature };
-  const write = () => attempt("writing", (signal) => post("/api/writing", ask, signal)).then((x) => x && setWritten({ of: JSON.stringify(ask), ...x }));
   const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
   const fresh = found && found.whole.loss.length === ids.length - 1;
   const texts = tokens.value.texts;
@@ -63,12 +71,16 @@ export function Heads() {
   return html`
     <${Prompt} rows="2" />
     <div class="buttons">
-      <button onClick=${() => setOff(new Set())}>All on</button>
-      <button onClick=${measure}>Which heads matter?</button><button disabled=${!off.size} onClick=${write}>Write on without them</button><span role="status">${growth && growth.length < m.n_layer ? `layer ${growth.length} of ${m.n_layer}` : ""}</span>
+      <button disabled=${!off.size} onClick=${() => setOff([])}>All on</button>
+      <button disabled=${!heads.some((x) => off.has(x))} onClick=${others}>The other heads off</button>
+      <button onClick=${measure}>Which heads matter?</button>
+      <button disabled=${!off.size} onClick=${() => setWriting(writing ? "" : "1")}>${writing ? "Write no more" : "Write on without them"}</button>
+      <span role="status">${growth && growth.length < m.n_layer ? `layer ${growth.length} of ${m.n_layer}` : writes && written.of !== asking && !problems.value.writing ? "writing ..." : ""}</span>
       <label>instead of its output <select value=${instead} onChange=${(e) => setInstead(e.target.value)}><option value="mean">its mean over the text</option><option value="zero">nothing</option></select></label>
     </div>
-    <${Picture} name="heads and their loss" ask=${{ path: "/api/importance", body: { model: modelId.value, tokens: ids, instead } }}><div class="grid switches" style=${`--columns:${m.n_head + 1}`}>
+    <${Picture} name="heads and their loss" ask=${{ path: "/api/importance", body: { model: modelId.value, tokens: ids, instead } }}><div class="grid switches" style=${`--columns:${m.n_head + 2}`}>
       ${Array.from({ length: m.n_layer }, (_, l) => [
+        html`<button aria-pressed=${![...headsOf(l), `${l}.mlp`].every((x) => off.has(x))} class="layer" onClick=${() => toggle(...headsOf(l), `${l}.mlp`)}>layer ${l}</button>`,
         ...Array.from({ length: m.n_head }, (_, h) => {
           const name = `${l}.${h}`;
           return html`<button aria-pressed=${!off.has(name)} class=${off.has(name) ? "off" : ""} style=${growth?.[l] ? `--share:${Math.max(0, growth[l][h] / most)}` : ""} onClick=${() => toggle(name)}>head ${name}${growth?.[l] ? html` <small>${growth[l][h] >= 0 ? "+" : ""}${number(Number(growth[l][h].toPrecision(2)))}</small>` : ""}</button>`;
@@ -76,7 +88,7 @@ export function Heads() {
         html`<button aria-pressed=${!off.has(`${l}.mlp`)} class=${off.has(`${l}.mlp`) ? "off mlp" : "mlp"} onClick=${() => toggle(`${l}.mlp`)}>MLP ${l}</button>`,
       ])}
     </div><//>
-    ${written.of === JSON.stringify(ask) && html`<${Picture} name="text without these parts" ask=${{ path: "/api/writing", body: ask }}><div class="samples">
+    ${writes && written.of === asking && html`<${Picture} name="text without these parts" ask=${{ path: "/api/writing", body: ask }}><div class="samples">
       <section><h3>all parts</h3><pre>${written.whole}</pre></section><section><h3>without these parts</h3><pre>${written.without}</pre></section></div><//>`}
     ${fresh && html`
       <p class="numbers">loss <b>${number(mean(found.whole.loss))}</b> with all parts${off.size ? html`, <b>${number(mean(found.without.loss))}</b> without ${off.size} of them (${number(mean(changes))} nats per token)` : html`. Press a head or an MLP to switch it off.`}</p>

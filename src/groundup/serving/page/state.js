@@ -19,7 +19,7 @@ export const settings = signal({ ...NEUTRAL });
 export const seed = signal(1);
 /** What single views keep in the address, as text by name. */
 const view = signal({});
-const problems = signal({});
+export const problems = signal({});
 export const problem = computed(() => Object.values(problems.value).find(Boolean) ?? "");
 /** Grows when the machine turns from light to dark or back: pictures are painted again. */
 export const shade = signal(0);
