@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from groundup.config.model import GPTConfig
+from groundup.inference.decode_step import decode_step_works
 from groundup.inference.recorded import RecordedBlocks, use_decode_kernels
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
-from groundup.runtime.decode_step import decode_step_works
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
 

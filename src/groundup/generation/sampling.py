@@ -13,7 +13,7 @@ Every row has its own settings, its own random generator and its own past. The h
 the tokens of all rows, with everything that is told about them.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ from groundup.config.generate import SamplingConfig
 from groundup.generation.scores import Score, read_scores, score
 from groundup.model.types import wide
 
+TopK = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 COLDEST = 1e-30
 """Temperatures below this are 0. Dividing by them would overflow float32, and only exact ties could tell."""
 
@@ -154,7 +155,7 @@ def depends_on_past(config: SamplingConfig) -> bool:
     return bool(config.repetition_penalty != 1 or config.presence_penalty or config.frequency_penalty)
 
 
-def sample(logits: Float[Tensor, "B V"], rows: Sequence[Row]) -> list[Drawn]:
+def sample(logits: Float[Tensor, "B V"], rows: Sequence[Row], *, topk: TopK = torch.topk) -> list[Drawn]:
     """Choose the next token of every row.
 
     Temperature 0 takes the largest logit, of equals the one with the lowest id.
@@ -162,6 +163,7 @@ def sample(logits: Float[Tensor, "B V"], rows: Sequence[Row]) -> list[Drawn]:
     Args:
         logits: As the model gives them; 16 bits are taken as 32.
         rows: What is done to each, and who draws.
+        topk: Finds the largest logits on a CPU.
 
     Raises:
         UserError: The logits are not numbers.
@@ -173,11 +175,11 @@ def sample(logits: Float[Tensor, "B V"], rows: Sequence[Row]) -> list[Drawn]:
     for place, row in enumerate(rows):
         groups.setdefault(row.config, []).append(place)
     if len(groups) == 1:
-        ids = _choose(logits, rows[0].config, rows)
+        ids = _choose(logits, rows[0].config, rows, topk)
     else:
         ids = torch.empty(len(rows), dtype=torch.long, device=logits.device)
         for config, places in groups.items():
-            ids[places] = _choose(logits[places], config, [rows[place] for place in places])
+            ids[places] = _choose(logits[places], config, [rows[place] for place in places], topk)
     n_top = max((row.n_top for row in rows if row.n_top is not None), default=None)
     if n_top is None:
         return read_drawn(ids)
@@ -208,7 +210,7 @@ def no_numbers() -> UserError:
 
 
 def choose(
-    logits: Float[Tensor, "B V"], config: SamplingConfig, uniform: Float[Tensor, "B 1"] | None
+    logits: Float[Tensor, "B V"], config: SamplingConfig, uniform: Float[Tensor, "B 1"] | None, topk: TopK = torch.topk
 ) -> Int[Tensor, " B"]:
     """One id a row, by what comes from temperature on; -1 where the logits are not numbers.
 
@@ -216,12 +218,13 @@ def choose(
         logits: In float32 or float64.
         config: For all rows.
         uniform: What `uniform_numbers` gives.
+        topk: As for `sample`.
     """
     if uniform is None:
         largest, ids = logits.max(-1)
         return ids.masked_fill(largest.isnan(), -1)
     few_ids: Int[Tensor, "B k"] | None = None
-    if few := _largest(logits, config):
+    if few := _largest(logits, config, topk):
         logits, few_ids = few
     else:
         logits = apply_top_k(apply_temperature(logits, config.temperature), config.top_k)
@@ -239,7 +242,7 @@ def uniform_numbers(rows: Sequence[Row], device: torch.device) -> Float[Tensor, 
     return uniform.to(device, non_blocking=True)  # else the host would wait for all that the device has to do
 
 
-def _choose(logits: Float[Tensor, "B V"], config: SamplingConfig, rows: Sequence[Row]) -> Int[Tensor, " B"]:
+def _choose(logits: Float[Tensor, "B V"], config: SamplingConfig, rows: Sequence[Row], topk: TopK) -> Int[Tensor, " B"]:
     """One id a row, all under the same settings; -1 where the logits are not numbers."""
     if config.repetition_penalty != 1:
         seen = _count([(*row.prompt, *row.drawn) for row in rows], logits) > 0
@@ -249,11 +252,11 @@ def _choose(logits: Float[Tensor, "B V"], config: SamplingConfig, rows: Sequence
         logits = apply_count_penalties(logits, counts, config.presence_penalty, config.frequency_penalty)
     if config.logit_bias:
         logits = apply_logit_bias(logits, config.logit_bias)
-    return choose(logits, config, uniform_numbers(rows, logits.device))
+    return choose(logits, config, uniform_numbers(rows, logits.device), topk)
 
 
 def _largest(
-    logits: Float[Tensor, "B V"], config: SamplingConfig
+    logits: Float[Tensor, "B V"], config: SamplingConfig, topk: TopK
 ) -> tuple[Float[Tensor, "B k"], Int[Tensor, "B k"]] | None:
     """What temperature and top-k leave, and the ids of it in their order, so that the rest reads k numbers a row.
 
@@ -262,7 +265,7 @@ def _largest(
     k = config.top_k
     if logits.device.type != "cpu" or not 0 < k < logits.shape[-1]:
         return None
-    values, ids = logits.topk(k + 1)
+    values, ids = topk(logits, k + 1)
     values = apply_temperature(values, config.temperature)
     if bool((values[:, k - 1] == values[:, k]).any()):
         return None

@@ -9,10 +9,10 @@ from typing import Any, cast
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from groundup.inference.decode_step import add_norm, attend, decode_step_works
 from groundup.model.gpt import Block, Blocks, LayerNorm
 from groundup.model.kv_cache import KVCache
 from groundup.model.swap import replace_modules
-from groundup.runtime.decode_step import add_norm, attend, decode_step_works
 
 
 class RecordedBlocks(Blocks):

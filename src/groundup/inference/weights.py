@@ -16,6 +16,7 @@ from groundup.inference.stored_linear import StoredLinear, StoredMatrix
 from groundup.model.gpt import GPT, Blocks, TiedHead
 from groundup.model.modern import Modern
 from groundup.model.swap import replace_linears, replace_modules, use_kernels
+from groundup.model.types import LanguageModel
 from groundup.runtime.kernels import CompiledKernels
 from groundup.runtime.stored import DTYPES, PlainKernels, Weights, store
 
@@ -98,3 +99,9 @@ def weights_of(model: nn.Module) -> Weights | None:
     """How the matrices of a model are stored; None where they are ordinary parameters."""
     matrix = next((part for part in model.modules() if isinstance(part, StoredMatrix)), None)
     return None if matrix is None else next(name for name, dtype in DTYPES.items() if dtype == matrix.weight.dtype)
+
+
+def kernels_of(model: LanguageModel) -> PlainKernels:
+    """What a model with stored matrices multiplies by; PyTorch's operations for another."""
+    parts = model.modules() if isinstance(model, nn.Module) else ()
+    return next((part.kernels for part in parts if isinstance(part, StoredMatrix)), PlainKernels())

@@ -69,6 +69,8 @@ class CompiledKernels(PlainKernels):
         self._gelu, self._gelu_backward = library.gelu_forward, library.gelu_backward
         self._gelu.argtypes, self._gelu.restype = [pointer, pointer, size], None
         self._gelu_backward.argtypes, self._gelu_backward.restype = [*3 * [pointer], size], None
+        self._largest = library.largest
+        self._largest.argtypes, self._largest.restype = [pointer, *3 * [size], *2 * [pointer]], None
         self._rotate = library.rotate
         self._rotate.argtypes, self._rotate.restype = [*4 * [pointer], *5 * [size], ctypes.c_float], None
 
@@ -122,6 +124,15 @@ class CompiledKernels(PlainKernels):
         sizes = (batch * tokens, stride, cos.numel() // width, heads, width // 2)
         self._rotate(*(part.data_ptr() for part in (x, cos, sin, y)), *sizes, -1.0 if back else 1.0)
         return y
+
+    def topk(self, x: Float[Tensor, "B V"], k: int) -> tuple[Float[Tensor, "B k"], Int[Tensor, "B k"]]:
+        """The k largest of each row, in falling order, and where they are; a row with NaN has nothing but that."""
+        if x.dtype != torch.float32 or x.device.type != "cpu":
+            return super().topk(x, k)
+        x = x.contiguous()
+        values, places = x.new_empty(len(x), k), torch.empty(len(x), k, dtype=torch.long)
+        self._largest(x.data_ptr(), *x.shape, k, values.data_ptr(), places.data_ptr())
+        return values, places
 
     def sum(self, x: Int[Tensor, " N"]) -> int:
         """The sum of 32-bit integers, modulo 2^32: every byte read once, by all cores."""

@@ -98,6 +98,11 @@ class PlainKernels:
         """The exact sums, which float64 holds; a part of the rows at a time, because eight bytes are many."""
         return torch.cat([q.double() @ rows.double().T for rows in torch.split(weight, 4096)], dim=1)
 
+    def topk(self, x: Float[Tensor, "B V"], k: int) -> tuple[Float[Tensor, "B k"], Int[Tensor, "B k"]]:
+        """The k largest of each row, in falling order, and where they are."""
+        values, places = x.topk(k)
+        return values, places
+
     def sum(self, x: Int[Tensor, " N"]) -> int:
         """The sum of 32-bit integers: every byte read once."""
         return int(x.sum())

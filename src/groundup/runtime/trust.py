@@ -20,7 +20,7 @@ _FEW, _MANY = 2, 45
 
 
 def wrong_parts(kernels: "CompiledKernels") -> list[str]:
-    """What differs: types of weights, in sizes that fill vectors and tiles or do not, GELU, rotations, whole blocks."""
+    """What differs: types of weights in sizes that fill vectors and tiles or not, GELU, rotations, top-k, blocks."""
     generator = torch.Generator().manual_seed(0)
     wrong: list[str] = [name for name in DTYPES if not _products_agree(kernels, name, generator)]
     with torch.inference_mode(mode=False), torch.enable_grad():
@@ -34,6 +34,9 @@ def wrong_parts(kernels: "CompiledKernels") -> list[str]:
     turned = kernels.rotate(torch.cat((first, second), -1), ones, 2 * ones)
     if not torch.allclose(turned, torch.cat((first - 2 * second, second + 2 * first), -1), atol=1e-5):
         wrong.append("rotations")
+    numbers = torch.randn(2, 1000, generator=generator)
+    if not all(map(torch.equal, kernels.topk(numbers, 9), numbers.topk(9))):
+        wrong.append("largest numbers")
     if not all(_blocks_agree(kernels, kept, generator) for kept in (torch.float32, torch.float16)):
         wrong.append("blocks")
     return wrong

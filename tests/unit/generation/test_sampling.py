@@ -216,7 +216,7 @@ def test_drawing_among_the_largest_draws_what_all_filters_leave(array, k, p, min
     logits = torch.from_numpy(array)
     config = SamplingConfig(temperature=temperature, top_k=k, top_p=p, min_p=min_p)
     kept = apply_min_p(apply_top_p(apply_top_k(apply_temperature(logits, temperature), k), p), min_p)
-    few = sampling._largest(logits, config)
+    few = sampling._largest(logits, config, torch.topk)
     if few is None:  # all of them, or equals of the k-th
         left = apply_top_k(apply_temperature(logits, temperature), k) > -torch.inf
         assert k >= logits.shape[1] or int(left.sum(-1).max()) > k

@@ -22,7 +22,8 @@ many_rows = st.tuples(st.integers(33, 70), st.integers(1, 70), st.integers(1, 20
 """They go another way: a tile of rows at a time."""
 seeds = st.integers(0, 2**31)
 STUBS = """extern "C" {
-void linear() {} void blocks() {} void attend_layer() {} void gelu_forward() {} void gelu_backward() {} void rotate() {}
+void linear() {} void blocks() {} void attend_layer() {} void gelu_forward() {} void gelu_backward() {}
+void rotate() {} void largest() {}
 int sum() { return 7; }
 }"""
 
@@ -139,9 +140,37 @@ def test_quantized_activations_keep_four_digits():
 
 
 @needs_compiler
+@given(
+    st.lists(st.integers(-9, 9) | st.just(float("inf")) | st.just(float("-inf")), min_size=1, max_size=400), st.data()
+)
+def test_the_largest_are_torchs_and_of_equals_the_first(numbers, data):
+    x = torch.tensor([numbers, numbers[::-1]], dtype=torch.float32)
+    k = data.draw(st.integers(1, len(numbers)))
+    values, places = load_kernels(lambda _: None).topk(x, k)
+    assert torch.equal(values, x.topk(k).values)
+    assert torch.equal(places, x.sort(stable=True, descending=True).indices[:, :k])
+
+
+@needs_compiler
+def test_a_row_with_what_is_no_number_has_no_largest(compiled):
+    x = torch.randn(3, 500, generator=torch.Generator().manual_seed(0))
+    for sign in (1, -1):
+        x[1, 123] = sign * torch.nan
+        values, places = compiled.topk(x, 4)
+        assert values.isnan().any(1).tolist() == values.isnan().all(1).tolist() == [False, True, False]
+        assert places.max() < 500
+    assert compiled.topk(x[2:].double(), 3)[0].equal(x[2:].double().topk(3)[0])
+
+
+@needs_compiler
 def test_the_test_of_the_kernels_sees_what_is_wrong(compiled):
     assert wrong_parts(compiled) == []
-    for name, part in (("blocks", "blocks"), ("_gelu_backward", "GELU"), ("_rotate", "rotations")):
+    for name, part in (
+        ("blocks", "blocks"),
+        ("_gelu_backward", "GELU"),
+        ("_rotate", "rotations"),
+        ("_largest", "largest numbers"),
+    ):
         broken = copy.copy(compiled)
         setattr(broken, name, lambda *_: None)
         assert wrong_parts(broken) == [part]
@@ -200,7 +229,7 @@ class TestBuilding:
         source.write_text(STUBS)
         monkeypatch.setattr(module, "SOURCE", source)
         assert type(self.load()) is PlainKernels
-        assert "wrong numbers here (fp32, fp16, bf16, int8, GELU, rotations, blocks)" in self.said[-1]
+        assert "wrong numbers here (fp32, fp16, bf16, int8, GELU, rotations, largest numbers, blocks)" in self.said[-1]
 
 
 class TestChoosing:
