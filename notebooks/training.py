@@ -63,7 +63,7 @@ def batches(micro_batch_size: int = 8) -> TrainBatches:
 idx, targets = batches().next_batch()
 print(f"V = {tokenizer.vocab_size} characters; a batch is {tuple(idx.shape)} = (B, T)")
 print("read:   ", repr(tokenizer.decode(idx[0, :40].tolist())))
-print("foresee:", repr(tokenizer.decode(targets[0, :40].tolist())))
+print("predict:", repr(tokenizer.decode(targets[0, :40].tolist())))
 
 # %% [markdown]
 # ## 1. The first loss is ln V

@@ -41,3 +41,12 @@ def test_the_table_of_floors_is_the_contract(document, rooms):
     }
     floors = rooms.floors((ROOT / "pyproject.toml").read_text("utf-8"))
     assert table == {i + 1: set(row) for i, row in enumerate(floors)}
+
+
+def test_files_beside_those_of_others_have_about_the_lines_that_are_told():
+    page = ROOT / "docs/how/index.md"
+    told = re.findall(r"\]\((\S+\.py)\), (\d+)", page.read_text("utf-8"))
+    assert len(told) >= 8
+    for path, lines in told:
+        n_lines = len((page.parent / path).read_text("utf-8").splitlines())
+        assert abs(n_lines - int(lines)) <= 0.1 * n_lines, f"{path} has {n_lines} lines, not {lines}"

@@ -162,7 +162,7 @@ def measure_completions(
     batch_tokens: int = 0,
     progress: Callable[[float], None] = lambda _: None,
 ) -> CompletionResult:
-    """Foresee last words: greedily, and by likelihood. Arguments are `measure_choices`'s."""
+    """Predict last words: greedily, and by likelihood. Arguments are `measure_choices`'s."""
     questions = [example.question for example in examples]
     scores = [s for (s,) in log_likelihoods(model, questions, batch_tokens=batch_tokens, progress=progress)]
     return CompletionResult(len(scores), sum(s.greedy for s in scores), -math.fsum(s.logprob for s in scores))

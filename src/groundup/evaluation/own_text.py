@@ -19,7 +19,7 @@ from groundup.tokenizer.char import only_known, what_is_left_out
 
 @dataclass(frozen=True, slots=True)
 class TextResult:
-    """How well texts were foreseen, token by token."""
+    """How well texts were predicted, token by token."""
 
     n_documents: int
     n_tokens: int
@@ -50,8 +50,8 @@ def sliding(tokens: Sequence[int], window: int, stride: int) -> Iterator[Questio
     These are the windows of the perplexity page in the documentation of transformers.
 
     Args:
-        tokens: The text, with what it is foreseen after in front.
-        window: Tokens in a window, foreseen ones included.
+        tokens: The text, with what it is predicted after in front.
+        window: Tokens in a window, predicted ones included.
         stride: Tokens from one window to the next, less than `window`.
     """
     reached = 1
@@ -75,7 +75,7 @@ def measure_text(
     progress: Callable[[float], None] = lambda _: None,
     say: Callable[[str], None] = lambda _: None,
 ) -> TextResult:
-    """Foresee texts, each from the start of a document on.
+    """Predict texts, each from the start of a document on.
 
     Args:
         model: Any.

@@ -137,7 +137,7 @@ def measure_pages(
     batch_tokens: int = 0,
     progress: Callable[[float], None] = lambda _: None,
 ) -> PagesResult:
-    """Foresee pages, each on its own.
+    """Predict pages, each on its own.
 
     Args:
         model: Any.

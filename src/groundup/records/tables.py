@@ -35,7 +35,7 @@ def list_table(runs: Sequence[RunHistory], width: int) -> tuple["Table", list[st
     """A row per run, and the titles of the columns that a terminal of so many characters has no room for."""
     facts = [run_facts(run) for run in runs]
     cells = {"name": [printable(run.name) for run in runs]}
-    # The dearest first: what a narrow terminal has no room for is left out from the end.
+    # The most important first: what a narrow terminal has no room for is left out from the end.
     for title in ("best val loss", "state", "steps", "tokens/s", "parameters", "tokens", "model"):
         cells[title] = [row[title].partition(" at ")[0] for row in facts]
     fitting = columns_that_fit(cells, width)

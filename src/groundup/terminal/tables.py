@@ -45,7 +45,7 @@ def columns_that_fit(columns: dict[str, list[str]], width: int) -> dict[str, lis
     """Leave out columns until the others fit without a wrapped line.
 
     Args:
-        columns: Cells by title, the dearest column first: the last one goes first.
+        columns: Cells by title, the most important column first: the last one is left out first.
         width: Of the terminal, in characters.
     """
     kept = dict(columns)

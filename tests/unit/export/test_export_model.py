@@ -1,14 +1,13 @@
 """What we write, read by the programs it is for: equal logits, equal tensors, equal ids."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
 
 from folders_of_models import expected, saved
+from forked import output_of
 from groundup.checkpoint.model_folder import load_model
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
@@ -217,7 +216,7 @@ def test_the_cards_program_runs(tmp_path, make_model, capsys, kind, alphabet):
     code = card.split("```python\n")[1].split("```")[0].replace("FOLDER", str(tmp_path / "poet"))
     if kind == "gguf":  # threads of llama.cpp would wait at the end
         ended = "\nimport os, sys\nsys.stdout.flush()\nos._exit(0)"
-        text = subprocess.run([sys.executable, "-c", code + ended], capture_output=True, check=True).stdout.decode()
+        text = output_of(code + ended)
     else:
         exec(code, {"__name__": "__main__"})
         text = capsys.readouterr().out
@@ -248,8 +247,7 @@ def test_llama_cpp_writes_the_same_text(tmp_path, make_model, alphabet, switches
     folder = saved(tmp_path, make_model(vocab_size=tokenizer.vocab_size, block_size=64, **more), tokenizer)
     export_model(folder, tmp_path / "out", "gguf")
     prompts = ["ab c", "b a", "\n"]
-    command = [sys.executable, "-c", LLAMA, str(tmp_path / "out" / "model.gguf"), json.dumps(prompts)]
-    lines = subprocess.run(command, capture_output=True, check=True).stdout.decode().splitlines()
+    lines = output_of(LLAMA, str(tmp_path / "out" / "model.gguf"), json.dumps(prompts)).splitlines()
     theirs = [json.loads(line.removeprefix("ANSWER")) for line in lines if line.startswith("ANSWER")]
     loaded, greedy = load_model(folder), SamplingConfig(temperature=0)
     speaker = TextGenerator(loaded.model, loaded.tokenizer)

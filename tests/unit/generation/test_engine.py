@@ -50,15 +50,15 @@ def logprobs_of(score):
 
 
 @torch.no_grad()
-def logprobs_without_cache(model, prompt, new_ids):
-    """What the engine promises, with the whole context read anew for every token."""
-    context, steps = list(prompt), []
-    for token in new_ids:
-        if len(context) > model.config.block_size:
-            context = context[-max(1, model.config.block_size // 2) :]
-        steps.append(model(torch.tensor([context]))[0, -1].float().log_softmax(-1))
-        context.append(token)
-    return torch.stack(steps)
+def logprobs_without_cache(model, prompt, *texts):
+    """What the engine promises of each text, (N, T, V), with the whole context read anew for every token."""
+    contexts, steps = torch.tensor([prompt] * len(texts)), []
+    for tokens in torch.tensor(texts).T:
+        if contexts.shape[1] > model.config.block_size:
+            contexts = contexts[:, -max(1, model.config.block_size // 2) :]
+        steps.append(model(contexts)[:, -1].float().log_softmax(-1))
+        contexts = torch.cat((contexts, tokens[:, None]), dim=1)
+    return torch.stack(steps, dim=1)
 
 
 @pytest.mark.parametrize("position", ["learned", "rope"])
@@ -70,12 +70,12 @@ def test_cached_decoding_equals_the_full_forward_at_every_position(position, blo
     model = gpt(position=position, block_size=block_size)
     prompt = tuple(range(prompt_length))
     request = Request(prompt=prompt, max_new_tokens=45, n=3, n_top=50)
-    for chunk in (3, 16):
-        for events in serve(Engine(model, n_slots=3, chunk=chunk), request).values():
-            assert len(events) == 45
-            ours = torch.stack([logprobs_of(event.score) for event in events])
-            expected = logprobs_without_cache(model, prompt[-block_size:], [event.token for event in events])
-            torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
+    texts = [serve(Engine(model, n_slots=3, chunk=chunk), request).values() for chunk in (3, 16)]
+    texts = [events for of_chunk in texts for events in of_chunk]
+    assert [len(events) for events in texts] == [45] * 6
+    ours = torch.stack([torch.stack([logprobs_of(event.score) for event in events]) for events in texts])
+    expected = logprobs_without_cache(model, prompt[-block_size:], *([event.token for event in t] for t in texts))
+    torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_vectors_of_runs_know_the_tokens_before_a_piece():
@@ -86,14 +86,14 @@ def test_vectors_of_runs_know_the_tokens_before_a_piece():
     asked = [Request(prompt=p, max_new_tokens=20, n=2, n_top=50) for p in (prompt, (*prompt[:8], 30, 31))]
     for (place, _), events in serve(Engine(model, n_slots=3, chunk=4), *asked).items():
         ours = torch.stack([logprobs_of(event.score) for event in events])
-        expected = logprobs_without_cache(model, asked[place].prompt, [event.token for event in events])
+        (expected,) = logprobs_without_cache(model, asked[place].prompt, [event.token for event in events])
         torch.testing.assert_close(ours, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_half_precision_weights():
     model = gpt().bfloat16()
     (events,) = serve(Engine(model), Request(prompt=(1, 2, 3), max_new_tokens=30, n_top=50)).values()
-    expected = logprobs_without_cache(model, [1, 2, 3], [event.token for event in events])
+    (expected,) = logprobs_without_cache(model, [1, 2, 3], [event.token for event in events])
     torch.testing.assert_close(
         torch.stack([logprobs_of(event.score) for event in events]), expected, atol=0.25, rtol=0.05
     )

@@ -50,9 +50,12 @@ def count_points(monkeypatch, run):
     "crash at every point of a preparation",
     "done again, it ends with the bytes of an undisturbed one",
 )
-def test_a_crash_at_every_point(tmp_path, monkeypatch, record_property, corpus, random_texts, separated, contents):
+@pytest.mark.parametrize("n_parts", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_crash_at_every_point(
+    tmp_path, monkeypatch, record_property, corpus, random_texts, separated, contents, n_parts
+):
     """Killed before each operation on the disk in turn, then run again; also killed at every point of one run."""
-    texts = random_texts(7, n_parts=3, n_documents=4)
+    texts = random_texts(7, n_parts=n_parts, n_documents=4)
     n = count_points(monkeypatch, lambda: prepare(corpus(texts), separated, tmp_path / "whole", SMALL))
     expected = contents(tmp_path / "whole")
     assert n > 30
