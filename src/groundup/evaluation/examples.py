@@ -68,11 +68,11 @@ class _Skipped:
             UserError: They are all.
         """
         named = ", ".join(repr(character) for character, _ in self._unknown.most_common(NAMED))
-        what = f"of {path}, which have characters that the tokenizer does not know: {named}"
+        why = f"have characters that the tokenizer does not know: {named}"
         if self.count and not kept:
-            raise UserError(f"nothing is left {what}")
+            raise UserError(f"nothing is left of {path}: all its examples {why}")
         if self.count:
-            say(f"left out {self.count:,} of {counted(self.count + kept, 'example')} {what}")
+            say(f"left out {self.count:,} of {counted(self.count + kept, 'example')} of {path}, which {why}")
 
 
 def read_choices(

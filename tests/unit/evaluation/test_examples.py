@@ -97,14 +97,14 @@ def test_examples_in_other_characters_are_left_out_and_told(tmp_path, letters):
     said = []
     path = write(tmp_path, {**GOOD, "ctx": "A"}, GOOD, {**GOOD, "endings": ["7", "b"]}, GOOD, {**GOOD, "ctx": "A7"})
     assert read_choices(path, letters, say=said.append) == read_choices(write(tmp_path, GOOD, GOOD), letters)
-    known = f"of {path}, which have characters that the tokenizer does not know: "
-    assert said.pop() == f"left out 3 of 5 examples {known}'A', '7'"
+    known = "have characters that the tokenizer does not know: "
+    assert said.pop() == f"left out 3 of 5 examples of {path}, which {known}'A', '7'"
     path = write(tmp_path, {"text": "a word"}, {"text": "a Word"})
     assert len(read_completions(path, letters, say=said.append)) == 1
-    assert said == [f"left out 1 of 2 examples {known}'W'"]
+    assert said == [f"left out 1 of 2 examples of {path}, which {known}'W'"]
     with pytest.raises(UserError) as caught:
         read_choices(write(tmp_path, {**GOOD, "ctx": "A"}), letters)
-    assert str(caught.value) == f"nothing is left {known}'A'"
+    assert str(caught.value) == f"nothing is left of {path}: all its examples {known}'A'"
 
 
 @pytest.mark.parametrize(
