@@ -11,13 +11,13 @@ from groundup.config.errors import UserError
 from groundup.config.train import TrainConfig
 from groundup.distributed.ranks import World
 from groundup.files.atomic import made_for, make_folder
-from groundup.files.layout import CHECKPOINTS, CONFIG, METRICS, RUN, TENSORBOARD, WANDB
+from groundup.files.layout import CHECKPOINTS, CONFIG, GROWTH, METRICS, RUN, TENSORBOARD, WANDB
 from groundup.files.leftovers import remove_leftover
 from groundup.files.lock import RunLock
 from groundup.records.metrics import read_metrics
 from groundup.training.snapshot import check_state
 
-OF_A_START = frozenset({CONFIG, RUN, METRICS, CHECKPOINTS, TENSORBOARD, WANDB})
+OF_A_START = frozenset({CONFIG, RUN, METRICS, CHECKPOINTS, GROWTH, TENSORBOARD, WANDB})
 """What a run has in its folder before its first step."""
 
 

@@ -106,6 +106,7 @@ def test_nothing_is_left_of_a_first_run_that_cannot_begin(tmp_path):
         ('{"step": 0, "val/loss": 4.1}\n', None, False),
         ('{"step": 0, "val/loss": 4.1}\n{"step": 1, "train/loss": 4.0}\n', None, True),
         (None, "checkpoints/step-0000001/training.json", True),
+        (None, "growth/0000000/config.json", False),
         (None, "notes.txt", True),
         (None, "model/config.json", True),
     ],
