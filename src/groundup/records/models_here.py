@@ -35,7 +35,7 @@ def check_model(path: Path) -> None:
     """See that a path may hold a model before the seconds that loading PyTorch takes.
 
     Raises:
-        UserError: It does not, and something near it does.
+        UserError: It does not, or does not exist.
     """
     if not path.exists():
         named = [Path(place, path.name) for place in PLACES if holds_model(Path(place, path.name))]
@@ -44,9 +44,10 @@ def check_model(path: Path) -> None:
         if path.parts[:1] == ("hf:gpt2",) or str(path).startswith("hf:"):
             out = Path("models", Path(str(path).removeprefix("hf:")).name)
             raise UserError(f"{path} is not here yet: groundup import {path}, then give {out}")
-    elif theirs := other_programs(path):
+        raise UserError(f"{path} does not exist; give a run, checkpoint or model folder")
+    if theirs := other_programs(path):
         raise UserError(theirs)
-    elif not holds_model(path) and (found := models_in(path)):
+    if not holds_model(path) and (found := models_in(path)):
         raise UserError(f"{path} is no model but a folder of {len(found)}: {_some([str(each) for each in found])}")
 
 

@@ -87,6 +87,10 @@ def place(tmp_path, monkeypatch):
         ("eval shakespeare", "shakespeare does not exist; did you mean runs/shakespeare?"),
         ("serve shakespeare --no-open", "shakespeare does not exist; did you mean runs/shakespeare?"),
         ("export shakespeare out", "shakespeare does not exist; did you mean runs/shakespeare?"),
+        *[
+            (f"{command} gone", "gone does not exist; give a run, checkpoint or model folder")
+            for command in ("generate", "eval", "serve --no-open")
+        ],
         ("generate runs", "runs is no model but a folder of 2: runs/"),
         ("generate runs/mine ROMEO:", "the text to continue has a flag: --prompt ROMEO:"),
         ("import gpt2", "gpt2 does not exist here; OpenAI's weights are hf:gpt2"),

@@ -30,7 +30,7 @@ def test_no_request_of_a_fuzzer_is_our_fault(client, record_property):
     schema = schemathesis.openapi.from_dict(document())
     seen = {}
     operations = [found.ok() for found in schema.get_all_operations()]
-    assert len(operations) == 28
+    assert len(operations) == sum(map(len, document()["paths"].values()))
     for operation in operations:
         if operation.path.startswith("/api/train"):
             continue  # would start a process per case; bodies of these are in test_trainings.py
