@@ -118,16 +118,23 @@ def _texts(options: TrainOptions) -> Iterator[str]:
     from groundup.corpora.source import Source, read_all
     from groundup.prepare.corpus import make_source
     from groundup.prepare.report import Spoken, listing, reading
+    from groundup.prepare.surprises import spelled_as_text
+    from groundup.tokenizer.base import END_OF_TEXT
 
     spoken = Spoken(warn, "text")
     sources: list[Source] = [LocalFiles(str(file), options.reading, listing(spoken)) for file in options.files]
     if options.source is not None:
         sources.append(make_source(DataConfig(source=options.source)))
     skipped: dict[str, int] = {}
+    ends = 0
     for source in sources:
         spoken.about = str(getattr(source, "pattern", source.name))
-        documents = read_all(source, source.parts(), skipped, reading(spoken))
-        yield from (document.text for _, document in documents if document.split != "val")
+        for _, document in read_all(source, source.parts(), skipped, reading(spoken)):
+            if document.split != "val":
+                ends += document.text.count(END_OF_TEXT)
+                yield document.text
+    for line in spelled_as_text(ends):
+        warn(line)
     for reason, count in sorted(skipped.items())[:20]:
         warn(f"skipped {count:,}: {reason}")
 

@@ -3,11 +3,13 @@
 The JSON is that of the `tokenizers` library; it is written out here, so that an export needs no package.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import regex
 
 from groundup.config.io import dump_json
+from groundup.tokenizer.added import ALWAYS, LSTRIP, RSTRIP, SINGLE_WORD
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN
 from groundup.tokenizer.char import CharTokenizer
@@ -36,15 +38,24 @@ def tokenizer_files(tokenizer: Tokenizer, context: int) -> dict[str, str]:
     bpe = published(tokenizer)
     files = {"tokenizer.json": dump_json(_bpe_json(bpe))}
     check_tokenizers(tokenizer, files["tokenizer.json"], sure=bpe.pattern == GPT2_PATTERN)
-    if bpe.end is not None:
-        settings |= dict.fromkeys(("bos_token", "eos_token", "unk_token"), bpe.end)
-    if bpe.pattern == GPT2_PATTERN and bpe.end is not None:
+    settings |= _roles(bpe)
+    if bpe.pattern == GPT2_PATTERN and settings.keys() >= _OF_GPT2:  # its class sets all of them
         settings |= {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False}
         files["vocab.json"] = dump_json(bpe.vocab | bpe.specials)
         files["merges.txt"] = "\n".join(["#version: 0.2", *[" ".join(pair) for pair in bpe.merges], ""])
     else:
         settings["tokenizer_class"] = "PreTrainedTokenizerFast"
     return {**files, "tokenizer_config.json": dump_json(settings)}
+
+
+def _roles(bpe: BytePairs) -> dict[str, Any]:
+    """What special tokens are for, as it was imported; else the end of a document for all that GPT-2 has."""
+    if bpe.settings or bpe.end is None:
+        return dict(bpe.settings)
+    return dict.fromkeys(_OF_GPT2, bpe.end)
+
+
+_OF_GPT2 = {"bos_token": None, "eos_token": None, "unk_token": None}.keys()
 
 
 def _char_json(tokenizer: CharTokenizer) -> dict[str, Any]:
@@ -79,10 +90,9 @@ def _bpe_json(bpe: BytePairs) -> dict[str, Any]:
             "invert": False,
         }
         pre_tokenizer = {"type": "Sequence", "pretokenizers": [split, {**byte_level, "use_regex": False}]}
-    plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
     return {
         **_EMPTY,
-        "added_tokens": [{"id": i, "content": token, **plain, "special": True} for token, i in bpe.specials.items()],
+        "added_tokens": [_added(token, i, bpe.matching.get(token, ())) for token, i in bpe.added.items()],
         "pre_tokenizer": pre_tokenizer,
         "decoder": byte_level,
         "model": {
@@ -96,6 +106,11 @@ def _bpe_json(bpe: BytePairs) -> dict[str, Any]:
             "merges": [list(pair) for pair in bpe.merges],
         },
     }
+
+
+def _added(token: str, i: int, flags: Sequence[str]) -> dict[str, Any]:
+    how = {flag: flag in flags for flag in (SINGLE_WORD, LSTRIP, RSTRIP)}
+    return {"id": i, "content": token, **how, "normalized": False, "special": ALWAYS not in flags}
 
 
 def _oniguruma(pattern: str) -> str:

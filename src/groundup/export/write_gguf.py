@@ -10,6 +10,7 @@ from groundup.config.model import TransformerConfig
 from groundup.export.llama_cpp import llama_ids
 from groundup.interop.hf_config import fitting
 from groundup.interop.names import to_gguf, with_biases
+from groundup.tokenizer.added import ALWAYS
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN
 from groundup.tokenizer.char import CharTokenizer
@@ -85,7 +86,13 @@ def _add_tokenizer(writer: Any, tokenizer: Tokenizer, kind: Any) -> None:
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(words)
-    writer.add_token_types([kind.CONTROL if word in bpe.specials else kind.NORMAL for word in words])
+    always = {i for token, i in bpe.added.items() if ALWAYS in bpe.matching.get(token, ())}
+    writer.add_token_types(
+        [
+            kind.USER_DEFINED if ids[word] in always else kind.CONTROL if word in bpe.specials else kind.NORMAL
+            for word in words
+        ]
+    )
     writer.add_token_merges([" ".join(pair) for pair in bpe.merges])
     _add_ends(writer, tokenizer)
 

@@ -21,11 +21,12 @@ from groundup.interop.names import without_padding
 from groundup.interop.read_hf import read_hf_folder
 from groundup.interop.read_llmc import MAGIC, read_llmc
 from groundup.interop.read_meta import read_meta
-from groundup.interop.read_tokenizer import VOCAB, WHOLE, framing, matching, read_tokenizer
+from groundup.interop.read_tokenizer import VOCAB, WHOLE, framing, read_tokenizer
 from groundup.interop.read_torch import read_torch
 from groundup.model.build import build_model
 from groundup.planner.params import count_parameters
 from groundup.records.history import is_run
+from groundup.tokenizer.added import ALWAYS
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizer.gpt2 import load_gpt2
 from groundup.tokenizer.io import resolve_tokenizer
@@ -80,15 +81,28 @@ def import_model(
     notes = [foreign.note]
     if cut := foreign.state["wte.weight"].shape[0] - chosen.vocab_size:
         notes.append(f"{cut} rows that pad the embedding were cut: no token has their ids")
-    if added := [token for token in getattr(chosen, "specials", []) if token != END_OF_TEXT]:
-        shown = ", ".join(added[:8]) + (f" and {len(added) - 8} more" if len(added) > 8 else "")
-        notes.append(
-            f"special tokens are kept: {shown}; written in a prompt or a text they are plain characters, and in Python"
-            " tokenizer.encode(text, allow_special=True) gives their ids"
-        )
+    notes += _notes(chosen)
     if (words := path if tokenizer is None else Path(tokenizer)).is_dir():
-        notes += [matching(words), framing(words)]
+        notes.append(framing(words))
     return dataclasses.replace(foreign, config=config, state=state, info=info, note="\n".join(filter(None, notes)))
+
+
+def _notes(tokenizer: Tokenizer) -> list[str]:
+    """What to know of tokens that were added to a vocabulary."""
+    found = getattr(tokenizer, "matching", {})
+    always = [token for token, flags in found.items() if ALWAYS in flags]
+    special = [t for t in getattr(tokenizer, "specials", []) if t != END_OF_TEXT and t not in always]
+    notes = [f"added tokens are found in every text, as in transformers: {_some(always)}"] if always else []
+    if special:
+        notes.append(
+            f"special tokens are kept: {_some(special)}; written in a prompt or a text they are plain characters, and"
+            " in Python tokenizer.encode(text, allow_special=True) gives their ids"
+        )
+    return notes
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def _refuse_too_large(foreign: Imported, path: Path) -> None:

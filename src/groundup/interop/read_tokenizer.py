@@ -1,5 +1,8 @@
 """The tokenizer of a Hugging Face folder as one of ours, with the same ids, or the reason why it cannot be."""
 
+import dataclasses
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -7,21 +10,24 @@ from groundup.config.errors import UserError
 from groundup.config.io import load_json, read_whole
 from groundup.config.limits import TEXT_BYTES
 from groundup.config.presets import GPT2_VOCAB
+from groundup.tokenizer.added import ALWAYS, LSTRIP, RSTRIP, SINGLE_WORD
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN
 from groundup.tokenizer.char import CharTokenizer
 from groundup.tokenizer.gpt2 import load_gpt2
 from groundup.tokenizer.published import BytePairs, from_published, published
 
-WHOLE, VOCAB, MERGES, ADDED, SETTINGS = (
+WHOLE, VOCAB, MERGES, ADDED, SETTINGS, MAP, CHAT = (
     "tokenizer.json",
     "vocab.json",
     "merges.txt",
     "added_tokens.json",
     "tokenizer_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
 )
-FILES = (WHOLE, VOCAB, MERGES, ADDED, SETTINGS)
-"""What decides the ids: the tokenizer in one file, or in its older parts."""
+FILES = (WHOLE, VOCAB, MERGES, ADDED, SETTINGS, MAP, CHAT)
+"""What decides the ids: the tokenizer in one file, or in its older parts; and what special tokens are for."""
 
 
 def read_tokenizer(folder: Path) -> Tokenizer | None:
@@ -42,6 +48,7 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
             raise UserError(f"there is no {MERGES} beside its {VOCAB}")
         else:
             return None
+        pairs = dataclasses.replace(pairs, settings=_settings(folder, pairs.end))
         return _gpt2(pairs) or from_published(pairs)
     except UserError as error:
         raise UserError(
@@ -52,9 +59,11 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
 
 def _gpt2(pairs: BytePairs) -> Tokenizer | None:
     """GPT-2's own tokenizer, which is faster, where these are its ids."""
-    if len(pairs.vocab | pairs.specials) != GPT2_VOCAB or pairs.pattern != GPT2_PATTERN:
+    if len(pairs.vocab | pairs.specials) != GPT2_VOCAB or pairs.pattern != GPT2_PATTERN or pairs.matching:
         return None
-    ours = load_gpt2()
+    if pairs.specials.keys() - {END_OF_TEXT}:
+        return None
+    ours = load_gpt2(settings=pairs.settings)
     there = published(ours)
     same = pairs.vocab | pairs.specials == there.vocab | there.specials and pairs.merges == there.merges
     return ours if same else None
@@ -92,12 +101,13 @@ def _whole(values: dict[str, Any], folder: Path) -> BytePairs:
             raise UserError(f"its model has {key} {model[key]!r}")
     try:
         specials = {token["content"]: token["id"] for token in added or []}
+        matching = {token["content"]: flags for token in added or [] if (flags := _flags(token))}
         vocab = dict(model["vocab"])
         merges: list[Any] = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
     except (TypeError, KeyError, ValueError):
         raise UserError("its added_tokens, vocab and merges cannot be read") from None
     pattern = _pattern(values.get("pre_tokenizer"))
-    return _checked(BytePairs(vocab, merges, specials, pattern, _end(folder, specials)), folder)
+    return _checked(BytePairs(vocab, merges, specials, pattern, _end(folder, specials), matching), folder)
 
 
 def _parts(folder: Path) -> BytePairs:
@@ -115,17 +125,58 @@ def _parts(folder: Path) -> BytePairs:
     made = {"".join(pair) for pair in merges}
     # Of longer tokens that no merge makes, those in brackets are special: <|endoftext|>, [PAD].
     specials = {t: i for t, i in vocab.items() if len(t) > 2 and t not in made and t[0] + t[-1] in ("<>", "[]")}
+    matching: dict[str, tuple[str, ...]] = {}
     if (folder / ADDED).is_file():
-        specials |= _object(folder / ADDED)
+        more = _object(folder / ADDED)
+        used = json.dumps([_object(folder / name) for name in (SETTINGS, MAP) if (folder / name).is_file()])
+        matching = {token: (ALWAYS,) for token in more if json.dumps(token) not in used}
+        specials |= more
     match _object(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}:
         case {"added_tokens_decoder": dict(listed)}:
             for i, token in listed.items():
                 match token:
                     case {"content": str(content)} if i.isascii() and i.isdigit() and len(i) < 10:
                         specials[content] = int(i)
+                        matching.pop(content, None)
+                        if flags := _flags(token):
+                            matching[content] = flags
                     case _:
                         raise UserError(f"its added_tokens_decoder.{i} in {SETTINGS} is no token with an id")
-    return _checked(BytePairs(vocab, merges, specials, GPT2_PATTERN, _end(folder, specials)), folder)
+    return _checked(BytePairs(vocab, merges, specials, GPT2_PATTERN, _end(folder, specials), matching), folder)
+
+
+def _flags(token: Mapping[str, Any]) -> tuple[str, ...]:
+    """How transformers finds an added token, where not as it finds special ones."""
+    always = (ALWAYS,) if token.get("special") is False else ()
+    return *always, *(flag for flag in (SINGLE_WORD, LSTRIP, RSTRIP) if token.get(flag) is True)
+
+
+_ROLES = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "pad", "sep", "cls", "mask"))
+_LISTS = ("additional_special_tokens", "extra_special_tokens")
+_KEPT = ("chat_template", "padding_side", "truncation_side")
+
+
+def _settings(folder: Path, end: str | None) -> dict[str, Any]:
+    """What tokens are for, and how a chat is written; nothing where it is what every export of GPT-2 says."""
+    said: dict[str, Any] = {}
+    for name in (MAP, SETTINGS):
+        if (folder / name).is_file():
+            said |= _object(folder / name)
+    kept = {key: said[key] for key in _KEPT if isinstance(said.get(key), str)}
+    kept |= {role: text for role in _ROLES if (text := _text(said.get(role)))}
+    for key in _LISTS:
+        if isinstance(said.get(key), list) and (texts := [text for token in said[key] if (text := _text(token))]):
+            kept[key] = texts
+    if (folder / CHAT).is_file():
+        kept["chat_template"] = read_whole(folder / CHAT, TEXT_BYTES).decode(errors="replace")
+    usual = dict.fromkeys(("bos_token", "eos_token", "unk_token"), end)
+    return {} if kept.items() <= usual.items() else kept
+
+
+def _text(token: Any) -> str:
+    """A token, which may be written with its flags."""
+    content = token.get("content") if isinstance(token, dict) else token
+    return content if isinstance(content, str) else ""
 
 
 def _checked(pairs: BytePairs, folder: Path) -> BytePairs:
@@ -169,11 +220,9 @@ def _pattern(words: Any) -> str:
 
 def _end(folder: Path, specials: dict[str, int]) -> str | None:
     """The special token that ends a document: what tokenizer_config.json or config.json says, or GPT-2's own."""
-    token = _object(folder / SETTINGS).get("eos_token") if (folder / SETTINGS).is_file() else None
-    if isinstance(token, dict):
-        token = token.get("content")
-    if isinstance(token, str) and token in specials:
-        return token
+    for name in (SETTINGS, MAP):
+        if (folder / name).is_file() and (token := _text(_object(folder / name).get("eos_token"))) in specials:
+            return token
     ends = _object(folder / "config.json").get("eos_token_id") if (folder / "config.json").is_file() else None
     by_id = {i: token for token, i in specials.items()}
     if isinstance(ends, int) and ends in by_id and END_OF_TEXT not in specials:
@@ -206,38 +255,6 @@ def framing(folder: Path) -> str:
         f"its tokenizer puts {' and '.join(parts)} each text, and here nothing is put; with them, in Python:"
         f" tokenizer.encode({spelled!r}, allow_special=True)"
     )
-
-
-def matching(folder: Path) -> str:
-    """How the added tokens of a Hugging Face folder are found in texts, where ours are found in another way.
-
-    Raises:
-        UserError: A file cannot be read.
-    """
-    added = _object(folder / WHOLE).get("added_tokens") if (folder / WHOLE).is_file() else None
-    if added is None and (folder / SETTINGS).is_file():
-        listed = _object(folder / SETTINGS).get("added_tokens_decoder")
-        added = listed.values() if isinstance(listed, dict) else None
-    tokens = [token for token in added or [] if isinstance(token, dict)]
-    words = [str(token.get("content")) for token in tokens if token.get("special") is False]
-    wide = [str(t.get("content")) for t in tokens if any(t.get(key) for key in ("lstrip", "rstrip", "single_word"))]
-    notes = []
-    if words:
-        notes.append(
-            f"transformers finds {_listed(words)} in every text, for special they are not; here they are found with"
-            " allow_special=True alone"
-        )
-    if wide:
-        notes.append(
-            f"spaces and words beside {_listed(wide)} stay as they are; in transformers, lstrip, rstrip or single_word"
-            " decide"
-        )
-    return "\n".join(notes)
-
-
-def _listed(names: list[str]) -> str:
-    """Some names, and how many more there are."""
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def _around(step: Any) -> tuple[list[str], list[str], list[str]]:

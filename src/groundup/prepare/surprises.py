@@ -9,7 +9,6 @@ from groundup.config.printable import counted
 from groundup.data.dataset import Split, TokenDataset
 from groundup.data.index import DatasetIndex
 from groundup.tokenizer.base import END_OF_TEXT
-from groundup.tokenizer.char import what_is_left_out
 
 FEW_BLOCKS = 4
 """Blocks of validation below which a loss is mostly chance."""
@@ -46,16 +45,18 @@ def surprises(index: DatasetIndex, block_size: int = 0) -> Iterator[str]:
             f"the validation split has {counted(tokens['val'], 'token')}, less than {FEW_BLOCKS} blocks of"
             f" {block_size}: its loss says little; use more text, a larger val_fraction or a smaller block_size"
         )
-    if index.spelled_ends >= OFTEN:
-        yield (
-            f"{END_OF_TEXT} stands in the text {index.spelled_ends:,} times and is read as plain characters, as all"
-            f" text is; where it separates documents, give --separator '{END_OF_TEXT}' (for train: --data.separator)"
-        )
-    if index.unknown:
-        left_out = what_is_left_out(index.unknown, sum(tokens.values()))
-        yield f"{left_out}; a model of its own learns them all (groundup train TEXT)"
+    yield from spelled_as_text(index.spelled_ends)
     for reason, count in sorted(index.skipped.items())[:5]:
         yield f"left out {count:,}: {reason}"
+
+
+def spelled_as_text(times: int) -> Iterator[str]:
+    """A line where the spelling of a separator stands in texts so often that it may be meant."""
+    if times >= OFTEN:
+        yield (
+            f"{END_OF_TEXT} stands in the text {times:,} times and is read as plain characters, as all text is; where"
+            f" it separates documents, give --separator '{END_OF_TEXT}' (for train: --data.separator)"
+        )
 
 
 def unlike(dataset: TokenDataset) -> Iterator[str]:

@@ -16,10 +16,11 @@ of the installed `regex`: another version may split characters otherwise that th
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain, pairwise
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from numpy.typing import NDArray
 
 from groundup.config.errors import UserError
 from groundup.config.limits import PATTERN_SECONDS, TOKEN_BYTES, VOCABULARY_BYTES
+from groundup.tokenizer.added import ALWAYS, FLAGS, AddedTokens
 from groundup.tokenizer.base import END_OF_TEXT, fingerprint, join_tokens, utf8
 from groundup.tokenizer.bpe_long import LongWords
 
@@ -50,12 +52,16 @@ class ByteBPE:
 
     Args:
         merges: Pairs of ids; the i-th pair becomes id 256 + i and may use every id before it.
-        specials: Special tokens, in the order of their ids. Text never becomes one unless `allow_special` is given.
+        specials: Special tokens, in the order of their ids. Text becomes one where `allow_special` is given, or where
+            `matching` says so.
         pattern: Regular expression of a word, in the syntax of the `regex` package. What lies between its matches is
             a word as well, so no text is ever lost.
         ids: The id of each of the bytes, merges and special tokens above; None numbers them in this order. Merges
             that make the same token share its id, and a byte without an id has -1.
         end: The special token that separates documents.
+        matching: How added tokens are found in text (`added.FLAGS`), where that is not as special tokens are. Such a
+            token is a special one, or one that merges make.
+        settings: What other programs keep beside the ids: the roles of special tokens, the form of a chat.
 
     Raises:
         UserError: A merge uses an id that does not exist yet or stands twice, a special token is empty or stands twice,
@@ -70,7 +76,10 @@ class ByteBPE:
         pattern: str = GPT2_PATTERN,
         ids: Sequence[int] | None = None,
         end: str = END_OF_TEXT,
+        matching: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        settings: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
+        self.matching, self.settings = {token: list(flags) for token, flags in matching.items()}, dict(settings)
         self.merges, self.specials, self.pattern, self.end = list(merges), list(specials), pattern, end
         self._words = compile_words(pattern)
         self._rank = {pair: i for i, pair in enumerate(self.merges)}
@@ -83,10 +92,31 @@ class ByteBPE:
         self._tokens = spelled if self.ids is None else _by_id(spelled, self.ids)
         numbers = range(len(spelled)) if self.ids is None else self.ids
         self.special_ids = dict(zip(self.specials, numbers[256 + len(self.merges) :], strict=True))
+        self._always, self._all = self._added(spelled, numbers)
         first: dict[int, int] = {}
         self._made = [first.setdefault(i, n) for n, i in enumerate(numbers)][256 : 256 + len(self.merges)]
         """What each merge makes: itself, or the earlier token whose id it shares."""
         self._ids_of_word = _WordCache(self)
+
+    def _added(self, spelled: Sequence[bytes], numbers: Sequence[int]) -> tuple[AddedTokens | None, AddedTokens | None]:
+        """What finds the tokens that every text may hold, and what finds all added ones.
+
+        Raises:
+            UserError: A token that is to be found is none, or in a way that there is not.
+        """
+        ids = dict(self.special_ids)
+        if others := [token for token in self.matching if token not in ids]:
+            made = dict(zip(spelled, numbers, strict=True))
+            if unknown := [token for token in others if utf8(token) not in made]:
+                raise UserError(f"{unknown[0]!r} is to be found in text, and is not among the tokens")
+            ids |= {token: made[utf8(token)] for token in others}
+        if odd := {flag for flags in self.matching.values() for flag in flags} - set(FLAGS):
+            raise UserError(f"tokens are found by {', '.join(FLAGS)}, not by {', '.join(sorted(odd))}")
+        always = {token: i for token, i in ids.items() if ALWAYS in self.matching.get(token, ())}
+        return (
+            AddedTokens(always, self.matching) if always else None,
+            AddedTokens(ids, self.matching) if ids else None,
+        )
 
     @property
     def vocab_size(self) -> int:
@@ -100,8 +130,8 @@ class ByteBPE:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of merges, special tokens and pattern."""
-        return fingerprint(self.to_dict())
+        """SHA-256 of what decides the ids."""
+        return fingerprint({name: value for name, value in self.to_dict().items() if name != "settings"})
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         """Encode text.
@@ -123,19 +153,15 @@ class ByteBPE:
 
     def _encode(self, text: str, *, allow_special: bool) -> Iterator[int]:
         utf8(text)  # a lone surrogate is named by its position in the text, not in a word
-        if allow_special and self.specials:
-            return chain.from_iterable(
-                [self.special_ids[part]] if part in self.special_ids else self._encode(part, allow_special=False)
-                for part in self._special_words.split(text)
-            )
+        if added := self._all if allow_special else self._always:
+            pieces = added.split(text)
+            return chain.from_iterable([piece] if isinstance(piece, int) else self._cut(piece) for piece in pieces)
+        return self._cut(text)
+
+    def _cut(self, text: str) -> Iterator[int]:
         # Split, look up and chain without a step of Python for a word that was seen before.
         words = filter(None, self._words.splititer(text, timeout=_seconds(text)))
         return chain.from_iterable(map(self._ids_of_word.__getitem__, words))
-
-    @cached_property
-    def _special_words(self) -> regex.Pattern[str]:
-        """Cuts text at special tokens; of two that begin alike, the longer is meant."""
-        return regex.compile(f"({'|'.join(map(regex.escape, sorted(self.specials, key=len, reverse=True)))})")
 
     def merge_word(self, word: bytes) -> list[int]:
         """The ids of one word: merge the pair with the lowest rank, leftmost first, until none is left."""
@@ -169,9 +195,14 @@ class ByteBPE:
         return join_tokens(self._tokens, ids)
 
     def to_dict(self) -> dict[str, Any]:
-        """Pattern, special tokens, and the merges as `"left right"`; ids and end where they are not the usual ones."""
+        """Pattern, special tokens, and the merges as `"left right"`; all else where it is not the usual."""
         merges = [f"{a} {b}" for a, b in self.merges]
-        more = ({"ids": self.ids} if self.ids else {}) | ({"end": self.end} if self.end != END_OF_TEXT else {})
+        more: dict[str, Any] = ({"ids": self.ids} if self.ids else {}) | (
+            {"end": self.end} if self.end != END_OF_TEXT else {}
+        )
+        more |= ({"matching": self.matching} if self.matching else {}) | (
+            {"settings": self.settings} if self.settings else {}
+        )
         return {"kind": "bpe", "pattern": self.pattern, "specials": self.specials, "merges": merges, **more}
 
     @classmethod
@@ -190,7 +221,13 @@ class ByteBPE:
             raise UserError("the end of a byte pair encoding must be a special token")
         if ids is not None and not (isinstance(ids, list) and all(type(i) is int for i in ids)):
             raise UserError("the ids of a byte pair encoding must be a list of whole numbers")
-        return cls(merges, specials=_strings(values, "specials"), pattern=pattern, ids=ids, end=end)
+        found, settings = values.get("matching", {}), values.get("settings", {})
+        if not isinstance(found, dict) or not all(isinstance(flags, list) for flags in found.values()):
+            raise UserError("the matching of a byte pair encoding must be lists of flags by token")
+        if not isinstance(settings, dict):
+            raise UserError("the settings of a byte pair encoding must be an object")
+        specials = _strings(values, "specials")
+        return cls(merges, specials=specials, pattern=pattern, ids=ids, end=end, matching=found, settings=settings)
 
 
 class _WordCache(dict[str, list[int]]):

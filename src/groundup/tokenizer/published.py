@@ -1,8 +1,11 @@
 """Byte-level BPE as GPT-2 published it: tokens written in letters that stand for bytes, and the list of merges."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from groundup.config.errors import UserError
+from groundup.tokenizer.added import ALWAYS
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN, ByteBPE, token_bytes
 from groundup.tokenizer.gpt2 import GPT2Tokenizer
@@ -28,6 +31,16 @@ class BytePairs:
     """Regular expression of a word."""
     end: str | None = END_OF_TEXT
     """The special token between documents, if there is one."""
+    matching: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """How added tokens are found in text (`added.FLAGS`), where that is not as special ones are."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """The roles of special tokens, and what else a tokenizer_config.json keeps beside the ids."""
+
+    @property
+    def added(self) -> dict[str, int]:
+        """Ids of the special tokens, and of those that are found in text before words are merged."""
+        others = {token: self.vocab[spelled(token.encode())] for token in self.matching if token not in self.specials}
+        return self.specials | others
 
 
 def published(tokenizer: Tokenizer) -> BytePairs:
@@ -40,12 +53,12 @@ def published(tokenizer: Tokenizer) -> BytePairs:
         tokens, pairs = token_bytes(tokenizer.merges), tokenizer.merges
         numbers = tokenizer.ids or range(tokenizer.vocab_size)
         specials, pattern, end = tokenizer.special_ids, tokenizer.pattern, tokenizer.end
-        merges = [(spelled(tokens[a]), spelled(tokens[b])) for a, b in pairs]
+        merges, matching = [(spelled(tokens[a]), spelled(tokens[b])) for a, b in pairs], tokenizer.matching
     elif isinstance(tokenizer, GPT2Tokenizer):
         numbers = range(tokenizer.eot_id)
         tokens = [tokenizer.decode_bytes([i]) for i in numbers]
         specials, pattern, end = {END_OF_TEXT: tokenizer.eot_id}, GPT2_PATTERN, END_OF_TEXT
-        merges = [(spelled(a), spelled(b)) for a, b in tokenizer.merges]
+        merges, matching = [(spelled(a), spelled(b)) for a, b in tokenizer.merges], {}
     else:
         raise UserError(f"a tokenizer of kind {tokenizer.to_dict()['kind']} has no published form")
     vocab: dict[str, int] = {}
@@ -54,7 +67,8 @@ def published(tokenizer: Tokenizer) -> BytePairs:
             raise UserError(
                 "two ids of the tokenizer stand for the same bytes; other programs know a token by its bytes"
             )
-    return BytePairs(vocab, merges, specials, pattern, end if end in specials else None)
+    known = end if end in specials else None
+    return BytePairs(vocab, merges, specials, pattern, known, matching, tokenizer.settings)
 
 
 def from_published(found: BytePairs) -> ByteBPE:
@@ -72,8 +86,15 @@ def from_published(found: BytePairs) -> ByteBPE:
         merges.append((numbers[a], numbers[b]))
         numbers.setdefault(a + b, 256 + i)
         ids.append(found.vocab[a + b])
-    # A token that text can become is no special one, even where it is used as one: `!` to pad, for example.
-    specials = {token: i for token, i in found.specials.items() if spelled(token.encode()) not in numbers}
+    # A token whose id text can become is no special one, even where it is used as one: `!` to pad, for example. It is
+    # found in every text, before words are merged.
+    specials = {
+        token: i
+        for token, i in found.specials.items()
+        if spelled(token.encode()) not in numbers or found.vocab.get(spelled(token.encode())) != i
+    }
+    made = {token: (ALWAYS,) for token in found.specials if token not in specials}
+    matching = {token: tuple(dict.fromkeys((*made.get(token, ()), *flags))) for token, flags in found.matching.items()}
     if unmade := [token for token in found.vocab if token not in numbers and token not in specials]:
         raise UserError(f"no merge makes its token {unmade[0]!r}, and it is not a special one")
     return ByteBPE(
@@ -82,4 +103,6 @@ def from_published(found: BytePairs) -> ByteBPE:
         pattern=found.pattern,
         ids=[*ids, *specials.values()],
         end=found.end or END_OF_TEXT,
+        matching={**made, **matching},
+        settings=found.settings,
     )

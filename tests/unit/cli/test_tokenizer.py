@@ -48,6 +48,16 @@ def test_train_writes_a_tokenizer(corpus, tmp_path, capsys):
     assert tokenizer.eot_id == 269
 
 
+def test_a_separator_that_is_learned_as_characters_is_told(tmp_path, capsys):
+    path = tmp_path / "stories.txt"
+    path.write_text("\n<|endoftext|>\n".join(["the cat sat on the mat"] * 30))
+    words = ["tokenizer", "train", str(path), "--vocab-size", "270", "--out"]
+    assert main([*words, str(tmp_path / "a.json")]) == 0
+    assert "<|endoftext|> stands in the text 29 times and is read as plain characters" in capsys.readouterr().err
+    assert main([*words, str(tmp_path / "b.json"), "--separator", "<|endoftext|>"]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_both_trainers_write_the_same_file(corpus, tmp_path, capsys):
     pytest.importorskip("tokenizers")
     files = []

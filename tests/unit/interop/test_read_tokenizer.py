@@ -1,19 +1,25 @@
 """Byte-level tokenizers that other programs made: the same ids for the same text, or a reason."""
 
+import functools
 import json
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.config.errors import UserError
 from groundup.export.export_model import export_model
+from groundup.export.hf_tokenizer import tokenizer_files
 from groundup.interop.import_model import import_model
 from groundup.interop.read_tokenizer import framing, read_tokenizer
 from groundup.tokenizer.bpe import ByteBPE
+from groundup.tokenizer.gpt2 import load_gpt2
 from groundup.tokenizer.io import load_tokenizer, save_tokenizer
 
 tokenizers = pytest.importorskip("tokenizers")
@@ -177,10 +183,11 @@ def test_a_prefix_space_of_the_settings(tmp_path):
 
 def test_a_token_that_pads_and_is_a_word_too(tmp_path):
     made = trained([])
-    made.add_special_tokens(["!"])
+    made.add_special_tokens(["!", "th"])
     (tmp_path / "tokenizer.json").write_text(made.to_str())
     ours = read_tokenizer(tmp_path)
-    assert ours.encode("the word!") == made.encode("the word!").ids
+    for text in ("the word!", "the!! in the beginning", " the"):
+        assert ours.encode(text) == made.encode(text).ids
     assert ours.vocab_size == made.get_vocab_size()
 
 
@@ -242,38 +249,165 @@ def test_a_post_processor_that_nobody_knows_is_named(tmp_path):
 
 def test_a_beginning_that_the_settings_ask_for(tmp_path):
     trained(ENDS["first"]).model.save(str(tmp_path))
-    settings = {
+    said = {
         "tokenizer_class": "GPT2Tokenizer",
         "bos_token": "<s>",
         "unk_token": "</s>",
         "eos_token": "</s>",
         "pad_token": "<pad>",
     }
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings | {"add_bos_token": True}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(said | {"add_bos_token": True}))
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert "puts <s> before each text" in framing(tmp_path)
     assert read_tokenizer(tmp_path).encode("<s>the word", allow_special=True) == theirs("the word").input_ids
 
 
+def in_parts(folder):
+    """The older form of a folder: vocab.json and merges.txt, and the added tokens among the settings."""
+    made = json.loads((folder / "tokenizer.json").read_text())
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in made["model"]["merges"]]
+    (folder / "vocab.json").write_text(json.dumps(made["model"]["vocab"]))
+    (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
+    config = folder / "tokenizer_config.json"
+    listed = {token["id"]: token for token in made["added_tokens"]}
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"added_tokens_decoder": listed}))
+    (folder / "tokenizer.json").unlink()
+
+
+ADDED = [
+    "bear",
+    "bears",
+    "the",
+    tokenizers.AddedToken("<left>", lstrip=True),
+    tokenizers.AddedToken("<right>", rstrip=True),
+    tokenizers.AddedToken("<both>", lstrip=True, rstrip=True),
+    tokenizers.AddedToken("word", single_word=True),
+    tokenizers.AddedToken(" beginning"),
+]
+BESIDE = [
+    "the bear and the bears, unbearable",
+    "a  <left>  b<left>",
+    "a \n<right> \t\u3000b <right><left> ",
+    "  <both>  <both><both> x",
+    "word words a word_ word,word Wordword word\u0301",
+    "In the beginning was the  beginningbear",
+    "the" * 9,
+]
+
+
 @pytest.mark.parametrize("whole", [True, False])
-def test_added_tokens_that_transformers_finds_otherwise_are_told(tmp_path, make_hf, monkeypatch, whole):
+def test_added_tokens_are_found_as_transformers_finds_them(tmp_path, make_hf, monkeypatch, whole):
     monkeypatch.chdir(tmp_path)
     theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=trained([]), eos_token="</s>")
-    theirs.add_tokens(["bear", tokenizers.AddedToken("<x>", lstrip=True)])
+    theirs.add_tokens(ADDED)
     make_hf(vocab_size=len(theirs)).save_pretrained("theirs")
     theirs.save_pretrained("theirs")
-    settings = Path("theirs/tokenizer_config.json")
     if not whole:
-        made = json.loads(Path("theirs/tokenizer.json").read_text())
-        merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in made["model"]["merges"]]
-        Path("theirs/vocab.json").write_text(json.dumps(made["model"]["vocab"]))
-        Path("theirs/merges.txt").write_text("\n".join(["#version: 0.2", *merges]))
-        listed = {token["id"]: token for token in made["added_tokens"]}
-        settings.write_text(json.dumps(json.loads(settings.read_text()) | {"added_tokens_decoder": listed}))
-        Path("theirs/tokenizer.json").unlink()
+        in_parts(Path("theirs"))
     note = import_model("theirs", Path("ours")).note
-    assert "transformers finds bear, <x> in every text" in note
-    assert "beside <x> stay as they are" in note
-    assert "</s> in every text" not in note
+    assert "added tokens are found in every text, as in transformers: bear, bears, the" in note.replace("  ", " ")
+    assert "special tokens are kept: </s>" in note
     ours = load_model(Path("ours")).tokenizer
-    assert ours.encode("the bear</s>", allow_special=True) == theirs.encode("the bear</s>")
+    for text in BESIDE:
+        assert ours.encode(text) == ours.encode_array(text).tolist() == theirs.encode(text)
+        assert ours.encode(f"{text}</s>", allow_special=True) == theirs.encode(f"{text}</s>")
+    assert_same_ids(ours, theirs)
+    export_model(Path("ours"), Path("again"), "hf")
+    again = transformers.AutoTokenizer.from_pretrained("again")
+    for text in BESIDE:
+        assert again.encode(f"{text}</s>") == theirs.encode(f"{text}</s>")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from([*map(str, ADDED), " ", "\n", "s", "é", "_", "</s>", "In"]), max_size=12).map("".join))
+def test_added_tokens_side_by_side(text):
+    theirs, ours = _both()
+    ids = theirs.encode(text, add_special_tokens=False)
+    assert ours.encode(text, allow_special=True) == ids
+
+
+@functools.cache
+def _both():
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=trained([]), eos_token="</s>")
+    theirs.add_tokens(ADDED)
+    with tempfile.TemporaryDirectory() as folder:
+        theirs.save_pretrained(folder)
+        return theirs, read_tokenizer(Path(folder))
+
+
+def test_added_tokens_of_the_older_list_are_special_where_they_have_a_role(tmp_path):
+    made = trained(["<|endoftext|>"])
+    made.model.save(str(tmp_path))
+    n = made.get_vocab_size()
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"[PAD]": n, "bear": n + 1}))
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps({"pad_token": {"content": "[PAD]"}}))
+    ours = read_tokenizer(tmp_path)
+    assert n + 1 in ours.encode("a bear[PAD]")
+    assert n not in ours.encode("a bear[PAD]")
+    assert ours.settings == {"pad_token": "[PAD]"}
+
+
+CHAT = "{% for m in messages %}<|user|>{{ m.content }}{% endfor %}"
+ROLES = {
+    "pad": {"pad_token": "[PAD]"},
+    "pad is the end": {"pad_token": "<|endoftext|>"},
+    "many": {"bos_token": "<s>", "pad_token": "[PAD]", "mask_token": "<mask>", "sep_token": "<sep>"},
+    "chat": {"pad_token": "[PAD]", "additional_special_tokens": ["<|user|>", "<|bot|>"]},
+}
+
+
+@pytest.mark.parametrize("case", ROLES)
+@pytest.mark.parametrize("published", [True, False])
+def test_the_roles_of_special_tokens_go_there_and_back(tmp_path, make_hf, monkeypatch, gpt2, case, published):
+    monkeypatch.chdir(tmp_path)
+    if published:
+        Path("gpt2").mkdir()
+        for name, text in tokenizer_files(gpt2, 1024).items():
+            Path("gpt2", name).write_text(text, "utf-8")
+        theirs = transformers.AutoTokenizer.from_pretrained("gpt2")
+    else:
+        made = trained(["<|endoftext|>"])
+        theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<|endoftext|>")
+    theirs.add_special_tokens(ROLES[case])
+    theirs.chat_template, theirs.padding_side = CHAT, "left"
+    model = make_hf(vocab_size=len(theirs), pad_token_id=theirs.pad_token_id, eos_token_id=theirs.eos_token_id)
+    model.save_pretrained("theirs")
+    theirs.save_pretrained("theirs")
+    theirs = transformers.AutoTokenizer.from_pretrained("theirs")
+    import_model("theirs", Path("ours"))
+    ours = load_model(Path("ours")).tokenizer
+    save_model(Path("trained"), load_model(Path("ours")).model, ours, {})  # as a run does that begins with it
+    export_model(Path("trained"), Path("again"), "hf")
+    again = transformers.AutoTokenizer.from_pretrained("again")
+    assert again.special_tokens_map == theirs.special_tokens_map
+    assert (again.chat_template, again.padding_side) == (CHAT, theirs.padding_side)
+    for role in ("bos", "eos", "pad"):
+        name = f"{role}_token_id"
+        assert getattr(again, name) == getattr(theirs, name)
+    config = transformers.AutoConfig.from_pretrained("again")
+    assert (config.pad_token_id, config.eos_token_id) == (theirs.pad_token_id, theirs.eos_token_id)
+    assert again("<|user|>hi[PAD]").input_ids == theirs("<|user|>hi[PAD]").input_ids
+
+
+def test_roles_do_not_make_another_tokenizer(gpt2):
+    """They decide no id: data that was prepared goes on with it."""
+    padded = load_gpt2(settings={"pad_token": "<|endoftext|>"})
+    assert padded.fingerprint == gpt2.fingerprint
+    assert padded.to_dict() != gpt2.to_dict()
+    with pytest.raises(UserError, match="settings of GPT-2's tokenizer must be an object"):
+        type(gpt2).from_dict({**gpt2.to_dict(), "settings": []})
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ({"matching": {"zebra": ["always"]}}, "'zebra' is to be found in text, and is not among the tokens"),
+        ({"matching": {"he": ["sometimes"]}}, "found by always, single_word, lstrip, rstrip, not by sometimes"),
+        ({"matching": ["he"]}, "matching of a byte pair encoding must be lists of flags by token"),
+        ({"settings": "none"}, "settings of a byte pair encoding must be an object"),
+    ],
+)
+def test_ways_to_find_tokens_that_there_are_not(change, fault):
+    values = ByteBPE([(104, 101)]).to_dict()
+    with pytest.raises(UserError, match=fault):
+        ByteBPE.from_dict(values | change)
