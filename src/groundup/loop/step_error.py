@@ -39,7 +39,7 @@ def step_error(
     ranks = [str(rank) for rank, loss in enumerate(losses) if not loss.isfinite()] if len(losses) > 1 else []
     first = next((name for name, p in model.named_parameters() if not _is_finite(gradient_values(p))), None)
     where = [*([f"on rank {', '.join(ranks)}"] if ranks else []), *([f"first in {first}"] if first else []), samples]
-    skip = f"; or go on from the last checkpoint with --resume and {decision.flag}" if decision.flag else ""
+    skip = f"; or, where a checkpoint was saved, go on with --resume and {decision.flag}" if decision.flag else ""
     return UserError(
         f"step {step}: {decision.reason} ({'; '.join(where)}); the weights are those of the step before."
         f" Begin again with a lower {rate_flags(optimizers)} or more --optim.warmup-steps{skip}"

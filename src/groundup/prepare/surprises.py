@@ -9,6 +9,7 @@ from groundup.config.printable import counted
 from groundup.data.dataset import Split, TokenDataset
 from groundup.data.index import DatasetIndex
 from groundup.tokenizer.base import END_OF_TEXT
+from groundup.tokenizer.char import what_is_left_out
 
 FEW_BLOCKS = 4
 """Blocks of validation below which a loss is mostly chance."""
@@ -46,6 +47,9 @@ def surprises(index: DatasetIndex, block_size: int = 0) -> Iterator[str]:
             f" {block_size}: its loss says little; use more text, a larger val_fraction or a smaller block_size"
         )
     yield from spelled_as_text(index.spelled_ends)
+    if index.unknown:
+        left_out = what_is_left_out(index.unknown, sum(tokens.values()))
+        yield f"{left_out}; a model of its own learns them all (groundup train TEXT)"
     for reason, count in sorted(index.skipped.items())[:5]:
         yield f"left out {count:,}: {reason}"
 
