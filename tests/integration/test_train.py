@@ -271,7 +271,7 @@ def test_nan_stops_before_the_weights(flags, rates, place, capsys):
     assert start("nan", "--max-steps=50", *flags, "--optim.grad-clip=0", "--optim.warmup-steps=0") == 1
     error = capsys.readouterr().err
     assert error.startswith("groundup: step ")
-    assert f"Begin again with a lower {rates} or more --optim.warmup-steps; or, where a checkpoint was saved, go on" in error
+    assert f"a lower {rates} or more --optim.warmup-steps; or, where a checkpoint was saved, go on" in error
     assert "--resume and --guard.nonfinite skip" in error
     assert error.count("\n") == 1
 
