@@ -94,7 +94,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         )
         share = timing.peak_memory / planned
         say(
-            f"{setting.name:<44}planned {planned / 1e9:6.3f} GB   measured {timing.peak_memory / 1e9:6.3f} GB"
+            f"{setting.name:<52}planned {planned / 1e9:6.3f} GB   measured {timing.peak_memory / 1e9:6.3f} GB"
             f"   {share:.2f} of the plan"
         )
     return {

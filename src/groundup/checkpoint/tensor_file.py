@@ -8,6 +8,7 @@ of all tensors without gaps. What is written here is, byte for byte, what `safet
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -37,8 +38,13 @@ BLOCK_BYTES = 512 << 10
 """Of a tensor that are in memory together while it is converted: as many as caches hold."""
 
 
-def save_tensors(path: Path, tensors: dict[str, Tensor]) -> Facts:
+def save_tensors(path: Path, tensors: dict[str, Tensor], *, metadata: dict[str, str] | None = None) -> Facts:
     """Write tensors as safetensors, from any device, and make the file durable.
+
+    Args:
+        path: The file.
+        tensors: By name.
+        metadata: What the header says of the file besides.
 
     Returns:
         Its size and SHA-256, for the manifest.
@@ -50,7 +56,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor]) -> Facts:
     if odd := [f"{name} ({t.dtype})" for name, t in tensors.items() if t.dtype not in _DTYPES]:
         raise TypeError(f"cannot store {', '.join(odd)}")
     names = sorted(tensors, key=lambda name: (-order.index(tensors[name].dtype), name))
-    header, parts, end = {}, [], 0
+    header: dict[str, dict[str, Any]] = {} if metadata is None else {"__metadata__": metadata}
+    parts, end = [], 0
     for name in names:
         tensor = tensors[name].detach().contiguous().cpu()
         data = tensor.view(-1).view(torch.uint8).numpy().data

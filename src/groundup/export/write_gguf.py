@@ -1,5 +1,7 @@
 """GGUF, the file of llama.cpp: keys, then tensors, in one file."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +56,10 @@ def write_gguf(path: Path, loaded: LoadedModel, config: TransformerConfig, name:
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
+    end = writer.fout[0].tell()
     writer.close()
+    if path.stat().st_size < end:  # NumPy does not tell what a disk refuses of the last bytes it holds back
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     if (ids := llama_ids(path, probe(loaded.tokenizer))) is not None:
         check_same(loaded.tokenizer, ids, "llama.cpp")
 

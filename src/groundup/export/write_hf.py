@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from groundup.checkpoint.model_folder import LoadedModel
+from groundup.checkpoint.tensor_file import save_tensors
 from groundup.config.io import dump_json
 from groundup.config.model import TransformerConfig
 from groundup.export.hf_tokenizer import tokenizer_files
 from groundup.files.atomic import write_synced
-from groundup.files.layout import CONFIG
+from groundup.files.layout import CONFIG, WEIGHTS
 from groundup.interop.hf_config import SWITCHES, fitting, hf_config
 from groundup.interop.names import to_hf, with_biases
 from groundup.tokenizer.base import Tokenizer
@@ -33,9 +32,7 @@ def write_hf(folder: Path, loaded: LoadedModel, config: TransformerConfig) -> No
     values = hf_config(config, dtype=dtype, eot_id=eot_id) | ends
     write_synced(folder / CONFIG, dump_json(values).encode())
     write_synced(folder / "generation_config.json", dump_json(ends).encode())
-    weights = folder / "model.safetensors"
-    save_file(to_hf(state, config.n_layer), weights, metadata=METADATA)
-    weights.chmod(0o644)  # safetensors makes it readable by its owner alone
+    save_tensors(folder / WEIGHTS, to_hf(state, config.n_layer), metadata=METADATA)
     for name, text in tokenizer_files(loaded.tokenizer, config.block_size).items():
         write_synced(folder / name, text.encode())
 

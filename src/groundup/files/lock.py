@@ -93,7 +93,7 @@ class RunLock:
         except Timeout:
             raise UserError(f"{self.run_dir} is in use by another run ({self._who()})") from None
         except OSError as error:
-            _remove(self._lock)
+            self.__exit__(None, None, None)
             raise UserError(f"cannot lock {self.run_dir}: {error.strerror or error}") from error
         return self
 

@@ -22,6 +22,8 @@ LOGITS_BYTES = {"cpu": 1 << 27, "cuda": 1 << 29}
 """Logits in float32 that `model/loss.py` has in memory at once, by device."""
 LOGITS_SHARE = 32
 """A large GPU gives them this part of its memory instead: every chunk costs a pass over the head's gradient."""
+HOLES = 0.45
+"""Of what is kept: glibc's heap holds so much more between blocks, where a CPU's step frees and asks (docs/log.md)."""
 RESIDUAL_TENSORS = 2
 NORM_OUTPUTS = 2
 
@@ -35,11 +37,13 @@ class Memory:
     optimizer: int
     activations: int
     logits: int
+    holes: int = 0
+    """Of the heap, on a CPU."""
 
     @property
     def total(self) -> int:
         """The peak of a step: all at once, at the start of the backward pass."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits + self.holes
 
 
 def logits_bytes(device: str, device_memory: int = 0) -> int:
@@ -89,8 +93,18 @@ def training_memory(
     chunk = logits_bytes("cpu" if cpu else "cuda", device_memory)
     if 4 * ids > chunk:  # what is left of all chunks: the gradients of both sides of the head
         logits = chunk * each // 4 + 4 * stream + 4 * config.vocab_size * config.n_embd
+    if recompute:
+        logits = max(0, logits - block)  # they are gone when the first block is computed again
+    # GELU's sigmoid, which a compiled GELU does not keep, is counted and is as large as the holes. Blocks that are
+    # computed again are mapped alone, and leave none.
+    holes = HOLES if cpu and not recompute and ModernConfig.of(config).activation != "gelu_tanh" else 0.0
     return Memory(
-        weights=4 * n, gradients=4 * n, optimizer=_optimizer(config, optim), activations=activations, logits=logits
+        weights=4 * n,
+        gradients=4 * n,
+        optimizer=_optimizer(config, optim),
+        activations=activations,
+        logits=logits,
+        holes=round(holes * activations),
     )
 
 

@@ -67,3 +67,10 @@ def test_the_peak_of_a_process_of_its_own_is_what_was_planned(n_layer, n_embd):
     assert again["measured_bytes"] < plain["measured_bytes"] / 2
     for row in (plain, again):
         assert row["measured_bytes"] == pytest.approx(row["planned_bytes"], rel=0.1)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="the planner's holes and blocks are glibc's")
+def test_the_peaks_of_all_parts_are_about_what_was_planned():
+    for row in bench(Options(settings="parts", device="cpu", precision="fp32"), lambda line: None)["rows"]:
+        assert row["measured_bytes"] == pytest.approx(row["planned_bytes"], rel=0.15), row["setting"]

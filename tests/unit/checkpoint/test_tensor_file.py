@@ -10,13 +10,14 @@ from groundup.checkpoint.tensor_file import _DTYPES, each_tensor, load_tensors, 
 
 
 @pytest.mark.parametrize("empty", [False, True])
-def test_the_bytes_are_those_of_the_library(tmp_path, empty):
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
+def test_the_bytes_are_those_of_the_library(tmp_path, empty, metadata):
     tensors = {}
     if not empty:
         tensors = {f"{i}.ü": (torch.arange(3 * i) - 2).reshape(3, i).to(t) for i, t in enumerate(_DTYPES, 1)}
         tensors |= {"scalar": torch.tensor(3.0), "none": torch.empty(0, 4), "transposed": torch.randn(2, 3).t()}
-    facts = save_tensors(tmp_path / "ours", tensors)
-    save_file({name: t.contiguous() for name, t in tensors.items()}, tmp_path / "theirs")
+    facts = save_tensors(tmp_path / "ours", tensors, metadata=metadata)
+    save_file({name: t.contiguous() for name, t in tensors.items()}, tmp_path / "theirs", metadata=metadata)
     data = (tmp_path / "theirs").read_bytes()
     assert (tmp_path / "ours").read_bytes() == data
     assert facts == {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -45,6 +45,33 @@ def test_gguf_holds_the_same_tensors(tmp_path, make_model, letters, shape):
     assert (value["tokenizer.ggml.model"], value["gpt2.vocab_size"]) == ("rwkv", 27)
 
 
+@pytest.mark.fault(
+    "A7",
+    "the disk takes no more while a model is exported, as hf, gguf or onnx",
+    "one line that names the folder; nothing of it is left",
+)
+@pytest.mark.skipif(sys.platform == "win32", reason="sets the system's limit of a file's size")
+@pytest.mark.parametrize("kind", ["hf", "gguf", "onnx"])
+def test_a_disk_that_takes_no_more(tmp_path, make_model, letters, kind):
+    import resource
+
+    if kind != "hf":
+        pytest.importorskip(kind)
+    folder = saved(tmp_path, make_model(), letters)
+    export_model(folder, tmp_path / "whole", kind)  # imports what is imported late
+    largest = max(file.stat().st_size for file in (tmp_path / "whole").iterdir())
+    least, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest - 100, most))  # the kernel refuses what is beyond
+    try:
+        with pytest.raises(UserError) as refused:
+            export_model(folder, tmp_path / "out", kind)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (least, most))
+    reasons = ("File too large", "No space left on device")
+    assert str(refused.value) in [f"cannot write {tmp_path / 'out'}: {reason}" for reason in reasons]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({folder.name, "whole"})
+
+
 def test_gguf_carries_a_byte_level_bpe(tmp_path, make_model):
     gguf = pytest.importorskip("gguf")
     tokenizer = ByteBPE([(108, 108), (104, 101), (257, 256)])

@@ -70,15 +70,18 @@ def test_a_folder_has_one_lock_whatever_it_is_called(tmp_path):
 @pytest.mark.fault(
     "A7",
     "the disk is full when a run takes its lock",
-    "one line that names the folder, and the lock is free",
+    "one line that names the folder; the lock is free, and nothing is left of it",
 )
 def test_a_full_disk_names_the_folder(tmp_path, monkeypatch):
+    def refuse(path, *_, **__):
+        path.touch()  # a name takes no room
+        raise OSError(28, "No space left")
+
     with monkeypatch.context() as patch:
-        patch.setattr(
-            type(tmp_path), "write_text", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left"))
-        )
+        patch.setattr(type(tmp_path), "write_text", refuse)
         with pytest.raises(UserError, match=r"cannot lock .*run: No space left"), RunLock(tmp_path / "run"):
             pass
+    assert list(tmp_path.iterdir()) == []
     with RunLock(tmp_path / "run"):
         pass
 
