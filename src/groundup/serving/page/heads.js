@@ -78,7 +78,7 @@ export function Heads() {
       <span role="status">${growth && growth.length < m.n_layer ? `layer ${growth.length} of ${m.n_layer}` : writes && written.of !== asking && !problems.value.writing ? "writing ..." : ""}</span>
       <label>instead of its output <select value=${instead} onChange=${(e) => setInstead(e.target.value)}><option value="mean">its mean over the text</option><option value="zero">nothing</option></select></label>
     </div>
-    <${Picture} name="heads and their loss" ask=${{ path: "/api/importance", body: { model: modelId.value, tokens: ids, instead } }}><div class="grid switches" style=${`--columns:${m.n_head + 2}`}>
+    <${Picture} name="heads and their loss" ask=${{ path: "/api/importance", body: { model: modelId.value, tokens: ids, instead } }}><div class="grid switches" style=${`--columns:${m.n_head + 1}`}>
       ${Array.from({ length: m.n_layer }, (_, l) => [
         html`<button aria-pressed=${![...headsOf(l), `${l}.mlp`].every((x) => off.has(x))} class="layer" onClick=${() => toggle(...headsOf(l), `${l}.mlp`)}>layer ${l}</button>`,
         ...Array.from({ length: m.n_head }, (_, h) => {
