@@ -201,7 +201,7 @@ def test_a_bigram_is_refused(tmp_path, letters, kind):
 
 @pytest.mark.parametrize(("kind", "module"), [("gguf", "gguf"), ("onnx", "onnx"), ("ct2", "ctranslate2.converters")])
 def test_a_missing_package_is_named(folder, tmp_path, monkeypatch, kind, module):
-    monkeypatch.setitem(__import__("sys").modules, module, None)
+    monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UserError, match=r"pip install 'groundup\[export\]'"):
         export_model(folder, tmp_path / "out", kind)
     assert not (tmp_path / "out").exists()
