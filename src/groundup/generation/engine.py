@@ -14,8 +14,7 @@ A tick is, in this order:
 
 1. Free slots are given to waiting requests in turn: a request with many choices gets one slot a turn.
 2. All texts with one token to read read it together, whatever their lengths.
-3. One chunk of prompts is read: of the text that has waited longest for that, and of texts in slots beside it where
-   their pieces fit into the same chunk. A long prompt stops nobody for longer.
+3. One chunk of one prompt is read, of the text that has waited longest for that; a long prompt stops nobody for longer.
 4. The next token of every text that has read everything is drawn, and told.
 
 A greedy text that is alone in step 2 reads guesses of its next tokens with it (`PromptLookup`). All that were right are
@@ -31,7 +30,7 @@ chunks: the pieces that are read are the same ones with and without. Other choic
 
 import math
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -170,7 +169,8 @@ class Engine:
         if ready:
             hidden.append(self._slots.read_one_each([c.slot for c in together], [c.unread[0] for c in together]))
         # After the others: rows between them need a free place at their end, and this may fill the last one.
-        for reader, last in self._read_chunk({c.slot: c for c in running if len(c.unread) > 1}):
+        if reader := min((c for c in running if len(c.unread) > 1), key=lambda c: c.last_read, default=None):
+            last = self._read_chunk(reader)
             if not reader.unread:
                 ready.append(reader)
                 hidden.append(last)
@@ -246,39 +246,18 @@ class Engine:
                 break
         return events
 
-    def _read_chunk(self, readers: dict[int, Choice]) -> Iterator[tuple[Choice, Float[Tensor, "1 C"]]]:
-        """Read a chunk of the prompts in these slots; tells of whom, and what the head reads after each piece."""
-        pieces = self._pieces(readers) if readers else {}
-        found = self._slots.read_side_by_side(min(pieces), list(pieces.values())) if pieces else []
-        for (slot, ids), hidden in zip(pieces.items(), found, strict=True):
-            choice, start = readers[slot], len(self._slots.held[slot]) - len(ids)
-            choice.unread = choice.unread[len(ids) :]
-            choice.last_read = self._n_ticks
-            if choice.scores is not None and not choice.row.drawn:
-                followers = choice.job.prompt[start + 1 : start + 1 + len(ids)]
-                if followers:
-                    choice.scores += self._score(hidden[: len(followers)], followers, choice.row.n_top or 0)
-            yield choice, hidden[-1:]
-
-    def _pieces(self, readers: Mapping[int, Choice]) -> dict[int, list[int]]:
-        """What is read next, by slot: of who has waited longest, and of neighbors about as long; a chunk in all."""
-
-        def piece(slot: int) -> list[int]:
-            return readers[slot].unread[: self.chunk - len(self._slots.held[slot]) % self.chunk]
-
-        def fit(pieces: Mapping[int, list[int]]) -> bool:
-            longest = max(map(len, pieces.values()))
-            size = longest * len(pieces)
-            room = self._block_size - max(len(self._slots.held[slot]) for slot in pieces)
-            return longest <= room and size <= self.chunk and 4 * sum(map(len, pieces.values())) >= 3 * size
-
-        first = min(readers, key=lambda slot: readers[slot].last_read)
-        pieces = {first: piece(first)}
-        for step in (1, -1):
-            slot = first + step
-            while slot in readers and fit(more := {**pieces, slot: piece(slot)}):
-                pieces, slot = more, slot + step
-        return dict(sorted(pieces.items()))
+    def _read_chunk(self, choice: Choice) -> Float[Tensor, "1 C"]:
+        """Read the next chunk of a prompt; returns what the head reads after it."""
+        start = len(self._slots.held[choice.slot])
+        ids = choice.unread[: self.chunk - start % self.chunk]
+        hidden = self._slots.read(choice.slot, ids)
+        choice.unread = choice.unread[len(ids) :]
+        choice.last_read = self._n_ticks
+        if choice.scores is not None and not choice.row.drawn:
+            followers = choice.job.prompt[start + 1 : start + 1 + len(ids)]
+            if followers:
+                choice.scores += self._score(hidden[: len(followers)], followers, choice.row.n_top or 0)
+        return hidden[-1:]
 
     def _score(self, hidden: Float[Tensor, "T C"], followers: list[int], n_top: int) -> list[Score]:
         """The model's scores of the ids that follow."""

@@ -78,21 +78,10 @@ class Slots:
 
     def read(self, slot: int, ids: Sequence[int]) -> Float[Tensor, "T C"]:
         """Read some ids behind what a slot holds; returns what the head reads at each."""
-        return self.read_side_by_side(slot, [ids])[0]
-
-    def read_side_by_side(self, first: int, pieces: Sequence[Sequence[int]]) -> list[Float[Tensor, "T C"]]:
-        """Read a piece of ids into each of some adjacent slots, together; returns what the head reads at each id.
-
-        Args:
-            first: The first of the slots.
-            pieces: One for each slot. Each slot has room for as many as the longest has.
-        """
-        longest = max(map(len, pieces))
-        idx = torch.tensor([[*ids, *[0] * (longest - len(ids))] for ids in pieces], device=self._device)
-        hidden = self.model.hidden(idx, cache=self._view(first, first + len(pieces)))
-        for slot, ids in enumerate(pieces, first):
-            self.held[slot] += ids
-        return [found[: len(ids)] for found, ids in zip(hidden, pieces, strict=True)]
+        idx = torch.tensor([ids], device=self._device)
+        hidden = self.model.hidden(idx, cache=self._view(slot, slot + 1))[0]
+        self.held[slot] += ids
+        return hidden
 
     def read_one_each(self, slots: Sequence[int], ids: Sequence[int]) -> Float[Tensor, "B C"]:
         """Read one id into each of some slots, together; returns what the head reads.
