@@ -31,8 +31,7 @@ class Options:
     recompute_from: int = 8
     """The least of them that is measured with --runtime.recompute, too."""
     settings: Literal["sizes", "parts"] = "sizes"
-    """sizes of the micro-batch; or parts of the formula: ten settings that it counts differently, of models that
-    train on a laptop (model, micro_batch_sizes and recompute_from are not read)."""
+    """sizes of the micro-batch, or parts: ten settings that the formula counts differently, of small models."""
     device: str = "auto"
     """auto, cpu, cuda or mps."""
     precision: str = "auto"

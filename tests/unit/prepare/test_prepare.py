@@ -227,7 +227,9 @@ def test_a_finished_folder_that_was_cut_is_told(tmp_path, corpus, random_texts, 
 
 
 def test_a_symbol_outside_the_vocabulary_is_told(tmp_path, corpus, separated):
-    with pytest.raises(UserError, match="character 'Q' at position 1"):
+    with pytest.raises(
+        UserError, match=r"1 character \(33\.33%\) that the tokenizer does not know: 'Q' 1x; these are too many"
+    ):
         prepare(corpus([["aQ"]]), separated, tmp_path / "data", SMALL)
 
 
