@@ -4,7 +4,8 @@ A checkpoint is such a folder with more files in it, and a run folder holds one 
 three. Nothing in it is code: tensors are safetensors, the rest is JSON.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,54 +136,54 @@ def _load(
     weights: Weights | Literal["saved", "auto"] | None,
     say: Callable[[str], None],
 ) -> LoadedModel:
-    """Open a model folder that `find_model` found; its hashes are computed meanwhile, and known before it is used."""
+    """Open a model folder that `find_model` found."""
+    with _verified_meanwhile(folder):
+        config, info = read_config(folder / CONFIG)
+        tokenizer = load_tokenizer(folder / TOKENIZER)
+        if config.vocab_size != tokenizer.vocab_size:
+            raise UserError(
+                f"{folder} does not fit together: the model has {config.vocab_size} ids,"
+                f" its tokenizer {tokenizer.vocab_size}"
+            )
+        saved = _saved_weights(info, folder / CONFIG)
+        _refuse_too_large(config, folder, 1 if saved == "int8" else 2)
+        model = empty_model(config)
+        how = _pick_weights(folder, config, weights, saved, device=device, rows=rows, say=say)
+        if how and device.type == "cpu":
+            path = folder / WEIGHTS
+            state = load_tensors(path)  # mapped, and not read yet
+            if saved != "int8":
+                check_tensors(model, state, path)
+            use_weights(cast("Transformer", model), how, load_kernels(say))
+            if saved != "int8":
+                with large_blocks_apart():
+                    state = _stored(path, cast("Transformer", model), how, state)
+            check_tensors(model, state, path, exact=True)
+            model.load_state_dict(state, assign=True)
+            return LoadedModel(model.eval(), tokenizer, config, info, folder)
+        dtype = DTYPES[how] if how else dtype
+        state = load_tensors(folder / WEIGHTS)
+        check_tensors(model, state, folder / WEIGHTS)
+        model.load_state_dict({k: v.to(device=device, dtype=dtype) for k, v in state.items()}, assign=True)
+        if rows and not isinstance(config, BigramConfig):
+            use_matmul(model, pick_matmul(device, rows=rows, n_embd=config.n_embd, training=False))
+            use_decode_kernels(model, say)
+        return LoadedModel(model.eval(), tokenizer, config, info, folder)
+
+
+@contextlib.contextmanager
+def _verified_meanwhile(folder: Path) -> Iterator[None]:
+    """Compute the hashes of a folder while it is read: they are known before anything of it is used.
+
+    Raises:
+        UserError: As `verify_folder`, whatever else was found wrong: a damaged file is the reason for it.
+    """
     with ThreadPoolExecutor(1) as pool:
         verified = pool.submit(verify_folder, folder, CONFIG, WEIGHTS, TOKENIZER)
         try:
-            return _read(folder, device, dtype, rows, weights, say)
+            yield
         finally:
-            verified.result()  # a damaged file is the reason for whatever else is wrong
-
-
-def _read(
-    folder: Path,
-    device: torch.device,
-    dtype: torch.dtype | None,
-    rows: int,
-    weights: Weights | Literal["saved", "auto"] | None,
-    say: Callable[[str], None],
-) -> LoadedModel:
-    config, info = read_config(folder / CONFIG)
-    tokenizer = load_tokenizer(folder / TOKENIZER)
-    if config.vocab_size != tokenizer.vocab_size:
-        raise UserError(
-            f"{folder} does not fit together: the model has {config.vocab_size} ids,"
-            f" its tokenizer {tokenizer.vocab_size}"
-        )
-    saved = _saved_weights(info, folder / CONFIG)
-    _refuse_too_large(config, folder, 1 if saved == "int8" else 2)
-    model = empty_model(config)
-    how = _pick_weights(folder, config, weights, saved, device=device, rows=rows, say=say)
-    if how and device.type == "cpu":
-        path = folder / WEIGHTS
-        state = load_tensors(path)  # mapped, and not read yet
-        if saved != "int8":
-            check_tensors(model, state, path)
-        use_weights(cast("Transformer", model), how, load_kernels(say))
-        if saved != "int8":
-            with large_blocks_apart():
-                state = _stored(path, cast("Transformer", model), how, state)
-        check_tensors(model, state, path, exact=True)
-        model.load_state_dict(state, assign=True)
-        return LoadedModel(model.eval(), tokenizer, config, info, folder)
-    dtype = DTYPES[how] if how else dtype
-    state = load_tensors(folder / WEIGHTS)
-    check_tensors(model, state, folder / WEIGHTS)
-    model.load_state_dict({k: v.to(device=device, dtype=dtype) for k, v in state.items()}, assign=True)
-    if rows and not isinstance(config, BigramConfig):
-        use_matmul(model, pick_matmul(device, rows=rows, n_embd=config.n_embd, training=False))
-        use_decode_kernels(model, say)
-    return LoadedModel(model.eval(), tokenizer, config, info, folder)
+            verified.result()
 
 
 def _saved_weights(info: dict[str, Any], path: Path) -> Weights | None:
