@@ -16,14 +16,14 @@ class Predictions:
 
     Args:
         top: The likeliest tokens, likeliest first.
-        probabilities: Theirs.
+        top_probabilities: Theirs.
         entropy: How unsure the model is, in nats.
         rank: How many tokens it thought likelier than the one that came.
         loss: Negative log probability of the one that came, in nats.
     """
 
     top: Int[Tensor, "T K"]
-    probabilities: Float[Tensor, "T K"]
+    top_probabilities: Float[Tensor, "T K"]
     entropy: Float[Tensor, " T"]
     rank: Int[Tensor, " N"]
     loss: Float[Tensor, " N"]
@@ -48,7 +48,7 @@ def predictions(logits: Float[Tensor, "T V"], came: Int[Tensor, " N"], *, k: int
     likelier = torch.gt(logits[:n], logit, out=shares[:n])  # ones and zeros: booleans sum four times slower
     return Predictions(
         top=top,
-        probabilities=probabilities,
+        top_probabilities=probabilities,
         entropy=entropy,
         rank=likelier.sum(-1).int(),
         loss=total[:n] - logit[:, 0],

@@ -123,7 +123,7 @@ class Looking:
             rows = [predictions(logits.float(), idx[1:]) for logits in lens]
             return {
                 "top": [row.top.tolist() for row in rows],
-                "probability": rounded(torch.stack([row.probabilities for row in rows])),
+                "probability": rounded(torch.stack([row.top_probabilities for row in rows])),
                 "entropy": rounded(torch.stack([row.entropy for row in rows])),
                 "rank": [row.rank.tolist() for row in rows],
             }

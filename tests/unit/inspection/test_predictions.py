@@ -23,8 +23,8 @@ def test_every_figure_is_that_of_the_whole_sorted_distribution(n_tokens, vocab_s
     came = torch.randint(vocab_size, (n_tokens - 1,), generator=generator)
     found = predictions(logits, came, k=k)
     p = logits.softmax(-1)
-    torch.testing.assert_close(found.probabilities, p.sort(descending=True).values[:, :k])
-    torch.testing.assert_close(p.gather(1, found.top), found.probabilities)
+    torch.testing.assert_close(found.top_probabilities, p.sort(descending=True).values[:, :k])
+    torch.testing.assert_close(p.gather(1, found.top), found.top_probabilities)
     assert all(len(set(row)) == len(row) == min(k, vocab_size) for row in found.top.tolist())
     torch.testing.assert_close(found.entropy, torch.distributions.Categorical(probs=p).entropy())
     torch.testing.assert_close(found.loss, torch.nn.functional.cross_entropy(logits[:-1], came, reduction="none"))
@@ -37,4 +37,4 @@ def test_a_likely_token_is_found_at_the_ends_of_blocks_and_behind_the_last(place
     logits[0, place] = 9
     found = predictions(logits, torch.tensor([place]))
     assert (found.top[0, 0], found.rank[0]) == (place, 0)
-    torch.testing.assert_close(found.loss, -found.probabilities[:, 0].log())
+    torch.testing.assert_close(found.loss, -found.top_probabilities[:, 0].log())
