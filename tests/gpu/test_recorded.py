@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from groundup.config.model import GPTConfig
+from groundup.inference import recorded
 from groundup.inference.decode_step import decode_step_works
 from groundup.inference.recorded import RecordedBlocks, use_decode_kernels
 from groundup.model.build import build_model
@@ -17,9 +18,11 @@ def test_the_kernels_work_on_this_card(dtype):
     assert decode_step_works(torch.device("cuda"), dtype) is None
 
 
+@pytest.mark.parametrize("few", [3, 0])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("n_embd", [64, 36])
-def test_a_recorded_step_is_that_of_the_modules(bias, n_embd):
+def test_a_recorded_step_is_that_of_the_modules(few, bias, n_embd, monkeypatch):
+    monkeypatch.setattr(recorded, "FEW", few)
     config = GPTConfig(n_layer=3, n_head=4, n_embd=n_embd, block_size=400, vocab_size=31, bias=bias)
     model = init_weights(build_model(config), seed=0).double().cuda().eval()
     ids = torch.randint(31, (3, 160), device="cuda")

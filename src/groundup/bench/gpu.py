@@ -61,7 +61,7 @@ class Options:
 
 
 def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
-    """Measure training in groups that fit on the card together, and then decoding.
+    """Measure decoding, and then training in groups that fit on the card together.
 
     Args:
         options: What to measure.
@@ -92,16 +92,16 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         "failed": {},
         "left_out": [],
     }
+    if not options.only:
+        result["decoding"] = _decoding(options, device, say)
+        _keep(result, options)
     release_cached(device)
     for group in groups(listed, planned(device, precision), int(SHARE * free_memory(device))):
         names = [case.name for case in group]
         if time.monotonic() - start + max(case.seconds for case in group) > options.seconds:
             result["left_out"] += names
-            continue
-        _measure(group, options, precision, result, say)
-        _keep(result, options)
-    if time.monotonic() - start + generate_seconds(device) <= options.seconds and not options.only:
-        result["decoding"] = _decoding(options, device, say)
+        else:
+            _measure(group, options, precision, result, say)
         _keep(result, options)
     for name in result["left_out"]:
         say(f"{name}: left out, the time does not suffice (--seconds)")
@@ -140,11 +140,6 @@ def planned(device: torch.device, precision: Precision) -> Callable[[Case], int]
         return total + (whole if case.who != "groundup" else 0)
 
     return bytes_of
-
-
-def generate_seconds(device: torch.device) -> int:
-    """How long decoding takes, its peers' start included."""
-    return 60 if device.type == "cuda" else 1
 
 
 def _is_there(case: Case, options: Options) -> bool:

@@ -1,25 +1,20 @@
 """Other programs that decode on CPUs, given the weights of ours by our own exports."""
 
-import contextlib
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from groundup.checkpoint.model_folder import load_model, save_model
-from groundup.config.errors import UserError
 from groundup.config.io import load_json
 from groundup.config.model import GPTConfig
-from groundup.config.presets import GPT2_VOCAB
 from groundup.export.export_model import export_model
 from groundup.export.write_gguf import write_gguf
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
-from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.char import CharTokenizer
-from groundup.tokenizer.gpt2 import load_gpt2
 
 FIRST = 0x10000
-"""Characters from here on are the tokens of models that do not have GPT-2's vocabulary."""
+"""Characters from here on are the tokens: nobody reads what random weights write."""
 
 
 def write_models(folder: Path, config: GPTConfig, contestants: Collection[str]) -> None:
@@ -31,20 +26,14 @@ def write_models(folder: Path, config: GPTConfig, contestants: Collection[str]) 
         contestants: Their names.
     """
     ours = folder / "groundup"
-    save_model(ours, init_weights(GPT(config), seed=0), _tokenizer(config.vocab_size), {})
+    tokenizer = CharTokenizer("".join(chr(FIRST + i) for i in range(config.vocab_size)))
+    save_model(ours, init_weights(GPT(config), seed=0), tokenizer, {})
     if "CTranslate2" in contestants:
         export_model(ours, folder / "ct2", "ct2")
     if "llama.cpp F32" in contestants:
         loaded = load_model(ours)
         write_gguf(folder / "f32.gguf", loaded, config, "f32")
         write_gguf(folder / "q8_0.gguf", loaded, config, "q8_0", q8_0=True)
-
-
-def _tokenizer(vocab_size: int) -> Tokenizer:
-    if vocab_size == GPT2_VOCAB:
-        with contextlib.suppress(UserError):  # no vocabulary on this machine: decoding is as fast without it
-            return load_gpt2()
-    return CharTokenizer("".join(chr(FIRST + i) for i in range(vocab_size)))
 
 
 def ctranslate2_decoder(

@@ -1,4 +1,4 @@
-"""Two steps of a decoding layer on a GPU, each as one Triton kernel where PyTorch starts three or more.
+"""The steps of a decoding layer on a GPU, each as one Triton kernel where PyTorch starts two or more.
 
 With one new token per text a kernel works for two or three microseconds, so their number is what a token costs. Triton
 comes with PyTorch for Linux and compiles for the card at hand at the first use.
@@ -11,10 +11,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
-STEP = 128
+from groundup.model.gpt import LayerNorm
+
+STEP = 256
 """Positions whose keys are read together."""
+READ_TOGETHER = 8192
+"""Weights that a group of threads of `product` reads at once."""
+WARPS = 8
+"""Of such a group."""
 
 
 def add_norm(
@@ -23,12 +29,46 @@ def add_norm(
     """X + y, and LayerNorm of it; all contiguous."""
     stream, normed = torch.empty_like(x), torch.empty_like(x)
     width = x.shape[-1]
-    kernel = _kernels()[0]
+    kernel = _add_norm_kernel()
     kernel[x.numel() // width,](
         x, y, weight, weight if bias is None else bias, stream, normed, width, eps,
         padded=_power_of_two(width), precise=_wide(x), has_bias=bias is not None, num_warps=4,
     )  # fmt: skip
     return stream, normed
+
+
+def product(
+    x: Float[Tensor, "B K"],
+    linear: nn.Linear,
+    *,
+    norm: LayerNorm | None = None,
+    gelu: bool = False,
+    onto: Float[Tensor, "B N"] | None = None,
+) -> Float[Tensor, "B N"]:
+    """A linear layer of few rows: each weight is read once per row, by a group of threads that sums up its products.
+
+    Args:
+        x: Contiguous.
+        linear: The layer.
+        norm: What x goes through before it.
+        gelu: Whether the tanh GELU comes after it.
+        onto: What its output is added to.
+    """
+    n_out, n_in = linear.weight.shape
+    out = torch.empty(len(x), n_out, dtype=x.dtype, device=x.device)
+    outputs = max(1, READ_TOGETHER // _power_of_two(n_in))
+    gain = shift = linear.weight
+    if norm is not None:
+        gain, shift = norm.weight, norm.weight if norm.bias is None else norm.bias
+    kernel = _product_kernel()
+    kernel[-(-n_out // outputs), len(x)](
+        x, linear.weight, linear.weight if linear.bias is None else linear.bias, gain, shift,
+        out if onto is None else onto, out, n_in, n_out, 0.0 if norm is None else norm.eps,
+        padded=_power_of_two(n_in), outputs=outputs, precise=_wide(x), has_norm=norm is not None,
+        has_shift=norm is not None and norm.bias is not None, has_bias=linear.bias is not None, gelu=gelu,
+        adds=onto is not None, num_warps=WARPS,
+    )  # fmt: skip
+    return out
 
 
 def attend(
@@ -47,7 +87,7 @@ def attend(
     """
     rows, n_head, _, head_dim = keys.shape
     out = torch.empty(rows, n_head * head_dim, dtype=qkv.dtype, device=qkv.device)
-    kernel = _kernels()[1]
+    kernel = _attend_kernel()
     kernel[rows, n_head](
         qkv, keys, values, held, out, head_dim**-0.5, keys.stride(0), keys.stride(1), n_head * head_dim,
         head_dim=head_dim, padded=_power_of_two(head_dim), step=STEP, precise=_wide(qkv), num_warps=8,
@@ -56,16 +96,23 @@ def attend(
 
 
 def decode_step_works(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Try both kernels against PyTorch; None where they are right, else why they cannot be used."""
+    """Try all kernels against PyTorch; None where they are right, else why they cannot be used."""
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        x, y, weight, bias = (torch.randn(n, 24, device=device, dtype=dtype) for n in (2, 2, 1, 1))
-        qkv = torch.randn(2, 72, device=device, dtype=dtype)
-        keys, values = (torch.randn(2, 3, 300, 8, device=device, dtype=dtype) for _ in range(2))
-    held = torch.tensor([0, 299], device=device)
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.device(device):
+        x, y, onto = (torch.randn(2, n, dtype=dtype) for n in (24, 24, 50))
+        qkv = torch.randn(2, 72, dtype=dtype)
+        keys, values = (torch.randn(2, 3, 300, 8, dtype=dtype) for _ in range(2))
+        norm, linear = LayerNorm(24, bias=True).to(dtype), nn.Linear(24, 50, dtype=dtype)
+        held = torch.tensor([0, 299])
     try:
-        got = *add_norm(x, y, weight[0], bias[0], 1e-5), attend(qkv, keys, values, held)
+        with torch.no_grad():
+            got = (
+                *add_norm(x, y, norm.weight, norm.bias, norm.eps),
+                product(x, linear, norm=norm, gelu=True),
+                product(x, linear, onto=onto),
+                attend(qkv, keys, values, held),
+            )
     except Exception as error:  # compilers fail in many ways
         return f"Triton failed: {(str(error).strip().splitlines() or [type(error).__name__])[0]}"
     q, k, v = (part.view(2, 3, 8) for part in qkv.view(2, 3, 24).unbind(1))
@@ -74,7 +121,9 @@ def decode_step_works(device: torch.device, dtype: torch.dtype) -> str | None:
     seen = (torch.arange(300, device=device) <= held[:, None])[:, None, None]
     expected = (
         x + y,
-        F.layer_norm(x + y, (24,), weight[0], bias[0]),
+        norm(x + y),
+        F.gelu(linear(norm(x)), approximate="tanh"),
+        onto + linear(x),
         F.scaled_dot_product_attention(q[:, :, None], keys, values, attn_mask=seen).reshape(2, 24),
     )
     close = (torch.allclose(a, b, rtol=1e-2, atol=1e-2) for a, b in zip(got, expected, strict=True))
@@ -92,8 +141,8 @@ def _wide(x: Tensor) -> Any:
 
 
 @functools.cache
-def _kernels() -> tuple[Any, Any]:
-    """Both kernels; nothing is compiled yet."""
+def _add_norm_kernel() -> Any:
+    """Of `add_norm`; nothing is compiled yet."""
     import triton
     import triton.language as tl
 
@@ -115,6 +164,54 @@ def _kernels() -> tuple[Any, Any]:
             scaled += tl.load(bias + at, mask=there, other=0.0).to(precise)
         tl.store(normed + place, scaled.to(old.dtype), mask=there)
 
+    return add_norm
+
+
+@functools.cache
+def _product_kernel() -> Any:
+    """Of `product`."""
+    import triton
+    import triton.language as tl
+
+    @triton.jit  # type: ignore[untyped-decorator]
+    def product(  # type: ignore[no-untyped-def]  # noqa: PLR0913
+        x, weight, bias, gain, shift, onto, out, n_in, n_out, eps,
+        padded: tl.constexpr, outputs: tl.constexpr, precise: tl.constexpr, has_norm: tl.constexpr,
+        has_shift: tl.constexpr, has_bias: tl.constexpr, gelu: tl.constexpr, adds: tl.constexpr,
+    ):  # fmt: skip
+        at, n, row = tl.arange(0, padded), tl.program_id(0) * outputs + tl.arange(0, outputs), tl.program_id(1)
+        there, asked = at < n_in, n < n_out
+        # The weights are on their way while x is normalized.
+        w = tl.load(weight + n[:, None] * n_in + at[None, :], mask=asked[:, None] & there[None, :], other=0.0)
+        values = tl.load(x + row * n_in + at, mask=there, other=0.0)
+        wide = values.to(precise)
+        if has_norm:
+            wide = tl.where(there, wide - tl.sum(wide, 0) / n_in, 0.0)
+            wide = wide / tl.sqrt(tl.sum(wide * wide, 0) / n_in + eps)
+            wide = wide * tl.load(gain + at, mask=there, other=0.0).to(precise)
+            if has_shift:
+                wide += tl.load(shift + at, mask=there, other=0.0).to(precise)
+            wide = wide.to(values.dtype).to(precise)
+        y = tl.sum(w.to(precise) * wide[None, :], 1)
+        if has_bias:
+            y += tl.load(bias + n, mask=asked, other=0.0).to(precise)
+        if gelu:
+            z = 1.5957691216057308 * (y + 0.044715 * y * y * y)  # 2 sqrt(2 / pi)
+            y = y / (1.0 + tl.exp(-z))
+        place = row * n_out + n
+        if adds:
+            y = y.to(values.dtype).to(precise) + tl.load(onto + place, mask=asked, other=0.0).to(precise)
+        tl.store(out + place, y.to(values.dtype), mask=asked)
+
+    return product
+
+
+@functools.cache
+def _attend_kernel() -> Any:
+    """Of `attend`."""
+    import triton
+    import triton.language as tl
+
     @triton.jit  # type: ignore[untyped-decorator]
     def attend(  # type: ignore[no-untyped-def]  # noqa: PLR0913
         qkv, keys, values, held, out, scale, row_stride, head_stride, width,
@@ -134,12 +231,13 @@ def _kernels() -> tuple[Any, Any]:
         for start in range(0, n, step):
             at = start + tl.arange(0, step)
             seen, read = (at < n)[:, None] & there[None, :], place[None, :] + at[:, None] * head_dim
-            scores = tl.sum(tl.load(keys + read, mask=seen, other=0.0).to(precise) * q[None, :], 1)
+            old_k, old_v = tl.load(keys + read, mask=seen, other=0.0), tl.load(values + read, mask=seen, other=0.0)
+            scores = tl.sum(old_k.to(precise) * q[None, :], 1)
             scores = tl.where(at < n, scores, float("-inf"))
             larger = tl.maximum(largest, tl.max(scores, 0))
             shares, rest = tl.exp(scores - larger), tl.exp(largest - larger)
-            y = y * rest + tl.sum(shares[:, None] * tl.load(values + read, mask=seen, other=0.0).to(precise), 0)
+            y = y * rest + tl.sum(shares[:, None] * old_v.to(precise), 0)
             total, largest = total * rest + tl.sum(shares, 0), larger
         tl.store(out + row * width + head * head_dim + d, (y / total).to(v.dtype), mask=there)
 
-    return add_norm, attend
+    return attend

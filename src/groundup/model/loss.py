@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 CUDA_MULTIPLE = 64
 """Rows of the head are padded to a multiple of this on CUDA: 50,257 columns would keep tensor cores waiting."""
 
+LOW_CAP = 50.0
+"""Logits that are capped by so much can be exponentiated without their largest being subtracted."""
+
 
 def lm_loss_sum(logits: Float[Tensor, "B T V"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
     """Sum of -ln p(target) over all targets that count, in float32 (or wider, as the logits are).
@@ -112,11 +115,14 @@ class _HeadLoss(torch.autograd.Function):
                 picked = targets[rows, None].where(counts, 0)
                 x = hidden[rows].to(dtype)
                 of_rows = _fusable if torch.compiler.is_compiling() else _in_place
-                nats, grad = of_rows(x @ head.T, picked, vocab_size, softcap, wide)
+                nats, grad, scale = of_rows(x @ head.T, picked, vocab_size, softcap, wide)
                 loss = loss + (nats * counts).sum()
-                if with_gradients:  # rows that do not count are dropped where there is less to multiply
-                    grads_hidden.append(((grad @ head) * counts).to(hidden.dtype))
-                    grad_head = _add_product(grad_head, grad.T, x * counts, wide)
+                if (
+                    with_gradients
+                ):  # rows are scaled, and those that do not count dropped, where there is less to multiply
+                    scale = scale * counts
+                    grads_hidden.append(((grad @ head) * scale).to(hidden.dtype))
+                    grad_head = _add_product(grad_head, grad.T, (x * scale).to(dtype), wide)
             if grad_head is not None:
                 grad_hidden = torch.cat(grads_hidden) if len(grads_hidden) > 1 else grads_hidden[0]
                 ctx.save_for_backward(grad_hidden, grad_head[:vocab_size].to(weight.dtype))
@@ -130,8 +136,11 @@ class _HeadLoss(torch.autograd.Function):
 
 def _in_place(
     logits: Float[Tensor, "N W"], picked: Int[Tensor, "N 1"], vocab_size: int, softcap: float, wide: torch.dtype
-) -> tuple[Float[Tensor, "N 1"], Float[Tensor, "N W"]]:
-    """-ln p(target) of each row, and p - onehot in the type of the logits, with as little memory as there can be."""
+) -> tuple[Float[Tensor, "N 1"], Float[Tensor, "N W"], Tensor | float]:
+    """-ln p(target) of each row, its gradient p - onehot in the type of the logits, and a factor that this still lacks.
+
+    With as little memory as there can be, and the factor 1.
+    """
     dtype, padding, bent = logits.dtype, logits.shape[1] - vocab_size, None
     logits = logits[:, :vocab_size]
     if softcap:
@@ -143,25 +152,31 @@ def _in_place(
     grad.scatter_add_(1, picked, grad.new_full((1, 1), -1).expand_as(picked))
     if bent is not None:
         grad = grad * (1 - bent * bent)
-    return nats, _pad(grad.to(dtype).T, padding).T
+    return nats, _pad(grad.to(dtype).T, padding).T, 1.0
 
 
 def _fusable(
     logits: Float[Tensor, "N W"], picked: Int[Tensor, "N 1"], vocab_size: int, softcap: float, wide: torch.dtype
-) -> tuple[Float[Tensor, "N 1"], Float[Tensor, "N W"]]:
+) -> tuple[Float[Tensor, "N 1"], Float[Tensor, "N W"], Tensor | float]:
     """The same in operations that the compiler fuses into one kernel, which reads and writes logits of 16 bits."""
     dtype, columns = logits.dtype, torch.arange(logits.shape[1], device=logits.device)
     chosen, wider = logits.gather(1, picked).to(wide), logits.to(wide)
     slope: Tensor | float = 1.0
     if softcap:  # tanh by a sigmoid, which takes a GPU a third of the instructions
         bent = 2 * torch.sigmoid(wider * (2 / softcap)) - 1
-        chosen, wider, slope = softcap * torch.tanh(chosen / softcap), softcap * bent, 1 - bent * bent
+        chosen_bent = torch.tanh(chosen / softcap)
+        chosen, wider, slope = softcap * chosen_bent, softcap * bent, 1 - bent * bent
     if logits.shape[1] > vocab_size:
         wider = wider.masked_fill(columns >= vocab_size, -torch.inf)
-    # Logits within a small cap cannot overflow, so their largest need not be subtracted.
-    log_total = wider.exp().sum(-1, keepdim=True).log() if 0 < softcap <= 50 else wider.logsumexp(-1, keepdim=True)
+    if 0 < softcap <= LOW_CAP and dtype != torch.float16:
+        # e^logit fits into the type as it is, so each logit is read once: what the sum divides waits for the products.
+        powers = wider.exp()
+        total = powers.sum(-1, keepdim=True)
+        at_target = (chosen.exp() - total) * (1 - chosen_bent * chosen_bent)
+        return total.log() - chosen, (powers * slope).to(dtype).scatter(1, picked, at_target.to(dtype)), 1 / total
+    log_total = wider.logsumexp(-1, keepdim=True)
     grad = ((wider - log_total).exp() - (columns == picked).to(wide)) * slope
-    return log_total - chosen, grad.to(dtype)
+    return log_total - chosen, grad.to(dtype), 1.0
 
 
 def _pad(x: Float[Tensor, "V C"], rows: int) -> Float[Tensor, "W C"]:

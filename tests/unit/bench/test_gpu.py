@@ -44,14 +44,14 @@ def test_figures_are_the_arithmetic_of_the_times_and_are_kept(raced, tmp_path):
     assert result["decoding"] == {"tokens": 4}
 
 
-def test_what_does_not_fit_into_the_time_is_told(raced, monkeypatch):
+def test_what_does_not_fit_into_the_time_is_told(raced, monkeypatch, tmp_path):
     lines, clock = [], iter([0, 0, *[400] * 99])
     monkeypatch.setattr(module, "groups", lambda listed, *rest: [[case] for case in listed])
     monkeypatch.setattr(module.time, "monotonic", lambda: next(clock))
-    result = bench(Options(device="cpu", seconds=300), lines.append)
+    result = bench(Options(device="cpu", seconds=300, json=tmp_path / "gpu.json"), lines.append)
     assert list(result["training"]) == ["124M"]
     assert "1.5B" in result["left_out"]
-    assert "decoding" not in result
+    assert json.loads((tmp_path / "gpu.json").read_text()) == result
     assert any(line.startswith("1.5B: left out") for line in lines)
 
 
