@@ -180,8 +180,8 @@ class RuntimeConfig:
     """Where to compute: auto takes cuda, then mps, then cpu."""
     precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
     """Arithmetic of the matrix products: auto takes what the hardware does well."""
-    matmul: Literal["auto", "default", "onednn"] = "auto"
-    """Library of fp32 matrix products on a CPU: PyTorch's default (MKL) or oneDNN; auto takes the faster one."""
+    matmul: Literal["auto", "default", "onednn", "kernels"] = "auto"
+    """fp32 products on a CPU: PyTorch's default (MKL), oneDNN, or that with kernels of ours; auto takes the fastest."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile: auto measures both and keeps the faster, when the run is long enough to pay for it."""
     micro_batch_size: int | Literal["auto"] = 12

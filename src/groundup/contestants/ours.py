@@ -39,6 +39,7 @@ from groundup.runtime.kernels import load_kernels
 from groundup.runtime.matmul import pick_matmul
 from groundup.runtime.memory import free_memory
 from groundup.runtime.precision import Precision, pick_precision
+from groundup.runtime.stored import PlainKernels
 from groundup.runtime.timing import OPTIMIZER, synchronize
 
 SECONDS = 5.0
@@ -102,11 +103,12 @@ def our_trainer(
         )
     tokens = micro_batch_size * config.block_size
     model = init_weights(build_model(config), seed=0).to(device)
-    use_matmul(model, pick_matmul(device, rows=tokens, n_embd=config.n_embd, training=True))
-    if device.type == "cpu":
-        use_kernels(model, load_kernels(lambda _: None))
-        if world.size == 1:
-            use_sparse_gradients(model)
+    kernels = load_kernels(_silent) if device.type == "cpu" else PlainKernels()
+    matmul = pick_matmul(device, rows=tokens, n_embd=config.n_embd, training=True, kernels=kernels)
+    use_matmul(model, matmul, kernels)
+    use_kernels(model, kernels)
+    if device.type == "cpu" and world.size == 1:
+        use_sparse_gradients(model)
     if how.narrow_stream:
         use_narrow_stream(model)
     model.recompute = how.recompute
@@ -129,6 +131,10 @@ def our_trainer(
         stop=StopRequest(),
         world=world,
     )
+
+
+def _silent(_: str) -> None:
+    """Why kernels are missing is told by `groundup doctor`."""
 
 
 def _compiled(module: LossModule, how: How) -> nn.Module:

@@ -40,6 +40,7 @@ class CausalSelfAttention(nn.Module):
         self.layer, self.n_head, self.dropout = layer, config.n_head, config.dropout
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)  # queries, keys and values
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.attend: Any = F.scaled_dot_product_attention  # swap.py may know a faster one
 
     def project(self, x: Float[Tensor, "B T C"]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of every head, each (B, H, T, D)."""
@@ -57,8 +58,7 @@ class CausalSelfAttention(nn.Module):
         B, T, C = x.shape
         q, k, v = self.project(x)  # each (B, H, T, D)
         if cache is None:
-            dropout = self.dropout if self.training else 0.0
-            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
+            y = self.attend(q, k, v, dropout_p=self.dropout if self.training else 0.0, is_causal=True)
         else:
             k, v = cache.update(self.layer, k, v)  # each (B, H, S, D)
             y = F.scaled_dot_product_attention(q.to(k.dtype), k, v, attn_mask=mask, is_causal=mask is None and T > 1)

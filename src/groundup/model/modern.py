@@ -5,6 +5,8 @@ published. Two tests hold the pages together: with every switch at GPT-2's value
 each switch alone changes the logits. Sizes are named as in `gpt.py`; K is the number of heads with keys and values.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -64,6 +66,7 @@ class CausalSelfAttention(nn.Module):
         self.c_attn = nn.Linear(config.n_embd, width, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
         self.rotate = Rotate()
+        self.attend: Any = F.scaled_dot_product_attention
         mixes = config.value_residual and layer > 0
         self.value_mix = nn.Parameter(torch.full((1,), 0.5)) if mixes else None
 
@@ -104,7 +107,7 @@ class CausalSelfAttention(nn.Module):
         own, grouped = v, self.config.kv_heads < self.config.n_head
         if cache is None:
             dropout = self.dropout if self.training else 0.0
-            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=grouped)
+            y = self.attend(q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=grouped)
         else:
             k, v = cache.update(self.layer, k, v)  # each (B, K, S, D)
             q, causal = q.to(k.dtype), mask is None and x.shape[1] > 1

@@ -1,6 +1,6 @@
 """Swap parts of a model for others that compute the same, so that `gpt.py` and `modern.py` stay as they are.
 
-LoRA, oneDNN's products, GELU and rotations for CPUs come in here. The new part takes over the tensors of the
+LoRA, oneDNN's products, attention, GELU and rotations for CPUs come in here. The new part takes over the tensors of the
 old one, so parameters and the names of the state dict remain.
 """
 
@@ -12,9 +12,11 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from groundup.model.gpt import TiedHead
+from groundup.model import modern
+from groundup.model.gpt import CausalSelfAttention, TiedHead
 from groundup.model.ngrams import NgramEmbedding
 from groundup.model.rope import Rotate
+from groundup.runtime.attention import CausalAttention
 from groundup.runtime.gelu import SigmoidGELU
 from groundup.runtime.kernels import CompiledKernels
 from groundup.runtime.matmul import Matmul, OneDNNHead, OneDNNLinear
@@ -42,11 +44,19 @@ def replace_linears(root: nn.Module, make: Callable[[nn.Linear], nn.Module]) -> 
     replace_modules(root, nn.Linear, make)
 
 
-def use_matmul(model: nn.Module, matmul: Matmul) -> None:
-    """Compute the matrix products of a model with this library, in place. Call it before `add_lora`."""
-    if matmul == "onednn":
-        replace_linears(model, lambda linear: OneDNNLinear(linear) if type(linear) is nn.Linear else linear)
-        replace_modules(model, TiedHead, lambda _: OneDNNHead())
+def use_matmul(model: nn.Module, matmul: Matmul, kernels: PlainKernels | None = None) -> None:
+    """Compute the matrix products of a model with this library, in place. Call it before `add_lora`.
+
+    Args:
+        model: The model.
+        matmul: What `pick_matmul` says.
+        kernels: For "kernels".
+    """
+    if matmul == "default":
+        return
+    kernels = kernels if matmul == "kernels" else None
+    replace_linears(model, lambda linear: OneDNNLinear(linear, kernels) if type(linear) is nn.Linear else linear)
+    replace_modules(model, TiedHead, lambda _: OneDNNHead(kernels))
 
 
 def use_sigmoid_gelu(model: nn.Module) -> None:
@@ -55,10 +65,13 @@ def use_sigmoid_gelu(model: nn.Module) -> None:
 
 
 def use_kernels(model: nn.Module, kernels: PlainKernels) -> None:
-    """Compute GELU and rotations on a CPU in one pass each where the kernels are compiled ones, in place."""
+    """Compute attention, GELU and rotations on a CPU by kernels, where those are compiled ones, in place."""
     if isinstance(kernels, CompiledKernels):
         replace_modules(model, SigmoidGELU, lambda _: SigmoidGELU(kernels))
         replace_modules(model, Rotate, lambda _: Rotate(kernels))
+        for part in model.modules():
+            if isinstance(part, (CausalSelfAttention, modern.CausalSelfAttention)):
+                part.attend = CausalAttention(kernels)
 
 
 def use_sparse_gradients(model: nn.Module) -> None:

@@ -6,7 +6,9 @@
 #include "gelu.cpp"
 #include "kernels.cpp"
 #include "largest.cpp"
+#include "product.cpp"
 #include "prompt.cpp"
+#include "attention.cpp"
 
 namespace {
 

@@ -26,6 +26,36 @@ constexpr int64_t FEW = 1 << 14;                           // elements that one 
 
 inline float sigmoid(float x) { return 1 / (1 + exponential(-SLOPE * (x + CUBIC * x * x * x))); }
 
+struct Bf16Number {  // the upper half of a float
+    uint16_t bits;
+    operator float() const {
+        const uint32_t wide = (uint32_t)bits << 16;
+        float x;
+        std::memcpy(&x, &wide, 4);
+        return x;
+    }
+    Bf16Number& operator=(float x) {  // the nearest, of two as near the even one; NaN stays NaN
+        uint32_t wide;
+        std::memcpy(&wide, &x, 4);
+        bits = x == x ? (wide + 0x7fff + (wide >> 16 & 1)) >> 16 : 0x7fc0;
+        return *this;
+    }
+};
+
+template <class T> void gelu_of(const T* x, T* y, int64_t n) {
+#pragma omp parallel for simd if (n > FEW)
+    for (int64_t i = 0; i < n; i++) y[i] = x[i] * sigmoid(x[i]);
+}
+
+// What x gets, where y gets `grad`. Nothing but x was kept: its sigmoid is computed again.
+template <class T> void gelu_back(const T* x, const T* grad, T* grad_x, int64_t n) {
+#pragma omp parallel for simd if (n > FEW)
+    for (int64_t i = 0; i < n; i++) {
+        const float at = x[i], s = sigmoid(at);
+        grad_x[i] = grad[i] * (s + at * s * (1 - s) * SLOPE * (1 + 3 * CUBIC * at * at));
+    }
+}
+
 void gelu(float* x, int64_t n) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) x[i] *= sigmoid(x[i]);
@@ -35,18 +65,15 @@ void gelu(float* x, int64_t n) {
 
 extern "C" {
 
-void gelu_forward(const float* x, float* y, int64_t n) {
-#pragma omp parallel for simd if (n > FEW)
-    for (int64_t i = 0; i < n; i++) y[i] = x[i] * sigmoid(x[i]);
+// type: 0 fp32, 1 bf16.
+void gelu_forward(int type, const void* x, void* y, int64_t n) {
+    if (type) gelu_of((const Bf16Number*)x, (Bf16Number*)y, n);
+    else gelu_of((const float*)x, (float*)y, n);
 }
 
-// What x gets, where y gets `grad`. Nothing but x was kept: its sigmoid is computed again.
-void gelu_backward(const float* x, const float* grad, float* grad_x, int64_t n) {
-#pragma omp parallel for simd if (n > FEW)
-    for (int64_t i = 0; i < n; i++) {
-        const float s = sigmoid(x[i]);
-        grad_x[i] = grad[i] * (s + x[i] * s * (1 - s) * SLOPE * (1 + 3 * CUBIC * x[i] * x[i]));
-    }
+void gelu_backward(int type, const void* x, const void* grad, void* grad_x, int64_t n) {
+    if (type) gelu_back((const Bf16Number*)x, (const Bf16Number*)grad, (Bf16Number*)grad_x, n);
+    else gelu_back((const float*)x, (const float*)grad, (float*)grad_x, n);
 }
 
 // Of every head of each token, the pairs (i, i + half) by their angles; `sign` -1 turns back. Tokens of x lie `stride`

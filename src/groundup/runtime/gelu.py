@@ -25,7 +25,7 @@ class SigmoidGELU(nn.Module):
     """Gaussian error linear unit, tanh form: a sigmoid on CPUs, PyTorch's function elsewhere and in compiled code.
 
     Args:
-        kernels: Compute it for float32, where there are some.
+        kernels: Compute it for float32 and bfloat16, where there are some.
     """
 
     def __init__(self, kernels: CompiledKernels | None = None) -> None:
@@ -34,10 +34,11 @@ class SigmoidGELU(nn.Module):
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """GELU of every element."""
-        if x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not torch.compiler.is_compiling():
-            if self._kernels is not None and x.dtype == torch.float32:
+        if x.device.type == "cpu" and not torch.compiler.is_compiling():
+            if self._kernels is not None and x.dtype in (torch.float32, torch.bfloat16):
                 return _CompiledGELU.apply(x, self._kernels)  # type: ignore[no-untyped-call]
-            return _SigmoidGELU.apply(x)  # type: ignore[no-untyped-call]
+            if x.dtype in (torch.float32, torch.float64):
+                return _SigmoidGELU.apply(x)  # type: ignore[no-untyped-call]
         return F.gelu(x, approximate="tanh")
 
 

@@ -66,9 +66,15 @@ class CompiledKernels(PlainKernels):
             [pointer, size, *2 * [pointer], size, size, pointer],
             None,
         )
+        self.attention_forward, self.attention_backward = library.attention_forward, library.attention_backward
+        """Of attention.cpp: `CausalAttention` calls them."""
+        self.attention_forward.argtypes, self.attention_forward.restype = 6 * [pointer], None
+        self.attention_backward.argtypes, self.attention_backward.restype = 10 * [pointer], None
         self._gelu, self._gelu_backward = library.gelu_forward, library.gelu_backward
-        self._gelu.argtypes, self._gelu.restype = [pointer, pointer, size], None
-        self._gelu_backward.argtypes, self._gelu_backward.restype = [*3 * [pointer], size], None
+        self._gelu.argtypes, self._gelu.restype = [ctypes.c_int, pointer, pointer, size], None
+        self._gelu_backward.argtypes, self._gelu_backward.restype = [ctypes.c_int, *3 * [pointer], size], None
+        self._weight_gradient = library.weight_gradient
+        self._weight_gradient.argtypes, self._weight_gradient.restype = [*3 * [pointer], *3 * [size]], None
         self._largest = library.largest
         self._largest.argtypes, self._largest.restype = [pointer, *3 * [size], *2 * [pointer]], None
         self._rotate = library.rotate
@@ -99,18 +105,27 @@ class CompiledKernels(PlainKernels):
         )
         return y
 
+    def weight_gradient(self, grad: Float[Tensor, "B D"], x: Float[Tensor, "B C"]) -> Float[Tensor, "D C"]:
+        """Grad.T @ x in float32, of tensors that lie in one piece: what the weights of a linear layer get.
+
+        C fills vectors: it is a multiple of 16.
+        """
+        out = x.new_empty(grad.shape[1], x.shape[1])
+        self._weight_gradient(*(part.data_ptr() for part in (grad, x, out)), len(x), *out.shape)
+        return out
+
     def gelu(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """GELU of every element, tanh form."""
+        """GELU of every element, tanh form; float32 or bfloat16."""
         x = x.contiguous()
         y = torch.empty_like(x)
-        self._gelu(x.data_ptr(), y.data_ptr(), x.numel())
+        self._gelu(TYPES[x.dtype], x.data_ptr(), y.data_ptr(), x.numel())
         return y
 
     def gelu_backward(self, x: Float[Tensor, "*shape"], grad: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """The gradient of x, given that of `gelu(x)`."""
         x, grad = x.contiguous(), grad.contiguous()
         grad_x = torch.empty_like(x)
-        self._gelu_backward(x.data_ptr(), grad.data_ptr(), grad_x.data_ptr(), x.numel())
+        self._gelu_backward(TYPES[x.dtype], x.data_ptr(), grad.data_ptr(), grad_x.data_ptr(), x.numel())
         return grad_x
 
     def rotate(

@@ -17,25 +17,33 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from groundup.runtime.kernels import CompiledKernels
+from groundup.runtime.stored import PlainKernels
 from groundup.runtime.timing import seconds
 
-Matmul = Literal["default", "onednn"]
+Matmul = Literal["default", "onednn", "kernels"]
+"""The last is oneDNN, and kernels of ours for the gradients of weights: they copy neither of their matrices."""
 
 MIN_SPEEDUP = 1.15
-"""oneDNN must be measured this much faster before it is used."""
+"""oneDNN, alone or beside the kernels, must be measured this much faster before it is used."""
+LANES = 16
+"""The kernels need a width that is a multiple of this."""
 MIN_WIDTH_OF_DECODING, MIN_ROWS = 256, 64
 """Below both, calling oneDNN costs more than it saves when a few tokens are decoded."""
 
 
 @functools.cache
-def pick_matmul(device: torch.device, *, rows: int, n_embd: int, training: bool) -> Matmul:
-    """Choose MKL or oneDNN for float32 matrix products by timing both, once per process.
+def pick_matmul(
+    device: torch.device, *, rows: int, n_embd: int, training: bool, kernels: PlainKernels | None = None
+) -> Matmul:
+    """Choose who computes float32 matrix products by timing all, once per process.
 
     Args:
         device: Where it is computed; there is a choice on CPUs only.
         rows: Tokens at a time.
         n_embd: Width of the model.
         training: Forward and backward, or forward alone.
+        kernels: Give weights their gradient, if they are compiled ones.
     """
     if not onednn_is_there(device) or (not training and rows < MIN_ROWS and n_embd < MIN_WIDTH_OF_DECODING):
         return "default"
@@ -50,10 +58,17 @@ def pick_matmul(device: torch.device, *, rows: int, n_embd: int, training: bool)
         else:
             linear(x, weight, None)
 
+    ways: dict[Matmul, Callable[..., Tensor]] = {"default": F.linear, "onednn": _linear}
+    if training and (gradients := _gradients_of(kernels)) and n_embd % LANES == 0:
+        ways["kernels"] = partial(_linear, kernels=gradients)
     with torch.set_grad_enabled(training):
-        usual = min(seconds(partial(step, F.linear)) for _ in range(5))
-        ours = min(seconds(partial(step, _linear)) for _ in range(5))
-    return "onednn" if usual > MIN_SPEEDUP * ours else "default"
+        least = {name: min(seconds(partial(step, way)) for _ in range(5)) for name, way in ways.items()}
+    usual, best = least.pop("default"), min(least, key=least.__getitem__)
+    return best if usual > MIN_SPEEDUP * least[best] else "default"
+
+
+def _gradients_of(kernels: PlainKernels | None) -> CompiledKernels | None:
+    return kernels if isinstance(kernels, CompiledKernels) else None
 
 
 def onednn_is_there(device: torch.device) -> bool:
@@ -74,52 +89,68 @@ class OneDNNLinear(nn.Linear):
 
     Args:
         linear: The layer it stands for; its tensors are taken over, not copied.
+        kernels: Give the weights their gradient, if they are compiled ones.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, linear: nn.Linear, kernels: PlainKernels | None = None) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
-        self.weight, self.bias = linear.weight, linear.bias
+        self.weight, self.bias, self._kernels = linear.weight, linear.bias, _gradients_of(kernels)
 
     def forward(self, input: Float[Tensor, "*B C"]) -> Float[Tensor, "*B D"]:
         """The product, plus the bias where there is one."""
-        return onednn_linear(input, self.weight, self.bias)
+        return onednn_linear(input, self.weight, self.bias, self._kernels)
 
 
 class OneDNNHead(nn.Module):
-    """The head of a model whose product oneDNN computes."""
+    """The head of a model whose products oneDNN computes.
+
+    Args:
+        kernels: As for `OneDNNLinear`.
+    """
+
+    def __init__(self, kernels: PlainKernels | None = None) -> None:
+        super().__init__()
+        self._kernels = _gradients_of(kernels)
 
     def forward(self, x: Float[Tensor, "*B C"], weight: Float[Tensor, "V C"]) -> Float[Tensor, "*B V"]:
         """Logits."""
-        return onednn_linear(x, weight)
+        return onednn_linear(x, weight, kernels=self._kernels)
 
     def matrix(self, weight: Float[Tensor, "V C"]) -> Float[Tensor, "V C"]:
         """What x is multiplied with."""
         return weight
 
 
-def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def onednn_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, kernels: CompiledKernels | None = None
+) -> Tensor:
     """`F.linear`, by oneDNN where it can be: not in 16 bits, under autocast or in compiled code, which need no help."""
     narrow = x.dtype != torch.float32 or weight.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
     if narrow or x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.linear(x, weight, bias)
-    return _linear(x, weight, bias)
+    return _linear(x, weight, bias, kernels)
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, kernels: CompiledKernels | None = None) -> Tensor:
     if torch.is_grad_enabled():
-        return _Linear.apply(x, weight, bias)  # type: ignore[no-untyped-call]
+        return _Linear.apply(x, weight, bias, kernels)  # type: ignore[no-untyped-call]
     return onednn_product(x.flatten(0, -2), weight, bias).view(*x.shape[:-1], len(weight))
 
 
 class _Linear(torch.autograd.Function):
-    """x @ weight.T + bias, all three products by oneDNN."""
+    """x @ weight.T + bias, all three products by oneDNN, or the last by the kernels."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Float[Tensor, "*B C"], weight: Float[Tensor, "D C"], bias: Float[Tensor, " D"] | None
+        ctx: Any,
+        x: Float[Tensor, "*B C"],
+        weight: Float[Tensor, "D C"],
+        bias: Float[Tensor, " D"] | None,
+        kernels: CompiledKernels | None,
     ) -> Float[Tensor, "*B D"]:
         rows = x.flatten(0, -2)
         ctx.save_for_backward(rows, weight)
+        ctx.kernels = kernels
         return onednn_product(rows, weight, bias).view(*x.shape[:-1], len(weight))
 
     @staticmethod
@@ -127,8 +158,15 @@ class _Linear(torch.autograd.Function):
     def backward(ctx: Any, grad: Float[Tensor, "*B D"]) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         rows = grad.flatten(0, -2)
-        need_x, need_weight, need_bias = ctx.needs_input_grad
+        need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
         grad_x = onednn_product(rows, weight.T).view(*grad.shape[:-1], weight.shape[1]) if need_x else None
-        # (C, D), turned: this way around oneDNN is a third faster than for (D, C)
-        grad_weight = onednn_product(x.T, rows.T).T if need_weight else None
-        return grad_x, grad_weight, rows.sum(0) if need_bias else None
+        grad_weight = None
+        if need_weight and ctx.kernels is not None and x.shape[1] % LANES == 0:
+            grad_weight = ctx.kernels.weight_gradient(rows.contiguous(), x.contiguous())
+        elif need_weight:
+            grad_weight = _weight_gradient(rows, x)
+        return grad_x, grad_weight, rows.sum(0) if need_bias else None, None
+
+
+def _weight_gradient(grad: Float[Tensor, "B D"], x: Float[Tensor, "B C"]) -> Float[Tensor, "D C"]:
+    return onednn_product(x.T, grad.T).T  # (C, D), turned: this way around oneDNN is a third faster than for (D, C)

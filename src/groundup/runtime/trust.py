@@ -7,6 +7,7 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor
 
+from groundup.runtime.attention import CausalAttention
 from groundup.runtime.block import BlockTensors, CompiledBlocks, Linear, Norm
 from groundup.runtime.stored import DTYPES, PlainKernels, Weights, store
 
@@ -20,7 +21,7 @@ _FEW, _MANY = 2, 45
 
 
 def wrong_parts(kernels: "CompiledKernels") -> list[str]:
-    """What differs: types of weights in sizes that fill vectors and tiles or not, GELU, rotations, top-k, blocks."""
+    """What differs: types of weights in sizes that fill vectors and tiles or not, what training has, top-k, blocks."""
     generator = torch.Generator().manual_seed(0)
     wrong: list[str] = [name for name in DTYPES if not _products_agree(kernels, name, generator)]
     with torch.inference_mode(mode=False), torch.enable_grad():
@@ -30,10 +31,15 @@ def wrong_parts(kernels: "CompiledKernels") -> list[str]:
         pairs = ((kernels.gelu(x), y), (kernels.gelu_backward(x, torch.ones_like(x)), grad))
     if not all(torch.allclose(a, b, atol=1e-5) for a, b in pairs):
         wrong.append("GELU")
+    grad, inputs = (torch.randn(_MANY, n, generator=generator) for n in (7, 32))
+    if not torch.allclose(kernels.weight_gradient(grad, inputs), grad.T @ inputs, rtol=1e-4, atol=1e-4):
+        wrong.append("gradients of weights")
     (first, second), ones = torch.randn(2, 1, 3, 2, 20, generator=generator), torch.ones(3, 40)
     turned = kernels.rotate(torch.cat((first, second), -1), ones, 2 * ones)
     if not torch.allclose(turned, torch.cat((first - 2 * second, second + 2 * first), -1), atol=1e-5):
         wrong.append("rotations")
+    if not _attention_agrees(kernels, generator):
+        wrong.append("attention")
     numbers = torch.randn(2, 1000, generator=generator)
     if not all(map(torch.equal, kernels.topk(numbers, 9), numbers.topk(9))):
         wrong.append("largest numbers")
@@ -51,6 +57,18 @@ def _products_agree(kernels: "CompiledKernels", weights: Weights, generator: tor
         ours, theirs = kernels.linear(x, stored, bias), PlainKernels().linear(x, stored, bias)
         agree = agree and torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4)
     return agree
+
+
+def _attention_agrees(kernels: "CompiledKernels", generator: torch.Generator) -> bool:
+    """Two texts of more than one block of queries, whose last vector is not full, and their gradients."""
+    qkv, grad = torch.randn(3, 2, 2, 53, 32, generator=generator), torch.randn(2, 2, 53, 32, generator=generator)
+    told = []
+    with torch.inference_mode(mode=False), torch.enable_grad():
+        for attend in (CausalAttention(kernels), F.scaled_dot_product_attention):
+            q, k, v = (part.clone().requires_grad_() for part in qkv)
+            y = attend(q, k, v, is_causal=True)
+            told.append((y, *torch.autograd.grad(y, (q, k, v), grad)))
+    return all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*told, strict=True))
 
 
 def _blocks_agree(kernels: "CompiledKernels", kept: torch.dtype, generator: torch.Generator) -> bool:

@@ -37,6 +37,7 @@ from groundup.runtime.facts import code_fingerprint
 from groundup.runtime.kernels import load_kernels
 from groundup.runtime.memory import free_memory
 from groundup.runtime.seed import seed_rank
+from groundup.runtime.stored import PlainKernels
 from groundup.terminal.working import Working
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import load_tokenizer
@@ -96,7 +97,9 @@ def build_run(
     shape = resolve_model(config.model, tokenizer)
     hellaswag = _hellaswag(config, world, tokenizer, working.say)
     working.doing("measuring this machine")
-    setup = pick_setup(SetupRequest(config=config, shape=shape, world=world, parallel=parallel, saved=saved))
+    setup = pick_setup(
+        SetupRequest(config=config, shape=shape, world=world, parallel=parallel, say=working.say, saved=saved)
+    )
     seed_rank(config.seed, rank=world.rank)
     model = _new_model(shape, config, setup, tokenizer, resumed=resume_from is not None, say=working.say)
     if setup.shrinks_on_oom:
@@ -279,16 +282,16 @@ def _new_model(
     if config.init_from is not None and not resumed:
         init_from(model, tokenizer, config.init_from)
     model.recompute = config.runtime.recompute
-    use_matmul(model, setup.matmul)
+    kernels = load_kernels(say) if setup.device.type == "cpu" else PlainKernels()
+    use_matmul(model, setup.matmul, kernels)
     if setup.device.type == "cuda" and setup.precision.name == "bf16":  # whose range is that of float32
         use_narrow_stream(model)
     if config.lora.rank:
         add_lora(model, rank=config.lora.rank, alpha=config.lora.alpha, seed=config.seed)
     model.to(setup.device)
-    if setup.device.type == "cpu":
-        use_kernels(model, load_kernels(say))
-        if setup.world.size == 1:
-            use_sparse_gradients(model)
+    use_kernels(model, kernels)
+    if setup.device.type == "cpu" and setup.world.size == 1:
+        use_sparse_gradients(model)
     return model
 
 

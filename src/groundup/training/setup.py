@@ -1,6 +1,7 @@
 """Where and how a run computes: everything that the config leaves to the machine, resolved once into `Resolved`."""
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from groundup.loop.micro_batch import estimate
 from groundup.planner.memory import memory_of_run
 from groundup.runtime.allocator import allocate_for_steps
 from groundup.runtime.device import pick_device
+from groundup.runtime.kernels import load_kernels
 from groundup.runtime.matmul import Matmul, pick_matmul
 from groundup.runtime.precision import Precision, pick_precision
 from groundup.training.small_models import faster_device
@@ -61,6 +63,8 @@ class SetupRequest:
     world: World
     parallel: str
     """none, ddp or fsdp."""
+    say: Callable[[str], None]
+    """Told in one line if there are no compiled kernels."""
     saved: Resolved | None = None
     """What the run that is resumed had resolved."""
 
@@ -157,5 +161,6 @@ def _matmul(request: SetupRequest, precision: Precision, *, rows: int) -> Matmul
     # oneDNN already multiplies 16 bits; FSDP's tensors are not ours
     if precision.name != "fp32" or request.parallel == "fsdp":
         return "default"
-    picked = pick_matmul(precision.device, rows=rows, n_embd=request.shape.n_embd, training=True)
+    kernels = load_kernels(request.say)
+    picked = pick_matmul(precision.device, rows=rows, n_embd=request.shape.n_embd, training=True, kernels=kernels)
     return request.world.broadcast(picked)

@@ -48,6 +48,20 @@ def test_the_kernels_take_what_does_not_lie_in_one_piece_and_tell_what_is_no_num
     assert copy.deepcopy(gelu)(x).equal(y)
 
 
+@needs_compiler
+def test_bfloat16_is_rounded_once():
+    x, upstream = torch.randn(2, 5000, generator=torch.Generator().manual_seed(0)).bfloat16()
+    gelu = SigmoidGELU(load_kernels(lambda _: None))
+    told = []
+    for function, at in ((gelu, x), (lambda x: F.gelu(x, approximate="tanh"), x.double())):
+        at = at.clone().requires_grad_()
+        y = function(at)
+        told.append((y, torch.autograd.grad(y, at, upstream.to(at.dtype))[0]))
+    for ours, exact in zip(*told, strict=True):
+        assert ours.dtype == torch.bfloat16
+        torch.testing.assert_close(ours.double(), exact, rtol=2**-8, atol=1e-6)  # half a unit in the last place
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_narrow_types_are_left_to_pytorch(dtype):
     x = torch.randn(100, generator=torch.Generator().manual_seed(0)).to(dtype)

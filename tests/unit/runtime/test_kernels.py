@@ -23,7 +23,7 @@ many_rows = st.tuples(st.integers(33, 70), st.integers(1, 70), st.integers(1, 20
 seeds = st.integers(0, 2**31)
 STUBS = """extern "C" {
 void linear() {} void blocks() {} void attend_layer() {} void gelu_forward() {} void gelu_backward() {}
-void rotate() {} void largest() {}
+void rotate() {} void largest() {} void attention_forward() {} void attention_backward() {} void weight_gradient() {}
 int sum() { return 7; }
 }"""
 
@@ -169,6 +169,8 @@ def test_the_test_of_the_kernels_sees_what_is_wrong(compiled):
         ("blocks", "blocks"),
         ("_gelu_backward", "GELU"),
         ("_rotate", "rotations"),
+        ("_weight_gradient", "gradients of weights"),
+        ("attention_backward", "attention"),
         ("_largest", "largest numbers"),
     ):
         broken = copy.copy(compiled)
@@ -229,7 +231,8 @@ class TestBuilding:
         source.write_text(STUBS)
         monkeypatch.setattr(module, "SOURCE", source)
         assert type(self.load()) is PlainKernels
-        assert "wrong numbers here (fp32, fp16, bf16, int8, GELU, rotations, largest numbers, blocks)" in self.said[-1]
+        training = "GELU, gradients of weights, rotations, attention"
+        assert f"wrong numbers here (fp32, fp16, bf16, int8, {training}, largest numbers, blocks)" in self.said[-1]
 
 
 class TestChoosing:

@@ -13,6 +13,7 @@ from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
 from groundup.model.swap import use_matmul
 from groundup.runtime import matmul
+from groundup.runtime.kernels import CompiledKernels, load_kernels
 from groundup.runtime.matmul import OneDNNLinear, onednn_is_there, onednn_product, pick_matmul
 
 CPU = torch.device("cpu")
@@ -31,15 +32,26 @@ class Counter:
         monkeypatch.setattr(matmul, "onednn_product", count)
 
 
+@pytest.fixture(params=["onednn", "kernels"])
+def kernels(request):
+    """None, or compiled ones that give weights their gradient."""
+    if request.param == "onednn":
+        return None
+    kernels = load_kernels(lambda _: None)
+    if not isinstance(kernels, CompiledKernels):
+        pytest.skip("needs a C++ compiler")
+    return kernels
+
+
 @needs_onednn
 @pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("shape", [(40, 24), (3, 7, 24), (2, 3, 5, 24)])
-def test_equals_the_default_in_double_precision(monkeypatch, bias, shape):
+@pytest.mark.parametrize("shape", [(40, 32), (3, 7, 32), (2, 3, 5, 32), (1, 32), (1200, 112), (9, 24)])
+def test_equals_the_default_in_double_precision(monkeypatch, kernels, bias, shape):
     count = Counter(monkeypatch)
     torch.manual_seed(0)
-    x, linear = torch.randn(shape), nn.Linear(24, 10, bias=bias)
-    grad = torch.randn(*shape[:-1], 10)
-    ours = OneDNNLinear(copy.deepcopy(linear))
+    x, linear = torch.randn(shape), nn.Linear(shape[-1], 130, bias=bias)
+    grad = torch.randn(*shape[:-1], 130)
+    ours = OneDNNLinear(copy.deepcopy(linear), kernels)
     results = []
     for module, dtype in ((linear, torch.float64), (ours, torch.float32)):
         module.to(dtype)
@@ -47,28 +59,29 @@ def test_equals_the_default_in_double_precision(monkeypatch, bias, shape):
         y = module(inputs)
         y.backward(grad.to(dtype))
         results.append([t.detach().clone().double() for t in (y, inputs.grad, *(p.grad for p in module.parameters()))])
-    assert count.calls == 3
+    assert count.calls == (3 if kernels is None or shape[-1] % matmul.LANES else 2)
     for exact, rounded in zip(*results, strict=True):
-        torch.testing.assert_close(rounded, exact, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(rounded, exact, rtol=1e-5, atol=2e-4 if shape[0] > 1000 else 2e-5)
 
 
 @needs_onednn
 @pytest.mark.parametrize("recompute", [False, True])
-def test_a_whole_model(monkeypatch, recompute):
+def test_a_whole_model(monkeypatch, kernels, recompute):
     """The head and the blocks that are computed again in the backward pass are oneDNN's as well."""
     count = Counter(monkeypatch)
     config = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=50, dropout=0.1)
     idx = torch.randint(50, (4, 16), generator=torch.Generator().manual_seed(1))
     results = []
-    for choice in ("default", "onednn"):
+    for choice in ("default", "onednn" if kernels is None else "kernels"):
         model = init_weights(GPT(config), seed=0)
         model.recompute = recompute
-        use_matmul(model, choice)
+        use_matmul(model, choice, kernels)
         torch.manual_seed(3)
         loss = LossModule(model)(idx, idx.roll(-1, 1))
         loss.backward()
         results.append([loss.detach(), *(p.grad.clone() for p in model.parameters())])
-    assert count.calls == 3 * (4 * 2 + 1) + (4 * 2 if recompute else 0)
+    by_onednn = 3 if kernels is None else 2
+    assert count.calls == by_onednn * (4 * 2 + 1) + (4 * 2 if recompute else 0)
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
@@ -136,6 +149,24 @@ def test_takes_what_measures_faster(monkeypatch, ours, expected, training):
     monkeypatch.setattr(matmul, "onednn_is_there", lambda device: True)
     monkeypatch.setattr(matmul, "seconds", lambda call: 1.0 if call.args[0] is F.linear else ours)
     assert pick_matmul(CPU, rows=64, n_embd=256, training=training) == expected
+
+
+@needs_onednn
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(("sooner", "expected"), [(0.5, "kernels"), (1.5, "onednn")])
+def test_takes_the_gradients_of_the_kernels_where_they_are_faster(monkeypatch, sooner, expected):
+    kernels = load_kernels(lambda _: None)
+    if not isinstance(kernels, CompiledKernels):
+        pytest.skip("needs a C++ compiler")
+
+    def seconds(call):
+        way = call.args[0]
+        return 1.0 if way is F.linear else 0.5 * (sooner if getattr(way, "keywords", {}).get("kernels") else 1)
+
+    monkeypatch.setattr(matmul, "seconds", seconds)
+    assert pick_matmul(CPU, rows=64, n_embd=256, training=True, kernels=kernels) == expected
+    assert pick_matmul(CPU, rows=64, n_embd=256, training=False, kernels=kernels) == "onednn"
+    assert pick_matmul(CPU, rows=64, n_embd=250, training=True, kernels=kernels) == "onednn"  # fills no vectors
 
 
 @needs_onednn

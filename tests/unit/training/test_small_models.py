@@ -60,7 +60,7 @@ def request(device="auto", *, world=None, saved=None):
     config = RECIPES["shakespeare"]
     config = under_test.io.from_dict(type(config), under_test.io.to_dict(config) | {
         "runtime": under_test.io.to_dict(config.runtime) | {"device": device}})  # fmt: skip
-    return SetupRequest(config=config, shape=TINY, world=world or World(), parallel="none", saved=saved)
+    return SetupRequest(config=config, shape=TINY, world=world or World(), parallel="none", say=print, saved=saved)
 
 
 def test_only_auto_asks_and_only_once_in_a_run(timed):

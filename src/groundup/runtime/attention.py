@@ -1,0 +1,105 @@
+"""Causal attention of whole texts on a CPU, forward and back, by the kernels of attention.cpp.
+
+PyTorch's kernel multiplies small matrices one by one through a library, and takes a fifth of a small model's step in
+float32, a third in bfloat16; docs/log.md has the measurements. `model.swap` puts ours into a model.
+"""
+
+import ctypes
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+if TYPE_CHECKING:
+    from groundup.runtime.kernels import CompiledKernels
+
+TYPES = {torch.float32: 0, torch.bfloat16: 1}
+"""As attention.cpp counts them."""
+LANES = 16
+"""The width of a head is a multiple of this: it fills the vectors of every machine."""
+
+
+class _View(ctypes.Structure):
+    _fields_ = (("at", ctypes.c_void_p), *((name, ctypes.c_int64) for name in ("text", "token", "head")))
+
+
+class _Sizes(ctypes.Structure):
+    _fields_ = (*((name, ctypes.c_int64) for name in ("B", "T", "H", "D")), ("type", ctypes.c_int32))
+
+
+class CausalAttention:
+    """Stands for `F.scaled_dot_product_attention`, which computes all that the kernels do not.
+
+    Args:
+        kernels: Compute attention in float32 or bfloat16 without dropout, where all heads have keys of their own.
+    """
+
+    def __init__(self, kernels: "CompiledKernels") -> None:
+        self._kernels = kernels
+
+    def __call__(
+        self,
+        q: Float[Tensor, "B H T D"],
+        k: Float[Tensor, "B K T D"],
+        v: Float[Tensor, "B K T D"],
+        *,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        enable_gqa: bool = False,
+    ) -> Float[Tensor, "B H T D"]:
+        """Each token's mean of the values up to its own, weighted by its query's products with the keys."""
+        if torch.is_autocast_enabled(q.device.type):
+            q, k, v = (x.to(torch.get_autocast_dtype(q.device.type)) for x in (q, k, v))
+        known = q.device.type == "cpu" and q.dtype in TYPES and q.dtype == k.dtype == v.dtype
+        fits = known and is_causal and not dropout_p and q.shape == k.shape and q.shape[-1] % LANES == 0
+        if not fits or torch.compiler.is_compiling():
+            return F.scaled_dot_product_attention(
+                q, k, v, dropout_p=dropout_p, is_causal=is_causal, enable_gqa=enable_gqa
+            )
+        return _Attention.apply(q, k, v, self._kernels)  # type: ignore[no-untyped-call]
+
+
+class _Attention(torch.autograd.Function):
+    """Keeps a number per row, from which the way back computes the row's weights again (Dao et al. 2022)."""
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, kernels: "CompiledKernels") -> Tensor:
+        q, k, v = map(_in_rows, (q, k, v))
+        y, log_sums = _like(q), torch.empty(q.shape[:-1])
+        kernels.attention_forward(_sizes(q), *map(_view, (q, k, v, y)), log_sums.data_ptr())
+        ctx.save_for_backward(q, k, v, y, log_sums)
+        ctx.kernels = kernels
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        q, k, v, y, log_sums = ctx.saved_tensors
+        grad = _in_rows(grad.to(q.dtype))  # has a name, because a view of it is but its address
+        grads = _like(q), _like(k), _like(v)
+        parts = map(_view, (q, k, v, y, grad))
+        ctx.kernels.attention_backward(_sizes(q), *parts, log_sums.data_ptr(), *map(_view, grads))
+        return *grads, None
+
+
+def _like(x: Float[Tensor, "B H T D"]) -> Float[Tensor, "B H T D"]:
+    """Room for as much, token by token: heads side by side again need no copy."""
+    texts, heads, tokens, width = x.shape
+    return x.new_empty(texts, tokens, heads, width).transpose(1, 2)
+
+
+def _in_rows(x: Float[Tensor, "B H T D"]) -> Float[Tensor, "B H T D"]:
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _view(x: Float[Tensor, "B H T D"]) -> Any:
+    text, head, token, _ = x.stride()
+    return ctypes.byref(_View(x.data_ptr(), text, token, head))
+
+
+def _sizes(x: Float[Tensor, "B H T D"]) -> Any:
+    texts, heads, tokens, width = x.shape
+    return ctypes.byref(_Sizes(texts, tokens, heads, width, TYPES[x.dtype]))

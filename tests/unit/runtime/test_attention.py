@@ -1,0 +1,128 @@
+"""The kernels of attention give the values and gradients of PyTorch's function in double precision."""
+
+import copy
+import shutil
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.config.model import GPTConfig, ModernConfig
+from groundup.model.build import build_model
+from groundup.model.init import init_weights
+from groundup.model.loss import lm_loss_sum
+from groundup.model.swap import use_kernels
+from groundup.runtime.attention import CausalAttention
+from groundup.runtime.kernels import COMPILERS, load_kernels
+
+pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
+
+
+def attend():
+    return CausalAttention(load_kernels(lambda _: None))
+
+
+def draw(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def with_gradients(function, parts, grad):
+    parts = [part.detach().requires_grad_() for part in parts]
+    y = function(*parts, is_causal=True)
+    return y, *torch.autograd.grad(y, parts, grad)
+
+
+def assert_as_exact_as_can_be(parts, grad, *, rtol):
+    """Beside PyTorch in float64. A gradient may be zero, so what goes into it counts, too."""
+    ours = with_gradients(attend(), parts, grad)
+    exact = with_gradients(F.scaled_dot_product_attention, [part.double() for part in parts], grad.double())
+    size = grad.float().norm() * max(1, *(part.float().abs().max() for part in parts))
+    for a, b in zip(ours, exact, strict=True):
+        assert a.dtype == parts[0].dtype
+        assert (a.double() - b).norm() <= rtol * b.norm() + 1e-6 * size
+
+
+@settings(max_examples=40)
+@given(
+    texts=st.integers(1, 3),
+    heads=st.integers(1, 3),
+    tokens=st.integers(1, 130),
+    width=st.sampled_from([16, 32, 48, 80]),
+    scale=st.sampled_from([0.1, 1.0, 8.0]),
+)
+def test_any_size(texts, heads, tokens, width, scale):
+    q, k, v, grad = draw(4, texts, heads, tokens, width, seed=tokens)
+    assert_as_exact_as_can_be((scale * q, scale * k, v), grad, rtol=1e-5)
+
+
+def test_heads_side_by_side_in_one_tensor_are_read_where_they_lie():
+    qkv, grad = draw(2, 70, 3, 4, 32), draw(2, 70, 4, 32, seed=1).transpose(1, 2)
+    assert_as_exact_as_can_be([qkv[:, :, i].transpose(1, 2) for i in range(3)], grad, rtol=1e-5)
+    spread = draw(2, 4, 70, 32, 2)[..., 0]  # its numbers lie apart
+    assert_as_exact_as_can_be((spread, spread, spread), torch.ones(1, 1, 1, 1).expand(2, 4, 70, 32), rtol=1e-5)
+
+
+def test_bfloat16_is_rounded_at_the_end_alone():
+    parts = [draw(2, 3, 100, 64, seed=i).bfloat16() for i in range(4)]
+    assert_as_exact_as_can_be(parts[:3], parts[3], rtol=5e-3)
+    ours, theirs = (f(*parts[:3], is_causal=True).double() for f in (attend(), F.scaled_dot_product_attention))
+    exact = F.scaled_dot_product_attention(*(part.double() for part in parts[:3]), is_causal=True)
+    assert (ours - exact).norm() < 1.1 * (theirs - exact).norm()
+
+
+def test_under_autocast_it_computes_in_bfloat16_as_pytorch_does():
+    (q, k, v), function = draw(3, 1, 2, 40, 32), attend()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = function(q, k, v, is_causal=True)
+    assert y.dtype == torch.bfloat16
+    torch.testing.assert_close(y.float(), F.scaled_dot_product_attention(q, k, v, is_causal=True), rtol=0.02, atol=0.02)
+
+
+def test_what_is_no_number_is_not_hidden():
+    q, k, v = draw(3, 1, 1, 20, 16)
+    q[0, 0, 7, 3] = torch.nan
+    y = attend()(q, k, v, is_causal=True)
+    assert y[0, 0, 7].isnan().all()
+    assert y[0, 0, :7].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("shape", "arguments"),
+    [((1, 2, 9, 20), {}), ((1, 2, 9, 16), {"is_causal": False}), ((1, 2, 9, 16), {"dropout_p": 0.5})],
+    ids=["a width that fills no vector", "not causal", "dropout"],
+)
+def test_everything_else_is_left_to_pytorch(shape, arguments):
+    q, k, v = draw(3, *shape)
+    told = []
+    for function in (attend(), F.scaled_dot_product_attention):
+        torch.manual_seed(0)
+        told.append(function(q, k, v, **{"is_causal": True, **arguments}))
+    assert torch.equal(*told)
+
+
+def test_shared_keys_are_left_to_pytorch():
+    q, k, v = draw(1, 4, 9, 16), draw(1, 2, 9, 16), draw(1, 2, 9, 16)
+    ours, theirs = (f(q, k, v, is_causal=True, enable_gqa=True) for f in (attend(), F.scaled_dot_product_attention))
+    assert torch.equal(ours, theirs)
+
+
+SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 60, "vocab_size": 31}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [GPTConfig(**SHAPE), ModernConfig(**SHAPE, position="rope", qk_norm=True, value_residual=True)],
+    ids=lambda config: config.kind,
+)
+def test_a_model_with_kernels_learns_what_one_without_learns(config):
+    model = init_weights(build_model(config), seed=0)
+    swapped = copy.deepcopy(model)
+    use_kernels(swapped, load_kernels(lambda _: None))
+    assert isinstance(swapped.blocks[1].attn.attend, CausalAttention)
+    idx, targets = torch.randint(31, (2, 3, 60), generator=torch.Generator().manual_seed(0))
+    for each in (model, swapped):
+        lm_loss_sum(each(idx), targets).backward()
+    for (name, a), b in zip(model.named_parameters(), swapped.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-4, msg=name)
