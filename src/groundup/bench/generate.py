@@ -21,9 +21,9 @@ from groundup.contestants.peers import nanogpt_model, transformers_model
 from groundup.generation.engine import Engine
 from groundup.generation.requests import Request
 from groundup.generation.slots import count_slots
+from groundup.kernels.compiled import load_kernels
 from groundup.model.gpt import GPT
 from groundup.runtime.device import device_name, pick_device
-from groundup.runtime.kernels import load_kernels
 from groundup.runtime.measure import peak_memory, read_bandwidth
 from groundup.runtime.stored import Weights
 from groundup.runtime.timing import synchronize

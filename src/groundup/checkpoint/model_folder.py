@@ -25,12 +25,12 @@ from groundup.files.manifest import Facts, verify_folder
 from groundup.inference.recorded import use_decode_kernels
 from groundup.inference.stored_linear import MAX_ROWS
 from groundup.inference.weights import stored_tensors, use_weights
+from groundup.kernels.compiled import load_kernels, pick_weights
 from groundup.model.bigram import Bigram
 from groundup.model.build import Transformer, empty_model
 from groundup.model.swap import use_matmul
 from groundup.planner.params import count_parameters
 from groundup.runtime.allocator import large_blocks_apart
-from groundup.runtime.kernels import load_kernels, pick_weights
 from groundup.runtime.matmul import MIN_WIDTH_OF_DECODING, pick_matmul
 from groundup.runtime.stored import DTYPES, Weights
 from groundup.tokenizer.base import Tokenizer

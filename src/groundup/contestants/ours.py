@@ -21,13 +21,14 @@ from groundup.data.shards import write_shard
 from groundup.distributed.parallel import replicate
 from groundup.distributed.ranks import World
 from groundup.distributed.signals import StopRequest
+from groundup.kernels.compiled import load_kernels
 from groundup.loop.micro_batch import estimate, largest_divisor
 from groundup.loop.state import TrainState
 from groundup.loop.trainer import Trainer
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
-from groundup.model.swap import use_kernels, use_matmul, use_narrow_stream, use_sparse_gradients
+from groundup.model.swap import use_cpu_parts, use_narrow_stream
 from groundup.optim.average import WeightAverage
 from groundup.optim.build import build_optimizers
 from groundup.planner.flops import flops_per_token
@@ -35,11 +36,9 @@ from groundup.planner.forecast import USABLE, Hardware
 from groundup.planner.memory import memory_of_run
 from groundup.runtime.allocator import allocate_for_steps
 from groundup.runtime.device import device_name, pick_device
-from groundup.runtime.kernels import load_kernels
 from groundup.runtime.matmul import pick_matmul
 from groundup.runtime.memory import free_memory
 from groundup.runtime.precision import Precision, pick_precision
-from groundup.runtime.stored import PlainKernels
 from groundup.runtime.timing import OPTIMIZER, synchronize
 
 SECONDS = 5.0
@@ -103,12 +102,10 @@ def our_trainer(
         )
     tokens = micro_batch_size * config.block_size
     model = init_weights(build_model(config), seed=0).to(device)
-    kernels = load_kernels(_silent) if device.type == "cpu" else PlainKernels()
-    matmul = pick_matmul(device, rows=tokens, n_embd=config.n_embd, training=True, kernels=kernels)
-    use_matmul(model, matmul, kernels)
-    use_kernels(model, kernels)
-    if device.type == "cpu" and world.size == 1:
-        use_sparse_gradients(model)
+    if device.type == "cpu":
+        kernels = load_kernels(_silent)
+        matmul = pick_matmul(device, rows=tokens, n_embd=config.n_embd, training=True, kernels=kernels)
+        use_cpu_parts(model, matmul, kernels, alone=world.size == 1)
     if how.narrow_stream:
         use_narrow_stream(model)
     model.recompute = how.recompute

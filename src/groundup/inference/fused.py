@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundup.inference.stored_linear import MAX_ROWS, StoredLinear
+from groundup.kernels.block import BlockTensors, CompiledBlocks, Linear, Norm
+from groundup.kernels.compiled import CompiledKernels
+from groundup.kernels.many_rows import pick_many
 from groundup.model.gpt import Block, Blocks
 from groundup.model.kv_cache import KVCache
-from groundup.runtime.block import BlockTensors, CompiledBlocks, Linear, Norm
-from groundup.runtime.kernels import CompiledKernels
-from groundup.runtime.many_rows import pick_many
 from groundup.runtime.stored import Weights
 
 

@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from groundup.runtime.many_rows import multiply_many
+from groundup.kernels.many_rows import multiply_many
 from groundup.runtime.stored import PlainKernels, Stored, Weights, store
 
 MAX_ROWS = 32

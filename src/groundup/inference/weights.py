@@ -1,6 +1,6 @@
 """Decode from weights stored in 32, 16 or 8 bits: linear layers, token embedding and head are swapped.
 
-A tied embedding and head stay one matrix. A few rows are multiplied by the kernels of runtime/kernels.py; many rows,
+A tied embedding and head stay one matrix. A few rows are multiplied by the kernels of kernels/compiled.py; many rows,
 such as a prompt, are bound by arithmetic: for them `pick_many` measures whether the kernels are fastest, or a library
 with the matrix widened. Stored models are for inference: their weights are not trained.
 """
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from groundup.inference.fused import FusedBlocks
 from groundup.inference.stored_linear import StoredLinear, StoredMatrix
+from groundup.kernels.compiled import CompiledKernels
 from groundup.model.gpt import GPT, Blocks, TiedHead
 from groundup.model.modern import Modern
 from groundup.model.swap import replace_linears, replace_modules, use_kernels
 from groundup.model.types import LanguageModel
-from groundup.runtime.kernels import CompiledKernels
 from groundup.runtime.stored import DTYPES, PlainKernels, Weights, store
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from groundup.runtime.kernels import CompiledKernels
+from groundup.kernels.compiled import CompiledKernels
 
 Rotation = tuple[Float[Tensor, "*B T D"], Float[Tensor, "*B T D"]]
 """Cosine and sine for every coordinate at every position."""

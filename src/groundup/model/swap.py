@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from groundup.kernels.attention import CausalAttention
+from groundup.kernels.compiled import CompiledKernels
+from groundup.kernels.gelu import SigmoidGELU
 from groundup.model import modern
 from groundup.model.gpt import CausalSelfAttention, TiedHead
 from groundup.model.ngrams import NgramEmbedding
 from groundup.model.rope import Rotate
-from groundup.runtime.attention import CausalAttention
-from groundup.runtime.gelu import SigmoidGELU
-from groundup.runtime.kernels import CompiledKernels
 from groundup.runtime.matmul import Matmul, OneDNNHead, OneDNNLinear
 from groundup.runtime.stored import PlainKernels
 
@@ -79,6 +79,14 @@ def use_sparse_gradients(model: nn.Module) -> None:
     for part in model.modules():
         if isinstance(part, NgramEmbedding):
             part.sparse = True
+
+
+def use_cpu_parts(model: nn.Module, matmul: Matmul, kernels: PlainKernels, *, alone: bool) -> None:
+    """What training on a CPU has in place of parts of the pages: products, kernels, sparse gradients of one process."""
+    use_matmul(model, matmul, kernels)
+    use_kernels(model, kernels)
+    if alone:
+        use_sparse_gradients(model)
 
 
 class NarrowEmbedding(nn.Module):

@@ -17,7 +17,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from groundup.runtime.kernels import CompiledKernels
 from groundup.runtime.stored import PlainKernels
 from groundup.runtime.timing import seconds
 
@@ -26,8 +25,6 @@ Matmul = Literal["default", "onednn", "kernels"]
 
 MIN_SPEEDUP = 1.15
 """oneDNN, alone or beside the kernels, must be measured this much faster before it is used."""
-LANES = 16
-"""The kernels need a width that is a multiple of this."""
 MIN_WIDTH_OF_DECODING, MIN_ROWS = 256, 64
 """Below both, calling oneDNN costs more than it saves when a few tokens are decoded."""
 
@@ -43,7 +40,7 @@ def pick_matmul(
         rows: Tokens at a time.
         n_embd: Width of the model.
         training: Forward and backward, or forward alone.
-        kernels: Give weights their gradient, if they are compiled ones.
+        kernels: Give weights their gradient, where they can.
     """
     if not onednn_is_there(device) or (not training and rows < MIN_ROWS and n_embd < MIN_WIDTH_OF_DECODING):
         return "default"
@@ -59,16 +56,12 @@ def pick_matmul(
             linear(x, weight, None)
 
     ways: dict[Matmul, Callable[..., Tensor]] = {"default": F.linear, "onednn": _linear}
-    if training and (gradients := _gradients_of(kernels)) and n_embd % LANES == 0:
-        ways["kernels"] = partial(_linear, kernels=gradients)
+    if training and _gives_gradients(kernels, n_embd):
+        ways["kernels"] = partial(_linear, kernels=kernels)
     with torch.set_grad_enabled(training):
         least = {name: min(seconds(partial(step, way)) for _ in range(5)) for name, way in ways.items()}
     usual, best = least.pop("default"), min(least, key=least.__getitem__)
     return best if usual > MIN_SPEEDUP * least[best] else "default"
-
-
-def _gradients_of(kernels: PlainKernels | None) -> CompiledKernels | None:
-    return kernels if isinstance(kernels, CompiledKernels) else None
 
 
 def onednn_is_there(device: torch.device) -> bool:
@@ -89,12 +82,12 @@ class OneDNNLinear(nn.Linear):
 
     Args:
         linear: The layer it stands for; its tensors are taken over, not copied.
-        kernels: Give the weights their gradient, if they are compiled ones.
+        kernels: Give the weights their gradient, where they can.
     """
 
     def __init__(self, linear: nn.Linear, kernels: PlainKernels | None = None) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
-        self.weight, self.bias, self._kernels = linear.weight, linear.bias, _gradients_of(kernels)
+        self.weight, self.bias, self._kernels = linear.weight, linear.bias, kernels
 
     def forward(self, input: Float[Tensor, "*B C"]) -> Float[Tensor, "*B D"]:
         """The product, plus the bias where there is one."""
@@ -110,7 +103,7 @@ class OneDNNHead(nn.Module):
 
     def __init__(self, kernels: PlainKernels | None = None) -> None:
         super().__init__()
-        self._kernels = _gradients_of(kernels)
+        self._kernels = kernels
 
     def forward(self, x: Float[Tensor, "*B C"], weight: Float[Tensor, "V C"]) -> Float[Tensor, "*B V"]:
         """Logits."""
@@ -121,9 +114,7 @@ class OneDNNHead(nn.Module):
         return weight
 
 
-def onednn_linear(
-    x: Tensor, weight: Tensor, bias: Tensor | None = None, kernels: CompiledKernels | None = None
-) -> Tensor:
+def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, kernels: PlainKernels | None = None) -> Tensor:
     """`F.linear`, by oneDNN where it can be: not in 16 bits, under autocast or in compiled code, which need no help."""
     narrow = x.dtype != torch.float32 or weight.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
     if narrow or x.device.type != "cpu" or torch.compiler.is_compiling():
@@ -131,7 +122,7 @@ def onednn_linear(
     return _linear(x, weight, bias, kernels)
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, kernels: CompiledKernels | None = None) -> Tensor:
+def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, kernels: PlainKernels | None = None) -> Tensor:
     if torch.is_grad_enabled():
         return _Linear.apply(x, weight, bias, kernels)  # type: ignore[no-untyped-call]
     return onednn_product(x.flatten(0, -2), weight, bias).view(*x.shape[:-1], len(weight))
@@ -146,7 +137,7 @@ class _Linear(torch.autograd.Function):
         x: Float[Tensor, "*B C"],
         weight: Float[Tensor, "D C"],
         bias: Float[Tensor, " D"] | None,
-        kernels: CompiledKernels | None,
+        kernels: PlainKernels | None,
     ) -> Float[Tensor, "*B D"]:
         rows = x.flatten(0, -2)
         ctx.save_for_backward(rows, weight)
@@ -161,11 +152,15 @@ class _Linear(torch.autograd.Function):
         need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
         grad_x = onednn_product(rows, weight.T).view(*grad.shape[:-1], weight.shape[1]) if need_x else None
         grad_weight = None
-        if need_weight and ctx.kernels is not None and x.shape[1] % LANES == 0:
+        if need_weight and _gives_gradients(ctx.kernels, x.shape[1]):
             grad_weight = ctx.kernels.weight_gradient(rows.contiguous(), x.contiguous())
         elif need_weight:
             grad_weight = _weight_gradient(rows, x)
         return grad_x, grad_weight, rows.sum(0) if need_bias else None, None
+
+
+def _gives_gradients(kernels: PlainKernels | None, width: int) -> bool:
+    return kernels is not None and kernels.lanes > 0 and width % kernels.lanes == 0
 
 
 def _weight_gradient(grad: Float[Tensor, "B D"], x: Float[Tensor, "B C"]) -> Float[Tensor, "D C"]:

@@ -1,7 +1,7 @@
 """Products of a few rows with a large matrix that is stored in 32, 16 or 8 bits: in plain PyTorch.
 
 A token reads every weight once, so decoding is as fast as memory, and half the bits are twice the speed. This is what
-runtime/kernels.cpp computes, in the words of PyTorch: the reference that the compiled kernels are tested against, and
+kernels/kernels.cpp computes, in the words of PyTorch: the reference that the compiled kernels are tested against, and
 what runs where there is no compiler.
 
 8 bits: every row of weights has a scale, its largest absolute value over 127. Activations become integers, too, of up
@@ -77,6 +77,8 @@ class PlainKernels:
     """Products in the operations that PyTorch brings along."""
 
     name = "PyTorch's"
+    lanes = 0
+    """Widths that are multiples of this suit `weight_gradient`; 0 is none."""
 
     def linear(
         self, x: Float[Tensor, "B C"], stored: Stored, bias: Float[Tensor, " D"] | None = None
@@ -97,6 +99,10 @@ class PlainKernels:
     def integer_product(self, q: Int[Tensor, "B C"], weight: Int[Tensor, "D C"]) -> Float[Tensor, "B D"]:
         """The exact sums, which float64 holds; a part of the rows at a time, because eight bytes are many."""
         return torch.cat([q.double() @ rows.double().T for rows in torch.split(weight, 4096)], dim=1)
+
+    def weight_gradient(self, grad: Float[Tensor, "B D"], x: Float[Tensor, "B C"]) -> Float[Tensor, "D C"]:
+        """Grad.T @ x: what the weights of a linear layer get."""
+        return grad.T @ x
 
     def topk(self, x: Float[Tensor, "B V"], k: int) -> tuple[Float[Tensor, "B k"], Int[Tensor, "B k"]]:
         """The k largest of each row, in falling order, and where they are."""

@@ -14,11 +14,11 @@ from groundup.config.model import GPTConfig
 from groundup.config.presets import GPT2
 from groundup.generation.engine import generate_ids
 from groundup.inference.weights import use_weights
+from groundup.kernels.compiled import load_kernels
 from groundup.model.build import Transformer, build_model
 from groundup.model.init import init_weights
 from groundup.planner.flops import forward_flops_per_token
 from groundup.runtime.facts import machine_facts
-from groundup.runtime.kernels import load_kernels
 from groundup.runtime.measure import gemm_rate
 from groundup.runtime.stored import Weights
 

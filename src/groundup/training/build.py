@@ -21,6 +21,7 @@ from groundup.distributed.signals import StopRequest
 from groundup.evaluation.benchmarks import find_published
 from groundup.evaluation.examples import ChoiceExample, read_choices
 from groundup.evaluation.loss import LossResult, evaluate_loss, told
+from groundup.kernels.compiled import load_kernels
 from groundup.loop import retry
 from groundup.loop.guard import Guard
 from groundup.loop.state import TrainState
@@ -28,16 +29,14 @@ from groundup.loop.trainer import Trainer
 from groundup.model.build import Transformer, build_model
 from groundup.model.init import init_weights
 from groundup.model.lora import add_lora
-from groundup.model.swap import use_kernels, use_matmul, use_narrow_stream, use_sparse_gradients
+from groundup.model.swap import use_cpu_parts, use_narrow_stream
 from groundup.optim.average import WeightAverage
 from groundup.optim.build import Schedule, build_optimizers
 from groundup.planner.params import count_parameters
 from groundup.prepare.corpus import open_corpus, refuse_moved
 from groundup.runtime.facts import code_fingerprint
-from groundup.runtime.kernels import load_kernels
 from groundup.runtime.memory import free_memory
 from groundup.runtime.seed import seed_rank
-from groundup.runtime.stored import PlainKernels
 from groundup.terminal.working import Working
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import load_tokenizer
@@ -282,16 +281,13 @@ def _new_model(
     if config.init_from is not None and not resumed:
         init_from(model, tokenizer, config.init_from)
     model.recompute = config.runtime.recompute
-    kernels = load_kernels(say) if setup.device.type == "cpu" else PlainKernels()
-    use_matmul(model, setup.matmul, kernels)
+    if setup.device.type == "cpu":
+        use_cpu_parts(model, setup.matmul, load_kernels(say), alone=setup.world.size == 1)
     if setup.device.type == "cuda" and setup.precision.name == "bf16":  # whose range is that of float32
         use_narrow_stream(model)
     if config.lora.rank:
         add_lora(model, rank=config.lora.rank, alpha=config.lora.alpha, seed=config.seed)
     model.to(setup.device)
-    use_kernels(model, kernels)
-    if setup.device.type == "cpu" and setup.world.size == 1:
-        use_sparse_gradients(model)
     return model
 
 

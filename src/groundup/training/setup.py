@@ -12,11 +12,11 @@ from groundup.config.errors import UsageError, UserError
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.train import TrainConfig
 from groundup.distributed.ranks import World
+from groundup.kernels.compiled import load_kernels
 from groundup.loop.micro_batch import estimate
 from groundup.planner.memory import memory_of_run
 from groundup.runtime.allocator import allocate_for_steps
 from groundup.runtime.device import pick_device
-from groundup.runtime.kernels import load_kernels
 from groundup.runtime.matmul import Matmul, pick_matmul
 from groundup.runtime.precision import Precision, pick_precision
 from groundup.training.small_models import faster_device

@@ -12,10 +12,10 @@ from groundup.inference import fused as fused_module
 from groundup.inference.fused import FusedBlocks
 from groundup.inference.stored_linear import MAX_ROWS
 from groundup.inference.weights import use_weights
+from groundup.kernels import many_rows
+from groundup.kernels.compiled import COMPILERS, CompiledKernels, load_kernels
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
-from groundup.runtime import many_rows
-from groundup.runtime.kernels import COMPILERS, CompiledKernels, load_kernels
 from groundup.runtime.stored import DTYPES, PlainKernels
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")

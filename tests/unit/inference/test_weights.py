@@ -8,11 +8,11 @@ import torch
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.inference.stored_linear import MAX_ROWS, StoredMatrix
 from groundup.inference.weights import stored_tensors, use_weights, weights_of
+from groundup.kernels import many_rows
+from groundup.kernels.compiled import load_kernels
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
-from groundup.runtime import many_rows
-from groundup.runtime.kernels import load_kernels
 from groundup.runtime.matmul import onednn_is_there
 from groundup.runtime.stored import DTYPES, PlainKernels, store
 

@@ -4,8 +4,8 @@ import shutil
 import pytest
 import torch
 
+from groundup.kernels.compiled import COMPILERS, CompiledKernels, load_kernels
 from groundup.model.rope import Rotate, rope_angles, rotate
-from groundup.runtime.kernels import COMPILERS, CompiledKernels, load_kernels
 
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
 

@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch import nn
 
+from groundup.kernels.gelu import SigmoidGELU
 from groundup.model.build import build_model
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.model.lora import LoRALinear, add_lora
 from groundup.model.loss import LossModule
 from groundup.model.swap import replace_linears, use_matmul
-from groundup.runtime.gelu import SigmoidGELU
 from groundup.runtime.matmul import OneDNNHead, OneDNNLinear, onednn_is_there
 
 needs_onednn = pytest.mark.skipif(not onednn_is_there(torch.device("cpu")), reason="this PyTorch has no oneDNN")

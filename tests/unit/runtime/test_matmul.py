@@ -8,12 +8,12 @@ from torch import nn
 from groundup.config.generate import SamplingConfig
 from groundup.config.model import GPTConfig
 from groundup.generation.engine import generate_ids
+from groundup.kernels.compiled import CompiledKernels, load_kernels
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
 from groundup.model.swap import use_matmul
 from groundup.runtime import matmul
-from groundup.runtime.kernels import CompiledKernels, load_kernels
 from groundup.runtime.matmul import OneDNNLinear, onednn_is_there, onednn_product, pick_matmul
 
 CPU = torch.device("cpu")
@@ -59,7 +59,7 @@ def test_equals_the_default_in_double_precision(monkeypatch, kernels, bias, shap
         y = module(inputs)
         y.backward(grad.to(dtype))
         results.append([t.detach().clone().double() for t in (y, inputs.grad, *(p.grad for p in module.parameters()))])
-    assert count.calls == (3 if kernels is None or shape[-1] % matmul.LANES else 2)
+    assert count.calls == (3 if kernels is None or shape[-1] % kernels.lanes else 2)
     for exact, rounded in zip(*results, strict=True):
         torch.testing.assert_close(rounded, exact, rtol=1e-5, atol=2e-4 if shape[0] > 1000 else 2e-5)
 

@@ -14,12 +14,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 if TYPE_CHECKING:
-    from groundup.runtime.kernels import CompiledKernels
+    from groundup.kernels.compiled import CompiledKernels
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
 """As attention.cpp counts them."""
-LANES = 16
-"""The width of a head is a multiple of this: it fills the vectors of every machine."""
 
 
 class _View(ctypes.Structure):
@@ -54,7 +52,7 @@ class CausalAttention:
         if torch.is_autocast_enabled(q.device.type):
             q, k, v = (x.to(torch.get_autocast_dtype(q.device.type)) for x in (q, k, v))
         known = q.device.type == "cpu" and q.dtype in TYPES and q.dtype == k.dtype == v.dtype
-        fits = known and is_causal and not dropout_p and q.shape == k.shape and q.shape[-1] % LANES == 0
+        fits = known and is_causal and not dropout_p and q.shape == k.shape and q.shape[-1] % self._kernels.lanes == 0
         if not fits or torch.compiler.is_compiling():
             return F.scaled_dot_product_attention(
                 q, k, v, dropout_p=dropout_p, is_causal=is_causal, enable_gqa=enable_gqa

@@ -5,7 +5,7 @@
 // of weights by M rows of x, a vector of partial sums for each pair, added in one order whatever R and M are.
 //
 // Vectors are the extension that GCC and Clang share, as wide as the machine's; intrinsics stand only where it has no
-// word. Compiled at first use by runtime/kernels.py for the machine at hand, and called through ctypes.
+// word. Compiled at first use by kernels/compiled.py for the machine at hand, and called through ctypes.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>

@@ -10,11 +10,11 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from groundup.runtime import kernels as module
+from groundup.kernels import compiled as module
+from groundup.kernels.compiled import COMPILERS, CompiledKernels, load_kernels
+from groundup.kernels.trust import wrong_parts
 from groundup.runtime import timing
-from groundup.runtime.kernels import COMPILERS, CompiledKernels, load_kernels
 from groundup.runtime.stored import DTYPES, PlainKernels, Stored, largest_activation, quantize, store
-from groundup.runtime.trust import wrong_parts
 
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
 sizes = st.tuples(st.integers(1, 18), st.integers(1, 70), st.integers(1, 200))

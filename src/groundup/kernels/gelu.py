@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from groundup.runtime.kernels import CompiledKernels
+from groundup.kernels.compiled import CompiledKernels
 
 _CUBIC = 0.044715
 _SLOPE = 2 * math.sqrt(2 / math.pi)

@@ -24,11 +24,11 @@ from filelock import FileLock
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from groundup.runtime.block import TYPES
+from groundup.kernels.block import TYPES
+from groundup.kernels.trust import wrong_parts
 from groundup.runtime.remember import cache_folder, machine_id, remembered
 from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, largest_activation, store
 from groundup.runtime.timing import seconds
-from groundup.runtime.trust import wrong_parts
 
 SOURCE = Path(__file__).with_name("block.cpp")
 """Includes the others."""
@@ -51,6 +51,7 @@ class CompiledKernels(PlainKernels):
     """
 
     name = "compiled"
+    lanes = 16
 
     def __init__(self, path: Path) -> None:
         library = ctypes.CDLL(str(path))
@@ -106,10 +107,7 @@ class CompiledKernels(PlainKernels):
         return y
 
     def weight_gradient(self, grad: Float[Tensor, "B D"], x: Float[Tensor, "B C"]) -> Float[Tensor, "D C"]:
-        """Grad.T @ x in float32, of tensors that lie in one piece: what the weights of a linear layer get.
-
-        C fills vectors: it is a multiple of 16.
-        """
+        """Grad.T @ x, of tensors that lie in one piece, in float32."""
         out = x.new_empty(grad.shape[1], x.shape[1])
         self._weight_gradient(*(part.data_ptr() for part in (grad, x, out)), len(x), *out.shape)
         return out

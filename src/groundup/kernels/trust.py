@@ -7,12 +7,12 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor
 
-from groundup.runtime.attention import CausalAttention
-from groundup.runtime.block import BlockTensors, CompiledBlocks, Linear, Norm
+from groundup.kernels.attention import CausalAttention
+from groundup.kernels.block import BlockTensors, CompiledBlocks, Linear, Norm
 from groundup.runtime.stored import DTYPES, PlainKernels, Weights, store
 
 if TYPE_CHECKING:
-    from groundup.runtime.kernels import CompiledKernels
+    from groundup.kernels.compiled import CompiledKernels
 
 _HEADS, _WIDTH, _HELD = 2, 20, 3
 """Of the small block: a head fills no vector whole, and a text has begun."""

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from groundup.runtime.gelu import SigmoidGELU
-from groundup.runtime.kernels import COMPILERS, CompiledKernels, load_kernels
+from groundup.kernels.compiled import COMPILERS, CompiledKernels, load_kernels
+from groundup.kernels.gelu import SigmoidGELU
 
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
 

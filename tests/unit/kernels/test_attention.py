@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.config.model import GPTConfig, ModernConfig
+from groundup.kernels.attention import CausalAttention
+from groundup.kernels.compiled import COMPILERS, load_kernels
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import lm_loss_sum
 from groundup.model.swap import use_kernels
-from groundup.runtime.attention import CausalAttention
-from groundup.runtime.kernels import COMPILERS, load_kernels
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
 
