@@ -96,13 +96,11 @@ def build_run(
     shape = resolve_model(config.model, tokenizer)
     hellaswag = _hellaswag(config, world, tokenizer, working.say)
     working.doing("measuring this machine")
-    setup = pick_setup(
-        SetupRequest(config=config, shape=shape, world=world, parallel=parallel, say=working.say, saved=saved)
-    )
+    request = SetupRequest(config=config, shape=shape, world=world, parallel=parallel, say=working.say, saved=saved)
+    setup = pick_setup(request)
     seed_rank(config.seed, rank=world.rank)
     model = _new_model(shape, config, setup, tokenizer, resumed=resume_from is not None, say=working.say)
-    if setup.shrinks_on_oom:
-        setup = fit_micro_batch(model, setup, samples=samples)
+    setup = fit_micro_batch(model, setup, samples=samples)
     batches = _batches(dataset, config, setup, shape.block_size)  # first: too short a text is known at once
     loss_module, compiled = build_loss_module(
         model,

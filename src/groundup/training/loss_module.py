@@ -63,7 +63,7 @@ def build_loss_module(
 
 
 def fit_micro_batch(model: Transformer, setup: Setup, *, samples: int) -> Setup:
-    """Try the micro-batch of a setup, and halve it until it runs on every rank.
+    """Where a setup shrinks its micro-batch, try that, and halve it until it runs on every rank.
 
     Args:
         model: On its device.
@@ -73,6 +73,8 @@ def fit_micro_batch(model: Transformer, setup: Setup, *, samples: int) -> Setup:
     Raises:
         UserError: Not even one sequence fits.
     """
+    if not setup.shrinks_on_oom:
+        return setup
     module = LossModule(model)
     size = largest_that_fits(
         setup.micro_batch_size,
