@@ -71,7 +71,29 @@ def served_page(path):
 
 
 def texts(locator):
+    """Of elements that stay where they are; `cells` for a table that is drawn again while it is read."""
     return [each.strip() for each in locator.all_inner_texts()]
+
+
+def cells(table):
+    """What stands in the cells of a table, row by row, all at one moment.
+
+    `all_inner_texts` of rows first finds them and then reads them. A row that left the page in between has no layout
+    any more, and its innerText has no tabs.
+    """
+    return table.evaluate(
+        "table => [...table.tBodies[0].rows].map((row) => [...row.cells].map((cell) => cell.textContent.trim()))"
+    )
+
+
+def wait_for_names(page):
+    """Until tokens are shown by their texts; before the vocabulary has come, they are shown by numbers, as #5."""
+    page.wait_for_function(
+        """() => {
+          const shown = [...document.querySelectorAll(".token")].map((each) => each.textContent);
+          return shown.length > 0 && !shown.some((each) => /^#\\d/.test(each));
+        }"""
+    )
 
 
 def probability(written: str) -> float:

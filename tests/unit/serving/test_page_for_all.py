@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from groundup.inspection.trace import trace
-from page_runs import STEPS, TABS, TEXT, TOKENIZER, model_of
+from page_runs import STEPS, TABS, TEXT, TOKENIZER, cells, model_of
 
 READY = {
     "surprise": {"at": 4},
@@ -167,12 +167,11 @@ def test_a_table_behind_a_matrix_holds_its_weights(open_page):
     page = open_page(tab="attention", head="1.0")
     figure = page.locator("figure").filter(has_text="layer 1 head 0")
     figure.get_by_text("as a table").click()
-    rows = figure.locator("tbody tr")
-    rows.nth(len(TEXT) - 1).wait_for()
+    table = figure.locator("table")
+    table.locator("tbody tr").nth(len(TEXT) - 1).wait_for()
     weights = trace(model_of(STEPS[-1]), torch.tensor(TOKENIZER.encode(TEXT))).attention[1, 0]
-    for r in range(len(TEXT)):
-        cells = rows.nth(r).locator("td").all_inner_texts()
-        told = [0 if not each else float(each.strip("> %")) / 100 if "%" in each else 0.0004 for each in cells]
+    for r, (_, *shown) in enumerate(cells(table)):
+        told = [0 if not each else float(each.strip("> %")) / 100 if "%" in each else 0.0004 for each in shown]
         np.testing.assert_allclose(told, weights[r].numpy(), atol=1e-3)
 
 

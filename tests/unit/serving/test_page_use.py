@@ -7,7 +7,7 @@ import torch
 
 from groundup.inspection.ablation import without
 from groundup.inspection.trace import trace
-from page_runs import STEPS, TEXT, TOKENIZER, model_of, probability, texts
+from page_runs import STEPS, TEXT, TOKENIZER, model_of, probability, texts, wait_for_names
 
 
 @pytest.mark.slow
@@ -16,7 +16,7 @@ def test_a_text_is_written_step_by_step(open_page):
     box, ruler = page.get_by_role("textbox", name="text"), page.get_by_role("img", name="The needle")
     table = page.locator(".candidates tbody")
     tokens = table.get_by_role("button")
-    tokens.first.wait_for()
+    wait_for_names(page)
     before, needle = table.inner_text(), ruler.get_attribute("aria-label")
     page.get_by_role("button", name="Draw again").click()
     page.wait_for_function(f"() => document.querySelector('.ruler').ariaLabel !== {json.dumps(needle)}")

@@ -20,7 +20,7 @@ from groundup.model.gpt import GPT
 from groundup.playground import trainings
 from groundup.playground.trainings import _Training
 from groundup.tokenizer.bpe import ByteBPE
-from page_runs import STEPS, TABS, TEXT, TOKENIZER, model_of, probability, served_page, texts
+from page_runs import STEPS, TABS, TEXT, TOKENIZER, cells, model_of, probability, served_page, texts, wait_for_names
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -34,9 +34,11 @@ def test_the_slider_shows_what_each_step_expects_and_writes(open_page):
         expected = model_of(step)(idx)[0, -1].softmax(-1)
         table = page.locator("table").filter(has_text=f"probability of the next token at step {step}")
         page.wait_for_function("() => !document.querySelector('.growing').innerText.endsWith('...')")
-        rows = [row.split("\t")[:2] for row in texts(table.locator("tbody tr"))]
+        wait_for_names(page)
+        rows = [row[:2] for row in cells(table)]
+        assert len(rows) > 10
         for token, told in rows[:-1]:
-            p = expected[TOKENIZER.encode(token.strip().replace("·", " ").replace("↵", "\n"))[0]].item()
+            p = expected[TOKENIZER.encode(token.replace("·", " ").replace("↵", "\n"))[0]].item()
             assert probability(told) == pytest.approx(p, rel=0.07, abs=6e-5)
         assert sum(probability(told) for _, told in rows) == pytest.approx(1, abs=0.01)
         page.wait_for_function(f"() => location.hash.includes('step={step}')")
@@ -93,10 +95,10 @@ def test_two_steps_are_compared_side_by_side(open_page):
     told = page.locator(".numbers b")
     told.nth(1).wait_for()
     assert [float(each) for each in texts(told)] == pytest.approx(losses, rel=1e-3)
-    rows = page.locator("table.wider tbody tr")
-    rows.first.wait_for()
-    for row in texts(rows):
-        token, mine, others = row.replace("\t", " ").split(" ", 1)[0], *row.split("\t")[1::2][:2]
+    table = page.locator("table.wider")
+    table.wait_for()
+    wait_for_names(page)
+    for token, mine, _, others, _ in cells(table):
         i = TOKENIZER.encode(token.replace("·", " ").replace("↵", "\n"))[0]
         for told_p, each in zip((mine, others), logits, strict=True):
             assert probability(told_p) == pytest.approx(each[-1].softmax(-1)[i].item(), rel=0.07, abs=6e-5)
@@ -131,9 +133,9 @@ def test_a_picture_is_saved_as_what_is_on_the_screen(open_page, tmp_path):
 
 def test_every_run_has_its_curve_and_its_samples(open_page, tmp_path):
     page = open_page(tab="training")
-    rows = page.locator("table.runs tbody tr")
-    rows.nth(1).wait_for()
-    assert [row.split("\t")[:4] for row in texts(rows)] == [
+    table = page.locator("table.runs")
+    table.locator("tbody tr").nth(1).wait_for()
+    assert [row[1:5] for row in cells(table)] == [
         ["mine", "finished", "4 of 4", "1.1"],
         ["other", "finished", "3 of 3", "1.6"],
     ]
@@ -185,12 +187,12 @@ def test_a_run_is_started_and_stopped_from_the_page(open_page, monkeypatch):
 def test_slots_are_lanes_that_fill_while_texts_are_written(open_page, url):
     page = open_page(tab="slots")
     page.get_by_role("button", name="Send 6 texts of different lengths").click()
-    rows = page.locator("table.slots tbody tr")
-    rows.nth(5).wait_for()
+    table = page.locator("table.slots")
+    table.locator("tbody tr").nth(5).wait_for()
     for _ in range(100):  # until all are written, and the page has seen the last tick
         rounds = page.evaluate("() => fetch('/api/slots').then((answer) => answer.json())")["rounds"]
         last = {str(slot): f"{start + n} of 32" for *_, lanes in rounds for slot, _, _, start, n in lanes}
-        told = {row.split("\t")[0]: row.split("\t")[3] for row in texts(rows)}
+        told = {row[0]: row[3] for row in cells(table)}
         if told == last and "31 of 32" in told.values():
             break
         page.wait_for_timeout(100)
@@ -285,6 +287,7 @@ def test_what_a_model_writes_is_text(open_page, hostile, tab):
         page.get_by_role("button", name="Four at once").click()
         page.locator("pre").nth(3).wait_for()
         page.wait_for_function("() => document.querySelector('.samples').innerText.includes('</script>')")
+        wait_for_names(page)
         shown = [each.replace(" ", "·") for each in HOSTILE]
         shown[2], shown[3] = r"\u202e</pre>", r"\u001b[2J\u0000"
         assert page.locator("button.token").first.inner_text() in shown
