@@ -65,7 +65,7 @@ class HostCopy:
 
 
 class Background:
-    """A thread that does one job at a time; what went wrong in it is raised where somebody asks."""
+    """A thread that does one job at a time; its error is raised in the thread that waits for it."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None

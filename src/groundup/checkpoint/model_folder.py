@@ -111,7 +111,7 @@ def load_model(
         rows: Tokens per forward pass.
         weights: For inference only: how the matrices are stored and multiplied; saved is how the folder has them,
             auto what decodes fastest here. None gives ordinary parameters.
-        say: Told what a person should know about that.
+        say: Called with lines that a person should read about that.
 
     Raises:
         UserError: There is no model there, a file is damaged, the files do not fit together, or the device or the
@@ -190,7 +190,7 @@ def _saved_weights(info: dict[str, Any], path: Path) -> Weights | None:
     """How an export has stored the matrices; None for those of training.
 
     Raises:
-        UserError: In a way that nobody knows.
+        UserError: In an unknown way.
     """
     saved = info.get("weights")
     if saved is not None and saved not in get_args(Weights):

@@ -1,4 +1,4 @@
-"""Tensors of which each rank has a share: every rank writes and reads its own, nobody holds the whole.
+"""Tensors of which each rank has a share: every rank writes and reads its own, no rank holds the whole.
 
 `torch.distributed.checkpoint` does it, with its safetensors storage: a file for each rank, whose JSON header says where
 in the whole tensor each piece lies, so that any number of ranks can read them again. Its usual storage keeps such

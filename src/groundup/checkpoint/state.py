@@ -106,7 +106,7 @@ class CheckpointStore:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Wait for what is being written; not when somebody wants to leave at once.
+        """Wait for what is being written; not when the program has to end at once.
 
         Raises:
             UserError: It could not be written. An error that is already leaving the block is reported first.
@@ -224,7 +224,7 @@ class CheckpointStore:
         """The checkpoint of the lowest validation loss; the newest whole one, where none is marked.
 
         Args:
-            tell: Told of each damaged one that is passed over: the best, then those that were the best before it.
+            tell: Called with a line per damaged one that is passed over: the best, then those that were best before it.
 
         Raises:
             UserError: There is no whole checkpoint.

@@ -44,7 +44,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], *, metadata: dict[str, 
     Args:
         path: The file.
         tensors: By name.
-        metadata: What the header says of the file besides.
+        metadata: What else the header says of the file.
 
     Returns:
         Its size and SHA-256, for the manifest.

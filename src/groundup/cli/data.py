@@ -118,7 +118,7 @@ def _sample_text(options: SampleOptions) -> int:
     spoken = Spoken(warn, options.folder)
     source = find_source(options.folder, cache_dir=Path("data"), config=options.reading, progress=spoken)
     skipped: dict[str, int] = {}
-    drawn = sample_source(source, skipped, count=options.num, seed=options.seed, told=reading(spoken))
+    drawn = sample_source(source, skipped, count=options.num, seed=options.seed, progress=reading(spoken))
     for number, document in drawn:
         text, shown = document.text, 4 * options.max_tokens
         more = " ..." if len(text) > shown or not document.ends else ""

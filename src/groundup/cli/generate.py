@@ -50,7 +50,7 @@ class Options:
     stream: bool = False
     """Show the text while it is drawn."""
     interactive: bool = False
-    """Ask for prompts, one a line, until Ctrl-D. Ctrl-C ends a text; /help lists commands."""
+    """Ask for prompts, one per line, until Ctrl-D. Ctrl-C ends a text; /help lists commands."""
     explain: bool = False
     """Show each drawn token with its probability, the entropy, and the likeliest candidates."""
     prompts_file: Path | None = None
@@ -192,7 +192,7 @@ class _Requests:
 
 
 def _timed(pieces: Iterator["TextDelta"]) -> Iterator["TextDelta"]:
-    """Pass pieces on, and tell somebody at a terminal how fast they came."""
+    """Pass pieces on, and print their speed at a terminal."""
     start = time.perf_counter()
     first, n_tokens = None, 0
     try:
@@ -203,12 +203,12 @@ def _timed(pieces: Iterator["TextDelta"]) -> Iterator["TextDelta"]:
     finally:
         if first is not None and sys.stderr.isatty():
             rate = (n_tokens - 1) / max(time.perf_counter() - first, 1e-9)
-            told = f"{n_tokens} tokens, the first after {first - start:.2f} s"
-            print(f"\n{told}" + (f", then {rate:,.1f} tokens/s" if n_tokens > 1 else ""), file=sys.stderr, flush=True)
+            spent = f"{n_tokens} tokens, the first after {first - start:.2f} s"
+            print(f"\n{spent}" + (f", then {rate:,.1f} tokens/s" if n_tokens > 1 else ""), file=sys.stderr, flush=True)
 
 
 def _fitted(generator: "TextGenerator", prompt: str) -> list[int]:
-    """The ids of a prompt; of one that is longer than the model's context its end, which is said."""
+    """The ids of a prompt; of one longer than the model's context its end, with a note."""
     ids, context = generator.prompt_ids(prompt), generator.model.config.block_size
     if len(ids) > context > 1:  # a bigram reads one token of any prompt
         warn(f"the prompt has {len(ids):,} tokens, the model's context is {context:,}: its last {context:,} are read")

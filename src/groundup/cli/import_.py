@@ -1,4 +1,4 @@
-"""groundup import SOURCE [OUT]: make a model folder of somebody else's model."""
+"""groundup import SOURCE [OUT]: make a model folder of another program's model."""
 
 import shlex
 from collections.abc import Sequence

@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _drop_output() -> None:
-    """Drop what is left to print where nobody takes it."""
+    """Drop what is left to print where the output is closed."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -105,7 +105,7 @@ def _with(words: list[str], chosen: dict[int, str]) -> list[str]:
 
 
 def _changes(words: list[str], axes: list[Axis], at: int, value: str, base: TrainConfig) -> dict[str, Any]:
-    """What a value changes in the base. Reading flags takes 50 ms, most of it tyro's: once a value, not once a run."""
+    """What a value changes in the base. Reading flags takes 50 ms, most of it tyro's: once per value, not per run."""
     if value == next(values[0] for i, _, values in axes if i == at):
         return {}
     config = read_request(_with(words, {i: value if i == at else values[0] for i, _, values in axes})).config

@@ -108,7 +108,7 @@ def _train(argv: Sequence[str]) -> int:
 
 
 def _texts(options: TrainOptions) -> Iterator[str]:
-    """What to learn from; what is left out is told at the end.
+    """What to learn from; what is left out is printed at the end.
 
     Raises:
         UserError: A file cannot be read, is not UTF-8 or is empty.

@@ -18,7 +18,7 @@ from groundup.records.models_here import check_model, missing_run
 from groundup.terminal.parse import parse
 from groundup.terminal.waiting import before_torch
 from groundup.terminal.words import split_equals, take_switch, take_value
-from groundup.training.own_text import FINETUNE, PIPE, TEXT, is_text, meant, passes, recipe_of, told, unknown_preset
+from groundup.training.own_text import FINETUNE, PIPE, TEXT, choices, is_text, meant, passes, recipe_of, unknown_preset
 
 RESUMABLE = (
     "max_steps",
@@ -172,7 +172,7 @@ def read_request(words: list[str]) -> TrainRequest:
         resume=resume,
         dry_run=dry_run,
         allow_data_change=allow_data_change,
-        note=told(config) if recipe and not resume else "",
+        note=choices(config) if recipe and not resume else "",
     )
 
 

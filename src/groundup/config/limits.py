@@ -1,6 +1,6 @@
 """How much of a file from outside is taken before it is refused: small files must not take all memory or time.
 
-Each limit is far above what honest files hold. Whoever has a larger one and trusts it raises the limit by an
+Each limit is far above what honest files hold. For a larger one that you trust, raise the limit by an
 environment variable, whose name stands in the message.
 """
 
@@ -45,7 +45,7 @@ class Limit:
             raise self.passed(what)
 
     def passed(self, what: str) -> UserError:
-        """The error for what has passed the limit, where nobody knows by how much."""
+        """The error for what has passed the limit, where it is not known by how much."""
         return UserError(
             f"{what} takes more than {self.value:,} {self.unit}; where you trust it, set {self.variable} higher"
         )

@@ -24,8 +24,8 @@ WHOLE_BYTES = 64 << 20
 KEPT_BYTES = 32 << 20
 """A corpus up to this size is read from the disk once, and kept."""
 
-Told = Callable[[Literal["list", "hash"], int], None]
-"""Told of each file that is found, and then of each that is hashed, how many there were so far."""
+Listing = Callable[[Literal["list", "hash"], int], None]
+"""Called for each file that is found, and then for each that is hashed, with their number so far."""
 
 
 class LocalFiles:
@@ -37,15 +37,15 @@ class LocalFiles:
     Args:
         pattern: A file, a folder (searched through, without what begins with a dot), or a glob, `**` for any depth.
         config: How files are read.
-        told: Of the work before the first document, which takes its time where files are many.
+        progress: Called during the work before the first document, which takes long where files are many.
     """
 
     name = "files"
 
-    def __init__(self, pattern: str, config: ReadConfig | None = None, told: Told = lambda doing, files: None) -> None:
+    def __init__(self, pattern: str, config: ReadConfig | None = None, progress: Listing = lambda *_: None) -> None:
         self.pattern = os.path.abspath(pattern)  # noqa: PTH100  # a Path drops "**/"
         self.config = config or ReadConfig()
-        self._told = told
+        self._progress = progress
         self._contents: dict[str, bytes] = {}
         self._documents: dict[tuple[FileSpan, ...], tuple[list[Document], dict[str, int]]] = {}
 
@@ -74,7 +74,7 @@ class LocalFiles:
         """The files, by name.
 
         Raises:
-            UserError: There are none, or the format of one cannot be told.
+            UserError: There are none, or the format of one is not known.
         """
         return [Path(file.path) for file in self._listing]
 
@@ -99,7 +99,7 @@ class LocalFiles:
 
     def _counted(self, files: Iterable[Found]) -> Iterator[Found]:
         for count, file in enumerate(files, start=1):
-            self._told("list", count)
+            self._progress("list", count)
             yield file
 
     def _find(self) -> list[Found]:
@@ -138,7 +138,7 @@ class LocalFiles:
         for count, path in enumerate(paths, start=1):
             digest.update(f"{path[below:].replace(os.sep, '/')}\0".encode())
             digest.update(self._sample(path))
-            self._told("hash", count)
+            self._progress("hash", count)
         return digest.hexdigest()
 
     def _holds_records(self, path: str) -> bool:

@@ -45,9 +45,9 @@ def read_all(
     source: Source,
     parts: Sequence[Part],
     skipped: dict[str, int],
-    told: Callable[[int, int], None] = lambda documents, characters: None,
+    progress: Callable[[int, int], None] = lambda documents, characters: None,
 ) -> Iterator[tuple[int, Document]]:
-    """All usable documents, each with the number of its part; `told` how many there were, and characters in them.
+    """All usable documents, each with the number of its part; `progress` gets their number so far, and of characters.
 
     Raises:
         UnreadableError: After the last document: what could not be read.
@@ -59,7 +59,7 @@ def read_all(
             for document in usable(source.read(part, skipped), skipped):
                 documents += 1
                 characters += len(document.text)
-                told(documents, characters)
+                progress(documents, characters)
                 yield number, document
         except UserError as error:
             failed.append(error)

@@ -82,7 +82,7 @@ def sample_source(
     *,
     count: int,
     seed: int,
-    told: Callable[[int, int], None] = lambda documents, characters: None,
+    progress: Callable[[int, int], None] = lambda documents, characters: None,
 ) -> list[tuple[int, Document]]:
     """Draw documents of a source, each as likely as any other, without preparing it.
 
@@ -91,7 +91,7 @@ def sample_source(
         skipped: Records that cannot be used are counted here by reason.
         count: How many at most; none comes twice.
         seed: The same seed draws the same documents.
-        told: How many documents were read, and characters in them.
+        progress: Called with how many documents were read, and the characters in them.
 
     Returns:
         (number from 0, document) in the order of the source; of a document that is read in pieces, the first piece.
@@ -102,7 +102,7 @@ def sample_source(
     draw = random.Random(seed)
     drawn: list[tuple[int, Document]] = []
     n, begins = 0, True
-    for _, document in read_all(source, source.parts(), skipped, told):
+    for _, document in read_all(source, source.parts(), skipped, progress):
         if begins:
             # Each of n documents is kept with probability count / n (Vitter's algorithm R).
             place = n if n < count else draw.randrange(n + 1)

@@ -224,7 +224,7 @@ def joined(device: torch.device, *, timeout: float) -> Iterator[World]:
     leave: Callable[[], object] = dist.destroy_process_group
     try:
         yield world
-        world.max(0)  # nobody leaves while others still work
+        world.max(0)  # no rank leaves while others still work
     except UserError as error:
         if not _speaks(world, str(error)):
             raise SystemExit(error.exit_code) from None
@@ -301,9 +301,9 @@ def _who_is_lost(world: World, error: RuntimeError) -> str | None:
         time.sleep(_ROLL_CALL_SECONDS)
         ranks = range(world.size)
         missing = answered(lambda: [str(r) for r in ranks if not store.check([f"groundup/alive/{r}"])])
-        who = f"rank {' and '.join(missing)}" if missing else "the connection to another rank"
+        lost = f"rank {' and '.join(missing)}" if missing else "the connection to another rank"
         said = (
-            f"{who} of {world.size} is lost: it died, or hung for longer than runtime.timeout; see what it wrote last"
+            f"{lost} of {world.size} is lost: it died, or hung for longer than runtime.timeout; see what it wrote last"
         )
         return said if _speaks(world, said) else None
     except RuntimeError:

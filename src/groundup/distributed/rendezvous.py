@@ -1,4 +1,4 @@
-"""How the ranks of one start find each other, and nobody else.
+"""How the ranks of one start find each other, and no others.
 
 torchrun's store outlives a restart, and so do addresses of dead processes in it. Nor does torchrun tell how often the
 processes of other machines were started. So each start gets a name that rank 0 draws, and all its keys lie under it:

@@ -86,7 +86,7 @@ def read_choices(
         path: The file.
         tokenizer: The model's.
         limit: The most examples to read; 0 reads all.
-        say: Told how many are left out because the alphabet of the model lacks their characters.
+        say: Called with a line on how many are left out because the alphabet of the model lacks their characters.
 
     Raises:
         UserError: A line is not such an example, and is named; or nothing is left.

@@ -47,12 +47,12 @@ def perplexity(nats: float) -> float:
     return math.exp(min(nats, 700.0))
 
 
-def told(
+def reporting(
     batches: Iterable[tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]],
     n_tokens: float,
     progress: Callable[[float], None],
 ) -> Iterator[tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]]:
-    """The same batches; before each, the share of all tokens that has been read is told."""
+    """The same batches; before each, `progress` is called with the share of all tokens that has been read."""
     done = 0
     for idx, targets in batches:
         progress(min(1.0, done / n_tokens))

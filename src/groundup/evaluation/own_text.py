@@ -85,7 +85,7 @@ def measure_text(
         limit: The most documents; 0 reads all.
         batch_tokens: As for `log_likelihoods`.
         progress: As for `log_likelihoods`.
-        say: Told what is left out because the alphabet of the model lacks it.
+        say: Called with a line on what is left out because the alphabet of the model lacks it.
 
     Raises:
         UserError: There is no text, it cannot be read, or too much of it would be left out.

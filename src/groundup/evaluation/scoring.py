@@ -1,7 +1,7 @@
 """How likely given continuations of a context are: the one computation below every benchmark of this room.
 
 A scorer that takes one question at a time repeats the context for each choice, pads all choices to the longest, and
-computes logits for the context, too, which nobody reads. Here
+computes logits for the context, too, which are not used. Here
 
 - the context is computed once: its keys and values are copied to the rows of the choices (an exact saving: a token
   never sees what comes after it),
@@ -109,7 +109,7 @@ def log_likelihoods(
         model: Put into evaluation mode while it scores, and back after.
         questions: What to score.
         batch_tokens: Tokens per forward pass; 0 takes what suits the device.
-        progress: Told the share of the tokens that has been read, after each batch.
+        progress: Called after each batch with the share of the tokens that has been read.
 
     Returns:
         The scores of each question, in the order of its continuations. They do not depend on what else is scored (up to

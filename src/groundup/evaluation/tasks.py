@@ -17,7 +17,7 @@ from groundup.data.dataset import TokenDataset
 from groundup.data.loader import eval_batches
 from groundup.evaluation.benchmarks import PUBLISHED, find_published, measure_choices, measure_completions
 from groundup.evaluation.examples import kind_of, read_choices, read_completions
-from groundup.evaluation.loss import evaluate_loss, told
+from groundup.evaluation.loss import evaluate_loss, reporting
 from groundup.evaluation.own_text import measure_text
 from groundup.evaluation.pages import measure_pages, read_pages
 from groundup.evaluation.scoring import BATCH_TOKENS
@@ -48,9 +48,9 @@ class How:
     reading: ReadConfig = field(default_factory=ReadConfig)
     """How text is read."""
     progress: Callable[[float], None] = lambda _: None
-    """Told the share of a task that is done."""
+    """Called with the share of a task that is done."""
     say: Callable[[str], None] = lambda _: None
-    """Told what of a task is left out."""
+    """Called with a line on what of a task is left out."""
 
 
 def run_task(name: str, loaded: LoadedModel, path: Path, how: How) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def _val(loaded: LoadedModel, path: Path, how: How) -> dict[str, Any]:
     batches = eval_batches(split, block_size=block_size, batch_size=max(1, tokens // block_size), max_tokens=most)
     result = evaluate_loss(
         LossModule(model),
-        told(batches, min(most or split.n_tokens, split.n_tokens), how.progress),
+        reporting(batches, min(most or split.n_tokens, split.n_tokens), how.progress),
         device=device,
         bytes_per_token=split.n_bytes / split.n_tokens,
     )

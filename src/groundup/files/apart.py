@@ -113,7 +113,7 @@ class _Worker:
             if pipe is not None and not pipe.closed:
                 try:
                     pipe.close()
-                except BrokenPipeError:  # a task that nobody will do
+                except BrokenPipeError:  # a task that will not be done
                     continue
         atexit.unregister(self.stop)
 
@@ -137,7 +137,7 @@ def _bound_memory() -> None:
 
 
 def main() -> None:
-    """The life of the other process: one task after the other, until nobody asks any more."""
+    """The life of the other process: one task after the other, until no more come."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
     _bound_memory()
     source, answers = sys.stdin.buffer, sys.stdout.buffer

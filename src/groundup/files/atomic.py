@@ -189,8 +189,8 @@ def write_synced(path: Path, data: bytes) -> None:
 def write_hashed(path: Path, parts: Sequence[memoryview]) -> Facts:
     """Write a new file and make it durable, as `write_synced` does, while another thread hashes the same memory.
 
-    The hash is that of what was meant to be written: a byte that changes on its way to the disk is found by whoever
-    reads it. Nobody may change the memory meanwhile.
+    The hash is that of what was meant to be written: a byte that changes on its way to the disk is found by its
+    next reader. The memory must not change meanwhile.
 
     Returns:
         What a manifest says of the file.
@@ -224,7 +224,7 @@ def _write_all(file: FileIO, piece: memoryview) -> None:
 def _let_go(file: FileIO) -> None:
     """Write out what the system holds of a file, and take it from its cache.
 
-    Nobody reads a checkpoint soon. In the cache it would take memory that must be found page by page (on some virtual
+    A checkpoint is rarely read soon. In the cache it would take memory that must be found page by page (on some virtual
     machines slower than any disk: 1.5 GB in 5 s instead of 1), at the cost of data that training reads.
     """
     if hasattr(os, "posix_fadvise"):

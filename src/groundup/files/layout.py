@@ -42,7 +42,7 @@ INDEX = "index.json"
 def resolved(path: Path) -> Path:
     """Where a path leads.
 
-    A link that leads back to itself stays as it is, and whoever opens it is told so. Before Python 3.13, pathlib raises
+    A link that leads back to itself stays as it is; opening it is an error. Before Python 3.13, pathlib raises
     a RuntimeError there.
     """
     return Path(os.path.realpath(path))
@@ -54,7 +54,7 @@ def folders_around(path: Path) -> tuple[Path, Path, Path]:
 
 
 def is_plain_name(name: Any) -> bool:
-    """Whether what somebody else calls a file is a file of this folder on every system: no way out of it, no device."""
+    """Whether a name from outside is a file of this folder on every system: no way out of it, no device."""
     return (
         isinstance(name, str)
         and name.isprintable()

@@ -32,7 +32,7 @@ def sweep_dead(folder: Path) -> None:
 
 @functools.cache
 def sweep_dead_once(folder: Path) -> None:
-    """`sweep_dead`, once a process: a folder of many files must not be listed for each of them."""
+    """`sweep_dead`, once per process: a folder of many files must not be listed for each of them."""
     sweep_dead(folder)
 
 

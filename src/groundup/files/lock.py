@@ -1,7 +1,7 @@
 """One writer per run folder, and one at a time for a file that several commands add to.
 
-The file of a lock is removed while the lock is held. Who has opened it before does not get the lock of a removed file:
-`filelock` looks, and opens the path again.
+The file of a lock is removed while the lock is held. A process that opened it before does not get the lock of a
+removed file: `filelock` looks, and opens the path again.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ def is_held(run_dir: Path) -> bool:
         lock.acquire(timeout=0)
     except Timeout:
         return True
-    except OSError:  # somebody else's folder, where we may not lock
+    except OSError:  # another user's folder, where we may not lock
         return False
     _remove(lock)
     return False

@@ -20,8 +20,8 @@ _PR_SET_PDEATHSIG = 1
 def start_process(target: Callable[..., object], *args: Any, daemon: bool = True) -> SpawnProcess:
     """Start a fresh interpreter that calls a function; a forked one would inherit the locks of threads it has not.
 
-    A terminal sends Ctrl-C to every process in it. This one takes no notice, from its first moment on: who has started
-    it ends it. Where that process is killed, this one ends by itself.
+    A terminal sends Ctrl-C to every process in it. This one takes no notice, from its first moment on: the process that
+    started it ends it. Where that process is killed, this one ends by itself.
 
     Args:
         target: A function of a module.

@@ -166,7 +166,7 @@ def _plain_characters(data: bytes, encoding: str) -> int:
 def likely_encoding(data: bytes) -> tuple[str, str]:
     """The encoding of 8 bits in which a text has the fewest strange characters, and what stands in it then.
 
-    Texts in several encodings may read alike, so that this is a guess, for somebody to look at.
+    Texts in several encodings may read alike, so that this is a guess, for a person to check.
     """
     head = data[:PROBE]
     high = sum(1 for byte in head if byte > 0x7F)

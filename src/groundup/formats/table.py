@@ -12,7 +12,7 @@ from groundup.formats.decode import text_chunks
 from groundup.formats.document import Document, count
 
 HEAD = 1 << 20
-"""Characters by which the form of a table is told."""
+"""Characters by which the form of a table is found."""
 _QUOTED, _UNQUOTED = {"strict": True}, {"quoting": csv.QUOTE_NONE}
 
 Form = dict[str, Any]

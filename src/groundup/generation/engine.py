@@ -14,13 +14,13 @@ A tick is, in this order:
 
 1. Free slots are given to waiting requests in turn: a request with many choices gets one slot a turn.
 2. All texts with one token to read read it together, whatever their lengths.
-3. One chunk of one prompt is read, of the text that has waited longest for that; a long prompt stops nobody for longer.
-4. The next token of every text that has read everything is drawn, and told.
+3. One chunk of one prompt is read, of the text that has waited longest for that; a long prompt delays others no more.
+4. The next token of every text that has read everything is drawn, and becomes an event.
 
-A greedy text that is alone in step 2 reads guesses of its next tokens with it (`PromptLookup`). All that were right are
-told in one tick, and the others forgotten: the tokens are the same as without.
+A greedy text that is alone in step 2 reads guesses of its next tokens with it (`PromptLookup`). All that were right
+become events of one tick, and the others are forgotten: the tokens are the same as without.
 
-A slot has room for the whole context, so nobody is ever thrown out to make room. A text that has filled its context
+A slot has room for the whole context, so no text is ever thrown out to make room. A text that has filled its context
 reads the last half of `block_size` tokens again, at positions 0, 1, ..., as one more prompt: keys of deeper layers
 depend on tokens that have left the context; no shift of positions could make them what the model would compute.
 
@@ -71,7 +71,7 @@ class Engine:
         self._speculate = speculate and not self._slots.captured  # a step of another shape is not recorded
         self._jobs: dict[int, Job] = {}
         self._turn: deque[Job] = deque()
-        """Jobs with choices that have not begun; who is first is next."""
+        """Jobs with choices that have not begun; the first is next."""
         self._running: list[Choice] = []
         self._n_jobs = self._n_ticks = 0
         self.lanes: list[Lane] = []
@@ -114,7 +114,7 @@ class Engine:
             prompt=list(prompt[-self._block_size :]),
             seeds=torch.randint(2**63 - 1, (request.n,), generator=generator).tolist(),
             waiting=deque(range(request.n)),
-            told=not request.score_prompt,
+            reported=not request.score_prompt,
         )
         self._jobs[job.id] = job
         self._turn.append(job)
@@ -138,10 +138,10 @@ class Engine:
 
     @torch.inference_mode()
     def tick(self, only: int | None = None) -> list[Event]:
-        """Do one round of work, and tell what came of it.
+        """Do one round of work, and return its events.
 
-        A tick that raises has told nothing and drawn nothing: whoever is to blame can be found by ticks of one request
-        each, and the others go on as if nothing had been.
+        A tick that raises has returned no event and drawn no token: the request that is to blame can be found by ticks
+        of one request each, and the others go on as if it had not happened.
 
         Args:
             only: The number of a request: the others wait.
@@ -197,7 +197,7 @@ class Engine:
 
     def _start(self, job: Job) -> None:
         request, index = job.request, job.waiting.popleft()
-        tells = not job.told and all(choice.scores is None for choice in job.running)
+        tells = not job.reported and all(choice.scores is None for choice in job.running)
         # One token is always left to read, for the logits after it; and all where each has a score to tell.
         wanted = [] if tells else job.prompt[:-1]
         slot = self._slots.take(wanted, whole=1 if job.was_read else self.chunk)
@@ -283,7 +283,7 @@ class Engine:
             elif len(row.drawn) == job.request.max_new_tokens:
                 finish = "length"
         scores, choice.scores = choice.scores, None
-        job.was_read, job.told = True, job.told or scores is not None
+        job.was_read, job.reported = True, job.reported or scores is not None
         if finish:
             self._release(choice)
             self._forget_if_over(job)

@@ -33,7 +33,7 @@ class StepGraphs:
 
     Args:
         model: Its weights may change in place, and must stay where they are.
-        cache: Has no lengths of its own; each step is told those of its rows.
+        cache: Has no lengths of its own; each step is given those of its rows.
     """
 
     def __init__(self, model: LanguageModel, cache: KVCache) -> None:
@@ -151,7 +151,7 @@ class _Draw:
 
     def __init__(self, model: LanguageModel, config: SamplingConfig, hidden: Float[Tensor, "B C"]) -> None:
         self._model, self._config, self._hidden = model, config, hidden
-        # Rows that nobody asked for draw, too.
+        # Rows without a request draw, too.
         half = torch.full((len(hidden), 1), 0.5, dtype=torch.float64, device=hidden.device)
         self._uniform = None if config.temperature < COLDEST else half
         self._recording = _Recording(self._run, hidden.device)

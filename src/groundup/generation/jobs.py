@@ -25,8 +25,8 @@ class Job:
     running: list["Choice"] = field(default_factory=list)
     was_read: bool = False
     """Whether a choice has read the whole prompt."""
-    told: bool = False
-    """Whether the scores of the prompt were told, or nobody wants them."""
+    reported: bool = False
+    """Whether the scores of the prompt were reported, or were not asked for."""
 
     @property
     def may_start(self) -> bool:

@@ -117,7 +117,7 @@ def _in_order(generator: "TextGenerator", requests: "Sequence[TextRequest]", sta
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
-    """A file to add to; what the disk refuses, then or later, is told with its name."""
+    """A file to add to; an error of the disk, then or later, names it."""
     try:
         with path.open("a+b") as file:
             yield file

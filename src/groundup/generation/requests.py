@@ -22,9 +22,9 @@ class Request:
     n: int = 1
     """How many continuations to draw: choices 0 to n - 1."""
     seed: int = 0
-    """A choice draws the same tokens for the same seed and place, whatever n is and whoever else is served."""
+    """A choice draws the same tokens for the same seed and place, whatever n is and whatever else is served."""
     stop_ids: frozenset[int] = frozenset()
-    """Drawing one of these ends a text; it is told with the event that says so."""
+    """Drawing one of these ends a text; the last event of the text holds it."""
     n_top: int | None = None
     """Tell the model's score of every drawn token, and so many of the likeliest; None tells none."""
     score_prompt: bool = False

@@ -4,13 +4,13 @@
 2. presence and frequency penalty, 3. logit bias: what is subtracted and added;
 4. temperature, so that the filters measure the distribution that is drawn from;
 5. top-k, 6. top-p among what top-k left, 7. min-p;
-8. one draw a row.
+8. one draw per row.
 
 All filters keep every token whose logit reaches a threshold. Equal logits therefore stay or go together: what is
 kept never depends on the order in which a sort happens to put them.
 
 Every row has its own settings, its own random generator and its own past. The host waits for the device once: for
-the tokens of all rows, with everything that is told about them.
+the tokens of all rows, with all that is reported about them.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -1,7 +1,7 @@
 """Rows of one KV cache, each with room for the whole context.
 
 A slot keeps what it has read after its text has ended: a later text that begins alike goes on from there. What a slot
-holds is told by the ids that were read into it; nothing else says how full it is.
+holds is known by the ids that were read into it; nothing else says how full it is.
 """
 
 from collections.abc import Sequence
@@ -66,7 +66,7 @@ class Slots:
         return slot
 
     def give_back(self, slot: int) -> None:
-        """A text has ended; what was read stays until somebody else needs the room."""
+        """A text has ended; what was read stays until another text needs the room."""
         self.free.append(slot)
 
     def copy(self, source: int, target: int, n_tokens: int) -> None:

@@ -174,7 +174,7 @@ class TextGenerator:
         engine = Engine(
             self.model,
             n_slots=count_slots(self.model, requests[0].n if lone else MAX_SLOTS),
-            chunk=self.model.config.block_size if lone else CHUNK,  # one prompt alone keeps nobody waiting
+            chunk=self.model.config.block_size if lone else CHUNK,  # one prompt alone keeps no other waiting
         )
         places: dict[int, int] = {}
         texts: dict[tuple[int, int], Continuation] = {}

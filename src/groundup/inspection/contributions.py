@@ -1,4 +1,4 @@
-"""Who pushed this token: the parts of the residual stream that sum to one logit (Elhage et al. 2021).
+"""What pushed this token: the parts of the residual stream that sum to one logit (Elhage et al. 2021).
 
 The stream before the final norm is a sum: embeddings, what each head added, what each MLP added. The head is linear,
 and so is the norm once its scale is taken from the whole stream and held fixed. Then a logit is a sum, too, with a term

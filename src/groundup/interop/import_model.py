@@ -113,10 +113,10 @@ def _refuse_too_large(foreign: Imported, path: Path) -> None:
 
 
 def _read(path: Path, n_head: int | None) -> Imported:
-    """Tell by its looks who wrote a file or folder, and read it.
+    """Find out by its looks which program wrote a file or folder, and read it.
 
     Raises:
-        UsageError: Nothing is there, or nobody we know wrote it.
+        UsageError: Nothing is there, or no program that we know wrote it.
     """
     if is_run(path) or is_model_folder(path) or (path.is_file() and is_model_folder(path.parent)):
         what = "run" if is_run(path) else "model"

@@ -1,4 +1,4 @@
-"""What a reader of somebody else's files hands over, and what every reader needs."""
+"""What a reader of another program's files returns, and what every reader needs."""
 
 import zipfile
 from collections.abc import Mapping

@@ -84,7 +84,7 @@ def to_ours(state: Mapping[Any, Tensor], where: str) -> dict[str, Tensor]:
     """Tensors of Hugging Face, nanoGPT and what was built around them, under our names and in our layout.
 
     Words of wrappers, what else stands before all names, masks and the tied copy of the head go; a head that differs
-    from the embedding is kept. The layout is told by its shapes: (C, 3C) is Hugging Face's. Names that the table does
+    from the embedding is kept. The layout is known by its shapes: (C, 3C) is Hugging Face's. Names that the table does
     not know are passed on: the check against the model's shape lists them.
 
     Args:

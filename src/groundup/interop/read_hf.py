@@ -72,7 +72,7 @@ def _refuse_damaged(folder: Path) -> None:
     """
     try:
         known = read_manifest(folder).get(WEIGHTS)
-    except UserError:  # there is none, or somebody else's
+    except UserError:  # there is none, or it is of another program
         return
     if known is not None and sha256_file(folder / WEIGHTS) != known["sha256"]:
         raise UserError(

@@ -92,7 +92,7 @@ EXERCISES = (
             "torch.ones(T, T).tril() has ones where position i may look at j. What must each row be divided by?",
             "Divide by the number of ones in the row, kept as a column: lower.sum(dim=1, keepdim=True).",
         ),
-        why="Who takes how much from whom, as a matrix: attention is this, with weights that depend on the text.",
+        why="The share of each position in each, as a matrix: attention is this, with weights that depend on the text.",
     ),
     Exercise(
         name="attention_weights",
@@ -116,7 +116,7 @@ EXERCISES = (
         name="layer_norm",
         test=_layer_norm,
         hints=(
-            "Mean and variance are of each row: dim=-1, with keepdim=True. torch.var divides by C - 1 if not told.",
+            "Mean and variance are of each row: dim=-1, with keepdim=True. torch.var divides by C - 1 by default.",
             "centered = x - mean; variance = (centered**2).mean(-1, keepdim=True); divide by (variance + 1e-5) ** 0.5.",
         ),
         why="Whatever has piled up in the stream, each layer reads numbers of the same size.",

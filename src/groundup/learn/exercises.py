@@ -109,9 +109,9 @@ class Exercises:
                 name, passed=False, lines=(str(error), f'Write it and run the cell again; check.hint("{name}") helps.')
             )
         except Exception as error:
-            told = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+            reason = str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
             self._failures[name] += 1
-            verdict = Verdict(name, passed=False, lines=(*told.splitlines(), f"Hint: {self.hint(name)}"))
+            verdict = Verdict(name, passed=False, lines=(*reason.splitlines(), f"Hint: {self.hint(name)}"))
         else:
             verdict = Verdict(name, passed=True, lines=(exercise.why,))
         if self._strict and not verdict.passed:

@@ -24,7 +24,7 @@ ENOUGH = 32
 THRESHOLD = 6.0
 """Deviations above the median; of a normal distribution, one value in a billion lies there."""
 NORM_FACTOR = 5.0
-"""A gradient norm must be so many medians besides: norms have long tails. Of 1,200 steps of a healthy run, 6 were more
+"""A gradient norm must also be so many medians: norms have long tails. Of 1,200 steps of a healthy run, 6 were more
 than 6 deviations above the median and the largest was 2.6 medians; clipping takes care of those."""
 LEAST_DEVIATION = 1e-3
 """A deviation is at least this share of the median: else, among values that barely change, any change is a spike."""

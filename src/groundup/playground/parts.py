@@ -81,7 +81,7 @@ class Parts:
         def work(served: Served, idx: Tensor) -> dict[str, Any]:
             model = with_blocks(served)
 
-            def told(logits: Tensor) -> dict[str, Any]:
+            def summary(logits: Tensor) -> dict[str, Any]:
                 following = logits[-1].softmax(-1).topk(min(TOP, logits.shape[1]))
                 return {
                     "loss": rounded(surprise(logits, idx).loss),
@@ -89,9 +89,9 @@ class Parts:
                     "probability": rounded(following.values),
                 }
 
-            whole = told(self.analyses.logits(served, idx))
+            whole = summary(self.analyses.logits(served, idx))
             with without(model, heads=heads, mlps=body.mlps, instead=body.instead):
-                return {"whole": whole, "without": told(logits_of(served, idx))}
+                return {"whole": whole, "without": summary(logits_of(served, idx))}
 
         return JSONResponse(await self.analyses.on(body, work))
 

@@ -60,8 +60,8 @@ def serve(
         key: What clients must send; None asks for nothing.
         threads: Of PyTorch; 0 takes its choice.
         weights: How matrices are stored, as in `load_model`.
-        say: Told what a person should know about that.
-        started: Told the ids of the models when requests are answered.
+        say: Called with lines that a person should read about that.
+        started: Called with the ids of the models when requests are answered.
 
     Raises:
         UserError: A folder holds no model, or a damaged one.
@@ -76,7 +76,7 @@ def serve(
     access = Access(hosts=hosts, key=key, page_paths=frozenset(files))
     app = build_app(shared, access, more=[*page_api(shared, trainings), *page_routes(files)])
     server = http_server(app)
-    server.told = lambda: started([served.id for served in models])
+    server.answering = lambda: started([served.id for served in models])
     try:
         server.run(sockets=[listener])
     except (KeyboardInterrupt, Ended):  # how a server is meant to end
@@ -91,7 +91,7 @@ def http_server(app: ASGIApp) -> "_Server":
     """The HTTP side: what connections may take, and how they end."""
     config = uvicorn.Config(
         app,
-        log_level="error",  # what clients do wrong is told to them; a log of it would only grow
+        log_level="error",  # clients get their errors as answers; a log of them would only grow
         access_log=False,  # prompts and paths are nobody's business
         server_header=False,
         h11_max_incomplete_event_size=HEAD_BYTES,
@@ -172,10 +172,10 @@ class _Protocol(H11Protocol):
 class _Server(uvicorn.Server):
     """Tells when it answers, and ends quietly with Ctrl-C."""
 
-    told: Callable[[], None] = staticmethod(lambda: None)
+    answering: Callable[[], None] = staticmethod(lambda: None)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to answer."""
         await super().startup(sockets)
         if self.started:
-            self.told()
+            self.answering()

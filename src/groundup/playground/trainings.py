@@ -57,7 +57,7 @@ class _Training:
     stopping: bool = field(default=False)
 
     def facts(self) -> dict[str, Any]:
-        """What the page is told of it."""
+        """What the page shows of it."""
         exit_code = self.process.poll()
         said = None
         if exit_code is not None:

@@ -42,7 +42,7 @@ def open_corpus(
     Args:
         config: Corpus and tokenizer.
         tokenizer: A run's own, for the file that config names may be gone, or another by now; None reads that file.
-        say: Told what a person should know of the data, in lines: progress of a preparation, and what may surprise.
+        say: Called with lines that a person should know of the data: progress of a preparation, and what may surprise.
         block_size: The model's context, by which a validation split is too small; 0 is unknown.
 
     Raises:
@@ -112,7 +112,7 @@ def find_source(
         subset: Of a dataset of the Hub; None is its default, and sample-10BT for fineweb-edu.
         split: Of a dataset of the Hub.
         stream: Read a dataset of the Hub over the network.
-        progress: Told of files that are listed.
+        progress: Called for files that are listed.
 
     Raises:
         UsageError: It means nothing.

@@ -50,14 +50,14 @@ class _Whole:
 
 
 def hold_out(
-    source: Source, layout: ShardConfig, told: Callable[[int, int], None] = lambda documents, characters: None
+    source: Source, layout: ShardConfig, progress: Callable[[int, int], None] = lambda documents, characters: None
 ) -> HoldOut:
     """Choose.
 
     Args:
         source: Read until it has shown more than MANY documents, or to its end.
         layout: The rule and the share.
-        told: How many documents were read, and characters in them.
+        progress: Called with how many documents were read, and the characters in them.
 
     Raises:
         UnreadableError: Some of it cannot be read.
@@ -68,7 +68,7 @@ def hold_out(
     key = 0.0
     ended = True
     seen: Counter[int] = Counter()
-    for part, document in read_all(source, source.parts(), {}, told):
+    for part, document in read_all(source, source.parts(), {}, progress):
         if document.split is not None:
             return HoldOut()
         key = _hash(document.text) if ended else key

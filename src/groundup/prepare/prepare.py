@@ -71,7 +71,7 @@ def prepare(
         executor: What runs the calls.
         only: (index, count): do the share of one task of several that run on one folder: every count-th part. The
             shards are assembled by the tasks that find all parts done, together where there are several.
-        progress: Told how far the work is, after every document that is read, every part and every shard.
+        progress: Called with how far the work is, after every document that is read, every part and every shard.
 
     Returns:
         The index; None when `only` left work to other tasks that is not done yet.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from groundup.prepare.report import Progress as Report
 
 FIRST = 1.0
-"""Seconds of reading after which something is said."""
+"""Seconds of reading after which a line is printed."""
 REDRAW = 0.1
 """Seconds between two counts of documents in a terminal."""
 
@@ -79,7 +79,7 @@ class PrepareProgress:
             self._console.print(f"{report.doing} · {text}", markup=False, highlight=False)
 
     def _before_work(self, doing: str, now: float) -> None:
-        """Tell, now and then, how many files or documents were read; how many there are, nobody knows yet."""
+        """Show, now and then, how many files or documents were read; how many there are is not known yet."""
         if now < self._next:
             return
         if is_live(self._console):

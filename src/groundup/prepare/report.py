@@ -61,7 +61,7 @@ class Spoken:
     """Progress in lines: the first after a second, then one every few; nothing for what is done at once.
 
     Args:
-        say: Told each line.
+        say: Called with each line.
         about: What each begins with.
     """
 

@@ -53,7 +53,7 @@ class MetricsLog:
         path: The file.
         step: Where the run starts: lines of later steps are from a session that ended without a checkpoint,
             will be made again, and are dropped.
-        say: Told, once, when a line cannot be written.
+        say: Called once, when a line cannot be written.
     """
 
     def __init__(self, path: Path, *, step: int, say: Callable[[str], None] | None = None) -> None:

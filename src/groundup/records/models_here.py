@@ -1,4 +1,4 @@
-"""The models that lie around, for whoever names none, or one that is not where it is looked for. Needs no torch."""
+"""The models near the working folder, for a command that names none, or one that is not there. Needs no torch."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from groundup.files.foreign import other_programs
 from groundup.files.layout import CHECKPOINTS, MODEL, RUN, WEIGHTS
 
 PLACES = ("runs", "models")
-"""Folders in which models lie, unless somebody wishes otherwise."""
+"""Folders in which models lie by default."""
 SHOWN = 5
 
 

@@ -24,7 +24,7 @@ R = TypeVar("R")
 
 
 class Body(BaseModel):
-    """Fields that nobody knows are ignored, as clients send their own; known ones must be right."""
+    """Unknown fields are ignored, as clients send their own; known ones must be right."""
 
     model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
     _n_bytes: int = PrivateAttr(0)
@@ -109,7 +109,7 @@ async def read_body(request: Request, kind: type[B]) -> B:
     except TimeoutError:
         message = f"the body did not come within {BODY_SECONDS:.0f} seconds"
         raise RequestError(408, message, code="body_too_slow", headers={"connection": "close"}) from None
-    except ClientDisconnect:  # or it sent what is no HTTP, and was told so
+    except ClientDisconnect:  # or it sent what is no HTTP, and got an answer that says so
         raise RequestError(499, "the client has gone", code="client_gone") from None
     values = _read_json(bytes(data))
     if not isinstance(values, dict):

@@ -24,7 +24,7 @@ from groundup.serving.texts import ChoiceText, Shown, TokenNames, logprobs_of
 
 DEFAULT_MAX_TOKENS = 16
 SILENCE = b": waiting\n\n"
-"""A comment in a stream of which nothing else is to be told, so that nobody in between takes it for dead."""
+"""A comment in a stream that has no event to send, so that no proxy in between takes it for dead."""
 TEXT = "\0"
 """Stands for the text where the form of an event is made, and for nothing else: no name of a model has it."""
 ChoiceDelta = tuple[int, str, list[Shown], str | None]

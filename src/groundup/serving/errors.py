@@ -44,6 +44,6 @@ class RequestError(Exception):
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     def response(self) -> JSONResponse:
-        """The whole answer. A client would try a 500 again by itself, and fail again: it is told not to."""
+        """The whole answer. A client would try a 500 again by itself, and fail again: a header tells it not to."""
         headers = self.headers | ({"x-should-retry": "false"} if self.status == 500 else {})
         return JSONResponse(self.body(), self.status, headers)

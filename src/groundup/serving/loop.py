@@ -40,7 +40,7 @@ class Round:
     lanes: list[Lane]
 
 
-Told = tuple[int, list[Event] | BaseException]
+News = tuple[int, list[Event] | BaseException]
 """The place of a request among those of its stream, and its events of one tick or why it failed."""
 Moment = list[tuple[int, Event]]
 """Events that came together, with the places of their requests."""
@@ -54,31 +54,31 @@ class Mailbox:
 
     def __init__(self) -> None:
         self.home = asyncio.get_running_loop()
-        self._told: list[Told] = []
+        self._news: list[News] = []
         self._waiting: asyncio.Future[None] | None = None
         self._beat()
 
-    def put(self, told: Told) -> None:
+    def put(self, news: News) -> None:
         """Add to what has come."""
-        self._told.append(told)
+        self._news.append(news)
         if self._waiting is not None and not self._waiting.done():
             self._waiting.set_result(None)
 
-    async def take(self) -> list[Told]:
+    async def take(self) -> list[News]:
         """All that has come, when something has."""
-        if not self._told:
+        if not self._news:
             self._waiting = self.home.create_future()
             await self._waiting
-        told, self._told = self._told, []
-        return told
+        news, self._news = self._news, []
+        return news
 
     def close(self) -> None:
-        """Nobody takes any more."""
+        """Expect no more takers."""
         self._next_beat.cancel()
 
     def _beat(self) -> None:
         self._next_beat = self.home.call_later(HEARTBEAT, self._beat)
-        if self._waiting is not None and not self._told:
+        if self._waiting is not None and not self._news:
             self.put((0, []))
 
 
@@ -178,8 +178,8 @@ class EngineLoop:
             while going:
                 moment = [
                     (place, event)
-                    for place, told in await mailbox.take()
-                    for event in _or_raise(told)
+                    for place, news in await mailbox.take()
+                    for event in _or_raise(news)
                     if (place, event.choice) in going
                 ]
                 yield moment
@@ -198,7 +198,7 @@ class EngineLoop:
                 self._inbox.put(partial(self._forget, ticket))
 
     async def call(self, work: Callable[[], T]) -> T:
-        """Run something between two ticks, where nobody else uses the models."""
+        """Run something between two ticks, where nothing else uses the models."""
         home = asyncio.get_running_loop()
         answer: asyncio.Future[T] = home.create_future()
 
@@ -211,7 +211,7 @@ class EngineLoop:
                 return
             try:
                 result = work()
-            except Exception as error:  # told where it was asked for
+            except Exception as error:  # raised where the work was asked for
                 home.call_soon_threadsafe(finish, answer.set_exception, error)
             else:
                 home.call_soon_threadsafe(finish, answer.set_result, result)
@@ -249,11 +249,11 @@ class EngineLoop:
         mine: dict[int, list[Event]] = {}
         for event in events:
             mine.setdefault(event.request, []).append(event)
-        found = ((self._tickets.get((id(engine), number)), told) for number, told in mine.items())
-        _tell([(ticket, told) for ticket, told in found if ticket is not None])
+        found = ((self._tickets.get((id(engine), number)), news) for number, news in mine.items())
+        _tell([(ticket, news) for ticket, news in found if ticket is not None])
 
     def _tick_one_by_one(self, engine: Engine) -> list[Event]:
-        """After a tick that failed: who fails alone, too, ends with the reason; all others go on."""
+        """After a tick that failed: a request that fails alone, too, ends with the reason; all others go on."""
         events: list[Event] = []
         failed: dict[tuple[int, int], Exception] = {}
         for key in [key for key in self._tickets if key[0] == id(engine)]:
@@ -305,10 +305,10 @@ def _put(news: Sequence[tuple[Ticket, list[Event] | BaseException]]) -> None:
             ticket.mailbox.put((ticket.place, what))
 
 
-def _or_raise(told: list[Event] | BaseException) -> list[Event]:
-    if isinstance(told, BaseException):
-        raise told
-    return told
+def _or_raise(news: list[Event] | BaseException) -> list[Event]:
+    if isinstance(news, BaseException):
+        raise news
+    return news
 
 
 def _answers(engine: Engine) -> bool | None:

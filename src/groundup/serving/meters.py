@@ -11,7 +11,7 @@ class Meters:
     """The meters of one server, in a registry of their own.
 
     Args:
-        loop: Asked for its load when somebody reads.
+        loop: Asked for its load at each reading.
     """
 
     def __init__(self, loop: EngineLoop) -> None:

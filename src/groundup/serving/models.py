@@ -106,7 +106,7 @@ class Models:
     Args:
         paths: Runs, checkpoints or model folders.
         weights: How matrices are stored, as in `load_model`.
-        say: Told what a person should know.
+        say: Called with lines that a person should read.
 
     Raises:
         UserError: A folder holds no model, or a damaged one.

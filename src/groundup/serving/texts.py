@@ -1,7 +1,7 @@
 """From a choice's events to the pieces of text and scores that a client gets.
 
 A character waits until all its bytes are drawn, and text that could be the beginning of a stop string waits until it is
-not. A token's score is told with the piece that makes its text certain.
+not. A token's score is sent with the piece that makes its text certain.
 """
 
 from collections.abc import Sequence
@@ -82,9 +82,9 @@ class ChoiceText:
     n_tokens: int = 0
     done: bool = False
     _length: int = 0
-    """Characters told."""
+    """Characters sent."""
     _decoded: int = 0
-    """Characters that the bytes so far make, told or not."""
+    """Characters that the bytes so far make, sent or not."""
     _waiting: list[Shown] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -115,14 +115,14 @@ class ChoiceText:
         return ShownDelta(text, self._certain(), finish)
 
     def _certain(self) -> list[Shown]:
-        """The tokens whose text is told; at the end, those that lie behind a stop string never are."""
+        """The tokens whose text is sent; those behind a stop string never are."""
         if not self._waiting:
             return []
         end = self.start + self._length
         cut = self.done and self._stops.stopped
         n = sum(t.offset < end or (self.done and not cut) for t in self._waiting)  # offsets never fall: a beginning
-        told, self._waiting = self._waiting[:n], self._waiting[n:]
-        return told
+        certain, self._waiting = self._waiting[:n], self._waiting[n:]
+        return certain
 
 
 def logprobs_of(tokens: Sequence[Shown]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
 
     Args:
         options: What to train.
-        say: Told a line per run.
+        say: Called with a line per run.
 
     Returns:
         For each variant its changes, its best validation losses by seed, their mean, and curves; best variant first.

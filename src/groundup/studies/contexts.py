@@ -54,7 +54,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
 
     Args:
         options: What to measure.
-        say: Told a line for each.
+        say: Called with a line for each.
 
     Returns:
         For each: tokens per second behind either prompt and their ratio, seconds to the first token after the long

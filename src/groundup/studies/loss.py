@@ -78,7 +78,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
 
     Args:
         options: What to run.
-        say: Told what is known, as it is known.
+        say: Called with each result as soon as it is known.
 
     Returns:
         Seconds and losses of both: over the whole validation split, and nanoGPT's estimate of 20 batches.
@@ -191,7 +191,7 @@ def _fitting(run: Callable[[int, str], _Timed], budget: float, say: Callable[[st
     Args:
         run: Trains so many steps under a name.
         budget: Seconds.
-        say: Told why a run is made again.
+        say: Called with the reason why a run is made again.
         most: Steps that the recipe is made for.
 
     Raises:

@@ -99,7 +99,7 @@ def train_all(
         configs: By name; a run's folder is `out_dir / name`.
         at_once: How many.
         seconds: After so long no run begins, and those that go on are stopped; 0 is no limit.
-        say: Told a line per run.
+        say: Called with a line per run.
 
     Returns:
         The metrics of each that made some; empty for one that was never begun.

@@ -71,7 +71,7 @@ def study(options: Options, say: Callable[[str], None], *, machine: Mapping[str,
 
     Args:
         options: What to train.
-        say: Told a line per run.
+        say: Called with a line per run.
         machine: What the result says of where it was trained.
 
     Returns:

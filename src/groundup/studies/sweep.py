@@ -23,7 +23,7 @@ def run_or_resume(config: TrainConfig, words: list[str], title: str) -> int:
     command = ["train", "--resume", str(config.run_dir)] if resumes else ["train", *words]
     process = subprocess.Popen(
         [sys.executable, "-m", "groundup", *command],
-        preexec_fn=end_with_parent if os.name == "posix" else None,  # a run that nobody waits for saves, and ends
+        preexec_fn=end_with_parent if os.name == "posix" else None,  # a run without a sweep saves, and ends
     )
     while True:
         try:

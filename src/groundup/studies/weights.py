@@ -44,7 +44,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
 
     Args:
         options: What to measure.
-        say: Told a line for each.
+        say: Called with a line for each.
 
     Returns:
         For each: bytes of all weights, tokens per second of one text, the largest difference of a logit to fp32's at

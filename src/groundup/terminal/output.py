@@ -1,4 +1,4 @@
-"""Standard output that may be missing, odd, or read by nobody."""
+"""Standard output that may be missing, odd, or closed by its reader."""
 
 import contextlib
 import io

@@ -2,7 +2,7 @@
 
 A thread that waits may go round and round until its work comes (no time is lost, a core is taken), or sleep (a core is
 free, waking up takes time). GNU's OpenMP goes round for about a millisecond. Where the cores are free that is fastest,
-by up to a factor of two. Beside other programs the waiting threads keep the cores from those for whom they wait, and
+by up to a factor of two. Beside other programs the waiting threads keep cores from the threads that they wait for, and
 training becomes several times slower than its share. No number of rounds serves both (docs/log.md has the
 measurements), so a command that computes looks how busy the cores are before it loads PyTorch. The look takes 60 ms;
 help, mistakes and commands that compute nothing do without it.

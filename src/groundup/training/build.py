@@ -20,7 +20,7 @@ from groundup.distributed.ranks import World
 from groundup.distributed.signals import StopRequest
 from groundup.evaluation.benchmarks import find_published
 from groundup.evaluation.examples import ChoiceExample, read_choices
-from groundup.evaluation.loss import LossResult, evaluate_loss, told
+from groundup.evaluation.loss import LossResult, evaluate_loss, reporting
 from groundup.kernels.compiled import load_kernels
 from groundup.loop import retry
 from groundup.loop.guard import Guard
@@ -57,7 +57,7 @@ class Run:
     store: CheckpointStore
     resolved: Resolved
     measure: Callable[..., LossResult]
-    """Loss of any model over the validation split, or (`most`) a part of it; `progress` is told the share done."""
+    """Loss of any model over the validation split, or (`most`) a part of it; `progress` gets the share done."""
     hellaswag: Sequence[ChoiceExample]
     """What to ask every eval.hellaswag_every steps."""
 
@@ -312,7 +312,7 @@ def _val_loss(
 
     return evaluate_loss(
         module,
-        told(batches, n_tokens, progress),
+        reporting(batches, n_tokens, progress),
         device=trainer.device,
         bytes_per_token=split.n_bytes / split.n_tokens,
         autocast=trainer.precision.autocast(),

@@ -113,7 +113,7 @@ class Loggers:
     Args:
         record: What must be written.
         views: What may fail: a view that does is left out from then on.
-        say: Told when that happens.
+        say: Called when that happens.
     """
 
     def __init__(self, record: Logger, views: Sequence[Logger], say: Callable[[str], None]) -> None:
@@ -175,7 +175,7 @@ def open_loggers(
         record: metrics.jsonl.
         step: Where the run starts.
         facts: What run.json says; Weights & Biases shows it beside the curves.
-        say: Told when one of them fails.
+        say: Called when one of them fails.
 
     Raises:
         UserError: One of them cannot begin.

@@ -25,7 +25,7 @@ def build_loss_module(
         setup: Where it computes.
         compile_mode: on, off or auto.
         n_runs: Forward passes of the whole run.
-        working: Shows that it is being compiled; told why it is or is not.
+        working: Shows that it is being compiled; then why it is or is not.
 
     Returns:
         A module that maps (idx, targets) to the summed loss, and whether it is compiled: "on" or "off".

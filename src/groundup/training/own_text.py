@@ -88,7 +88,7 @@ def passes(config: TrainConfig, words: list[str]) -> str:
     return f"one pass over {path} is about {steps:,}"
 
 
-def told(config: TrainConfig) -> str:
+def choices(config: TrainConfig) -> str:
     """What was chosen for a text, in lines that fit a terminal."""
     model, data = config.model, config.data
     begin = f"from the weights of {config.init_from}" if config.init_from else "from random weights"

@@ -301,7 +301,7 @@ def test_listing_and_hashing_many_files_is_told_file_by_file(tmp_path):
     for k in range(20):
         (tmp_path / f"{k}.txt").write_text(f"text {k}")
     told = []
-    source = LocalFiles(str(tmp_path), told=listing(told.append))
+    source = LocalFiles(str(tmp_path), progress=listing(told.append))
     source.describe()
     source.parts()
     assert [(p.phase, p.done) for p in told] == [

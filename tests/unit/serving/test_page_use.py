@@ -71,9 +71,9 @@ def test_switches_of_attention_ask_other_questions(open_page):
 
     options.first.wait_for()
     assert told() == pytest.approx(weights[6].tolist(), abs=6e-4)
-    page.get_by_role("checkbox", name="ask who looks at it").check()
+    page.get_by_role("checkbox", name="ask what looks at it").check()
     assert told() == pytest.approx(weights[:, 6].tolist(), abs=6e-4)
-    page.get_by_role("checkbox", name="ask who looks at it").uncheck()
+    page.get_by_role("checkbox", name="ask what looks at it").uncheck()
     page.get_by_role("checkbox", name="times the length of the value").check()
     assert told() == pytest.approx((weights[6] * lengths / lengths.max()).tolist(), abs=6e-4)
     page.get_by_role("checkbox", name="times the length of the value").uncheck()

@@ -85,15 +85,15 @@ export function Attention() {
   return html`
     <${Prompt} rows="2" />
     <div class="buttons">
-      <${Switch} of=${turned}>ask who looks at it<//>
+      <${Switch} of=${turned}>ask what looks at it<//>
       <${Switch} of=${withoutFirst}>leave the first token out<//>
       <${Switch} of=${byValues}>times the length of the value<//>
     </div>
     ${at && html`
       <h2>layer ${layer}, head ${head}${labels?.labels[layer][head] ? `: ${labels.labels[layer][head]}` : ""}</h2>
       <${Picture} name=${`attention of layer ${layer} head ${head} on the text`} ask=${{ path: "/api/attention", body: { model: modelId.value, tokens: tokens.value.ids, layer } }}><${Tinted} name="The text, tinted by attention" tokens=${texts.map((text, j) => ({ text, share: share(j), says: probability(share(j)) }))} at=${asked} pick=${setLooker} /><//>
-      <p class="hint">${turned.on ? "Who looks at the outlined token, and how much." : "What the outlined token looks at. Point at another to ask it."}</p>
-      <${Behind} says=${`${turned.on ? "who looks at" : "what is looked at by"} ${shown[asked]}, as a table`} columns=${["token", "weight"]} rows=${() => shown.map((name, j) => [name, probability(share(j))])} />
+      <p class="hint">${turned.on ? "What looks at the outlined token, and how much." : "What the outlined token looks at. Point at another to ask it."}</p>
+      <${Behind} says=${`${turned.on ? "what looks at" : "what is looked at by"} ${shown[asked]}, as a table`} columns=${["token", "weight"]} rows=${() => shown.map((name, j) => [name, probability(share(j))])} />
       <div class="columns matrix"><div><${Heatmap} rows=${T} columns=${T} at=${at} seen=${[...seen, layer, head]} size=${420} pick=${pick} spot=${cell} name=${`layer ${layer} head ${head}`} tokens=${shown}
         says=${(i, j) => `${shown[i]} takes ${probability(Math.max(0, at(i, j)))} from ${shown[j]}`} />
       <p class="hint">Rows look at columns. Click a cell, or move with the arrow keys and press Enter, to see the numbers behind it.</p></div>

@@ -25,7 +25,7 @@ const TABS = [
   ["heads", "Switch off", Heads],
   ["growth", "Growth", Growth],
   ["compare", "Side by side", Compare],
-  ["push", "Who pushed", Push],
+  ["push", "What pushed", Push],
   ["tokens", "Tokens", Tokens],
   ["slots", "Slots", Slots],
   ["training", "Training", Training],

@@ -1,4 +1,4 @@
-// Who pushed this token: the parts that sum to one logit; and which tokens live next to it.
+// What pushed this token: the parts that sum to one logit; and which tokens live next to it.
 import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { post } from "./api.js";
@@ -46,7 +46,7 @@ export function Push() {
     <div class="buttons" role="group" aria-label="token">${likely.map((id) => html`<button class=${found?.token === id ? "token chosen" : "token"} aria-label=${spoken(visible(named(id)))} aria-pressed=${found?.token === id} onClick=${() => setToken(id)}>${visible(named(id))}</button>`)}</div>
     ${found && html`
       <h2>the logit of ${visible(named(found.token))} is ${number(found.logit)}</h2>
-      <${Picture} name="who pushed this token" ask=${{ path: "/api/contributions", body: { model: modelId.value, tokens: ids, position: -1, token: found.token } }}><table class="waterfall"><caption>Each part of the residual stream adds its own term (the scale of the final norm held fixed), the largest first, and begins where the last one ended: the terms sum to the logit.</caption><tbody>
+      <${Picture} name="what pushed this token" ask=${{ path: "/api/contributions", body: { model: modelId.value, tokens: ids, position: -1, token: found.token } }}><table class="waterfall"><caption>Each part of the residual stream adds its own term (the scale of the final norm held fixed), the largest first, and begins where the last one ended: the terms sum to the logit.</caption><tbody>
         ${steps.map(([name, value, from]) => html`<tr><th scope="row">${name}</th><td>${number(value)}</td><td class="wide"><${Step} from=${from} to=${from + value} span=${span} /></td></tr>`)}
         <tr class="total"><th scope="row">the logit</th><td>${number(found.logit)}</td><td class="wide"><${Step} from=${0} to=${found.logit} span=${span} /></td></tr></tbody></table><//>
       ${near && html`<h2>nearest to ${visible(named(found.token))} in the embedding</h2>
