@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from urllib.parse import quote
 
@@ -118,7 +119,7 @@ def browser():
 
 @pytest.fixture
 def open_page(browser, url):
-    """Open the page at a view; any error of a script fails the test. An answer that refuses is none."""
+    """Open the page at a view; any error of a script fails the test. No answer, or one that refuses, is none."""
     pages = []
 
     def begin(width=1280, scheme="light", server=url, motion="no-preference", **state):
@@ -130,8 +131,9 @@ def open_page(browser, url):
         )
         errors = []
         page.on("pageerror", lambda error: errors.append(str(error)))
+        no_error = re.compile("status of 4|net::ERR_FAILED")
         page.on(
-            "console", lambda told: told.type == "error" and "status of 4" not in told.text and errors.append(told.text)
+            "console", lambda told: told.type == "error" and not no_error.search(told.text) and errors.append(told.text)
         )
         pages.append((page, errors))
         words = {"text": TEXT, "seed": 1} | state

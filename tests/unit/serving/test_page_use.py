@@ -109,3 +109,32 @@ def test_heads_and_mlps_are_switched_off(open_page):
     wait_for_loss(loss(heads=[(1, 0)], mlps=[0], instead="zero"))
     page.get_by_role("button", name="All on").click()
     page.get_by_text("Press a head or an MLP").wait_for()
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_is_told_in_words_that_help(open_page):
+    page = open_page(tab="write", model="nowhere", width=390)
+    told = page.locator(".problem")
+    page.wait_for_function("() => document.querySelector('.problem').innerText.includes('nowhere')")
+    page.get_by_role("textbox", name="text").fill("hello \u20ac")
+    page.wait_for_function("() => document.querySelector('.problem').innerText.includes('\u20ac')")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.route("**/tokenize", lambda route: route.abort())
+    page.get_by_role("textbox", name="text").fill("hello")
+    page.wait_for_function("() => document.querySelector('.problem').innerText.includes('does not answer')")
+    page.unroute("**/tokenize")
+    page.get_by_role("textbox", name="text").fill("hello w")
+    page.wait_for_function("() => !document.querySelector('.problem').innerText.includes('does not answer')")
+    assert "Failed to fetch" not in told.inner_text()
+
+
+@pytest.mark.slow
+def test_the_ruler_names_its_parts_on_a_phone(open_page):
+    page = open_page(tab="write", width=390)
+    parts = page.locator(".ruler span")
+    parts.first.wait_for()
+    named = [each for each in texts(parts) if each]
+    assert named
+    assert set(named) <= set(texts(page.locator(".candidates tbody .token")))
+    last = page.locator(".candidates tbody tr").first.locator(".wide").bounding_box()
+    assert last["x"] + last["width"] <= 390  # nothing of the table is cut off

@@ -5,14 +5,22 @@ const key = new URLSearchParams(location.hash.slice(1)).get("key");
 /** Whether the server asks for a key. */
 export const keyed = Boolean(key);
 
+const GONE = "the server does not answer: is groundup serve still running? What you see was computed before it went";
+const NO_KEY = "this server asks for a key: open the address that groundup serve printed, which has it behind #key=";
+
+/** @param {Error} error of the network, or of who gave up waiting @returns {never} */
+function gone(error) {
+  throw error.name === "AbortError" ? error : new Error(GONE);
+}
+
 /** @param {string} path @param {object} [body] @param {AbortSignal} [signal] @returns {Promise<Response>} */
 async function ask(path, body, signal) {
   const headers = body ? { "Content-Type": "application/json" } : {};
   if (key) headers.Authorization = `Bearer ${key}`;
-  const answer = await fetch(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal });
+  const answer = await fetch(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal }).catch(gone);
   if (answer.ok) return answer;
   const told = await answer.json().catch(() => null);
-  throw new Error(told?.error?.message ?? `the server answered ${answer.status}`);
+  throw new Error(answer.status === 401 ? NO_KEY : told?.error?.message ?? `the server answered ${answer.status}`);
 }
 
 export const get = async (path) => (await ask(path)).json();
@@ -44,7 +52,7 @@ export async function complete(body, each, signal) {
   const decoder = new TextDecoder();
   const reader = answer.body.getReader();
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await reader.read().catch(gone);
     if (done) return;
     for (const data of read(decoder.decode(value, { stream: true }))) {
       if (data === "[DONE]") return;

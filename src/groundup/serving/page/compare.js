@@ -4,10 +4,11 @@ import { html } from "./html.js";
 import { bytes, post } from "./api.js";
 import { number, probability, spoken, visible } from "./format.js";
 import { largest, softmax } from "./sampling.js";
-import { attempt, completion, model, modelId, named, onward, parts, saved, seed, settings, text, tokens } from "./state.js";
+import { attempt, completion, model, modelId, named, onwardBy, parts, saved, text, tokens } from "./state.js";
 import { Bar } from "./bars.js";
 import { Behind } from "./behind.js";
 import { Heatmap } from "./heatmap.js";
+import { Said } from "./likely.js";
 import { Picker, useSteps } from "./picker.js";
 import { Picture } from "./picture.js";
 import { Prompt } from "./prompt.js";
@@ -63,7 +64,7 @@ function Beside({ left, right }) {
       <${Behind} columns=${["token", `loss: ${left}`, right, "difference", "apart after it"]} rows=${() => texts.map((t, i) => [`${visible(t)} (${i})`, ...(i ? [found.loss, found.other_loss, found.difference].map((values) => number(values[i - 1])) : ["", "", ""]), number(found.divergence[i])])} />`}
     <${Expected} left=${left} right=${right} place=${place} />
     <div class="columns even"><${Written} id=${left} side="left" /><${Written} id=${right} side="right" /></div>
-    ${model.value.n_layer > 0 && html`<${Heads} left=${left} right=${right} />`}`;
+    ${fits && model.value.n_layer > 0 && html`<${Heads} left=${left} right=${right} />`}`;
 }
 
 /** What both expect after a token. */
@@ -75,14 +76,14 @@ function Expected({ left, right, place }) {
   if (!both || both[0].length !== both[1].length) return null;
   const rows = largest(both[0].map((p, id) => Math.max(p, both[1][id])), ROWS);
   const most = Math.max(...rows.map((id) => Math.max(both[0][id], both[1][id])));
-  return html`<h2>after ${visible(texts[place])} (${place}) they expect</h2>
+  return html`<h2>after <${Said} token=${texts[place]} /> (${place}) they expect</h2>
     <table class="wider" aria-label="probability of the next token under both"><thead><tr><th scope="col">token</th><th scope="col">${left}</th><th scope="col" class="half"><span class="hidden">bar</span></th><th scope="col">${right}</th><th scope="col" class="half"><span class="hidden">bar</span></th></tr></thead>
       <tbody>${rows.map((id) => html`<tr key=${id}><th scope="row" aria-label=${spoken(visible(named(id)))}><span class="token">${visible(named(id))}</span></th>${both.map((p) => html`<td class="figure">${probability(p[id])}</td><td class="half"><${Bar} value=${p[id] / most} /></td>`)}</tr>`)}</tbody></table>`;
 }
 
 function Written({ id, side }) {
-  const body = completion({ model: id, ...onward(LENGTH) });
-  const found = useAnswer(`written ${side}`, JSON.stringify([body, seed.value, settings.value]), (signal) => post("/v1/completions", body, signal));
+  const body = completion({ model: id });
+  const found = useAnswer(`written ${side}`, JSON.stringify(body), async (signal) => post("/v1/completions", { ...body, ...(await onwardBy(id, LENGTH, signal)) }, signal));
   return html`<section><h2>${id} writes</h2><pre class="sample growing"><span class="given">${text.value}</span>${found ? found.choices[0].text : " ..."}</pre></section>`;
 }
 

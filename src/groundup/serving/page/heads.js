@@ -5,6 +5,7 @@ import { post } from "./api.js";
 import { number, probability, spoken, visible } from "./format.js";
 import { attempt, model, modelId, named, problems, saved, seed, settings, tokens } from "./state.js";
 import { Behind } from "./behind.js";
+import { Said } from "./likely.js";
 import { Picture } from "./picture.js";
 import { Prompt } from "./prompt.js";
 import { Tinted } from "./tinted.js";
@@ -73,7 +74,7 @@ export function Heads() {
     <div class="buttons">
       <button disabled=${!off.size} onClick=${() => setOff([])}>All on</button>
       <button disabled=${!heads.some((x) => off.has(x))} onClick=${others}>The other heads off</button>
-      <button onClick=${measure}>Which heads matter?</button>
+      <button disabled=${ids.length < 2} onClick=${measure}>Which heads matter?</button>
       <button disabled=${!off.size} onClick=${() => setWriting(writing ? "" : "1")}>${writing ? "Write no more" : "Write on without them"}</button>
       <span role="status">${growth && growth.length < m.n_layer ? `layer ${growth.length} of ${m.n_layer}` : writes && written.of !== asking && !problems.value.writing ? "writing ..." : ""}</span>
       <label>instead of its output <select value=${instead} onChange=${(e) => setInstead(e.target.value)}><option value="mean">its mean over the text</option><option value="zero">nothing</option></select></label>
@@ -83,11 +84,12 @@ export function Heads() {
         html`<button aria-pressed=${![...headsOf(l), `${l}.mlp`].every((x) => off.has(x))} class="layer" onClick=${() => toggle(...headsOf(l), `${l}.mlp`)}>layer ${l}</button>`,
         ...Array.from({ length: m.n_head }, (_, h) => {
           const name = `${l}.${h}`;
-          return html`<button aria-pressed=${!off.has(name)} class=${off.has(name) ? "off" : ""} style=${growth?.[l] ? `--share:${Math.max(0, growth[l][h] / most)}` : ""} onClick=${() => toggle(name)}>head ${name}${growth?.[l] ? html` <small>${growth[l][h] >= 0 ? "+" : ""}${number(Number(growth[l][h].toPrecision(2)))}</small>` : ""}</button>`;
+          return html`<button aria-pressed=${!off.has(name)} class=${off.has(name) ? "off" : ""} style=${growth?.[l] ? `--share:${Math.max(0, growth[l][h] / most)}` : ""} onClick=${() => toggle(name)}>head ${name}${growth?.[l] ? html` <small title=${number(growth[l][h])}>${growth[l][h] >= 0 ? "+" : "−"}${Math.abs(growth[l][h]).toFixed(3)}</small>` : ""}</button>`;
         }),
         html`<button aria-pressed=${!off.has(`${l}.mlp`)} class=${off.has(`${l}.mlp`) ? "off mlp" : "mlp"} onClick=${() => toggle(`${l}.mlp`)}>MLP ${l}</button>`,
       ])}
     </div><//>
+    ${ids.length < 2 && html`<p class="hint">The loss needs a text of two tokens or more.</p>`}
     ${writes && written.of === asking && html`<${Picture} name="text without these parts" ask=${{ path: "/api/writing", body: ask }}><div class="samples">
       <section><h3>all parts</h3><pre>${written.whole}</pre></section><section><h3>without these parts</h3><pre>${written.without}</pre></section></div><//>`}
     ${fresh && html`
@@ -96,7 +98,7 @@ export function Heads() {
         const change = t ? changes[t - 1] : 0;
         return { text, kind: change > 0 ? "worse" : "better", share: Math.min(1, Math.abs(change) / FULL), says: t ? `${number(found.whole.loss[t - 1])} nats, without these parts ${number(found.without.loss[t - 1])}` : "given" };
       })} /><//>
-      ${at > 0 && html`<p class="hint">${visible(texts[at])} (${at}): ${number(found.whole.loss[at - 1])} nats, without these parts ${number(found.without.loss[at - 1])}</p>`}
+      ${at > 0 && html`<p class="hint"><${Said} token=${texts[at]} /> (${at}): ${number(found.whole.loss[at - 1])} nats, without these parts ${number(found.without.loss[at - 1])}</p>`}
       <${Behind} columns=${["token", "loss", "without these parts", "change"]} rows=${() => changes.map((change, t) => [`${visible(texts[t + 1])} (${t + 1})`, number(found.whole.loss[t]), number(found.without.loss[t]), number(change)])} />
       <table><caption>what comes next</caption><thead><tr><th scope="col">all parts</th><th scope="col">probability</th><th scope="col">without</th><th scope="col">probability</th></tr></thead>
         <tbody>${found.whole.top.slice(0, 6).map((id, i) => html`<tr><th scope="row" aria-label=${spoken(visible(named(id)))}>${visible(named(id))}</th><td>${probability(found.whole.probability[i])}</td>

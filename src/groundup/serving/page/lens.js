@@ -4,6 +4,7 @@ import { html } from "./html.js";
 import { post } from "./api.js";
 import { bits, number, probability, spoken, visible } from "./format.js";
 import { attempt, model, modelId, named, saved, tokens } from "./state.js";
+import { Likely, Said } from "./likely.js";
 import { Picture } from "./picture.js";
 import { Prompt } from "./prompt.js";
 
@@ -50,5 +51,5 @@ export function Lens() {
           ${ids.map((_, t) => html`<td style=${`--share:${share(l, t)}`}><button class=${`token ${pointed === `${l}.${t}` ? "pointed" : ""}`} aria-label=${`${spoken(visible(named(found.top[l][t][0])))} ${probability(found.probability[l][t][0])}`} tabindex=${pointed === `${l}.${t}` || (!shown && l === rows[0] && t === 0) ? 0 : -1}
             data-at=${`${l}.${t}`} onFocus=${() => setPointed(`${l}.${t}`)} onMouseEnter=${() => setPointed(`${l}.${t}`)}>${visible(named(found.top[l][t][0]))}</button></td>`)}</tr>`)}
         <tr><th scope="row">text</th>${tokens.value.texts.map((t) => html`<td class="given">${visible(t)}</td>`)}</tr></tbody></table></div><//>
-      <p class="hint" aria-live="polite">${shown ? html`${rowName(cell[0])}, after ${visible(tokens.value.texts[cell[1]])}: ${found.top[cell[0]][cell[1]].map((id, i) => `${visible(named(id))} ${probability(found.probability[cell[0]][cell[1]][i])}`).join(" · ")} · unsure by ${number(bits(found.entropy[cell[0]][cell[1]]))} bits` : "Point at a cell, or move with the arrow keys, to see its five likeliest tokens."}</p>`}`;
+      <p class="hint" aria-live="polite">${shown ? html`${rowName(cell[0])}, after <${Said} token=${tokens.value.texts[cell[1]]} />: <${Likely} rows=${found.top[cell[0]][cell[1]].map((id, i) => [named(id), probability(found.probability[cell[0]][cell[1]][i])])} /> unsure by ${number(bits(found.entropy[cell[0]][cell[1]]))} bits` : "Point at a cell, or move with the arrow keys, to see its five likeliest tokens."}</p>`}`;
 }

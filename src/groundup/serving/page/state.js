@@ -45,8 +45,11 @@ export function saved(name, initial) {
   return [view.value[name] ?? initial, set];
 }
 
-/** Tell a problem of some kind; "" when it is over. @param {string} kind @param {string} message */
-export const tell = (kind, message) => (problems.value = { ...problems.peek(), [kind]: message });
+/** Tell a problem of some kind; "" when it is over. The newest is shown. @param {string} kind @param {string} message */
+export function tell(kind, message) {
+  const { [kind]: _, ...others } = problems.peek();
+  problems.value = { [kind]: message, ...others };
+}
 
 /** Run something; what goes wrong is told in one line, and the newest call of a kind wins. */
 const newest = new Map();
@@ -98,9 +101,11 @@ export async function start() {
   effect(() => void loadVocabulary(modelId.value));
   effect(() => void refresh(modelId.value, text.value));
   effect(remember);
+  let before = `${tab.value} ${modelId.value}`; // what the address asked for in vain is told
   effect(() => {
-    void [tab.value, modelId.value];
-    untracked(() => (problems.value = {}));
+    const now = `${tab.value} ${modelId.value}`;
+    if (now !== before) untracked(() => (problems.value = {}));
+    before = now;
   });
 }
 
@@ -179,9 +184,15 @@ export const size = ({ n_layer, n_embd, vocab_size }) => 12 * n_layer * n_embd *
  * How to go on with the text by up to n tokens. Where the context has no room left, its last half is read alone.
  * @param {number} n
  */
-export function onward(n) {
-  const { all } = tokens.value;
-  const { context } = model.value;
+export const onward = (n) => onwardFrom(n, tokens.value.all, model.value.context);
+
+/** The same by another model, which may cut the text otherwise. @param {string} id @param {number} n @param {AbortSignal} signal */
+export async function onwardBy(id, n, signal) {
+  const found = await cut(id, text.value, signal);
+  return onwardFrom(n, found.tokens, found.max_model_len);
+}
+
+function onwardFrom(n, all, context) {
   const room = context + 1 - all.length;
   if (room >= Math.min(n, context / 4)) return { prompt: text.value, max_tokens: Math.min(n, room) };
   const ids = all.slice(-Math.floor(context / 2));

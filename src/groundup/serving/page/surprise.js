@@ -5,6 +5,7 @@ import { post } from "./api.js";
 import { bits, number, probability, visible } from "./format.js";
 import { attempt, model, modelId, named, saved, tokens } from "./state.js";
 import { Behind } from "./behind.js";
+import { Likely, Said } from "./likely.js";
 import { Picture } from "./picture.js";
 import { Prompt } from "./prompt.js";
 import { Tinted } from "./tinted.js";
@@ -25,13 +26,13 @@ export function Surprise() {
   const i = at - 1; // the first token is given: nothing is expected of it
   const rank = (n) => (n === 0 ? "the likeliest" : n === 1 ? "1 was likelier" : `${n} were likelier`);
   const tinted = fresh && texts.map((text, t) => (t ? { text, share: Math.min(1, found.loss[t - 1] / scale), says: `${number(bits(found.loss[t - 1]))} bits, ${rank(found.rank[t - 1])}` } : { text, share: 0, says: "given" }));
-  const expected = (t) => found.top[t].slice(0, 5).map((id, n) => `${visible(named(id))} ${probability(found.probability[t][n])}`).join(" · ");
+  const expected = (t) => html`<${Likely} rows=${found.top[t].slice(0, 5).map((id, n) => [named(id), probability(found.probability[t][n])])} />`;
   return html`
     <${Prompt} rows="4" />
     ${fresh && html`
       <${Picture} name="surprise" ask=${{ path: "/api/surprise", body: { model: modelId.value, tokens: ids } }}><${Tinted} name="The text, tinted by surprise" tokens=${tinted} at=${at} pick=${setAt} /><//>
       <p class="numbers"><b>${number(bits(sum(found.loss)))}</b> bits in all, <b>${number(bits(sum(found.loss) / found.loss.length))}</b> per token</p>
-      ${i >= 0 && html`<div class="card"><p>After ${visible(texts[i])} came <b>${visible(texts[at])}</b> ${probability(Math.exp(-found.loss[i]))}, ${number(bits(found.loss[i]))} bits, ${rank(found.rank[i])}; unsure by ${number(bits(found.entropy[i]))} bits before.</p>
+      ${i >= 0 && html`<div class="card"><p>After <${Said} token=${texts[i]} /> came <${Said} token=${texts[at]} />: ${probability(Math.exp(-found.loss[i]))}, ${number(bits(found.loss[i]))} bits, ${rank(found.rank[i])}; unsure by ${number(bits(found.entropy[i]))} bits before.</p>
         <p>expected: ${expected(i)}</p></div>`}
       <${Behind} columns=${["token", "probability", "bits", "likelier ones", "expected"]} rows=${() => found.loss.map((loss, t) => [`${visible(texts[t + 1])} (${t + 1})`, probability(Math.exp(-loss)), number(bits(loss)), found.rank[t], expected(t)])} />`}
     <p class="hint">Paste your own text: what does the model find strange?</p>`;

@@ -120,16 +120,16 @@ function Candidates({ found, chosen, needle, take, disabled }) {
   return html`<div class="candidates"><${Picture} name="next token">
     <${Ruler} found=${found} needle=${needle} chosen=${chosen} />
     <table><caption>What may come next. Filled: what is drawn from. Outline: what the model itself says. Click a token to take it.</caption>
-      <thead><tr><th scope="col">token</th><th scope="col">logit</th><th scope="col" class="step">penalized</th><th scope="col" class="step">÷ T</th><th scope="col">model</th><th scope="col">drawn from</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
+      <thead><tr><th scope="col">token</th><th scope="col" class="step">logit</th><th scope="col" class="step">penalized</th><th scope="col" class="step">÷ T</th><th scope="col">model</th><th scope="col">drawn from</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
       <tbody>${ids.map((id) => html`
         <tr class=${found.why[id] ? "dropped" : id === chosen ? "chosen" : ""}>
           <th scope="row"><button class="token" disabled=${disabled} aria-label=${spoken(visible(named(id)))} onClick=${() => take(id)}>${visible(named(id))}</button></th>
-          <td>${number(logits.value[id])}</td><td class="step">${number(found.penalized[id])}</td>
+          <td class="step">${number(logits.value[id])}</td><td class="step">${number(found.penalized[id])}</td>
           <td class="step">${REASONS[found.why[id]] || number(found.scaled[id])}</td>
-          <td>${probability(found.model[id])}</td><td>${probability(found.sampler[id])}</td>
+          <td>${probability(found.model[id])}</td><td>${probability(found.sampler[id])}${found.why[id] ? html` <small class="why">${REASONS[found.why[id]]}</small>` : ""}</td>
           <td class="wide"><${Bar} value=${found.sampler[id] / most} outline=${found.model[id] / most} /></td>
         </tr>`)}
-      ${rest > 0 && html`<tr class="rest"><th scope="row">${rest.toLocaleString("en")} others</th><td></td><td class="step"></td><td class="step"></td><td>${probability(others.model)}</td><td>${probability(others.sampler)}</td><td></td></tr>`}</tbody></table><//></div>`;
+      ${rest > 0 && html`<tr class="rest"><th scope="row">${rest.toLocaleString("en")} others</th><td class="step"></td><td class="step"></td><td class="step"></td><td>${probability(others.model)}</td><td>${probability(others.sampler)}</td><td></td></tr>`}</tbody></table><//></div>`;
 }
 
 /** What is left of a sum of 1 for the tokens that have no row of their own. */
@@ -147,9 +147,7 @@ function Ruler({ found, needle, chosen }) {
     if (p > 0.004) parts.push({ id, at, p });
     at += p;
   }
-  return html`<svg class="ruler" viewBox="0 0 1000 44" preserveAspectRatio="none" role="img"
-      aria-label=${`The needle is at ${needle.toFixed(3)} and points at ${spoken(visible(named(chosen)))}`}>
-    ${parts.map((part, i) => html`<g key=${part.id}><rect class=${part.id === chosen ? "chosen" : i % 2 ? "odd" : "even"} x=${1000 * part.at} y="6" width=${1000 * part.p} height="24" />
-      ${part.p > 0.03 && html`<text x=${1000 * (part.at + part.p / 2)} y="23">${visible(named(part.id))}</text>`}</g>`)}
-    <path class="needle" d=${`M${1000 * needle} 0 v36 m-6 8 l6 -8 l6 8 z`} /></svg>`;
+  return html`<div class="ruler" role="img" aria-label=${`The needle is at ${needle.toFixed(3)} and points at ${spoken(visible(named(chosen)))}`}>
+    <div class="parts">${parts.map((part, i) => html`<span key=${part.id} class=${part.id === chosen ? "chosen" : i % 2 ? "odd" : "even"} style=${`left:${100 * part.at}%;width:${100 * part.p}%`}>${part.p > 0.03 ? visible(named(part.id)) : ""}</span>`)}</div>
+    <svg viewBox="0 0 12 44" style=${`left:${100 * needle}%`}><path class="needle" d="M6 0 v36 m-5 8 l5 -8 l5 8 z" /></svg></div>`;
 }
