@@ -102,8 +102,8 @@ def our_trainer(
         )
     tokens = micro_batch_size * config.block_size
     model = init_weights(build_model(config), seed=0).to(device)
-    if device.type == "cpu":
-        kernels = load_kernels(_silent)
+    kernels = load_kernels(_silent) if device.type == "cpu" else None
+    if kernels:
         matmul = pick_matmul(device, rows=tokens, n_embd=config.n_embd, training=True, kernels=kernels)
         use_cpu_parts(model, matmul, kernels, alone=world.size == 1)
     if how.narrow_stream:
@@ -113,7 +113,7 @@ def our_trainer(
     return Trainer(
         model=model,
         loss_module=replicate(loss_module, device) if world.size > 1 else loss_module,
-        optimizers=build_optimizers(model, how.optim, device),
+        optimizers=build_optimizers(model, how.optim, device, kernels),
         average=WeightAverage(model, how.optim.average) if how.optim.average else None,
         batches=batches,
         lr_scale=lambda step: 1.0,

@@ -76,6 +76,8 @@ class CompiledKernels(PlainKernels):
         self._gelu_backward.argtypes, self._gelu_backward.restype = [ctypes.c_int, *3 * [pointer], size], None
         self._weight_gradient = library.weight_gradient
         self._weight_gradient.argtypes, self._weight_gradient.restype = [*3 * [pointer], *3 * [size]], None
+        self._products = library.products
+        self._products.argtypes, self._products.restype = [pointer, *2 * [size], *2 * [pointer], *4 * [size]], None
         self._largest = library.largest
         self._largest.argtypes, self._largest.restype = [pointer, *3 * [size], *2 * [pointer]], None
         self._rotate = library.rotate
@@ -111,6 +113,34 @@ class CompiledKernels(PlainKernels):
         out = x.new_empty(grad.shape[1], x.shape[1])
         self._weight_gradient(*(part.data_ptr() for part in (grad, x, out)), len(x), *out.shape)
         return out
+
+    def bmm(self, a: Float[Tensor, "N R K"], b: Float[Tensor, "N K S"]) -> Float[Tensor, "N R S"]:
+        """Each matrix of a, which may be a turned one, times that of b."""
+        if a.device.type != "cpu" or a.dtype != torch.float32 or b.dtype != a.dtype or b.shape[2] % self.lanes:
+            return super().bmm(a, b)
+        (n, rows, inner), columns = a.shape, b.shape[2]
+        if not (a.is_contiguous() or a.mT.is_contiguous()):
+            a = a.contiguous()
+        b, out = b.contiguous(), a.new_empty(n, rows, columns)
+        sizes = (n, rows, inner, columns)
+        self._products(a.data_ptr(), *a.stride()[1:], b.data_ptr(), out.data_ptr(), *sizes)
+        return out
+
+    def baddbmm(
+        self,
+        x: Float[Tensor, "N R S"],
+        a: Float[Tensor, "N R K"],
+        b: Float[Tensor, "N K S"],
+        *,
+        beta: float,
+        alpha: float,
+    ) -> Float[Tensor, "N R S"]:
+        """Beta x + alpha a @ b, matrix by matrix."""
+        return (
+            self.bmm(a, b).mul_(alpha).add_(x, alpha=beta)
+            if a.device.type == "cpu"
+            else super().baddbmm(x, a, b, beta=beta, alpha=alpha)
+        )
 
     def gelu(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """GELU of every element, tanh form; float32 or bfloat16."""

@@ -1,5 +1,5 @@
 // Products of matrices of floats, as training needs them: rows of A, a number at a time, by rows of B, some vectors at a
-// time. A may lie turned, so that a gradient of weights needs no copy of what it is made of. A part of block.cpp.
+// time. A may lie turned: neither a gradient of weights nor x^T x needs a copy of what it is made of. A part of block.cpp.
 namespace {
 
 constexpr int TILE_ROWS = 6, TILE_VECTORS = BYTES == 32 ? 2 : 4;  // of a tile: as many sums as registers hold
@@ -46,7 +46,7 @@ void product(int64_t M, int64_t N, int64_t K, Left a, const float* b, int64_t b_
         }
 }
 
-constexpr int64_t GRADIENT_ROWS = 96, GRADIENT_COLUMNS = TILE_VECTORS * L, DEPTH = 512;  // what a core adds up at a time
+constexpr int64_t ROWS_OF_A_TASK = 96, COLUMNS_OF_A_TASK = TILE_VECTORS * L, DEPTH = 512;  // what a core adds up at a time
 
 }  // namespace
 
@@ -55,10 +55,23 @@ extern "C" {
 // The gradient (D, C) of a linear layer's weights: what its outputs get (R, D), turned, times its inputs (R, C).
 void weight_gradient(const float* grad, const float* x, float* out, int64_t R, int64_t D, int64_t C) {
 #pragma omp parallel for schedule(dynamic, 1) collapse(2)
-    for (int64_t d = 0; d < D; d += GRADIENT_ROWS)
-        for (int64_t c = 0; c < C; c += GRADIENT_COLUMNS)
+    for (int64_t d = 0; d < D; d += ROWS_OF_A_TASK)
+        for (int64_t c = 0; c < C; c += COLUMNS_OF_A_TASK)
             for (int64_t r = 0; r < R; r += DEPTH)
-                product(std::min(GRADIENT_ROWS, D - d), std::min(GRADIENT_COLUMNS, C - c), std::min(DEPTH, R - r),
+                product(std::min(ROWS_OF_A_TASK, D - d), std::min(COLUMNS_OF_A_TASK, C - c), std::min(DEPTH, R - r),
                         {grad + r * D + d, 1, D}, x + r * C + c, C, out + d * C + c, C, r > 0);
+}
+
+// Matrix by matrix: out (N, R, S) = a (N, R, K) times b (N, K, S). Those of a may lie turned: an element (r, k) is at
+// r * row + k * column.
+void products(const float* a, int64_t row, int64_t column, const float* b, float* out, int64_t N, int64_t R, int64_t K,
+              int64_t S) {
+#pragma omp parallel for schedule(dynamic, 1) collapse(2)
+    for (int64_t n = 0; n < N; n++)
+        for (int64_t r = 0; r < R; r += ROWS_OF_A_TASK)
+            for (int64_t k = 0; k < K; k += DEPTH)
+                product(std::min(ROWS_OF_A_TASK, R - r), S, std::min(DEPTH, K - k),
+                        {a + n * R * K + r * row + k * column, row, column}, b + (n * K + k) * S, S,
+                        out + (n * R + r) * S, S, k > 0);
 }
 }

@@ -34,6 +34,11 @@ def wrong_parts(kernels: "CompiledKernels") -> list[str]:
     grad, inputs = (torch.randn(_MANY, n, generator=generator) for n in (7, 32))
     if not torch.allclose(kernels.weight_gradient(grad, inputs), grad.T @ inputs, rtol=1e-4, atol=1e-4):
         wrong.append("gradients of weights")
+    stack = torch.randn(2, _MANY, 32, generator=generator)
+    gram = kernels.bmm(stack.mT, stack)
+    pairs = ((gram, stack.mT @ stack), (kernels.bmm(stack, gram), stack @ gram))
+    if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-3) for a, b in pairs):
+        wrong.append("products of stacks")
     (first, second), ones = torch.randn(2, 1, 3, 2, 20, generator=generator), torch.ones(3, 40)
     turned = kernels.rotate(torch.cat((first, second), -1), ones, 2 * ones)
     if not torch.allclose(turned, torch.cat((first - 2 * second, second + 2 * first), -1), atol=1e-5):

@@ -13,16 +13,25 @@ from groundup.optim.groups import assert_covers, decay_groups, split_matrices
 from groundup.optim.lazy import LazyRMSProp
 from groundup.optim.muon import Muon
 from groundup.optim.schedule import cosine_scale, linear_scale, momentum_at
+from groundup.runtime.stored import PlainKernels
 
 MOMENTUM_START = 0.85
 """Muon's momentum at step 0, if it has a warmup."""
 
 
-def build_optimizers(model: nn.Module, config: OptimConfig, device: torch.device) -> list[Optimizer]:
+def build_optimizers(
+    model: nn.Module, config: OptimConfig, device: torch.device, kernels: PlainKernels | None = None
+) -> list[Optimizer]:
     """AdamW for everything, or Muon for the matrices inside the blocks and AdamW for the rest; tables learn lazily.
 
     Every group keeps its peak rate under `initial_lr`; `set_lr` scales from it. The fused kernel is used where
     PyTorch has one (CPU and CUDA): one pass over the state instead of a dozen.
+
+    Args:
+        model: Whose parameters learn.
+        config: How.
+        device: Where they are.
+        kernels: Multiply Muon's matrices on a CPU; None is PyTorch.
 
     Raises:
         ValueError: A parameter is not in the model's table.
@@ -48,6 +57,7 @@ def build_optimizers(model: nn.Module, config: OptimConfig, device: torch.device
                 momentum=config.muon_momentum,
                 cautious=config.cautious_decay,
                 maps=maps,
+                kernels=kernels,
             )
         )
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]

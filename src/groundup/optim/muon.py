@@ -15,42 +15,48 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from groundup.runtime.stored import PlainKernels
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Quintic of Jordan et al.: steepest at zero among those that keep singular values in about [0.7, 1.2]."""
 
 
-def orthogonalize(matrices: Float[Tensor, "N R S"], *, steps: int = 5, eps: float = 1e-7) -> Float[Tensor, "N R S"]:
+def orthogonalize(
+    matrices: Float[Tensor, "N R S"], *, kernels: PlainKernels | None = None, steps: int = 5, eps: float = 1e-7
+) -> Float[Tensor, "N R S"]:
     """Move the singular values of each matrix to about 1, keeping its singular vectors.
 
     On a GPU it is computed in bfloat16, whose three significant digits are enough for this. Elsewhere the
-    iterations of a matrix twice as long as wide work on x @ x.mT, which is smaller: each multiplies x from the left by
+    iterations of a matrix twice as long as wide work on x.mT @ x, which is smaller: each multiplies x from the right by
     a polynomial of it, so their product is applied once.
 
     Args:
-        matrices: A stack of N matrices; R <= S costs least.
+        matrices: A stack of N matrices; R >= S costs least.
+        kernels: Multiply; None is PyTorch.
         steps: Newton-Schulz iterations.
         eps: Added to the norm, so that a zero matrix stays zero.
     """
-    a, b, c = _COEFFICIENTS
+    (a, b, c), kernels = _COEFFICIENTS, kernels or PlainKernels()
     x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + eps)
     x = x.bfloat16() if x.is_cuda else x
-    if not x.is_cuda and 2 * x.shape[1] <= x.shape[2]:
-        return _left_factor(x @ x.mT, steps) @ x
+    if not x.is_cuda and x.shape[1] >= 2 * x.shape[2]:
+        return kernels.bmm(x, _right_factor(kernels.bmm(x.mT, x), steps, kernels))
     for _ in range(steps):
-        gram = x @ x.mT
-        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+        gram = kernels.bmm(x.mT, x)
+        factor = kernels.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = kernels.baddbmm(x, x, factor, beta=a, alpha=1)
     return x.to(matrices.dtype)
 
 
-def _left_factor(gram: Float[Tensor, "N R R"], steps: int) -> Float[Tensor, "N R R"]:
-    """The matrix by which all iterations together multiply x from the left, where gram is x @ x.mT."""
+def _right_factor(gram: Float[Tensor, "N S S"], steps: int, kernels: PlainKernels) -> Float[Tensor, "N S S"]:
+    """The matrix by which all iterations together multiply x from the right, where gram is x.mT @ x."""
     a, b, c = _COEFFICIENTS
     whole = unit = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device).expand_as(gram)
     for step in range(steps):
-        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c) + a * unit
-        whole = factor @ whole if step else factor
+        factor = kernels.baddbmm(gram, gram, gram, beta=b, alpha=c) + a * unit
+        whole = kernels.bmm(whole, factor) if step else factor
         if step < steps - 1:
-            gram = factor @ gram @ factor
+            gram = kernels.bmm(kernels.bmm(factor, gram), factor)
     return whole
 
 
@@ -65,6 +71,7 @@ class Muon(Optimizer):
         cautious: Decay only the elements that the update moves towards zero (Chen et al. 2025), in proportion to the
             square of lr: where the group has an `initial_lr`, by weight_decay * lr / initial_lr per unit of lr.
         maps: How many linear maps are stacked in a matrix (QKV: 3); each is orthogonalized alone. 1 where not named.
+        kernels: Multiply on a CPU; None is PyTorch.
 
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
     """
@@ -78,10 +85,11 @@ class Muon(Optimizer):
         *,
         cautious: bool = False,
         maps: Mapping[nn.Parameter, int] | None = None,
+        kernels: PlainKernels | None = None,
     ) -> None:
         defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "cautious": cautious}
         super().__init__(params, defaults)
-        self._maps = dict(maps or {})
+        self._maps, self._kernels = dict(maps or {}), kernels
         for group in self.param_groups:
             for p in group["params"]:
                 if p.dim() != 2:
@@ -116,11 +124,12 @@ class Muon(Optimizer):
         if cautious:
             decay *= lr / group.get("initial_lr", lr)
         stacked = [update.view(self._maps.get(p, 1), -1, update.shape[1]) for p, update in members]  # each (N, R, S)
-        flat = [m.mT if m.shape[1] > m.shape[2] else m for m in stacked]
-        directions = torch.split(orthogonalize(torch.cat(flat)), [len(m) for m in flat])
+        flat = [m.mT if m.shape[1] < m.shape[2] else m for m in stacked]
+        together = orthogonalize(torch.cat(flat), kernels=self._kernels)
+        directions = torch.split(together, [len(m) for m in flat])
         for (p, _), matrices, direction in zip(members, stacked, directions, strict=True):
             rows, columns = matrices.shape[1:]
-            if rows > columns:
+            if rows < columns:
                 direction = direction.mT
             direction = direction.reshape(p.shape)
             if cautious:

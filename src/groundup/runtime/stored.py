@@ -104,6 +104,22 @@ class PlainKernels:
         """Grad.T @ x: what the weights of a linear layer get."""
         return grad.T @ x
 
+    def bmm(self, a: Float[Tensor, "N R K"], b: Float[Tensor, "N K S"]) -> Float[Tensor, "N R S"]:
+        """Each matrix of a, times that of b."""
+        return torch.bmm(a, b)
+
+    def baddbmm(
+        self,
+        x: Float[Tensor, "N R S"],
+        a: Float[Tensor, "N R K"],
+        b: Float[Tensor, "N K S"],
+        *,
+        beta: float,
+        alpha: float,
+    ) -> Float[Tensor, "N R S"]:
+        """Beta x + alpha a @ b, matrix by matrix."""
+        return torch.baddbmm(x, a, b, beta=beta, alpha=alpha)
+
     def topk(self, x: Float[Tensor, "B V"], k: int) -> tuple[Float[Tensor, "B k"], Int[Tensor, "B k"]]:
         """The k largest of each row, in falling order, and where they are."""
         values, places = x.topk(k)

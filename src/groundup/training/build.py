@@ -21,7 +21,6 @@ from groundup.distributed.signals import StopRequest
 from groundup.evaluation.benchmarks import find_published
 from groundup.evaluation.examples import ChoiceExample, read_choices
 from groundup.evaluation.loss import LossResult, evaluate_loss, reporting
-from groundup.kernels.compiled import load_kernels
 from groundup.loop import retry
 from groundup.loop.guard import Guard
 from groundup.loop.state import TrainState
@@ -99,7 +98,7 @@ def build_run(
     request = SetupRequest(config=config, shape=shape, world=world, parallel=parallel, say=working.say, saved=saved)
     setup = pick_setup(request)
     seed_rank(config.seed, rank=world.rank)
-    model = _new_model(shape, config, setup, tokenizer, resumed=resume_from is not None, say=working.say)
+    model = _new_model(shape, config, setup, tokenizer, resumed=resume_from is not None)
     setup = fit_micro_batch(model, setup, samples=samples)
     batches = _batches(dataset, config, setup, shape.block_size)  # first: too short a text is known at once
     loss_module, compiled = build_loss_module(
@@ -179,7 +178,7 @@ def _trainer(
     return Trainer(
         model=model,
         loss_module=loss_module,
-        optimizers=build_optimizers(model, optim, setup.device),
+        optimizers=build_optimizers(model, optim, setup.device, setup.kernels),
         batches=batches,
         lr_scale=schedule.lr_scale,
         set_muon=schedule.set_muon,
@@ -270,7 +269,6 @@ def _new_model(
     tokenizer: Tokenizer,
     *,
     resumed: bool,
-    say: Callable[[str], None],
 ) -> Transformer:
     """A model with random weights, or those that config.init_from names; a resumed run will bring its own."""
     refuse_beyond_memory(shape)
@@ -280,7 +278,7 @@ def _new_model(
         init_from(model, tokenizer, config.init_from)
     model.recompute = config.runtime.recompute
     if setup.device.type == "cpu":
-        use_cpu_parts(model, setup.matmul, load_kernels(say), alone=setup.world.size == 1)
+        use_cpu_parts(model, setup.matmul, setup.kernels, alone=setup.world.size == 1)
     if setup.device.type == "cuda" and setup.precision.name == "bf16":  # whose range is that of float32
         use_narrow_stream(model)
     if config.lora.rank:

@@ -19,6 +19,7 @@ from groundup.runtime.allocator import allocate_for_steps
 from groundup.runtime.device import pick_device
 from groundup.runtime.matmul import Matmul, pick_matmul
 from groundup.runtime.precision import Precision, pick_precision
+from groundup.runtime.stored import PlainKernels
 from groundup.training.small_models import faster_device
 
 
@@ -80,6 +81,8 @@ class Setup:
 
     device: torch.device
     precision: Precision
+    kernels: PlainKernels
+    """Compiled ones on a CPU that can have them."""
     matmul: Matmul
     world: World
     parallel: str
@@ -112,10 +115,12 @@ def pick_setup(request: SetupRequest) -> Setup:
     if world.size > 1:  # auto measures on a CPU, and all ranks must compute alike
         precision = pick_precision(world.broadcast(precision.name), device, n_embd=request.shape.n_embd)
     size = _micro_batch_size(request, precision)
+    kernels = load_kernels(request.say) if device.type == "cpu" else PlainKernels()
     return Setup(
         device=device,
         precision=precision,
-        matmul=_matmul(request, precision, rows=size * request.shape.block_size),
+        kernels=kernels,
+        matmul=_matmul(request, precision, kernels, rows=size * request.shape.block_size),
         world=world,
         parallel=request.parallel,
         micro_batch_size=size,
@@ -153,7 +158,7 @@ def _micro_batch_size(request: SetupRequest, precision: Precision) -> int:
     )
 
 
-def _matmul(request: SetupRequest, precision: Precision, *, rows: int) -> Matmul:
+def _matmul(request: SetupRequest, precision: Precision, kernels: PlainKernels, *, rows: int) -> Matmul:
     """The library for matrix products: the run's, the one asked for, or the faster one on the main rank."""
     asked = request.saved.matmul if request.saved else request.config.runtime.matmul
     if asked != "auto":
@@ -161,6 +166,5 @@ def _matmul(request: SetupRequest, precision: Precision, *, rows: int) -> Matmul
     # oneDNN already multiplies 16 bits; FSDP's tensors are not ours
     if precision.name != "fp32" or request.parallel == "fsdp":
         return "default"
-    kernels = load_kernels(request.say)
     picked = pick_matmul(precision.device, rows=rows, n_embd=request.shape.n_embd, training=True, kernels=kernels)
     return request.world.broadcast(picked)

@@ -24,6 +24,7 @@ seeds = st.integers(0, 2**31)
 STUBS = """extern "C" {
 void linear() {} void blocks() {} void attend_layer() {} void gelu_forward() {} void gelu_backward() {}
 void rotate() {} void largest() {} void attention_forward() {} void attention_backward() {} void weight_gradient() {}
+void products() {}
 int sum() { return 7; }
 }"""
 
@@ -163,6 +164,23 @@ def test_a_row_with_what_is_no_number_has_no_largest(compiled):
 
 
 @needs_compiler
+@pytest.mark.parametrize(("n", "rows", "inner", "columns"), [(1, 1, 1, 16), (3, 100, 70, 48), (2, 97, 600, 144)])
+def test_stacks_of_matrices_are_multiplied_as_pytorch_does(compiled, n, rows, inner, columns):
+    generator = torch.Generator().manual_seed(0)
+    b = torch.randn(n, inner, columns, generator=generator)
+    for a in (
+        torch.randn(n, rows, inner, generator=generator),
+        torch.randn(n, inner, rows, generator=generator).mT,  # turned
+        torch.randn(n, rows, 2 * inner, generator=generator)[:, :, ::2],  # in pieces
+    ):
+        torch.testing.assert_close(compiled.bmm(a, b), a @ b, rtol=1e-4, atol=1e-4)
+        added = compiled.baddbmm(torch.ones(n, rows, columns), a, b, beta=0.5, alpha=-2)
+        torch.testing.assert_close(added, 0.5 - 2 * a @ b, rtol=1e-4, atol=1e-4)
+    assert compiled.bmm(a.double(), b.double()).equal(a.double() @ b.double())
+    assert compiled.bmm(a, b[:, :, :5]).equal(a @ b[:, :, :5])  # fills no vector
+
+
+@needs_compiler
 def test_the_test_of_the_kernels_sees_what_is_wrong(compiled):
     assert wrong_parts(compiled) == []
     for name, part in (
@@ -170,6 +188,7 @@ def test_the_test_of_the_kernels_sees_what_is_wrong(compiled):
         ("_gelu_backward", "GELU"),
         ("_rotate", "rotations"),
         ("_weight_gradient", "gradients of weights"),
+        ("_products", "products of stacks"),
         ("attention_backward", "attention"),
         ("_largest", "largest numbers"),
     ):
@@ -231,7 +250,7 @@ class TestBuilding:
         source.write_text(STUBS)
         monkeypatch.setattr(module, "SOURCE", source)
         assert type(self.load()) is PlainKernels
-        training = "GELU, gradients of weights, rotations, attention"
+        training = "GELU, gradients of weights, products of stacks, rotations, attention"
         assert f"wrong numbers here (fp32, fp16, bf16, int8, {training}, largest numbers, blocks)" in self.said[-1]
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from groundup.kernels.compiled import load_kernels
 from groundup.optim.muon import Muon, orthogonalize
 
 
@@ -24,11 +25,18 @@ def test_zero_matrix_stays_zero():
 
 @pytest.mark.parametrize("rank", [1, 5, 16])
 def test_a_long_matrix_of_any_rank_is_what_double_precision_says(rank):
-    """Its iterations work on x @ x.mT, whose small values are more rounding than number."""
+    """Its iterations work on x.mT @ x, whose small values are more rounding than number."""
     generator = torch.Generator().manual_seed(3)
     matrix = torch.randn(1, 16, rank, generator=generator) @ torch.randn(1, rank, 64, generator=generator)
     expected = orthogonalize(matrix.double()).float()
-    assert (orthogonalize(matrix) - expected).norm() / expected.norm() < 1e-3
+    assert (orthogonalize(matrix.mT).mT - expected).norm() / expected.norm() < 1e-3
+
+
+@pytest.mark.parametrize("shape", [(3, 48, 48), (2, 160, 32), (1, 50, 32), (2, 20, 20)])
+def test_the_kernels_give_what_pytorch_gives(shape):
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    ours = orthogonalize(matrices, kernels=load_kernels(lambda _: None))
+    torch.testing.assert_close(ours, orthogonalize(matrices.double()).float(), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="PyTorch has one from 2.9 on")
