@@ -21,6 +21,7 @@
 SOURCE = ""  # an address for pip, such as git+https://...; empty takes the wheel or the repository that lies in RUNS
 RUN = "gpt2"
 STEPS = 2000  # about four hours on a T4 by arithmetic; where a session ends before, run all again
+HOURS = 11  # a session has 12 at most
 RUNS = "/content/drive/MyDrive/groundup"
 MICRO_BATCH_SIZE = 8  # for 16 GB; 16 on an L4, 32 on an A100
 
@@ -70,11 +71,13 @@ print("torch", before, "->", version("torch"))
 # !groundup data sample data/fineweb-edu --num 2
 
 # %% [markdown]
-# Train: it goes on where there is a run, else it begins. Interrupted, it saves and stops.
+# Train: it goes on where there is a run, else it begins; after `HOURS` it saves, stops and draws its report. Interrupted, it
+# saves and stops.
 
 # %%
 # !groundup train gpt2-fineweb --name {RUN} --out-dir {RUNS} --max-steps {STEPS} \
-#     --resume-or-start --tokens-per-step 131072 --runtime.micro-batch-size {MICRO_BATCH_SIZE} --runtime.precision auto \
+#     --resume-or-start --max-hours {HOURS} --tokens-per-step 131072 \
+#     --runtime.micro-batch-size {MICRO_BATCH_SIZE} --runtime.precision auto \
 #     --optim.warmup-steps 200 --eval.every 250 --eval.max-tokens 1048576 --checkpoint.every 250
 
 # %%
