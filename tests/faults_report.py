@@ -175,10 +175,15 @@ def rows_of(page):
     """The rows of a page whose ids still stand for something, as `table` takes them."""
     found = {}
     for row in re.findall(r"^\| [A-Z]\d+ \|.*$", page, re.MULTILINE):
-        *key, test, figures = (cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", row)[1:-1])
+        *key, test, figures = (plain(cell) for cell in re.split(r"(?<!\\)\|", row)[1:-1])
         if key[0] in FAMILIES:
             found[(*key, test.strip("`"))] = figures.split("; ") if figures else []
     return found
+
+
+def plain(cell):
+    """What a cell says; a tag in it would be one of the site's page, and a bar would end it."""
+    return cell.strip().replace("\\|", "|").replace("&lt;", "<")
 
 
 def order(key):
@@ -190,7 +195,7 @@ def order(key):
 def line(key, figures):
     """A row; several cases of a test may have counted the same."""
     cells = [*key[:-1], f"`{key[-1]}`", "; ".join(sorted(set(figures), key=natural))]
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n"
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |\n"
 
 
 def natural(text):

@@ -18,6 +18,7 @@ from groundup.files.layout import CONFIG, EVAL, METRICS, MODEL, RUN, resolved
 from groundup.files.lock import is_held
 from groundup.planner.flops import flops_per_token
 from groundup.records.metrics import PEAK_AT_END, PEAK_AT_START, STOPPED, load_metrics
+from groundup.records.models_here import no_run
 
 Axis = Literal["steps", "tokens", "time", "flops"]
 """What a run can be drawn against: steps, tokens learned from, seconds of training steps, training FLOPs."""
@@ -154,7 +155,7 @@ def read_run(path: Path) -> RunHistory:
         UserError: It is not one, or its metrics cannot be read.
     """
     if not is_run(path):
-        raise UserError(f"{path} is not a run folder: it holds neither {RUN} nor {CONFIG} and {METRICS}")
+        raise no_run(path)
     config, facts = _json(path / CONFIG), _json(path / RUN)
     try:
         metrics = load_metrics(path / METRICS)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from groundup.config.errors import UsageError, UserError
 from groundup.files.foreign import other_programs
-from groundup.files.layout import CHECKPOINTS, MODEL, RUN, WEIGHTS
+from groundup.files.layout import CHECKPOINTS, CONFIG, METRICS, MODEL, RUN, WEIGHTS
 
 PLACES = ("runs", "models")
 """Folders in which models lie by default."""
@@ -49,6 +49,16 @@ def check_model(path: Path) -> None:
         raise UserError(theirs)
     if not holds_model(path) and (found := models_in(path)):
         raise UserError(f"{path} is no model but a folder of {len(found)}: {_some([str(each) for each in found])}")
+
+
+def no_run(path: Path) -> UserError:
+    """What to say where a run's folder is asked for and the path is none: the runs that were probably meant."""
+    named = [Path(place, path.name) for place in PLACES if holds_model(Path(place, path.name))]
+    if not path.exists() and named:
+        return UserError(f"{path} does not exist; did you mean {named[0]}?")
+    if found := models_in(path):
+        return UserError(f"{path} is no run but a folder of {len(found)}: {_some([str(each) for each in found])}")
+    return UserError(f"{path} is not a run folder: it holds neither {RUN} nor {CONFIG} and {METRICS}")
 
 
 def models_in(folder: Path) -> list[Path]:

@@ -26,3 +26,15 @@ def test_a_folder_without_a_run_is_one_line(tmp_path, capsys):
     assert out == ""
     assert "is not a run folder" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_or_a_folder_of_runs_is_answered_with_the_runs(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    (tmp_path / "runs" / "mine" / "run.json").write_text("{}")
+    for path, said in (
+        ("mine", "mine does not exist; did you mean runs/mine?"),
+        ("runs", "runs is no run but a folder of 1: runs/mine"),
+    ):
+        assert main(["report", path]) == 1
+        assert capsys.readouterr().err == f"groundup: {said}\n"
