@@ -14,7 +14,7 @@ from groundup.config.model import ModernConfig, as_kind
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
 from groundup.files.layout import CHECKPOINTS, CONFIG, WEIGHTS, resolved
-from groundup.records.models_here import check_model, missing_run
+from groundup.records.models_here import check_model, missing_run, nothing_to_resume
 from groundup.terminal.parse import parse
 from groundup.terminal.waiting import before_torch
 from groundup.terminal.words import split_equals, take_switch, take_value
@@ -251,7 +251,7 @@ def _saved_config(run_dir: Path) -> TrainConfig:
             f" or begin with --init-from {shlex.quote(str(run_dir))}"
         )
     if not path.is_file():
-        raise UsageError(f"{run_dir} holds no run to resume: there is no {path.name} in it")
+        raise nothing_to_resume(run_dir)
     saved = read_json(path, TrainConfig)
     absolute = resolved(run_dir)
     if resolved(saved.run_dir) == absolute:

@@ -20,6 +20,7 @@ Type the beginning of a text. A line that ends with a backslash goes on in the n
   /reset            settings and seed as they were at the start, and nothing to save
   /save FILE        write the texts so far
   /help             these lines
+  /quit             end the session
 A prompt that begins with a slash is typed with two. Ctrl-C ends a text, Ctrl-D the session.
 """
 
@@ -78,6 +79,7 @@ class Session:
 
         Raises:
             UserError: The line cannot be obeyed or continued.
+            EOFError: It ends the session.
         """
         if line.startswith("/") and not line.startswith("//"):
             self._obey(*line[1:].split())
@@ -108,12 +110,14 @@ class Session:
             case "save", (name,):
                 write_file(Path(name).expanduser(), "\n\n".join([*self._texts, ""]).encode())
                 show([f"{len(self._texts)} texts are in {name}\n"])
+            case "quit" | "exit", ():
+                raise EOFError
             case _:
                 raise UsageError(f"cannot do /{' '.join((command, *words))}; /help lists what can be done")
 
 
 def converse(session: Session, *, first: Iterable[str]) -> int:
-    """Read lines until the end of input.
+    """Read lines until the end of input, or /quit.
 
     Returns:
         1 if lines came from a pipe and one of them could not be obeyed or continued, else 0.
@@ -123,6 +127,8 @@ def converse(session: Session, *, first: Iterable[str]) -> int:
     for line in _lines(first, terminal=terminal):
         try:
             session.do(line)
+        except EOFError:
+            break
         except UserError as error:
             warn(str(error))
             failed = True
@@ -135,7 +141,7 @@ def _lines(first: Iterable[str], *, terminal: bool) -> Iterator[str]:
     if terminal:
         with contextlib.suppress(ImportError):  # Windows has none
             import readline  # noqa: F401  # loaded, it gives input() a history and the arrow keys
-        show("Type the beginning of a text, or /help. Ctrl-C ends a text, Ctrl-D the session.\n")
+        show("Type the beginning of a text, or /help. Ctrl-C ends a text, /quit the session.\n")
     begun = ""
     while True:
         try:

@@ -31,6 +31,13 @@ def missing_run() -> UsageError:
     return UsageError(f"name the run to go on with: groundup train --resume runs/NAME; {there}")
 
 
+def nothing_to_resume(path: Path) -> UsageError:
+    """What to say where the path that is to go on is no run: the run that was probably meant."""
+    meant = Path(PLACES[0], path.name)
+    hint = f"; did you mean {meant}?" if meant != path and (meant / CHECKPOINTS).exists() else ""
+    return UsageError(f"{path} holds no run to resume: there is no {CONFIG} in it{hint}")
+
+
 def check_model(path: Path) -> None:
     """See that a path may hold a model before the seconds that loading PyTorch takes.
 

@@ -103,6 +103,9 @@ def test_prompts_from_a_pipe(folder, capsys, monkeypatch):
     assert "'Ä'" in answer.err
     assert answer.err.count("\n") == 1
     assert len(answer.out) == len(first)
+    for word in ("/quit", "/exit"):
+        assert converse(f"ab\n{word}\ncd\n").out == second
+    assert "/quit" in converse("/help\n").out
     answer = converse("ab\n\udcff\ncd\n", code=1)
     assert "valid UTF-8" in answer.err
     assert len(answer.out) == len(first)

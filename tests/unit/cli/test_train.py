@@ -234,6 +234,12 @@ def test_a_model_is_no_run_to_resume(capsys):
     assert error_of(capsys, "--resume", "model") == (2, line)
 
 
+def test_a_run_to_resume_may_have_been_named_without_its_folder(capsys):
+    Path("runs/mine/checkpoints").mkdir(parents=True)
+    line = "mine holds no run to resume: there is no config.json in it; did you mean runs/mine?"
+    assert error_of(capsys, "--resume", "mine") == (2, line)
+
+
 def test_a_run_in_place_of_a_preset_is_told_how_to_go_on(capsys):
     Path("runs/mine").mkdir(parents=True)
     Path("runs/mine/config.json").write_text("{}")
