@@ -20,7 +20,7 @@ def page(tmp_path):
     write_report(path)
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 390, "height": 844})
+        page = browser.new_page(viewport={"width": 390, "height": 844}, has_touch=True)
         errors = []
         page.on("pageerror", lambda error: errors.append(error))
         page.goto((path / "report.html").as_uri())
@@ -39,6 +39,12 @@ def test_the_curve_says_what_is_under_the_pointer(page):
     assert page.locator(".says").inner_text() == "training 2.000\nvalidation 1.234"
     page.mouse.move(0, 0)
     assert not page.locator(".says").is_visible()
+
+
+def test_what_a_finger_asks_the_curve_stays_to_be_read(page):
+    box = page.locator(".plot").bounding_box()
+    page.touchscreen.tap(box["x"] + box["width"] - 2, box["y"] + 20)
+    assert page.locator(".says").inner_text() == "training 2.000\nvalidation 1.234"
 
 
 def test_the_slider_shows_each_sample_and_its_place(page):

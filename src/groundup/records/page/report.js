@@ -26,11 +26,14 @@ function unmark() {
 }
 
 if (plot) {
-  plot.addEventListener("pointermove", (event) => {
+  const point = (event) => {
     const box = plot.getBoundingClientRect();
     mark(Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)));
-  });
-  plot.addEventListener("pointerleave", unmark);
+  };
+  plot.addEventListener("pointerdown", point);
+  plot.addEventListener("pointermove", point);
+  // A finger that is lifted leaves, too; what it asked for stays to be read.
+  plot.addEventListener("pointerleave", (event) => event.pointerType === "touch" || unmark());
 }
 
 const slider = document.querySelector("input[type=range]");
