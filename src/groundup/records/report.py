@@ -148,6 +148,7 @@ def _headline(numbers: list[tuple[str, str]]) -> str:
 def _samples(rows: list[dict[str, Any]], end: float) -> list[str]:
     """What the model wrote on its way: the last text, and a slider to those before it."""
     losses = {row["step"]: row["val/loss"] for row in rows if is_finite(row.get("val/loss"))}
+    training = {row["step"]: row["train/loss"] for row in rows if is_finite(row.get("train/loss"))}
     tokens = {row["step"]: row["tokens"] for row in rows if is_finite(row.get("tokens"))}
     samples = [row for row in rows if row.get("sample") is not None]
     if not samples:
@@ -156,7 +157,12 @@ def _samples(rows: list[dict[str, Any]], end: float) -> list[str]:
     texts = []
     for i, row in enumerate(samples):
         step = row["step"]
-        loss = f", validation loss {losses[step]:.3f}" if step in losses else ""
+        near = max((at for at in training if at <= step), default=None)
+        loss = ""
+        if step in losses:
+            loss = f", validation loss {losses[step]:.3f}"
+        elif near is not None:
+            loss = f", training loss {training[near]:.3f}{'' if near == step else f' at step {near:,}'}"
         share = f" data-share={tokens[step] / end:.4f}" if end and tokens.get(step) else ""
         texts.append(
             f"<div class=sample{share}{'' if i == last else ' hidden'}><p class=quiet>after step {step:,}{loss}</p>"
@@ -177,7 +183,7 @@ def _portrait(seen: Portrait) -> list[str]:
             "induction": "at what followed the same token, earlier"}.get(seen.kind, seen.kind)  # fmt: skip
     return [
         f"<h2>How it reads{_term('surprise')}</h2>",
-        "<p class=quiet>Text that it has never seen: the darker, the less expected.</p>",
+        "<p class=quiet>Text that it has never seen: the stronger its color, the less it expected a token.</p>",
         f"<div class=text>{surprise}</div>",
         f"<h2>Where a head looks{_term('attention')}</h2>",
         f"<p class=quiet>Layer {seen.layer}, head {seen.head}, which looks {html.escape(kind)}. Point at a letter, or"

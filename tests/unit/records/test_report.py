@@ -145,11 +145,18 @@ def test_it_says_how_it_went_on_which_machine_and_how_to_do_it_again(tmp_path):
     assert json.loads(config[1]) == RUN["config"]
 
 
+def test_a_sample_between_two_losses_has_the_one_before_it(tmp_path):
+    between = {"step": 15, "sample": "between"}
+    page = report(folder(tmp_path, rows=[*ROWS[:3], between, *ROWS[3:]]))
+    assert "after step 15, training loss 3.000 at step 10" in page.text
+
+
 def test_only_the_last_sample_is_shown_until_the_slider_moves(tmp_path):
     page = report(folder(tmp_path))
     samples = [attributes for tag, attributes in page.tags if tag == "div" and attributes.get("class") == "sample"]
     assert ["hidden" in attributes for attributes in samples] == [True, False]
     assert [attributes["data-share"] for attributes in samples] == ["0.5000", "1.0000"]
+    assert "after step 10, training loss 3.000" in page.text
     assert "after step 20, validation loss 1.234" in page.text
 
 
