@@ -40,6 +40,7 @@ def start_server(file: Path) -> Any:
     params = xllamacpp.CommonParams()
     params.model.path = str(file)
     params.n_ctx, params.n_parallel, params.warmup = 64, 1, False
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1  # for a text or two; more would wait in turns
     return xllamacpp.Server(params)
 
 

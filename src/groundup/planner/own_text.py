@@ -10,7 +10,7 @@ from pathlib import Path
 
 from groundup.config.data import DataConfig
 from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
-from groundup.config.presets import MODELS
+from groundup.config.presets import GPT2, GPT2_VOCAB, MODELS
 from groundup.config.train import CheckpointConfig, EvalConfig, LoRAConfig, OptimConfig, RuntimeConfig, TrainConfig
 from groundup.planner.params import count_parameters
 
@@ -61,7 +61,7 @@ class _Rung:
 
 _SMALL = ModernConfig(n_layer=2, n_head=2, n_embd=64, block_size=64, dropout=0.1)
 _MIDDLE = ModernConfig(n_layer=8, n_head=8, n_embd=512, block_size=512, dropout=0.1)
-_LARGE = GPTConfig(n_layer=12, n_head=12, n_embd=768)
+_LARGE = replace(GPT2, vocab_size=0)
 
 _CPU = (
     _Rung(100e3, _SMALL, "char", 16, 1000),
@@ -83,13 +83,13 @@ def text_recipe(text: Text) -> TrainConfig:
         text: Its size, and the machine.
     """
     rung = next(rung for rung in (_GPU if text.gpu else _CPU) if text.n_bytes <= rung.up_to)
-    vocab_size = text.vocab_size or (50257 if rung.tokenizer == "gpt2" else 0)
+    vocab_size = text.vocab_size or (GPT2_VOCAB if rung.tokenizer == "gpt2" else 0)
     n_tokens = text.n_tokens or _tokens(text.n_bytes, vocab_size)
     tokens_per_step = rung.samples * rung.model.block_size
     steps = _steps(n_tokens, tokens_per_step, passes=MOST_PASSES, most=rung.most_steps)
     # The demo's rates for narrow models; GPT-3's of this size (Brown et al. 2020, table 2.1) for wide ones.
     narrow = rung.model.n_embd <= 384
-    rates = OptimConfig(name="muon", lr=3e-3 if narrow else 1e-3) if rung.model.n_embd < 768 else OptimConfig()
+    rates = OptimConfig(name="muon", lr=3e-3 if narrow else 1e-3) if rung.model.n_embd < GPT2.n_embd else OptimConfig()
     config = TrainConfig(
         name=name_of(text.path),
         model=rung.model,
@@ -126,8 +126,8 @@ def finetune_recipe(
     passes = FINETUNE_PASSES if n_tokens > SHORT else 3 * FINETUNE_PASSES
     steps = _steps(n_tokens, samples * block_size, passes=passes, most=5000 if text.gpu else 500)
     low_rank = weights > LORA_SHARE * n_tokens
-    # 1e-4 is what models 768 wide are fine-tuned with; narrow ones bear more, and so does a low-rank change.
-    rate = min(1e-3, 1e-4 * (768 / model.n_embd)) * (5 if low_rank else 1)
+    # GPT-2 is fine-tuned with 1e-4; narrower models bear more, and so does a low-rank change.
+    rate = min(1e-3, 1e-4 * (GPT2.n_embd / model.n_embd)) * (5 if low_rank else 1)
     config = TrainConfig(
         name=f"{name_of(init_from)}-{name_of(text.path)}",
         init_from=init_from,

@@ -256,7 +256,7 @@ def test_tables_do_not_command_the_terminal(tmp_path, capsys):
         assert main(words) == 0
         out = capsys.readouterr().out
         assert "\x1b" not in out
-        assert shown in out.replace("\n", "")
+        assert shown in "".join(out.split())  # a table breaks lines where a path is long, and indents what follows
 
 
 @pytest.mark.fault(
