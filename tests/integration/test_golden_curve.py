@@ -13,6 +13,7 @@ import torch
 
 from groundup.cli.main import main
 from groundup.cli.train import read_request
+from groundup.config.model import with_vocabulary
 from groundup.data.dataset import TokenDataset
 from groundup.data.loader import TrainBatches
 from groundup.model import reference
@@ -20,7 +21,6 @@ from groundup.model.build import build_model
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.model.loss import lm_loss_sum
-from groundup.training.build import resolve_model
 
 STEPS, WARMUP, PEAK, FINAL = 30, 5, 1e-2, 0.1
 GPT2 = ["--model.kind=gpt"]
@@ -54,7 +54,7 @@ def dataset_of(config):
 
 def written_out(config, data):
     """Loss, rate and gradient norm of every step."""
-    shape = resolve_model(config.model, data.tokenizer())
+    shape = with_vocabulary(config.model, data.tokenizer().vocab_size)
     weights = {
         name: p.double().requires_grad_()
         for name, p in init_weights(build_model(shape), seed=1337).state_dict().items()

@@ -43,10 +43,10 @@ def main(argv: Sequence[str]) -> int:
     if tokens is not None:
         config = replace(config, max_steps=max(1, math.ceil(_quantity(tokens) / config.tokens_per_step)))
 
-    from groundup.cli.dry_run import vocabulary
+    from groundup.data.vocabulary import known_vocabulary
     from groundup.planner.plan import plan
 
-    paper = plan(config, vocab_size=vocabulary(config.data))
+    paper = plan(config, vocab_size=known_vocabulary(config))
     if named is None:
         from groundup.terminal.working import Working
 

@@ -1,9 +1,9 @@
 """What a model is made of. The names are GPT-2's own, shared by OpenAI's code, nanoGPT and Hugging Face."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal
 
-from groundup.config.errors import UsageError
+from groundup.config.errors import UsageError, UserError
 
 _MOST = {"n_layer": 10_000, "n_embd": 2**20, "block_size": 2**30, "vocab_size": 2**32}
 """Far beyond any model; above it sizes overflow, or building takes all memory before anything can be compared."""
@@ -179,6 +179,24 @@ class BigramConfig:
 
 
 ModelConfig = GPTConfig | ModernConfig | BigramConfig
+
+
+def with_vocabulary(config: GPTConfig | ModernConfig, ids: int) -> GPTConfig | ModernConfig:
+    """The model's shape with its vocabulary filled in.
+
+    Args:
+        config: The shape; a vocabulary of 0 takes the tokenizer's.
+        ids: How many the data's tokenizer has.
+
+    Raises:
+        UserError: The config names another vocabulary.
+    """
+    if config.vocab_size not in (0, ids):
+        raise UserError(
+            f"model.vocab_size is {config.vocab_size} but the data's tokenizer has {ids} ids;"
+            " --model.vocab-size 0 takes the tokenizer's"
+        )
+    return replace(config, vocab_size=ids)
 
 
 def as_kind(config: TransformerConfig, kind: str) -> GPTConfig | ModernConfig:

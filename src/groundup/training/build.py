@@ -12,7 +12,7 @@ import torch
 
 from groundup.checkpoint.state import Checkpoint, CheckpointStore
 from groundup.config.errors import UsageError, UserError
-from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
+from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig, with_vocabulary
 from groundup.config.train import TrainConfig
 from groundup.data.dataset import TokenDataset
 from groundup.data.loader import TrainBatches, eval_batches
@@ -92,7 +92,7 @@ def build_run(
     dataset = _open_data(config, world, resume_from, working)
     tokenizer = dataset.tokenizer()
     _refuse_different_inputs(world, data=dataset.index.fingerprint, tokenizer=tokenizer.fingerprint)
-    shape = resolve_model(config.model, tokenizer)
+    shape = with_vocabulary(config.model, tokenizer.vocab_size)
     hellaswag = _hellaswag(config, world, tokenizer, working.say)
     working.doing("measuring this machine")
     request = SetupRequest(config=config, shape=shape, world=world, parallel=parallel, say=working.say, saved=saved)
@@ -197,20 +197,6 @@ def _trainer(
         stop=stop,
         world=setup.world,
     )
-
-
-def resolve_model(config: GPTConfig | ModernConfig, tokenizer: Tokenizer) -> GPTConfig | ModernConfig:
-    """The model's shape with its vocabulary filled in.
-
-    Raises:
-        UserError: The config names another vocabulary than the tokenizer's.
-    """
-    if config.vocab_size not in (0, tokenizer.vocab_size):
-        raise UserError(
-            f"model.vocab_size is {config.vocab_size} but the data's tokenizer has {tokenizer.vocab_size} ids;"
-            " --model.vocab-size 0 takes the tokenizer's"
-        )
-    return replace(config, vocab_size=tokenizer.vocab_size)
 
 
 def refuse_beyond_memory(shape: TransformerConfig) -> None:

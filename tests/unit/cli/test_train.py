@@ -157,6 +157,18 @@ def test_dry_run_prints_the_whole_plan_and_touches_nothing(name, capsys, place, 
     assert no_training == []
 
 
+def test_dry_run_refuses_shards_of_another_vocabulary_as_the_run_would(capsys, place):
+    Path("notes.txt").write_text("a text to learn a few tokens from, and to cut into them\n" * 30)
+    assert main(["tokenizer", "train", "notes.txt", "--vocab-size", "270", "--out", "n.json"]) == 0
+    assert main(["prepare", "notes.txt", "own", "--tokenizer", "n.json"]) == 0
+    capsys.readouterr()
+    words = ["gpt2-fineweb", "--data.path", "own", "--dry-run"]
+    line = "model.vocab_size is 50257 but the data's tokenizer has 270 ids; --model.vocab-size 0 takes the tokenizer's"
+    assert error_of(capsys, *words) == (1, line)
+    assert main(["train", *words, "--model.vocab-size", "0"]) == 0
+    assert "with 270 ids" in capsys.readouterr().out
+
+
 def test_dry_run_counts_with_the_tokenizer_that_is_named(capsys, tmp_path):
     save_tokenizer(CharTokenizer("abc"), tmp_path / "abc.json")
     for flags, ids in (
