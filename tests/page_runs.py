@@ -51,14 +51,14 @@ def write_runs(folder):
 
 
 @contextlib.contextmanager
-def served_page(path):
+def served_page(path, key=None):
     """The address of a server of a run, in a thread."""
     listener = socket.create_server(("127.0.0.1", 0))
     host = f"127.0.0.1:{listener.getsockname()[1]}"
     loop, files = EngineLoop(), page_files()
     shared = Server(Models([path]), loop)
     training = Trainings(shared)
-    access = Access(hosts=frozenset({host}), key=None, page_paths=frozenset(files))
+    access = Access(hosts=frozenset({host}), key=key, page_paths=frozenset(files))
     app = build_app(shared, access, more=[*page_api(shared, training), *page_routes(files)])
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", ws="none", lifespan="off"))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

@@ -7,7 +7,7 @@ import torch
 
 from groundup.inspection.ablation import without
 from groundup.inspection.trace import trace
-from page_runs import STEPS, TEXT, TOKENIZER, model_of, probability, texts, wait_for_names
+from page_runs import STEPS, TEXT, TOKENIZER, model_of, probability, served_page, texts, wait_for_names
 
 
 @pytest.mark.slow
@@ -138,3 +138,15 @@ def test_the_ruler_names_its_parts_on_a_phone(open_page):
     assert set(named) <= set(texts(page.locator(".candidates tbody .token")))
     last = page.locator(".candidates tbody tr").first.locator(".wide").bounding_box()
     assert last["x"] + last["width"] <= 390  # nothing of the table is cut off
+
+
+def test_a_page_without_the_key_asks_for_it(browser, runs):
+    with served_page(runs / "mine", key="sesame") as address:
+        page = browser.new_page()
+        page.goto(f"{address}#tab=surprise&text={TEXT}")
+        for key, after in (("wrong", "not the key"), ("sesame", "bits in all")):
+            page.get_by_label("key").fill(key)
+            page.get_by_role("button", name="Open").click()
+            page.get_by_text(after).wait_for()
+        page.wait_for_function("() => location.hash.includes('surprise') && !location.hash.includes('sesame')")
+        page.close()

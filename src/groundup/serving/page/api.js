@@ -6,7 +6,7 @@ const key = new URLSearchParams(location.hash.slice(1)).get("key");
 export const keyed = Boolean(key);
 
 const GONE = "the server does not answer: is groundup serve still running? What you see was computed before it went";
-const NO_KEY = "this server asks for a key: open the address that groundup serve printed, which has it behind #key=";
+const NO_KEY = key ? "this is not the key of the server" : "this server asks for a key";
 
 /** @param {Error} error of the network, or of who gave up waiting @returns {never} */
 function gone(error) {
@@ -20,7 +20,8 @@ async function ask(path, body, signal) {
   const answer = await fetch(path, { method: body ? "POST" : "GET", headers, body: body && JSON.stringify(body), signal }).catch(gone);
   if (answer.ok) return answer;
   const told = await answer.json().catch(() => null);
-  throw new Error(answer.status === 401 ? NO_KEY : told?.error?.message ?? `the server answered ${answer.status}`);
+  if (answer.status === 401) throw Object.assign(new Error(NO_KEY), { locked: true });
+  throw new Error(told?.error?.message ?? `the server answered ${answer.status}`);
 }
 
 export const get = async (path) => (await ask(path)).json();

@@ -64,8 +64,21 @@ function Page() {
     <footer>groundup ${facts.value.version} · computed on this machine, nothing leaves it</footer>`;
 }
 
+/** Asks for the key. The address carries it until the page has read it. @param {{says: string}} props */
+function Key({ says }) {
+  const enter = (event) => {
+    event.preventDefault();
+    const state = new URLSearchParams(location.hash.slice(1));
+    state.set("key", event.currentTarget.elements.key.value);
+    location.hash = String(state);
+    location.reload();
+  };
+  return html`<form class="loading" onSubmit=${enter}><p role="status">${says}: it is what --api-key or GROUNDUP_API_KEY was when the server was started.</p>
+    <label>key <input name="key" type="password" autocomplete="off" required /></label> <button class="main">Open</button></form>`;
+}
+
 const root = document.getElementById("app");
 start().then(
   () => (root.replaceChildren(), render(html`<${Page} />`, root)),
-  (error) => (root.textContent = `The page cannot start: ${error.message}`),
+  (error) => (root.replaceChildren(), render(error.locked ? html`<${Key} says=${error.message} />` : html`<p class="loading" role="status">The page cannot start: ${error.message}</p>`, root)),
 );

@@ -61,7 +61,7 @@ export function Training() {
       <thead><tr><th scope="col">draw</th><th scope="col">run</th><th scope="col">state</th><th scope="col">step</th><th scope="col">best validation loss</th><th scope="col"><span class="hidden">what to do</span></th></tr></thead>
       <tbody>${rows.map((run, i) => html`<tr key=${run.name}><td><input type="checkbox" checked=${shown.includes(run.name)} aria-label=${`draw ${run.name}`} onChange=${() => toggle(run.name)} /></td>
         <th scope="row"><i class="swatch" style=${`background:var(--run-${i % COLORS})`}></i>${run.name}</th><td>${run.state}</td>
-        <td>${run.step?.toLocaleString("en") ?? "0"}${run.max_steps ? ` of ${run.max_steps.toLocaleString("en")}` : ""}</td><td>${run.val_loss == null ? "" : number(run.val_loss)}</td>
+        <td>${run.step?.toLocaleString("en") ?? "0"}${run.max_steps ? html`<span class="step"> of ${run.max_steps.toLocaleString("en")}</span>` : ""}</td><td>${run.val_loss == null ? "" : number(run.val_loss)}</td>
         <td class="buttons"><button class="quiet" onClick=${() => (setSampled(run.name), ask(run.name))}>Samples</button>${run.name !== own && html`<button class="quiet" onClick=${() => choose(run.name).then(() => (tab.value = "write"))}>Look inside</button>`}</td></tr>`)}</tbody></table></div>`}
     ${shown.map((name) => curves[name] && html`<${Behind} key=${name} says=${`curves of ${name} as a table`} columns=${["step", "training", "validation"]} rows=${() => losses(curves[name])} />`)}
     ${writer && curves[writer] && html`<${Samples} key=${writer} name=${writer} samples=${curves[writer].samples} />`}
