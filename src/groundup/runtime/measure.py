@@ -1,5 +1,7 @@
 """What this machine does, measured: matrix products, memory bandwidth, memory used."""
 
+import contextlib
+import ctypes
 import functools
 import math
 import statistics
@@ -108,6 +110,16 @@ def peak_flops(device: torch.device, precision: str) -> float:
 def known_peak_flops(device: torch.device, precision: str) -> float | None:
     """The data sheet's FLOP/s, for known GPUs."""
     return peak_flops_of(device_name(device), precision) if device.type == "cuda" else None
+
+
+def forget_peak_memory(device: torch.device) -> None:
+    """Let `peak_memory` begin at what is in use now; what was freed goes back to the system. On Linux and on GPUs."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform.startswith("linux"):
+        with contextlib.suppress(AttributeError, OSError):  # another C library, or a kernel that does not let us
+            ctypes.CDLL(None).malloc_trim(0)
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory(device: torch.device) -> int:
