@@ -160,7 +160,7 @@ def test_gpt2_is_one_page():
 
 
 def test_a_model_has_one_door():
-    """`hidden` and `logits`: nobody asks whether it is a GPT but who writes for programs that know GPT-2 alone."""
+    """`hidden` and `logits`: only code for programs that know no other model asks whether it is a GPT."""
     for path in SOURCES:
         for node in ast.walk(tree_of(path)) if path.parent.name != "interop" else ():
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
