@@ -14,6 +14,28 @@ struct View {  // (B, T, H, D) of type 0 fp32 or 1 bf16: elements from a text, a
 struct Sizes {
     int64_t B, T, H, D;
     int32_t type;
+    uint32_t seed, other_seed, dropped;  // of 2^32 weights; 0: none
+};
+
+uint32_t mixed(uint32_t x) {  // each bit of x turns half of the others (Wellons 2018, "lowbias32")
+    x = (x ^ x >> 16) * 0x7feb352du;
+    x = (x ^ x >> 15) * 0x846ca68bu;
+    return x ^ x >> 16;
+}
+
+// What a weight is multiplied with: 0 where it is dropped, else 1 over the share that is kept. Each has a number of its own,
+// made of its row's and its column's, so that the way back finds the same ones without having kept any.
+struct Dropout {
+    Dropout(const Sizes& s)
+        : seed(s.seed), dropped(s.dropped), T(s.T), kept(1 / (1 - s.dropped / 4294967296.0f)), columns(T) {
+        for (int64_t j = 0; j < T; j++) columns[j] = mixed((uint32_t)j ^ s.other_seed);
+    }
+    uint32_t row(int64_t task, int64_t i) const { return mixed(mixed((uint32_t)(task * T + i)) ^ seed); }
+    float factor(uint32_t row, int64_t j) const { return mixed(row ^ columns[j]) < dropped ? 0.0f : kept; }  // no branch
+    const uint32_t seed, dropped;
+    const int64_t T;
+    const float kept;
+    Buffer<uint32_t> columns;
 };
 
 // n elements, times a factor.
@@ -59,6 +81,7 @@ void attention_forward(const Sizes* sizes, const View* q, const View* k, const V
 #pragma omp parallel
     {
         Buffer<float> queries(s.T * s.D), keys(s.D * columns), values(s.T * s.D), scores(QUERIES * columns), out(QUERIES * s.D);
+        const Dropout dropout(s);
         float total[QUERIES];
 #pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < s.B * s.H; task++) {
@@ -70,10 +93,14 @@ void attention_forward(const Sizes* sizes, const View* q, const View* k, const V
                 for (int64_t i = 0; i < n; i++) {
                     float *row = scores + i * columns, largest = row[0], sum = 0;
                     const int64_t seen = first + i + 1;
+                    const uint32_t number = dropout.row(task, first + i);
 #pragma omp simd reduction(max : largest)
                     for (int64_t j = 0; j < seen; j++) largest = std::max(largest, row[j]);
 #pragma omp simd reduction(+ : sum)
-                    for (int64_t j = 0; j < seen; j++) sum += row[j] = exponential(row[j] - largest);
+                    for (int64_t j = 0; j < seen; j++) {
+                        const float weight = exponential(row[j] - largest);
+                        sum += weight, row[j] = weight * dropout.factor(number, j);
+                    }
                     std::fill(row + seen, row + wide, 0.0f);
                     total[i] = sum, log_sums[task * s.T + first + i] = largest + std::log(sum);
                 }
@@ -95,6 +122,7 @@ void attention_backward(const Sizes* sizes, const View* q, const View* k, const 
         Buffer<float> queries(whole), keys(whole), outputs(whole), grads(whole), of_keys(whole), of_values(whole);
         Buffer<float> keys_turned(s.D * columns), values_turned(s.D * columns), of_queries(QUERIES * s.D);
         Buffer<float> weights(QUERIES * columns), slopes(QUERIES * columns);
+        const Dropout dropout(s);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t task = 0; task < s.B * s.H; task++) {
             load(*q, s, task, scale, queries), load(*v, s, task, 1, keys), turn(keys, s, values_turned, columns);
@@ -110,12 +138,14 @@ void attention_backward(const Sizes* sizes, const View* q, const View* k, const 
                     float *weight = weights + i * columns, *slope = slopes + i * columns, mean = 0;
                     const float log_sum = log_sums[task * s.T + first + i];
                     const int64_t seen = first + i + 1;
+                    const uint32_t number = dropout.row(task, first + i);
 #pragma omp simd reduction(+ : mean)
                     for (int64_t d = 0; d < s.D; d++) mean += g[i * s.D + d] * out[i * s.D + d];
 #pragma omp simd
                     for (int64_t j = 0; j < seen; j++) {
-                        weight[j] = exponential(weight[j] - log_sum);
-                        slope[j] = weight[j] * (slope[j] - mean);
+                        const float whole = exponential(weight[j] - log_sum), factor = dropout.factor(number, j);
+                        weight[j] = whole * factor;
+                        slope[j] = whole * (slope[j] * factor - mean);
                     }
                     std::fill(weight + seen, weight + wide, 0.0f), std::fill(slope + seen, slope + wide, 0.0f);
                 }

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
 """As attention.cpp counts them."""
+_NUMBERS = 1 << 32
+"""A weight is dropped where its own of so many is below a bound."""
 
 
 class _View(ctypes.Structure):
@@ -25,14 +27,18 @@ class _View(ctypes.Structure):
 
 
 class _Sizes(ctypes.Structure):
-    _fields_ = (*((name, ctypes.c_int64) for name in ("B", "T", "H", "D")), ("type", ctypes.c_int32))
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("B", "T", "H", "D")),
+        ("type", ctypes.c_int32),
+        *((name, ctypes.c_uint32) for name in ("seed", "other_seed", "dropped")),
+    )
 
 
 class CausalAttention:
     """Stands for `F.scaled_dot_product_attention`, which computes all that the kernels do not.
 
     Args:
-        kernels: Compute attention in float32 or bfloat16 without dropout, where all heads have keys of their own.
+        kernels: Compute attention in float32 or bfloat16, where all heads have keys of their own.
     """
 
     def __init__(self, kernels: "CompiledKernels") -> None:
@@ -52,35 +58,40 @@ class CausalAttention:
         if torch.is_autocast_enabled(q.device.type):
             q, k, v = (x.to(torch.get_autocast_dtype(q.device.type)) for x in (q, k, v))
         known = q.device.type == "cpu" and q.dtype in TYPES and q.dtype == k.dtype == v.dtype
-        fits = known and is_causal and not dropout_p and q.shape == k.shape and q.shape[-1] % self._kernels.lanes == 0
+        fits = known and is_causal and q.shape == k.shape and q.shape[-1] % self._kernels.lanes == 0
         if not fits or torch.compiler.is_compiling():
             return F.scaled_dot_product_attention(
                 q, k, v, dropout_p=dropout_p, is_causal=is_causal, enable_gqa=enable_gqa
             )
-        return _Attention.apply(q, k, v, self._kernels)  # type: ignore[no-untyped-call]
+        return _Attention.apply(q, k, v, dropout_p, self._kernels)  # type: ignore[no-untyped-call]
 
 
 class _Attention(torch.autograd.Function):
-    """Keeps a number per row, from which the way back computes the row's weights again (Dao et al. 2022)."""
+    """Keeps a number per row, from which the way back computes the row's weights again (Dao et al. 2022).
+
+    Dropout keeps two seeds, drawn from PyTorch's generator.
+    """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, kernels: "CompiledKernels") -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, dropout_p: float, kernels: "CompiledKernels") -> Tensor:
         q, k, v = map(_in_rows, (q, k, v))
         y, log_sums = _like(q), torch.empty(q.shape[:-1])
-        kernels.attention_forward(_sizes(q), *map(_view, (q, k, v, y)), log_sums.data_ptr())
+        seeds = torch.randint(_NUMBERS, (2,)).tolist() if dropout_p else (0, 0)
+        ctx.dropout = (*seeds, min(_NUMBERS - 1, round(dropout_p * _NUMBERS)))
+        kernels.attention_forward(_sizes(q, ctx.dropout), *map(_view, (q, k, v, y)), log_sums.data_ptr())
         ctx.save_for_backward(q, k, v, y, log_sums)
         ctx.kernels = kernels
         return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q, k, v, y, log_sums = ctx.saved_tensors
         grad = _in_rows(grad.to(q.dtype))  # has a name, because a view of it is but its address
         grads = _like(q), _like(k), _like(v)
         parts = map(_view, (q, k, v, y, grad))
-        ctx.kernels.attention_backward(_sizes(q), *parts, log_sums.data_ptr(), *map(_view, grads))
-        return *grads, None
+        ctx.kernels.attention_backward(_sizes(q, ctx.dropout), *parts, log_sums.data_ptr(), *map(_view, grads))
+        return *grads, None, None
 
 
 def _like(x: Float[Tensor, "B H T D"]) -> Float[Tensor, "B H T D"]:
@@ -98,6 +109,6 @@ def _view(x: Float[Tensor, "B H T D"]) -> Any:
     return ctypes.byref(_View(x.data_ptr(), text, token, head))
 
 
-def _sizes(x: Float[Tensor, "B H T D"]) -> Any:
+def _sizes(x: Float[Tensor, "B H T D"], dropout: tuple[int, int, int]) -> Any:
     texts, heads, tokens, width = x.shape
-    return ctypes.byref(_Sizes(texts, tokens, heads, width, TYPES[x.dtype]))
+    return ctypes.byref(_Sizes(texts, tokens, heads, width, TYPES[x.dtype], *dropout))

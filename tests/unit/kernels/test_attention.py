@@ -88,10 +88,56 @@ def test_what_is_no_number_is_not_hidden():
     assert y[0, 0, :7].isfinite().all()
 
 
+def weights_after_dropout(q, k, dropout_p, seed):
+    """What attention multiplies values with, seen by values that are rows of a unit matrix; and the same without it."""
+    T, width = q.shape[-2:]
+    function, unit = attend(), torch.eye(-(-T // width) * width)[:T].expand(*q.shape[:2], T, -1)
+    parts = []
+    for values in unit.split(width, dim=-1):
+        torch.manual_seed(seed)
+        parts.append(function(q, k, values.contiguous(), dropout_p=dropout_p, is_causal=True))
+    hidden = ~torch.ones(T, T, dtype=torch.bool).tril()
+    whole = (q @ k.mT / width**0.5).masked_fill(hidden, -torch.inf).softmax(-1)
+    return torch.cat(parts, -1)[..., :T], whole
+
+
+def test_dropout_drops_its_share_of_the_weights_and_scales_the_others():
+    q, k = draw(2, 6, 2, 150, 32)
+    seen = torch.ones(150, 150).tril().bool()
+    shown, whole = weights_after_dropout(q, k, 0.3, seed=5)
+    ratios = (shown / whole)[..., seen]
+    kept = ratios > 0.5
+    torch.testing.assert_close(ratios[kept], torch.full_like(ratios[kept], 1 / 0.7), rtol=1e-4, atol=0)
+    assert not ratios[~kept].any()
+    assert kept.float().mean().item() == pytest.approx(0.7, abs=0.005)  # of 136,000: four deviations
+    shares = torch.stack([mask.tril()[100:].sum(-1) / torch.arange(101, 151) for mask in (shown > 0).flatten(0, 1)])
+    assert shares.std().item() == pytest.approx((0.3 * 0.7 / 125) ** 0.5, rel=0.1)  # rows do not follow one another
+    rows = (shown[..., 100:, :100] > 0).flatten(0, 2)[::2].float()
+    assert torch.corrcoef(rows).fill_diagonal_(0).abs().mean().item() == pytest.approx(
+        (2 / torch.pi / 100) ** 0.5, rel=0.1
+    )
+    assert not torch.equal(shown, weights_after_dropout(q, k, 0.3, seed=6)[0])
+
+
+def test_the_gradient_under_dropout_is_that_of_the_weights_that_were_kept():
+    q, k, v, grad = draw(4, 2, 2, 110, 32)
+    shown, whole = weights_after_dropout(q, k, 0.4, seed=2)
+    factors = torch.where(shown > 0, 1 / 0.6, 0.0).double()
+    parts = [part.double().requires_grad_() for part in (q, k, v)]
+    scores = (parts[0] @ parts[1].mT / 32**0.5).masked_fill(whole == 0, -torch.inf)
+    y = (scores.softmax(-1) * factors) @ parts[2]
+    exact = y, *torch.autograd.grad(y, parts, grad.double())
+    function = attend()
+    torch.manual_seed(2)
+    ours = with_gradients(lambda *parts, **rest: function(*parts, dropout_p=0.4, **rest), (q, k, v), grad)
+    for a, b in zip(ours, exact, strict=True):
+        assert (a.double() - b).norm() <= 1e-5 * b.norm()
+
+
 @pytest.mark.parametrize(
     ("shape", "arguments"),
-    [((1, 2, 9, 20), {}), ((1, 2, 9, 16), {"is_causal": False}), ((1, 2, 9, 16), {"dropout_p": 0.5})],
-    ids=["a width that fills no vector", "not causal", "dropout"],
+    [((1, 2, 9, 20), {"dropout_p": 0.5}), ((1, 2, 9, 16), {"is_causal": False})],
+    ids=["a width that fills no vector", "not causal"],
 )
 def test_everything_else_is_left_to_pytorch(shape, arguments):
     q, k, v = draw(3, *shape)
