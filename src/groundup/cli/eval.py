@@ -47,11 +47,7 @@ class Options:
             if value < 0:
                 raise UsageError(f"{flag} must be 0 or more, got {value}")
         for name in self.names:
-            if (
-                name not in NAMES
-                and not name.endswith(".jsonl")
-                and not (has_magic(name) or (name and Path(name).exists()))
-            ):
+            if name not in NAMES and not (has_magic(name) or (name and Path(name).exists())):
                 if Path(name).suffix or "/" in name:
                     raise UsageError(f"{name} does not exist; name a file, folder or glob of text, or .jsonl examples")
                 raise UsageError(

@@ -72,6 +72,7 @@ def place(tmp_path, monkeypatch):
         ("plan shakespeare --hardware T4 --tokens -3M", "--tokens must be a number such as 300M or 10B, got '-3M'"),
         ("generate runs/mine --logit-bias 1", "--logit-bias cannot take '1' (see groundup generate --help)"),
         ("eval runs/mine --tasks gone.txt", "gone.txt does not exist; name a file, folder or glob of text"),
+        ("eval runs/mine --tasks gone.jsonl", "gone.jsonl does not exist; name a file, folder or glob of text"),
         ("import runs/mine", "runs/mine is a run of groundup already; there is nothing to import"),
         ("finetune mine notes", "mine does not exist; did you mean runs/mine?"),
         ("plot", "groundup runs plot RUN"),
