@@ -12,7 +12,9 @@ from groundup.inspection.trace import trace
 from groundup.model.build import Transformer
 
 MAX_LABELS = 32
-"""Tokens up to which a picture writes them on its axes."""
+"""Tokens up to which a picture writes them on its axes; four times as many where there are few pictures."""
+FEW_PICTURES, MANY_PICTURES = 4, 36
+"""Of many, each is half as wide: GPT-2's 144 heads fit a screen."""
 
 
 def attention_patterns(model: Transformer, idx: Int[Tensor, " T"]) -> Float[Tensor, "L H T T"]:
@@ -40,7 +42,8 @@ def draw_attention(
 ) -> Figure:
     """A grid of pictures, a row of them for a layer and a column for a head; dark is 1, white is 0.
 
-    Within a picture the row is the position that looks, the column the one it looks at.
+    Within a picture the row is the position that looks, the column the one it looks at. For a slide, draw a head or two
+    and save the figure as .svg: a picture grows with its text.
 
     Args:
         patterns: What `attention_patterns` gives.
@@ -55,9 +58,11 @@ def draw_attention(
     n_layer, n_head, T = len(layers), len(heads), patterns.shape[2]
     if tokens and len(tokens) != T:
         raise UsageError(f"the patterns are of {T} positions, {len(tokens)} tokens were given")
-    side = max(2.2, 0.14 * T if tokens and T <= MAX_LABELS else 0)
+    most = MAX_LABELS if n_layer * n_head > FEW_PICTURES else 4 * MAX_LABELS
+    named = bool(tokens) and most >= T
+    side = max(1.1 if n_layer * n_head > MANY_PICTURES else 2.2, 0.14 * T if named else 0)
     figure = Figure(figsize=(side * n_head + 0.4, (side + 0.25) * n_layer), dpi=100, layout="constrained")
-    labels = [visible(token) for token in tokens] if T <= MAX_LABELS else []
+    labels = [visible(token) for token in tokens] if named else []
     longest = max(map(len, labels), default=0)
     for i, axes in enumerate(figure.subplots(n_layer, n_head, squeeze=False).flat):
         layer, head = layers[i // n_head], heads[i % n_head]

@@ -97,9 +97,21 @@ def test_a_picture_has_a_panel_for_each_head(model, idx):
         draw_attention(patterns, ["a", "b"])
 
 
-def test_a_long_text_is_not_written_on_the_axes(model):
-    figure = draw_attention(torch.eye(40).expand(1, 2, 40, 40), ["x"] * 40)
-    assert not figure.axes[0].get_yticklabels()
+def test_a_long_text_is_written_on_the_axes_of_a_few_heads(model):
+    patterns = torch.eye(40).expand(2, 4, 40, 40)
+    assert not draw_attention(patterns, ["x"] * 40).axes[0].get_yticklabels()
+    one = draw_attention(patterns, ["x"] * 40, layers=[1], heads=[3])
+    assert len(one.axes[0].get_yticklabels()) == 40
+    assert one.axes[0].get_title() == "layer 1, head 3"
+    assert min(one.get_size_inches()) >= 40 * 0.14  # a letter of 7 points is a tenth of an inch
+    longer = draw_attention(torch.eye(200).expand(1, 1, 200, 200), ["x"] * 200)
+    assert not longer.axes[0].get_yticklabels()
+
+
+def test_all_heads_of_gpt2_fit_a_screen():
+    width, height = draw_attention(torch.eye(8).expand(12, 12, 8, 8)).get_size_inches()
+    assert width <= 14
+    assert height <= 17
 
 
 def test_heat_map_writes_what_is_finite():
