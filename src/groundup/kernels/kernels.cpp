@@ -3,9 +3,7 @@
 // A token reads every weight once, so the aim is the speed of memory: weights are read in streams that hardware knows to
 // fetch ahead, and whatever their type, they are widened in registers. All types share one shape of code, `tile`: R rows
 // of weights by M rows of x, a vector of partial sums for each pair, added in one order whatever R and M are.
-//
-// Vectors are the extension that GCC and Clang share, as wide as the machine's; intrinsics stand only where it has no
-// word. Compiled at first use by kernels/compiled.py for the machine at hand, and called through ctypes.
+// Vectors are the extension that GCC and Clang share, as wide as the machine's; intrinsics stand where it has no word.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -14,7 +12,7 @@
 #include <utility>
 #if defined(__x86_64__)
 #include <immintrin.h>
-#elif defined(__ARM_NEON)
+#elif defined(__aarch64__)
 #include <arm_neon.h>
 #endif
 
@@ -75,6 +73,8 @@ struct Fp16 : Fp32 {
         return (Step)_mm512_cvtph_ps(read<__m256i>(w));
 #elif defined(__AVX2__)
         return (Step)_mm256_cvtph_ps(read<__m128i>(w));
+#elif defined(__aarch64__)  // where GCC 12 has no _Float16
+        return vcvt_f32_f16(read<float16x4_t>(w));
 #else
         return __builtin_convertvector(read<Vector<_Float16, L>>(w), Step);
 #endif

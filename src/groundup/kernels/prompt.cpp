@@ -27,6 +27,8 @@ void narrow(Floats v, uint16_t* p) {  // to fp16
     const auto half = _mm512_cvtps_ph((__m512)v, 0);
 #elif defined(__AVX2__)
     const auto half = _mm256_cvtps_ph((__m256)v, 0);
+#elif defined(__aarch64__)
+    const auto half = vcvt_f16_f32((float32x4_t)v);
 #else
     const auto half = __builtin_convertvector(v, Vector<_Float16, L>);
 #endif
