@@ -38,7 +38,7 @@ class Options:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Export, and upload where that is asked for."""
+    """Export, and upload where a flag says so."""
     options = parse(Options, argv, prog="groundup export", missing={"DIR": lambda: missing_model("export", "OUT")})
     check_model(options.path)
 

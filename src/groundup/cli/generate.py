@@ -143,7 +143,7 @@ def _with_prompt_flag(error: UsageError, words: Sequence[str]) -> UsageError:
 
 
 def _show(prompt: str, pieces: Iterator["TextDelta"], options: Options, tokenizer: "Tokenizer") -> None:
-    """Print one prompt's texts in the form that is asked for."""
+    """Print one prompt's texts in the form of the flags."""
     if options.explain:
         from rich.console import Console
 
@@ -163,7 +163,7 @@ def _show(prompt: str, pieces: Iterator["TextDelta"], options: Options, tokenize
 
 
 class _Requests:
-    """What is asked of the generator."""
+    """The settings of the generator."""
 
     def __init__(self, generator: "TextGenerator", options: Options) -> None:
         self._generator, self._options = generator, options

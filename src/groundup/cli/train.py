@@ -177,7 +177,7 @@ def read_request(words: list[str]) -> TrainRequest:
 
 
 def _parse(words: list[str], prog: str, base: TrainConfig) -> TrainConfig:
-    """The config with its flags; what else a person may have meant is said."""
+    """The config with its flags; a note says what else a person may have meant."""
     try:
         return parse(TrainConfig, words, prog=prog, default=base, also=OWN_FLAGS)
     except UsageError as error:

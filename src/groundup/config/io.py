@@ -252,7 +252,7 @@ def load_json(path: Path) -> Any:
 
 
 def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Two values for one key are a slip of the hand; which of them was meant is not known."""
+    """Two values for one key are a mistake; which of them was meant is not known."""
     values = dict(pairs)
     if len(values) < len(pairs):
         keys = [key for key, _ in pairs]

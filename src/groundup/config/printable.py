@@ -7,7 +7,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2
 
 
 def printable(text: str) -> str:
-    """Control characters as their escapes: a cursor moved by a folder's name could hide what was said."""
+    """Control characters as their escapes: a cursor moved by a folder's name could hide a message."""
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 

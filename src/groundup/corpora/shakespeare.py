@@ -188,7 +188,7 @@ def parse_play(markdown: str, play: str = "") -> Iterator[str]:
 
 
 def _speech(speaker: str, lines: Sequence[str]) -> Iterator[str]:
-    """One speech, or nothing where nobody speaks or nothing is said."""
+    """One speech, or nothing where there is no speaker or no line."""
     said = [line for line in (" ".join(line.split()) for line in lines) if line]
     if speaker and said:
         yield "\n".join([f"{speaker.upper()}:", *said]) + "\n\n"

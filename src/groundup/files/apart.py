@@ -64,7 +64,7 @@ class _Worker:
             [sys.executable, "-P", "-m", __name__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # what a dying library says is for its programmers
+            stderr=subprocess.DEVNULL,  # the last words of a library that crashes help no user
             env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
         self.waits = True
@@ -138,7 +138,7 @@ def _bound_memory() -> None:
 
 def main() -> None:
     """The life of the other process: one task after the other, until no more come."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     _bound_memory()
     source, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # whatever a library prints is no answer

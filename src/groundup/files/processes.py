@@ -1,4 +1,4 @@
-"""Fresh processes on this machine. Ctrl-C is the business of the process that starts them, and of no other."""
+"""Fresh processes on this machine. Ctrl-C is handled by the process that starts them, and by no other."""
 
 import contextlib
 import ctypes

@@ -1,4 +1,4 @@
-"""Records with a text under a key: what is used of them, and what is said of the others."""
+"""Records with a text under a key: what is used of them, and the notes on the others."""
 
 import json
 import shlex

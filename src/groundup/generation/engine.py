@@ -223,7 +223,7 @@ class Engine:
         self._running.append(choice)
 
     def _guess(self, choice: Choice) -> list[int]:
-        """Tokens that may come next: fewer than fill the context, a chunk, or what is asked for."""
+        """Tokens that may come next: fewer than fill the context, a chunk, or the rest of the request."""
         if choice.lookup is None:
             return []
         room = self._block_size - 2 - len(self._slots.held[choice.slot])

@@ -1,4 +1,4 @@
-"""What is asked of the engine, and what it tells."""
+"""Requests to the engine, and the events that it returns."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -7,7 +7,7 @@ from groundup.config.generate import SamplingConfig
 from groundup.generation.scores import Score
 
 Finish = Literal["stop", "length"]
-"""Why a text ended: it drew one of the request's stop ids, or as many tokens as were asked for."""
+"""Why a text ended: it drew one of the request's stop ids, or as many tokens as the request allows."""
 
 
 @dataclass(frozen=True, kw_only=True)

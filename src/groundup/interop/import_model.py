@@ -113,7 +113,7 @@ def _refuse_too_large(foreign: Imported, path: Path) -> None:
 
 
 def _read(path: Path, n_head: int | None) -> Imported:
-    """Find out by its looks which program wrote a file or folder, and read it.
+    """Find out from its contents which program wrote a file or folder, and read it.
 
     Raises:
         UsageError: Nothing is there, or no program that we know wrote it.

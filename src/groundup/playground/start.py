@@ -92,7 +92,7 @@ def http_server(app: ASGIApp) -> "_Server":
     config = uvicorn.Config(
         app,
         log_level="error",  # clients get their errors as answers; a log of them would only grow
-        access_log=False,  # prompts and paths are nobody's business
+        access_log=False,  # prompts and paths are private
         server_header=False,
         h11_max_incomplete_event_size=HEAD_BYTES,
         timeout_graceful_shutdown=GRACE,

@@ -52,7 +52,7 @@ class RunHistory:
 
     @property
     def max_steps(self) -> int | None:
-        """Steps that were asked for."""
+        """Steps of the whole run."""
         max_steps = self.config.get("max_steps")
         return max_steps if isinstance(max_steps, int) else None
 

@@ -59,7 +59,7 @@ def check_model(path: Path) -> None:
 
 
 def no_run(path: Path) -> UserError:
-    """What to say where a run's folder is asked for and the path is none: the runs that were probably meant."""
+    """The hint for a path that is no run's folder: the runs that were probably meant."""
     named = [Path(place, path.name) for place in PLACES if holds_model(Path(place, path.name))]
     if not path.exists() and named:
         return UserError(f"{path} does not exist; did you mean {named[0]}?")

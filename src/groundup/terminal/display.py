@@ -47,7 +47,7 @@ def quote(console: Console, text: str, *, title: str) -> None:
 
 
 NOTEBOOKS = ("JPY_PARENT_PID", "KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG")
-"""What is set where a command runs below a notebook. It gives a terminal and keeps every redrawn line for ever."""
+"""What is set where a command runs below a notebook. It gives a terminal and keeps each redrawn line."""
 
 
 def is_live(console: Console) -> bool:

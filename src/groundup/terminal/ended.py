@@ -1,4 +1,4 @@
-"""A command that is asked to end, by Ctrl-C, by SIGTERM or by a terminal that closes, ends with one line."""
+"""A command that Ctrl-C, SIGTERM or a closing terminal ends, ends with one line."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 _UNTOUCHED = (signal.SIG_DFL, signal.default_int_handler)
-"""What signals do that nobody has claimed; one that the process ignores (nohup) stays ignored."""
+"""What signals do by default here; one that the process ignores (nohup) stays ignored."""
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Signals that ask a process to end; Windows has no SIGHUP."""
 _IMPORTING = "<frozen importlib._bootstrap>"
@@ -30,7 +30,7 @@ class Ended(SystemExit):
         self.signum = signum
 
     def __str__(self) -> str:
-        """What is said of it."""
+        """The message."""
         return f"ended by {signal.Signals(self.signum).name}"
 
 

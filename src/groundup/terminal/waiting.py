@@ -1,7 +1,7 @@
 """How PyTorch's threads wait for each other on a CPU: set before PyTorch is loaded, because OpenMP reads it then.
 
-A thread that waits may go round and round until its work comes (no time is lost, a core is taken), or sleep (a core is
-free, waking up takes time). GNU's OpenMP goes round for about a millisecond. Where the cores are free that is fastest,
+A thread that waits may spin until its work comes (no time is lost, a core is taken), or sleep (a core is
+free, waking up takes time). GNU's OpenMP spins for about a millisecond. Where the cores are free that is fastest,
 by up to a factor of two. Beside other programs the waiting threads keep cores from the threads that they wait for, and
 training becomes several times slower than its share. No number of rounds serves both (docs/log.md has the
 measurements), so a command that computes looks how busy the cores are before it loads PyTorch. The look takes 60 ms;

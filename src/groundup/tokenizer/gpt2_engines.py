@@ -99,7 +99,7 @@ class Gigatoken:
     name: EngineName = "gigatoken"
 
     FRESH_BYTES = 1 << 28
-    """It remembers every word for ever, some 100 bytes each; after this much text it starts anew."""
+    """It never forgets a word, some 100 bytes each; after this much text it starts anew."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary

@@ -34,7 +34,7 @@ SCENE_TOKENS = 400
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """What is said of saved weights, all of it from their checkpoint."""
+    """What a model folder says of its weights, all of it from their checkpoint."""
 
     step: int
     val_loss: float | None

@@ -129,7 +129,7 @@ def pick_setup(request: SetupRequest) -> Setup:
 
 
 def _device(request: SetupRequest) -> torch.device:
-    """The device that is asked for; with auto that of the run which is resumed, or the fastest for this model."""
+    """The device of the flag; with auto that of the run which is resumed, or the fastest for this model."""
     asked, saved, world = request.config.runtime.device, request.saved, request.world
     with contextlib.suppress(UserError):  # another machine goes on
         if asked == "auto" and saved:
@@ -142,7 +142,7 @@ def _device(request: SetupRequest) -> torch.device:
 
 
 def _micro_batch_size(request: SetupRequest, precision: Precision) -> int:
-    """What is asked for; with auto what the run has learned, or else the planner's estimate."""
+    """The size of the flag; with auto what the run has learned, or else the planner's estimate."""
     asked = request.config.runtime.micro_batch_size
     if asked != "auto":
         return asked
