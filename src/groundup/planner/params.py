@@ -1,5 +1,7 @@
 """How many numbers a model learns."""
 
+from dataclasses import replace
+
 from groundup.config.model import ModernConfig, TransformerConfig
 from groundup.config.printable import counted
 
@@ -37,10 +39,8 @@ def parameter_table(config: TransformerConfig) -> dict[str, int]:
 
 def matrix_parameters(config: TransformerConfig) -> int:
     """Parameters of the matrices inside the blocks: those that Muon learns."""
-    C, D = config.n_embd, config.head_dim
-    modern = ModernConfig.of(config)
-    qkv = D * (config.n_head + 2 * config.kv_heads)
-    return config.n_layer * (C * qkv + C * C + 2 * C * modern.mlp_width)
+    table = parameter_table(replace(ModernConfig.of(config), bias=False, value_residual=False))
+    return table["attention"] + table["MLP"]
 
 
 def count_parameters(config: TransformerConfig) -> int:
