@@ -81,7 +81,8 @@ def open_ready(open_page, tab, **more):
         page.locator(".switches small").nth(3).wait_for()
     if tab == "growth":
         page.wait_for_function(
-            "() => [...document.querySelectorAll('.over tbody tr:last-child td')].every((each) => each.innerText)"
+            "() => { const losses = [...document.querySelectorAll('.over tbody tr:last-child td')];"
+            " return losses.length > 0 && losses.every((each) => each.innerText); }"
         )
     if tab == "compare":
         page.locator("figure").nth(1).wait_for()

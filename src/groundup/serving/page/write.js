@@ -149,5 +149,5 @@ function Ruler({ found, needle, chosen }) {
   }
   return html`<div class="ruler" role="img" aria-label=${`The needle is at ${needle.toFixed(3)} and points at ${spoken(visible(named(chosen)))}`}>
     <div class="parts">${parts.map((part, i) => html`<span key=${part.id} class=${part.id === chosen ? "chosen" : i % 2 ? "odd" : "even"} style=${`left:${100 * part.at}%;width:${100 * part.p}%`}>${part.p > 0.03 ? visible(named(part.id)) : ""}</span>`)}</div>
-    <svg viewBox="0 0 12 44" style=${`left:${100 * needle}%`}><path class="needle" d="M6 0 v36 m-5 8 l5 -8 l5 8 z" /></svg></div>`;
+    <svg viewBox="0 0 12 44" aria-hidden="true" style=${`left:${100 * needle}%`}><path class="needle" d="M6 0 v36 m-5 8 l5 -8 l5 8 z" /></svg></div>`;
 }
