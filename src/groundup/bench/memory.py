@@ -13,6 +13,7 @@ from groundup.config.presets import GPT2
 from groundup.contestants.contest import Contestant, Factory, race
 from groundup.contestants.memory_cases import Setting, parts
 from groundup.contestants.ours import How, our_trainer
+from groundup.kernels.compiled import load_kernels
 from groundup.planner.memory import training_memory
 from groundup.planner.params import count_parameters
 from groundup.runtime.device import device_name, pick_device
@@ -72,6 +73,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
             half=precision.half,
             cpu=device.type == "cpu",
             recompute=setting.recompute,
+            compiled=device.type == "cpu" and load_kernels(say).lanes > 0,
             optim=setting.optim,
         ).total
         contestants: dict[str, Factory] = {setting.name: _steps}

@@ -8,7 +8,8 @@ masks of two places. Of a modern model's other parts, ReLU keeps its output alon
 scale (1), mixed values the difference and the sum (2), normalized queries and keys what rotary ones do.
 
 CPUs keep more: our GELU there keeps a sigmoid (4; not the compiled one, but a plan should hold for every machine), and
-PyTorch has no fused attention with dropout for them, so the matrices of scores, weights and masks (B, H, T, T) stay.
+PyTorch has no fused attention with dropout for them, so the matrices of scores, weights and masks (B, H, T, T) stay
+where our kernels do not compute it.
 """
 
 from collections.abc import Callable
@@ -24,6 +25,8 @@ LOGITS_SHARE = 32
 """A large GPU gives them this part of its memory instead: every chunk costs a pass over the head's gradient."""
 HOLES = 0.45
 """Of what is kept: glibc's heap holds so much more between blocks, where a CPU's step frees and asks (docs/log.md)."""
+KERNEL_LANES = 16
+"""Heads whose width is a multiple of this suit the kernel of attention."""
 RESIDUAL_TENSORS = 2
 NORM_OUTPUTS = 2
 
@@ -78,16 +81,17 @@ def training_memory(
         cpu: Computed on a CPU without torch.compile.
         recompute: Of each block only the input is kept, and the block is computed again when it is needed.
         device_memory: Bytes of the GPU; 0 takes a small one.
-        compiled: By torch.compile on a GPU: logits and their gradient stay in 16 bits.
+        compiled: On a GPU by torch.compile: logits and their gradient stay in 16 bits. On a CPU: attention by our
+            kernels.
         optim: How it learns; None is AdamW without an average of the weights.
     """
     n = count_parameters(config)
     stream = micro_batch_size * config.block_size * config.n_embd
-    block, ends = _kept(config, micro_batch_size * config.block_size, half=half, cpu=cpu)
+    block, ends = _kept(config, micro_batch_size * config.block_size, half=half, cpu=cpu, kernels=cpu and compiled)
     blocks = config.n_layer * 4 * stream + block if recompute else config.n_layer * block
     activations = blocks + ends + (2 * n if half else 0)
     # Logits and their gradient; under autocast the float32 copy that cross-entropy works on besides, unless compiled.
-    each = 2 * 2 if half and compiled else 2 * 4 + (2 if half else 0)
+    each = 2 * 2 if half and compiled and not cpu else 2 * 4 + (2 if half else 0)
     ids = micro_batch_size * config.block_size * config.vocab_size
     logits = ids * each
     chunk = logits_bytes("cpu" if cpu else "cuda", device_memory)
@@ -108,7 +112,9 @@ def training_memory(
     )
 
 
-def memory_of_run(config: TrainConfig, shape: TransformerConfig, *, half: bool, cpu: bool) -> Callable[[int], Memory]:
+def memory_of_run(
+    config: TrainConfig, shape: TransformerConfig, *, half: bool, cpu: bool, compiled: bool = False
+) -> Callable[[int], Memory]:
     """What a step of a run needs, by its micro batch.
 
     Args:
@@ -116,9 +122,16 @@ def memory_of_run(config: TrainConfig, shape: TransformerConfig, *, half: bool, 
         shape: Its model's, with its vocabulary.
         half: See `training_memory`.
         cpu: See `training_memory`.
+        compiled: See `training_memory`.
     """
     return lambda size: training_memory(
-        shape, micro_batch_size=size, half=half, cpu=cpu, recompute=config.runtime.recompute, optim=config.optim
+        shape,
+        micro_batch_size=size,
+        half=half,
+        cpu=cpu,
+        recompute=config.runtime.recompute,
+        compiled=compiled,
+        optim=config.optim,
     )
 
 
@@ -149,7 +162,7 @@ def _optimizer(config: TransformerConfig, optim: OptimConfig | None) -> int:
     return 4 * (2 * n - muon - tables + average)
 
 
-def _kept(config: TransformerConfig, tokens: int, *, half: bool, cpu: bool) -> tuple[int, int]:
+def _kept(config: TransformerConfig, tokens: int, *, half: bool, cpu: bool, kernels: bool) -> tuple[int, int]:
     """Bytes that the backward pass needs of each block, and of what stands before and after all blocks."""
     width = 2 if half else 4
     stream = tokens * config.n_embd
@@ -160,7 +173,9 @@ def _kept(config: TransformerConfig, tokens: int, *, half: bool, cpu: bool) -> t
     if modern.smear:
         ends += 4 * stream
     narrow = NORM_OUTPUTS * stream + 2 * (stream + keys) + (1 if modern.activation == "relu" else 2) * hidden
-    if modern.qk_norm or (modern.position == "rope" and not (cpu and config.dropout)):
+    by_kernel = kernels and config.head_dim % KERNEL_LANES == 0 and config.kv_heads == config.n_head
+    whole_scores = cpu and config.dropout > 0 and not by_kernel
+    if modern.qk_norm or (modern.position == "rope" and not whole_scores):
         narrow += stream + keys
     if modern.value_residual:
         narrow += 2 * keys * (config.n_layer - 1) // config.n_layer
@@ -178,7 +193,7 @@ def _kept(config: TransformerConfig, tokens: int, *, half: bool, cpu: bool) -> t
         mask = width if cpu else 1
         block += 2 * mask * stream
         ends += (4 if cpu else 1) * stream
-        if cpu:  # scores, weights and masks, and copies of q, k and v
+        if whole_scores:  # scores, weights and masks, and copies of q, k and v
             block += 4 * (3 * tokens * config.n_head * config.block_size + 3 * stream) - 3 * width * stream
     return block, ends
 

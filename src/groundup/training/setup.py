@@ -114,8 +114,8 @@ def pick_setup(request: SetupRequest) -> Setup:
     precision = pick_precision(asked, device, n_embd=request.shape.n_embd)
     if world.size > 1:  # auto measures on a CPU, and all ranks must compute alike
         precision = pick_precision(world.broadcast(precision.name), device, n_embd=request.shape.n_embd)
-    size = _micro_batch_size(request, precision)
     kernels = load_kernels(request.say) if device.type == "cpu" else PlainKernels()
+    size = _micro_batch_size(request, precision, kernels)
     return Setup(
         device=device,
         precision=precision,
@@ -141,16 +141,16 @@ def _device(request: SetupRequest) -> torch.device:
         return faster_device(device, request.shape, samples=request.config.samples_per_process(1))
 
 
-def _micro_batch_size(request: SetupRequest, precision: Precision) -> int:
+def _micro_batch_size(request: SetupRequest, precision: Precision, kernels: PlainKernels) -> int:
     """The size of the flag; with auto what the run has learned, or else the planner's estimate."""
     asked = request.config.runtime.micro_batch_size
     if asked != "auto":
         return asked
     if request.saved and request.same_world:
         return request.saved.micro_batch_size
-    device = precision.device
+    device, cpu = precision.device, precision.device.type == "cpu"
     return estimate(
-        memory_of_run(request.config, request.shape, half=precision.half, cpu=device.type == "cpu"),
+        memory_of_run(request.config, request.shape, half=precision.half, cpu=cpu, compiled=kernels.lanes > 0),
         samples=request.config.samples_per_process(request.world.size),
         device=device,
         parallel=request.parallel,

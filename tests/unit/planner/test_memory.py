@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 from itertools import product
 
 import pytest
@@ -45,6 +46,18 @@ def test_activations_are_what_autograd_keeps(half, dropout, position):
     log_probabilities = B * config.block_size * config.vocab_size * 4
     predicted = memory.activations + log_probabilities
     assert predicted == pytest.approx(kept_for_backward(config, half=half), rel=0.03)
+
+
+def test_kernels_keep_no_matrix_of_scores_under_dropout():
+    config = shape(dropout=0.1)
+    by_pytorch, by_kernels = (
+        training_memory(config, micro_batch_size=B, cpu=True, compiled=compiled).activations
+        for compiled in (False, True)
+    )
+    scores = 3 * 4 * config.n_layer * B * config.n_head * config.block_size**2
+    assert by_pytorch - by_kernels == pytest.approx(scores, rel=0.3)  # and copies of q, k and v
+    narrow = dataclasses.replace(config, n_embd=20 * config.n_head)  # heads that do not suit them
+    assert len({training_memory(narrow, micro_batch_size=B, cpu=True, compiled=c).total for c in (False, True)}) == 1
 
 
 SWITCHES = {
