@@ -4,6 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 
 from groundup.config.model import GPTConfig, ModernConfig
+from groundup.config.presets import GPT2_VOCAB
 from groundup.config.train import OptimConfig
 
 
@@ -27,7 +28,7 @@ def parts() -> list[Setting]:
         qk_norm=True, value_residual=True, stream_scales=True, smear=True, n_kv_head=3, tied_head=False,
     )  # fmt: skip
     muon = OptimConfig(name="muon", average=0.99)
-    words = dataclasses.replace(gpt, vocab_size=50257, block_size=512)
+    words = dataclasses.replace(gpt, vocab_size=GPT2_VOCAB, block_size=512)
     small = dataclasses.replace(gpt, n_layer=8, n_head=4, n_embd=128, block_size=128)
     again = ", blocks computed again"
     return [

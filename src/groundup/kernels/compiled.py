@@ -136,11 +136,9 @@ class CompiledKernels(PlainKernels):
         alpha: float,
     ) -> Float[Tensor, "N R S"]:
         """Beta x + alpha a @ b, matrix by matrix."""
-        return (
-            self.bmm(a, b).mul_(alpha).add_(x, alpha=beta)
-            if a.device.type == "cpu"
-            else super().baddbmm(x, a, b, beta=beta, alpha=alpha)
-        )
+        if a.device.type != "cpu":
+            return super().baddbmm(x, a, b, beta=beta, alpha=alpha)
+        return self.bmm(a, b).mul_(alpha).add_(x, alpha=beta)
 
     def gelu(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """GELU of every element, tanh form; float32 or bfloat16."""
