@@ -146,15 +146,21 @@ def test_every_run_has_its_curve_and_its_samples(open_page, tmp_path):
     page.get_by_role("heading", name="what other wrote at step 3").wait_for()
     page.get_by_role("checkbox", name="draw other").uncheck()
     page.get_by_text("a bigram", exact=True).wait_for()  # one run alone is held against it
-    with page.expect_download() as told:
-        page.get_by_role("button", name="loss of runs as SVG").click()
-    told.value.save_as(tmp_path / "curves.svg")
-    lines = list(ElementTree.parse(tmp_path / "curves.svg").getroot().iter(f"{SVG}polyline"))
-    assert [len(line.get("points").split()) for line in lines] == [4, 4, 2]
+
+    def drawn():
+        with page.expect_download() as told:
+            page.get_by_role("button", name="loss of runs as SVG").click()
+        told.value.save_as(tmp_path / "curves.svg")
+        return list(ElementTree.parse(tmp_path / "curves.svg").getroot().iter(f"{SVG}polyline"))
+
+    lines = drawn()
+    assert [len(line.get("points").split()) for line in lines] == [4, 4, 3]
     heights = [float(point.split(",")[1]) for point in lines[0].get("points").split()]
     falls = np.diff(heights) / np.diff(STEPS)
     assert falls == pytest.approx([falls[0]] * 3, rel=0.01)  # half a nat per step, and the axis goes up
     assert falls[0] > 0
+    page.get_by_role("checkbox", name="logarithmic").check()
+    assert [len(line.get("points").split()) for line in drawn()] == [3, 3, 2]  # all but step 0
     page.get_by_role("button", name="Look inside").click()
     page.wait_for_function("() => location.hash.includes('model=other') && location.hash.includes('tab=write')")
 

@@ -83,7 +83,8 @@ function linesOf(name, place, run, n) {
   ].filter(({ rows }) => rows.length);
   if (run.bigram && n === 1 && lines.length) {
     const steps = [...run.train, ...run.val].map(([step]) => step);
-    lines.push({ name: "a bigram", color: "--ink", width: 1, dash: [4, 4], rows: [Math.min(...steps), Math.max(...steps)].map((step) => [step, run.bigram]) });
+    const ends = [Math.min(...steps), Math.min(...steps.filter((step) => step > 0)), Math.max(...steps)].filter(Number.isFinite); // 0 has no place on a logarithmic axis
+    lines.push({ name: "a bigram", color: "--ink", width: 1, dash: [4, 4], rows: ends.map((step) => [step, run.bigram]) });
   }
   return lines;
 }
