@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from groundup.files.layout import resolved
+from groundup.files.new import refuse_existing
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say
 
@@ -34,11 +35,15 @@ def main(argv: Sequence[str]) -> int:
     name = resolved(Path(options.source.removeprefix("hf:"))).stem
     out = options.out or Path("models", name)
 
+    from groundup.interop.source import HUB, check_source
     from groundup.planner.params import count_parameters, shape_in_words
     from groundup.terminal.working import Working
 
+    refuse_existing(out)
+    if not options.source.startswith(HUB):
+        check_source(Path(options.source))
     with Working("loading PyTorch"):
-        from groundup.interop.import_model import HUB, import_model
+        from groundup.interop.import_model import import_model
     # The hub's client draws bars of its own.
     with nullcontext() if options.source.startswith(HUB) else Working(f"reading {options.source}"):
         foreign = import_model(options.source, out, tokenizer=options.tokenizer, n_head=options.n_head)

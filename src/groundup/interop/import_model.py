@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 
-from groundup.checkpoint.folders import is_model_folder
 from groundup.checkpoint.model_folder import check_tensors, write_model_files
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import load_json
@@ -23,16 +22,13 @@ from groundup.interop.read_llmc import MAGIC, read_llmc
 from groundup.interop.read_meta import read_meta
 from groundup.interop.read_tokenizer import VOCAB, WHOLE, framing, read_tokenizer
 from groundup.interop.read_torch import read_torch
+from groundup.interop.source import HUB, check_source
 from groundup.model.build import build_model
 from groundup.planner.params import count_parameters
-from groundup.records.history import is_run
 from groundup.tokenizer.added import ALWAYS
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizer.gpt2 import load_gpt2
 from groundup.tokenizer.io import resolve_tokenizer
-
-HUB = "hf:"
-PUBLISHED = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 
 
 def import_model(
@@ -118,19 +114,13 @@ def _read(path: Path, n_head: int | None) -> Imported:
     Raises:
         UsageError: Nothing is there, or no program that we know wrote it.
     """
-    if is_run(path) or is_model_folder(path) or (path.is_file() and is_model_folder(path.parent)):
-        what = "run" if is_run(path) else "model"
-        raise UserError(f"{path} is a {what} of groundup already; there is nothing to import")
+    check_source(path)
     if path.is_dir():
         if not (path / CONFIG).is_file():
             if theirs := other_programs(path):
                 raise UserError(theirs)
             raise UsageError(f"{path} holds no {CONFIG}: of Hugging Face's models, name the folder that does")
         return read_hf_folder(path)
-    if not path.is_file():
-        if str(path) in PUBLISHED:
-            raise UsageError(f"{path} does not exist here; OpenAI's weights are {HUB}{path}")
-        raise UsageError(f"{path} does not exist; name a folder, a file or {HUB}NAME")
     try:
         with path.open("rb") as file:
             start = file.read(4)

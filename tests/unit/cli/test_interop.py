@@ -120,3 +120,10 @@ print([main(words) for words in {commands!r}])
     assert fetch.startswith("groundup: cannot fetch openai-community/gpt2")
     assert push.startswith("groundup: cannot push to o/m")
     assert json.loads(Path("out/config.json").read_text())["model_type"] == "gpt2"
+
+
+@pytest.mark.parametrize("source", ["nowhere", "gpt2"])
+def test_a_model_that_is_not_there_is_told_before_pytorch_is_loaded(source, monkeypatch, capsys):
+    monkeypatch.setattr("groundup.terminal.working.Working", lambda _: pytest.fail("loaded"))
+    assert main(["import", source]) == 2
+    assert f"{source} does not exist" in capsys.readouterr().err

@@ -1,0 +1,25 @@
+"""What is seen of a model to import before PyTorch is loaded."""
+
+from pathlib import Path
+
+from groundup.checkpoint.folders import is_model_folder
+from groundup.config.errors import UsageError, UserError
+from groundup.records.history import is_run
+
+HUB = "hf:"
+PUBLISHED = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
+
+
+def check_source(path: Path) -> None:
+    """See that there is something to import.
+
+    Raises:
+        UserError: It is of groundup already, or nothing is there.
+    """
+    if is_run(path) or is_model_folder(path) or (path.is_file() and is_model_folder(path.parent)):
+        what = "run" if is_run(path) else "model"
+        raise UserError(f"{path} is a {what} of groundup already; there is nothing to import")
+    if not path.is_dir() and not path.is_file():
+        if str(path) in PUBLISHED:
+            raise UsageError(f"{path} does not exist here; OpenAI's weights are {HUB}{path}")
+        raise UsageError(f"{path} does not exist; name a folder, a file or {HUB}NAME")
