@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from groundup.config.data import IGNORE
 from groundup.model.types import LanguageModel, wide
 from groundup.planner.memory import logits_bytes
+from groundup.runtime.matmul import OneDNNHead
 
 if TYPE_CHECKING:
     from groundup.model.build import Transformer
@@ -44,6 +45,7 @@ def head_loss_sum(
     softcap: float = 0.0,
     chunk_rows: int | None = None,
     multiple: int | None = None,
+    by: OneDNNHead | None = None,
 ) -> Float[Tensor, ""]:
     """`lm_loss_sum(hidden @ weight.T, targets)` without ever holding the logits of all tokens.
 
@@ -54,13 +56,22 @@ def head_loss_sum(
         softcap: Logits are softcap * tanh(logits / softcap); 0 leaves them.
         chunk_rows: Tokens whose logits are in memory together; None takes as many as `logits_bytes` allows, evenly.
         multiple: The vocabulary is padded to a multiple of this inside the products; None takes what suits the device.
+        by: Multiplies; None is PyTorch.
     """
     device = hidden.device.type
     chunk_rows = chunk_rows or _even_rows(targets.numel(), _chunk_rows(weight))
     multiple = multiple or _multiple(weight)
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     return _HeadLoss.apply(  # type: ignore[no-untyped-call]
-        hidden.flatten(0, 1), weight, targets.flatten(), dtype, softcap, chunk_rows, multiple, torch.is_grad_enabled()
+        hidden.flatten(0, 1),
+        weight,
+        targets.flatten(),
+        dtype,
+        softcap,
+        chunk_rows,
+        multiple,
+        torch.is_grad_enabled(),
+        by,
     )
 
 
@@ -101,7 +112,9 @@ class _HeadLoss(torch.autograd.Function):
         chunk_rows: int,
         multiple: int,
         with_gradients: bool,  # noqa: FBT001
+        by: OneDNNHead | None,
     ) -> Float[Tensor, ""]:
+        linear = F.linear if by is None else by
         with torch.autocast(hidden.device.type, enabled=False):
             vocab_size = len(weight)
             head = _pad(weight.to(dtype), -vocab_size % multiple)
@@ -115,14 +128,14 @@ class _HeadLoss(torch.autograd.Function):
                 picked = targets[rows, None].where(counts, 0)
                 x = hidden[rows].to(dtype)
                 of_rows = _fusable if torch.compiler.is_compiling() else _in_place
-                nats, grad, scale = of_rows(x @ head.T, picked, vocab_size, softcap, wide)
+                nats, grad, scale = of_rows(linear(x, head), picked, vocab_size, softcap, wide)
                 loss = loss + (nats * counts).sum()
                 if (
                     with_gradients
                 ):  # rows are scaled, and those that do not count dropped, where there is less to multiply
                     scale = scale * counts
-                    grads_hidden.append(((grad @ head) * scale).to(hidden.dtype))
-                    grad_head = _add_product(grad_head, grad.T, (x * scale).to(dtype), wide)
+                    grads_hidden.append((linear(grad, head.T) * scale).to(hidden.dtype))
+                    grad_head = _add_product(grad_head, grad, (x * scale).to(dtype), wide, by)
             if grad_head is not None:
                 grad_hidden = torch.cat(grads_hidden) if len(grads_hidden) > 1 else grads_hidden[0]
                 ctx.save_for_backward(grad_hidden, grad_head[:vocab_size].to(weight.dtype))
@@ -131,7 +144,7 @@ class _HeadLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Float[Tensor, ""]) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_head = ctx.saved_tensors
-        return grad_hidden * grad.to(grad_hidden.dtype), grad_head * grad.to(grad_head.dtype), *[None] * 6
+        return grad_hidden * grad.to(grad_hidden.dtype), grad_head * grad.to(grad_head.dtype), *[None] * 7
 
 
 def _in_place(
@@ -185,12 +198,17 @@ def _pad(x: Float[Tensor, "V C"], rows: int) -> Float[Tensor, "W C"]:
 
 
 def _add_product(
-    total: Float[Tensor, "W C"] | None, a: Float[Tensor, "W N"], b: Float[Tensor, "N C"], wide: torch.dtype
+    total: Float[Tensor, "W C"] | None,
+    grad: Float[Tensor, "N W"],
+    x: Float[Tensor, "N C"],
+    wide: torch.dtype,
+    by: OneDNNHead | None,
 ) -> Float[Tensor, "W C"]:
-    """Add a @ b to a total, if there is one; the sum over chunks stays in float32 where the products are narrower."""
-    if total is None:
-        return (a @ b).to(wide)
-    return total.addmm_(a, b) if total.dtype == a.dtype else total.add_(a @ b)
+    """Add grad.T @ x to a total, if there is one; the sum over chunks stays in float32 where products are narrower."""
+    if by is None and total is not None and total.dtype == grad.dtype:
+        return total.addmm_(grad.T, x)
+    product = grad.T @ x if by is None else by.weight_gradient(grad, x)
+    return product.to(wide) if total is None else total.add_(product)
 
 
 class LossModule(nn.Module):
@@ -215,4 +233,6 @@ class LossModule(nn.Module):
         head = self.model.head_weight
         if head is None or not needs_chunks(targets, head):
             return lm_loss_sum(self.model(idx), targets)
-        return head_loss_sum(self.model.hidden(idx), head, targets, softcap=self.model.logit_softcap)
+        part = getattr(self.model, "lm_head", None)
+        by = part if isinstance(part, OneDNNHead) else None
+        return self.head_loss(self.model.hidden(idx), head, targets, softcap=self.model.logit_softcap, by=by)

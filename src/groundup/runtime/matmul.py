@@ -109,6 +109,12 @@ class OneDNNHead(nn.Module):
         """Logits."""
         return onednn_linear(x, weight, kernels=self._kernels)
 
+    def weight_gradient(self, grad: Float[Tensor, "B V"], x: Float[Tensor, "B C"]) -> Float[Tensor, "V C"]:
+        """Grad.T @ x: what the weights get."""
+        if grad.dtype != torch.float32 or grad.device.type != "cpu" or torch.compiler.is_compiling():
+            return grad.T @ x
+        return _weight_gradient(grad, x, self._kernels)
+
     def matrix(self, weight: Float[Tensor, "V C"]) -> Float[Tensor, "V C"]:
         """What x is multiplied with."""
         return weight
@@ -151,11 +157,7 @@ class _Linear(torch.autograd.Function):
         rows = grad.flatten(0, -2)
         need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
         grad_x = onednn_product(rows, weight.T).view(*grad.shape[:-1], weight.shape[1]) if need_x else None
-        grad_weight = None
-        if need_weight and _gives_gradients(ctx.kernels, x.shape[1]):
-            grad_weight = ctx.kernels.weight_gradient(rows.contiguous(), x.contiguous())
-        elif need_weight:
-            grad_weight = _weight_gradient(rows, x)
+        grad_weight = _weight_gradient(rows, x, ctx.kernels) if need_weight else None
         return grad_x, grad_weight, rows.sum(0) if need_bias else None, None
 
 
@@ -163,5 +165,9 @@ def _gives_gradients(kernels: PlainKernels | None, width: int) -> bool:
     return kernels is not None and kernels.lanes > 0 and width % kernels.lanes == 0
 
 
-def _weight_gradient(grad: Float[Tensor, "B D"], x: Float[Tensor, "B C"]) -> Float[Tensor, "D C"]:
+def _weight_gradient(
+    grad: Float[Tensor, "B D"], x: Float[Tensor, "B C"], kernels: PlainKernels | None
+) -> Float[Tensor, "D C"]:
+    if kernels is not None and _gives_gradients(kernels, x.shape[1]):
+        return kernels.weight_gradient(grad.contiguous(), x.contiguous())
     return onednn_product(x.T, grad.T).T  # (C, D), turned: this way around oneDNN is a third faster than for (D, C)

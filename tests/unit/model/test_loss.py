@@ -2,6 +2,7 @@
 
 import itertools
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
@@ -9,11 +10,14 @@ from hypothesis import strategies as st
 
 from groundup.config.data import IGNORE
 from groundup.config.model import GPTConfig
+from groundup.kernels.compiled import load_kernels
 from groundup.model import loss as loss_room
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule, head_loss_sum, lm_loss_sum
+from groundup.model.swap import use_matmul
 from groundup.planner import memory
+from groundup.runtime.matmul import OneDNNHead, onednn_is_there
 
 
 def both(hidden, weight, targets, upstream=1.0, **chunks):
@@ -113,6 +117,41 @@ def test_chunks_are_even_and_stay_below_the_limit(monkeypatch):
     most = loss_room._chunk_rows(weight)
     assert [loss_room._even_rows(n, most) for n in (1001, 2048, 7, 999)] == [512, 768, 128, 1000]
     assert memory.logits_bytes("cuda", 80 << 30) == 80 << 25
+
+
+@pytest.mark.parametrize("softcap", [0.0, 5.0])
+@pytest.mark.parametrize("with_kernels", [False, True])
+def test_the_products_of_onednn_and_the_kernels_give_the_same(softcap, with_kernels):
+    if not onednn_is_there(torch.device("cpu")):
+        pytest.skip("this PyTorch has no oneDNN")
+    torch.manual_seed(0)
+    targets = torch.randint(70, (2, 50))
+    targets[0, 3] = IGNORE
+    told = []
+    for dtype, by in (
+        (torch.float64, None),
+        (torch.float32, OneDNNHead(load_kernels(lambda _: None) if with_kernels else None)),
+    ):
+        torch.manual_seed(1)
+        hidden, weight = (torch.randn(shape).to(dtype).requires_grad_() for shape in ((2, 50, 32), (70, 32)))
+        loss = head_loss_sum(hidden, weight, targets, softcap=softcap, chunk_rows=30, by=by)
+        told.append([loss, *torch.autograd.grad(loss, (hidden, weight))])
+    for exact, ours in zip(*told, strict=True):
+        torch.testing.assert_close(ours.double(), exact, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_whose_head_is_onednns_uses_it_for_the_loss(monkeypatch, tiny_model):
+    """Of the three products none is left to PyTorch's default, which is half as fast on some processors."""
+    if not onednn_is_there(torch.device("cpu")):
+        pytest.skip("this PyTorch has no oneDNN")
+    use_matmul(tiny_model, "onednn")
+    monkeypatch.setattr(loss_room, "_chunk_rows", lambda weight: 5)
+    idx = torch.randint(27, (2, 16))
+    seen = []
+    monkeypatch.setattr(OneDNNHead, "forward", lambda self, x, weight: seen.append("linear") or x @ weight.T)
+    monkeypatch.setattr(OneDNNHead, "weight_gradient", lambda self, grad, x: seen.append("gradient") or grad.T @ x)
+    LossModule(tiny_model.train())(idx, idx).backward()
+    assert seen == 7 * ["linear", "linear", "gradient"]  # 32 rows, 5 at a time
 
 
 def test_compiles():
