@@ -126,20 +126,6 @@ class CompiledKernels(PlainKernels):
         self._products(a.data_ptr(), *a.stride()[1:], b.data_ptr(), out.data_ptr(), *sizes)
         return out
 
-    def baddbmm(
-        self,
-        x: Float[Tensor, "N R S"],
-        a: Float[Tensor, "N R K"],
-        b: Float[Tensor, "N K S"],
-        *,
-        beta: float,
-        alpha: float,
-    ) -> Float[Tensor, "N R S"]:
-        """Beta x + alpha a @ b, matrix by matrix."""
-        if a.device.type != "cpu":
-            return super().baddbmm(x, a, b, beta=beta, alpha=alpha)
-        return self.bmm(a, b).mul_(alpha).add_(x, alpha=beta)
-
     def gelu(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """GELU of every element, tanh form; float32 or bfloat16."""
         x = x.contiguous()

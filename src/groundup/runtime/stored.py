@@ -118,6 +118,8 @@ class PlainKernels:
         alpha: float,
     ) -> Float[Tensor, "N R S"]:
         """Beta x + alpha a @ b, matrix by matrix."""
+        if self.lanes and a.device.type == "cpu":
+            return self.bmm(a, b).mul_(alpha).add_(x, alpha=beta)
         return torch.baddbmm(x, a, b, beta=beta, alpha=alpha)
 
     def topk(self, x: Float[Tensor, "B V"], k: int) -> tuple[Float[Tensor, "B k"], Int[Tensor, "B k"]]:
