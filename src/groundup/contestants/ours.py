@@ -170,8 +170,9 @@ def _micro_batch_size(config: TrainConfig, shape: GPTConfig | ModernConfig, samp
     asked = config.runtime.micro_batch_size
     if asked != "auto":
         return asked
-    device = precision.device
-    need = memory_of_run(config, shape, half=precision.half, cpu=device.type == "cpu")
+    device, cpu = precision.device, precision.device.type == "cpu"
+    compiled = cpu and load_kernels(_silent).lanes > 0
+    need = memory_of_run(config, shape, half=precision.half, cpu=cpu, compiled=compiled)
     most = estimate(need, samples=samples, device=device, parallel="none", world=World())
     return largest_divisor(samples, most=min(most, max(1, MOST_TOKENS // shape.block_size)))
 
