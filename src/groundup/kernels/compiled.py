@@ -26,6 +26,7 @@ from torch import Tensor
 
 from groundup.kernels.block import TYPES
 from groundup.kernels.trust import wrong_parts
+from groundup.planner.memory import KERNEL_LANES
 from groundup.runtime.remember import cache_folder, machine_id, remembered
 from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, largest_activation, store
 from groundup.runtime.timing import seconds
@@ -51,7 +52,7 @@ class CompiledKernels(PlainKernels):
     """
 
     name = "compiled"
-    lanes = 16
+    lanes = KERNEL_LANES
 
     def __init__(self, path: Path) -> None:
         library = ctypes.CDLL(str(path))

@@ -130,9 +130,7 @@ class _HeadLoss(torch.autograd.Function):
                 of_rows = _fusable if torch.compiler.is_compiling() else _in_place
                 nats, grad, scale = of_rows(linear(x, head), picked, vocab_size, softcap, wide)
                 loss = loss + (nats * counts).sum()
-                if (
-                    with_gradients
-                ):  # rows are scaled, and those that do not count dropped, where there is less to multiply
+                if with_gradients:  # rows are scaled, and dropped if they do not count, where there is less to multiply
                     scale = scale * counts
                     grads_hidden.append((linear(grad, head.T) * scale).to(hidden.dtype))
                     grad_head = _add_product(grad_head, grad, (x * scale).to(dtype), wide, by)

@@ -26,7 +26,7 @@ LOGITS_SHARE = 32
 HOLES = 0.45
 """Of what is kept: glibc's heap holds so much more between blocks, where a CPU's step frees and asks (docs/log.md)."""
 KERNEL_LANES = 16
-"""Heads whose width is a multiple of this suit the kernel of attention."""
+"""Widths that are multiples of this suit the kernels of training: they fill the vectors of every machine."""
 RESIDUAL_TENSORS = 2
 NORM_OUTPUTS = 2
 

@@ -61,7 +61,9 @@ def test_equals_the_default_in_double_precision(monkeypatch, kernels, bias, shap
         results.append([t.detach().clone().double() for t in (y, inputs.grad, *(p.grad for p in module.parameters()))])
     assert count.calls == (3 if kernels is None or shape[-1] % kernels.lanes else 2)
     for exact, rounded in zip(*results, strict=True):
-        torch.testing.assert_close(rounded, exact, rtol=1e-5, atol=2e-4 if shape[0] > 1000 else 2e-5)
+        assert (rounded - exact).norm() <= 1e-6 * exact.norm()
+        if shape[0] <= 40:  # sums of 1,200 numbers are rounded by more
+            torch.testing.assert_close(rounded, exact, rtol=1e-5, atol=1e-5)
 
 
 @needs_onednn
