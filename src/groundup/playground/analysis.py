@@ -19,7 +19,7 @@ from groundup.inspection.trace import Trace, trace
 from groundup.model.bigram import Bigram
 from groundup.model.types import evaluating
 from groundup.serving.app import Server
-from groundup.serving.bodies import Body, Id
+from groundup.serving.bodies import Id, PageBody
 from groundup.serving.errors import RequestError
 from groundup.serving.models import Served
 
@@ -31,8 +31,8 @@ TRACES = 2
 """That are kept: of a text under one model, or under two that are compared."""
 
 
-class TextBody(Body):
-    """A text to look at: as text, or as ids."""
+class TextBody(PageBody):
+    """A text to look at: as text or as ids, one of the two."""
 
     model: str | None = None
     text: str | None = None
@@ -116,15 +116,19 @@ def text_of(body: TextBody, served: Served) -> Tensor:
     Raises:
         RequestError: Too many or too few, or an id that the model does not have.
     """
+    if (body.text is None) == (body.tokens is None):
+        raise RequestError(400, "give text or tokens, one of the two", param="text", code="invalid_value")
     try:
-        ids = served.prompt_ids(body.text or "") if body.tokens is None else body.tokens
+        ids = served.prompt_ids(body.text) if body.text is not None else body.tokens or []
     except UserError as error:
         raise RequestError(400, str(error), param="text", code="invalid_value") from None
     most = min(MAX_TOKENS, served.context)
     if not 1 <= len(ids) <= most:
-        raise RequestError(400, f"1 to {most} tokens can be looked at, got {len(ids)}", code="invalid_value")
+        message = f"1 to {most} tokens can be looked at, got {len(ids)}"
+        raise RequestError(400, message, param="text" if body.tokens is None else "tokens", code="invalid_value")
     if max(ids) >= served.loaded.config.vocab_size:
-        raise RequestError(400, f"tokens: the model has {served.loaded.config.vocab_size} ids, got {max(ids)}")
+        message = f"tokens: the model has {served.loaded.config.vocab_size} ids, got {max(ids)}"
+        raise RequestError(400, message, param="tokens", code="invalid_value")
     return torch.tensor(ids)
 
 

@@ -153,7 +153,8 @@ class Looking:
         def work(served: Served, idx: Tensor) -> dict[str, Any]:
             seen = self.analyses.traced(served, idx)
             if not -len(idx) <= body.position < len(idx):
-                raise RequestError(400, f"position: the text has {len(idx)} tokens, got {body.position}")
+                message = f"position: the text has {len(idx)} tokens, got {body.position}"
+                raise RequestError(400, message, param="position", code="invalid_value")
             token = int(seen.logits[body.position].argmax()) if body.token is None else body.token
             check_token(token, served)
             found = contributions(served.loaded.model, seen, position=body.position, token=token)
@@ -166,7 +167,11 @@ class Looking:
         """Loss of each token under two models, and how far their distributions are apart after each."""
         body = await read_body(request, CompareBody)
         served = await self.analyses.server.models.find(body.model)
-        other = await self.analyses.server.models.find(body.other)
+        try:
+            other = await self.analyses.server.models.find(body.other)
+        except RequestError as error:
+            error.param = "other"
+            raise
         if served.loaded.tokenizer.fingerprint != other.loaded.tokenizer.fingerprint:
             message = f"{served.id} and {other.id} cut text into other tokens: they cannot be compared token by token"
             raise RequestError(400, message, param="other", code="invalid_value")

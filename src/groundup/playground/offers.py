@@ -27,7 +27,7 @@ class Offers:
     async def facts(self, request: Request) -> Response:
         """Version and models, for the page's head; with `model`, also that run or kept step, which is loaded."""
         offered = {served.id: served for served in self.server.models}
-        if name := request.query_params.get("model"):
+        if (name := request.query_params.get("model")) is not None:
             offered[name] = await self.server.models.find(name)
         models = [
             {
@@ -50,7 +50,9 @@ class Offers:
 
     async def steps(self, request: Request) -> Response:
         """The steps of a model's run that weights were kept of: step 64 of `shakespeare` is `shakespeare@64`."""
-        name = request.query_params.get("model") or next(iter(self.server.models)).id
+        name = self._name(request)
+        if await asyncio.to_thread(self.server.models.run_folder, name) is None:
+            await self.server.models.find(name)  # 404 where there is no such model, either
         steps = await asyncio.to_thread(self.server.models.steps, name)
         return JSONResponse({"model": name, "steps": list(steps), "ids": [f"{name}@{step}" for step in steps]})
 
@@ -63,7 +65,7 @@ class Offers:
 
     async def run(self, request: Request) -> Response:
         """Curves and samples of a run, by its name or by the id of its model; empty where the model lies in none."""
-        name = request.query_params.get("model") or next(iter(self.server.models)).id
+        name = self._name(request)
         folder = await asyncio.to_thread(self.server.models.run_folder, name)
         if folder is None:
             await self.server.models.find(name)  # 404 where there is no such model, either
@@ -105,6 +107,11 @@ class Offers:
             if tick.engine is served.engine and tick.number > int(after)
         ]
         return JSONResponse({"n_slots": served.engine.n_slots, "waiting": served.engine.n_waiting, "rounds": rounds})
+
+    def _name(self, request: Request) -> str:
+        """Of a run or model; the first one where none is given."""
+        name = request.query_params.get("model")
+        return next(iter(self.server.models)).id if name is None else name
 
 
 def routes(server: Server) -> list[Route]:

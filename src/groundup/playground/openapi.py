@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from groundup import __version__
 from groundup.playground.analysis import PositionBody, TextBody
 from groundup.playground.looking import CellBody, CompareBody, LayerBody
-from groundup.playground.parts import AblationBody, ImportanceBody, WritingBody
+from groundup.playground.parts import AblationBody, ImportanceBody, NeighborsBody, WritingBody
 from groundup.playground.trainings import StartBody, StopBody
 from groundup.serving.bodies import Body, CompletionBody, DetokenizeBody, TokenizeBody
 
@@ -27,7 +27,7 @@ BODIES: dict[str, type[Body]] = {
     "/api/ablation": AblationBody,
     "/api/writing": WritingBody,
     "/api/importance": ImportanceBody,
-    "/api/neighbors": PositionBody,
+    "/api/neighbors": NeighborsBody,
     "/api/train": StartBody,
     "/api/train/stop": StopBody,
 }

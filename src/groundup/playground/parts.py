@@ -21,7 +21,6 @@ from groundup.inspection.surprise import surprise
 from groundup.playground.analysis import (
     TOP,
     Analyses,
-    PositionBody,
     TextBody,
     check_token,
     logits_of,
@@ -30,7 +29,7 @@ from groundup.playground.analysis import (
     with_blocks,
 )
 from groundup.serving.app import unless_gone
-from groundup.serving.bodies import read_body
+from groundup.serving.bodies import Id, PageBody, read_body
 from groundup.serving.errors import RequestError
 from groundup.serving.models import Served
 
@@ -60,6 +59,13 @@ class ImportanceBody(TextBody):
 
     layer: Place | None = None
     instead: Instead = "mean"
+
+
+class NeighborsBody(PageBody):
+    """A token of a model."""
+
+    model: str | None = None
+    token: Id
 
 
 class Parts:
@@ -151,11 +157,10 @@ class Parts:
 
     async def neighbors(self, request: Request) -> Response:
         """Tokens near one in the embedding."""
-        body = await read_body(request, PositionBody)
+        body = await read_body(request, NeighborsBody)
         served = await self.analyses.server.models.find(body.model)
-        token = body.token or 0
-        check_token(token, served)
-        ids, cosines = await self.analyses.call(lambda: neighbors(with_blocks(served), token, k=TOP))
+        check_token(body.token, served)
+        ids, cosines = await self.analyses.call(lambda: neighbors(with_blocks(served), body.token, k=TOP))
         return JSONResponse({"tokens": ids.tolist(), "cosine": rounded(cosines)})
 
 

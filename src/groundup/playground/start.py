@@ -4,23 +4,25 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import h11
 import torch
 import uvicorn
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from groundup.playground import looking, offers, parts
 from groundup.playground.analysis import Analyses
-from groundup.playground.openapi import show_openapi
+from groundup.playground.openapi import QUERIES, show_openapi
 from groundup.playground.trainings import Trainings
 from groundup.runtime.stored import Weights
 from groundup.serving.access import Access
 from groundup.serving.app import Server, build_app
-from groundup.serving.errors import RequestError
+from groundup.serving.errors import RequestError, shown
 from groundup.serving.loop import EngineLoop
 from groundup.serving.models import Models
 from groundup.serving.page import page_files, page_routes
@@ -106,13 +108,25 @@ def http_server(app: ASGIApp) -> "_Server":
 def page_api(server: Server, trainings: Trainings) -> list[Route]:
     """The paths that the page asks, below /api, and the description of all that take a body."""
     analyses = Analyses(server)
-    return [
-        *offers.routes(server),
-        *looking.routes(analyses),
-        *parts.routes(analyses),
-        *trainings.routes(),
-        Route("/openapi.json", show_openapi),
-    ]
+    asked = [*offers.routes(server), *looking.routes(analyses), *parts.routes(analyses), *trainings.routes()]
+    return [*map(_with_known_words, asked), Route("/openapi.json", show_openapi)]
+
+
+def _with_known_words(route: Route) -> Route:
+    """The same route, but what may follow the question mark is what the description names, each once."""
+
+    async def handler(request: Request) -> Response:
+        known = QUERIES.get(route.path, ()) if request.method in ("GET", "HEAD") else ()
+        names = [name for name, _ in request.query_params.multi_items()]
+        for name in names:
+            if name not in known:
+                message = f"there is no parameter {shown(name)}; there are: {', '.join(known) or 'none'}"
+                raise RequestError(400, message, param=name, code="unknown_parameter")
+            if names.count(name) > 1:
+                raise RequestError(400, f"{name} stands twice", param=name, code="invalid_value")
+        return cast("Response", await route.endpoint(request))
+
+    return Route(route.path, handler, methods=list(route.methods or ()), name=route.name)
 
 
 class _Protocol(H11Protocol):

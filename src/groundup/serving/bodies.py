@@ -34,6 +34,12 @@ class Body(BaseModel):
         return await asyncio.to_thread(work) if self._n_bytes > LONG else work()
 
 
+class PageBody(Body):
+    """Of a request that only our own page sends: an unknown field is a mistake, and is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
 class StreamOptions(Body):
     """Of a streamed completion."""
 
@@ -165,6 +171,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _first_of(error: ValidationError, kind: type[Body]) -> RequestError:
     first, *others = error.errors(include_url=False, include_context=False)
     field = str(first["loc"][0]) if first["loc"] else None
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(kind.model_fields) or "none"
+        return RequestError(
+            400, f"there is no field {shown(field)}; fields are: {known}", param=field, code="unknown_field"
+        )
     said: str = first["msg"].lower()
     got: Any = first["input"]
     if others and others[0]["loc"][:1] == first["loc"][:1] and field in kind.model_fields:

@@ -1,0 +1,170 @@
+"""Every path of the API, asked wrongly: a model that is not there, an unknown field, a wrong type, a missing field."""
+
+from urllib.parse import quote
+
+import pytest
+
+from groundup.playground.openapi import BODIES, QUERIES
+from groundup.serving.bodies import CompletionBody, DetokenizeBody, TokenizeBody
+from groundup.serving.models import Models
+
+TEXT = {"text": "hello"}
+ASKED = {
+    "/v1/completions": {"prompt": "a", "max_tokens": 1},
+    "/tokenize": {"prompt": "a"},
+    "/detokenize": {"tokens": [1]},
+    "/api/logits": TEXT,
+    "/api/attention": TEXT | {"layer": 1},
+    "/api/cell": TEXT | {"row": 2, "column": 1},
+    "/api/lens": TEXT,
+    "/api/surprise": TEXT,
+    "/api/contributions": TEXT,
+    "/api/compare": TEXT | {"other": "mine@4"},
+    "/api/ablation": TEXT | {"heads": [[0, 1]]},
+    "/api/writing": TEXT | {"max_tokens": 1},
+    "/api/importance": TEXT | {"layer": 0},
+    "/api/neighbors": {"token": 3},
+}
+"""A body that is answered with 200, for each path that takes one; those that start and stop runs are not among them."""
+TRAIN = {"/api/train": {}, "/api/train/stop": {}}
+OPENAI = {"/v1/completions", "/tokenize", "/detokenize"}
+"""Other programs send fields of their own there: unknown ones are ignored."""
+REQUIRED = {
+    "/tokenize": ["prompt"],
+    "/detokenize": ["tokens"],
+    "/api/cell": ["row", "column"],
+    "/api/compare": ["other"],
+    "/api/neighbors": ["token"],
+}
+ONE_OF_TWO = [path for path, body in ASKED.items() if "text" in body]
+"""Text or tokens."""
+WRONG = {
+    "string": [3, True, ["a"], {"a": 1}],
+    "integer": ["1", 1.5, True, [1], {}],
+    "number": ["1", True, [1], {}],
+    "boolean": ["true", 0, 2, [True]],
+    "array": ["a", 1, {}],
+    "object": ["a", 1, []],
+}
+"""Values that are of another type."""
+
+
+@pytest.fixture
+def client(run, serve):
+    return serve(Models([run]))
+
+
+def refused(answer, status, param, code=None):
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert error["param"] == param, error
+    assert code is None or error["code"] == code, error
+    assert 0 < len(error["message"]) < 400
+    assert "\n" not in error["message"]
+    return error["message"]
+
+
+def types_of(schema, body):
+    """The types of JSON that a field may have, as its schema says."""
+    if "$ref" in schema:
+        schema = body.model_json_schema()["$defs"][schema["$ref"].rpartition("/")[2]]
+    if "anyOf" in schema:
+        return {kind for each in schema["anyOf"] for kind in types_of(each, body)}
+    return {"string"} if "enum" in schema else {schema["type"]}
+
+
+def wrong_values(schema, body):
+    """Values of a field that fit none of its types."""
+    types = types_of(schema, body)
+    fits = types | ({"integer"} if "number" in types else set())
+    for kind in types - {"null"}:
+        yield from (value for value in WRONG[kind] if type_of(value) not in fits)
+    if "null" not in types:
+        yield None
+
+
+def type_of(value):
+    """As JSON names it."""
+    names = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object"}
+    return names[type(value)]
+
+
+def test_the_table_has_every_path_that_takes_a_body():
+    assert ASKED.keys() | TRAIN.keys() == BODIES.keys()
+    assert {path for path, body in BODIES.items() if body in (CompletionBody, TokenizeBody, DetokenizeBody)} == OPENAI
+    required = {path: body.model_json_schema().get("required", []) for path, body in BODIES.items()}
+    assert {path: names for path, names in required.items() if names} == REQUIRED
+
+
+def test_bodies_of_the_table_are_answered(client):
+    for path, body in ASKED.items():
+        answer = client.post(path, json=body)
+        assert answer.status_code == 200, (path, answer.text)
+        assert client.post(path, json=body | {"model": "mine@2"}).status_code == 200, path
+
+
+@pytest.mark.fault("F4", "a model that is not there, named to any path", "404 with the models there are")
+@pytest.mark.parametrize("name", ["nope", "", "mine@3", "mine@", "../mine"])
+def test_a_model_that_is_not_there(client, name):
+    for path, body in ASKED.items():
+        assert "mine" in refused(client.post(path, json=body | {"model": name}), 404, "model", "model_not_found"), path
+    refused(client.post("/api/compare", json=ASKED["/api/compare"] | {"other": name}), 404, "other", "model_not_found")
+    for path, words in QUERIES.items():
+        if "model" in words:
+            said = refused(client.get(path, params={"model": name}), 404, "model", "model_not_found")
+            assert "mine" in said, path
+    refused(client.get(f"/v1/models/{quote(name or 'x', safe='')}"), 404, "model", "model_not_found")
+
+
+@pytest.mark.fault("F4", "an unknown field in a body", "400 names it; other programs' own fields are ignored below /v1")
+@pytest.mark.parametrize("name", ["modle", "stepz", "é\n", "x" * 500, ""])
+def test_a_field_that_is_unknown(client, name):
+    for path, body in (ASKED | TRAIN).items():
+        answer = client.post(path, json=body | {name: 1})
+        if path in OPENAI:
+            assert answer.status_code == 200, (path, answer.text)
+        else:
+            said = refused(answer, 400, name, "unknown_field")
+            assert all(field in said for field in BODIES[path].model_fields), path
+    assert client.get("/api/train").json()["training"] is None
+
+
+@pytest.mark.fault("F4", "a parameter that the page does not know, or twice the same", "400 names it")
+def test_words_behind_the_question_mark(client):
+    paths = [path for path in QUERIES if path.startswith("/api/")]
+    assert len(paths) >= 8
+    for path in paths:
+        refused(client.get(path, params={"modle": "mine"}), 400, "modle", "unknown_parameter")
+        for known in QUERIES[path]:
+            value = {"model": "mine", "after": "0"}[known]
+            assert client.get(path, params={known: value}).status_code == 200
+            refused(client.get(path, params=[(known, value), (known, value)]), 400, known, "invalid_value")
+    for path, body in ASKED.items():
+        if path not in OPENAI:
+            refused(client.post(path, json=body, params={"model": "mine"}), 400, "model", "unknown_parameter")
+    refused(client.get("/api/slots", params={"after": "x"}), 400, "after", "invalid_value")
+
+
+@pytest.mark.fault("F4", "a value of another type in any field of any body", "400 names the field")
+def test_a_value_of_another_type(client):
+    n = 0
+    for path, kind in BODIES.items():
+        for name, schema in kind.model_json_schema()["properties"].items():
+            for value in wrong_values(schema, kind):
+                said = refused(client.post(path, json=ASKED.get(path, {}) | {name: value}), 400, name, "invalid_value")
+                assert said.startswith(f"{name}: "), said
+                n += 1
+    assert n > 200
+    assert client.get("/api/train").json()["training"] is None
+
+
+@pytest.mark.fault("F4", "a body without a field that it needs", "400 names the field")
+def test_a_field_that_is_missing(client):
+    for path, names in REQUIRED.items():
+        for name in names:
+            body = {key: value for key, value in ASKED[path].items() if key != name}
+            assert "required" in refused(client.post(path, json=body), 400, name, "invalid_value")
+    for path in ONE_OF_TWO:
+        body = {key: value for key, value in ASKED[path].items() if key != "text"}
+        refused(client.post(path, json=body), 400, "text", "invalid_value")
+        refused(client.post(path, json=body | {"text": "a", "tokens": [1]}), 400, "text", "invalid_value")
