@@ -53,19 +53,20 @@ template <class T, bool WHOLE>
 void attend(const float* q, const typename T::W* keys, const typename T::W* values, int64_t S, int64_t D, float* y) {
     Buffer<float> weights(S);
     const float scale = 1 / std::sqrt((float)D);
-    auto fit = [&](int64_t first, int64_t gap) {  // a lane for each of L keys; behind the end, the last key again
+    auto fit = [&](int64_t first, int64_t gap) {  // a lane for each of L keys, half of them further on
+        auto at = [&](int j) { return std::min(first + j % (L / 2) + j / (L / 2) * gap, S - 1); };
         Floats sums[L] = {};
         for (int j = 0; j < L; j++) {
-            const auto* key = keys + std::min(first + j * gap, S - 1) * D;
-            for (int64_t d = 0; d < D; d += 64 / sizeof *key) __builtin_prefetch(key + 2 * D + d);  // of the stream
+            const auto* key = keys + at(j) * D;
+            for (int64_t d = 0; d < D; d += 64 / sizeof *key) __builtin_prefetch(key + 1024 / sizeof *key + d);
             for (int64_t d = 0; d < D; d += L) sums[j] += part<Fp32, WHOLE>(q + d, D - d) * part<T, WHOLE>(key + d, D - d);
         }
         const Floats fits = add_lanes(sums, L) * scale;
-        for (int j = 0; j < L; j++) weights[std::min(first + j * gap, S - 1)] = fits[j];
+        for (int j = 0; j < L; j++) weights[at(j)] = fits[j];
     };
-    const int64_t gap = S / L;  // in streams, as weights are read
-    for (int64_t s = 0; s < gap; s++) fit(s, gap);
-    if (gap * L < S) fit(gap * L, 1);
+    const int64_t gap = S / L * (L / 2);  // two streams, as few are read fastest where each is short
+    for (int64_t s = 0; s < gap; s += L / 2) fit(s, gap);
+    if (2 * gap < S) fit(2 * gap, L / 2);
     const float largest = *std::max_element(weights + 0, weights + S);
     float total = 0;
 #pragma omp simd reduction(+ : total)
@@ -80,9 +81,8 @@ void attend(const float* q, const typename T::W* keys, const typename T::W* valu
         auto add = [&](int64_t s) {
             each([&](Floats& sum, int64_t d) { sum += weights[s] * part<T, WHOLE>(values + s * D + d, D - d); });
         };
-        for (int64_t s = 0; s < S / 4; s++)
-            for (int64_t j = 0; j < 4; j++) add(s + j * (S / 4));
-        for (int64_t s = S / 4 * 4; s < S; s++) add(s);
+        for (int64_t s = 0; s < S / 2; s++) add(s), add(s + S / 2);
+        if (S % 2) add(S - 1);
         each([&](Floats& sum, int64_t d) { write(sum / total, y + d, D - d); });
     }
 }

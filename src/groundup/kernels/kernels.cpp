@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <omp.h>
 #include <utility>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -27,7 +28,7 @@ constexpr int BYTES = 16;
 #endif
 constexpr int L = BYTES / 4;  // 32-bit lanes of a vector
 constexpr int64_t FEW_ROWS = 32;  // rows of x: with more, weights are widened once for all
-constexpr int64_t TASK = 96 << 10;  // bytes of weights that a core takes at a time
+constexpr int64_t TASK = 96 << 10, LONG_TASK = 1536 << 10;  // bytes of weights that a core takes at a time
 
 template <class T, int N> struct VectorOf { typedef T type __attribute__((vector_size(N * sizeof(T)))); };
 template <class T, int N> using Vector = typename VectorOf<T, N>::type;
@@ -183,16 +184,17 @@ template <class T, int R, int M> int64_t tiles(const Task& t, int64_t n, int64_t
     return n + R * gap;
 }
 
-// A core takes some rows of weights at a time, whichever core is free: another program may slow one down.
+// A core takes some rows of weights at a time, whichever core is free: another may be slow. Of a large matrix it takes
+// many, since each stream begins slowly.
 template <class T> void multiply(const Task& t) {
     if (t.M > FEW_ROWS) return multiply_many<T>(t);
-    constexpr int one = std::min(8, L), four = L / 4;  // rows of weights for one row of x, and for four
-    const int64_t some = std::max<int64_t>(1, TASK / (one * t.K * sizeof(typename T::W))) * one;
+    const int64_t row = t.K * sizeof(typename T::W), third = t.N * row / (3 * omp_get_max_threads());  // of a core's part
+    const int64_t some = std::max<int64_t>(4, std::clamp(third, TASK, LONG_TASK) / (4 * row) * 4);
 #pragma omp parallel for schedule(dynamic, 1)
     for (int64_t first = 0; first < t.N; first += some) {
         int64_t n = first, end = std::min(t.N, first + some);
-        if (t.M < 4) n = tiles<T, one, 1>(t, n, end);
-        n = tiles<T, four, 4>(t, n, end);
+        if (t.M < 4) n = tiles<T, 4, 1>(t, n, end);
+        n = tiles<T, L / 4, 4>(t, n, end);
         tiles<T, 1, 4>(t, n, end);
     }
 }
@@ -226,14 +228,12 @@ void linear(int type, const float* x, const void* w, const float* w_scale, const
     for (int64_t m = 0; m < M; m++)
         if (integers) quantize(x + m * K, K, limit, q + m * stride, scales + m);
         else if (many) std::copy(x + m * K, x + (m + 1) * K, apart + m * stride);
-    if (type == 0) return multiply<Fp32>(t);
-    if (type == 1) return multiply<Bf16>(t);
-    type == 2 ? multiply<Fp16>(t) : multiply<Int8>(t);
+    type == 0 ? multiply<Fp32>(t) : type == 1 ? multiply<Bf16>(t) : type == 2 ? multiply<Fp16>(t) : multiply<Int8>(t);
 }
 
-// The sum of n 32-bit integers, by all cores: how fast memory can be read, in streams as weights are.
+// The sum of n 32-bit integers, modulo 2^32, by all cores: how fast memory can be read, in streams as weights are.
 int32_t sum(const int32_t* data, int64_t n) {
-    constexpr int64_t streams = std::min(8, L), some = TASK / sizeof(int32_t), stream = some / streams;
+    constexpr int64_t streams = 4, some = LONG_TASK / sizeof(int32_t), stream = some / streams;
     int32_t total = 0;
 #pragma omp parallel for schedule(dynamic, 1) reduction(+ : total)
     for (int64_t first = 0; first < n; first += some) {
