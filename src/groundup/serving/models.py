@@ -211,12 +211,16 @@ def _on_a_short_thread(work: Callable[[], T]) -> T:
 
 
 def _name_of(path: Path, taken: dict[str, Served]) -> str:
-    """The folder's name; of a run's checkpoint or model folder, the run's with it."""
+    """The folder's name; of a run's checkpoint or model folder, the run's with it.
+
+    A container has a run at /model: it is no part of another one, and a name is never empty.
+    """
     place = resolved(path)
     if place.parent.name in (CHECKPOINTS, GROWTH):
         name = f"{place.parent.parent.name}@{place.name}"
     else:
-        name = place.parent.name if place.name == MODEL else place.name
+        of_run = place.name == MODEL and not is_run(place)
+        name = (place.parent.name if of_run else "") or place.name or MODEL
     if name in taken:
         name = f"{name}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:4]}"
     return name

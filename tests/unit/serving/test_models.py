@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from pathlib import Path
 
 import pytest
 import torch
@@ -124,3 +125,14 @@ def test_a_damaged_step_is_one_line_and_no_other_is_touched(client, run):
     assert answer.status_code == 404
     assert "\n" not in answer.json()["error"]["message"]
     assert client.post("/v1/completions", json={"model": "mine@4", "prompt": "a"}).status_code == 200
+
+
+def test_a_run_at_any_place_has_a_name(run, tmp_path):
+    assert [served.id for served in Models([run, run / "model", run / "growth" / "step-0000004"])][0::2] == [
+        "mine",
+        "mine@step-0000004",
+    ]
+    moved = run.rename(tmp_path / "model")  # a run that is called as the folder of a run's model
+    assert next(iter(Models([moved]))).id == "model"
+    assert next(iter(Models([moved / "model"]))).id == "model"
+    assert module._name_of(Path("/model"), {}) == module._name_of(Path("/"), {}) == "model"  # as in a container
