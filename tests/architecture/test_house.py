@@ -4,6 +4,7 @@ import ast
 import functools
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -258,3 +259,13 @@ def test_tests_that_are_done_are_not_counted_again():
     workload = {"done": {"a": True, "b": True}, "begun": {"c": True, "d": False}, "next": {"e": False}}
     assert OneProcess._pending_of(OneProcess.__new__(OneProcess), workload) == 2
     assert list(workload) == ["begun", "next"]
+
+
+def test_every_file_that_is_no_code_is_in_the_wheel():
+    """The page, the report and the kernels: setuptools takes what these patterns match."""
+    data = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["groundup"]
+    package = ROOT / "src" / "groundup"
+    taken = {path for pattern in data for path in package.glob(pattern)}
+    kept = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc", ".so")}
+    assert len(kept) > 40
+    assert sorted(kept - taken) == []
