@@ -127,6 +127,7 @@ def _line(history: RunHistory) -> dict[str, Any]:
     return {
         "name": history.name,
         "state": history.state,
+        "started": started if isinstance(started := history.facts.get("started"), str) else None,
         "step": history.last.get("step"),
         "max_steps": history.max_steps,
         "val_loss": loss if is_finite(loss) else None,

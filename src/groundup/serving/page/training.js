@@ -14,6 +14,8 @@ const DASHES = [undefined, [6, 3], [2, 3]];
 /** Runs that are drawn before anybody chooses: the one that is looked into, those that go on, and the best others. */
 const FIRST = 4;
 
+/** @typedef {{name: string, state: string, started: string | null, step: number | null, max_steps: number | null, val_loss: number | null}} Run */
+
 /** The runs of the folder, each with its curves; those that go on are asked again. */
 function useRuns(own) {
   const [list, setList] = useState(null);
@@ -33,7 +35,13 @@ function useRuns(own) {
   return { list, curves, ask, look };
 }
 
-/** @param {{name: string, state: string, step: number | null, val_loss: number | null}[]} list @param {string} own */
+/** A number for each run, for its color: those that begin later leave it to it. @param {Run[]} list @returns {Map<string, number>} */
+export function numbered(list) {
+  const begun = (run) => `${run.started ?? "~"} ${run.name}`; // "~" comes after all dates
+  return new Map([...list].sort((a, b) => (begun(a) < begun(b) ? -1 : 1)).map((run, i) => [run.name, i]));
+}
+
+/** @param {Run[]} list @param {string} own */
 function firstOf(list, own) {
   const worth = (run) => (run.name === own ? 0 : run.state === "running" ? 1 : 2);
   return [...list].sort((a, b) => worth(a) - worth(b) || (a.val_loss ?? Infinity) - (b.val_loss ?? Infinity)).slice(0, FIRST).map((run) => run.name);
@@ -47,23 +55,24 @@ export function Training() {
   const [sampled, setSampled] = saved("sampled", "");
   const rows = list?.length ? list : curves[own]?.train.length || curves[own]?.val.length ? [{ ...curves[own], name: own }] : [];
   const names = rows.map((run) => run.name);
+  const place = numbered(rows);
   const shown = asked ? names.filter((name) => asked.split(",").includes(name)) : firstOf(rows, own);
   const stamp = rows.filter((run) => shown.includes(run.name)).map((run) => `${run.name} ${run.step} ${run.state}`).join();
   useEffect(() => shown.forEach(ask), [stamp]);
   const toggle = (name) => setShown((shown.includes(name) ? shown.filter((each) => each !== name) : [...shown, name]).join(",") || "none");
   if (list === null || (!rows.length && !curves[own])) return html`<p>Looking for runs ...</p>`;
-  const lines = shown.flatMap((name) => (curves[name] ? linesOf(name, names.indexOf(name), curves[name], shown.length) : []));
+  const lines = shown.flatMap((name) => (curves[name] ? linesOf(name, place.get(name), curves[name], shown.length) : []));
   const writer = names.includes(sampled) ? sampled : shown.find((name) => curves[name]?.samples.length);
   return html`
     ${lines.length > 0 ? html`<${Chart} curves=${lines} log=${log === "1"} name="loss of runs" label="loss, nats per token" ask=${{ path: `/api/run?model=${encodeURIComponent(shown[0])}` }} />` : html`<p class="hint">No curve is chosen, or this model lies in no run folder.</p>`}
     <div class="buttons"><label><input type="checkbox" checked=${log === "1"} onChange=${() => setLog(log === "1" ? "" : "1")} /> steps on a logarithmic axis</label></div>
     ${rows.length > 0 && html`<p class="hint">Bold lines are validation, thin ones training.</p><div class="scroll" role="region" aria-label="runs" tabindex="0"><table class="runs" aria-label="runs in this folder">
       <thead><tr><th scope="col">draw</th><th scope="col">run</th><th scope="col">state</th><th scope="col">step</th><th scope="col">best validation loss</th><th scope="col"><span class="hidden">what to do</span></th></tr></thead>
-      <tbody>${rows.map((run, i) => html`<tr key=${run.name}><td><input type="checkbox" checked=${shown.includes(run.name)} aria-label=${`draw ${run.name}`} onChange=${() => toggle(run.name)} /></td>
-        <th scope="row"><i class="swatch" style=${`background:var(--run-${i % COLORS})`}></i>${run.name}</th><td>${run.state}</td>
+      <tbody>${rows.map((run) => html`<tr key=${run.name}><td><input type="checkbox" checked=${shown.includes(run.name)} aria-label=${`draw ${run.name}`} onChange=${() => toggle(run.name)} /></td>
+        <th scope="row"><i class="swatch" style=${`background:var(--run-${place.get(run.name) % COLORS})`}></i>${run.name}</th><td>${run.state}</td>
         <td>${run.step?.toLocaleString("en") ?? "0"}${run.max_steps ? html`<span class="step"> of ${run.max_steps.toLocaleString("en")}</span>` : ""}</td><td>${run.val_loss == null ? "" : number(run.val_loss)}</td>
         <td class="buttons"><button class="quiet" onClick=${() => (setSampled(run.name), ask(run.name))}>Samples</button>${run.name !== own && html`<button class="quiet" onClick=${() => choose(run.name).then(() => (tab.value = "write"))}>Look inside</button>`}</td></tr>`)}</tbody></table></div>`}
-    ${shown.map((name) => curves[name] && html`<${Behind} key=${name} says=${`curves of ${name} as a table`} columns=${["step", "training", "validation"]} rows=${() => losses(curves[name])} />`)}
+    ${names.filter((name) => shown.includes(name) && curves[name]).map((name) => html`<${Behind} key=${name} says=${`curves of ${name} as a table`} columns=${["step", "training", "validation"]} rows=${() => losses(curves[name])} />`)}
     ${writer && curves[writer] && html`<${Samples} key=${writer} name=${writer} samples=${curves[writer].samples} />`}
     <${Starter} names=${names} changed=${() => (look(), attempt("names", loadRuns))} />`;
 }
@@ -97,7 +106,7 @@ function Samples({ name, samples }) {
   const at = /^\d+$/.test(asked) ? Math.min(Number(asked), last) : last; // the newest, as long as nobody chose
   const shown = samples[at];
   return html`<h2>what ${name} wrote at step ${shown[0].toLocaleString("en")}</h2>
-    <label class="slide">earlier <input type="range" min="0" max=${last} value=${at} aria-label=${`sample of ${name}`} aria-valuetext=${`step ${shown[0]}`}
-      onInput=${(e) => setAt(Number(e.target.value) === last ? "" : e.target.value)} /> later</label>
+    ${last > 0 && html`<label class="slide">earlier <input type="range" min="0" max=${last} value=${at} aria-label=${`sample of ${name}`} aria-valuetext=${`step ${shown[0]}`}
+      onInput=${(e) => setAt(Number(e.target.value) === last ? "" : e.target.value)} /> later</label>`}
     <pre class="sample growing">${shown[1]}</pre>`;
 }
