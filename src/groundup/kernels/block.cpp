@@ -9,6 +9,7 @@
 #include "product.cpp"
 #include "prompt.cpp"
 #include "attention.cpp"
+#include "sum.cpp"
 
 namespace {
 

@@ -13,8 +13,10 @@
 #include <utility>
 #if defined(__x86_64__)
 #include <immintrin.h>
+#define IN_REGISTER(v) asm("" : "+x"(v))  // else GCC reads it from memory again for each use
 #elif defined(__aarch64__)
 #include <arm_neon.h>
+#define IN_REGISTER(v) asm("" : "+w"(v))
 #endif
 
 namespace {
@@ -138,15 +140,16 @@ template <class T> void multiply_many(const Task& t);  // in prompt.cpp
 
 // Outputs n, n + gap, .. (R of them) of rows m .. m + M.
 template <class T, int R, int M> void tile(const Task& t, int64_t m, int64_t n, int64_t gap) {
-    typedef typename T::W W;
-    typedef typename T::X X;
-    const X* x = (const X*)t.x + m * t.stride;
-    const W* w = (const W*)t.w + n * t.K;
+    const auto* x = (const typename T::X*)t.x + m * t.stride;
+    const auto* w = (const typename T::W*)t.w + n * t.K;
     typename T::Sums sums[M * R] = {};
-    auto step = [&sums](const X* x, int64_t x_stride, const W* w, int64_t w_stride) {
+    auto step = [&sums](const typename T::X* x, int64_t x_stride, const typename T::W* w, int64_t w_stride) {
         typename T::Step xs[M];
 #pragma GCC unroll 8
-        for (int i = 0; i < M; i++) xs[i] = read<typename T::Step>(x + i * x_stride);
+        for (int i = 0; i < M; i++) {
+            xs[i] = read<typename T::Step>(x + i * x_stride);
+            IN_REGISTER(xs[i]);
+        }
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {
             auto wide = T::widen(w + r * w_stride);
@@ -157,8 +160,8 @@ template <class T, int R, int M> void tile(const Task& t, int64_t m, int64_t n, 
     int64_t k = 0;
     for (; k + T::N <= t.K; k += T::N) step(x + k, t.stride, w + k, gap * t.K);
     if (k < t.K) {  // the rest of the rows, with zeros behind
-        X x_end[M * T::N] = {};
-        W w_end[R * T::N] = {};
+        typename T::X x_end[M * T::N] = {};
+        typename T::W w_end[R * T::N] = {};
         for (int i = 0; i < M; i++) std::copy(x + i * t.stride + k, x + i * t.stride + t.K, x_end + i * T::N);
         for (int r = 0; r < R; r++) std::copy(w + r * gap * t.K + k, w + (r * gap + 1) * t.K, w_end + r * T::N);
         step(x_end, T::N, w_end, T::N);
@@ -229,22 +232,5 @@ void linear(int type, const float* x, const void* w, const float* w_scale, const
         if (integers) quantize(x + m * K, K, limit, q + m * stride, scales + m);
         else if (many) std::copy(x + m * K, x + (m + 1) * K, apart + m * stride);
     type == 0 ? multiply<Fp32>(t) : type == 1 ? multiply<Bf16>(t) : type == 2 ? multiply<Fp16>(t) : multiply<Int8>(t);
-}
-
-// The sum of n 32-bit integers, modulo 2^32, by all cores: how fast memory can be read, in streams as weights are.
-int32_t sum(const int32_t* data, int64_t n) {
-    constexpr int64_t streams = 4, some = LONG_TASK / sizeof(int32_t), stream = some / streams;
-    int32_t total = 0;
-#pragma omp parallel for schedule(dynamic, 1) reduction(+ : total)
-    for (int64_t first = 0; first < n; first += some) {
-        Ints sums[streams] = {};
-        const bool whole = first + some <= n;
-        for (int64_t i = first; whole && i < first + stream; i += L)
-            for (int j = 0; j < streams; j++) sums[j] += read<Ints>(data + i + j * stream);
-        const Ints added = add_lanes(sums, streams);
-        for (int j = 0; j < streams; j++) total += added[j];
-        for (int64_t i = first; !whole && i < n; i++) total += data[i];
-    }
-    return total;
 }
 }
