@@ -85,7 +85,8 @@ def test_what_is_unsafe_is_seen(line):
 def rebound(tree):
     """Lines that rebind a global: by `global`, or as an attribute of something that was imported.
 
-    Options of a library are what its attributes are for (`torch.backends...`, `sys.stdout`); ours have arguments.
+    Options of a library are what its attributes are for (`torch.backends...`, `sys.stdout`, hooks of `sys`); ours have
+    arguments.
     """
     lines = []
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -102,9 +103,7 @@ def rebound(tree):
             root = target.value
             while isinstance(root, ast.Attribute):
                 root = root.value
-            library = ast.unparse(target.value).startswith("torch.backends") or ast.unparse(target).startswith(
-                "sys.std"
-            )
+            library = ast.unparse(target).startswith(("torch.backends.", "sys.std", "sys.unraisablehook"))
             if isinstance(target.ctx, ast.Store | ast.Del) and isinstance(root, ast.Name) and not library:
                 lines += [target.lineno] if root.id in imported else []
     return lines

@@ -1,6 +1,8 @@
 """The command table. Every command is a module with `main(argv) -> int`, imported only when it is called."""
 
+import atexit
 import difflib
+import gc
 import importlib
 import keyword
 import re
@@ -56,6 +58,7 @@ def usage() -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 wrong usage, 128 + signal that asked it to end."""
     words = list(sys.argv[1:] if argv is None else argv)
+    atexit.register(gc.freeze)  # else Python looks through all objects again and again before it ends: seconds
     try:
         mend_surroundings()
         code = run(words[0], words[1:]) if words else run("help", [])

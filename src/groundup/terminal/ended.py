@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from types import FrameType
@@ -12,6 +13,8 @@ _UNTOUCHED = (signal.SIG_DFL, signal.default_int_handler)
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Signals that ask a process to end; Windows has no SIGHUP."""
 _IMPORTING = "<frozen importlib._bootstrap>"
+_AGAIN = 0.05
+"""Seconds after which an exception that Python has dropped comes again."""
 _SHOW_CURSOR = "\x1b[?25h"
 """A spinner hides it."""
 
@@ -39,7 +42,8 @@ def ended_by_signals() -> Iterator[None]:
     """Until the end of `with`, SIGTERM and SIGHUP raise `Ended`, and blocks on the way out close what they opened.
 
     In the middle of an import these two and Ctrl-C end the process at once: libraries drop an exception there, or go on
-    with half a module, and nothing is open yet that needs closing.
+    with half a module, and nothing is open yet that needs closing. Python itself drops one in `__del__` and in what it
+    calls when an object is gone, as it often is while torch.compile works: there, the signal comes again.
     """
     if threading.current_thread() is not threading.main_thread():  # only that one may decide about signals
         yield
@@ -48,11 +52,30 @@ def ended_by_signals() -> Iterator[None]:
     ours = {signum: handler for signum, handler in before.items() if handler in _UNTOUCHED}
     for signum in ours:
         signal.signal(signum, _end)
+    usual = sys.unraisablehook
+
+    def dropped(what: "sys.UnraisableHookArgs") -> None:
+        if isinstance(what.exc_value, KeyboardInterrupt | Ended):
+            signum = what.exc_value.signum if isinstance(what.exc_value, Ended) else signal.SIGINT
+            threading.Timer(_AGAIN, _send, [signum]).start()
+        else:
+            usual(what)
+
+    sys.unraisablehook = dropped
     try:
         yield
     finally:
+        sys.unraisablehook = usual
         for signum, handler in ours.items():
             signal.signal(signum, handler)
+
+
+def _send(signum: int) -> None:
+    """Send a signal to the main thread; Windows knows no threads in this."""
+    if hasattr(signal, "pthread_kill") and (thread := threading.main_thread().ident) is not None:
+        signal.pthread_kill(thread, signum)
+    else:
+        signal.raise_signal(signum)
 
 
 def _end(signum: int, frame: FrameType | None) -> None:

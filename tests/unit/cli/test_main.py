@@ -148,6 +148,20 @@ def test_ctrl_c_is_130(command, capsys):
     assert error_of(capsys, ["doctor"], 130) == "interrupted"
 
 
+ENDS = """
+import atexit, gc
+atexit.register(lambda: print(2 * gc.get_freeze_count() > made))  # runs after what comes later
+from groundup.cli.main import main
+main(["--version"])
+made = len(gc.get_objects())
+"""
+
+
+def test_python_looks_at_no_object_again_when_a_command_has_ended():
+    done = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True)
+    assert (done.stdout.splitlines()[1:], done.stderr) == (["True"], "")
+
+
 def test_the_command_gets_its_words_and_its_code_is_returned(command):
     seen = []
     command(lambda argv: seen.append(argv) or 7)

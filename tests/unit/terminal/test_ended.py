@@ -58,6 +58,38 @@ def test_handlers_are_put_back_and_another_thread_leaves_them_alone():
     assert seen == before
 
 
+@pytest.mark.parametrize("number", NUMBERS)
+def test_what_python_drops_comes_again(number, capsys):
+    class Rings:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    def work():
+        with ended_by_signals():
+            Rings()
+            went_on.append(True)
+            threading.Event().wait(20)
+            went_on.append(True)
+
+    went_on = []
+    with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else Ended):
+        work()
+    assert went_on == [True]
+    assert capsys.readouterr().err == ""
+
+
+def test_another_exception_that_is_dropped_is_told_as_before(monkeypatch):
+    class Fails:
+        def __del__(self):
+            raise ValueError("lost")
+
+    told = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: told.append(str(what.exc_value)))
+    with ended_by_signals():
+        Fails()
+    assert told == ["lost"]
+
+
 LOADS = """
 import sys
 from groundup.terminal.ended import ended_by_signals
