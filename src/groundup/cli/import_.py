@@ -39,9 +39,9 @@ def main(argv: Sequence[str]) -> int:
     from groundup.planner.params import count_parameters, shape_in_words
     from groundup.terminal.working import Working
 
-    refuse_existing(out)
     if not options.source.startswith(HUB):
         check_source(Path(options.source))
+    refuse_existing(out)
     with Working("loading PyTorch"):
         from groundup.interop.import_model import import_model
     # The hub's client draws bars of its own.

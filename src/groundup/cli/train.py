@@ -18,7 +18,7 @@ from groundup.records.models_here import check_model, missing_run, nothing_to_re
 from groundup.terminal.parse import parse
 from groundup.terminal.waiting import before_torch
 from groundup.terminal.words import split_equals, take_switch, take_value
-from groundup.training.own_text import FINETUNE, PIPE, TEXT, choices, is_text, meant, passes, recipe_of, unknown_preset
+from groundup.training.own_text import FINETUNE, PIPE, TEXT, choices, meant, no_text, passes, recipe_of, unknown_preset
 
 RESUMABLE = (
     "max_steps",
@@ -187,8 +187,8 @@ def _parse(words: list[str], prog: str, base: TrainConfig) -> TrainConfig:
                 f" {passes(base, words)}"
             ) from None
         source = take_value(split_equals(list(words), "--data.source"), "--data.source", optional=True)
-        if str(error).startswith("--data.source must be one of") and source and is_text(source):
-            raise UsageError(f"{source} is a text: groundup train {shlex.quote(source)}") from None
+        if str(error).startswith("--data.source must be one of") and source:
+            raise no_text(source, error) from None
         raise
 
 

@@ -1,5 +1,6 @@
 """Documents in files of this machine: a file, a folder, or a glob; the suffix of a file decides how it is read."""
 
+import collections
 import functools
 import glob
 import hashlib
@@ -11,8 +12,8 @@ from typing import Any, BinaryIO, Literal
 
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
-from groundup.corpora.patterns import Found, find_files, found, match_files, once
-from groundup.formats.by_suffix import FORMATS, SAID, Format, format_of, has_format, read_spans
+from groundup.corpora.patterns import Found, find_files, found, match_files, near_file, once
+from groundup.formats.by_suffix import FORMATS, SAID, Format, advice, format_of, has_format, read_spans
 from groundup.formats.document import Document
 from groundup.formats.spans import FileSpan, Span, gather
 
@@ -103,30 +104,33 @@ class LocalFiles:
             yield file
 
     def _find(self) -> list[Found]:
-        suffixes = self.config.text_suffixes
         if Path(self.pattern).is_dir():
-            files = [
-                file
-                for file in self._counted(find_files(self.pattern, follow=False))
-                if has_format(os.path.basename(file.path), suffixes)  # noqa: PTH119
-                and (not file.path.lower().endswith(".json") or self._holds_records(file.path))
-            ]
-            if not files:
-                raise UserError(
-                    f"{self.pattern} holds no files that end with {SAID};"
-                    f" {self.config.FLAGS}text-suffixes names more endings of plain text"
-                )
-            return files
+            return self._files_in_folder()
         if file := found(self.pattern):
             return [file]
         if not glob.has_magic(self.pattern):
-            raise UserError(f"{self.pattern} does not exist")
+            near = near_file(Path(self.pattern))
+            raise UserError(f"{self.pattern} does not exist{f'; did you mean {near}?' if near else ''}")
         try:
             files = list(self._counted(match_files(self.pattern)))
         except ValueError as error:
             raise UserError(f"{self.pattern} is no glob: {error}") from None
         if not files:
             raise UserError(f"no file matches {self.pattern}")
+        return files
+
+    def _files_in_folder(self) -> list[Found]:
+        files, endings = [], collections.Counter[str]()
+        for file in self._counted(find_files(self.pattern, follow=False)):
+            name = os.path.basename(file.path)  # noqa: PTH119
+            if not has_format(name, self.config.text_suffixes):
+                endings[Path(name).suffix] += 1
+            elif not name.lower().endswith(".json") or self._holds_records(file.path):
+                files.append(file)
+        if not files:
+            others = "".join(advice(f"x{ending}", self.config) for ending, _ in endings.most_common(1))
+            more = others or f"; {self.config.FLAGS}text-suffixes names more endings of plain text"
+            raise UserError(f"{self.pattern} holds no files that end with {SAID}{more}")
         return files
 
     @functools.cached_property

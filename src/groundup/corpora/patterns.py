@@ -1,5 +1,6 @@
-"""Globs: as regular expressions, and as a walk that comes back from links."""
+"""Globs: as regular expressions, and as a walk that comes back from links; a name that was probably meant."""
 
+import difflib
 import glob
 import os
 import re
@@ -99,3 +100,13 @@ def once(files: Iterable[Found]) -> list[Found]:
     for file in sorted(files, key=lambda file: file.path.replace(os.sep, "/")):
         kept.setdefault(file.identity, file)
     return list(kept.values())
+
+
+def near_file(path: Path) -> Path | None:
+    """What is called nearly as a path that does not exist, in the same folder."""
+    try:
+        names = {each.name.lower(): each for each in path.parent.iterdir() if not each.name.startswith(".")}
+    except OSError:
+        return None
+    near = difflib.get_close_matches(path.name.lower(), names, n=1, cutoff=0.75)
+    return names[near[0]] if near and path.name else None

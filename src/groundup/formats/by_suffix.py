@@ -134,12 +134,16 @@ def format_of(name: str, config: ReadConfig | None = None) -> Format:
             )
     if found := _find(name, config.text_suffixes):
         return found
+    raise UserError(f"cannot tell the format of {name}; files end with {SAID}{advice(name, config)}")
+
+
+def advice(name: str, config: ReadConfig) -> str:
+    """How a file of another ending can be read, as the end of a message."""
     base = name.rsplit("/", 1)[-1].removesuffix(".gz").removesuffix(".zst")
     suffix = base[base.rindex(".") :] if "." in base[1:] else ""
-    advice = f"; {config.FLAGS}text-suffixes {suffix} reads it as plain text" if suffix else ""
     if suffix.lower() in _UNPACKED:
-        advice = f"; unpack it first, {_UNPACKED[suffix.lower()]}"
-    raise UserError(f"cannot tell the format of {name}; files end with {SAID}{advice}")
+        return f"; unpack it first, {_UNPACKED[suffix.lower()]}"
+    return f"; {config.FLAGS}text-suffixes {suffix} reads such files as plain text" if suffix else ""
 
 
 def _find(name: str, text_suffixes: Sequence[str]) -> Format | None:

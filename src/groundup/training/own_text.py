@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from groundup.checkpoint.folders import config_of
-from groundup.config.data import ReadConfig
+from groundup.config.data import DataConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.config.model import ModernConfig
 from groundup.config.presets import RECIPES
 from groundup.config.printable import counted
 from groundup.config.train import TrainConfig
+from groundup.corpora.patterns import near_file
 from groundup.files.layout import CONFIG, INDEX, WEIGHTS
 from groundup.planner.own_text import Text, finetune_recipe, steps_of_a_pass, text_recipe
 from groundup.records.models_here import check_model
@@ -144,10 +145,17 @@ def _measured(path: str, words: list[str]) -> Text:
         from groundup.prepare.report import Spoken, listing
         from groundup.terminal.say import warn
 
-        reading = ReadConfig(text_suffixes=tuple(_values(words, "--data.text-suffixes")))
-        files = LocalFiles(path, reading, listing(Spoken(warn, path)))
+        files = LocalFiles(path, _reading(path, words), listing(Spoken(warn, path)))
         text = Text(Path(path), files.n_bytes(packed=COMPRESSION), gpu=False)
     return replace(text, gpu=_has_gpu(words))
+
+
+def _reading(path: str, words: list[str]) -> DataConfig:
+    """The flags that decide which files are read, and what advice calls them."""
+    suffixes = tuple(_values(words, "--data.text-suffixes"))
+    config = DataConfig(source="text", path=Path(path), text_suffixes=suffixes)
+    column = _values(words, "--data.text-column")
+    return replace(config, text_column=column[0]) if column else config
 
 
 def _has_gpu(words: list[str]) -> bool:
@@ -180,7 +188,7 @@ def unknown_preset(name: str) -> UsageError:
         return UsageError(f"{name} is not on this machine; download it first: {commands}")
     if name == PIPE:
         return piped("groundup train")
-    if near := _near_file(Path(name)):
+    if near := near_file(Path(name)):
         return UsageError(f"{name} does not exist; did you mean {near}?")
     if "/" in name or Path(name).suffix:
         return UsageError(f"{name} does not exist; name a file, folder or glob of text, or one of {', '.join(RECIPES)}")
@@ -190,14 +198,20 @@ def unknown_preset(name: str) -> UsageError:
     return UsageError(f"unknown preset {name!r}; {f'did you mean {presets_like[0]}?' if presets_like else presets}")
 
 
-def _near_file(path: Path) -> Path | None:
-    """What is called nearly as a path that does not exist, in the same folder."""
-    try:
-        names = {each.name.lower(): each for each in path.parent.iterdir() if not each.name.startswith(".")}
-    except OSError:
-        return None
-    near = difflib.get_close_matches(path.name.lower(), names, n=1, cutoff=0.75)
-    return names[near[0]] if near and path.name else None
+def no_text(name: str, otherwise: UsageError) -> UsageError:
+    """What to say of a value of --data.source that is none: a text takes the place of a preset.
+
+    Args:
+        name: The value.
+        otherwise: What to say where no text is meant.
+    """
+    if is_text(name) and next(glob.iglob(name, recursive=True), None) is not None:  # noqa: PTH207
+        return UsageError(f"{name} is a text: groundup train {shlex.quote(name)}")
+    if near := near_file(Path(name)):
+        return UsageError(f"{name} does not exist; did you mean groundup train {shlex.quote(str(near))}?")
+    if not (is_text(name) or "/" in name or Path(name).suffix):
+        return otherwise
+    return UsageError(f"{name} does not exist; a text takes the place of a preset: groundup train notes/")
 
 
 def _values(words: list[str], flag: str) -> list[str]:

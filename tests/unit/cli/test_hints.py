@@ -15,6 +15,11 @@ def place(tmp_path, monkeypatch):
     Path("notes/a.txt").write_text("it rains\n" * 4000)
     Path("poem.txt").write_text("it rains\n")
     Path("thesis.pdf").write_bytes(b"%PDF-1.4")
+    Path("logs").mkdir()
+    for name in ("a.log", "b.LOG", "c.rs"):
+        Path("logs", name).write_text("it rains\n" * 400)
+    Path("scans").mkdir()
+    Path("scans/a.pdf").write_bytes(b"%PDF-1.4")
     for name in ("shakespeare", "mine"):
         Path("runs", name, "model").mkdir(parents=True)
         Path("runs", name, "config.json").write_text("{}")
@@ -52,6 +57,19 @@ def place(tmp_path, monkeypatch):
         ("train shakespeare --epochs 3", "a run is counted in steps of 2,048 tokens, not in epochs: --max-steps N"),
         ("train notes --epochs 3", "--max-steps N; one pass over notes is about 32"),
         ("train shakespeare --data.source poem.txt", "poem.txt is a text: groundup train poem.txt"),
+        ("train shakespeare --data.source no/*.txt", "no/*.txt does not exist; a text takes the place of a preset"),
+        ("train shakespeare --data.source poem.tx", "did you mean groundup train poem.txt?"),
+        ("train shakespeare --data.source=verses.txt", "verses.txt does not exist; a text takes the place of a preset"),
+        ("train shakespeare --data.source Text", "--data.source must be one of 'shakespeare', 'tiny-shakespeare'"),
+        ("train text --data.path poem.tx", "poem.tx does not exist; did you mean "),
+        ("train shakespeare --data.source text --data.path notez", "notez does not exist; did you mean "),
+        ("train logs/*.log", "--data.text-suffixes .log reads such files as plain text"),
+        ("train logs", "--data.text-suffixes .log reads such files as plain text"),
+        ("train logs/c.rs", "--data.text-suffixes .rs reads such files as plain text"),
+        ("train scans", "scans holds no files that end with .txt"),
+        ("train scans", "unpack it first, with pdftotext"),
+        ("prepare logs out", "; --text-suffixes .log reads such files as plain text"),
+        ("tokenizer train logs/*.log --out t.json", "; --text-suffixes .log reads such files as plain text"),
         (
             "train shakespeare --init-from hf:gpt2",
             "hf:gpt2 is not here yet: groundup import hf:gpt2, then give",
@@ -73,6 +91,7 @@ def place(tmp_path, monkeypatch):
         ("generate runs/mine --logit-bias 1", "--logit-bias cannot take '1' (see groundup generate --help)"),
         ("eval runs/mine --tasks gone.txt", "gone.txt does not exist; name a file, folder or glob of text"),
         ("eval runs/mine --tasks gone.jsonl", "gone.jsonl does not exist; name a file, folder or glob of text"),
+        ("import gone/mine.pt runs/mine", "gone/mine.pt does not exist; name a folder, a file or hf:NAME"),
         ("import runs/mine", "runs/mine is a run of groundup already; there is nothing to import"),
         ("finetune mine notes", "mine does not exist; did you mean runs/mine?"),
         ("plot", "groundup runs plot RUN"),
@@ -104,6 +123,13 @@ def test_a_natural_mistake_is_answered_with_what_helps(typed, hint, capsys):
     assert printed.out == ""
     assert hint in printed.err
     assert printed.err.count("\n") == 1
+
+
+def test_the_advice_for_an_unknown_ending_leads_on(capsys):
+    assert main(["train", "logs/*.log", "--data.text-suffixes", ".log", "--dry-run"]) == 0
+    assert "runs/logs: " in capsys.readouterr().out
+    Path("logs/a.json").write_text('{"body": "it rains"}\n' * 4000)
+    assert main(["train", "logs", "--data.text-column", "body", "--dry-run"]) == 0
 
 
 def test_help_of_a_command_is_the_commands(capsys):
