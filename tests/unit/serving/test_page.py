@@ -15,9 +15,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import needs
 from groundup.config.generate import SamplingConfig
 from groundup.generation import sampling
 from groundup.serving.page import page_files
+from groundup.serving.texts import TokenNames
+from groundup.tokenizer.gpt2 import load_gpt2
 
 PAGE = resources.files("groundup.serving") / "page"
 OWN = sorted(entry.name for entry in PAGE.iterdir() if entry.name.endswith((".js", ".html", ".css")))
@@ -117,6 +120,18 @@ def test_and_over_a_large_vocabulary(scale, top_k, top_p, min_p):
 )
 def test_probabilities_are_never_rounded_to_a_lie(p, text):
     assert FORMAT.eval(f"probability({p!r})").replace(",", "") == text
+
+
+def test_bytes_that_are_no_characters_are_shown_and_counted_as_bytes():
+    needs.gpt2_vocabulary()
+    tokenizer = load_gpt2()
+    text = "naïve 漢字 🙂, bytes:"
+    names = TokenNames(tokenizer, as_ids=False)
+    parts = [names(token) for token in tokenizer.encode(text)]
+    assert sum(part.startswith(r"bytes:\x") for part in parts) > 3
+    assert FORMAT.eval(f"bytesOf({json.dumps(parts)})") == len(text.encode())
+    assert FORMAT.eval(r"visible('bytes:\\x20\\xe6')") == r"\x20\xe6"
+    assert FORMAT.eval("visible(' bytes:')") == "·bytes:"
 
 
 @given(st.text(), st.data())

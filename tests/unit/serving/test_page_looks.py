@@ -1,11 +1,14 @@
 """How the page looks where a picture is the only other proof: colors that stay, what can be scrolled aside."""
 
 import json
+import re
 
+import numpy as np
 import pytest
 
 from groundup.checkpoint.model_folder import save_model
-from page_runs import TOKENIZER, model_of, served_page
+from groundup.model.bigram import fit_bigram
+from page_runs import TABS, TOKENIZER, model_of, probability, served_page
 
 
 def write_run(folder, name, started):
@@ -76,3 +79,71 @@ def test_a_single_sample_has_no_slider(open_page):
     assert page.get_by_role("slider").count() == 0
     page.get_by_role("button", name="Samples").nth(0).click()
     page.get_by_role("slider", name="sample of mine").wait_for()
+
+
+def test_a_chart_of_steps_on_a_logarithmic_axis_ends_with_its_last_step(open_page):
+    page = open_page(tab="training", log="1", runs="mine")
+    page.get_by_text("mine: validation", exact=True).wait_for()
+    with page.expect_download() as told:
+        page.get_by_role("button", name="loss of runs as SVG").click()
+    svg = told.value.path().read_text()
+    ends = [
+        max(float(point.split(",")[0]) for point in line.split())
+        for line in re.findall('polyline points="([^"]+)"', svg)
+    ]
+    (right,) = {float(x) for x in re.findall(r'<line[^>]* x2="([\d.]+)"', svg) if float(x) > max(ends) - 1}
+    assert max(ends) == pytest.approx(right, abs=1)
+
+
+def test_what_the_outlined_token_looks_at_most_has_the_full_tint(open_page):
+    page = open_page(tab="attention", head="1.0", looker="7")
+    page.locator(".looked span").nth(7).wait_for()
+    shares = [float(each) for each in page.locator(".looked").evaluate(
+        "each => [...each.children].map((one) => one.style.getPropertyValue('--share'))")]  # fmt: skip
+    titles = page.locator(".looked").evaluate("each => [...each.children].map((one) => one.title)")
+    weights = [0 if title == "0" else probability(title) for title in titles]
+    assert max(shares) == 1
+    assert shares == pytest.approx([weight / max(weights) for weight in weights], abs=0.01)
+    assert f"the full tint is {titles[shares.index(1)]}." in page.locator(".hint").first.inner_text()
+
+
+def test_while_nothing_is_known_nothing_is_claimed(open_page):
+    """Answers that do not come: no view says that there is nothing, and after a moment the page says that it waits."""
+
+    def opened(tab, path):
+        page = open_page(tab="write")
+        page.locator(".candidates").wait_for()
+        page.route(re.compile(rf"/api/{path}(\?|$)"), lambda route: None)
+        page.locator(f"#tab-{tab}").click()
+        return page
+
+    growth = opened("growth", "steps")
+    growth.get_by_text("Looking for kept steps").wait_for()
+    training = opened("training", "run")
+    training.get_by_text("Reading the curves").wait_for()
+    lens = opened("lens", "lens")
+    lens.get_by_text("computing ...").wait_for()
+    for page in (growth, training, lens):
+        page.unroute_all()
+        page.reload()
+        page.get_by_text("computing ...").wait_for(state="hidden")
+
+
+def test_a_symbol_that_a_model_does_not_know_is_said_of_that_model(open_page):
+    page = open_page(tab="tokens", text="a漢")
+    page.locator("#view section .hint").wait_for()
+    assert "'漢' at position 1 is not among the 27 symbols" in page.locator("#view section").inner_text()
+
+
+def test_a_table_of_pairs_is_no_error_in_any_view(open_page, tmp_path):
+    pairs = fit_bigram(np.array(TOKENIZER.encode("hello world")), TOKENIZER.vocab_size)
+    save_model(tmp_path / "pairs", pairs, TOKENIZER, {})
+    with served_page(tmp_path / "pairs") as address:
+        page = open_page(server=address)
+        page.locator(".candidates").wait_for()
+        assert "11 tokens; the last one is looked at" in page.locator("#length").inner_text()
+        for tab in TABS:
+            page.locator(f"#tab-{tab}").click()
+            page.wait_for_function("tab => document.title.length && location.hash.includes(`tab=${tab}`)", arg=tab)
+            page.wait_for_load_state("networkidle")
+            assert page.locator(".problem").inner_text() == "", tab

@@ -56,7 +56,7 @@ export function Attention() {
   const withoutFirst = useSwitch("nofirst");
   const byValues = useSwitch("values");
   useEffect(() => {
-    attempt("labels", () => get(`/api/heads?model=${encodeURIComponent(modelId.value)}`)).then((found) => found && setLabels(found));
+    if (model.value.n_layer) attempt("labels", () => get(`/api/heads?model=${encodeURIComponent(modelId.value)}`)).then((found) => found && setLabels(found));
   }, [modelId.value]);
   const texts = tokens.value.texts;
   const T = texts.length;
@@ -81,6 +81,7 @@ export function Attention() {
   const shown = texts.map((t, j) => `${visible(t)} (${j})`);
   /** What stands at a position of the text: what the asked token takes from it, or it from the asked token. */
   const share = (j) => (turned.on ? (j >= asked ? at(j, asked) : 0) : j <= asked ? at(asked, j) : 0);
+  const most = at ? Math.max(1e-9, ...texts.map((_, j) => share(j))) : 1;
   const pick = (i, j) => j <= i && setPicked(`${i}.${j}`);
   return html`
     <${Prompt} rows="2" />
@@ -91,12 +92,12 @@ export function Attention() {
     </div>
     ${at && html`
       <h2>layer ${layer}, head ${head}${labels?.labels[layer][head] ? `: ${labels.labels[layer][head]}` : ""}</h2>
-      <${Picture} name=${`attention of layer ${layer} head ${head} on the text`} ask=${{ path: "/api/attention", body: { model: modelId.value, tokens: tokens.value.ids, layer } }}><${Tinted} name="The text, tinted by attention" tokens=${texts.map((text, j) => ({ text, share: share(j), says: probability(share(j)) }))} at=${asked} pick=${setLooker} /><//>
-      <p class="hint">${turned.on ? "What looks at the outlined token, and how much." : "What the outlined token looks at. Point at another to ask it."}</p>
+      <${Picture} name=${`attention of layer ${layer} head ${head} on the text`} ask=${{ path: "/api/attention", body: { model: modelId.value, tokens: tokens.value.ids, layer } }}><${Tinted} name="The text, tinted by attention" tokens=${texts.map((text, j) => ({ text, share: share(j) / most, says: probability(share(j)) }))} at=${asked} pick=${setLooker} /><//>
+      <p class="hint">${turned.on ? "What looks at the outlined token" : "What the outlined token looks at"}: the full tint is ${probability(most)}. Point at another to ask it.</p>
       <${Behind} says=${`${turned.on ? "what looks at" : "what is looked at by"} ${shown[asked]}, as a table`} columns=${["token", "weight"]} rows=${() => shown.map((name, j) => [name, probability(share(j))])} />
       <div class="columns matrix"><div><${Heatmap} rows=${T} columns=${T} at=${at} seen=${[...seen, layer, head]} size=${420} pick=${pick} spot=${cell} name=${`layer ${layer} head ${head}`} tokens=${shown}
         says=${(i, j) => `${shown[i]} takes ${probability(Math.max(0, at(i, j)))} from ${shown[j]}`} />
-      <p class="hint">Rows look at columns. Click a cell, or move with the arrow keys and press Enter, to see the numbers behind it.</p></div>
+      <p class="hint">Rows look at columns; the shade is the square root of the weight. Click a cell, or move with the arrow keys and press Enter, to see the numbers behind it.</p></div>
       ${cell && cell[1] <= cell[0] && html`<${Cell} layer=${layer} head=${head} row=${cell[0]} column=${cell[1]} close=${() => setPicked("")} />`}</div>
       <h2>all heads</h2>
       <${Picture} name="all heads"><div class="grid" style=${`--columns:${model.value.n_head}`}>

@@ -16,6 +16,9 @@ function columns(curves, log) {
   })];
 }
 
+/** What a logarithmic axis shows: the steps there are, and not up to the next power of ten. */
+const whole = (_, low, high) => (low < high ? [low, high] : [low / 2, low * 2]);
+
 const read = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 /** What is on the canvas of a chart as lines, in the pixels of the page. */
@@ -51,7 +54,7 @@ export function Chart({ curves, log, name, label, ask }) {
     const axis = { stroke: read("--ink"), grid: { stroke: read("--card"), width: 1 }, ticks: { stroke: read("--card") } };
     const series = [{ label: "step" }, ...curves.map(({ name, color, width, dash, points }) => ({ label: name, stroke: read(color), width, dash, spanGaps: true, points: { show: Boolean(points) } }))];
     const size = () => ({ width: place.current.clientWidth, height: Math.min(380, Math.max(240, place.current.clientWidth * 0.6)) });
-    const made = new uPlot({ ...size(), scales: { x: { time: false, distr: log ? 3 : 1 } }, axes: [{ ...axis, label: "step" }, { ...axis, label }], series, legend: { show: curves.length < 8 } }, columns(curves, log), place.current);
+    const made = new uPlot({ ...size(), scales: { x: { time: false, distr: log ? 3 : 1, ...(log && { range: whole }) } }, axes: [{ ...axis, label: "step" }, { ...axis, label }], series, legend: { show: curves.length < 8 } }, columns(curves, log), place.current);
     chart.current = made;
     made.root.querySelector(".u-legend")?.setAttribute("aria-hidden", "true"); // the tables below tell more
     drawnAs(made.ctx.canvas, () => lines(made, curves));

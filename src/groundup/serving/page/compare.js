@@ -30,7 +30,7 @@ function useAnswer(kind, key, work) {
 
 export function Compare() {
   const { run, step } = parts(modelId.value);
-  const steps = useSteps(run);
+  const steps = useSteps(run) ?? [];
   const [asked, pick] = saved("other", "");
   const earlier = steps.filter((each) => String(each) !== step);
   const other = asked || (earlier.length ? `${run}@${earlier[0]}` : "");
@@ -102,6 +102,6 @@ function Heads({ left, right }) {
   };
   const both = useAnswer("both heads", JSON.stringify([left, right, ids, layer, head]), async (signal) => (T ? [await ask(left, signal), await ask(right, signal)] : null));
   return html`<h2><label>head <select value=${asked} onChange=${(e) => pick(e.target.value)}>${heads.map((name) => html`<option>${name}</option>`)}</select></label> of both</h2>
-    ${both && html`<div class="columns even">${[left, right].map((id, i) => html`<${Heatmap} rows=${T} columns=${T} at=${(r, c) => both[i][r * T + c] / 65535} seen=${[both]} size=${420} name=${`${id}, layer ${layer} head ${head}`} tokens=${texts.map((t, i) => `${visible(t)} (${i})`)}
+    ${both && html`<p class="hint">Rows look at columns; the shade is the square root of the weight.</p><div class="columns even">${[left, right].map((id, i) => html`<${Heatmap} rows=${T} columns=${T} at=${(r, c) => both[i][r * T + c] / 65535} seen=${[both]} size=${420} name=${`${id}, layer ${layer} head ${head}`} tokens=${texts.map((t, i) => `${visible(t)} (${i})`)}
       says=${(r, c) => `${visible(texts[r])} (${r}) takes ${probability(both[i][r * T + c] / 65535)} from ${visible(texts[c])} (${c})`} />`)}</div>`}`;
 }

@@ -16,12 +16,22 @@ export function probability(p) {
 /** Control characters, and those that turn the direction of writing, which would reorder what stands beside them. */
 const CONTROL = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
 
+/** A token that is no whole characters: its bytes, as the server writes them. */
+const BYTES = /^bytes:(\\x[0-9a-f]{2})+$/;
+
+/** How many bytes some tokens are as text. @param {string[]} texts @returns {number} */
+export const bytesOf = (texts) => texts.reduce((sum, text) => sum + (BYTES.test(text) ? (text.length - 6) / 4 : utf8(text)), 0);
+
+/** Bytes of a text in UTF-8. @param {string} text */
+const utf8 = (text) => [...text].map((each) => each.codePointAt(0)).reduce((sum, code) => sum + (code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4), 0);
+
 /**
  * A token with its white space and control characters made visible.
  * @param {string} text
  * @returns {string}
  */
 export function visible(text) {
+  if (BYTES.test(text)) return text.slice(6);
   const shown = text.replace(/ /g, "·").replace(/\n/g, "↵").replace(/\t/g, "→").replace(/\r/g, "␍");
   return shown === "" ? "∅" : shown.replace(CONTROL, (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }

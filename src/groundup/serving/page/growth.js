@@ -53,7 +53,8 @@ function useLooks(run, steps, chosen) {
 
 export function Growth() {
   const { run } = parts(modelId.value);
-  const steps = useSteps(run);
+  const known = useSteps(run);
+  const steps = known ?? NONE;
   const [asked, pick] = saved("step", "");
   const [playing, setPlaying] = useState(false);
   const at = Math.max(0, steps.includes(Number(asked)) && asked !== "" ? steps.indexOf(Number(asked)) : steps.length - 1);
@@ -64,6 +65,7 @@ export function Growth() {
     const timer = setTimeout(() => pick(steps[at + 1]), EVERY);
     return () => clearTimeout(timer);
   }, [playing, at, looks[steps[at]]]);
+  if (!known) return html`<p>Looking for kept steps ...</p>`;
   if (!steps.length) return html`<p>No weights of earlier steps were kept of this model. A run keeps them with <code>--checkpoint.growth</code>: those of steps 0, 1, 2, 4, 8 and so on.</p>`;
   const play = () => {
     if (!playing && at === steps.length - 1) pick(steps[0]);
@@ -96,6 +98,8 @@ function rowsOf(looks, steps) {
   const last = seen.at(-1);
   return ids.sort((a, b) => last[b] - last[a]);
 }
+
+const NONE = [];
 
 /** The largest probability in the picture: bars and tints of all steps have one scale. */
 const most = (looks, steps, ids) => Math.max(1e-9, ...steps.flatMap((step) => (looks[step] ? ids.map((id) => looks[step].next[id]) : [])));

@@ -93,14 +93,14 @@ export function Heads() {
     ${writes && written.of === asking && html`<${Picture} name="text without these parts" ask=${{ path: "/api/writing", body: ask }}><div class="samples">
       <section><h3>all parts</h3><pre>${written.whole}</pre></section><section><h3>without these parts</h3><pre>${written.without}</pre></section></div><//>`}
     ${fresh && html`
-      <p class="numbers">loss <b>${number(mean(found.whole.loss))}</b> with all parts${off.size ? html`, <b>${number(mean(found.without.loss))}</b> without ${off.size} of them (${number(mean(changes))} nats per token)` : html`. Press a head or an MLP to switch it off.`}</p>
+      <p class="numbers">loss <b>${number(mean(found.whole.loss))}</b> with all parts${off.size ? html`, <b>${number(mean(found.without.loss))}</b> without ${off.size} of them (${mean(changes) > 0 ? "+" : ""}${number(mean(changes))} nats per token)` : html`. Press a head or an MLP to switch it off.`}</p>
       <${Picture} name="loss without these parts" ask=${{ path: "/api/ablation", body }}><${Tinted} name="The text, tinted by the change of its loss" at=${at} pick=${setAt} tokens=${texts.map((text, t) => {
         const change = t ? changes[t - 1] : 0;
         return { text, kind: change > 0 ? "worse" : "better", share: Math.min(1, Math.abs(change) / FULL), says: t ? `${number(found.whole.loss[t - 1])} nats, without these parts ${number(found.without.loss[t - 1])}` : "given" };
       })} /><//>
       ${at > 0 && html`<p class="hint"><${Said} token=${texts[at]} /> (${at}): ${number(found.whole.loss[at - 1])} nats, without these parts ${number(found.without.loss[at - 1])}</p>`}
       <${Behind} columns=${["token", "loss", "without these parts", "change"]} rows=${() => changes.map((change, t) => [`${visible(texts[t + 1])} (${t + 1})`, number(found.whole.loss[t]), number(found.without.loss[t]), number(change)])} />
-      <table><caption>what comes next</caption><thead><tr><th scope="col">all parts</th><th scope="col">probability</th><th scope="col">without</th><th scope="col">probability</th></tr></thead>
+      <table class="next"><caption>what comes next</caption><thead><tr><th scope="col">all parts</th><th scope="col">probability</th><th scope="col">without</th><th scope="col">probability</th></tr></thead>
         <tbody>${found.whole.top.slice(0, 6).map((id, i) => html`<tr><th scope="row" aria-label=${spoken(visible(named(id)))}>${visible(named(id))}</th><td>${probability(found.whole.probability[i])}</td>
           <th scope="row" aria-label=${spoken(visible(named(found.without.top[i])))}>${visible(named(found.without.top[i]))}</th><td>${probability(found.without.probability[i])}</td></tr>`)}</tbody></table>`}`;
 }

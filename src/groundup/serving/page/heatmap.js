@@ -6,12 +6,12 @@ import { probability } from "./format.js";
 import { Picture, drawnAs, shape } from "./picture.js";
 import { shade } from "./state.js";
 
-/** One hue from the paper to the ink in 256 steps, so that dark means much in light and in dark mode. */
+/** One hue from the paper to the ink in 256 steps, by their square roots: most weights are small, and are to be seen. */
 export function palette() {
   const style = getComputedStyle(document.documentElement);
   const read = (name) => style.getPropertyValue(name).match(/[\d.]+/g).map(Number);
   const [paper, ink] = [read("--paper-rgb"), read("--ink-rgb")];
-  return Array.from({ length: 256 }, (_, i) => [...paper.map((low, k) => Math.round(low + (i / 255) * (ink[k] - low))), 255]);
+  return Array.from({ length: 256 }, (_, i) => [...paper.map((low, k) => Math.round(low + Math.sqrt(i / 255) * (ink[k] - low))), 255]);
 }
 
 /** Pixels as areas: neighbors of one color in a row are one. @param {ImageData} image @returns {Element[]} */

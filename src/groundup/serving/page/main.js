@@ -2,7 +2,7 @@
 import { render } from "./vendor/preact.js";
 import { useEffect } from "./vendor/hooks.js";
 import { html } from "./html.js";
-import { choose, facts, model, modelId, problem, start, tab } from "./state.js";
+import { choose, facts, model, modelId, problem, start, tab, waiting } from "./state.js";
 import { Picker } from "./picker.js";
 import { Compare } from "./compare.js";
 import { Growth } from "./growth.js";
@@ -30,6 +30,9 @@ const TABS = [
   ["slots", "Slots", Slots],
   ["training", "Training", Training],
 ];
+
+/** Seen after a moment, where an answer takes long. */
+const Waiting = () => waiting.value > 0 && html`<p class="waiting" aria-hidden="true">computing ...</p>`;
 
 function Page() {
   const shown = TABS.find(([id]) => id === tab.value) ?? TABS[0];
@@ -61,6 +64,7 @@ function Page() {
       <p class="problem" role="status">${problem.value}</p>
       <div id="view" role="tabpanel" aria-labelledby=${`tab-${shown[0]}`}><${shown[2]} key=${modelId.value} /></div>
     </main>
+    <${Waiting} />
     <footer>groundup ${facts.value.version} · computed on this machine, nothing leaves it</footer>`;
 }
 

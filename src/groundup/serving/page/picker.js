@@ -9,15 +9,15 @@ let asking = 0;
 /**
  * The kept steps of a run, asked for anew when the run changes or `again` does.
  * @param {string} run @param {unknown} [again]
- * @returns {number[]}
+ * @returns {number[] | null} null until they are known
  */
 export function useSteps(run, again) {
-  const [found, setFound] = useState({ model: "", steps: [] });
+  const [found, setFound] = useState({ model: "", steps: null });
   const [kind] = useState(() => `steps ${(asking += 1)}`); // of this list alone: several stand on one page
   useEffect(() => {
     if (run) attempt(kind, () => get(`/api/steps?model=${encodeURIComponent(run)}`)).then((x) => x && setFound(x));
   }, [run, again]);
-  return found.model === run ? found.steps : [];
+  return found.model === run ? found.steps : null;
 }
 
 /** @param {{id: string, pick: (id: string) => void, label: string}} props */
@@ -28,6 +28,6 @@ export function Picker({ id, pick, label }) {
   const names = [...new Set([...served, ...runs.value])];
   return html`<span class="picker">
     <label>${label} <select value=${run} onChange=${(e) => pick(e.target.value)}>${names.map((name) => html`<option value=${name}>${name}</option>`)}</select></label>
-    ${steps.length > 0 && html`<label>step <select value=${step} onChange=${(e) => pick(e.target.value ? `${run}@${e.target.value}` : run)}>
+    ${steps?.length > 0 && html`<label>step <select value=${step} onChange=${(e) => pick(e.target.value ? `${run}@${e.target.value}` : run)}>
       <option value="">the model</option>${steps.map((each) => html`<option value=${String(each)}>${each.toLocaleString("en")}</option>`)}</select></label>`}</span>`;
 }

@@ -109,7 +109,7 @@ export function Slots() {
       <span class="numbers">${seconds > 0 ? html`<b>${number(Math.round(read / seconds))}</b> tokens per second in the last ${recent.length} ticks` : ""}${found.waiting ? ` · ${found.waiting} waiting for a slot` : ""}</span></div>
     <${Picture} name=${`slots of ${modelId.value}`} ask=${{ path: `/api/slots?model=${encodeURIComponent(modelId.value)}` }}><${Lanes} rounds=${found.rounds} n=${found.n_slots} /><//>
     <p class="hint">Tall: a piece of a prompt is read at once. Low: one token of a text that is being written. A color is a request; what a prompt shares with an earlier text is not read again.</p>
-    <table class="slots"><caption>What each slot did last.</caption><thead><tr><th scope="col">slot</th><th scope="col">request</th><th scope="col">read</th><th scope="col">filled</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
+    ${last.size === 0 ? html`<p class="hint">Nothing was read since the server started.</p>` : html`<table class="slots"><caption>What each slot did last.</caption><thead><tr><th scope="col">slot</th><th scope="col">request</th><th scope="col">read</th><th scope="col">filled</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
       <tbody>${[...last].sort((a, b) => a[0] - b[0]).map(([slot, { lane }]) => html`<tr><th scope="row">${slot}</th><td>${lane[1]}.${lane[2]}</td><td>${lane[4] === 1 ? "1 token" : `${lane[4]} tokens`}</td>
-        <td>${lane[3] + lane[4]} of ${model.value.context}</td><td class="wide"><${Bar} value=${(lane[3] + lane[4]) / model.value.context} /></td></tr>`)}</tbody></table>`;
+        <td>${lane[3] + lane[4]} of ${model.value.context}</td><td class="wide"><${Bar} value=${(lane[3] + lane[4]) / model.value.context} /></td></tr>`)}</tbody></table>`}`;
 }

@@ -51,12 +51,16 @@ export function tell(kind, message) {
   problems.value = { [kind]: message, ...others };
 }
 
+/** How many questions the server has not answered yet. */
+export const waiting = signal(0);
+
 /** Run something; what goes wrong is told in one line, and the newest call of a kind wins. */
 const newest = new Map();
 export async function attempt(kind, work) {
   newest.get(kind)?.abort();
   const control = new AbortController();
   newest.set(kind, control);
+  waiting.value = waiting.peek() + 1;
   try {
     const value = await work(control.signal);
     if (control.signal.aborted) return null;
@@ -65,6 +69,8 @@ export async function attempt(kind, work) {
   } catch (error) {
     if (error.name !== "AbortError" && !control.signal.aborted) tell(kind, error.message);
     return null;
+  } finally {
+    waiting.value = waiting.peek() - 1;
   }
 }
 

@@ -2,7 +2,7 @@
 import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { post } from "./api.js";
-import { bits, number, probability, visible } from "./format.js";
+import { bits, bytesOf, number, probability, visible } from "./format.js";
 import { attempt, model, modelId, named, saved, tokens } from "./state.js";
 import { Behind } from "./behind.js";
 import { Likely, Said } from "./likely.js";
@@ -29,9 +29,10 @@ export function Surprise() {
   const expected = (t) => html`<${Likely} rows=${found.top[t].slice(0, 5).map((id, n) => [named(id), probability(found.probability[t][n])])} />`;
   return html`
     <${Prompt} rows="4" />
+    ${ids.length === 1 && html`<p class="hint">${model.value.context === 1 ? "This model looks at one token at a time: there is no text to be surprised by." : "The first token is given: surprise begins with the second."}</p>`}
     ${fresh && html`
       <${Picture} name="surprise" ask=${{ path: "/api/surprise", body: { model: modelId.value, tokens: ids } }}><${Tinted} name="The text, tinted by surprise" tokens=${tinted} at=${at} pick=${setAt} /><//>
-      <p class="numbers"><b>${number(bits(sum(found.loss)))}</b> bits in all, <b>${number(bits(sum(found.loss) / found.loss.length))}</b> per token</p>
+      <p class="numbers"><b>${number(bits(sum(found.loss)))}</b> bits in all, <b>${number(bits(sum(found.loss) / found.loss.length))}</b> per token, <b>${number(bits(sum(found.loss)) / bytesOf(texts.slice(1)))}</b> per byte</p>
       ${i >= 0 && html`<div class="card"><p>After <${Said} token=${texts[i]} /> came <${Said} token=${texts[at]} />: ${probability(Math.exp(-found.loss[i]))}, ${number(bits(found.loss[i]))} bits, ${rank(found.rank[i])}; unsure by ${number(bits(found.entropy[i]))} bits before.</p>
         <p>expected: ${expected(i)}</p></div>`}
       <${Behind} columns=${["token", "probability", "bits", "likelier ones", "expected"]} rows=${() => found.loss.map((loss, t) => [`${visible(texts[t + 1])} (${t + 1})`, probability(Math.exp(-loss)), number(bits(loss)), found.rank[t], expected(t)])} />`}

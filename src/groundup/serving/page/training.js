@@ -64,8 +64,8 @@ export function Training() {
   const lines = shown.flatMap((name) => (curves[name] ? linesOf(name, place.get(name), curves[name], shown.length) : []));
   const writer = names.includes(sampled) ? sampled : shown.find((name) => curves[name]?.samples.length);
   return html`
-    ${lines.length > 0 ? html`<${Chart} curves=${lines} log=${log === "1"} name="loss of runs" label="loss, nats per token" ask=${{ path: `/api/run?model=${encodeURIComponent(shown[0])}` }} />` : html`<p class="hint">No curve is chosen, or this model lies in no run folder.</p>`}
-    <div class="buttons"><label><input type="checkbox" checked=${log === "1"} onChange=${() => setLog(log === "1" ? "" : "1")} /> steps on a logarithmic axis</label></div>
+    ${lines.length > 0 ? html`<${Chart} curves=${lines} log=${log === "1"} name="loss of runs" label="loss, nats per token" ask=${{ path: `/api/run?model=${encodeURIComponent(shown[0])}` }} />` : html`<p class="hint">${shown.some((name) => !curves[name]) ? "Reading the curves ..." : rows.length ? "No curve is chosen." : "This model lies in no run folder: there is no curve of it."}</p>`}
+    ${lines.length > 0 && html`<div class="buttons"><label><input type="checkbox" checked=${log === "1"} onChange=${() => setLog(log === "1" ? "" : "1")} /> steps on a logarithmic axis</label></div>`}
     ${rows.length > 0 && html`<p class="hint">Bold lines are validation, thin ones training.</p><div class="scroll" role="region" aria-label="runs" tabindex="0"><table class="runs" aria-label="runs in this folder">
       <thead><tr><th scope="col">draw</th><th scope="col">run</th><th scope="col">state</th><th scope="col">step</th><th scope="col">best validation loss</th><th scope="col"><span class="hidden">what to do</span></th></tr></thead>
       <tbody>${rows.map((run) => html`<tr key=${run.name}><td><input type="checkbox" checked=${shown.includes(run.name)} aria-label=${`draw ${run.name}`} onChange=${() => toggle(run.name)} /></td>

@@ -119,7 +119,7 @@ function Candidates({ found, chosen, needle, take, disabled }) {
   const most = Math.max(...ids.map((id) => Math.max(found.sampler[id], found.model[id])), 1e-9);
   return html`<div class="candidates"><${Picture} name="next token">
     <${Ruler} found=${found} needle=${needle} chosen=${chosen} />
-    <table><caption>What may come next. Filled: what is drawn from. Outline: what the model itself says. Click a token to take it.</caption>
+    <div class="scroll"><table><caption>What may come next. Filled: what is drawn from. Outline: what the model itself says. Click a token to take it.</caption>
       <thead><tr><th scope="col">token</th><th scope="col" class="step">logit</th><th scope="col" class="step">penalized</th><th scope="col" class="step">÷ T</th><th scope="col">model</th><th scope="col">drawn from</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
       <tbody>${ids.map((id) => html`
         <tr class=${found.why[id] ? "dropped" : id === chosen ? "chosen" : ""}>
@@ -129,7 +129,7 @@ function Candidates({ found, chosen, needle, take, disabled }) {
           <td>${probability(found.model[id])}</td><td>${probability(found.sampler[id])}${found.why[id] ? html` <small class="why">${REASONS[found.why[id]]}</small>` : ""}</td>
           <td class="wide"><${Bar} value=${found.sampler[id] / most} outline=${found.model[id] / most} /></td>
         </tr>`)}
-      ${rest > 0 && html`<tr class="rest"><th scope="row">${rest.toLocaleString("en")} others</th><td class="step"></td><td class="step"></td><td class="step"></td><td>${probability(others.model)}</td><td>${probability(others.sampler)}</td><td></td></tr>`}</tbody></table><//></div>`;
+      ${rest > 0 && html`<tr class="rest"><th scope="row">${rest.toLocaleString("en")} others</th><td class="step"></td><td class="step"></td><td class="step"></td><td>${probability(others.model)}</td><td>${probability(others.sampler)}</td><td></td></tr>`}</tbody></table></div><//></div>`;
 }
 
 /** What is left of a sum of 1 for the tokens that have no row of their own. */
@@ -144,10 +144,10 @@ function Ruler({ found, needle, chosen }) {
   const parts = [];
   for (let id = 0; id < found.sampler.length; id++) {
     const p = found.sampler[id];
-    if (p > 0.004) parts.push({ id, at, p });
+    if (p > 0.004 || id === chosen) parts.push({ id, at, p });
     at += p;
   }
   return html`<div class="ruler" role="img" aria-label=${`The needle is at ${needle.toFixed(3)} and points at ${spoken(visible(named(chosen)))}`}>
-    <div class="parts">${parts.map((part, i) => html`<span key=${part.id} class=${part.id === chosen ? "chosen" : i % 2 ? "odd" : "even"} style=${`left:${100 * part.at}%;width:${100 * part.p}%`}>${part.p > 0.03 ? visible(named(part.id)) : ""}</span>`)}</div>
+    <div class="parts" title="thin stripes: tokens too narrow to draw">${parts.map((part, i) => html`<span key=${part.id} class=${part.id === chosen ? "chosen" : i % 2 ? "odd" : "even"} style=${`left:${100 * part.at}%;width:${100 * part.p}%`}>${part.p > 0.03 ? visible(named(part.id)) : ""}</span>`)}</div>
     <svg viewBox="0 0 12 44" aria-hidden="true" style=${`left:${100 * needle}%`}><path class="needle" d="M6 0 v36 m-5 8 l5 -8 l5 8 z" /></svg></div>`;
 }
