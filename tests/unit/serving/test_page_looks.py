@@ -147,3 +147,12 @@ def test_a_table_of_pairs_is_no_error_in_any_view(open_page, tmp_path):
             page.wait_for_function("tab => document.title.length && location.hash.includes(`tab=${tab}`)", arg=tab)
             page.wait_for_load_state("networkidle")
             assert page.locator(".problem").inner_text() == "", tab
+
+
+def test_tabs_of_a_phone_wrap_where_nothing_is_to_move(open_page):
+    page = open_page(width=390, motion="reduce")
+    strip = page.locator("[role=tablist]")
+    assert strip.evaluate("each => each.scrollWidth <= each.clientWidth")
+    assert mask(page, "[role=tablist]") == [0, 0]
+    for each in page.locator("[role=tab]").all():
+        assert each.bounding_box()["x"] + each.bounding_box()["width"] <= 390

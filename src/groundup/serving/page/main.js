@@ -1,6 +1,6 @@
 // The frame of the page: model, tabs, what goes wrong.
 import { render } from "./vendor/preact.js";
-import { useEffect } from "./vendor/hooks.js";
+import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { choose, facts, model, modelId, problem, start, tab, waiting } from "./state.js";
 import { Picker } from "./picker.js";
@@ -32,7 +32,16 @@ const TABS = [
 ];
 
 /** Seen after a moment, where an answer takes long. */
-const Waiting = () => waiting.value > 0 && html`<p class="waiting" aria-hidden="true">computing ...</p>`;
+function Waiting() {
+  const [long, setLong] = useState(false);
+  const busy = waiting.value > 0;
+  useEffect(() => {
+    if (!busy) return setLong(false);
+    const timer = setTimeout(() => setLong(true), 500);
+    return () => clearTimeout(timer);
+  }, [busy]);
+  return busy && long && html`<p class="waiting" aria-hidden="true">computing ...</p>`;
+}
 
 function Page() {
   const shown = TABS.find(([id]) => id === tab.value) ?? TABS[0];
