@@ -1,5 +1,7 @@
 """Layers whose matrix is stored in 32, 16 or 8 bits. `use_weights` puts them into a model."""
 
+from typing import Any
+
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -25,11 +27,16 @@ class StoredMatrix(nn.Module):
         self.kernels = kernels
         self.weight = nn.Parameter(stored.weight, requires_grad=False)
         self.scale = None if stored.scale is None else nn.Parameter(stored.scale, requires_grad=False)
+        self._n_inputs: int | None = None
+        """As `Stored` has it."""
 
     @property
     def stored(self) -> Stored:
-        """The matrix as the kernels take it."""
-        return Stored(self.weight, self.scale)
+        """The matrix as the kernels want it: their order of the weights is kept from the first use on."""
+        stored = self.kernels.arranged(Stored(self.weight, self.scale, self._n_inputs))
+        if stored.weight is not self.weight:
+            self.weight, self._n_inputs = nn.Parameter(stored.weight, requires_grad=False), stored.n_inputs
+        return stored
 
     def product(self, x: Float[Tensor, "*B C"], bias: Float[Tensor, " D"] | None = None) -> Float[Tensor, "*B D"]:
         """X @ weight.T + bias."""
@@ -39,6 +46,16 @@ class StoredMatrix(nn.Module):
         else:
             y = self.kernels.linear(rows, self.stored, bias)
         return y.view(*x.shape[:-1], -1)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:  # noqa: FBT001
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}weight"] = Stored(self.weight, self.scale, self._n_inputs).unpacked()
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        if self._n_inputs is not None:
+            rows = Stored(self.weight, self.scale, self._n_inputs).unpacked()
+            self.weight, self._n_inputs = nn.Parameter(rows, requires_grad=False), None
+        super()._load_from_state_dict(*args, **kwargs)
 
 
 class StoredLinear(StoredMatrix):

@@ -26,8 +26,7 @@ class StoredEmbedding(StoredMatrix):
 
     def forward(self, idx: Int[Tensor, "B T"]) -> Float[Tensor, "B T C"]:
         """The rows of these ids, in float32."""
-        rows = self.weight[idx].float()
-        return rows if self.scale is None else rows * self.scale[idx, None]
+        return self.kernels.rows(self.stored, idx)
 
 
 class StoredHead(nn.Module):

@@ -8,6 +8,7 @@
 #include "largest.cpp"
 #include "product.cpp"
 #include "prompt.cpp"
+#include "packed.cpp"
 #include "attention.cpp"
 #include "sum.cpp"
 

@@ -138,7 +138,7 @@ def _norm(norm: Norm) -> _Norm:
 
 def _matrix(linear: Linear) -> _Matrix:
     weight, scale = linear.stored.weight, linear.stored.scale
-    n_outputs, n_inputs = weight.shape
+    n_outputs, n_inputs = linear.stored.shape
     return _Matrix(
         weight.data_ptr(),
         None if scale is None else scale.data_ptr(),

@@ -61,6 +61,9 @@ class CompiledKernels(PlainKernels):
         self._linear.argtypes = [ctypes.c_int, *4 * [pointer], ctypes.c_float, pointer, *3 * [size]]
         self._linear.restype = None
         self._sum.argtypes, self._sum.restype = [pointer, size], ctypes.c_int32
+        self._lanes, self._pack, self._unpack = library.lanes(), library.pack, library.unpack
+        self._pack.argtypes, self._pack.restype = [pointer, size, size, pointer], None
+        self._unpack.argtypes, self._unpack.restype = [*3 * [pointer], *3 * [size], pointer], ctypes.c_int
         self.blocks, self.attend_layer = library.blocks, library.attend_layer
         """Of block.cpp: `CompiledBlocks` calls them."""
         self.blocks.argtypes, self.blocks.restype = [pointer, size, *3 * [pointer], size, size], None
@@ -92,8 +95,9 @@ class CompiledKernels(PlainKernels):
         self, x: Float[Tensor, "B C"], stored: Stored, bias: Float[Tensor, " D"] | None = None
     ) -> Float[Tensor, "B D"]:
         """X @ weight.T + bias. A row of x gives the same bits in every batch."""
+        stored = self.arranged(stored)
         weight, scale = stored.weight, stored.scale
-        (n_rows, n_inputs), n_outputs = x.shape, len(weight)
+        n_rows, (n_outputs, n_inputs) = len(x), stored.shape
         y = x.new_empty(n_rows, n_outputs)
         self._linear(
             TYPES[weight.dtype],
@@ -108,6 +112,30 @@ class CompiledKernels(PlainKernels):
             n_inputs,
         )
         return y
+
+    def arranged(self, stored: Stored) -> Stored:
+        """Weights of 8 bits are packed."""
+        if stored.weight.dtype != torch.int8 or stored.n_inputs is not None or stored.weight.is_meta:
+            return stored
+        rows, (n_outputs, n_inputs) = stored.weight.contiguous(), stored.shape
+        packed = torch.zeros(-(-n_outputs // self._lanes), -(-n_inputs // 2), 2 * self._lanes, dtype=torch.int8)
+        self._pack(rows.data_ptr(), n_outputs, n_inputs, packed.data_ptr())
+        return Stored(packed, stored.scale, n_inputs)
+
+    def rows(self, stored: Stored, idx: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape C"]:
+        """Some rows of a matrix, in float32.
+
+        Raises:
+            IndexError: There is no such row.
+        """
+        if stored.n_inputs is None or stored.scale is None:
+            return super().rows(stored, idx)
+        idx, sizes = idx.contiguous(), stored.shape
+        out = torch.empty(*idx.shape, sizes[1])
+        addresses = (part.data_ptr() for part in (stored.weight, stored.scale, idx))
+        if not self._unpack(*addresses, idx.numel(), *sizes, out.data_ptr()):
+            raise IndexError(f"rows are 0 to {sizes[0] - 1}")
+        return out
 
     def weight_gradient(self, grad: Float[Tensor, "B D"], x: Float[Tensor, "B C"]) -> Float[Tensor, "D C"]:
         """Grad.T @ x, of tensors that lie in one piece, in float32."""
@@ -245,7 +273,7 @@ def _fastest(n_embd: int, rows: int, kernels: PlainKernels) -> Weights:
     """Products of GPT-2's largest layer, with matrices enough that none is in a cache."""
     weight, x = largest_layer(n_embd, rows)
     copies = min(32, 1 + OUT_OF_CACHE // weight.nbytes)
-    stored = {name: [store(weight.clone(), name) for _ in range(copies)] for name in CANDIDATES}
+    stored = {name: [kernels.arranged(store(weight.clone(), name)) for _ in range(copies)] for name in CANDIDATES}
 
     def products(name: Weights) -> None:
         for matrix in stored[name]:

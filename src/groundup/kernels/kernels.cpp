@@ -1,8 +1,9 @@
 // Products of a few rows with a large matrix, and attention over a cache: what decoding on a CPU spends its time on.
 //
 // A token reads every weight once, so the aim is the speed of memory: weights are read in streams that hardware knows to
-// fetch ahead, and whatever their type, they are widened in registers. All types share one shape of code, `tile`: R rows
-// of weights by M rows of x, a vector of partial sums for each pair, added in one order whatever R and M are.
+// fetch ahead, and whatever their type, they are widened in registers. Types of floats share one shape of code, `tile`: R
+// rows of weights by M rows of x, a vector of partial sums for each pair, added in one order whatever R and M are. Those of
+// 8 bits are in packed.cpp.
 // Vectors are the extension that GCC and Clang share, as wide as the machine's; intrinsics stand where it has no word.
 #include <algorithm>
 #include <cmath>
@@ -55,66 +56,31 @@ template <class T> class Buffer {
     T* data;
 };
 
-// Types of weights: W as stored, X what x is made of, N elements a step, `add` how a step adds to the sums.
+// Types of weights, W as stored.
 struct Fp32 {
-    typedef float W, X;
-    typedef Floats Sums, Step;
-    static constexpr int N = L;
-    static Step widen(const W* w) { return read<Step>(w); }
-    static Sums add(Sums sums, Step w, Step x) { return sums + w * x; }
+    typedef float W;
+    static Floats widen(const W* w) { return read<Floats>(w); }
 };
-struct Bf16 : Fp32 {  // the upper half of a float
+struct Bf16 {  // the upper half of a float
     typedef uint16_t W;
-    static Step widen(const W* w) {
-        return (Step)(__builtin_convertvector(read<Vector<uint16_t, L>>(w), Vector<uint32_t, L>) << 16);
+    static Floats widen(const W* w) {
+        return (Floats)(__builtin_convertvector(read<Vector<uint16_t, L>>(w), Vector<uint32_t, L>) << 16);
     }
 };
-struct Fp16 : Fp32 {
+struct Fp16 {
     typedef uint16_t W;
-    static Step widen(const W* w) {
+    static Floats widen(const W* w) {
 #if defined(__AVX512BW__)
-        return (Step)_mm512_cvtph_ps(read<__m256i>(w));
+        return (Floats)_mm512_cvtph_ps(read<__m256i>(w));
 #elif defined(__AVX2__)
-        return (Step)_mm256_cvtph_ps(read<__m128i>(w));
+        return (Floats)_mm256_cvtph_ps(read<__m128i>(w));
 #elif defined(__aarch64__)  // where GCC 12 has no _Float16
         return vcvt_f32_f16(read<float16x4_t>(w));
 #else
-        return __builtin_convertvector(read<Vector<_Float16, L>>(w), Step);
+        return __builtin_convertvector(read<Vector<_Float16, L>>(w), Floats);
 #endif
     }
 };
-struct Int8 {  // by 16-bit integers, in pairs of neighbors. K is bounded so that no sum overflows: see `quantize`
-    typedef int8_t W;
-    typedef int16_t X;
-    typedef Ints Sums;
-    typedef Vector<int16_t, 2 * L> Step;
-    static constexpr int N = 2 * L;
-    static Step widen(const W* w) {
-#if defined(__AVX512BW__)  // one instruction: GCC makes four of the conversion below
-        return (Step)_mm512_cvtepi8_epi16(read<__m256i>(w));
-#else
-        return __builtin_convertvector(read<Vector<int8_t, N>>(w), Step);
-#endif
-    }
-    static Sums add(Sums sums, Step w, Step x) {
-#if defined(__AVX512VNNI__)
-        return (Sums)_mm512_dpwssd_epi32((__m512i)sums, (__m512i)w, (__m512i)x);
-#elif defined(__AVX512BW__)
-        return sums + (Sums)_mm512_madd_epi16((__m512i)w, (__m512i)x);
-#elif defined(__AVXVNNI__)
-        return (Sums)_mm256_dpwssd_avx_epi32((__m256i)sums, (__m256i)w, (__m256i)x);
-#elif defined(__AVX2__)
-        return sums + (Sums)_mm256_madd_epi16((__m256i)w, (__m256i)x);
-#elif defined(__aarch64__)
-        int16x8_t a = (int16x8_t)w, b = (int16x8_t)x;
-        return sums + (Sums)vpaddq_s32(vmull_s16(vget_low_s16(a), vget_low_s16(b)), vmull_high_s16(a, b));
-#else
-        for (int i = 0; i < L; i++) sums[i] += w[2 * i] * x[2 * i] + w[2 * i + 1] * x[2 * i + 1];
-        return sums;
-#endif
-    }
-};
-
 template <class V, size_t... i> V pairs(V a, V b, std::index_sequence<i...>) {
     return __builtin_shufflevector(a, b, 2 * i...) + __builtin_shufflevector(a, b, 2 * i + 1 ...);
 }
@@ -137,41 +103,42 @@ struct Task {  // y (M, N) = x (M, K) times w (N, K) turned, by scales where int
 };
 
 template <class T> void multiply_many(const Task& t);  // in prompt.cpp
+void multiply_packed(const Task& t);  // in packed.cpp
 
 // Outputs n, n + gap, .. (R of them) of rows m .. m + M.
 template <class T, int R, int M> void tile(const Task& t, int64_t m, int64_t n, int64_t gap) {
-    const auto* x = (const typename T::X*)t.x + m * t.stride;
-    const auto* w = (const typename T::W*)t.w + n * t.K;
-    typename T::Sums sums[M * R] = {};
-    auto step = [&sums](const typename T::X* x, int64_t x_stride, const typename T::W* w, int64_t w_stride) {
-        typename T::Step xs[M];
+    typedef typename T::W W;
+    const float* x = (const float*)t.x + m * t.stride;
+    const W* w = (const W*)t.w + n * t.K;
+    Floats sums[M * R] = {};
+    auto step = [&sums](const float* x, int64_t x_stride, const W* w, int64_t w_stride) {
+        Floats xs[M];
 #pragma GCC unroll 8
         for (int i = 0; i < M; i++) {
-            xs[i] = read<typename T::Step>(x + i * x_stride);
+            xs[i] = read<Floats>(x + i * x_stride);
             IN_REGISTER(xs[i]);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {
-            auto wide = T::widen(w + r * w_stride);
+            const Floats wide = T::widen(w + r * w_stride);
 #pragma GCC unroll 8
-            for (int i = 0; i < M; i++) sums[i * R + r] = T::add(sums[i * R + r], wide, xs[i]);
+            for (int i = 0; i < M; i++) sums[i * R + r] += wide * xs[i];
         }
     };
     int64_t k = 0;
-    for (; k + T::N <= t.K; k += T::N) step(x + k, t.stride, w + k, gap * t.K);
+    for (; k + L <= t.K; k += L) step(x + k, t.stride, w + k, gap * t.K);
     if (k < t.K) {  // the rest of the rows, with zeros behind
-        typename T::X x_end[M * T::N] = {};
-        typename T::W w_end[R * T::N] = {};
-        for (int i = 0; i < M; i++) std::copy(x + i * t.stride + k, x + i * t.stride + t.K, x_end + i * T::N);
-        for (int r = 0; r < R; r++) std::copy(w + r * gap * t.K + k, w + (r * gap + 1) * t.K, w_end + r * T::N);
-        step(x_end, T::N, w_end, T::N);
+        float x_end[M * L] = {};
+        W w_end[R * L] = {};
+        for (int i = 0; i < M; i++) std::copy(x + i * t.stride + k, x + i * t.stride + t.K, x_end + i * L);
+        for (int r = 0; r < R; r++) std::copy(w + r * gap * t.K + k, w + (r * gap + 1) * t.K, w_end + r * L);
+        step(x_end, L, w_end, L);
     }
-    auto total = add_lanes(sums, M * R);
+    const Floats total = add_lanes(sums, M * R);
     for (int i = 0; i < M; i++)
         for (int r = 0; r < R; r++) {
             const int64_t at = n + r * gap;
-            float scale = t.w_scale ? t.x_scale[m + i] * t.w_scale[at] : 1.0f;
-            t.y[(m + i) * t.N + at] = std::fma((float)total[i * R + r], scale, t.bias ? t.bias[at] : 0.0f);
+            t.y[(m + i) * t.N + at] = total[i * R + r] + (t.bias ? t.bias[at] : 0.0f);
         }
 }
 
@@ -187,12 +154,15 @@ template <class T, int R, int M> int64_t tiles(const Task& t, int64_t n, int64_t
     return n + R * gap;
 }
 
-// A core takes some rows of weights at a time, whichever core is free: another may be slow. Of a large matrix it takes
-// many, since each stream begins slowly.
+// How many of n rows, each of so many bytes, a core takes at a time, whichever core is free: another may be slow. A third of
+// its part, where that is long: each stream begins slowly.
+int64_t rows_of_a_task(int64_t n, int64_t bytes) {
+    return std::max<int64_t>(4, std::clamp(n * bytes / (3 * omp_get_max_threads()), TASK, LONG_TASK) / (4 * bytes) * 4);
+}
+
 template <class T> void multiply(const Task& t) {
     if (t.M > FEW_ROWS) return multiply_many<T>(t);
-    const int64_t row = t.K * sizeof(typename T::W), third = t.N * row / (3 * omp_get_max_threads());  // of a core's part
-    const int64_t some = std::max<int64_t>(4, std::clamp(third, TASK, LONG_TASK) / (4 * row) * 4);
+    const int64_t some = rows_of_a_task(t.N, t.K * sizeof(typename T::W));
 #pragma omp parallel for schedule(dynamic, 1)
     for (int64_t first = 0; first < t.N; first += some) {
         int64_t n = first, end = std::min(t.N, first + some);
@@ -215,7 +185,7 @@ void quantize(const float* x, int64_t K, float limit, int16_t* q, float* scale) 
 
 extern "C" {
 
-// type: 0 fp32, 1 bf16, 2 fp16, 3 int8, which needs w_scale (N) and limit. bias may be null. Many rows of x are put a
+// type: 0 fp32, 1 bf16, 2 fp16, 3 int8, which is packed and needs w_scale (N) and limit. bias may be null. Many rows of x are put a
 // cache line further apart: at a distance of some KB, all of a tile would compete for the same places of a cache.
 void linear(int type, const float* x, const void* w, const float* w_scale, const float* bias, float limit, float* y,
             int64_t M, int64_t N, int64_t K) {
@@ -224,13 +194,13 @@ void linear(int type, const float* x, const void* w, const float* w_scale, const
     const int64_t stride = many ? (K + line - 1) / line * line + line : K;
     Task t = {x, w, nullptr, w_scale, bias, y, M, N, K, stride};
     Buffer<float> apart(many && !integers ? M * stride : 0), scales(integers ? M : 0);
-    Buffer<int16_t> q(integers ? M * stride : 0);
+    Buffer<int16_t> q(integers ? M * stride + 1 : 0);  // a pair may begin at the last input
     if (integers) t.x = q, t.x_scale = scales;
     else if (many) t.x = apart;
 #pragma omp parallel for if (M > 1 && t.x != x)
     for (int64_t m = 0; m < M; m++)
         if (integers) quantize(x + m * K, K, limit, q + m * stride, scales + m);
         else if (many) std::copy(x + m * K, x + (m + 1) * K, apart + m * stride);
-    type == 0 ? multiply<Fp32>(t) : type == 1 ? multiply<Bf16>(t) : type == 2 ? multiply<Fp16>(t) : multiply<Int8>(t);
+    type == 0 ? multiply<Fp32>(t) : type == 1 ? multiply<Bf16>(t) : type == 2 ? multiply<Fp16>(t) : multiply_packed(t);
 }
 }

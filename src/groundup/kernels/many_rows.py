@@ -31,7 +31,7 @@ def pick_many(kernels: PlainKernels, weights: Weights, *, n_embd: int) -> Many:
 
     def measure() -> Many:
         weight, x = largest_layer(n_embd, rows=MANY)
-        stored = store(weight, weights)
+        stored = kernels.arranged(store(weight, weights))
         least = turns({way: partial(_product, way, kernels, x, stored, None) for way in there})
         return min(there, key=lambda way: least[way])
 
@@ -43,7 +43,7 @@ def multiply_many(
 ) -> Float[Tensor, "B D"]:
     """X @ weight.T + bias for many rows, the way that `pick_many` says."""
     weights = next(name for name, dtype in DTYPES.items() if dtype == stored.weight.dtype)
-    return _product(pick_many(kernels, weights, n_embd=min(stored.weight.shape)), kernels, x, stored, bias)
+    return _product(pick_many(kernels, weights, n_embd=min(stored.shape)), kernels, x, stored, bias)
 
 
 def _product(way: Many, kernels: PlainKernels, x: Tensor, stored: Stored, bias: Tensor | None) -> Tensor:

@@ -1,8 +1,8 @@
 // Products of many rows with a large matrix, and attention of the tokens of a prompt: bound by arithmetic.
 //
-// Weights are widened and turned once for all rows, so that a vector holds one input of L outputs (of integers two). A
-// tile of ROWS rows by two such vectors of sums stays in registers, and each input of a row is spread over a vector as it
-// is read: no sums of lanes. Where the rows end, the last tile begins earlier and computes some of them again.
+// Weights are widened and turned once for all rows, so that a vector holds one input of L outputs. A tile of ROWS rows by
+// two such vectors of sums stays in registers, and each input of a row is spread over a vector as it is read: no sums of
+// lanes. Where the rows end, the last tile begins earlier and computes some of them again.
 namespace {
 
 #if defined(__AVX512BW__) || defined(__aarch64__)
@@ -13,9 +13,9 @@ constexpr int ROWS = 6;
 constexpr int64_t WIDE = 2 * L;  // outputs of a tile
 
 // The first n elements of a step, and zeros behind them. WHOLE: there are never fewer than fill it.
-template <class T, bool WHOLE = false> typename T::Step part(const typename T::W* p, int64_t n) {
-    if (WHOLE || n >= T::N) return T::widen(p);
-    typename T::W end[T::N] = {};
+template <class T, bool WHOLE = false> Floats part(const typename T::W* p, int64_t n) {
+    if (WHOLE || n >= L) return T::widen(p);
+    typename T::W end[L] = {};
     std::copy(p, p + std::max<int64_t>(n, 0), end);
     return T::widen(end);
 }
@@ -58,12 +58,9 @@ template <size_t... i> void turn(Ints* v, std::index_sequence<i...>) {
     }
 }
 
-template <class T> constexpr int64_t inputs = T::N / L;  // that a lane holds
-template <class T> int64_t steps(int64_t K) { return (K + inputs<T> - 1) / inputs<T>; }
-
 // Rows n .. n + WIDE of N by K weights, turned: two vectors for each step. Zeros stand behind the ends.
 template <class T> void turn_rows(const typename T::W* w, int64_t n, int64_t N, int64_t K, Ints* turned) {
-    for (int64_t k = 0; k < K; k += T::N, turned += 2 * L)
+    for (int64_t k = 0; k < K; k += L, turned += 2 * L)
         for (int half = 0; half < 2; half++) {
             Ints rows[L];
             for (int r = 0; r < L; r++) {
@@ -71,54 +68,44 @@ template <class T> void turn_rows(const typename T::W* w, int64_t n, int64_t N, 
                 rows[r] = (Ints)part<T>(w + row * K + k, row < N ? K - k : 0);
             }
             turn(rows, std::make_index_sequence<L>{});
-            for (int64_t j = 0; j < std::min<int64_t>(L, steps<T>(K - k)); j++) turned[2 * j + half] = rows[j];
+            for (int64_t j = 0; j < std::min<int64_t>(L, K - k); j++) turned[2 * j + half] = rows[j];
         }
 }
 
 // Sums of ROWS rows of x by two vectors of outputs; weights(k, half) are those of a step.
-template <class T, class Weights>
-void tile(const typename T::X* x, int64_t stride, int64_t steps, Weights&& weights, typename T::Sums* result) {
-    typedef typename T::Step Step;
-    typename T::Sums sums[2 * ROWS] = {};
-    for (int64_t k = 0; k < steps; k++, x += inputs<T>) {
-        const Step first = weights(k, 0), second = weights(k, 1);
+template <class Weights>
+void tile(const float* x, int64_t stride, int64_t steps, Weights&& weights, Floats* result) {
+    Floats sums[2 * ROWS] = {};
+    for (int64_t k = 0; k < steps; k++, x++) {
+        const Floats first = weights(k, 0), second = weights(k, 1);
 #pragma GCC unroll 12
         for (int i = 0; i < ROWS; i++) {
-            const Step spread = (Step)(Ints{} + read<int32_t>(x + i * stride));
-            sums[2 * i] = T::add(sums[2 * i], first, spread);
-            sums[2 * i + 1] = T::add(sums[2 * i + 1], second, spread);
+            sums[2 * i] += first * x[i * stride];
+            sums[2 * i + 1] += second * x[i * stride];
         }
     }
 #pragma GCC unroll 24
     for (int i = 0; i < 2 * ROWS; i++) result[i] = sums[i];
 }
 
-Floats to_floats(Floats v) { return v; }
-Floats to_floats(Ints v) { return __builtin_convertvector(v, Floats); }
-
 template <class T> void multiply_many(const Task& t) {
 #pragma omp parallel
     {
-        Buffer<Ints> turned(2 * steps<T>(t.K));
-        auto weights = [&turned](int64_t k, int half) { return (typename T::Step)turned[2 * k + half]; };
+        Buffer<Ints> turned(2 * t.K);
+        auto weights = [&turned](int64_t k, int half) { return (Floats)turned[2 * k + half]; };
 #pragma omp for schedule(dynamic, 1)
         for (int64_t n = 0; n < t.N; n += WIDE) {
             turn_rows<T>((const typename T::W*)t.w, n, t.N, t.K, turned);
-            Floats bias[2] = {}, scale[2] = {};
-            for (int half = 0; half < 2; half++) {
-                const int64_t at = n + half * L;
-                if (t.bias) bias[half] = part<Fp32>(t.bias + at, t.N - at);
-                if (t.w_scale) scale[half] = part<Fp32>(t.w_scale + at, t.N - at);
-            }
+            Floats bias[2] = {};
+            for (int half = 0; t.bias && half < 2; half++)
+                bias[half] = part<Fp32>(t.bias + n + half * L, t.N - n - half * L);
             for (int64_t m = 0; m < t.M; m += ROWS) {
                 const int64_t first = std::min(m, t.M - ROWS);
-                typename T::Sums sums[2 * ROWS];
-                tile<T>((const typename T::X*)t.x + first * t.stride, t.stride, steps<T>(t.K), weights, sums);
+                Floats sums[2 * ROWS];
+                tile((const float*)t.x + first * t.stride, t.stride, t.K, weights, sums);
                 for (int i = 0; i < 2 * ROWS; i++) {
                     const int64_t row = first + i / 2, at = n + i % 2 * L;
-                    const Floats sum = to_floats(sums[i]), shift = bias[i % 2];
-                    const Floats y = t.w_scale ? sum * (t.x_scale[row] * scale[i % 2]) + shift : sum + shift;
-                    write(y, t.y + row * t.N + at, t.N - at);
+                    write(sums[i] + bias[i % 2], t.y + row * t.N + at, t.N - at);
                 }
             }
         }
@@ -141,7 +128,7 @@ void attend_prompt(const float* q, const typename Type::W* keys, const typename 
             Floats sums[2 * ROWS];
             const Ints* part_of_keys = turned + block * 2 * D;
             auto key = [&](int64_t d, int half) { return (Floats)part_of_keys[2 * d + half]; };
-            tile<Fp32>(q + first * 3 * C, 3 * C, D, key, sums);
+            tile(q + first * 3 * C, 3 * C, D, key, sums);
             for (int i = 0; i < 2 * ROWS; i++) narrow(sums[i] * scale, weights + i / 2 * room + block * WIDE + i % 2 * L);
         }
         float totals[ROWS];
@@ -157,7 +144,7 @@ void attend_prompt(const float* q, const typename Type::W* keys, const typename 
         for (int64_t d = 0; d < D; d += WIDE) {
             Floats sums[2 * ROWS];
             auto value = [&](int64_t s, int half) { return part<Type>(values + s * D + d + half * L, D - d - half * L); };
-            tile<Fp32>(weights, room, seen, value, sums);
+            tile(weights, room, seen, value, sums);
             for (int i = 0; i < 2 * ROWS; i++)
                 write(sums[i] / totals[i / 2], y + (first + i / 2) * C + d + i % 2 * L, D - d - i % 2 * L);
         }

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Num
 from torch import Tensor
 
 Weights = Literal["fp32", "fp16", "bf16", "int8"]
@@ -31,20 +31,38 @@ _TINY = 1e-30
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A matrix (D, C), and for 8 bits the scale of each row: row d stands for `weight[d] * scale[d]`."""
+    """A matrix (D, C), and for 8 bits the scale of each row: row d stands for `weight[d] * scale[d]`.
+
+    Kernels may have packed the weights of 8 bits: (groups of L rows, pairs of columns, 2 L), see kernels/packed.cpp.
+    """
 
     weight: Tensor
     scale: Float[Tensor, " D"] | None = None
+    n_inputs: int | None = None
+    """C, where the weights are packed."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """D and C."""
+        n_outputs = len(self.weight) if self.scale is None else len(self.scale)
+        return n_outputs, self.n_inputs or self.weight.shape[1]
 
     @property
     def nbytes(self) -> int:
         """Bytes that a token reads."""
         return self.weight.nbytes + (0 if self.scale is None else self.scale.nbytes)
 
-    def widened(self, rows: slice = slice(None)) -> Float[Tensor, "D C"]:
-        """The matrix in float32, or some rows of it; no copy where it is that already."""
-        wide = self.weight[rows].float()
-        return wide if self.scale is None else wide.mul_(self.scale[rows, None])
+    def unpacked(self) -> Num[Tensor, "D C"]:
+        """The weights, row by row; no copy where they lie so."""
+        if self.n_inputs is None:
+            return self.weight
+        pairs = self.weight.view(torch.int16).mT.clone(memory_format=torch.contiguous_format)
+        return pairs.view(torch.int8).flatten(0, 1)[: self.shape[0], : self.n_inputs]
+
+    def widened(self) -> Float[Tensor, "D C"]:
+        """The matrix in float32; no copy where it is that already."""
+        wide = self.unpacked().float()
+        return wide if self.scale is None else wide.mul_(self.scale[:, None])
 
 
 def store(weight: Float[Tensor, "D C"], weights: Weights) -> Stored:
@@ -80,6 +98,10 @@ class PlainKernels:
     lanes = 0
     """Widths that are multiples of this suit `weight_gradient`; 0 is none."""
 
+    def arranged(self, stored: Stored) -> Stored:
+        """A matrix as `linear` wants it: the same one, or the same weights in another order."""
+        return stored
+
     def linear(
         self, x: Float[Tensor, "B C"], stored: Stored, bias: Float[Tensor, " D"] | None = None
     ) -> Float[Tensor, "B D"]:
@@ -93,12 +115,17 @@ class PlainKernels:
         if stored.scale is None:
             return F.linear(x, stored.widened(), bias)
         q, x_scale = quantize(x)
-        y = self.integer_product(q, stored.weight).float() * (x_scale * stored.scale)
+        y = self.integer_product(q, stored.unpacked()).float() * (x_scale * stored.scale)
         return y if bias is None else y + bias
 
     def integer_product(self, q: Int[Tensor, "B C"], weight: Int[Tensor, "D C"]) -> Float[Tensor, "B D"]:
         """The exact sums, which float64 holds; a part of the rows at a time, because eight bytes are many."""
         return torch.cat([q.double() @ rows.double().T for rows in torch.split(weight, 4096)], dim=1)
+
+    def rows(self, stored: Stored, idx: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape C"]:
+        """Some rows of a matrix, in float32."""
+        rows = stored.weight[idx].float()
+        return rows if stored.scale is None else rows * stored.scale[idx, None]
 
     def weight_gradient(self, grad: Float[Tensor, "B D"], x: Float[Tensor, "B C"]) -> Float[Tensor, "D C"]:
         """Grad.T @ x: what the weights of a linear layer get."""

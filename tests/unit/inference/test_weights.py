@@ -107,6 +107,22 @@ def test_every_matrix_is_stored_once_and_the_bytes_of_int8_are_a_quarter():
     assert sum(matrix.stored.nbytes for matrix in matrices) == n_weights + 4 * n_outputs
 
 
+@torch.inference_mode()
+def test_a_state_has_the_weights_row_by_row_whatever_order_the_kernels_keep():
+    ordinary, stored = models("int8")
+    model = build_model(CONFIG).eval()
+    model.load_state_dict(ordinary.state_dict())
+    use_weights(model, "int8", load_kernels(lambda _: None))
+    wanted, idx = stored.state_dict(), torch.tensor([[1, 2, 3]])
+    before = model(idx, cache=model.new_cache(1, 3))
+    for _ in range(2):
+        state = model.state_dict()
+        assert state.keys() == wanted.keys()
+        assert all(torch.equal(state[name], wanted[name]) for name in wanted)
+        model.load_state_dict({name: value.clone() for name, value in state.items()}, assign=True)
+        assert torch.equal(model(idx, cache=model.new_cache(1, 3)), before)
+
+
 @pytest.mark.parametrize("weights", DTYPES)
 @pytest.mark.parametrize("way", get_args(many_rows.Many))
 @torch.inference_mode()

@@ -24,7 +24,7 @@ seeds = st.integers(0, 2**31)
 STUBS = """extern "C" {
 void linear() {} void blocks() {} void attend_layer() {} void gelu_forward() {} void gelu_backward() {}
 void rotate() {} void largest() {} void attention_forward() {} void attention_backward() {} void weight_gradient() {}
-void products() {}
+void products() {} void pack() {} int unpack() { return 1; } int lanes() { return 4; }
 int sum() { return 7; }
 }"""
 
@@ -63,6 +63,23 @@ def test_products_are_those_of_pytorch_up_to_rounding(compiled, size, seed, weig
 def test_products_of_integers_are_those_of_pytorch_to_the_bit(compiled, size, seed):
     x, stored, _ = draw(size, seed, "int8")
     assert torch.equal(compiled.linear(x, stored), PlainKernels().linear(x, stored))
+
+
+@needs_compiler
+@given(sizes | many_rows, seeds)
+@settings(max_examples=40)
+def test_packed_weights_are_the_same_in_another_order(compiled, size, seed):
+    x, stored, bias = draw(size, seed, "int8")
+    packed = compiled.arranged(stored)
+    assert packed.shape == stored.shape
+    assert packed.weight.shape != stored.weight.shape
+    assert torch.equal(packed.unpacked(), stored.weight)
+    assert torch.equal(compiled.linear(x, packed, bias), compiled.linear(x, stored, bias))
+    idx = torch.randint(len(stored.weight), (2, 3))
+    assert torch.equal(compiled.rows(packed, idx), PlainKernels().rows(stored, idx))
+    for wrong in (-1, len(stored.weight)):
+        with pytest.raises(IndexError, match="rows are 0 to"):
+            compiled.rows(packed, torch.tensor([0, wrong]))
 
 
 @needs_compiler
