@@ -1,6 +1,7 @@
 """From folders to a running server, and to its end."""
 
 import asyncio
+import functools
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -115,6 +116,7 @@ def page_api(server: Server, trainings: Trainings) -> list[Route]:
 def _with_known_words(route: Route) -> Route:
     """The same route, but what may follow the question mark is what the description names, each once."""
 
+    @functools.wraps(route.endpoint)
     async def handler(request: Request) -> Response:
         known = QUERIES.get(route.path, ()) if request.method in ("GET", "HEAD") else ()
         names = [name for name, _ in request.query_params.multi_items()]

@@ -82,7 +82,7 @@ def test_the_end_of_the_server_saves_the_run(base, serve, tmp_path):
     client = serve(Models([base]))
     name = begin(client, steps=5000).json()["name"]
     wait_for((base.parent / name / "growth" / "step-0000004").exists)
-    trainings = client.app.app.routes[-2].endpoint.__self__
+    trainings = client.app.app.routes[-2].endpoint.__wrapped__.__self__
     trainings.close()
     assert client.get(f"/api/run?model={name}").json()["state"] == "stopped"
     assert list((base.parent / name / "checkpoints").iterdir())
