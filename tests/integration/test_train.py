@@ -124,6 +124,7 @@ def test_a_run_leaves_all_that_is_promised(place, capsys, monkeypatch):
     page = (run / "report.html").read_text()
     assert "<svg" in page
     assert "Where a head looks" in page
+    assert "the stronger the color of another, the more it takes from that one" in page
     assert "http://" not in page
     assert "https://" not in page
     assert "groundup train shakespeare" in page
@@ -348,7 +349,7 @@ def test_a_session_that_the_clock_ends_is_gone_on_with_by_the_same_words(place, 
     words = ["--resume-or-start", "--max-hours=1e-7", "--max-steps=5"]
     for step in (2, 4):  # the clock is heard after a step, and the next one is the last
         assert start("sessions", *words) == 0
-        assert f"stopped at step {step} of 5, saved" in capsys.readouterr().out
+        assert f"stopped at step {step} of 5 (--max-hours 1e-07), saved" in capsys.readouterr().out
         assert Path("runs/sessions/report.html").is_file()
         assert not Path("runs/sessions/model").exists()
     assert start("sessions", *words) == 0

@@ -51,7 +51,7 @@ def heat_map(
     Returns:
         The image, for a color bar.
     """
-    matrix = torch.as_tensor(values).detach().to(torch.float64).numpy()
+    matrix = torch.as_tensor(values).detach().cpu().to(torch.float64).numpy()
     image = axes.imshow(matrix, **{"cmap": "Blues", "interpolation": "nearest", **options})
     axes.tick_params(length=0, top=False, bottom=False, left=False, labeltop=True, labelbottom=False)
     axes.set_yticks(range(len(rows)), rows, family="monospace")

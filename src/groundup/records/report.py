@@ -187,7 +187,7 @@ def _portrait(seen: Portrait) -> list[str]:
         f"<div class=text>{surprise}</div>",
         f"<h2>Where a head looks{_term('attention')}</h2>",
         f"<p class=quiet>Layer {seen.layer}, head {seen.head}, which looks {html.escape(kind)}. Point at a letter, or"
-        " tap it.</p>",
+        " tap it: the stronger the color of another, the more it takes from that one.</p>",
         f"<div class='text looks'>{looks}</div>",
     ]
 

@@ -157,9 +157,10 @@ def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command
         write_file(config.run_dir / CONFIG, dump_json(to_dict(config)).encode())
         write_file(config.run_dir / RUN, dump_json(facts).encode())
         record = MetricsLog(config.run_dir / METRICS, step=trainer.state.step, say=partial(say, console))
-        log = open_loggers(
-            config.log, config.run_dir, record, step=trainer.state.step, facts=facts, say=partial(say, console)
-        )
+        with Working("opening the logs", console):  # a service that is away answers late
+            log = open_loggers(
+                config.log, config.run_dir, record, step=trainer.state.step, facts=facts, say=partial(say, console)
+            )
     with log:
         return _fit(run, config, facts, log, console, resumed=checkpoint is not None)
 
@@ -180,9 +181,10 @@ def _fit(run: Run, config: TrainConfig, facts: dict[str, Any], log: Logger, cons
             raise
     if trainer.state.step < config.max_steps:
         log.write(step=trainer.state.step, event=STOPPED)
+        why = "" if stop.exit_code else f" (--max-hours {config.max_hours:g})"
         say(
             console,
-            f"stopped at step {trainer.state.step} of {config.max_steps}, saved;"
+            f"stopped at step {trainer.state.step} of {config.max_steps}{why}, saved;"
             f" continue with: {_how_to_resume(config)}\n"
             f"what it is like so far: groundup report {shlex.quote(str(config.run_dir))}",
         )

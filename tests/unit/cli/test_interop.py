@@ -74,7 +74,8 @@ def test_formats(place, kind):
     [
         (["import", "nowhere"], 2, "nowhere does not exist; name a folder, a file or hf:NAME"),
         (["import", "hf:gpt3"], 2, "hf:gpt3 is not known; the names are gpt2, gpt2-medium"),
-        (["import", "poet", "poet"], 2, "poet is there already"),
+        (["import", "poet", "poet"], 1, "poet is a model of groundup already; there is nothing to import"),
+        (["import", ".", "poet"], 2, "poet is there already"),
         (["export", "nowhere", "out"], 1, "nowhere does not exist"),
         (["export", "poet", "poet"], 2, "poet is there already"),
         (["export", "poet", "out", "--format=exe"], 2, "--format must be one of"),

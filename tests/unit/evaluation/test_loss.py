@@ -168,3 +168,25 @@ def test_units_by_hand():
     assert result.perplexity == pytest.approx(4)
     assert result.bits_per_byte == pytest.approx(0.5)
     assert math.isfinite(LossResult(nats=1e6, n_tokens=1, n_bytes=1).perplexity)
+
+
+class OnApple(torch.Tensor):
+    """Ids that are on an Apple GPU wherever they are sent."""
+
+    def to(self, device):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_a_sum_has_no_float64_where_the_device_has_none(monkeypatch):
+    zeros = torch.zeros
+
+    def made(*shape, dtype, device):
+        assert (device.type, dtype) != ("mps", torch.float64)
+        return zeros(*shape, dtype=dtype)
+
+    ids = torch.tensor([[1, 2, 3]])
+    batches = [(ids.as_subclass(OnApple), ids.as_subclass(OnApple))]
+    model = Given(lambda idx: F.one_hot(idx, 27).float())
+    monkeypatch.setattr(torch, "zeros", made)
+    result = evaluate_loss(LossModule(model), batches, device=torch.device("mps"), bytes_per_token=1.0)
+    assert result.loss == pytest.approx(math.log(math.e + 26) - 1)

@@ -4,11 +4,12 @@ import os
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 
 from groundup.config.errors import UserError
-from groundup.files import atomic
+from groundup.files import atomic, leftovers
 from groundup.files.atomic import new_folder, write_file
 from groundup.files.leftovers import sweep_dead, temporary_name
 
@@ -58,6 +59,12 @@ def test_only_leftovers_of_dead_processes_of_this_machine_are_removed(tmp_path):
     (tmp_path / re.sub(r"-\d+$", f"-{10**30}", mine)).touch()
     sweep_dead(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+def test_no_process_is_asked_on_windows_which_would_end_it(monkeypatch):
+    asked = SimpleNamespace(name="nt", kill=lambda *_: pytest.fail("ended"))
+    monkeypatch.setattr(leftovers, "os", asked)
+    assert leftovers._is_alive(os.getpid())
 
 
 def test_a_name_may_be_as_long_as_the_disk_allows(tmp_path):

@@ -407,3 +407,22 @@ def test_scores_change_no_token():
     for row in scored:
         row.n_top = 3
     assert [d.token for d in sample(logits, plain)] == [d.token for d in sample(logits, scored)]
+
+
+class OnApple(torch.Tensor):
+    """Logits on a device that has no float64."""
+
+    device = property(lambda self: torch.device("mps"))
+
+    def double(self):
+        raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+
+    def cpu(self):
+        return self.as_subclass(torch.Tensor)
+
+
+def test_ids_are_drawn_where_the_device_has_no_float64():
+    config = SamplingConfig(temperature=1.3, top_p=0.9)
+    logits = random_logits()
+    there = draw_ids(logits.as_subclass(OnApple), config, generators(5))
+    assert there.tolist() == draw_ids(logits, config, generators(5)).tolist()

@@ -85,13 +85,17 @@ def test_the_model_is_left_as_it_was(model, idx):
 def test_a_picture_has_a_panel_for_each_head(model, idx):
     patterns = attention_patterns(model, idx)
     figure = draw_attention(patterns, list("to be or not be\n"))
-    assert [axes.get_title() for axes in figure.axes] == [f"layer {i}, head {j}" for i in (0, 1) for j in (0, 1)]
+    *pictures, bar = figure.axes
+    assert [axes.get_title() for axes in pictures] == [f"layer {i}, head {j}" for i in (0, 1) for j in (0, 1)]
     shown = figure.axes[3].get_images()[0].get_array()
     torch.testing.assert_close(torch.tensor(shown.data), patterns[1, 1])
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list("to␣be␣or␣not␣be↵")
     figure.canvas.draw()
+    assert bar.get_ylabel() == "share of a row's attention"
+    assert bar.get_ylim() == (0, 1)
+    assert [axes.get_images()[0].get_clim() for axes in pictures] == 4 * [(0, 1)]
     part = draw_attention(patterns, layers=[1], heads=[1, 0])
-    assert [axes.get_title() for axes in part.axes] == ["layer 1, head 1", "layer 1, head 0"]
+    assert [axes.get_title() for axes in part.axes[:-1]] == ["layer 1, head 1", "layer 1, head 0"]
     torch.testing.assert_close(torch.tensor(part.axes[1].get_images()[0].get_array().data), patterns[1, 0])
     with pytest.raises(UsageError, match="16 positions, 2"):
         draw_attention(patterns, ["a", "b"])

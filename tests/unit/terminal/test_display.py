@@ -104,7 +104,7 @@ def test_a_sample_is_shown_exactly_but_for_what_commands_a_terminal():
     assert out.getvalue() == "step 1 writes:\n" + "".join(f"  │ {line}\n" for line in shown)
 
 
-@pytest.mark.parametrize("name", module.NOTEBOOKS)
+@pytest.mark.parametrize("name", ["JPY_PARENT_PID", "KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG"])
 def test_below_a_notebook_lines_are_plain(clock_hand, name, monkeypatch):
     """It gives a terminal, and keeps whatever is drawn there."""
     monkeypatch.setenv(name, "1")
