@@ -39,6 +39,22 @@ def commands():
     return found
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_the_way_without_make_installs_what_make_installs(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    by_make = re.search(r"\.demo: .*\n\t\$\(PIP\) --editable '(.*)'", (ROOT / "Makefile").read_text(encoding="utf-8"))[
+        1
+    ]
+    wanted = [
+        "python -m venv .venv",
+        "source .venv/bin/activate",
+        f'pip install -c constraints.txt -e "{by_make}"',
+        "groundup train shakespeare",
+    ]
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert wanted in [block.splitlines() for block in blocks]
+
+
 COMMAND_LINES = commands()
 
 
