@@ -212,6 +212,18 @@ def test_without_pread_the_same_ids_are_read_by_threads(shard, monkeypatch):
     assert pieces == [expected[start : start + 9] for start in places]
 
 
+def test_reads_are_announced_only_where_the_system_listens(shard, monkeypatch):
+    asked = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda file, *place: asked.append(place), raising=False)
+    monkeypatch.setattr(os, "POSIX_FADV_WILLNEED", 3, raising=False)
+    reader = ShardReader(shard)
+    reader.announce(10, 5)
+    assert asked == [(HEADER_BYTES + 20, 10, 3)]
+    monkeypatch.delattr(os, "posix_fadvise")  # as on macOS and Windows
+    reader.announce(10, 5)
+    assert len(asked) == 1
+
+
 def test_shards_are_opened_as_bytes(shard, monkeypatch):
     """On Windows a file is text, whose line ends change, unless it is opened as bytes."""
     seen = []

@@ -1,4 +1,5 @@
 import errno
+import hashlib
 import os
 from types import SimpleNamespace
 
@@ -72,3 +73,14 @@ def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file is a file where a folder is needed"):
         make_folder(tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("advice", [True, False])
+def test_large_files_are_whole_with_and_without_advice_to_the_system(tmp_path, monkeypatch, advice):
+    if not advice:
+        monkeypatch.delattr(os, "posix_fadvise", raising=False)  # as on macOS and Windows
+    monkeypatch.setattr(atomic, "_PIECE", 4)
+    data = memoryview(b"0123456789")
+    told = atomic.write_hashed(tmp_path / "large", [data])
+    assert (tmp_path / "large").read_bytes() == data
+    assert told["sha256"] == hashlib.sha256(data).hexdigest()

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -58,8 +59,12 @@ def test_handlers_are_put_back_and_another_thread_leaves_them_alone():
     assert seen == before
 
 
+@pytest.mark.parametrize("windows", [False, True])
 @pytest.mark.parametrize("number", NUMBERS)
-def test_what_python_drops_comes_again(number, capsys):
+def test_what_python_drops_comes_again(number, windows, capsys, monkeypatch):
+    if windows:
+        monkeypatch.delattr(signal, "pthread_kill")
+
     class Rings:
         def __del__(self):
             signal.raise_signal(number)
@@ -68,7 +73,9 @@ def test_what_python_drops_comes_again(number, capsys):
         with ended_by_signals():
             Rings()
             went_on.append(True)
-            threading.Event().wait(20)
+            end = time.monotonic() + 20
+            while time.monotonic() < end:
+                pass
             went_on.append(True)
 
     went_on = []

@@ -15,6 +15,15 @@ def test_what_a_person_says_stays(said):
     assert environ == said
 
 
+def test_where_nobody_says_which_cores_are_ours_all_are(monkeypatch):
+    monkeypatch.setattr(waiting.os, "cpu_count", lambda: 8)
+    monkeypatch.delattr(waiting.os, "sched_getaffinity", raising=False)
+    for in_use, chosen in ((0.2, {}), (0.8, {SPIN: str(SPIN_ROUNDS)})):
+        environ = {}
+        wait_less(environ, lambda in_use=in_use: in_use)
+        assert environ == chosen
+
+
 @pytest.mark.parametrize(
     ("machine", "ours", "in_use", "sleeps"),
     [(2, 2, 0.1, False), (2, 2, 1.0, True), (2, 2, 2.0, True), (64, 2, 40.0, False), (64, 2, 63.0, True)],
