@@ -24,7 +24,7 @@ from groundup.files.layout import CONFIG, TOKENIZER, WEIGHTS
 from groundup.files.manifest import Facts, verify_folder
 from groundup.inference.recorded import use_decode_kernels
 from groundup.inference.stored_linear import MAX_ROWS
-from groundup.inference.weights import stored_tensors, use_weights
+from groundup.inference.weights import arrange_weights, stored_tensors, use_weights
 from groundup.kernels.compiled import load_kernels, pick_weights
 from groundup.model.bigram import Bigram
 from groundup.model.build import Transformer, empty_model
@@ -160,6 +160,8 @@ def _load(
                     state = _stored(path, cast("Transformer", model), how, state)
             check_tensors(model, state, path, exact=True)
             model.load_state_dict(state, assign=True)
+            state.clear()
+            arrange_weights(model)
             return LoadedModel(model.eval(), tokenizer, config, info, folder)
         dtype = DTYPES[how] if how else dtype
         state = load_tensors(folder / WEIGHTS)

@@ -32,8 +32,12 @@ class StoredMatrix(nn.Module):
 
     @property
     def stored(self) -> Stored:
-        """The matrix as the kernels want it: their order of the weights is kept from the first use on."""
-        stored = self.kernels.arranged(Stored(self.weight, self.scale, self._n_inputs))
+        """The matrix as the kernels want it."""
+        return self.arrange()
+
+    def arrange(self, *, spend: bool = False) -> Stored:
+        """Keep the weights in the order that the kernels want, as the first product does; spend: as `arranged`."""
+        stored = self.kernels.arranged(Stored(self.weight, self.scale, self._n_inputs), spend=spend)
         if stored.weight is not self.weight:
             self.weight, self._n_inputs = nn.Parameter(stored.weight, requires_grad=False), stored.n_inputs
         return stored

@@ -94,6 +94,13 @@ def stored_tensors(
         yield f"{owner}.scale", scale
 
 
+def arrange_weights(model: nn.Module) -> None:
+    """Bring the weights of a model, which are nobody else's, into the order that the kernels want."""
+    for part in model.modules():
+        if isinstance(part, StoredMatrix):
+            part.arrange(spend=True)
+
+
 def weights_of(model: nn.Module) -> Weights | None:
     """How the matrices of a model are stored; None where they are ordinary parameters."""
     matrix = next((part for part in model.modules() if isinstance(part, StoredMatrix)), None)

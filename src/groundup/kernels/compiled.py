@@ -27,6 +27,7 @@ from torch import Tensor
 from groundup.kernels.block import TYPES
 from groundup.kernels.trust import wrong_parts
 from groundup.planner.memory import KERNEL_LANES
+from groundup.runtime.allocator import forget_pages
 from groundup.runtime.remember import cache_folder, machine_id, remembered
 from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, largest_activation, store
 from groundup.runtime.timing import seconds
@@ -38,6 +39,7 @@ CANDIDATES: tuple[Weights, ...] = ("fp32", "fp16", "int8")
 MIN_SPEEDUP = 1.15
 CHOICES = "weights.json"
 OUT_OF_CACHE = 128 << 20
+PACKED_AT_ONCE = 4 << 20
 Way = TypeVar("Way", bound=str)
 
 
@@ -113,13 +115,20 @@ class CompiledKernels(PlainKernels):
         )
         return y
 
-    def arranged(self, stored: Stored) -> Stored:
+    def arranged(self, stored: Stored, *, spend: bool = False) -> Stored:
         """Weights of 8 bits are packed."""
         if stored.weight.dtype != torch.int8 or stored.n_inputs is not None or stored.weight.is_meta:
             return stored
         rows, (n_outputs, n_inputs) = stored.weight.contiguous(), stored.shape
-        packed = torch.zeros(-(-n_outputs // self._lanes), -(-n_inputs // 2), 2 * self._lanes, dtype=torch.int8)
-        self._pack(rows.data_ptr(), n_outputs, n_inputs, packed.data_ptr())
+        packed = torch.empty(-(-n_outputs // self._lanes), -(-n_inputs // 2), 2 * self._lanes, dtype=torch.int8)
+        packed[-1] = 0  # behind the last output
+        if n_inputs % 2:
+            packed[:, -1] = 0
+        for groups in torch.split(packed, max(1, PACKED_AT_ONCE // packed[0].nbytes)):
+            some, rows = rows[: len(groups) * self._lanes], rows[len(groups) * self._lanes :]
+            self._pack(some.data_ptr(), *some.shape, groups.data_ptr())
+            if spend:
+                forget_pages(some.data_ptr(), some.nbytes)
         return Stored(packed, stored.scale, n_inputs)
 
     def rows(self, stored: Stored, idx: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape C"]:

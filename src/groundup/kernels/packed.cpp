@@ -91,7 +91,7 @@ extern "C" {
 
 int lanes() { return L; }
 
-// Rows (N, K) to groups of L of them, (K + 1) / 2 pairs of inputs in each; `packed` holds zeros.
+// Rows (N, K) to groups of L of them, (K + 1) / 2 pairs of inputs in each. What is behind the last ones stays as it is.
 void pack(const int8_t* rows, int64_t N, int64_t K, int8_t* packed) {
 #pragma omp parallel for
     for (int64_t group = 0; group < N; group += L)

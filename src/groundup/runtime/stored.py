@@ -98,8 +98,13 @@ class PlainKernels:
     lanes = 0
     """Widths that are multiples of this suit `weight_gradient`; 0 is none."""
 
-    def arranged(self, stored: Stored) -> Stored:
-        """A matrix as `linear` wants it: the same one, or the same weights in another order."""
+    def arranged(self, stored: Stored, *, spend: bool = False) -> Stored:
+        """A matrix as `linear` wants it: the same one, or the same weights in another order.
+
+        Args:
+            stored: The matrix.
+            spend: Where the order is another one, the weights given are used up: no more than one order is in memory.
+        """
         return stored
 
     def linear(

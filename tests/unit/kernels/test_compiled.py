@@ -74,6 +74,8 @@ def test_packed_weights_are_the_same_in_another_order(compiled, size, seed):
     assert packed.shape == stored.shape
     assert packed.weight.shape != stored.weight.shape
     assert torch.equal(packed.unpacked(), stored.weight)
+    spent = Stored(stored.weight.clone(), stored.scale)
+    assert torch.equal(compiled.arranged(spent, spend=True).unpacked(), stored.weight)
     assert torch.equal(compiled.linear(x, packed, bias), compiled.linear(x, stored, bias))
     idx = torch.randint(len(stored.weight), (2, 3))
     assert torch.equal(compiled.rows(packed, idx), PlainKernels().rows(stored, idx))
