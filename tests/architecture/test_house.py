@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from groundup.cli.bench import BENCHES
 from groundup.files import layout
 
 ROOT = Path(__file__).parents[2]
@@ -191,17 +192,29 @@ def test_help_imports_no_torch(words):
     assert "usage" in result.stdout or "groundup" in result.stdout
 
 
-def test_help_of_every_command_loads_no_torch():
-    """But those of single benchmarks, whose flags stand beside what they measure."""
+def test_help_and_wrong_flags_of_every_command_load_no_torch():
+    """Of commands with a second word, such as `groundup bench train`, too: the help of the first lists them."""
     code = (
-        "import contextlib, sys\nfrom groundup.cli.main import COMMANDS, main\n"
+        "import contextlib, io, re, sys\nfrom groundup.cli.main import COMMANDS, main\n"
+        "def walk(words):\n"
+        "    printed, wrong = io.StringIO(), io.StringIO()\n"
+        "    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):\n"
+        "        main([*words, '--help'])\n"
+        "    with contextlib.redirect_stderr(wrong):\n"
+        "        assert main([*words, '--zzz']) == 2, words\n"
+        "    assert wrong.getvalue().count('\\n') == 1, wrong.getvalue()\n"
+        "    assert 'torch' not in sys.modules, words\n"
+        "    print(printed.getvalue().splitlines()[0])\n"
+        "    table = re.match(r'usage: groundup \\w+ (\\w+(?:[|]\\w+)+) ', printed.getvalue())\n"
+        "    for name in table[1].split('|') if table else ():\n"
+        "        walk([*words, name])\n"
         "for command in COMMANDS:\n"
-        "    with contextlib.suppress(SystemExit):\n        main([command, '--help'])\n"
-        "    assert 'torch' not in sys.modules, command\n"
+        "    walk([command])\n"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert "usage: groundup scaling" in result.stdout
+    for words in ("scaling", "runs csv", "tokenizer show", "data sample", *(f"bench {name}" for name in BENCHES)):
+        assert f"usage: groundup {words} [" in result.stdout, result.stdout
 
 
 def test_every_module_imports_silently():

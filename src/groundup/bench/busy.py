@@ -5,14 +5,13 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
 import torch
 
+from groundup.bench.options import BusyOptions as Options
 from groundup.config.errors import UserError
-from groundup.config.model import GPTConfig
 from groundup.contestants.ours import our_trainer
 from groundup.files.processes import piped, start_process
 from groundup.runtime.device import cpu_name
@@ -25,23 +24,6 @@ WAYS: dict[str, dict[str, str] | None] = {
     "asleep at once": {"OMP_WAIT_POLICY": "PASSIVE"},
 }
 """Environment variables that OpenMP reads when it is loaded; None are those that a command of ours sets."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Measure how training on a CPU stands other programs, by how its threads wait."""
-
-    model: GPTConfig = field(
-        default_factory=lambda: GPTConfig(n_layer=4, n_head=4, n_embd=128, block_size=64, vocab_size=65, bias=False)
-    )
-    micro_batch_size: int = 12
-    """Sequences per step."""
-    others: int = 4
-    """Programs beside it that compute without end."""
-    seconds: int = 4
-    """Of each turn."""
-    rounds: int = 3
-    """Turns of each way to wait; medians are taken over them."""
 
 
 def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from groundup.bench.options import CheckpointOptions as Options
 from groundup.checkpoint.state import CheckpointStore, Contents
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
-from groundup.config.presets import GPT2
 from groundup.files.layout import CHECKPOINTS
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
@@ -26,21 +25,6 @@ from groundup.tokenizer.gpt2 import load_gpt2
 
 SAVE, STALL, BACKGROUND, LOAD = "save", "stall", "background", "load"
 TORCH_SAVE, TORCH_DURABLE, TORCH_LOAD = "torch.save", "torch.save, fsynced", "torch.load"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Measure checkpoints. The default is GPT-2 124M with AdamW in float32, 1.5 GB."""
-
-    model: GPTConfig = GPT2
-    folder: Path = Path()
-    """Where to write, in a folder that is removed afterwards; up to four times the state must fit."""
-    device: str = "cpu"
-    """Where the state lies: cpu, cuda or mps."""
-    threads: int = 0
-    """CPU threads; 0 takes PyTorch's choice."""
-    rounds: int = 3
-    """Turns of each way to save; medians are taken over them."""
 
 
 def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:

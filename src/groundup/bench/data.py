@@ -5,14 +5,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from groundup.bench.train import Options as TrainOptions
+from groundup.bench.options import DataOptions as Options
+from groundup.bench.options import TrainOptions
 from groundup.bench.train import _ours as train_step
 from groundup.config.model import GPTConfig
 from groundup.config.presets import GPT2_VOCAB
@@ -23,26 +23,6 @@ from groundup.runtime.measure import copy_bandwidth
 
 READ_BYTES = 8 << 20
 """Size of the reads that the disk's limit is measured with."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Measure the loader."""
-
-    tokens: int = 200_000_000
-    """Random tokens on the disk, 2 bytes each; more than memory holds for the limit of a real disk."""
-    block_size: int = 1024
-    """Tokens per sequence."""
-    micro_batch_size: int = 16
-    """Sequences per batch."""
-    batches: int = 200
-    """Batches per measurement."""
-    folder: Path | None = None
-    """A folder on the disk to measure; none is the system's place for temporary files."""
-    step: bool = True
-    """Measure a training step, too, of the model that `groundup bench train` runs by default."""
-    threads: int = 0
-    """CPU threads of the step; 0 takes PyTorch's choice."""
 
 
 def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:

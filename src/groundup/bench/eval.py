@@ -1,18 +1,15 @@
 """Multiple-choice scoring, against a scorer that takes one example at a time and computes everything about it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812
 
+from groundup.bench.options import EvalOptions as Options
 from groundup.config.errors import UserError
-from groundup.config.model import GPTConfig
-from groundup.config.presets import GPT2
 from groundup.contestants.contest import Factory, median_ratio, race
 from groundup.evaluation.examples import read_choices
 from groundup.evaluation.scoring import BATCH_TOKENS, Question, log_likelihoods
@@ -29,23 +26,6 @@ from groundup.tokenizer.gpt2 import load_gpt2
 TOLERANCE = 1e-5
 """Most by which the scores, mean log-probabilities of endings, may differ in float32."""
 Scorer = Callable[[Transformer, Sequence[Question]], list[list[float]]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Measure multiple-choice scoring. The default is GPT-2 124M with random weights, in float32."""
-
-    model: GPTConfig = GPT2
-    path: Path | None = None
-    """A file of HellaSwag's form, for GPT-2's vocabulary; without it, random tokens of about its lengths."""
-    examples: int = 16
-    """Examples to score."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    threads: int = 0
-    """CPU threads of each contestant; 0 takes PyTorch's choice."""
-    rounds: int = 3
-    """Turns of each contestant; medians are taken over them."""
 
 
 def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:

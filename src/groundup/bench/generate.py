@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 
+from groundup.bench.options import GenerateOptions as Options
 from groundup.checkpoint.model_folder import load_model
-from groundup.config.errors import UsageError, UserError
+from groundup.config.errors import UserError
 from groundup.config.generate import SamplingConfig
-from groundup.config.model import GPTConfig
-from groundup.config.presets import GPT2
 from groundup.contestants.contest import Contestant, Factory, Timing, median_ratio, race
 from groundup.contestants.decoders import ctranslate2_decoder, llamacpp_decoder, write_models
 from groundup.contestants.peers import nanogpt_model, transformers_model
@@ -40,38 +39,6 @@ BYTES: dict[str, float] = {
 
 OURS = ("groundup", "groundup fp16", "groundup int8")
 """A device has the first and one of the others."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Measure decoding: temperature 0.8, top-k 50. The default is GPT-2 124M with random weights."""
-
-    model: GPTConfig = GPT2
-    prompt_tokens: int = 64
-    """Length of the prompt."""
-    new_tokens: int = 64
-    """Tokens drawn in a turn."""
-    samples: int = 1
-    """Continuations side by side. llama.cpp runs with one."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    threads: int = 0
-    """CPU threads of each contestant; 0 takes PyTorch's choice."""
-    rounds: int = 3
-    """Turns of each contestant; medians are taken over them."""
-    nanogpt: Path | None = None
-    """A checkout of nanoGPT, to run beside us. Its model.py is imported: only name a folder you trust."""
-    peers: bool = True
-    """Run transformers and, on a CPU, CTranslate2 and llama.cpp (xllamacpp) beside us, where they are installed."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        total = self.prompt_tokens + self.new_tokens
-        if self.prompt_tokens < 1 or self.new_tokens < 1 or total > self.model.block_size:
-            raise UsageError(
-                f"prompt-tokens and new-tokens must be at least 1 and fit into the context of {self.model.block_size}"
-                f" together, got {self.prompt_tokens} and {self.new_tokens}"
-            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from typing import Any
 import torch
 
 from groundup.bench import generate
+from groundup.bench.options import GenerateOptions
+from groundup.bench.options import GpuOptions as Options
 from groundup.bench.train import nanogpt_step, transformers_step
 from groundup.config.errors import UsageError, UserError
 from groundup.config.model import GPTConfig
@@ -38,26 +40,6 @@ SHARE = 0.9
 """Of the free memory: what contestants that wait in it together may need by the plan."""
 PROCESS_BYTES = 1 << 30
 """What CUDA itself takes per process."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Measure one GPU: training from 124M to XL beside nanoGPT and transformers, decoding, and memory."""
-
-    seconds: int = 480
-    """No group of contestants is begun that is not expected to end within it; 210 leaves out the largest models."""
-    device: str = "auto"
-    """auto, cuda or cpu; on a CPU tiny models show that the command runs."""
-    rounds: int = 3
-    """Turns of each contestant; medians are taken over them."""
-    nanogpt: Path | None = None
-    """A checkout of nanoGPT, to run beside us. Its model.py is imported: only name a folder you trust."""
-    only: str = ""
-    """Measure only the cases whose name holds one of these texts, separated by semicolons."""
-    profile: Path | None = None
-    """A folder that gets, for each of our cases, a table of the kernels that a step spends its time in."""
-    json: Path | None = None
-    """A file that is written again after each group, so that what was measured is not lost."""
 
 
 def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
@@ -226,7 +208,7 @@ def _kernels(trainer: Trainer) -> str:
 
 
 def _decoding(options: Options, device: torch.device, say: Callable[[str], None]) -> Mapping[str, Any]:
-    chosen = generate.Options(device=options.device, rounds=2, new_tokens=256, nanogpt=options.nanogpt)
+    chosen = GenerateOptions(device=options.device, rounds=2, new_tokens=256, nanogpt=options.nanogpt)
     if device.type == "cpu":
         tiny = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=16, vocab_size=64)
         chosen = replace(chosen, model=tiny, prompt_tokens=4, new_tokens=4, peers=False)

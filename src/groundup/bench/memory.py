@@ -3,13 +3,12 @@
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
+from groundup.bench.options import MemoryOptions as Options
 from groundup.config.errors import UserError
-from groundup.config.model import GPTConfig
-from groundup.config.presets import GPT2
 from groundup.contestants.contest import Contestant, Factory, race
 from groundup.contestants.memory_cases import Setting, parts
 from groundup.contestants.ours import How, our_trainer
@@ -20,23 +19,6 @@ from groundup.runtime.device import device_name, pick_device
 from groundup.runtime.measure import forget_peak_memory, peak_memory
 from groundup.runtime.precision import pick_precision
 from groundup.runtime.timing import synchronize
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Measure the memory of training. The default model is GPT-2 124M."""
-
-    model: GPTConfig = GPT2
-    micro_batch_sizes: tuple[int, ...] = (1, 2, 4, 8)
-    """Sequences per forward pass, one row of the table each."""
-    recompute_from: int = 8
-    """The least of them that is measured with --runtime.recompute, too."""
-    settings: Literal["sizes", "parts"] = "sizes"
-    """sizes of the micro-batch, or parts: ten settings that the formula counts differently, of small models."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    precision: str = "auto"
-    """auto, fp32, tf32, bf16 or fp16."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from groundup.bench.options import PrepareOptions as Options
 from groundup.config.data import ShardConfig
 from groundup.config.errors import UserError
 from groundup.contestants.pool import SHARD_TOKENS, documents_of, pool_of_documents
@@ -34,22 +35,6 @@ FILES = 16
 """Files of a made-up corpus."""
 Preparation = Callable[[Path, int], int]
 """From a folder of texts and a number of workers to the number of tokens."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Measure preparation with GPT-2's tokenizer."""
-
-    path: Path | None = None
-    """A folder of .jsonl files with a key "text"; without it, the plays: few words, as caches like."""
-    megabytes: int = 256
-    """Size of the made-up corpus: eight of our parts."""
-    workers: int = os.cpu_count() or 1
-    """Processes that tokenize, for everybody."""
-    rounds: int = 3
-    """Turns of each contestant; medians are taken over them."""
-    gigatoken: bool = True
-    """Run us with gigatoken, too, where it is installed."""
 
 
 def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:

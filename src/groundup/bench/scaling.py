@@ -13,14 +13,13 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from groundup.config.errors import UsageError
+from groundup.bench.options import ScalingOptions as Options
+from groundup.bench.options import cores
 from groundup.config.io import from_dict, to_dict
-from groundup.config.model import GPTConfig, ModernConfig
 from groundup.contestants.contest import Contestant, Factory, race
 from groundup.contestants.ours import our_trainer
 from groundup.distributed.ranks import World, joined
@@ -36,23 +35,6 @@ TIMEOUT = 600.0
 """Seconds that a process waits for the others; those who have no turn wait on their input, for as long as it takes."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Measure how data parallelism scales on CPUs. The default model is the demo's."""
-
-    model: GPTConfig | ModernConfig = field(
-        default_factory=lambda: ModernConfig(n_layer=4, n_head=4, n_embd=128, block_size=128, vocab_size=65)
-    )
-    micro_batch_size: int = 16
-    """Sequences per step of each process."""
-    processes: int = 2
-    """Processes that share a step, with one thread each."""
-    rounds: int = 7
-    """Turns of each contestant; medians are taken over them."""
-    steps: int = 5
-    """Steps per turn."""
-
-
 def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     """Race one process against several.
 
@@ -62,13 +44,8 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
 
     Returns:
         Tokens per second of each, and how many times as fast several processes are: the median over the rounds.
-
-    Raises:
-        UsageError: There are fewer cores than processes.
     """
-    n, cores = options.processes, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if not 2 <= n <= (cores or n):
-        raise UsageError(f"--processes must be at least 2 and at most the number of cores, {cores}; got {n}")
+    n = options.processes
     several = f"{n} processes"
     contestants: dict[str, Factory] = {"one process": _alone, several: _together, APART: _apart}
     timings = race(contestants, options, rounds=options.rounds, runs=options.steps)
@@ -79,7 +56,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     result = {
         "bench": "scaling",
         "device": device_name(CPU),
-        "cores": cores,
+        "cores": cores(),
         "torch": torch.__version__,
         "parameters": count_parameters(options.model),
         "micro_batch_size": options.micro_batch_size,

@@ -8,51 +8,16 @@ import importlib.util
 import statistics
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from groundup.config.errors import UsageError
-from groundup.config.model import GPTConfig
-from groundup.config.presets import GPT2
+from groundup.bench.options import ServeOptions as Options
 from groundup.contestants.clients import Answers, Load, ask
 from groundup.contestants.decoders import write_models
 from groundup.contestants.servers import MAX_SLOTS, engine_alone, llamacpp_server, our_server
 from groundup.runtime.device import device_name, pick_device
-from groundup.runtime.stored import Weights
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Measure a server: temperature 0.8, top-k 50, prompts that share nothing. The default is GPT-2 124M in int8."""
-
-    model: GPTConfig = GPT2
-    weights: Weights = "int8"
-    """How groundup stores matrices; beside int8 llama.cpp has Q8_0, beside anything else F32."""
-    clients: tuple[int, ...] = (1, 4, 16, 64)
-    """Clients at a time, one measurement each."""
-    requests: int = 2
-    """Completions per client and turn."""
-    prompt_tokens: int = 32
-    """Length of a prompt."""
-    new_tokens: int = 32
-    """Tokens drawn per completion."""
-    threads: int = 0
-    """CPU threads of each server; 0 takes PyTorch's choice."""
-    rounds: int = 2
-    """Turns of each server."""
-    peers: bool = True
-    """Run llama.cpp's server beside ours, where xllamacpp is installed."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        total = self.prompt_tokens + self.new_tokens
-        if total > self.model.block_size:
-            raise UsageError(f"the context is {self.model.block_size} tokens, prompt-tokens and new-tokens are {total}")
-        if not self.clients or not 1 <= min(self.clients) <= max(self.clients) <= 64:
-            raise UsageError(f"clients must be 1 to 64, got {self.clients}")
 
 
 def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 import importlib.util
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 
+from groundup.bench.options import TrainOptions as Options
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.contestants.contest import Contestant, Factory, median_ratio, race
@@ -21,33 +21,6 @@ from groundup.runtime.device import device_name, pick_device
 from groundup.runtime.measure import GEMM_SHAPE, gemm, known_peak_flops, peak_memory
 from groundup.runtime.precision import Precision, pick_precision
 from groundup.runtime.timing import synchronize
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Measure training throughput. The defaults are nanoGPT's published CPU setting."""
-
-    model: GPTConfig = field(
-        default_factory=lambda: GPTConfig(n_layer=4, n_head=4, n_embd=128, block_size=64, vocab_size=65, bias=False)
-    )
-    micro_batch_size: int = 12
-    """Sequences per step."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    precision: str = "auto"
-    """auto, fp32, tf32, bf16 or fp16; the same for everybody."""
-    compile: Literal["off", "whole", "parts"] = "off"
-    """Compile everybody's model; parts compiles ours block by block, and the peers' whole."""
-    threads: int = 0
-    """CPU threads of each contestant; 0 takes PyTorch's choice."""
-    rounds: int = 9
-    """Turns of each contestant; medians are taken over them."""
-    steps: int = 20
-    """Steps per turn."""
-    nanogpt: Path | None = None
-    """A checkout of nanoGPT, to run beside us. Its model.py is imported: only name a folder you trust."""
-    transformers: bool = True
-    """Run Hugging Face transformers beside us, where it is installed."""
 
 
 def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:

@@ -3,19 +3,20 @@
 import json
 from collections.abc import Sequence
 
-from groundup.studies.scaling_law import Options, study
+from groundup.studies.options import ScalingLawOptions
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say
 
 
 def main(argv: Sequence[str]) -> int:
     """Train, fit, draw; the last line is one JSON object."""
-    options = parse(Options, argv, prog="groundup scaling")
+    options = parse(ScalingLawOptions, argv, prog="groundup scaling")
     from groundup.terminal.working import Working
 
     with Working("loading PyTorch") as working:
         from groundup.runtime.device import pick_device
         from groundup.runtime.facts import machine_facts
+        from groundup.studies.scaling_law import study
 
         machine = machine_facts(pick_device(options.device))  # before all else: the device may not be there
         working.doing("training, a line for each model that is done")

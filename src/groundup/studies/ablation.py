@@ -3,13 +3,13 @@
 import re
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from groundup.config.errors import UsageError, UserError
+from groundup.config.errors import UserError
 from groundup.config.io import dump_json
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
@@ -17,40 +17,9 @@ from groundup.files.atomic import write_file
 from groundup.prepare.corpus import open_corpus
 from groundup.runtime.device import pick_device
 from groundup.runtime.facts import machine_facts
+from groundup.studies.options import AblationOptions as Options
 from groundup.studies.runs import bare, best_loss, changed, curve, sized, spread, train_all
 from groundup.studies.variants import SETS
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Train variants of a preset and compare their validation losses."""
-
-    set: str = "parts"
-    """parts: each part of the modern page alone; char-10m: 10.7 million parameters on a small text; cpu-minutes."""
-    only: str = ""
-    """Names of variants, separated by semicolons; empty is all."""
-    seeds: int = 2
-    """Runs of each variant, with seeds 1, 2, ..."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    precision: str = "auto"
-    """auto, fp32, tf32, bf16 or fp16."""
-    at_once: int = 1
-    """Runs that share the machine; their losses are the same, their seconds are not."""
-    steps: int = 0
-    """Steps of every run; 0 is as the preset has it."""
-    size: str = ""
-    """Layers x width of the models, such as 2x64; empty is as the preset has it."""
-    evaluations: int = 10
-    """Points of each curve."""
-    seconds: float = 0.0
-    """Stop everything after so long; 0 is no limit. What was not trained to its end is left out."""
-    eval_tokens: int = 0
-    """Validation tokens of each evaluation; 0 is the whole split."""
-    tiny_shakespeare: Path | None = None
-    """The text, where it is on this machine already."""
-    out: Path | None = None
-    """Folder of the runs and of ablation.json; none keeps only what is printed."""
 
 
 def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
@@ -64,15 +33,10 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         For each variant its changes, its best validation losses by seed, their mean, and curves; best variant first.
 
     Raises:
-        UsageError: There is no such set or variant.
         UserError: A run failed.
     """
-    if options.set not in SETS:
-        raise UsageError(f"set must be one of {', '.join(SETS)}, got {options.set!r}")
     preset, variants = SETS[options.set]
-    names = [name.strip() for name in options.only.split(";")] if options.only else list(variants)
-    if unknown := [name for name in names if name not in variants]:
-        raise UsageError(f"{options.set} has no variant {unknown[0]!r}; it has {'; '.join(variants)}")
+    names = options.names
     device = pick_device(options.device)  # one that is not there is refused before anything is made
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.out or Path(temporary)

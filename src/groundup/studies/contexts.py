@@ -3,15 +3,12 @@
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from groundup.config.errors import UsageError
 from groundup.config.generate import SamplingConfig
 from groundup.config.model import GPTConfig
-from groundup.config.presets import GPT2
 from groundup.generation.engine import generate_ids
 from groundup.inference.weights import use_weights
 from groundup.kernels.compiled import load_kernels
@@ -21,32 +18,9 @@ from groundup.planner.flops import forward_flops_per_token
 from groundup.runtime.facts import machine_facts
 from groundup.runtime.measure import gemm_rate
 from groundup.runtime.stored import Weights
+from groundup.studies.options import ContextsOptions as Options
 
 MODES: tuple[Weights, ...] = ("fp32", "int8")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Read a short and a long prompt, and decode behind both. The default is GPT-2 124M, random weights, CPU."""
-
-    model: GPTConfig = GPT2
-    short: int = 50
-    """Tokens of the short prompt."""
-    long: int = 1000
-    """Tokens of the long one."""
-    new_tokens: int = 24
-    """Tokens drawn behind each."""
-    rounds: int = 3
-    """Turns of each; medians are taken over them."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        room = self.model.block_size - self.new_tokens
-        if not self.short < self.long <= room or self.new_tokens < 2:
-            raise UsageError(
-                f"short must be below long, long at most {room} (the context without the new tokens), new-tokens at"
-                f" least 2, got {self.short}, {self.long} and {self.new_tokens}"
-            )
 
 
 def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from groundup.checkpoint.model_folder import load_model
-from groundup.config.errors import UsageError, UserError
+from groundup.config.errors import UserError
 from groundup.config.io import dump_json
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
@@ -33,6 +33,7 @@ from groundup.files.atomic import write_file
 from groundup.model.loss import LossModule
 from groundup.prepare.corpus import open_corpus
 from groundup.runtime.facts import machine_facts
+from groundup.studies.options import LossOptions as Options
 from groundup.studies.runs import changed, curve, train_all
 
 FLAGS = (
@@ -53,26 +54,6 @@ CONTEXT = 64
 """Tokens of its sequences."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Train nanoGPT's CPU setting, then a preset in the same seconds, and compare their validation losses."""
-
-    nanogpt: Path
-    """A checkout of nanoGPT. Its train.py is run: only name a folder you trust."""
-    tiny_shakespeare: Path
-    """The text that both learn from."""
-    preset: str = "shakespeare-modern"
-    """Ours."""
-    seed: int = 1
-    """Of our run."""
-    budget: float = 0.0
-    """Seconds to take for nanoGPT's, in place of running it."""
-    nanogpt_steps: int = 2000
-    """Steps of nanoGPT; other numbers are for trying this command."""
-    out: Path | None = None
-    """Folder for loss.json and our run; none keeps only what is printed."""
-
-
 def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     """Run nanoGPT, then ours.
 
@@ -84,11 +65,8 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         Seconds and losses of both: over the whole validation split, and nanoGPT's estimate of 20 batches.
 
     Raises:
-        UsageError: No such preset.
         UserError: nanoGPT is not there, or one of the runs failed.
     """
-    if options.preset not in RECIPES:
-        raise UsageError(f"preset must be one of {', '.join(RECIPES)}, got {options.preset!r}")
     if not (options.nanogpt / "train.py").is_file():
         raise UserError(f"{options.nanogpt} is not a checkout of nanoGPT: it has no train.py")
     with tempfile.TemporaryDirectory() as temporary:

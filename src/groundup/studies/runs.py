@@ -19,13 +19,12 @@ from groundup.config.train import TrainConfig
 from groundup.files.atomic import make_folder, write_file
 from groundup.files.layout import METRICS
 from groundup.records.metrics import read_metrics
+from groundup.studies.options import HEAD_DIM, shape_of
 
 WAIT = 0.2
 """Seconds between looks at the runs."""
 GRACE = 30.0
 """Seconds that a run which is cut short has for saving."""
-HEAD_DIM = 32
-"""Width of a head in models that `sized` makes."""
 
 
 def changed(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
@@ -56,12 +55,7 @@ def sized(config: TrainConfig, size: str) -> TrainConfig:
     Raises:
         UsageError: It says no size.
     """
-    try:
-        n_layer, n_embd = map(int, size.split("x"))
-    except ValueError:
-        raise UsageError(f"sizes must be layers x width, such as 4x128, got {size!r}") from None
-    if n_layer < 1 or n_embd < HEAD_DIM or n_embd % HEAD_DIM:
-        raise UsageError(f"sizes must be layers x width, a multiple of {HEAD_DIM}, got {size!r}")
+    n_layer, n_embd = shape_of(size)
     return changed(config, {"model.n_layer": n_layer, "model.n_embd": n_embd, "model.n_head": n_embd // HEAD_DIM})
 
 

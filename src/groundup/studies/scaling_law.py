@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from groundup.config.errors import UsageError, UserError
+from groundup.config.errors import UserError
 from groundup.config.io import dump_json
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
@@ -21,49 +21,14 @@ from groundup.files.atomic import make_folder, write_file
 from groundup.files.layout import INDEX
 from groundup.planner.params import parameter_table
 from groundup.prepare.corpus import open_corpus
+from groundup.studies.options import LEAST_SIZES
+from groundup.studies.options import ScalingLawOptions as Options
 from groundup.studies.runs import bare, best_loss, changed, curve, sized, train_all
 
 LR_EXPONENT = 0.5
 """Models wider than the preset's have rates lower by this power of the width."""
-LEAST_SIZES = 3
-"""A line through two points fits them whatever they are."""
 FLOORS = 400
 """Values of E that are tried, from 0 to just below the lowest loss."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Train one recipe at several sizes and fit the loss against the parameters."""
-
-    preset: str = "shakespeare"
-    """The recipe; only the sizes of its model change."""
-    sizes: str = "2x64,3x96,4x128,5x192,6x256"
-    """Layers x width of each model; widths are multiples of 32."""
-    steps: int = 0
-    """Steps of every run; 0 is as the preset has it."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-    at_once: int = 1
-    """Runs that share the machine."""
-    seconds: float = 0.0
-    """Stop everything after so long; 0 is no limit."""
-    eval_tokens: int = 0
-    """Validation tokens of each evaluation; 0 is the whole split."""
-    text: Path | None = None
-    """A file, folder or glob of text, or a folder of shards, in place of the preset's text."""
-    out: Path = Path("runs/scaling")
-    """Folder of the runs, of scaling-law.json and of scaling-law.png."""
-
-    def __post_init__(self) -> None:
-        """Refuse what has no meaning before anything is trained."""
-        if self.preset not in RECIPES:
-            raise UsageError(f"preset must be one of {', '.join(RECIPES)}, got {self.preset!r}")
-        if len(set(self.sizes.split(","))) < LEAST_SIZES:
-            raise UsageError(f"sizes must be {LEAST_SIZES} different ones at least, for a line; got {self.sizes!r}")
-        least = {"steps": 0, "at_once": 1, "seconds": 0, "eval_tokens": 0}
-        for flag, lowest in least.items():
-            if not getattr(self, flag) >= lowest:
-                raise UsageError(f"{flag.replace('_', '-')} must be {lowest} or more, got {getattr(self, flag)}")
 
 
 def study(options: Options, say: Callable[[str], None], *, machine: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,6 @@ All ways to store the weights are held at once and decode in turns, so that a ma
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,20 +21,7 @@ from groundup.generation.engine import generate_ids
 from groundup.generation.text import TextGenerator
 from groundup.runtime.facts import machine_facts
 from groundup.runtime.stored import DTYPES
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """Compare fp32, fp16, bf16 and int8 of one trained model, on a CPU."""
-
-    model: Path
-    """A run, a checkpoint or a model folder, with weights of 32 bits."""
-    text: Path
-    """What to measure the loss on: text that the model has not learned."""
-    new_tokens: int = 64
-    """Tokens drawn in a turn, after an empty prompt."""
-    rounds: int = 5
-    """Turns of each."""
+from groundup.studies.options import WeightsOptions as Options
 
 
 def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:

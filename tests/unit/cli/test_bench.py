@@ -1,19 +1,13 @@
 import json
-from dataclasses import dataclass
+from typing import get_args, get_type_hints
 
 import pytest
 
 from groundup.bench import train as bench_train
 from groundup.cli.bench import BENCHES
 from groundup.cli.main import main
-
-
-@dataclass(frozen=True)
-class Options:
-    """A bench that takes no time."""
-
-    rounds: int = 9
-    """How often."""
+from groundup.studies.options import AblationOptions
+from groundup.studies.variants import SETS
 
 
 @pytest.fixture
@@ -22,7 +16,6 @@ def quick(monkeypatch):
         say("a line for people")
         return {"bench": "train", "rounds": options.rounds, "device": "Gerät"}
 
-    monkeypatch.setattr(bench_train, "Options", Options)
     monkeypatch.setattr(bench_train, "bench", bench)
 
 
@@ -37,7 +30,7 @@ def test_help_lists_every_bench(capsys):
     assert main(["bench"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("usage: groundup bench gpu|train|generate|")
-    for name, what in BENCHES.items():
+    for name, (_, what) in BENCHES.items():
         assert f"  {name} " in printed
         assert what in printed
 
@@ -62,6 +55,15 @@ def test_every_bench_explains_itself(name, capsys):
         (["prepare", "--threads=-1"], "unrecognized options: --threads=-1"),
         (["train", "--threads=-1"], "threads must be at least 0, got -1"),
         (["train", "--rouds=3"], "unrecognized options: --rouds=3; did you mean --rounds?"),
+        (["train", "--device", "tpu"], "--device must be one of 'auto', 'cpu', 'cuda', 'mps', got 'tpu'"),
+        (["memory", "--micro-batch-sizes", "4", "0"], "micro-batch-sizes must be at least 1, got 0"),
+        (["scaling", "--processes", "1"], "processes must be at least 2"),
+        (["ablation", "--set", "all"], "--set must be one of 'parts', 'char-10m', 'cpu-minutes', got 'all'"),
+        (["ablation", "--only", "no n-grams; SwiGLU"], "parts has no variant 'SwiGLU'; it has as it is; no n-grams;"),
+        (["ablation", "--size", "4x100"], "sizes must be layers x width, a multiple of 32, got '4x100'"),
+        (["ablation", "--steps=-1"], "steps must be at least 0, got -1"),
+        (["ablation", "--seconds=-1"], "seconds must be at least 0, got -1.0"),
+        (["loss", "--nanogpt", ".", "--tiny-shakespeare", ".", "--preset", "x"], "preset must be one of shakespeare"),
     ],
 )
 def test_mistakes_are_one_line_and_2(words, message, capsys):
@@ -69,3 +71,7 @@ def test_mistakes_are_one_line_and_2(words, message, capsys):
     line = capsys.readouterr().err
     assert line.startswith(f"groundup: {message}")
     assert line.count("\n") == 1
+
+
+def test_the_sets_that_a_flag_names_are_those_that_there_are():
+    assert get_args(get_type_hints(AblationOptions)["set"]) == tuple(SETS)
