@@ -12,7 +12,6 @@ import torch
 
 from groundup.bench.options import GenerateOptions as Options
 from groundup.checkpoint.model_folder import load_model
-from groundup.config.errors import UserError
 from groundup.config.generate import SamplingConfig
 from groundup.contestants.contest import Contestant, Factory, Timing, median_ratio, race
 from groundup.contestants.decoders import ctranslate2_decoder, llamacpp_decoder, write_models
@@ -60,12 +59,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     Returns:
         Tokens per second and ratios to us; and the share of the limit that decoding with one sample has: every token
         reads all weights once, so it takes no less than their bytes over the memory's bandwidth.
-
-    Raises:
-        UserError: A peer is not where it was said to be.
     """
-    if options.nanogpt is not None and not (options.nanogpt / "model.py").is_file():
-        raise UserError(f"{options.nanogpt} is not a checkout of nanoGPT: it has no model.py")
     device = pick_device(options.device)
     contestants = _contestants(options, device, say)
     with tempfile.TemporaryDirectory() as folder:

@@ -53,10 +53,9 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         Tokens per second, MFU, ratios to our plain 124M, measured and planned peaks.
 
     Raises:
-        UserError: nanoGPT is not where it was said to be, or there is no GPU.
+        UsageError: No case has such a name.
+        UserError: There is no GPU.
     """
-    if options.nanogpt is not None and not (options.nanogpt / "model.py").is_file():
-        raise UserError(f"{options.nanogpt} is not a checkout of nanoGPT: it has no model.py")
     start, device = time.monotonic(), pick_device(options.device)
     if device.type == "cpu" and options.device == "auto":
         raise UserError("this machine has no GPU that PyTorch can use; --device cpu tries the command with tiny models")

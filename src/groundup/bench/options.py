@@ -8,6 +8,7 @@ from typing import Literal
 from groundup.config.errors import UsageError
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.presets import GPT2
+from groundup.terminal.waiting import own_cores
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
@@ -15,11 +16,6 @@ NANOGPT_CPU = GPTConfig(n_layer=4, n_head=4, n_embd=128, block_size=64, vocab_si
 """The model of nanoGPT's published CPU setting."""
 DEMO = ModernConfig(n_layer=4, n_head=4, n_embd=128, block_size=128, vocab_size=65)
 """The shape of the demo's."""
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +143,9 @@ class ScalingOptions:
 
     def __post_init__(self) -> None:
         """Processes that share a core would measure something else."""
-        if not 2 <= self.processes <= cores():
-            raise UsageError(f"processes must be at least 2 and at most the cores, {cores()}; got {self.processes}")
+        cores = own_cores()
+        if not 2 <= self.processes <= cores:
+            raise UsageError(f"processes must be at least 2 and at most the cores, {cores}; got {self.processes}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +163,11 @@ class MemoryOptions:
     """Where to compute; auto takes a GPU where there is one."""
     precision: Precision = "auto"
     """Of products."""
+
+    def __post_init__(self) -> None:
+        """A table has a row."""
+        if not self.micro_batch_sizes:
+            raise UsageError("micro-batch-sizes needs a number at least")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -233,6 +235,11 @@ class DataOptions:
     threads: int = 0
     """CPU threads of the step; 0 takes PyTorch's choice."""
 
+    def __post_init__(self) -> None:
+        """A sequence and the token after it."""
+        if self.tokens <= self.block_size:
+            raise UsageError(f"tokens must be more than block-size, got {self.tokens} and {self.block_size}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
@@ -248,3 +255,8 @@ class PrepareOptions:
     """Turns of each contestant; medians are taken over them."""
     gigatoken: bool = True
     """Run us with gigatoken, too, where it is installed."""
+
+    def __post_init__(self) -> None:
+        """Contestants read the same files."""
+        if self.path and not any(self.path.glob("*.jsonl")):
+            raise UsageError(f"path must be a folder of .jsonl files, got {self.path}")

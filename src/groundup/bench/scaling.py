@@ -18,7 +18,6 @@ from typing import Any
 import torch
 
 from groundup.bench.options import ScalingOptions as Options
-from groundup.bench.options import cores
 from groundup.config.io import from_dict, to_dict
 from groundup.contestants.contest import Contestant, Factory, race
 from groundup.contestants.ours import our_trainer
@@ -28,6 +27,7 @@ from groundup.planner.params import count_parameters
 from groundup.runtime.device import device_name
 from groundup.runtime.measure import peak_memory
 from groundup.runtime.precision import Precision
+from groundup.terminal.waiting import own_cores
 
 CPU = torch.device("cpu")
 APART = "as many, exchanging nothing"
@@ -56,7 +56,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     result = {
         "bench": "scaling",
         "device": device_name(CPU),
-        "cores": cores(),
+        "cores": own_cores(),
         "torch": torch.__version__,
         "parameters": count_parameters(options.model),
         "micro_batch_size": options.micro_batch_size,

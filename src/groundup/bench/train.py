@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from groundup.bench.options import TrainOptions as Options
-from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.contestants.contest import Contestant, Factory, median_ratio, race
 from groundup.contestants.ours import How, our_trainer, random_ids
@@ -32,12 +31,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
 
     Returns:
         Tokens per second, MFU, ratios to us, peak memory, and what it was measured on.
-
-    Raises:
-        UserError: A peer is not where it was said to be.
     """
-    if options.nanogpt is not None and not (options.nanogpt / "model.py").is_file():
-        raise UserError(f"{options.nanogpt} is not a checkout of nanoGPT: it has no model.py")
     device = pick_device(options.device)
     precision = pick_precision(options.precision, device, n_embd=options.model.n_embd)
     contestants: dict[str, Factory] = {"groundup": _ours}

@@ -2,12 +2,15 @@
 
 import importlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
 from groundup.bench import options as bench
-from groundup.config.errors import UsageError
+from groundup.config.errors import UsageError, UserError
+from groundup.files.new import check_paths
+from groundup.records.models_here import check_model
 from groundup.studies import options as studies
 from groundup.terminal.actions import pick_action
 from groundup.terminal.parse import parse
@@ -36,18 +39,23 @@ BENCHES: dict[str, tuple[type[Any], str]] = {
 
 def main(argv: Sequence[str]) -> int:
     """Run one benchmark: `bench(options, say)` of the module of its name, beside its options."""
-    actions = {name: what for name, (_, what) in BENCHES.items()}
-    name = pick_action(argv, command="bench", actions=actions, rest="[options]")
+    name = pick_action(argv, command="bench", actions={n: what for n, (_, what) in BENCHES.items()}, rest="[options]")
     if name is None:
         return 0
     spec = BENCHES[name][0]
     options = parse(spec, argv[1:], prog=f"groundup bench {name}")
     for field in fields(spec):
-        least = 0 if field.default == 0 else 1  # where 0 is the default, it leaves the choice to somebody else
-        value = getattr(options, field.name)
+        flag, value = field.name.replace("_", "-"), getattr(options, field.name)
+        least, most = int(field.default != 0), 1024 if flag == "threads" else math.inf  # a 0 leaves the choice to us
         for number in value if isinstance(value, tuple) else (value,):
-            if type(number) in (int, float) and not number >= least:
-                raise UsageError(f"{field.name.replace('_', '-')} must be at least {least}, got {number}")
+            if type(number) in (int, float) and not least <= number <= most:
+                bound = f"most {most}" if number > most else f"least {least}"
+                raise UsageError(f"{flag} must be at {bound}, got {number}")
+    if name == "weights":
+        check_model(options.model)
+    check_paths(options, made={"out": True, "profile": True, "json": False})
+    if (checkout := getattr(options, "nanogpt", None)) and not (checkout / "model.py").is_file():
+        raise UserError(f"{checkout} is not a checkout of nanoGPT: it has no model.py")
     before_torch()
     with Working("loading PyTorch"):
         module = importlib.import_module(f"{spec.__module__.rpartition('.')[0]}.{name}")

@@ -9,6 +9,7 @@ import tyro
 
 from groundup.config.errors import UsageError
 from groundup.export.formats import ExportFormat
+from groundup.files.new import refuse_existing, refuse_unwritable
 from groundup.records.models_here import check_model, missing_model
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say
@@ -41,6 +42,8 @@ def main(argv: Sequence[str]) -> int:
     """Export, and upload where a flag says so."""
     options = parse(Options, argv, prog="groundup export", missing={"DIR": lambda: missing_model("export", "OUT")})
     check_model(options.path)
+    refuse_existing(options.out)
+    refuse_unwritable(options.out, folder=True)
 
     from groundup.terminal.working import Working
 

@@ -12,6 +12,7 @@ from groundup.terminal.tables import facts
 from groundup.terminal.waiting import before_torch
 from groundup.terminal.words import take_value
 
+OWN_FLAGS = ("--hardware", "--tokens", "--mfu", "--dollars-per-hour")
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
 MOST_TOKENS = 10**18
 """A million times what anybody has trained on."""
@@ -39,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     price = take_value(words, "--dollars-per-hour")
     dollars = None if price is None else _number("--dollars-per-hour", price, least=1e-3, most=1e6)
     named = None if where == "here" else parse_hardware(where)
-    config = read_request(words).config
+    config = read_request(words, also=OWN_FLAGS).config
     if tokens is not None:
         config = replace(config, max_steps=max(1, math.ceil(_quantity(tokens) / config.tokens_per_step)))
 

@@ -1,6 +1,5 @@
 """groundup prepare SOURCE OUT: turn text into token shards."""
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from groundup.config.errors import UsageError
 from groundup.terminal.ended import Ended
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say, warn
+from groundup.terminal.waiting import own_cores
 
 if TYPE_CHECKING:
     from groundup.prepare.executors import Executor
@@ -134,6 +134,5 @@ def _executor(options: Options) -> "Executor":
         from groundup.prepare.executors_ray import run_ray
 
         return run_ray()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    workers = options.workers or cores or 1
+    workers = options.workers or own_cores()
     return run_here if workers == 1 else run_processes(workers)

@@ -13,6 +13,7 @@ from groundup.config.errors import UsageError
 from groundup.config.printable import counted
 from groundup.files.atomic import write_file
 from groundup.files.layout import METRICS
+from groundup.files.new import refuse_unwritable
 from groundup.records.history import Axis, RunHistory, find_runs, read_run
 from groundup.records.tables import Order, as_csv, compare_table, in_order, list_table
 from groundup.terminal.actions import pick_action
@@ -84,9 +85,11 @@ class CsvOptions:
     """The file; without it the table is printed."""
 
     def __post_init__(self) -> None:
-        """Without a run there is no table."""
+        """Without a run there is no table, which never takes the place of a file of another kind."""
         if not self.runs:
             raise UsageError("name at least one run to write")
+        if self.out is not None and self.out.suffix.lower() != ".csv":
+            raise UsageError(f"out must end with .csv, got {self.out}")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -123,6 +126,8 @@ def _list(options: ListOptions) -> int:
 
 
 def _csv(options: CsvOptions) -> int:
+    if options.out is not None:
+        refuse_unwritable(options.out)
     runs = _read(options.runs)
     text = as_csv(runs)
     if options.out is None:
@@ -146,6 +151,7 @@ def _compare(runs: list[RunHistory]) -> int:
 def _plot(options: PlotOptions) -> int:
     from groundup.terminal.working import Working
 
+    refuse_unwritable(options.out)
     runs = _read(options.runs)
     with Working("drawing"):
         from groundup.records.plot import plot_runs

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 
+from groundup.files.new import check_paths
 from groundup.studies.options import ScalingLawOptions
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say
@@ -11,6 +12,7 @@ from groundup.terminal.say import say
 def main(argv: Sequence[str]) -> int:
     """Train, fit, draw; the last line is one JSON object."""
     options = parse(ScalingLawOptions, argv, prog="groundup scaling")
+    check_paths(options, made={"out": True})
     from groundup.terminal.working import Working
 
     with Working("loading PyTorch") as working:

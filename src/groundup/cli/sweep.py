@@ -9,24 +9,20 @@ import itertools
 import math
 import operator
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from groundup.cli.train import read_request
-from groundup.config.errors import UsageError, UserError
-from groundup.config.io import differing_keys, read_json, to_dict
+from groundup.config.errors import UsageError
+from groundup.config.io import differing_keys, to_dict
 from groundup.config.train import TrainConfig
-from groundup.files.layout import CONFIG
-from groundup.records.groups import group, table
-from groundup.records.history import RunHistory, read_run
+from groundup.records.history import read_run
 from groundup.studies.runs import changed
-from groundup.studies.sweep import run_or_resume
+from groundup.studies.sweep import compare, refuse_another, run_or_resume
 from groundup.terminal.parse import values_in
-from groundup.terminal.say import say, warn
-from groundup.terminal.tables import show
+from groundup.terminal.say import warn
 
 MOST_RUNS = 1000
 """More is a slip of the pen: 1..1000000."""
@@ -55,9 +51,11 @@ def main(argv: Sequence[str]) -> int:
     for i, (config, words) in enumerate(runs, 1):
         code = run_or_resume(config, words, f"run {i} of {len(runs)}: {config.run_dir}")
         if code:
-            warn(f"{config.run_dir} ended with {code}; the same command goes on")
+            if config.run_dir.exists():  # else it has begun nothing, and said why
+                warn(f"{config.run_dir} ended with {code}; the same command goes on")
             return code
-    return _show([read_run(config.run_dir) for config, _ in runs], runs[0][0].out_dir)
+    compare([read_run(config.run_dir) for config, _ in runs], runs[0][0].out_dir)
+    return 0
 
 
 def plan_runs(words: list[str]) -> list[tuple[TrainConfig, list[str]]]:
@@ -95,7 +93,7 @@ def plan_runs(words: list[str]) -> list[tuple[TrainConfig, list[str]]]:
     if len({config.name for config, _ in runs}) < len(runs):
         raise UsageError("two of the runs would have the same folder: their values differ in odd characters alone")
     for config, _ in runs:
-        _refuse_another(config)
+        refuse_another(config)
     return runs
 
 
@@ -111,24 +109,3 @@ def _changes(words: list[str], axes: list[Axis], at: int, value: str, base: Trai
     config = read_request(_with(words, {i: value if i == at else values[0] for i, _, values in axes})).config
     found, keys = to_dict(config), differing_keys(base, config)
     return {key: functools.reduce(operator.getitem, key.split("."), found) for key in keys}
-
-
-def _refuse_another(config: TrainConfig) -> None:
-    path = config.run_dir / CONFIG
-    if not path.is_file():
-        return
-    differing = differing_keys(read_json(path, TrainConfig), config)
-    if differing:
-        raise UserError(
-            f"{config.run_dir} is a run with other {', '.join(differing)}; give this sweep a --name of its own"
-        )
-
-
-def _show(runs: list[RunHistory], folder: Path) -> int:
-    from groundup.records.plot import plot_bands
-
-    groups = group(runs)
-    show(table(groups))
-    plot_bands(groups, folder / "sweep.png")
-    say(f"drew {folder / 'sweep.png'}; each run: groundup runs list {shlex.quote(str(folder))}")
-    return 0

@@ -81,16 +81,13 @@ def _train(argv: Sequence[str]) -> int:
     options = parse(TrainOptions, argv, prog="groundup tokenizer train")
 
     from groundup.files.atomic import write_file
-    from groundup.files.new import refuse_existing
+    from groundup.files.new import refuse_existing, refuse_unwritable
     from groundup.tokenizer.base import END_OF_TEXT
     from groundup.tokenizer.bpe import GPT2_PATTERN
     from groundup.tokenizer.bpe_train import train_bpe
     from groundup.tokenizer.io import tokenizer_json
 
-    if not options.out.parent.is_dir():
-        raise UserError(f"cannot write {options.out}: there is no folder {options.out.parent}")
-    if options.out.is_dir():
-        raise UserError(f"cannot write {options.out}: it is a folder; name a file in it")
+    refuse_unwritable(options.out)
     refuse_existing(options.out)
     began = time.perf_counter()
     tokenizer = train_bpe(

@@ -122,8 +122,8 @@ def _recipe_line(recipe: TrainConfig) -> str:
     )
 
 
-def read_request(words: list[str]) -> TrainRequest:
-    """Turn the words after `groundup train` into a request.
+def read_request(words: list[str], also: Sequence[str] = ()) -> TrainRequest:
+    """Turn the words after `groundup train` into a request; of another command, which also has flags of its own.
 
     Raises:
         UsageError: Unknown preset or flag, a bad value, or a change that a resumed run cannot take.
@@ -147,10 +147,11 @@ def read_request(words: list[str]) -> TrainRequest:
     prog = meant(preset, words) if preset else "groundup train " + shlex.join(map(str, source))
     recipe = None
     if preset is not None:
-        recipe = recipe_of(preset, words)
+        recipe = recipe_of(preset, words, lambda base: _parse(words, prog, _with_kind(base, kind, words), also))
         base = recipe or find_preset(preset)
         if or_start and not {"-h", "--help"} & set(words):
-            resume = any((_parse(words, prog, _with_kind(base, kind, words)).run_dir / CHECKPOINTS).glob("step-*"))
+            start = _parse(words, prog, _with_kind(base, kind, words), also)
+            resume = any((start.run_dir / CHECKPOINTS).glob("step-*"))
         if resume:
             # Where the run lies may be said with flags; what it is was written down when it started.
             base = parse(TrainConfig, words, prog=prog, default=_with_kind(base, kind, words), also=OWN_FLAGS)
@@ -159,7 +160,7 @@ def read_request(words: list[str]) -> TrainRequest:
         base = _read_config(Path(config_file))
     else:
         base = _saved_config(Path(str(resume_dir)))
-    config = _parse(words, prog, _with_kind(_with_init(base, words), kind, words))
+    config = _parse(words, prog, _with_kind(_with_init(base, words), kind, words), also)
     if resume:
         _refuse_changes(base, config)
     if allow_data_change and not resume:
@@ -176,10 +177,10 @@ def read_request(words: list[str]) -> TrainRequest:
     )
 
 
-def _parse(words: list[str], prog: str, base: TrainConfig) -> TrainConfig:
+def _parse(words: list[str], prog: str, base: TrainConfig, also: Sequence[str]) -> TrainConfig:
     """The config with its flags; a note says what else a person may have meant."""
     try:
-        return parse(TrainConfig, words, prog=prog, default=base, also=OWN_FLAGS)
+        return parse(TrainConfig, words, prog=prog, default=base, also=(*OWN_FLAGS, *also))
     except UsageError as error:
         if str(error).startswith("unrecognized options: --epochs"):
             raise UsageError(

@@ -1,5 +1,6 @@
 """The models near the working folder, for a command that names none, or one that is not there. Needs no torch."""
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -45,26 +46,34 @@ def check_model(path: Path) -> None:
         UserError: It does not, or does not exist.
     """
     if not path.exists():
-        named = [Path(place, path.name) for place in PLACES if holds_model(Path(place, path.name))]
-        if named:
-            raise UserError(f"{path} does not exist; did you mean {named[0]}?")
-        if path.parts[:1] == ("hf:gpt2",) or str(path).startswith("hf:"):
-            out = Path("models", Path(str(path).removeprefix("hf:")).name)
+        out = Path("models", Path(str(path).removeprefix("hf:")).name)
+        if str(path).startswith("hf:") and not out.exists():
             raise UserError(f"{path} is not here yet: groundup import {path}, then give {out}")
-        raise UserError(f"{path} does not exist; give a run, checkpoint or model folder")
+        raise _not_there(path, "give a run, checkpoint or model folder")
     if theirs := other_programs(path):
         raise UserError(theirs)
-    if not holds_model(path) and (found := models_in(path)):
-        raise UserError(f"{path} is no model but a folder of {len(found)}: {_some([str(each) for each in found])}")
+    if not holds_model(path):
+        if found := models_in(path):
+            raise UserError(f"{path} is no model but a folder of {len(found)}: {_some([str(each) for each in found])}")
+        raise UserError(f"{path} holds no model: neither {WEIGHTS} nor {MODEL}/ nor {CHECKPOINTS}/ is in it")
+
+
+def _not_there(path: Path, hint: str) -> UserError:
+    """What to say of a path that does not exist: the model with nearly its name, beside it or in PLACES, or a hint."""
+    folders = [*map(Path, PLACES[::-1]), path.parent]
+    there = {each.name.lower(): each for folder in folders for each in models_in(folder)}
+    near = difflib.get_close_matches(path.name.lower(), there, n=1)
+    return UserError(f"{path} does not exist; {f'did you mean {there[near[0]]}?' if near else hint}")
 
 
 def no_run(path: Path) -> UserError:
     """The hint for a path that is no run's folder: the runs that were probably meant."""
-    named = [Path(place, path.name) for place in PLACES if holds_model(Path(place, path.name))]
-    if not path.exists() and named:
-        return UserError(f"{path} does not exist; did you mean {named[0]}?")
+    if not path.exists():
+        return _not_there(path, "give the folder of a run")
     if found := models_in(path):
         return UserError(f"{path} is no run but a folder of {len(found)}: {_some([str(each) for each in found])}")
+    if (path.parent / RUN).is_file():
+        return UserError(f"{path} is a part of a run; did you mean {path.parent}?")
     return UserError(f"{path} is not a run folder: it holds neither {RUN} nor {CONFIG} and {METRICS}")
 
 

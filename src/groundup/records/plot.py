@@ -102,7 +102,7 @@ def _nothing(runs: Sequence[RunHistory], y: str) -> str:
     if y == "loss":
         return f"nothing to draw: {where} logged no loss"
     known = sorted({key for run in runs for row in run.rows for key in row if "/" in key})
-    near = difflib.get_close_matches(y, known, n=1)
+    near = difflib.get_close_matches(y, ["loss", *known], n=1)
     hint = f"did you mean {near[0]}?" if near else f"logged were {', '.join(known) or 'no metrics'}"
     return f"nothing to draw: {where} logged no {y}; {hint}"
 

@@ -17,7 +17,7 @@ from groundup.config.errors import UserError
 from groundup.config.io import dump_json
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
-from groundup.files.atomic import make_folder, write_file
+from groundup.files.atomic import made_for, write_file
 from groundup.files.layout import INDEX
 from groundup.planner.params import parameter_table
 from groundup.prepare.corpus import open_corpus
@@ -43,13 +43,12 @@ def study(options: Options, say: Callable[[str], None], *, machine: Mapping[str,
         Parameters, losses, the fit, its residuals, and the curves.
 
     Raises:
-        UsageError: Sizes that are none.
         UserError: Fewer than three models were trained to an evaluation.
     """
     folder = options.out
     configs = {name: _sized(options, folder, name) for name in options.sizes.split(",")}
-    make_folder(folder)
-    open_corpus(next(iter(configs.values())).data, say=say)
+    with made_for(folder):
+        open_corpus(next(iter(configs.values())).data, say=say)
     rows = train_all(configs, at_once=options.at_once, seconds=options.seconds, say=say)
     losses = {name: loss for name, r in rows.items() if (loss := best_loss(r)) is not None}
     if len(losses) < LEAST_SIZES:

@@ -1,15 +1,36 @@
-"""One run of many: made by `groundup train` in a process of its own, and not again where it is finished."""
+"""The runs of a sweep: each by `groundup train` in a process of its own, and not again where it is finished."""
 
 import os
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
+from groundup.config.errors import UserError
+from groundup.config.io import differing_keys, read_json
 from groundup.config.train import TrainConfig
 from groundup.files.layout import CHECKPOINTS, CONFIG
+from groundup.files.new import refuse_unwritable
 from groundup.files.processes import end_with_parent
-from groundup.records.history import read_run
+from groundup.records.groups import group, table
+from groundup.records.history import RunHistory, read_run
 from groundup.terminal.ended import Ended
 from groundup.terminal.say import say
+from groundup.terminal.tables import show
+
+
+def refuse_another(config: TrainConfig) -> None:
+    """See that a run has a folder, which is its own.
+
+    Raises:
+        UserError: There is no place for one, or it holds a run with other settings.
+    """
+    refuse_unwritable(config.run_dir, folder=True)
+    path = config.run_dir / CONFIG
+    if path.is_file() and (differing := differing_keys(read_json(path, TrainConfig), config)):
+        raise UserError(
+            f"{config.run_dir} is a run with other {', '.join(differing)}; give this sweep a --name of its own"
+        )
 
 
 def run_or_resume(config: TrainConfig, words: list[str], title: str) -> int:
@@ -34,3 +55,13 @@ def run_or_resume(config: TrainConfig, words: list[str], title: str) -> int:
             process.terminate()
             process.wait()
             raise
+
+
+def compare(runs: list[RunHistory], folder: Path) -> None:
+    """Print a table of the runs, and draw them into their folder."""
+    from groundup.records.plot import plot_bands
+
+    groups = group(runs)
+    show(table(groups))
+    plot_bands(groups, folder / "sweep.png")
+    say(f"drew {folder / 'sweep.png'}; each run: groundup runs list {shlex.quote(str(folder))}")

@@ -53,12 +53,16 @@ def wait_less(
     """
     if {SPIN, "OMP_WAIT_POLICY"} & set(environ):
         return
-    wanted = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     free = (os.cpu_count() or 1) - (cores_in_use or look_at_cores)()
-    if free < wanted - BUSY_CORES:
+    if free < own_cores() - BUSY_CORES:
         environ[SPIN] = str(SPIN_ROUNDS)
     elif quiet is not None:
         environ[SPIN] = str(quiet)
+
+
+def own_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def look_at_cores() -> float:

@@ -4,6 +4,7 @@ import difflib
 import glob
 import re
 import shlex
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,15 +36,16 @@ def is_text(word: str) -> bool:
     return glob.has_magic(word) or Path(word).exists()
 
 
-def recipe_of(word: str, words: list[str]) -> TrainConfig | None:
+def recipe_of(word: str, words: list[str], read: Callable[[TrainConfig], object]) -> TrainConfig | None:
     """The run that a word means, where it means a text; None where it is a preset's name, or nothing.
 
     Args:
         word: A file, a folder or a glob, or `text` or `finetune`, which take theirs from `--data.path`.
         words: The flags that follow. `--init-from` is taken out of them where it is used up here.
+        read: Reads the flags, with the values of a recipe where there are none.
 
     Raises:
-        UserError: There is no such text, or no such model.
+        UserError: There is no such text, or no such model; or a flag is none, which is told before PyTorch is loaded.
     """
     if word not in (TEXT, FINETUNE) and not is_text(word):
         return None
@@ -53,13 +55,21 @@ def recipe_of(word: str, words: list[str]) -> TrainConfig | None:
         raise UsageError(f"{word} needs a file or folder of text: {given}")
     if (Path(path) / CONFIG).is_file():
         raise _is_no_text(path)
-    if word != FINETUNE:
-        return _with_context(text_recipe(_measured(path, words)), words)
+    recipe: Callable[[Text], TrainConfig] = text_recipe
     models = _values(words, "--init-from")
-    if not models:
+    if word == FINETUNE and not models:
         raise UsageError("finetune needs a model: groundup finetune models/gpt2 notes/")
-    del words[_place(words, "--init-from")]
-    return _with_context(_finetune(Path(models[0]), _measured(path, words)), words)
+    text = _measured(path, words)
+    if word == FINETUNE:
+        del words[_place(words, "--init-from")]
+        recipe = _finetune(Path(models[0]))
+    if not {"-h", "--help"} & set(words):
+        try:
+            read(recipe(text))
+        except UsageError as error:  # whether values fit together depends on the machine, a flag does not
+            if str(error).startswith(("unrecognized options", "--")):
+                raise
+    return _with_context(recipe(replace(text, gpu=_has_gpu(words))), words)
 
 
 def _with_context(recipe: TrainConfig, words: list[str]) -> TrainConfig:
@@ -111,8 +121,8 @@ def _spelled(tokenizer: str) -> str:
     return known.get(tokenizer, f"the tokens of {tokenizer}")
 
 
-def _finetune(model: Path, text: Text) -> TrainConfig:
-    """The recipe that goes on from a model.
+def _finetune(model: Path) -> Callable[[Text], TrainConfig]:
+    """The recipes that go on from a model.
 
     Raises:
         UserError: There is none.
@@ -125,11 +135,11 @@ def _finetune(model: Path, text: Text) -> TrainConfig:
         raise UserError(f"{model} is a bigram, which is counted and not trained")
     shape, tokenizer = found
     vocab = load_tokenizer(tokenizer).vocab_size
-    return finetune_recipe(text, shape, init_from=model, tokenizer=str(tokenizer), vocab=vocab)
+    return lambda text: finetune_recipe(text, shape, init_from=model, tokenizer=str(tokenizer), vocab=vocab)
 
 
 def _measured(path: str, words: list[str]) -> Text:
-    """How large a text is, as its files tell; and whether there is a GPU.
+    """How large a text is, as its files tell.
 
     Raises:
         UserError: There are no files of text.
@@ -139,15 +149,13 @@ def _measured(path: str, words: list[str]) -> Text:
 
         index = load_index(Path(path))
         n_tokens, n_bytes = (sum(getattr(info, name) for info in index.shards) for name in ("n_tokens", "n_bytes"))
-        text = Text(Path(path), n_bytes, gpu=False, shards=True, n_tokens=n_tokens, vocab_size=index.vocab_size)
-    else:
-        from groundup.corpora.local_files import LocalFiles
-        from groundup.prepare.report import Spoken, listing
-        from groundup.terminal.say import warn
+        return Text(Path(path), n_bytes, gpu=False, shards=True, n_tokens=n_tokens, vocab_size=index.vocab_size)
+    from groundup.corpora.local_files import LocalFiles
+    from groundup.prepare.report import Spoken, listing
+    from groundup.terminal.say import warn
 
-        files = LocalFiles(path, _reading(path, words), listing(Spoken(warn, path)))
-        text = Text(Path(path), files.n_bytes(packed=COMPRESSION), gpu=False)
-    return replace(text, gpu=_has_gpu(words))
+    files = LocalFiles(path, _reading(path, words), listing(Spoken(warn, path)))
+    return Text(Path(path), files.n_bytes(packed=COMPRESSION), gpu=False)
 
 
 def _reading(path: str, words: list[str]) -> DataConfig:

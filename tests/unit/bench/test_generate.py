@@ -6,7 +6,7 @@ import torch
 
 from groundup.bench import generate as module
 from groundup.bench.generate import Options, bench
-from groundup.config.errors import UsageError, UserError
+from groundup.config.errors import UsageError
 from groundup.config.model import GPTConfig
 from groundup.contestants.contest import Timing
 
@@ -41,11 +41,9 @@ def test_contestants_draw_what_they_are_asked_for(tmp_path):
         assert peak() > 0
 
 
-def test_bad_options(tmp_path):
+def test_bad_options():
     with pytest.raises(UsageError, match="fit into the context of 24 together, got 20 and 8"):
         Options(model=MODEL, prompt_tokens=20, new_tokens=8)
-    with pytest.raises(UserError, match="is not a checkout of nanoGPT"):
-        bench(Options(model=MODEL, prompt_tokens=4, new_tokens=8, nanogpt=tmp_path), print)
 
 
 def test_a_peer_that_is_not_installed_is_said_and_does_not_run(monkeypatch):

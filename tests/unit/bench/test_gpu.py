@@ -5,7 +5,7 @@ import torch
 
 from groundup.bench import gpu as module
 from groundup.bench.gpu import Options, bench, groups
-from groundup.config.errors import UsageError, UserError
+from groundup.config.errors import UsageError
 from groundup.contestants.contest import Timing
 from groundup.contestants.gpu_cases import Case, cases
 from groundup.planner.flops import flops_per_token
@@ -55,11 +55,9 @@ def test_what_does_not_fit_into_the_time_is_told(raced, monkeypatch, tmp_path):
     assert any(line.startswith("1.5B: left out") for line in lines)
 
 
-def test_a_name_that_no_case_has_and_a_peer_that_is_not_there(raced, tmp_path):
+def test_a_name_that_no_case_has(raced):
     with pytest.raises(UsageError, match="no case has 'x'"):
         bench(Options(device="cpu", only="x"), print)
-    with pytest.raises(UserError, match="not a checkout of nanoGPT"):
-        bench(Options(device="cpu", nanogpt=tmp_path), print)
 
 
 def test_a_case_makes_whole_steps(monkeypatch, tmp_path):

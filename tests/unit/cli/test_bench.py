@@ -51,7 +51,7 @@ def test_every_bench_explains_itself(name, capsys):
         (["train", "--rounds", "x"], "--rounds must be a whole number, got 'x'"),
         (["train", "--rounds=0"], "rounds must be at least 1, got 0"),
         (["train", "--steps=-3"], "steps must be at least 1, got -3"),
-        (["data", "--tokens=0"], "tokens must be at least 1, got 0"),
+        (["data", "--batches=0"], "batches must be at least 1, got 0"),
         (["prepare", "--threads=-1"], "unrecognized options: --threads=-1"),
         (["train", "--threads=-1"], "threads must be at least 0, got -1"),
         (["train", "--rouds=3"], "unrecognized options: --rouds=3; did you mean --rounds?"),
@@ -63,6 +63,7 @@ def test_every_bench_explains_itself(name, capsys):
         (["ablation", "--size", "4x100"], "sizes must be layers x width, a multiple of 32, got '4x100'"),
         (["ablation", "--steps=-1"], "steps must be at least 0, got -1"),
         (["ablation", "--seconds=-1"], "seconds must be at least 0, got -1.0"),
+        (["ablation", "--seconds=nan"], "seconds must be at least 0, got nan"),
         (["loss", "--nanogpt", ".", "--tiny-shakespeare", ".", "--preset", "x"], "preset must be one of shakespeare"),
     ],
 )

@@ -181,9 +181,8 @@ def test_plot(place, capsys, x):
         (2, ["plot", "--out", "x.png"], "name at least one run to draw (see groundup runs plot --help)"),
         (2, ["plot", "a", "--out", "x.gif"],
          "out must end with .png, .svg, .pdf, got x.gif (see groundup runs plot --help)"),
-        (1, ["plot", "a", "--out", "none/x.png"], "cannot write none/x.png: No such file or directory"),
-        (1, ["compare", "a", "none"],
-         "none is not a run folder: it holds neither run.json nor config.json and metrics.jsonl"),
+        (1, ["plot", "a", "--out", "none/x.png"], "cannot write none/x.png: there is no folder none"),
+        (1, ["compare", "a", "none"], "none does not exist; give the folder of a run"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(place, capsys, code, words, line):

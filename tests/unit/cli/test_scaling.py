@@ -15,6 +15,14 @@ def test_a_wrong_flag_is_told_at_once(capsys):
     assert main(["bench", "scaling-law"]) == 2
 
 
+def test_a_text_that_holds_nothing_leaves_no_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    assert main(["scaling", "--text", "empty", "--device", "cpu"]) == 1
+    assert "empty holds no files that end with" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["shakespeare", "tiny-shakespeare"])
 def test_three_sizes_a_law_and_its_picture(preset, tmp_path, monkeypatch, capsys):

@@ -92,8 +92,8 @@ def test_what_does_not_exist_is_refused(tmp_path):
         scaling_law.Options(preset="x")
     with pytest.raises(UsageError, match="at-once must be 1 or more, got 0"):
         scaling_law.Options(at_once=0)
-    with pytest.raises(UserError, match="is not a checkout of nanoGPT"):
-        loss.bench(loss.Options(nanogpt=tmp_path, tiny_shakespeare=tmp_path), print)
+    with pytest.raises(UsageError, match="preset must be one of"):
+        loss.Options(nanogpt=tmp_path, tiny_shakespeare=tmp_path, preset="x")
 
 
 def test_runs_train_side_by_side_and_a_failed_one_is_told(tmp_path, monkeypatch):
