@@ -95,6 +95,7 @@ class PlainKernels:
     """Products in the operations that PyTorch brings along."""
 
     name = "PyTorch's"
+    """Stands in what is remembered of choices among them and others."""
     lanes = 0
     """Widths that are multiples of this suit `weight_gradient`; 0 is none."""
 
