@@ -101,7 +101,7 @@ def _usage() -> str:
             "",
             "  --dry-run            show parameters, tokens, memory and FLOPs, and train nothing",
             "  --model.kind KIND    gpt for GPT-2 as published, modern for GPT-2 with switches (--model.position rope)",
-            "  --resume-or-start    with a preset or a text: go on where its run has a checkpoint, else start",
+            "  --resume-or-start    go on where the run has a checkpoint, else start it",
             "  --allow-data-change  with --resume: go on although the data is not what the run began with",
             "",
             "presets:",
@@ -146,9 +146,10 @@ def read_request(words: list[str], also: Sequence[str] = ()) -> TrainRequest:
     source = ["--config", config_file] if config_file else ["--resume", resume_dir]
     prog = meant(preset, words) if preset else "groundup train " + shlex.join(map(str, source))
     recipe = None
-    if preset is not None:
-        recipe = recipe_of(preset, words, lambda base: _parse(words, prog, _with_kind(base, kind, words), also))
-        base = recipe or find_preset(preset)
+    if resume_dir is None:
+        if preset is not None:
+            recipe = recipe_of(preset, words, lambda base: _parse(words, prog, _with_kind(base, kind, words), also))
+        base = recipe or (find_preset(preset) if preset is not None else _read_config(Path(str(config_file))))
         if or_start and not {"-h", "--help"} & set(words):
             start = _parse(words, prog, _with_kind(base, kind, words), also)
             resume = any((start.run_dir / CHECKPOINTS).glob("step-*"))
@@ -156,10 +157,8 @@ def read_request(words: list[str], also: Sequence[str] = ()) -> TrainRequest:
             # Where the run lies may be said with flags; what it is was written down when it started.
             base = parse(TrainConfig, words, prog=prog, default=_with_kind(base, kind, words), also=OWN_FLAGS)
             base = _saved_config(base.run_dir)
-    elif config_file is not None:
-        base = _read_config(Path(config_file))
     else:
-        base = _saved_config(Path(str(resume_dir)))
+        base = _saved_config(Path(resume_dir))
     config = _parse(words, prog, _with_kind(_with_init(base, words), kind, words), also)
     if resume:
         _refuse_changes(base, config)

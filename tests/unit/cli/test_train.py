@@ -283,8 +283,10 @@ class TestResume:
         assert request.resume
         assert request.config == self.config  # the saved one, seed 9, and not the preset
 
-    def test_one_command_begins_a_run_and_goes_on_with_it(self):
-        words = ["shakespeare", "--resume-or-start", "--max-hours=11"]
+    @pytest.mark.parametrize("named", [["shakespeare"], ["--config", "theirs.json"]])
+    def test_one_command_begins_a_run_and_goes_on_with_it(self, named):
+        saved(Path("theirs.json"), RECIPES["shakespeare"])
+        words = [*named, "--resume-or-start", "--max-hours=11"]
         request = read_request(list(words))
         assert (request.resume, request.config.max_hours, request.config.seed) == (False, 11.0, 1337)
         saved(Path("runs/shakespeare/config.json"), self.config)
