@@ -50,7 +50,7 @@ def ask(server: Any, path: str, **values: Any) -> Any:
     url = (address if address.startswith("http") else f"http://{address}") + path
     request = urllib.request.Request(url, json.dumps(values).encode(), {"Content-Type": "application/json"})
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(request) as answer:
+    with direct.open(request, timeout=SECONDS) as answer:
         return json.loads(answer.read())
 
 
