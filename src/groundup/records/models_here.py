@@ -62,7 +62,7 @@ def _not_there(path: Path, hint: str) -> UserError:
     """What to say of a path that does not exist: the model with nearly its name, beside it or in PLACES, or a hint."""
     folders = [*map(Path, PLACES[::-1]), path.parent]
     there = {each.name.lower(): each for folder in folders for each in models_in(folder)}
-    near = difflib.get_close_matches(path.name.lower(), there, n=1)
+    near = difflib.get_close_matches(path.name.lower(), there, n=1, cutoff=0.75)
     return UserError(f"{path} does not exist; {f'did you mean {there[near[0]]}?' if near else hint}")
 
 

@@ -115,13 +115,24 @@ def parse(
         name = word.removesuffix(f"={value}")
         no = re.sub(r"([.]|^--)([^.]+)$", r"\1no-\2", name)
         raise UsageError(f"{name} takes no value, got {value!r}: write {name} or {no}")
-    if unknown := re.match(r"unrecognized options: (--[\w.\-]+)", message):
+    if message.startswith(("missing value for argument '", "unrecognized options: -")):
         with _plain_boxes() as (output, _), contextlib.suppress(SystemExit):
             tyro.cli(spec, args=["--help"], **options)
         output.seek(0)
-        if near := nearest(unknown[1], [*also, *re.findall(r"--\w[\w.\-]*", output.read())]):
-            raise UsageError(f"{message}; did you mean {near}?")
+        message = _unknown(message, argv, [*also, *re.findall(r"--\w[\w.\-]*", output.read())])
+        if "did you mean" in message:
+            raise UsageError(message)
     raise UsageError(f"{message} (see {prog} --help)")
+
+
+def _unknown(message: str, argv: Sequence[str], known: Sequence[str]) -> str:
+    """Name a flag that there is not, and the nearest: of one where a word is missing, tyro says that a value is."""
+    if message.startswith("missing"):
+        odd = (word for word in argv if re.match(r"--?[a-z]", word) and word.split("=")[0] not in known)
+        message = next((f"unrecognized options: {word}" for word in odd), message)
+    flag = re.match(r"unrecognized options: (--[\w.\-]+)", message)
+    near = nearest(flag[1], known) if flag else None
+    return f"{message}; did you mean {near}?" if near else message
 
 
 def one_line(box: str) -> str:
