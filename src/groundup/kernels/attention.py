@@ -28,7 +28,7 @@ class _View(ctypes.Structure):
 
 class _Sizes(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("B", "T", "H", "D")),
+        *((name, ctypes.c_int64) for name in ("B", "T", "H", "K", "D")),
         ("type", ctypes.c_int32),
         *((name, ctypes.c_uint32) for name in ("seed", "other_seed", "dropped")),
     )
@@ -38,7 +38,7 @@ class CausalAttention:
     """Stands for `F.scaled_dot_product_attention`, which computes all that the kernels do not.
 
     Args:
-        kernels: Compute attention in float32 or bfloat16, where all heads have keys of their own.
+        kernels: Compute attention in float32 or bfloat16, where each head has keys of its own or groups share some.
     """
 
     def __init__(self, kernels: "CompiledKernels") -> None:
@@ -58,7 +58,7 @@ class CausalAttention:
         if torch.is_autocast_enabled(q.device.type):
             q, k, v = (x.to(torch.get_autocast_dtype(q.device.type)) for x in (q, k, v))
         known = q.device.type == "cpu" and q.dtype in TYPES and q.dtype == k.dtype == v.dtype
-        fits = known and is_causal and q.shape == k.shape and q.shape[-1] % self._kernels.lanes == 0
+        fits = known and is_causal and _fit(q, k, v, shared=enable_gqa) and q.shape[-1] % self._kernels.lanes == 0
         if not fits or torch.compiler.is_compiling():
             return F.scaled_dot_product_attention(
                 q, k, v, dropout_p=dropout_p, is_causal=is_causal, enable_gqa=enable_gqa
@@ -78,7 +78,7 @@ class _Attention(torch.autograd.Function):
         y, log_sums = _like(q), torch.empty(q.shape[:-1])
         seeds = torch.randint(_NUMBERS, (2,)).tolist() if dropout_p else (0, 0)
         ctx.dropout = (*seeds, min(_NUMBERS - 1, round(dropout_p * _NUMBERS)))
-        kernels.attention_forward(_sizes(q, ctx.dropout), *map(_view, (q, k, v, y)), log_sums.data_ptr())
+        kernels.attention_forward(_sizes(q, k, ctx.dropout), *map(_view, (q, k, v, y)), log_sums.data_ptr())
         ctx.save_for_backward(q, k, v, y, log_sums)
         ctx.kernels = kernels
         return y
@@ -90,8 +90,17 @@ class _Attention(torch.autograd.Function):
         grad = _in_rows(grad.to(q.dtype))  # has a name, because a view of it is but its address
         grads = _like(q), _like(k), _like(v)
         parts = map(_view, (q, k, v, y, grad))
-        ctx.kernels.attention_backward(_sizes(q, ctx.dropout), *parts, log_sums.data_ptr(), *map(_view, grads))
+        ctx.kernels.attention_backward(_sizes(q, k, ctx.dropout), *parts, log_sums.data_ptr(), *map(_view, grads))
         return *grads, None, None
+
+
+def _fit(
+    q: Float[Tensor, "B H T D"], k: Float[Tensor, "B K T D"], v: Float[Tensor, "B K T D"], *, shared: bool
+) -> bool:
+    """Whether each head has keys, its own or, where that is asked for, its group's."""
+    (texts, heads, *rest), (_, groups, *_) = q.shape, k.shape
+    fits = heads % groups == 0 if shared else heads == groups
+    return fits and k.shape == v.shape == (texts, groups, *rest)
 
 
 def _like(x: Float[Tensor, "B H T D"]) -> Float[Tensor, "B H T D"]:
@@ -109,6 +118,6 @@ def _view(x: Float[Tensor, "B H T D"]) -> Any:
     return ctypes.byref(_View(x.data_ptr(), text, token, head))
 
 
-def _sizes(x: Float[Tensor, "B H T D"], dropout: tuple[int, int, int]) -> Any:
-    texts, heads, tokens, width = x.shape
-    return ctypes.byref(_Sizes(texts, tokens, heads, width, TYPES[x.dtype], *dropout))
+def _sizes(q: Float[Tensor, "B H T D"], k: Float[Tensor, "B K T D"], dropout: tuple[int, int, int]) -> Any:
+    texts, heads, tokens, width = q.shape
+    return ctypes.byref(_Sizes(texts, tokens, heads, k.shape[1], width, TYPES[q.dtype], *dropout))

@@ -30,14 +30,20 @@ def draw(*shape, seed=0):
 
 def with_gradients(function, parts, grad):
     parts = [part.detach().requires_grad_() for part in parts]
-    y = function(*parts, is_causal=True)
+    y = function(*parts, is_causal=True, enable_gqa=parts[0].shape != parts[1].shape)
     return y, *torch.autograd.grad(y, parts, grad)
+
+
+def by_repeated_keys(q, k, v, *, is_causal, enable_gqa):
+    """PyTorch's attention, without its own way to share keys."""
+    k, v = (part.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for part in (k, v))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
 
 
 def assert_as_exact_as_can_be(parts, grad, *, rtol):
     """Beside PyTorch in float64. A gradient may be zero, so what goes into it counts, too."""
     ours = with_gradients(attend(), parts, grad)
-    exact = with_gradients(F.scaled_dot_product_attention, [part.double() for part in parts], grad.double())
+    exact = with_gradients(by_repeated_keys, [part.double() for part in parts], grad.double())
     size = grad.float().norm() * max(1, *(part.float().abs().max() for part in parts))
     for a, b in zip(ours, exact, strict=True):
         assert a.dtype == parts[0].dtype
@@ -47,28 +53,34 @@ def assert_as_exact_as_can_be(parts, grad, *, rtol):
 @settings(max_examples=40)
 @given(
     texts=st.integers(1, 3),
-    heads=st.integers(1, 3),
+    groups=st.integers(1, 3),
+    heads=st.integers(1, 4),
     tokens=st.integers(1, 130),
     width=st.sampled_from([16, 32, 48, 80]),
     scale=st.sampled_from([0.1, 1.0, 8.0]),
 )
-def test_any_size(texts, heads, tokens, width, scale):
-    q, k, v, grad = draw(4, texts, heads, tokens, width, seed=tokens)
+def test_any_size(texts, groups, heads, tokens, width, scale):
+    q, grad = draw(2, texts, groups * heads, tokens, width, seed=tokens)
+    k, v = draw(2, texts, groups, tokens, width, seed=tokens + 1)
     assert_as_exact_as_can_be((scale * q, scale * k, v), grad, rtol=1e-5)
 
 
 def test_heads_side_by_side_in_one_tensor_are_read_where_they_lie():
     qkv, grad = draw(2, 70, 3, 4, 32), draw(2, 70, 4, 32, seed=1).transpose(1, 2)
     assert_as_exact_as_can_be([qkv[:, :, i].transpose(1, 2) for i in range(3)], grad, rtol=1e-5)
+    k, v = (qkv[:, :, i, ::2].transpose(1, 2) for i in (1, 2))  # two heads of queries share each
+    assert_as_exact_as_can_be((qkv[:, :, 0].transpose(1, 2), k, v), grad, rtol=1e-5)
     spread = draw(2, 4, 70, 32, 2)[..., 0]  # its numbers lie apart
     assert_as_exact_as_can_be((spread, spread, spread), torch.ones(1, 1, 1, 1).expand(2, 4, 70, 32), rtol=1e-5)
 
 
-def test_bfloat16_is_rounded_at_the_end_alone():
-    parts = [draw(2, 3, 100, 64, seed=i).bfloat16() for i in range(4)]
-    assert_as_exact_as_can_be(parts[:3], parts[3], rtol=5e-3)
-    ours, theirs = (f(*parts[:3], is_causal=True).double() for f in (attend(), F.scaled_dot_product_attention))
-    exact = F.scaled_dot_product_attention(*(part.double() for part in parts[:3]), is_causal=True)
+@pytest.mark.parametrize("groups", [4, 1])
+def test_bfloat16_is_rounded_at_the_end_alone(groups):
+    (q, grad), (k, v) = draw(2, 2, 4, 100, 64).bfloat16(), draw(2, 2, groups, 100, 64, seed=1).bfloat16()
+    assert_as_exact_as_can_be((q, k, v), grad, rtol=5e-3)
+    arguments = {"is_causal": True, "enable_gqa": groups < 4}
+    ours, theirs = (f(q, k, v, **arguments).double() for f in (attend(), F.scaled_dot_product_attention))
+    exact = F.scaled_dot_product_attention(*(part.double() for part in (q, k, v)), **arguments)
     assert (ours - exact).norm() < 1.1 * (theirs - exact).norm()
 
 
@@ -119,13 +131,15 @@ def test_dropout_drops_its_share_of_the_weights_and_scales_the_others():
     assert not torch.equal(shown, weights_after_dropout(q, k, 0.3, seed=6)[0])
 
 
-def test_the_gradient_under_dropout_is_that_of_the_weights_that_were_kept():
-    q, k, v, grad = draw(4, 2, 2, 110, 32)
-    shown, whole = weights_after_dropout(q, k, 0.4, seed=2)
+@pytest.mark.parametrize("groups", [4, 2])
+def test_the_gradient_under_dropout_is_that_of_the_weights_that_were_kept(groups):
+    (q, grad), (k, v) = draw(2, 2, 4, 110, 32), draw(2, 2, groups, 110, 32, seed=1)
+    shown, whole = weights_after_dropout(q, k.repeat_interleave(4 // groups, dim=1), 0.4, seed=2)
     factors = torch.where(shown > 0, 1 / 0.6, 0.0).double()
     parts = [part.double().requires_grad_() for part in (q, k, v)]
-    scores = (parts[0] @ parts[1].mT / 32**0.5).masked_fill(whole == 0, -torch.inf)
-    y = (scores.softmax(-1) * factors) @ parts[2]
+    keys, values = (part.repeat_interleave(4 // groups, dim=1) for part in parts[1:])
+    scores = (parts[0] @ keys.mT / 32**0.5).masked_fill(whole == 0, -torch.inf)
+    y = (scores.softmax(-1) * factors) @ values
     exact = y, *torch.autograd.grad(y, parts, grad.double())
     function = attend()
     torch.manual_seed(2)
@@ -148,10 +162,22 @@ def test_everything_else_is_left_to_pytorch(shape, arguments):
     assert torch.equal(*told)
 
 
-def test_shared_keys_are_left_to_pytorch():
-    q, k, v = draw(1, 4, 9, 16), draw(1, 2, 9, 16), draw(1, 2, 9, 16)
-    ours, theirs = (f(q, k, v, is_causal=True, enable_gqa=True) for f in (attend(), F.scaled_dot_product_attention))
-    assert torch.equal(ours, theirs)
+@pytest.mark.parametrize(("groups", "shared"), [(2, False), (3, True)], ids=["not asked for", "of no whole group"])
+def test_keys_that_cannot_be_shared_are_refused_as_pytorch_refuses_them(groups, shared):
+    q, k, v = draw(1, 4, 16, 16), draw(1, groups, 16, 16), draw(1, groups, 16, 16)
+    for function in (attend(), F.scaled_dot_product_attention):
+        with pytest.raises(RuntimeError):
+            function(q, k, v, is_causal=True, enable_gqa=shared)
+
+
+def test_shared_keys_are_not_repeated_in_memory():
+    q, k, v = draw(1, 8, 64, 32), draw(1, 2, 64, 32).requires_grad_(), draw(1, 2, 64, 32)
+    kept, function = [], attend()
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        function(q, k, v, is_causal=True, enable_gqa=True)
+    assert {k.data_ptr(), v.data_ptr()} <= {tensor.data_ptr() for tensor in kept}
+    log_sums = 4 * 8 * 64
+    assert sum(tensor.nbytes for tensor in kept) == 2 * q.nbytes + 2 * k.nbytes + log_sums  # q and y, k and v
 
 
 SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 60, "vocab_size": 31}
@@ -159,8 +185,12 @@ SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 60, "vocab_size"
 
 @pytest.mark.parametrize(
     "config",
-    [GPTConfig(**SHAPE), ModernConfig(**SHAPE, position="rope", qk_norm=True, value_residual=True)],
-    ids=lambda config: config.kind,
+    [
+        GPTConfig(**SHAPE),
+        ModernConfig(**SHAPE, position="rope", qk_norm=True, value_residual=True),
+        ModernConfig(**SHAPE, position="rope", n_kv_head=1, value_residual=True),
+    ],
+    ids=["gpt", "modern", "shared keys"],
 )
 def test_a_model_with_kernels_learns_what_one_without_learns(config):
     model = init_weights(build_model(config), seed=0)
