@@ -15,6 +15,7 @@ from groundup.contestants.ours import How, our_trainer
 from groundup.kernels.compiled import load_kernels
 from groundup.planner.memory import training_memory
 from groundup.planner.params import count_parameters
+from groundup.runtime.allocator import allocate_for_steps
 from groundup.runtime.device import device_name, pick_device
 from groundup.runtime.measure import forget_peak_memory, peak_memory
 from groundup.runtime.precision import pick_precision
@@ -107,6 +108,7 @@ def _sizes(options: Options) -> list[Setting]:
 def _steps(case: _Case) -> Contestant:
     setting = case.setting
     device = pick_device(case.device)
+    allocate_for_steps(recompute=setting.recompute)  # before anything is large, as a run does
     precision = pick_precision(case.precision, device, n_embd=setting.model.n_embd)
     how = How(recompute=setting.recompute, optim=setting.optim)
     # The first step of any model loads what the libraries need: their pages are not the model's. What measuring this

@@ -11,6 +11,7 @@
 #include "packed.cpp"
 #include "attention.cpp"
 #include "sum.cpp"
+#include "relu.cpp"
 
 namespace {
 

@@ -80,6 +80,9 @@ class CompiledKernels(PlainKernels):
         self._gelu, self._gelu_backward = library.gelu_forward, library.gelu_backward
         self._gelu.argtypes, self._gelu.restype = [ctypes.c_int, pointer, pointer, size], None
         self._gelu_backward.argtypes, self._gelu_backward.restype = [ctypes.c_int, *3 * [pointer], size], None
+        self._relu_squared, self._relu_squared_backward = library.relu_squared_forward, library.relu_squared_backward
+        self._relu_squared.argtypes, self._relu_squared.restype = self._gelu.argtypes, None
+        self._relu_squared_backward.argtypes, self._relu_squared_backward.restype = self._gelu_backward.argtypes, None
         self._weight_gradient = library.weight_gradient
         self._weight_gradient.argtypes, self._weight_gradient.restype = [*3 * [pointer], *3 * [size]], None
         self._products = library.products
@@ -178,6 +181,22 @@ class CompiledKernels(PlainKernels):
         self._gelu_backward(TYPES[x.dtype], x.data_ptr(), grad.data_ptr(), grad_x.data_ptr(), x.numel())
         return grad_x
 
+    def relu_squared(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """max(0, x)^2 of every element; float32 or bfloat16."""
+        x = x.contiguous()
+        y = torch.empty_like(x)
+        self._relu_squared(TYPES[x.dtype], x.data_ptr(), y.data_ptr(), x.numel())
+        return y
+
+    def relu_squared_backward(
+        self, y: Float[Tensor, "*shape"], grad: Float[Tensor, "*shape"]
+    ) -> Float[Tensor, "*shape"]:
+        """The gradient of x, given that of y = `relu_squared(x)`."""
+        grad = grad.contiguous()
+        grad_x = torch.empty_like(grad)
+        self._relu_squared_backward(TYPES[y.dtype], y.data_ptr(), grad.data_ptr(), grad_x.data_ptr(), y.numel())
+        return grad_x
+
     def rotate(
         self, x: Float[Tensor, "B T H D"], cos: Float[Tensor, "*N D"], sin: Float[Tensor, "*N D"], *, back: bool = False
     ) -> Float[Tensor, "B T H D"]:
@@ -239,7 +258,7 @@ def _library(say: Callable[[str], None]) -> Path:
     if compiler is None:
         raise FileNotFoundError(f"there is no C++ compiler ({', '.join(names)})")
     native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
-    command = [compiler, "-std=c++17", "-O3", native, "-fopenmp", "-shared", "-fPIC"]
+    command = [compiler, "-std=c++17", "-O3", "-fno-math-errno", native, "-fopenmp", "-shared", "-fPIC"]
     sources = b"".join(path.read_bytes() for path in sorted(SOURCE.parent.glob("*.cpp")))
     made_from = sources + "\0".join([*command, machine_id()]).encode()
     path = cache_folder() / f"kernels-{hashlib.sha256(made_from).hexdigest()[:16]}.so"

@@ -31,6 +31,10 @@ def wrong_parts(kernels: "CompiledKernels") -> list[str]:
         pairs = ((kernels.gelu(x), y), (kernels.gelu_backward(x, torch.ones_like(x)), grad))
     if not all(torch.allclose(a, b, atol=1e-5) for a, b in pairs):
         wrong.append("GELU")
+    kept = x.detach().relu()
+    pairs = ((kernels.relu_squared(x), kept**2), (kernels.relu_squared_backward(kept**2, kept), 2 * kept**2))
+    if not all(torch.allclose(a, b) for a, b in pairs):
+        wrong.append("squared ReLU")
     grad, inputs = (torch.randn(_MANY, n, generator=generator) for n in (7, 32))
     if not torch.allclose(kernels.weight_gradient(grad, inputs), grad.T @ inputs, rtol=1e-4, atol=1e-4):
         wrong.append("gradients of weights")

@@ -1,7 +1,7 @@
 """Swap parts of a model for others that compute the same, so that `gpt.py` and `modern.py` stay as they are.
 
-LoRA, oneDNN's products, attention, GELU and rotations for CPUs come in here. The new part takes over the tensors of the
-old one, so parameters and the names of the state dict remain.
+LoRA, oneDNN's products, attention, activations and rotations for CPUs come in here. The new part takes over the tensors
+of the old one, so parameters and the names of the state dict remain.
 """
 
 from collections.abc import Callable
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from groundup.kernels.attention import CausalAttention
 from groundup.kernels.compiled import CompiledKernels
 from groundup.kernels.gelu import SigmoidGELU
+from groundup.kernels.relu import CompiledReLUSquared
 from groundup.model import modern
 from groundup.model.gpt import CausalSelfAttention, TiedHead
 from groundup.model.ngrams import NgramEmbedding
@@ -65,9 +66,10 @@ def use_sigmoid_gelu(model: nn.Module) -> None:
 
 
 def use_kernels(model: nn.Module, kernels: PlainKernels) -> None:
-    """Compute attention, GELU and rotations on a CPU by kernels, where those are compiled ones, in place."""
+    """Compute attention, activations and rotations on a CPU by kernels, where those are compiled ones, in place."""
     if isinstance(kernels, CompiledKernels):
         replace_modules(model, SigmoidGELU, lambda _: SigmoidGELU(kernels))
+        replace_modules(model, modern.ReLUSquared, lambda _: CompiledReLUSquared(kernels))
         replace_modules(model, Rotate, lambda _: Rotate(kernels))
         for part in model.modules():
             if isinstance(part, (CausalSelfAttention, modern.CausalSelfAttention)):
