@@ -72,14 +72,14 @@ def _products_agree(kernels: "CompiledKernels", weights: Weights, generator: tor
 
 def _attention_agrees(kernels: "CompiledKernels", generator: torch.Generator) -> bool:
     """Two texts of more than one block of queries, whose last vector is not full, and their gradients; shared keys."""
-    q, grad = torch.randn(2, 2, 4, 53, 32, generator=generator)
-    k, v = torch.randn(2, 2, 2, 53, 32, generator=generator)
+    queries, grad = torch.randn(2, 2, 4, 53, 32, generator=generator)
+    keys, values = torch.randn(2, 2, 2, 53, 32, generator=generator)
     told = []
     with torch.inference_mode(mode=False), torch.enable_grad():
         for attend in (CausalAttention(kernels), F.scaled_dot_product_attention):
-            parts = [part.clone().requires_grad_() for part in (q, k, v)]
-            y = attend(*parts, is_causal=True, enable_gqa=True)
-            told.append((y, *torch.autograd.grad(y, parts, grad)))
+            q, k, v = (part.clone().requires_grad_() for part in (queries, keys, values))
+            y = attend(q, k, v, is_causal=True, enable_gqa=True)
+            told.append((y, *torch.autograd.grad(y, (q, k, v), grad)))
     return all(torch.allclose(a, b, atol=1e-4) for a, b in zip(*told, strict=True))
 
 

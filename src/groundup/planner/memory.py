@@ -4,8 +4,9 @@ For the backward pass PyTorch keeps, of each pre-norm block, in units of one (B,
 norms (2, always float32: they are the residual stream), the norms' outputs (2), q, k, v and the attention's output
 (4), and the MLP's hidden layer before and after GELU (8). Fused attention keeps a number per head and token besides,
 which is small. Rotary positions keep the rotated q and k beside the projection that v still needs (2), dropout the
-masks of two places. Of a modern model's other parts, ReLU keeps its output alone, scales of the stream keep what they
-scale (1), mixed values the difference and the sum (2), normalized queries and keys what rotary ones do.
+masks of two places. Of a modern model's other parts, ReLU keeps its output alone, as our squared one does, scales of
+the stream keep what they scale (1), mixed values the difference and the sum (2), normalized queries and keys what
+rotary ones do.
 
 CPUs keep more: our GELU there keeps a sigmoid (4; not the compiled one, but a plan should hold for every machine), and
 PyTorch has no fused attention with dropout for them, so the matrices of scores, weights and masks (B, H, T, T) stay
@@ -81,14 +82,18 @@ def training_memory(
         cpu: Computed on a CPU without torch.compile.
         recompute: Of each block only the input is kept, and the block is computed again when it is needed.
         device_memory: Bytes of the GPU; 0 takes a small one.
-        compiled: On a GPU by torch.compile: logits and their gradient stay in 16 bits. On a CPU: attention by our
-            kernels.
+        compiled: On a GPU by torch.compile: logits and their gradient stay in 16 bits. On a CPU: attention and the
+            squared ReLU by our kernels.
         optim: How it learns; None is AdamW without an average of the weights.
     """
     n = count_parameters(config)
     stream = micro_batch_size * config.block_size * config.n_embd
     block, ends = _kept(config, micro_batch_size * config.block_size, half=half, cpu=cpu, kernels=cpu and compiled)
-    blocks = config.n_layer * 4 * stream + block if recompute else config.n_layer * block
+    blocks = config.n_layer * (4 * stream if recompute else block)
+    if recompute:
+        blocks += block
+        if cpu:
+            blocks += _passing(config, micro_batch_size * config.block_size, half=half, kernels=compiled)
     activations = blocks + ends + (2 * n if half else 0)
     # Logits and their gradient; under autocast the float32 copy that cross-entropy works on besides, unless compiled.
     each = 2 * 2 if half and compiled and not cpu else 2 * 4 + (2 if half else 0)
@@ -172,8 +177,9 @@ def _kept(config: TransformerConfig, tokens: int, *, half: bool, cpu: bool, kern
     ends = stream * (4 + width)  # the last norm's input and output
     if modern.smear:
         ends += 4 * stream
-    narrow = NORM_OUTPUTS * stream + 2 * (stream + keys) + (1 if modern.activation == "relu" else 2) * hidden
-    by_kernel = kernels and config.head_dim % KERNEL_LANES == 0 and config.kv_heads == config.n_head
+    output_alone = modern.activation == "relu" or (modern.activation == "relu2" and kernels)
+    narrow = NORM_OUTPUTS * stream + 2 * (stream + keys) + (1 if output_alone else 2) * hidden
+    by_kernel = kernels and config.head_dim % KERNEL_LANES == 0
     whole_scores = cpu and config.dropout > 0 and not by_kernel
     if modern.qk_norm or (modern.position == "rope" and not whole_scores):
         narrow += stream + keys
@@ -196,6 +202,18 @@ def _kept(config: TransformerConfig, tokens: int, *, half: bool, cpu: bool, kern
         if whole_scores:  # scores, weights and masks, and copies of q, k and v
             block += 4 * (3 * tokens * config.n_head * config.block_size + 3 * stream) - 3 * width * stream
     return block, ends
+
+
+def _passing(config: TransformerConfig, tokens: int, *, half: bool, kernels: bool) -> int:
+    """Bytes that the way back through an MLP has beside what was kept: gradients of its hidden layer, their factors.
+
+    Of a block that is computed again they are a part of the peak; where all blocks are kept, that is before them.
+    """
+    activation = ModernConfig.of(config).activation
+    tensors = {"gelu": 1, "gelu_tanh": 1, "relu": 2, "relu2": 2 if kernels else 3}[activation]
+    if activation == "gelu_tanh" and kernels and not half:  # the sigmoid is counted and not kept
+        tensors = 0
+    return tensors * (2 if half else 4) * tokens * config.mlp_width
 
 
 def kv_cache_bytes(config: TransformerConfig, *, batch_size: int, tokens: int, width: int = 4) -> int:

@@ -26,7 +26,10 @@ def test_every_size_is_a_row_and_large_ones_are_computed_again(monkeypatch):
     result = bench(Options(model=MODEL, micro_batch_sizes=(1, 2), recompute_from=2, device="cpu"), lines.append)
     assert seen == [(1, False), (2, False), (2, True)]
     assert [row["measured_bytes"] for row in result["rows"]] == [1000, 2000, 2000]
-    planned = [training_memory(MODEL, micro_batch_size=b, cpu=True, recompute=r).total for b, r in seen]
+    compiled = module.load_kernels(lambda _: None).lanes > 0
+    planned = [
+        training_memory(MODEL, micro_batch_size=b, cpu=True, recompute=r, compiled=compiled).total for b, r in seen
+    ]
     assert [row["planned_bytes"] for row in result["rows"]] == planned
     assert len(lines) == 3
     assert json.loads(json.dumps(result)) == result
@@ -73,4 +76,4 @@ def test_the_peak_of_a_process_of_its_own_is_what_was_planned(n_layer, n_embd):
 @pytest.mark.skipif(sys.platform != "linux", reason="the planner's holes and blocks are glibc's")
 def test_the_peaks_of_all_parts_are_about_what_was_planned():
     for row in bench(Options(settings="parts", device="cpu", precision="fp32"), lambda line: None)["rows"]:
-        assert row["measured_bytes"] == pytest.approx(row["planned_bytes"], rel=0.15), row["setting"]
+        assert row["measured_bytes"] == pytest.approx(row["planned_bytes"], rel=0.1), row["setting"]

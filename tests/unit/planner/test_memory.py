@@ -48,8 +48,9 @@ def test_activations_are_what_autograd_keeps(half, dropout, position):
     assert predicted == pytest.approx(kept_for_backward(config, half=half), rel=0.03)
 
 
-def test_kernels_keep_no_matrix_of_scores_under_dropout():
-    config = shape(dropout=0.1)
+@pytest.mark.parametrize("shared", [{}, {"position": "learned", "n_kv_head": 2}], ids=["own keys", "shared keys"])
+def test_kernels_keep_no_matrix_of_scores_under_dropout(shared):
+    config = shape(dropout=0.1, **shared)
     by_pytorch, by_kernels = (
         training_memory(config, micro_batch_size=B, cpu=True, compiled=compiled).activations
         for compiled in (False, True)
@@ -86,13 +87,24 @@ def test_activations_of_modern_parts_are_what_autograd_keeps(half, options):
     assert predicted == pytest.approx(kept_for_backward(config, half=half), rel=0.05)
 
 
+def test_a_squared_relu_by_kernels_keeps_its_output_alone():
+    config = shape(position="learned", activation="relu2")
+    by_pytorch, by_kernels = (
+        training_memory(config, micro_batch_size=B, cpu=True, compiled=c).activations for c in (False, True)
+    )
+    assert by_pytorch - by_kernels == config.n_layer * 4 * B * config.block_size * 4 * config.n_embd
+
+
 def test_recomputing_keeps_one_input_a_block():
     config = shape()
     memory = training_memory(config, micro_batch_size=B, cpu=True, recompute=True)
-    one_block = training_memory(config, micro_batch_size=B, cpu=True).activations - memory.activations
-    one_block = (one_block + (config.n_layer - 1) * 4 * B * config.block_size * config.n_embd) // (config.n_layer - 1)
+    shallow, deep = (
+        training_memory(dataclasses.replace(config, n_layer=n), micro_batch_size=B, cpu=True) for n in (1, 2)
+    )
+    one_block = deep.activations - shallow.activations
     stream = 4 * B * config.block_size * config.n_embd
-    predicted = memory.activations - one_block + B * config.block_size * config.vocab_size * 4
+    hidden = 4 * stream  # its gradient, while the block's is computed
+    predicted = memory.activations - one_block - hidden + B * config.block_size * config.vocab_size * 4
     # While a block is computed again its own activations come on top; before the backward pass they are not there.
     assert predicted == pytest.approx(kept_for_backward(config, half=False, recompute=True), abs=1.1 * stream)
 
