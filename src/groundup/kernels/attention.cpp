@@ -25,16 +25,17 @@ uint32_t mixed(uint32_t x) {  // each bit of x turns half of the others (Wellons
 }
 
 // What a weight is multiplied with: 0 where it is dropped, else 1 over the share that is kept. Each has a number of its own,
-// made of its row's and its column's, so that the way back finds the same ones without having kept any.
+// made of its row's and its column's, so that the way back finds the same ones without having kept any. dropout.cpp has
+// rows of other numbers.
 struct Dropout {
-    Dropout(const Sizes& s)
-        : seed(s.seed), dropped(s.dropped), T(s.T), kept(1 / (1 - s.dropped / 4294967296.0f)), columns(T) {
-        for (int64_t j = 0; j < T; j++) columns[j] = mixed((uint32_t)j ^ s.other_seed);
+    Dropout(uint32_t seed, uint32_t other_seed, uint32_t dropped, int64_t width)
+        : seed(seed), dropped(dropped), kept(1 / (1 - dropped / 4294967296.0f)), columns(width) {
+        for (int64_t j = 0; j < width; j++) columns[j] = mixed((uint32_t)j ^ other_seed);
     }
-    uint32_t row(int64_t head, int64_t i) const { return mixed(mixed((uint32_t)(head * T + i)) ^ seed); }
+    explicit Dropout(const Sizes& s) : Dropout(s.seed, s.other_seed, s.dropped, s.T) {}
+    uint32_t row(int64_t i) const { return mixed(mixed((uint32_t)i) ^ seed); }
     float factor(uint32_t row, int64_t j) const { return mixed(row ^ columns[j]) < dropped ? 0.0f : kept; }  // no branch
     const uint32_t seed, dropped;
-    const int64_t T;
     const float kept;
     Buffer<uint32_t> columns;
 };
@@ -74,10 +75,10 @@ void save(const float* from, float factor, const View& view, int64_t start, cons
 
 // The scores of row i become its weights, and what weights get becomes what scores get; both end with zeros.
 void slope_of(float* weight, float* slope, const float* grad, const float* out, float log_sum, int64_t i, int64_t wide,
-              const Sizes& s, const Dropout& dropout, uint32_t number) {
+              int64_t D, const Dropout& dropout, uint32_t number) {
     float mean = 0;
 #pragma omp simd reduction(+ : mean)
-    for (int64_t d = 0; d < s.D; d++) mean += grad[d] * out[d];
+    for (int64_t d = 0; d < D; d++) mean += grad[d] * out[d];
 #pragma omp simd
     for (int64_t j = 0; j <= i; j++) {
         const float whole = exponential(weight[j] - log_sum), factor = dropout.factor(number, j);
@@ -112,7 +113,7 @@ void attention_forward(const Sizes* sizes, const View* q, const View* k, const V
                 for (int64_t i = 0; i < n; i++) {
                     float *row = scores + i * columns, largest = row[0], sum = 0;
                     const int64_t seen = first + i + 1;
-                    const uint32_t number = dropout.row(head, first + i);
+                    const uint32_t number = dropout.row(head * s.T + first + i);
 #pragma omp simd reduction(max : largest)
                     for (int64_t j = 0; j < seen; j++) largest = std::max(largest, row[j]);
 #pragma omp simd reduction(+ : sum)
@@ -158,7 +159,8 @@ void attention_backward(const Sizes* sizes, const View* q, const View* k, const 
                     product(n, wide, s.D, {g, s.D, 1}, values_turned, columns, slopes, columns, false);
                     for (int64_t i = 0; i < n; i++)
                         slope_of(weights + i * columns, slopes + i * columns, g + i * s.D, out + i * s.D,
-                                 log_sums[head * s.T + first + i], first + i, wide, s, dropout, dropout.row(head, first + i));
+                                 log_sums[head * s.T + first + i], first + i, wide, s.D, dropout,
+                                 dropout.row(head * s.T + first + i));
                     product(n, s.D, end, {slopes, columns, 1}, keys, s.D, of_queries, s.D, false);
                     product(end, s.D, n, {weights, 1, columns}, g, s.D, of_values, s.D, true);
                     product(end, s.D, n, {slopes, 1, columns}, query, s.D, of_keys, s.D, true);

@@ -13,13 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from groundup.kernels.dropout import Counted, count
+
 if TYPE_CHECKING:
     from groundup.kernels.compiled import CompiledKernels
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
 """As attention.cpp counts them."""
-_NUMBERS = 1 << 32
-"""A weight is dropped where its own of so many is below a bound."""
 
 
 class _View(ctypes.Structure):
@@ -69,15 +69,14 @@ class CausalAttention:
 class _Attention(torch.autograd.Function):
     """Keeps a number per row, from which the way back computes the row's weights again (Dao et al. 2022).
 
-    Dropout keeps two seeds, drawn from PyTorch's generator.
+    Dropout keeps two seeds.
     """
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, dropout_p: float, kernels: "CompiledKernels") -> Tensor:
         q, k, v = map(_in_rows, (q, k, v))
         y, log_sums = _like(q), torch.empty(q.shape[:-1])
-        seeds = torch.randint(_NUMBERS, (2,)).tolist() if dropout_p else (0, 0)
-        ctx.dropout = (*seeds, min(_NUMBERS - 1, round(dropout_p * _NUMBERS)))
+        ctx.dropout = count(dropout_p)
         kernels.attention_forward(_sizes(q, k, ctx.dropout), *map(_view, (q, k, v, y)), log_sums.data_ptr())
         ctx.save_for_backward(q, k, v, y, log_sums)
         ctx.kernels = kernels
@@ -118,6 +117,6 @@ def _view(x: Float[Tensor, "B H T D"]) -> Any:
     return ctypes.byref(_View(x.data_ptr(), text, token, head))
 
 
-def _sizes(q: Float[Tensor, "B H T D"], k: Float[Tensor, "B K T D"], dropout: tuple[int, int, int]) -> Any:
+def _sizes(q: Float[Tensor, "B H T D"], k: Float[Tensor, "B K T D"], dropout: Counted) -> Any:
     texts, heads, tokens, width = q.shape
     return ctypes.byref(_Sizes(texts, tokens, heads, k.shape[1], width, TYPES[q.dtype], *dropout))

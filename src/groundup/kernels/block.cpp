@@ -10,6 +10,7 @@
 #include "prompt.cpp"
 #include "packed.cpp"
 #include "attention.cpp"
+#include "dropout.cpp"
 #include "sum.cpp"
 #include "relu.cpp"
 

@@ -25,6 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from groundup.kernels.block import TYPES
+from groundup.kernels.dropout import Counted
 from groundup.kernels.trust import wrong_parts
 from groundup.planner.memory import KERNEL_LANES
 from groundup.runtime.allocator import forget_pages
@@ -83,6 +84,11 @@ class CompiledKernels(PlainKernels):
         self._relu_squared, self._relu_squared_backward = library.relu_squared_forward, library.relu_squared_backward
         self._relu_squared.argtypes, self._relu_squared.restype = self._gelu.argtypes, None
         self._relu_squared_backward.argtypes, self._relu_squared_backward.restype = self._gelu_backward.argtypes, None
+        self._dropout = library.dropout
+        self._dropout.argtypes, self._dropout.restype = (
+            [ctypes.c_int, *2 * [pointer], *2 * [size], *3 * [ctypes.c_uint32]],
+            None,
+        )
         self._weight_gradient = library.weight_gradient
         self._weight_gradient.argtypes, self._weight_gradient.restype = [*3 * [pointer], *3 * [size]], None
         self._products = library.products
@@ -196,6 +202,13 @@ class CompiledKernels(PlainKernels):
         grad_x = torch.empty_like(grad)
         self._relu_squared_backward(TYPES[y.dtype], y.data_ptr(), grad.data_ptr(), grad_x.data_ptr(), y.numel())
         return grad_x
+
+    def dropout(self, x: Float[Tensor, "*B C"], counted: Counted) -> Float[Tensor, "*B C"]:
+        """Every number is 0 or grows, as two seeds and a bound tell by its place; float32 or bfloat16."""
+        x = x.contiguous()
+        y = torch.empty_like(x)
+        self._dropout(TYPES[x.dtype], x.data_ptr(), y.data_ptr(), x.numel() // x.shape[-1], x.shape[-1], *counted)
+        return y
 
     def rotate(
         self, x: Float[Tensor, "B T H D"], cos: Float[Tensor, "*N D"], sin: Float[Tensor, "*N D"], *, back: bool = False

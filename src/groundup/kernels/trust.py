@@ -47,6 +47,9 @@ def wrong_parts(kernels: "CompiledKernels") -> list[str]:
     turned = kernels.rotate(torch.cat((first, second), -1), ones, 2 * ones)
     if not torch.allclose(turned, torch.cat((first - 2 * second, second + 2 * first), -1), atol=1e-5):
         wrong.append("rotations")
+    (dropped,) = kernels.dropout(torch.ones(1, 4096), (1, 2, 1 << 30)).unbind()  # a quarter
+    if set(dropped.tolist()) != {0.0, torch.tensor(4 / 3).item()} or not 0.7 < dropped.bool().float().mean() < 0.8:
+        wrong.append("dropout")
     if not _attention_agrees(kernels, generator):
         wrong.append("attention")
     numbers = torch.randn(2, 1000, generator=generator)

@@ -37,9 +37,10 @@ class CausalSelfAttention(nn.Module):
 
     def __init__(self, config: GPTConfig, layer: int) -> None:
         super().__init__()
-        self.layer, self.n_head, self.dropout = layer, config.n_head, config.dropout
+        self.layer, self.n_head = layer, config.n_head
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, bias=config.bias)  # queries, keys and values
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.drop = nn.Dropout(config.dropout)
         self.attend: Any = F.scaled_dot_product_attention  # swap.py may know a faster one
 
     def project(self, x: Float[Tensor, "B T C"]) -> tuple[Tensor, Tensor, Tensor]:
@@ -58,12 +59,12 @@ class CausalSelfAttention(nn.Module):
         B, T, C = x.shape
         q, k, v = self.project(x)  # each (B, H, T, D)
         if cache is None:
-            y = self.attend(q, k, v, dropout_p=self.dropout if self.training else 0.0, is_causal=True)
+            y = self.attend(q, k, v, dropout_p=self.drop.p if self.training else 0.0, is_causal=True)
         else:
             k, v = cache.update(self.layer, k, v)  # each (B, H, S, D)
             y = F.scaled_dot_product_attention(q.to(k.dtype), k, v, attn_mask=mask, is_causal=mask is None and T > 1)
         y = y.transpose(1, 2).reshape(B, T, C)  # heads side by side again
-        return F.dropout(self.c_proj(y), self.dropout, self.training)
+        return self.drop(self.c_proj(y))
 
 
 class MLP(nn.Module):
@@ -78,8 +79,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         """Transform each token's vector on its own."""
-        x = self.act(self.c_fc(x))  # (B, T, 4C)
-        return self.drop(self.c_proj(x))  # (B, T, C)
+        return self.drop(self.c_proj(self.act(self.c_fc(x))))  # (B, T, C), with 4C in between
 
 
 class Block(nn.Module):

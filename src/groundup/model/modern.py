@@ -61,10 +61,11 @@ class CausalSelfAttention(nn.Module):
 
     def __init__(self, config: ModernConfig, layer: int) -> None:
         super().__init__()
-        self.config, self.layer, self.dropout = config, layer, config.dropout
+        self.config, self.layer = config, layer
         width = config.head_dim * (config.n_head + 2 * config.kv_heads)
         self.c_attn = nn.Linear(config.n_embd, width, bias=config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, bias=config.bias)
+        self.drop = nn.Dropout(config.dropout)
         self.rotate = Rotate()
         self.attend: Any = F.scaled_dot_product_attention
         mixes = config.value_residual and layer > 0
@@ -106,14 +107,14 @@ class CausalSelfAttention(nn.Module):
         q, k, v = self.project(x, rotation, first)
         own, grouped = v, self.config.kv_heads < self.config.n_head
         if cache is None:
-            dropout = self.dropout if self.training else 0.0
+            dropout = self.drop.p if self.training else 0.0
             y = self.attend(q, k, v, dropout_p=dropout, is_causal=True, enable_gqa=grouped)
         else:
             k, v = cache.update(self.layer, k, v)  # each (B, K, S, D)
             q, causal = q.to(k.dtype), mask is None and x.shape[1] > 1
             y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=grouped)
         y = y.transpose(1, 2).reshape(x.shape)
-        return F.dropout(self.c_proj(y), self.dropout, self.training), own
+        return self.drop(self.c_proj(y)), own
 
 
 class MLP(nn.Module):

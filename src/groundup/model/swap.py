@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from groundup.kernels.attention import CausalAttention
 from groundup.kernels.compiled import CompiledKernels
+from groundup.kernels.dropout import CountedDropout
 from groundup.kernels.gelu import SigmoidGELU
 from groundup.kernels.relu import CompiledReLUSquared
 from groundup.model import modern
@@ -66,10 +67,11 @@ def use_sigmoid_gelu(model: nn.Module) -> None:
 
 
 def use_kernels(model: nn.Module, kernels: PlainKernels) -> None:
-    """Compute attention, activations and rotations on a CPU by kernels, where those are compiled ones, in place."""
+    """Compute attention, activations, dropout and rotations on a CPU by kernels, where those are compiled, in place."""
     if isinstance(kernels, CompiledKernels):
         replace_modules(model, SigmoidGELU, lambda _: SigmoidGELU(kernels))
         replace_modules(model, modern.ReLUSquared, lambda _: CompiledReLUSquared(kernels))
+        replace_modules(model, nn.Dropout, lambda drop: CountedDropout(drop.p, kernels).train(drop.training))
         replace_modules(model, Rotate, lambda _: Rotate(kernels))
         for part in model.modules():
             if isinstance(part, (CausalSelfAttention, modern.CausalSelfAttention)):

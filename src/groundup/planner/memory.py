@@ -4,9 +4,9 @@ For the backward pass PyTorch keeps, of each pre-norm block, in units of one (B,
 norms (2, always float32: they are the residual stream), the norms' outputs (2), q, k, v and the attention's output
 (4), and the MLP's hidden layer before and after GELU (8). Fused attention keeps a number per head and token besides,
 which is small. Rotary positions keep the rotated q and k beside the projection that v still needs (2), dropout the
-masks of two places. Of a modern model's other parts, ReLU keeps its output alone, as our squared one does, scales of
-the stream keep what they scale (1), mixed values the difference and the sum (2), normalized queries and keys what
-rotary ones do.
+masks of two places. Of a modern model's other parts, ReLU keeps its output alone, scales of the stream keep what they
+scale (1), mixed values the difference and the sum (2), normalized queries and keys what rotary ones do. Our kernels for
+CPUs keep no masks, and of the squared ReLU the output alone.
 
 CPUs keep more: our GELU there keeps a sigmoid (4; not the compiled one, but a plan should hold for every machine), and
 PyTorch has no fused attention with dropout for them, so the matrices of scores, weights and masks (B, H, T, T) stay
@@ -82,8 +82,8 @@ def training_memory(
         cpu: Computed on a CPU without torch.compile.
         recompute: Of each block only the input is kept, and the block is computed again when it is needed.
         device_memory: Bytes of the GPU; 0 takes a small one.
-        compiled: On a GPU by torch.compile: logits and their gradient stay in 16 bits. On a CPU: attention and the
-            squared ReLU by our kernels.
+        compiled: On a GPU by torch.compile: logits and their gradient stay in 16 bits. On a CPU: attention, dropout
+            and the squared ReLU by our kernels.
         optim: How it learns; None is AdamW without an average of the weights.
     """
     n = count_parameters(config)
@@ -196,9 +196,9 @@ def _kept(config: TransformerConfig, tokens: int, *, half: bool, cpu: bool, kern
     if cpu and not half and modern.activation == "gelu_tanh":
         block += 4 * hidden
     if config.dropout:
-        mask = width if cpu else 1
+        mask, first = (0, 0) if kernels else (width, 4) if cpu else (1, 1)
         block += 2 * mask * stream
-        ends += (4 if cpu else 1) * stream
+        ends += first * stream
         if whole_scores:  # scores, weights and masks, and copies of q, k and v
             block += 4 * (3 * tokens * config.n_head * config.block_size + 3 * stream) - 3 * width * stream
     return block, ends

@@ -25,7 +25,7 @@ STUBS = """extern "C" {
 void linear() {} void blocks() {} void attend_layer() {} void gelu_forward() {} void gelu_backward() {}
 void rotate() {} void largest() {} void attention_forward() {} void attention_backward() {} void weight_gradient() {}
 void products() {} void pack() {} int unpack() { return 1; } int lanes() { return 4; }
-void relu_squared_forward() {} void relu_squared_backward() {}
+void relu_squared_forward() {} void relu_squared_backward() {} void dropout() {}
 int sum() { return 7; }
 }"""
 
@@ -270,7 +270,7 @@ class TestBuilding:
         source.write_text(STUBS)
         monkeypatch.setattr(module, "SOURCE", source)
         assert type(self.load()) is PlainKernels
-        training = "GELU, squared ReLU, gradients of weights, products of stacks, rotations, attention"
+        training = "GELU, squared ReLU, gradients of weights, products of stacks, rotations, dropout, attention"
         assert f"wrong numbers here (fp32, fp16, bf16, int8, {training}, largest numbers, blocks)" in self.said[-1]
 
 

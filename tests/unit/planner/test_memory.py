@@ -49,42 +49,22 @@ def test_activations_are_what_autograd_keeps(half, dropout, position):
 
 
 @pytest.mark.parametrize("shared", [{}, {"position": "learned", "n_kv_head": 2}], ids=["own keys", "shared keys"])
-def test_kernels_keep_no_matrix_of_scores_under_dropout(shared):
+def test_kernels_keep_no_matrix_of_scores_and_no_masks_under_dropout(shared):
     config = shape(dropout=0.1, **shared)
-    by_pytorch, by_kernels = (
-        training_memory(config, micro_batch_size=B, cpu=True, compiled=compiled).activations
-        for compiled in (False, True)
-    )
+    stream = 4 * B * config.block_size * config.n_embd
+    masks = (2 * config.n_layer + 1) * stream
+
+    def saved(config):
+        by_pytorch, by_kernels = (
+            training_memory(config, micro_batch_size=B, cpu=True, compiled=compiled).activations
+            for compiled in (False, True)
+        )
+        return by_pytorch - by_kernels
+
     scores = 3 * 4 * config.n_layer * B * config.n_head * config.block_size**2
-    assert by_pytorch - by_kernels == pytest.approx(scores, rel=0.3)  # and copies of q, k and v
+    assert saved(config) - masks == pytest.approx(scores, rel=0.3)  # and copies of q, k and v
     narrow = dataclasses.replace(config, n_embd=20 * config.n_head)  # heads that do not suit them
-    assert len({training_memory(narrow, micro_batch_size=B, cpu=True, compiled=c).total for c in (False, True)}) == 1
-
-
-SWITCHES = {
-    "smear": True,
-    "norm": "rms",
-    "n_inner": 192,
-    "n_kv_head": 2,
-    "value_residual": True,
-    "stream_scales": True,
-    "qk_norm": True,
-    "tied_head": False,
-}
-MODERN = [
-    *({name: value} for name, value in SWITCHES.items()),
-    *({"activation": name} for name in ("gelu", "relu", "relu2")),
-    SWITCHES | {"position": "rope", "activation": "relu2"},
-]
-
-
-@pytest.mark.parametrize("half", [False, True])
-@pytest.mark.parametrize("options", MODERN, ids=lambda options: ",".join(options))
-def test_activations_of_modern_parts_are_what_autograd_keeps(half, options):
-    config = shape(**({"position": "learned"} | options))
-    memory = training_memory(config, micro_batch_size=B, half=half, cpu=True)
-    predicted = memory.activations + B * config.block_size * config.vocab_size * 4
-    assert predicted == pytest.approx(kept_for_backward(config, half=half), rel=0.05)
+    assert saved(narrow) == masks * narrow.n_embd // config.n_embd
 
 
 def test_a_squared_relu_by_kernels_keeps_its_output_alone():
