@@ -12,14 +12,9 @@ ROOT = Path(__file__).parents[2]
 IN_2_6 = {
     "torch", "torch:Tensor", "torch:nn", "torch.autograd.function:once_differentiable",
     "torch.distributed", "torch.distributed:PrefixStore", "torch.distributed:Store",
-    "torch.distributed.checkpoint.api:CheckpointException",
-    "torch.distributed.checkpoint.metadata:TensorStorageMetadata",
-    "torch.distributed.checkpoint.state_dict_loader:load", "torch.distributed.checkpoint.state_dict_saver:save",
-    "torch.distributed.device_mesh:init_device_mesh", "torch.distributed.fsdp:fully_shard",
-    "torch.distributed.rendezvous:rendezvous", "torch.distributed.tensor:DTensor",
-    "torch.distributed.tensor:distribute_tensor", "torch.nn.attention:SDPBackend", "torch.nn.attention:sdpa_kernel",
+    "torch.distributed.rendezvous:rendezvous", "torch.nn.attention:SDPBackend", "torch.nn.attention:sdpa_kernel",
     "torch.nn.functional", "torch.nn.functional:cross_entropy", "torch.nn.functional:linear",
-    "torch.nn.parallel:DistributedDataParallel", "torch.optim:AdamW", "torch.optim:Optimizer",
+    "torch.nn.parallel:DistributedDataParallel", "torch.optim:Optimizer",
     "torch.overrides:TorchFunctionMode", "torch.profiler:ProfilerActivity", "torch.utils.checkpoint:checkpoint",
 }  # fmt: skip
 """Known from its release; not run there. Before a name is added: is it in 2.6? Else import it where it is used."""

@@ -12,10 +12,6 @@ from types import ModuleType
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.metadata import TensorStorageMetadata
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 
 from groundup.checkpoint.state import CheckpointStore, Contents
 from groundup.config.errors import UserError
@@ -51,6 +47,9 @@ def write_shares(folder: Path, tensors: dict[str, Tensor], world: World) -> dict
     Raises:
         UserError: The disk refuses a rank; all ranks hear of it.
     """
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.state_dict_saver import save
+
     writer = _storage().HuggingFaceStorageWriter(str(folder), save_distributed=True)
     own = folder / _name(world.rank)
     try:
@@ -86,6 +85,10 @@ def read_shares(folder: Path, part: str, like: Callable[[str], Tensor], world: W
     Raises:
         UserError: The folder has files that its manifest does not know, or they do not fit.
     """
+    from torch.distributed.checkpoint.api import CheckpointException
+    from torch.distributed.checkpoint.metadata import TensorStorageMetadata
+    from torch.distributed.checkpoint.state_dict_loader import load
+
     known = read_manifest(folder)
     if foreign := sorted(file.name for file in folder.glob("*.safetensors") if file.name not in known):
         raise UserError(f"{folder} is not as it was written: its manifest does not know {', '.join(foreign)}")

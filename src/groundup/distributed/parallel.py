@@ -2,23 +2,27 @@
 
 Both average gradients over ranks. A share of a tensor is a DTensor; `whole` and `whole_state` put tensors together
 again, so that what is saved does not show how many ranks trained it.
+
+PyTorch's code for shares is loaded where some are made: it takes a second and 50 MB, and most runs have none.
 """
 
 import contextlib
 import hashlib
+import sys
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, TypeGuard
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from groundup.config.errors import UserError
 from groundup.distributed.ranks import World
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 def replicate(module: nn.Module, device: torch.device) -> nn.Module:
@@ -39,6 +43,9 @@ def shard(module: nn.Module, blocks: Iterable[nn.Module], device: torch.device, 
         device: Where they live.
         world: The ranks that share.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(device.type, (world.size,))
     for block in blocks:
         fully_shard(block, mesh=mesh)
@@ -69,17 +76,18 @@ def average_gradients(module: nn.Module, world: World) -> None:
 
 def is_sharded(module: nn.Module) -> bool:
     """Whether each rank has only a share of the parameters."""
-    return any(isinstance(p, DTensor) for p in module.parameters())
+    return any(is_share(p) for p in module.parameters())
 
 
-def is_share(tensor: object) -> bool:
+def is_share(tensor: object) -> "TypeGuard[DTensor]":
     """Whether this rank has only a share of a tensor."""
-    return isinstance(tensor, DTensor)
+    loaded = sys.modules.get("torch.distributed.tensor")
+    return loaded is not None and isinstance(tensor, loaded.DTensor)
 
 
 def whole(tensor: Tensor) -> Tensor:
     """A tensor put together from its shares; all ranks must call it."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if is_share(tensor) else tensor
 
 
 def whole_state(state: dict[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
@@ -93,7 +101,7 @@ def whole_state(state: dict[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
     for name, tensor in state.items():
         full = whole(tensor)
         if keep:
-            kept[name] = full.cpu() if isinstance(tensor, DTensor) else tensor
+            kept[name] = full.cpu() if is_share(tensor) else tensor
     return kept
 
 
@@ -104,8 +112,10 @@ def shares(state: dict[str, Tensor], like: dict[str, Tensor]) -> dict[str, Tenso
 
 def share(tensor: Tensor, like: Tensor) -> Tensor:
     """This rank's share of a whole tensor that every rank has; the tensor itself, where `like` is whole."""
-    if not isinstance(like, DTensor):
+    if not is_share(like):
         return tensor
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
 
 

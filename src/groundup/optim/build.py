@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from groundup.config.train import OptimConfig
 from groundup.model.parameters import parameter_rules
+from groundup.optim.eager import AdamW
 from groundup.optim.groups import assert_covers, decay_groups, split_matrices
 from groundup.optim.lazy import LazyRMSProp
 from groundup.optim.muon import Muon

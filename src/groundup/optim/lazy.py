@@ -13,10 +13,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
+
+from groundup.optim.eager import Eager
 
 
-class LazyRMSProp(Optimizer):
+class LazyRMSProp(Eager):
     """Divides the gradient of each used row by the root of its average square, element by element.
 
     Args:

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
+from groundup.optim.eager import Eager
 from groundup.runtime.stored import PlainKernels
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
@@ -60,7 +60,7 @@ def _right_factor(gram: Float[Tensor, "N S S"], steps: int, kernels: PlainKernel
     return whole
 
 
-class Muon(Optimizer):
+class Muon(Eager):
     """Orthogonalized Nesterov momentum with decoupled weight decay, for two-dimensional parameters.
 
     Args:
