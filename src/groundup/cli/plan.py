@@ -10,7 +10,7 @@ from groundup.config.errors import UsageError
 from groundup.planner.forecast import forecast, parse_hardware
 from groundup.terminal.tables import facts
 from groundup.terminal.waiting import before_torch
-from groundup.terminal.words import take_value
+from groundup.terminal.words import split_equals, take_value
 
 OWN_FLAGS = ("--hardware", "--tokens", "--mfu", "--dollars-per-hour")
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
@@ -33,7 +33,7 @@ def main(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0
-    words = list(argv)
+    words = split_equals(list(argv), *OWN_FLAGS)
     where = take_value(words, "--hardware") or "here"
     tokens = take_value(words, "--tokens")
     mfu = _number("--mfu", take_value(words, "--mfu") or "0.4", least=1e-3, most=1.0)

@@ -1,5 +1,6 @@
 """Tiny Shakespeare: the million characters on which char-rnn and nanoGPT learned to speak."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +45,7 @@ class TinyShakespeare:
         if sha256_file(self.path) != SHA256:
             raise UserError(
                 f"{self.path} is not Tiny Shakespeare ({SIZE:,} bytes, SHA-256 {SHA256[:12]}...);"
-                " for other text use --data.source text"
+                f" other text is learned by groundup train {shlex.quote(str(self.path))}"
             )
         return [self.path]
 

@@ -28,6 +28,7 @@ MISTAKES = [
     ("plan shakespeare --hardwear T4", 2, "unrecognized options: --hardwear, T4; did you mean --hardware?"),
     ("plan shakespeare --token 3M", 2, "unrecognized options: --token, 3M; did you mean --tokens?"),
     ("plan text.txt --max-steps x", 2, "--max-steps must be a whole number, got 'x'"),
+    ("plan shakespeare --hardware=T5", 2, "hardware must be here, or a device and how many of it"),
     ("plan --config text.txt", 1, "text.txt is not valid JSON"),
     ("train text.txt --zzz", 2, "unrecognized options: --zzz"),
     ("train text.txt --eval.evry 3", 2, "did you mean --eval.every?"),

@@ -20,6 +20,8 @@ def test_flags_of_a_run_change_the_plan(capsys):
     one = run(capsys, "gpt2-fineweb", "--hardware", "T4", "--model.block-size", "512", "--dollars-per-hour", "1")
     assert "context 512" in one
     assert "$1 per device hour" in one
+    flags = ["--hardware=T4", "--model.block-size=512", "--dollars-per-hour=1"]
+    assert run(capsys, "gpt2-fineweb", *flags) == one
 
 
 def test_here_is_measured(capsys):
