@@ -57,10 +57,19 @@ def ask(server: Any, path: str, **values: Any) -> Any:
 def main() -> None:
     """Print the ids of what stands on stdin."""
     text = sys.stdin.buffer.read().decode()
-    ids = ask(start_server(Path(sys.argv[1])), "/tokenize", content=text, add_special=False, parse_special=False)
-    sys.stdout.write(f"\n{json.dumps(ids['tokens'])}\n")
-    sys.stdout.flush()
-    os._exit(0)  # its threads would wait for more questions
+    server = start_server(Path(sys.argv[1]))  # named, so that it is never ended: see below
+    code = 1
+    try:
+        ids = ask(server, "/tokenize", content=text, add_special=False, parse_special=False)
+        sys.stdout.write(f"\n{json.dumps(ids['tokens'])}\n")
+        sys.stdout.flush()
+        code = 0
+    except (OSError, ValueError, KeyError) as error:
+        sys.stderr.write(f"{error}\n")
+        sys.stderr.flush()
+    finally:
+        # A server that answers before its loop has begun, as on a busy machine, waits for ever when it is ended.
+        os._exit(code)
 
 
 if __name__ == "__main__":

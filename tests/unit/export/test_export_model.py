@@ -1,6 +1,7 @@
 """What we write, read by the programs it is for: equal logits, equal tensors, equal ids."""
 
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import torch
 
 from folders_of_models import expected, saved
-from forked import output_of
+from forked import ForkedPopen, output_of
 from groundup.checkpoint.model_folder import load_model
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
@@ -313,6 +314,35 @@ def test_the_end_of_a_document_of_characters_is_kept(tmp_path, make_model):
     fields = gguf.GGUFReader(tmp_path / "gguf/model.gguf").fields
     assert fields["tokenizer.ggml.eos_token_id"].contents() == tokenizer.eot_id
     assert len(fields["tokenizer.ggml.tokens"].contents()) == tokenizer.vocab_size
+
+
+ENDS = """
+import sys
+from groundup.export import llama_cpp
+
+class Server:
+    def __del__(self):
+        print("ended", flush=True)
+
+def answer(server, path, **values):
+    if sys.argv[1] == "gone":
+        raise OSError("nobody answers")
+    return {"tokens": [1, 2]}
+
+llama_cpp.start_server, llama_cpp.ask = lambda file: Server(), answer
+sys.stdin = open(sys.argv[2])
+llama_cpp.main()
+"""
+
+
+@pytest.mark.parametrize(("file", "told"), [("there", "\n[1, 2]\n"), ("gone", "")])
+def test_llama_cpp_is_left_and_not_ended(tmp_path, file, told):
+    """Its server waits for a loop that may not have begun when it is ended: then nobody ever comes back."""
+    (tmp_path / "text").write_text("ab")
+    command = [sys.executable, "-c", ENDS, file, str(tmp_path / "text")]
+    process = ForkedPopen(command, stdout=subprocess.PIPE, text=True)
+    assert process.communicate(240)[0] == told
+    assert process.returncode == (file == "gone")
 
 
 def test_a_run_folder_is_exported_by_its_model(folder, tmp_path):
