@@ -4,6 +4,7 @@ import difflib
 import io
 import statistics
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,8 +72,9 @@ def plot_runs(runs: Sequence[RunHistory], path: Path, *, axis: Axis, y: str = "l
     handles, labels = [], []
     for i, (run, label) in enumerate(zip(runs, distinct_names(runs), strict=True)):
         color, dashes = COLORS[i % len(COLORS)], DASHES[i // len(COLORS) % len(DASHES)]
-        below = run.series(thin, axis) if thin else ([], [])
-        above = run.series(thick, axis)
+        learned = replace(run, rows=[row for row in run.rows if row.get("step")])  # as `plot_loss` has it
+        below = learned.series(thin, axis) if thin else ([], [])
+        above = learned.series(thick, axis)
         if below[0]:
             values = smoothed(below[1], reach=smooth)
             (line,) = axes.plot(below[0], values, color=color, linestyle=dashes, linewidth=0.8, alpha=0.45)

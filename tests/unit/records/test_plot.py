@@ -100,6 +100,12 @@ def test_a_time_axis_never_has_too_many_ticks(tmp_path, drawn, seconds):
     assert 1 <= len(drawn[0].axes[0].get_xticks()) <= 9
 
 
+@pytest.mark.parametrize("y", ["loss", "val/loss"])
+def test_no_line_is_drawn_from_before_the_first_step(tmp_path, drawn, y):
+    plot_runs([run(tmp_path, "a")], tmp_path / "out.png", axis="steps", y=y)
+    assert {min(line.get_xdata()) for line in drawn[0].axes[0].get_lines()} == {10}
+
+
 def test_runs_of_one_name_are_told_apart_by_their_folders(tmp_path, drawn):
     plot_runs([run(tmp_path / "x", "same"), run(tmp_path / "y", "same")], tmp_path / "out.png", axis="tokens")
     told = {text.get_text() for text in legends(drawn[0])[0].get_texts()}
