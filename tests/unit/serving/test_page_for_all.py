@@ -89,6 +89,12 @@ def open_ready(open_page, tab, **more):
     if tab == "attention":
         page.get_by_text("what the detectors say").wait_for()
         page.get_by_text("softmax", exact=True).wait_for()
+    if tab == "push":
+        page.get_by_role("heading", name="in the embedding").wait_for()
+    if tab == "training":
+        for says in ("curves of mine as a table", "curves of other as a table", "train one here", "what mine wrote"):
+            page.get_by_text(says).wait_for()
+        page.get_by_role("button", name="Start", exact=True).wait_for()
     if tab == "slots":
         page.get_by_role("button", name="Send 6 texts").click()
         page.locator("table.slots tbody tr").nth(5).wait_for()
