@@ -26,7 +26,7 @@ def test_another_file_is_refused(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         TinyShakespeare(path, tmp_path).parts()
     path.write_text("First Citizen:\n")
-    with pytest.raises(UserError, match=r"is not Tiny Shakespeare \(1,115,394 bytes.*use --data\.source text"):
+    with pytest.raises(UserError, match=r"is not Tiny Shakespeare \(1,115,394 bytes.*is learned by groundup train"):
         TinyShakespeare(path, tmp_path).parts()
 
 
