@@ -130,6 +130,13 @@ def test_a_stop_string_ends_a_text_and_is_not_in_it(client, generator):
 
 
 @pytest.mark.fault("F3", "a prompt longer than the context", "400 with both numbers; nothing is cut off")
+@pytest.mark.parametrize("prompt", ["a" * 17, [1] * 17, ["a", "a" * 17], [[1], [1] * 17]])
+def test_a_prompt_longer_than_the_context(client, prompt):
+    error = complete(client, 400, prompt=prompt)["error"]
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "prompt")
+    assert "context is 16 tokens; the prompt has 17" in error["message"]
+
+
 @pytest.mark.fault("F4", "a field is out of its bounds, of another type, or cannot be done", "400 names it")
 @pytest.mark.parametrize(
     ("body", "says"),
