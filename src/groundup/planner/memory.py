@@ -26,6 +26,8 @@ LOGITS_SHARE = 32
 """A large GPU gives them this part of its memory instead: every chunk costs a pass over the head's gradient."""
 HOLES = 0.45
 """Of what is kept: glibc's heap holds so much more between blocks, where a CPU's step frees and asks (docs/log.md)."""
+HOLES_OF_CHUNKS = 0.25
+"""Of logits that come in chunks, in the same way. Fitted to one setting, whose peak differs by a fifth between runs."""
 KERNEL_LANES = 16
 """Widths that are multiples of this suit the kernels of training: they fill the vectors of every machine."""
 RESIDUAL_TENSORS = 2
@@ -100,20 +102,24 @@ def training_memory(
     ids = micro_batch_size * config.block_size * config.vocab_size
     logits = ids * each
     chunk = logits_bytes("cpu" if cpu else "cuda", device_memory)
-    if 4 * ids > chunk:  # what is left of all chunks: the gradients of both sides of the head
+    chunked = 4 * ids > chunk
+    if chunked:  # what is left of all chunks: the gradients of both sides of the head
         logits = chunk * each // 4 + 4 * stream + 4 * config.vocab_size * config.n_embd
     if recompute:
         logits = max(0, logits - block)  # they are gone when the first block is computed again
     # GELU's sigmoid, which a compiled GELU does not keep, is counted and is as large as the holes. Blocks that are
     # computed again are mapped alone, and leave none.
-    holes = HOLES if cpu and not recompute and ModernConfig.of(config).activation != "gelu_tanh" else 0.0
+    holes = 0.0
+    if cpu and not recompute:
+        holes += HOLES * activations if ModernConfig.of(config).activation != "gelu_tanh" else 0
+        holes += HOLES_OF_CHUNKS * logits if chunked else 0
     return Memory(
         weights=4 * n,
         gradients=4 * n,
         optimizer=_optimizer(config, optim),
         activations=activations,
         logits=logits,
-        holes=round(holes * activations),
+        holes=round(holes),
     )
 
 

@@ -1,4 +1,5 @@
 import json
+import statistics
 import sys
 
 import pytest
@@ -60,6 +61,15 @@ def test_what_does_not_fit_says_how_much_it_needs(monkeypatch):
         bench(Options(model=MODEL, device="cpu"), lambda line: None)
 
 
+def assert_planned(rows, again):
+    """What is not within a tenth is measured twice more, and the median counts: each run has other holes."""
+    for n, row in enumerate(rows):
+        measured, planned = [row["measured_bytes"]], pytest.approx(row["planned_bytes"], rel=0.1)
+        if measured[0] != planned:
+            measured += [again(n)["measured_bytes"] for _ in range(2)]
+        assert statistics.median(measured) == planned, (row["setting"], measured)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the planner's holes and blocks are glibc's")
 @pytest.mark.parametrize(("n_layer", "n_embd"), [(6, 192), (4, 256)])
@@ -68,12 +78,16 @@ def test_the_peak_of_a_process_of_its_own_is_what_was_planned(n_layer, n_embd):
     options = Options(model=model, micro_batch_sizes=(8,), device="cpu", precision="fp32")
     plain, again = bench(options, lambda line: None)["rows"]
     assert again["measured_bytes"] < plain["measured_bytes"] / 2
-    for row in (plain, again):
-        assert row["measured_bytes"] == pytest.approx(row["planned_bytes"], rel=0.1)
+    assert_planned((plain, again), lambda n: bench(options, lambda line: None)["rows"][n])
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the planner's holes and blocks are glibc's")
-def test_the_peaks_of_all_parts_are_about_what_was_planned():
-    for row in bench(Options(settings="parts", device="cpu", precision="fp32"), lambda line: None)["rows"]:
-        assert row["measured_bytes"] == pytest.approx(row["planned_bytes"], rel=0.1), row["setting"]
+def test_the_peaks_of_all_parts_are_about_what_was_planned(monkeypatch):
+    options, settings = Options(settings="parts", device="cpu", precision="fp32"), module.parts()
+
+    def again(n):
+        monkeypatch.setattr(module, "parts", lambda: [settings[n]])
+        return bench(options, lambda line: None)["rows"][0]
+
+    assert_planned(bench(options, lambda line: None)["rows"], again)
