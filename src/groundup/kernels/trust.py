@@ -20,11 +20,12 @@ _FEW, _MANY = 2, 45
 """New tokens that go different ways through the kernels."""
 
 
+@torch.inference_mode(mode=False)  # whoever loads the kernels first may be in it, and its tensors have no gradients
 def wrong_parts(kernels: "CompiledKernels") -> list[str]:
     """What differs: types of weights in sizes that fill vectors and tiles or not, what training has, top-k, blocks."""
     generator = torch.Generator().manual_seed(0)
     wrong: list[str] = [name for name in DTYPES if not _products_agree(kernels, name, generator)]
-    with torch.inference_mode(mode=False), torch.enable_grad():
+    with torch.enable_grad():
         x = torch.linspace(-8, 8, 1001).requires_grad_()
         y = F.gelu(x, approximate="tanh")
         (grad,) = torch.autograd.grad(y.sum(), x)
@@ -78,7 +79,7 @@ def _attention_agrees(kernels: "CompiledKernels", generator: torch.Generator) ->
     queries, grad = torch.randn(2, 2, 4, 53, 32, generator=generator)
     keys, values = torch.randn(2, 2, 2, 53, 32, generator=generator)
     told = []
-    with torch.inference_mode(mode=False), torch.enable_grad():
+    with torch.enable_grad():
         for attend in (CausalAttention(kernels), F.scaled_dot_product_attention):
             q, k, v = (part.clone().requires_grad_() for part in (queries, keys, values))
             y = attend(q, k, v, is_causal=True, enable_gqa=True)

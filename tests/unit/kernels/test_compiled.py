@@ -229,6 +229,13 @@ def test_the_test_of_the_kernels_sees_one_number_that_is_wrong(compiled):
     assert wrong_parts(broken) == ["blocks"]
 
 
+@needs_compiler
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_the_kernels_are_trusted_in_whatever_mode_they_are_loaded(compiled, mode):
+    with mode():
+        assert wrong_parts(compiled) == []
+
+
 class TestBuilding:
     @pytest.fixture(autouse=True)
     def _empty_cache(self, monkeypatch, tmp_path):
