@@ -112,7 +112,7 @@ def parse(
     # Of --stream=yes, tyro names what it is left with.
     value = message.removeprefix("unrecognized options: ")
     if word := next((word for word in argv if word.startswith("--") and word.endswith(f"={value}")), None):
-        name = word.removesuffix(f"={value}")
+        name = " ".join(word.removesuffix(f"={value}").split())
         no = re.sub(r"([.]|^--)([^.]+)$", r"\1no-\2", name)
         raise UsageError(f"{name} takes no value, got {value!r}: write {name} or {no}")
     if message.startswith(("missing value for argument '", "unrecognized options: -")):
@@ -129,7 +129,7 @@ def _unknown(message: str, argv: Sequence[str], known: Sequence[str]) -> str:
     """Name a flag that there is not, and the nearest: of one where a word is missing, tyro says that a value is."""
     if message.startswith("missing"):
         odd = (word for word in argv if re.match(r"--?[a-z]", word) and word.split("=")[0] not in known)
-        message = next((f"unrecognized options: {word}" for word in odd), message)
+        message = " ".join(next((f"unrecognized options: {word}" for word in odd), message).split())
     flag = re.match(r"unrecognized options: (--[\w.\-]+)", message)
     near = nearest(flag[1], known) if flag else None
     return f"{message}; did you mean {near}?" if near else message

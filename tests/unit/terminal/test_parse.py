@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from groundup.cli.generate import Options as GenerateOptions
@@ -210,6 +210,7 @@ garbage = st.text(st.characters(exclude_categories=["Cs"]) | st.sampled_from("â”
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(argv=st.lists(words | garbage | garbage.map("--{}".format) | garbage.map("--seed={}".format), max_size=4))
+@example(argv=["-a\r"])
 def test_whatever_is_typed_the_answer_is_options_or_one_line(argv, capsys):
     if {"-h", "--help"} & set(argv):
         return
