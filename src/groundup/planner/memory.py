@@ -107,20 +107,28 @@ def training_memory(
         logits = chunk * each // 4 + 4 * stream + 4 * config.vocab_size * config.n_embd
     if recompute:
         logits = max(0, logits - block)  # they are gone when the first block is computed again
-    # GELU's sigmoid, which a compiled GELU does not keep, is counted and is as large as the holes. Blocks that are
-    # computed again are mapped alone, and leave none.
-    holes = 0.0
+    holes = 0
     if cpu and not recompute:
-        holes += HOLES * activations if ModernConfig.of(config).activation != "gelu_tanh" else 0
-        holes += HOLES_OF_CHUNKS * logits if chunked else 0
+        holes = _holes(config, activations, logits if chunked else 0, micro_batch_size * config.block_size, half=half)
     return Memory(
         weights=4 * n,
         gradients=4 * n,
         optimizer=_optimizer(config, optim),
         activations=activations,
         logits=logits,
-        holes=round(holes),
+        holes=holes,
     )
+
+
+def _holes(config: TransformerConfig, activations: int, chunks: int, tokens: int, *, half: bool) -> int:
+    """Bytes between the blocks of a CPU's heap.
+
+    GELU's sigmoid, which a compiled GELU does not keep, is counted in 32 bits and is as large as the holes; in 16 bits
+    they are as large. Blocks that are computed again are mapped alone, and leave none.
+    """
+    gelu = ModernConfig.of(config).activation == "gelu_tanh"
+    of_blocks = 2 * half * config.n_layer * tokens * config.mlp_width if gelu else HOLES * activations
+    return round(of_blocks + HOLES_OF_CHUNKS * chunks)
 
 
 def memory_of_run(
