@@ -8,10 +8,9 @@ from typing import Literal
 from groundup.config.errors import UsageError
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.presets import GPT2
+from groundup.config.train import DeviceChoice, PrecisionChoice
 from groundup.terminal.waiting import own_cores
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
 NANOGPT_CPU = GPTConfig(n_layer=4, n_head=4, n_embd=128, block_size=64, vocab_size=65, bias=False)
 """The model of nanoGPT's published CPU setting."""
 DEMO = ModernConfig(n_layer=4, n_head=4, n_embd=128, block_size=128, vocab_size=65)
@@ -45,9 +44,9 @@ class TrainOptions:
     model: GPTConfig = NANOGPT_CPU
     micro_batch_size: int = 12
     """Sequences per step."""
-    device: Device = "auto"
+    device: DeviceChoice = "auto"
     """Where to compute; auto takes a GPU where there is one."""
-    precision: Precision = "auto"
+    precision: PrecisionChoice = "auto"
     """Of products; the same for everybody."""
     compile: Literal["off", "whole", "parts"] = "off"
     """Compile everybody's model; parts compiles ours block by block, and the peers' whole."""
@@ -74,7 +73,7 @@ class GenerateOptions:
     """Tokens drawn in a turn."""
     samples: int = 1
     """Continuations side by side. llama.cpp runs with one."""
-    device: Device = "auto"
+    device: DeviceChoice = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     threads: int = 0
     """CPU threads of each contestant; 0 takes PyTorch's choice."""
@@ -104,7 +103,7 @@ class EvalOptions:
     """A file of HellaSwag's form, for GPT-2's vocabulary; without it, random tokens of about its lengths."""
     examples: int = 16
     """Examples to score."""
-    device: Device = "auto"
+    device: DeviceChoice = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     threads: int = 0
     """CPU threads of each contestant; 0 takes PyTorch's choice."""
@@ -159,9 +158,9 @@ class MemoryOptions:
     """The least of them that is measured with --runtime.recompute, too."""
     settings: Literal["sizes", "parts"] = "sizes"
     """sizes of the micro-batch, or parts: ten settings that the formula counts differently, of small models."""
-    device: Device = "auto"
+    device: DeviceChoice = "auto"
     """Where to compute; auto takes a GPU where there is one."""
-    precision: Precision = "auto"
+    precision: PrecisionChoice = "auto"
     """Of products."""
 
     def __post_init__(self) -> None:
@@ -177,7 +176,7 @@ class CheckpointOptions:
     model: GPTConfig = GPT2
     folder: Path = Path()
     """Where to write, in a folder that is removed afterwards; up to four times the state must fit."""
-    device: Device = "cpu"
+    device: DeviceChoice = "cpu"
     """Where the state lies."""
     threads: int = 0
     """CPU threads; 0 takes PyTorch's choice."""

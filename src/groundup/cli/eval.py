@@ -10,6 +10,7 @@ import tyro
 
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError
+from groundup.config.train import DeviceChoice
 from groundup.files.layout import RUN
 from groundup.records.models_here import check_model, missing_model
 from groundup.terminal.parse import parse
@@ -36,7 +37,7 @@ class Options:
     """Tokens per forward pass; 0 takes what suits the device."""
     data: Path | None = None
     """For val: prepared data, not the run's own; for the others: where their files are or go (data/ unless given)."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: DeviceChoice = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     weights: Literal["saved", "fp32", "fp16", "bf16", "int8", "auto"] = "saved"
     """Bits per weight, as `generate` has them; saved is as the model has them, auto the fastest here."""

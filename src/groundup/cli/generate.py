@@ -12,6 +12,7 @@ import tyro
 
 from groundup.config.errors import UsageError
 from groundup.config.generate import SamplingConfig
+from groundup.config.train import DeviceChoice
 from groundup.files.layout import WEIGHTS
 from groundup.files.manifest import sha256_file
 from groundup.generation.converse import Session, Settings, converse
@@ -57,7 +58,7 @@ class Options:
     """Continue all prompts of a file: a prompt a line, or objects with `prompt` in .jsonl. Needs --out."""
     out: Path | None = None
     """Where the texts of --prompts-file go, as JSON lines. The same command goes on after a kill."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: DeviceChoice = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     weights: Literal["saved", "fp32", "fp16", "bf16", "int8", "auto"] = "saved"
     """Bits per weight: fewer decode faster and round more; saved is as the model has them, auto the fastest here."""

@@ -9,6 +9,9 @@ from groundup.config.data import DataConfig
 from groundup.config.errors import UsageError
 from groundup.config.model import GPTConfig, ModernConfig
 
+DeviceChoice = Literal["auto", "cpu", "cuda", "mps"]
+PrecisionChoice = Literal["auto", "fp32", "tf32", "bf16", "fp16"]
+
 _MOST = 2**53
 """Tokens or steps: beyond it numbers in JSON and in floats are no longer exact."""
 _LONGEST = 30 * 24 * 3600
@@ -176,9 +179,9 @@ class LogConfig:
 class RuntimeConfig:
     """How the machine is used. `auto` is resolved once, and the resolved value is what is logged."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: DeviceChoice = "auto"
     """Where to compute: auto takes cuda, then mps, then cpu."""
-    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    precision: PrecisionChoice = "auto"
     """Arithmetic of the matrix products: auto takes what the hardware does well."""
     matmul: Literal["auto", "default", "onednn", "kernels"] = "auto"
     """fp32 products on a CPU: PyTorch's default (MKL), oneDNN, or that with kernels of ours; auto takes the fastest."""

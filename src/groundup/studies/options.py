@@ -7,9 +7,9 @@ from typing import Literal
 from groundup.config.errors import UsageError
 from groundup.config.model import GPTConfig
 from groundup.config.presets import GPT2, RECIPES
+from groundup.config.train import DeviceChoice, PrecisionChoice
 from groundup.studies.variants import SETS
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
 LEAST_SIZES = 3
 """A line through two points fits them whatever they are."""
 HEAD_DIM = 32
@@ -46,9 +46,9 @@ class AblationOptions:
     """Names of variants, separated by semicolons; empty is all."""
     seeds: int = 2
     """Runs of each variant, with seeds 1, 2, ..."""
-    device: Device = "auto"
+    device: DeviceChoice = "auto"
     """Where to compute; auto takes a GPU where there is one."""
-    precision: Literal["auto", "fp32", "tf32", "bf16", "fp16"] = "auto"
+    precision: PrecisionChoice = "auto"
     """Of products."""
     at_once: int = 1
     """Runs that share the machine; their losses are the same, their seconds are not."""
@@ -153,7 +153,7 @@ class ScalingLawOptions:
     """Layers x width of each model; widths are multiples of 32."""
     steps: int = 0
     """Steps of every run; 0 is as the preset has it."""
-    device: Device = "auto"
+    device: DeviceChoice = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     at_once: int = 1
     """Runs that share the machine."""
