@@ -37,7 +37,7 @@ class StoredMatrix(nn.Module):
 
     def arrange(self, *, spend: bool = False) -> Stored:
         """Keep the weights in the order that the kernels want, as the first product does; spend: as `arranged`."""
-        stored = self.kernels.arranged(Stored(self.weight, self.scale, self._n_inputs), spend=spend)
+        stored = self.kernels.arranged(self._kept(), spend=spend)
         if stored.weight is not self.weight:
             self.weight, self._n_inputs = nn.Parameter(stored.weight, requires_grad=False), stored.n_inputs
         return stored
@@ -51,14 +51,17 @@ class StoredMatrix(nn.Module):
             y = self.kernels.linear(rows, self.stored, bias)
         return y.view(*x.shape[:-1], -1)
 
+    def _kept(self) -> Stored:
+        """The matrix in the order that it lies in."""
+        return Stored(self.weight, self.scale, self._n_inputs)
+
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:  # noqa: FBT001
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[f"{prefix}weight"] = Stored(self.weight, self.scale, self._n_inputs).unpacked()
+        destination[f"{prefix}weight"] = self._kept().unpacked()
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         if self._n_inputs is not None:
-            rows = Stored(self.weight, self.scale, self._n_inputs).unpacked()
-            self.weight, self._n_inputs = nn.Parameter(rows, requires_grad=False), None
+            self.weight, self._n_inputs = nn.Parameter(self._kept().unpacked(), requires_grad=False), None
         super()._load_from_state_dict(*args, **kwargs)
 
 

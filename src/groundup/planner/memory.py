@@ -89,17 +89,18 @@ def training_memory(
         optim: How it learns; None is AdamW without an average of the weights.
     """
     n = count_parameters(config)
-    stream = micro_batch_size * config.block_size * config.n_embd
-    block, ends = _kept(config, micro_batch_size * config.block_size, half=half, cpu=cpu, kernels=cpu and compiled)
+    tokens = micro_batch_size * config.block_size
+    stream = tokens * config.n_embd
+    block, ends = _kept(config, tokens, half=half, cpu=cpu, kernels=cpu and compiled)
     blocks = config.n_layer * (4 * stream if recompute else block)
     if recompute:
         blocks += block
         if cpu:
-            blocks += _passing(config, micro_batch_size * config.block_size, half=half, kernels=compiled)
+            blocks += _passing(config, tokens, half=half, kernels=compiled)
     activations = blocks + ends + (2 * n if half else 0)
     # Logits and their gradient; under autocast the float32 copy that cross-entropy works on besides, unless compiled.
     each = 2 * 2 if half and compiled and not cpu else 2 * 4 + (2 if half else 0)
-    ids = micro_batch_size * config.block_size * config.vocab_size
+    ids = tokens * config.vocab_size
     logits = ids * each
     chunk = logits_bytes("cpu" if cpu else "cuda", device_memory)
     chunked = 4 * ids > chunk
@@ -109,7 +110,7 @@ def training_memory(
         logits = max(0, logits - block)  # they are gone when the first block is computed again
     holes = 0
     if cpu and not recompute:
-        holes = _holes(config, activations, logits if chunked else 0, micro_batch_size * config.block_size, half=half)
+        holes = _holes(config, activations, logits if chunked else 0, tokens, half=half)
     return Memory(
         weights=4 * n,
         gradients=4 * n,
