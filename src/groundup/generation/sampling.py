@@ -26,7 +26,7 @@ from groundup.config.generate import SamplingConfig
 from groundup.generation.scores import Score, read_scores, score
 from groundup.model.types import wide
 
-TopK = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+Choose = Callable[[Tensor, SamplingConfig, Tensor | None], Tensor]
 COLDEST = 1e-30
 """Temperatures below this are 0. Dividing by them would overflow float32, and only exact ties could tell."""
 
@@ -155,7 +155,7 @@ def depends_on_past(config: SamplingConfig) -> bool:
     return bool(config.repetition_penalty != 1 or config.presence_penalty or config.frequency_penalty)
 
 
-def sample(logits: Float[Tensor, "B V"], rows: Sequence[Row], *, topk: TopK = torch.topk) -> list[Drawn]:
+def sample(logits: Float[Tensor, "B V"], rows: Sequence[Row], *, by: Choose | None = None) -> list[Drawn]:
     """Choose the next token of every row.
 
     Temperature 0 takes the largest logit, of equals the one with the lowest id.
@@ -163,7 +163,7 @@ def sample(logits: Float[Tensor, "B V"], rows: Sequence[Row], *, topk: TopK = to
     Args:
         logits: As the model gives them; 16 bits are taken as 32.
         rows: What is done to each, and who draws.
-        topk: Finds the largest logits on a CPU.
+        by: Does what `choose` does, for logits on the CPU.
 
     Raises:
         UserError: The logits are not numbers.
@@ -175,11 +175,11 @@ def sample(logits: Float[Tensor, "B V"], rows: Sequence[Row], *, topk: TopK = to
     for place, row in enumerate(rows):
         groups.setdefault(row.config, []).append(place)
     if len(groups) == 1:
-        ids = _choose(logits, rows[0].config, rows, topk)
+        ids = _choose(logits, rows[0].config, rows, by or choose)
     else:
         ids = torch.empty(len(rows), dtype=torch.long, device=logits.device)
         for config, places in groups.items():
-            ids[places] = _choose(logits[places], config, [rows[place] for place in places], topk)
+            ids[places] = _choose(logits[places], config, [rows[place] for place in places], by or choose)
     n_top = max((row.n_top for row in rows if row.n_top is not None), default=None)
     if n_top is None:
         return read_drawn(ids)
@@ -210,7 +210,7 @@ def no_numbers() -> UserError:
 
 
 def choose(
-    logits: Float[Tensor, "B V"], config: SamplingConfig, uniform: Float[Tensor, "B 1"] | None, topk: TopK = torch.topk
+    logits: Float[Tensor, "B V"], config: SamplingConfig, uniform: Float[Tensor, "B 1"] | None
 ) -> Int[Tensor, " B"]:
     """One id a row, by what comes from temperature on; -1 where the logits are not numbers.
 
@@ -218,20 +218,14 @@ def choose(
         logits: In float32 or float64.
         config: For all rows.
         uniform: What `uniform_numbers` gives.
-        topk: As for `sample`.
     """
     if uniform is None:
         largest, ids = logits.max(-1)
         return ids.masked_fill(largest.isnan(), -1)
-    few_ids: Int[Tensor, "B k"] | None = None
-    if few := _largest(logits, config, topk):
-        logits, few_ids = few
-    else:
-        logits = apply_top_k(apply_temperature(logits, config.temperature), config.top_k)
+    logits = apply_top_k(apply_temperature(logits, config.temperature), config.top_k)
     logits = apply_top_p(logits, config.top_p)
     logits = apply_min_p(logits, config.min_p)
-    places = _draw((logits - logits.amax(-1, keepdim=True)).exp(), uniform)
-    return places if few_ids is None else few_ids.gather(1, places.clamp(min=0)[:, None])[:, 0].where(places >= 0, -1)
+    return _draw((logits - logits.amax(-1, keepdim=True)).exp(), uniform)
 
 
 def uniform_numbers(rows: Sequence[Row], device: torch.device) -> Float[Tensor, "B 1"] | None:
@@ -242,7 +236,7 @@ def uniform_numbers(rows: Sequence[Row], device: torch.device) -> Float[Tensor, 
     return uniform.to(device, non_blocking=True)  # else the host would wait for all that the device has to do
 
 
-def _choose(logits: Float[Tensor, "B V"], config: SamplingConfig, rows: Sequence[Row], topk: TopK) -> Int[Tensor, " B"]:
+def _choose(logits: Float[Tensor, "B V"], config: SamplingConfig, rows: Sequence[Row], by: Choose) -> Int[Tensor, " B"]:
     """One id a row, all under the same settings; -1 where the logits are not numbers."""
     if config.repetition_penalty != 1:
         seen = _count([(*row.prompt, *row.drawn) for row in rows], logits) > 0
@@ -252,25 +246,7 @@ def _choose(logits: Float[Tensor, "B V"], config: SamplingConfig, rows: Sequence
         logits = apply_count_penalties(logits, counts, config.presence_penalty, config.frequency_penalty)
     if config.logit_bias:
         logits = apply_logit_bias(logits, config.logit_bias)
-    return choose(logits, config, uniform_numbers(rows, logits.device), topk)
-
-
-def _largest(
-    logits: Float[Tensor, "B V"], config: SamplingConfig, topk: TopK
-) -> tuple[Float[Tensor, "B k"], Int[Tensor, "B k"]] | None:
-    """What temperature and top-k leave, and the ids of it in their order, so that the rest reads k numbers a row.
-
-    None where top-k keeps all, or more than k because of equals, and on a GPU, whose host would wait for the answer.
-    """
-    k = config.top_k
-    if logits.device.type != "cpu" or not 0 < k < logits.shape[-1]:
-        return None
-    values, ids = topk(logits, k + 1)
-    values = apply_temperature(values, config.temperature)
-    if bool((values[:, k - 1] == values[:, k]).any()):
-        return None
-    ids, order = ids[:, :k].sort()
-    return values.gather(1, order), ids
+    return by(logits, config, uniform_numbers(rows, logits.device))
 
 
 def _count(texts: Sequence[Sequence[int]], logits: Float[Tensor, "B V"]) -> Int[Tensor, "B V"]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from groundup.generation.graphs import DrawGraphs, StepGraphs
 from groundup.generation.sampling import Drawn, Row, sample
 from groundup.inference.weights import kernels_of
+from groundup.kernels.compiled import CompiledKernels
 from groundup.model.kv_cache import KVCache
 from groundup.model.types import LanguageModel, device_of
 from groundup.runtime.memory import free_memory
@@ -31,7 +32,8 @@ class Slots:
 
     def __init__(self, model: LanguageModel, n_slots: int) -> None:
         self.model, self.room = model, model.config.block_size
-        self._device, self._kernels = device_of(model), kernels_of(model)
+        self._device, kernels = device_of(model), kernels_of(model)
+        self._choose = kernels.draw if isinstance(kernels, CompiledKernels) else None
         self._cache = model.new_cache(n_slots, self.room)
         captured = self._device.type == "cuda" and len(self._cache.keys) > 0  # a model without layers needs no graph
         self._graphs = StepGraphs(model, self._cache) if captured else None
@@ -111,7 +113,7 @@ class Slots:
     def draw(self, hidden: Float[Tensor, "B C"], rows: Sequence[Row]) -> list[Drawn]:
         """The next token of each row, from what the head reads: `sample`, recorded where that can be."""
         drawn = self._draws.draw(hidden, rows) if self._draws else None
-        return drawn or sample(self.model.logits(hidden), rows, topk=self._kernels.topk)
+        return drawn or sample(self.model.logits(hidden), rows, by=self._choose)
 
     def cut(self, lengths: Sequence[int]) -> None:
         """Let each slot hold so many of its tokens at most, and nothing behind them: not even what is no number."""

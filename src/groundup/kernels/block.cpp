@@ -5,7 +5,7 @@
 // of one text or of many. What a row computes does not depend on the others.
 #include "gelu.cpp"
 #include "kernels.cpp"
-#include "largest.cpp"
+#include "draw.cpp"
 #include "product.cpp"
 #include "prompt.cpp"
 #include "packed.cpp"

@@ -24,6 +24,7 @@ from filelock import FileLock
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from groundup.config.generate import SamplingConfig
 from groundup.kernels.block import TYPES
 from groundup.kernels.dropout import Counted
 from groundup.kernels.trust import wrong_parts
@@ -93,8 +94,11 @@ class CompiledKernels(PlainKernels):
         self._weight_gradient.argtypes, self._weight_gradient.restype = [*3 * [pointer], *3 * [size]], None
         self._products = library.products
         self._products.argtypes, self._products.restype = [pointer, *2 * [size], *2 * [pointer], *4 * [size]], None
-        self._largest = library.largest
-        self._largest.argtypes, self._largest.restype = [pointer, *3 * [size], *2 * [pointer]], None
+        self._draw = library.draw
+        self._draw.argtypes, self._draw.restype = (
+            [pointer, *2 * [size], ctypes.c_float, size, *2 * [ctypes.c_double], *2 * [pointer]],
+            None,
+        )
         self._rotate = library.rotate
         self._rotate.argtypes, self._rotate.restype = [*4 * [pointer], *5 * [size], ctypes.c_float], None
 
@@ -222,14 +226,14 @@ class CompiledKernels(PlainKernels):
         self._rotate(*(part.data_ptr() for part in (x, cos, sin, y)), *sizes, -1.0 if back else 1.0)
         return y
 
-    def topk(self, x: Float[Tensor, "B V"], k: int) -> tuple[Float[Tensor, "B k"], Int[Tensor, "B k"]]:
-        """The k largest of each row, in falling order, and where they are; a row with NaN has nothing but that."""
-        if x.dtype != torch.float32 or x.device.type != "cpu":
-            return super().topk(x, k)
-        x = x.contiguous()
-        values, places = x.new_empty(len(x), k), torch.empty(len(x), k, dtype=torch.long)
-        self._largest(x.data_ptr(), *x.shape, k, values.data_ptr(), places.data_ptr())
-        return values, places
+    def draw(
+        self, logits: Float[Tensor, "B V"], config: SamplingConfig, uniform: Float[Tensor, "B 1"] | None
+    ) -> Int[Tensor, " B"]:
+        """As `choose` of generation/sampling.py; in float32."""
+        logits, ids = logits.float().contiguous(), torch.empty(len(logits), dtype=torch.long)
+        numbers, filters = None if uniform is None else uniform.data_ptr(), (config.top_k, config.top_p, config.min_p)
+        self._draw(logits.data_ptr(), *logits.shape, config.temperature, *filters, numbers, ids.data_ptr())
+        return ids
 
     def sum(self, x: Int[Tensor, " N"]) -> int:
         """The sum of 32-bit integers, modulo 2^32: every byte read once, by all cores."""

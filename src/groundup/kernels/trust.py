@@ -7,6 +7,7 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor
 
+from groundup.config.generate import SamplingConfig
 from groundup.kernels.attention import CausalAttention
 from groundup.kernels.block import BlockTensors, CompiledBlocks, Linear, Norm
 from groundup.runtime.stored import DTYPES, PlainKernels, Weights, store
@@ -22,7 +23,7 @@ _FEW, _MANY = 2, 45
 
 @torch.inference_mode(mode=False)  # whoever loads the kernels first may be in it, and its tensors have no gradients
 def wrong_parts(kernels: "CompiledKernels") -> list[str]:
-    """What differs: types of weights in sizes that fill vectors and tiles or not, what training has, top-k, blocks."""
+    """What differs: types of weights in sizes that fill vectors and tiles or not, what training has, draws, blocks."""
     generator = torch.Generator().manual_seed(0)
     wrong: list[str] = [name for name in DTYPES if not _products_agree(kernels, name, generator)]
     with torch.enable_grad():
@@ -53,9 +54,8 @@ def wrong_parts(kernels: "CompiledKernels") -> list[str]:
         wrong.append("dropout")
     if not _attention_agrees(kernels, generator):
         wrong.append("attention")
-    numbers = torch.randn(2, 1000, generator=generator)
-    if not all(map(torch.equal, kernels.topk(numbers, 9), numbers.topk(9))):
-        wrong.append("largest numbers")
+    if not _draws_agree(kernels, generator):
+        wrong.append("draws")
     if not all(_blocks_agree(kernels, kept, generator) for kept in (torch.float32, torch.float16)):
         wrong.append("blocks")
     return wrong
@@ -72,6 +72,15 @@ def _products_agree(kernels: "CompiledKernels", weights: Weights, generator: tor
         idx = torch.tensor([0, n_outputs - 1])
         agree = agree and torch.equal(kernels.rows(kernels.arranged(stored), idx), PlainKernels().rows(stored, idx))
     return agree
+
+
+def _draws_agree(kernels: "CompiledKernels", generator: torch.Generator) -> bool:
+    logits, uniform = torch.randn(9, 1000, generator=generator), torch.linspace(0.05, 0.95, 9).double()[:, None]
+    kept = logits >= logits.topk(9).values[:, -1:]
+    edges = (logits.double() / 0.8).masked_fill(~kept, -torch.inf).softmax(-1).cumsum(-1)
+    expected = torch.searchsorted(edges, uniform, right=True)[:, 0]
+    drawn = kernels.draw(logits, SamplingConfig(temperature=0.8, top_k=9), uniform)
+    return drawn.equal(expected) and kernels.draw(logits, SamplingConfig(temperature=0), None).equal(logits.argmax(-1))
 
 
 def _attention_agrees(kernels: "CompiledKernels", generator: torch.Generator) -> bool:

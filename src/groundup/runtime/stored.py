@@ -155,11 +155,6 @@ class PlainKernels:
             return self.bmm(a, b).mul_(alpha).add_(x, alpha=beta)
         return torch.baddbmm(x, a, b, beta=beta, alpha=alpha)
 
-    def topk(self, x: Float[Tensor, "B V"], k: int) -> tuple[Float[Tensor, "B k"], Int[Tensor, "B k"]]:
-        """The k largest of each row, in falling order, and where they are."""
-        values, places = x.topk(k)
-        return values, places
-
     def sum(self, x: Int[Tensor, " N"]) -> int:
         """The sum of 32-bit integers: every byte read once."""
         return int(x.sum())

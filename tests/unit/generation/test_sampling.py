@@ -211,24 +211,6 @@ def test_first_guess_changes_nothing(array, guess):
             assert torch.equal(few, apply_top_p(logits, p))
 
 
-@given(logit_arrays, st.integers(1, 6), st.floats(0.05, 1), st.floats(0, 0.3), st.floats(0.1, 3))
-def test_drawing_among_the_largest_draws_what_all_filters_leave(array, k, p, min_p, temperature):
-    logits = torch.from_numpy(array)
-    config = SamplingConfig(temperature=temperature, top_k=k, top_p=p, min_p=min_p)
-    kept = apply_min_p(apply_top_p(apply_top_k(apply_temperature(logits, temperature), k), p), min_p)
-    few = sampling._largest(logits, config, torch.topk)
-    if few is None:  # all of them, or equals of the k-th
-        left = apply_top_k(apply_temperature(logits, temperature), k) > -torch.inf
-        assert k >= logits.shape[1] or int(left.sum(-1).max()) > k
-    else:
-        values, ids = few
-        spread = torch.full_like(logits, -torch.inf).scatter(1, ids, apply_min_p(apply_top_p(values, p), min_p))
-        assert torch.equal(spread, kept)
-        assert (ids.diff() > 0).all()
-    drawn = sample(logits, [Row(config=config, generator=torch.Generator().manual_seed(3)) for _ in logits])
-    assert all(kept[row, one.token] > -torch.inf for row, one in enumerate(drawn))
-
-
 # Drawing.
 
 

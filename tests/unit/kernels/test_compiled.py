@@ -23,7 +23,7 @@ many_rows = st.tuples(st.integers(33, 70), st.integers(1, 70), st.integers(1, 20
 seeds = st.integers(0, 2**31)
 STUBS = """extern "C" {
 void linear() {} void blocks() {} void attend_layer() {} void gelu_forward() {} void gelu_backward() {}
-void rotate() {} void largest() {} void attention_forward() {} void attention_backward() {} void weight_gradient() {}
+void rotate() {} void draw() {} void attention_forward() {} void attention_backward() {} void weight_gradient() {}
 void products() {} void pack() {} int unpack() { return 1; } int lanes() { return 4; }
 void relu_squared_forward() {} void relu_squared_backward() {} void dropout() {}
 int sum() { return 7; }
@@ -161,29 +161,6 @@ def test_quantized_activations_keep_four_digits():
 
 
 @needs_compiler
-@given(
-    st.lists(st.integers(-9, 9) | st.just(float("inf")) | st.just(float("-inf")), min_size=1, max_size=400), st.data()
-)
-def test_the_largest_are_torchs_and_of_equals_the_first(numbers, data):
-    x = torch.tensor([numbers, numbers[::-1]], dtype=torch.float32)
-    k = data.draw(st.integers(1, len(numbers)))
-    values, places = load_kernels(lambda _: None).topk(x, k)
-    assert torch.equal(values, x.topk(k).values)
-    assert torch.equal(places, x.sort(stable=True, descending=True).indices[:, :k])
-
-
-@needs_compiler
-def test_a_row_with_what_is_no_number_has_no_largest(compiled):
-    x = torch.randn(3, 500, generator=torch.Generator().manual_seed(0))
-    for sign in (1, -1):
-        x[1, 123] = sign * torch.nan
-        values, places = compiled.topk(x, 4)
-        assert values.isnan().any(1).tolist() == values.isnan().all(1).tolist() == [False, True, False]
-        assert places.max() < 500
-    assert compiled.topk(x[2:].double(), 3)[0].equal(x[2:].double().topk(3)[0])
-
-
-@needs_compiler
 @pytest.mark.parametrize(("n", "rows", "inner", "columns"), [(1, 1, 1, 16), (3, 100, 70, 48), (2, 97, 600, 144)])
 def test_stacks_of_matrices_are_multiplied_as_pytorch_does(compiled, n, rows, inner, columns):
     generator = torch.Generator().manual_seed(0)
@@ -210,7 +187,7 @@ def test_the_test_of_the_kernels_sees_what_is_wrong(compiled):
         ("_weight_gradient", "gradients of weights"),
         ("_products", "products of stacks"),
         ("attention_backward", "attention"),
-        ("_largest", "largest numbers"),
+        ("_draw", "draws"),
     ):
         broken = copy.copy(compiled)
         setattr(broken, name, lambda *_: None)
@@ -278,7 +255,7 @@ class TestBuilding:
         monkeypatch.setattr(module, "SOURCE", source)
         assert type(self.load()) is PlainKernels
         training = "GELU, squared ReLU, gradients of weights, products of stacks, rotations, dropout, attention"
-        assert f"wrong numbers here (fp32, fp16, bf16, int8, {training}, largest numbers, blocks)" in self.said[-1]
+        assert f"wrong numbers here (fp32, fp16, bf16, int8, {training}, draws, blocks)" in self.said[-1]
 
 
 class TestChoosing:
