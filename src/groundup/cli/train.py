@@ -62,11 +62,11 @@ def main(argv: Sequence[str]) -> int:
     request = read_request(list(argv))
     from rich.console import Console
 
-    from groundup.terminal.display import say
+    from groundup.terminal.display import say, speaks
     from groundup.terminal.output import PatientStream
 
     output = sys.stdout if request.dry_run else cast("TextIO", PatientStream(sys.stdout))
-    console = Console(file=output, soft_wrap=True, markup=False, emoji=False)
+    console = Console(file=output, soft_wrap=True, markup=False, emoji=False, quiet=not speaks())
     if request.note:
         say(console, request.note)
     if request.dry_run:

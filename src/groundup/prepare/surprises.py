@@ -30,7 +30,7 @@ def surprises(index: DatasetIndex, block_size: int = 0) -> Iterator[str]:
 
     Args:
         index: Of the dataset.
-        block_size: The model's context; 0 is unknown.
+        block_size: The model's context; 0 is unknown, as it is to `groundup prepare`.
     """
     tokens = {split: sum(info.n_tokens for info in index.shards if info.split == split) for split in ("train", "val")}
     share = tokens["val"] / max(1, sum(tokens.values()))
@@ -41,10 +41,12 @@ def surprises(index: DatasetIndex, block_size: int = 0) -> Iterator[str]:
             f"the validation split is {share:.2%} of the tokens, not the {asked:.2%} asked for: the documents are too"
             " few, or of too different sizes"
         )
-    if block_size and tokens["val"] < FEW_BLOCKS * block_size:
+    if tokens["val"] < (FEW_BLOCKS * block_size or FEW_TOKENS):
+        blocks = f", less than {FEW_BLOCKS} blocks of {block_size}" if block_size else ""
+        flags = "--data.val-fraction, or a smaller --model.block-size" if block_size else "--val-fraction"
         yield (
-            f"the validation split has {counted(tokens['val'], 'token')}, less than {FEW_BLOCKS} blocks of"
-            f" {block_size}: its loss says little; use more text, a larger val_fraction or a smaller block_size"
+            f"the validation split has {counted(tokens['val'], 'token')}{blocks}: its loss says little; use more text"
+            f" or a larger {flags}"
         )
     yield from spelled_as_text(index.spelled_ends)
     if index.unknown:

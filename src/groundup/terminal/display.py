@@ -52,7 +52,12 @@ NOTEBOOKS = ("JPY_PARENT_PID", "KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG")
 
 def is_live(console: Console) -> bool:
     """Whether a line that is drawn again and again is seen as one line."""
-    return console.is_terminal and not any(name in os.environ for name in NOTEBOOKS)
+    return console.is_terminal and not console.quiet and not any(name in os.environ for name in NOTEBOOKS)
+
+
+def speaks() -> bool:
+    """Whether this process speaks for its job: of those that torchrun starts, one does. No PyTorch is needed to know it."""
+    return "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 class Bar(Progress):

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from groundup.terminal.display import clock, is_live, say
+from groundup.terminal.display import clock, is_live, say, speaks
 
 PATIENCE = 5.0
 """Seconds of silence that nobody takes for the end."""
@@ -37,11 +37,12 @@ class Working:
 
     Args:
         what: What is being done first: "loading PyTorch".
-        console: Where to show it; None is standard error, which leaves standard output to results.
+        console: Where to show it; None is standard error, which leaves standard output to results. There, one process
+            of a job speaks.
     """
 
     def __init__(self, what: str, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, soft_wrap=True)
+        self.console = console or Console(stderr=True, soft_wrap=True, quiet=not speaks())
         self._spinner = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),

@@ -59,7 +59,7 @@ def test_again_is_at_once_and_other_settings_are_refused(place, capsys):
     assert prepare("corpus", "out") == 0
     out, err = capsys.readouterr()
     assert "tokens/s" not in out
-    assert err == ""
+    assert "1/" not in err
     assert prepare("corpus", "out", "--shard-tokens=999") == 1
     assert "made with other settings (shard_tokens: 100000000, now 999)" in capsys.readouterr().err
     with (place / "corpus/a.txt").open("a") as file:
@@ -78,6 +78,14 @@ def test_a_moved_corpus_is_the_same_corpus(place, capsys):
     assert "cannot tell the format of a.pdf; files end with .txt" in capsys.readouterr().err
     assert prepare("moved/**/[ab].[tj]*", "out2") == 0
     assert contents("out") == contents("out2")
+
+
+def test_a_small_validation_split_is_told(place, capsys):
+    assert prepare("corpus/a.txt", "out", "--val-fraction=0.1") == 0
+    tokens = TokenDataset(Path("out")).split("val").n_tokens
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("groundup: ")]
+    told = f"the validation split has {tokens} tokens: its loss says little; use more text or a larger --val-fraction"
+    assert lines == [f"groundup: {told}"]
 
 
 def test_skipped_lines_are_in_the_summary(place, capsys):

@@ -334,6 +334,15 @@ def test_training_is_told_the_command_as_it_could_be_typed_again(no_training):
     assert shlex.split(command) == ["groundup", "train", *words]
 
 
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_of_the_processes_of_torchrun_one_says_what_was_chosen(rank, no_training, monkeypatch, capsys, place):
+    Path("notes.txt").write_text("some words of a person\n" * 500)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", rank)
+    assert main(["train", "notes.txt", "--runtime.device=cpu"]) == 0
+    assert ("notes.txt from random weights" in capsys.readouterr().out) is (rank == "0")
+
+
 def test_a_saved_config_is_plain_json(place):
     path = saved(place / "c.json", RECIPES["shakespeare"])
     assert json.loads(path.read_text())["model"]["n_layer"] == 4

@@ -61,6 +61,30 @@ def test_of_too_little_text_nothing_is_said(tmp_path):
     assert list(unlike(TokenDataset(tmp_path / "data"))) == []
 
 
+@pytest.mark.parametrize(
+    ("block_size", "told"),
+    [
+        (0, "the validation split has 200 tokens: its loss says little; use more text or a larger --val-fraction"),
+        (
+            64,
+            "the validation split has 200 tokens, less than 4 blocks of 64: its loss says little; use more text or a"
+            " larger --data.val-fraction, or a smaller --model.block-size",
+        ),
+        (50, None),
+    ],
+)
+def test_a_small_validation_split_is_told_with_what_helps(tmp_path, block_size, told):
+    letters = CharTokenizer.from_text(set(ENGLISH), separates=False)
+    index = prepare(Texts(ENGLISH * 99, (ENGLISH * 9)[:200]), letters, tmp_path / "data", ShardConfig())
+    assert list(surprises(index, block_size)) == [told] * (told is not None)
+
+
+def test_a_validation_split_that_is_large_enough_is_not_told(tmp_path):
+    letters = CharTokenizer.from_text(set(ENGLISH), separates=False)
+    index = prepare(Texts(ENGLISH * 99, (ENGLISH * 99)[:2000]), letters, tmp_path / "data", ShardConfig())
+    assert list(surprises(index)) == []
+
+
 class TestAnAlphabetMadeForAnotherText:
     LETTERS = CharTokenizer.from_text("abcdefghijklmnopqrstuvwxyz .\n")
 

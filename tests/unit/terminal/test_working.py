@@ -77,6 +77,33 @@ def test_a_quiet_console_stays_quiet(monkeypatch):
         assert not working._plain.is_alive()
 
 
+@pytest.mark.parametrize(
+    ("rank", "lines"), [(None, {"loading PyTorch: 0 s"}), ("0", {"loading PyTorch: 0 s"}), ("1", set())]
+)
+def test_of_the_processes_of_a_job_one_speaks(monkeypatch, rank, lines):
+    monkeypatch.setattr(module, "PATIENCE", 0.0)
+    if rank is not None:
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", rank)
+    out = Printed(lines=1)
+    monkeypatch.setattr("sys.stderr", out)
+    with Working("loading PyTorch"):
+        assert out.there.wait(30 if lines else 0.1) is bool(lines)
+    assert set(out.getvalue().splitlines()) == lines
+
+
+def test_a_quiet_console_takes_nothing_from_standard_output(monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    out = Terminal()
+    monkeypatch.setattr("sys.stdout", out)
+    with Working("loading", Console(quiet=True, force_terminal=True)):
+        print("a result")
+    assert out.getvalue() == "a result\n"
+
+
 def test_it_ends_with_an_error_too():
     out = io.StringIO()
     with pytest.raises(KeyError), Working("loading", Console(file=out)) as working:
