@@ -56,7 +56,7 @@ def is_live(console: Console) -> bool:
 
 
 def speaks() -> bool:
-    """Whether this process speaks for its job: of those that torchrun starts, one does. No PyTorch is needed to know it."""
+    """Whether this process speaks for its job: of those that torchrun starts, one does."""
     return "WORLD_SIZE" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
