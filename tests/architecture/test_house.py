@@ -217,6 +217,38 @@ def test_help_and_wrong_flags_of_every_command_load_no_torch():
         assert f"usage: groundup {words} [" in result.stdout, result.stdout
 
 
+def test_a_case_or_a_device_that_is_not_there_loads_no_torch(tmp_path):
+    device = "cuda" if sys.platform == "darwin" else "mps"
+    (tmp_path / "notes.txt").write_text("some words of a person\n" * 500)
+    commands = {
+        "bench gpu --only NOSUCH": 2,
+        f"bench train --device {device}": 1,
+        f"bench ablation --device {device}": 1,
+        f"scaling --device {device}": 1,
+        f"plan shakespeare --runtime.device {device}": 1,
+        f"train shakespeare --runtime.device {device}": 1,
+        f"train notes.txt --runtime.device {device}": 1,
+    }
+    code = (
+        "import contextlib, io, sys\nfrom groundup.cli.main import main\n"
+        f"for words, code in {commands!r}.items():\n"
+        "    wrong = io.StringIO()\n"
+        "    with contextlib.redirect_stderr(wrong):\n"
+        "        assert main(words.split()) == code, words\n"
+        "    assert wrong.getvalue().count('\\n') == 1, wrong.getvalue()\n"
+        "    assert 'torch' not in sys.modules, words\n"
+        "    print(wrong.getvalue(), end='')\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    case, *devices = result.stdout.splitlines()
+    assert "no case has 'NOSUCH' in its name; there are 124M; " in case
+    assert {line.split("; ")[0] for line in devices} == {
+        f"groundup: this machine has no {device} device that PyTorch can use"
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
 def test_every_module_imports_silently():
     """Nothing happens at import: no output, no thread, no changed default. Of two orders, so that of any two modules
     each is once imported before the other; before each, nothing of ours is there."""

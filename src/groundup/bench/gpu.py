@@ -5,7 +5,6 @@ Contestants get ready together, because compiling keeps the CPU busy and not the
 many get ready together as the planner says fit on the card.
 """
 
-import importlib.util
 import json
 import os
 import time
@@ -18,13 +17,13 @@ from typing import Any
 import torch
 
 from groundup.bench import generate
-from groundup.bench.options import GenerateOptions
+from groundup.bench.options import NO_GPU, GenerateOptions
 from groundup.bench.options import GpuOptions as Options
 from groundup.bench.train import nanogpt_step, transformers_step
-from groundup.config.errors import UsageError, UserError
+from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.contestants.contest import Contestant, Factory, Timing, race
-from groundup.contestants.gpu_cases import Case, cases
+from groundup.contestants.gpu_cases import Case, chosen
 from groundup.contestants.ours import How, our_trainer
 from groundup.loop.trainer import Trainer
 from groundup.planner.flops import flops_per_token
@@ -53,17 +52,13 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         Tokens per second, MFU, ratios to our plain 124M, measured and planned peaks.
 
     Raises:
-        UsageError: No case has such a name.
         UserError: There is no GPU.
     """
     start, device = time.monotonic(), pick_device(options.device)
     if device.type == "cpu" and options.device == "auto":
-        raise UserError("this machine has no GPU that PyTorch can use; --device cpu tries the command with tiny models")
+        raise UserError(NO_GPU)
     precision = pick_precision("auto" if device.type == "cuda" else "fp32", device, n_embd=768)
-    wanted = list(filter(None, map(str.strip, options.only.split(";")))) or [""]
-    listed = [c for c in cases(device) if any(text in c.name for text in wanted) and _is_there(c, options)]
-    if not listed:
-        raise UsageError(f"no case has {options.only!r} in its name")
+    listed = chosen(options.only, device.type, nanogpt=options.nanogpt is not None)
     result: dict[str, Any] = {
         "bench": "gpu",
         **machine_facts(device),
@@ -121,12 +116,6 @@ def planned(device: torch.device, precision: Precision) -> Callable[[Case], int]
         return total + (whole if case.who != "groundup" else 0)
 
     return bytes_of
-
-
-def _is_there(case: Case, options: Options) -> bool:
-    if case.who == "nanoGPT":
-        return options.nanogpt is not None
-    return case.who != "transformers" or importlib.util.find_spec("transformers") is not None
 
 
 def _measure(

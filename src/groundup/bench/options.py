@@ -5,16 +5,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from groundup.config.errors import UsageError
+from groundup.config.errors import UsageError, UserError
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.presets import GPT2
 from groundup.config.train import DeviceChoice, PrecisionChoice
+from groundup.contestants.gpu_cases import chosen
+from groundup.terminal.absent import is_absent
 from groundup.terminal.waiting import own_cores
 
 NANOGPT_CPU = GPTConfig(n_layer=4, n_head=4, n_embd=128, block_size=64, vocab_size=65, bias=False)
 """The model of nanoGPT's published CPU setting."""
 DEMO = ModernConfig(n_layer=4, n_head=4, n_embd=128, block_size=128, vocab_size=65)
 """The shape of the demo's."""
+NO_GPU = "this machine has no GPU that PyTorch can use; --device cpu tries the command with tiny models"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,12 @@ class GpuOptions:
     """A folder that gets, for each of our cases, a table of the kernels that a step spends its time in."""
     json: Path | None = None
     """A file that is written again after each group, so that what was measured is not lost."""
+
+    def __post_init__(self) -> None:
+        """Something is to be measured, and there may be a GPU to measure it on."""
+        chosen(self.only, nanogpt=self.nanogpt is not None)
+        if self.device == "auto" and is_absent("cuda") and is_absent("mps"):
+            raise UserError(NO_GPU)
 
 
 @dataclass(frozen=True, kw_only=True)

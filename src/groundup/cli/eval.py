@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
     from groundup.records.results import add_results, read_results, result_line
     from groundup.terminal.working import Working
 
-    before_torch()
+    before_torch(options.device)
     with Working("loading PyTorch") as working:
         from groundup.checkpoint.model_folder import load_model
         from groundup.evaluation.scoring import BATCH_TOKENS

@@ -97,7 +97,7 @@ def main(argv: Sequence[str]) -> int:
     from groundup.terminal.working import Working
 
     prompts = None if options.prompts_file is None else read_prompts(options.prompts_file)
-    before_torch()
+    before_torch(options.device)
     with Working("loading PyTorch") as working:
         from groundup.checkpoint.model_folder import load_model
         from groundup.generation.text import TextGenerator

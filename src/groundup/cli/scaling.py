@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from groundup.files.new import check_paths
 from groundup.studies.options import ScalingLawOptions
+from groundup.terminal.absent import refuse_absent
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say
 
@@ -13,6 +14,7 @@ def main(argv: Sequence[str]) -> int:
     """Train, fit, draw; the last line is one JSON object."""
     options = parse(ScalingLawOptions, argv, prog="groundup scaling")
     check_paths(options, made={"out": True})
+    refuse_absent(options.device)
     from groundup.terminal.working import Working
 
     with Working("loading PyTorch") as working:

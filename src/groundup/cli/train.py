@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     from groundup.terminal.working import Working
 
-    before_torch()
+    before_torch(request.config.runtime.device)
     with Working("loading PyTorch", console):
         from groundup.training.run import train
 

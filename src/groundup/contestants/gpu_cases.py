@@ -1,10 +1,10 @@
 """What `groundup bench gpu` measures."""
 
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Literal
 
-import torch
-
+from groundup.config.errors import UsageError
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.presets import GPT2, GPT2_VOCAB, MODELS
 from groundup.config.train import OptimConfig
@@ -52,8 +52,36 @@ class Case:
         return self.tokens_per_step // (self.micro_batch_size * self.model.block_size)
 
 
-def cases(device: torch.device) -> list[Case]:
-    """All cases, the most important first; on a CPU the same in miniature, compiled by nobody."""
+def chosen(only: str, device: str = "cuda", *, nanogpt: bool) -> list[Case]:
+    """The cases to measure. No PyTorch is needed to choose them.
+
+    Args:
+        only: Texts, separated by semicolons: a case is chosen whose name holds one of them; empty is all.
+        device: Where they run.
+        nanogpt: Whether there is a checkout of nanoGPT.
+
+    Raises:
+        UsageError: A text chooses nothing.
+    """
+    there = {"groundup": True, "nanoGPT": nanogpt, "transformers": find_spec("transformers") is not None}
+    listed = cases(device)
+    wanted = [text.strip() for text in only.split(";") if text.strip()] or [""]
+    for text in wanted:
+        named = [case for case in listed if text in case.name]
+        if not named:
+            raise UsageError(f"no case has {text!r} in its name; there are {'; '.join(case.name for case in listed)}")
+        if not any(there[case.who] for case in named):
+            how = (
+                "--nanogpt, a checkout of it"
+                if named[0].who == "nanoGPT"
+                else "transformers: pip install 'groundup[bench]'"
+            )
+            raise UsageError(f"{named[0].name} is a program that is not here; it needs {how}")
+    return [case for case in listed if there[case.who] and any(text in case.name for text in wanted)]
+
+
+def cases(device: str = "cuda") -> list[Case]:
+    """All cases, the most important first; anywhere but on cuda the same in miniature, compiled by nobody."""
     muon = OptimConfig(name="muon")
     large = Case(name="", tokens_per_step=65_536)
     listed = [
@@ -69,7 +97,7 @@ def cases(device: torch.device) -> list[Case]:
         Case(name="124M, residual stream in float32", narrow_stream=False, micro_batch_size=32),
         Case(name="124M, compiled in parts", compile="parts", micro_batch_size=32),
     ]
-    if device.type == "cuda":
+    if device == "cuda":
         return listed
     return [_miniature(case) for case in listed]
 

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
 
+from groundup.terminal.absent import refuse_absent
+
 SPIN = "GOMP_SPINCOUNT"
 """The variable that GNU's OpenMP, which PyTorch brings along on Linux, reads its number of rounds from."""
 SPIN_ROUNDS = 1000
@@ -28,12 +30,17 @@ BUSY_CORES = 0.5
 KERNEL_TIMES = Path("/proc/stat")
 
 
-def before_torch(*, serving: bool = False) -> None:
+def before_torch(device: str = "auto", *, serving: bool = False) -> None:
     """Choose how the threads of this process wait. A command that computes calls this before it loads PyTorch.
 
     Args:
+        device: Where to compute.
         serving: Whether the process stays, for clients of this machine: then at most SERVER_ROUNDS.
+
+    Raises:
+        UserError: This machine cannot have such a device.
     """
+    refuse_absent(device)
     if "torch" not in sys.modules:  # else OpenMP has read its variables
         wait_less(os.environ, quiet=SERVER_ROUNDS if serving else None)
 

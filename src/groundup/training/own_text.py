@@ -169,10 +169,11 @@ def _reading(path: str, words: list[str]) -> DataConfig:
 def _has_gpu(words: list[str]) -> bool:
     from groundup.terminal.working import Working
 
-    before_torch()
+    device = next(iter(_values(words, "--runtime.device")), "auto")
+    before_torch(device)
     with Working("loading PyTorch"):
         from groundup.runtime.device import pick_device
-    return pick_device(next(iter(_values(words, "--runtime.device")), "auto")).type != "cpu"
+    return pick_device(device).type != "cpu"
 
 
 def _is_no_text(path: str) -> UsageError:

@@ -1,13 +1,13 @@
 import json
 
 import pytest
-import torch
 
 from groundup.bench import gpu as module
 from groundup.bench.gpu import Options, bench, groups
 from groundup.config.errors import UsageError
+from groundup.contestants import gpu_cases
 from groundup.contestants.contest import Timing
-from groundup.contestants.gpu_cases import Case, cases
+from groundup.contestants.gpu_cases import Case, cases, chosen
 from groundup.planner.flops import flops_per_token
 
 
@@ -21,7 +21,7 @@ def test_groups_fill_the_card_in_order():
 @pytest.fixture
 def raced(monkeypatch):
     """No process is started; one contestant fails, the others take two seconds."""
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(gpu_cases, "find_spec", lambda name: None)
     monkeypatch.setattr(module.generate, "bench", lambda options, say: {"tokens": options.new_tokens})
 
     def race(contestants, options, *, rounds, runs, warmup, failures):
@@ -34,7 +34,7 @@ def raced(monkeypatch):
 def test_figures_are_the_arithmetic_of_the_times_and_are_kept(raced, tmp_path):
     lines = []
     result = bench(Options(device="cpu", json=tmp_path / "gpu.json"), lines.append)
-    case, row = cases(torch.device("cpu"))[0], result["training"]["124M"]
+    case, row = cases("cpu")[0], result["training"]["124M"]
     assert row["tokens_per_sec"] == case.tokens_per_step / 2
     assert row["mfu"] == pytest.approx(32 * flops_per_token(case.model, 16) / result["peak_flops"], abs=1e-4)
     assert row["times_our_time"] == 1
@@ -55,16 +55,37 @@ def test_what_does_not_fit_into_the_time_is_told(raced, monkeypatch, tmp_path):
     assert any(line.startswith("1.5B: left out") for line in lines)
 
 
-def test_a_name_that_no_case_has(raced):
-    with pytest.raises(UsageError, match="no case has 'x'"):
-        bench(Options(device="cpu", only="x"), print)
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        ("x", "no case has 'x' in its name; there are 124M; 124M modern; "),
+        ("124M; 12B", "no case has '12B' in its name; there are 124M; "),
+        ("nanoGPT", "124M nanoGPT is a program that is not here; it needs --nanogpt, a checkout of it"),
+        (
+            "350M;transformers",
+            "124M transformers is a program that is not here; it needs transformers: pip install 'gr",
+        ),
+    ],
+)
+def test_what_chooses_nothing_is_refused_at_once(raced, only, message):
+    with pytest.raises(UsageError) as caught:
+        Options(only=only)
+    assert str(caught.value).startswith(message)
+
+
+def test_texts_choose_cases_and_peers_that_are_here(monkeypatch):
+    monkeypatch.setattr(gpu_cases, "find_spec", lambda name: None)
+    assert [case.name for case in chosen(" 1.5B ;350M;", nanogpt=False)] == ["350M", "1.5B"]
+    everyone = {case.name for case in cases()}
+    assert {case.name for case in chosen("", nanogpt=False)} == everyone - {"124M nanoGPT", "124M transformers"}
+    assert {case.name for case in chosen("", nanogpt=True)} == everyone - {"124M transformers"}
 
 
 def test_a_case_makes_whole_steps(monkeypatch, tmp_path):
     from groundup.contestants import ours
 
     monkeypatch.setattr(ours, "TOKENS", 2000)
-    case = cases(torch.device("cpu"))[1]
+    case = cases("cpu")[1]
     run, peak = module._work(case, Options(device="cpu", profile=tmp_path / "kernels"))
     run()
     assert peak() > 0
