@@ -100,7 +100,7 @@ def test_a_key_is_asked_for(openai, start, folder):
     with pytest.raises(openai.AuthenticationError):
         openai.OpenAI(base_url=f"{url}v1", api_key="wrong", max_retries=0).models.list()
     assert openai.OpenAI(base_url=f"{url}v1", api_key="secret").models.list().data[0].id == "tiny"
-    assert httpx.get(url).status_code == 200
+    assert httpx.get(url, timeout=60).status_code == 200
 
 
 def test_texts_that_are_written_end_before_the_server_does(openai, start, folder):
@@ -118,10 +118,10 @@ def test_clients_that_vanish_leave_room_for_others(start, folder):
     _, url = start(folder, "--port", 0)
     body = {"prompt": "a", "max_tokens": 15, "n": 16, "stream": True}
     for _ in range(12):
-        with httpx.stream("POST", f"{url}v1/completions", json=body) as answer:
+        with httpx.stream("POST", f"{url}v1/completions", json=body, timeout=60) as answer:
             next(answer.iter_lines())  # and away
     deadline = time.monotonic() + 30
-    while "groundup_load 0.0" not in httpx.get(f"{url}metrics").text:
+    while "groundup_load 0.0" not in httpx.get(f"{url}metrics", timeout=60).text:
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert httpx.post(f"{url}v1/completions", json=body | {"stream": False}, timeout=60).status_code == 200

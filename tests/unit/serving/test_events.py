@@ -1,5 +1,5 @@
 import asyncio
-import time
+import threading
 
 import pytest
 
@@ -51,13 +51,23 @@ def test_a_failure_is_an_event():
 @pytest.mark.fault("F8", "a long silence in a stream", "told as a comment")
 def test_a_silence_is_a_comment(client, served, monkeypatch):
     monkeypatch.setattr(engine_loop, "HEARTBEAT", 0.01)
+    told, put = threading.Event(), engine_loop.Mailbox.put
     tick, ticks = served.engine.tick, []
 
-    def slow(only=None):
-        ticks.append(time.sleep(0.1 if len(ticks) == 2 else 0))
+    def watched(mailbox, news):
+        put(mailbox, news)
+        if news == (0, []):
+            told.set()
+
+    def silent(only=None):
+        ticks.append(only)
+        if len(ticks) == 3:
+            told.clear()
+            told.wait(60)
         return tick(only)
 
-    monkeypatch.setattr(served.engine, "tick", slow)
+    monkeypatch.setattr(engine_loop.Mailbox, "put", watched)
+    monkeypatch.setattr(served.engine, "tick", silent)
     body = {"prompt": "a", "max_tokens": 5, "stream": True}
     lines = [line for line in client.post("/v1/completions", json=body).text.split("\n\n") if line]
     assert ": waiting" in lines
@@ -72,7 +82,8 @@ def test_events_that_wait_are_told_together(loop, served):
         moments = []
         async for moment in loop.stream(served.engine, [Request(prompt=(1, 2), max_new_tokens=8, n=2)] * 2):
             moments.append(moment)
-            await asyncio.sleep(0.05)
+            while served.engine.busy:
+                await asyncio.sleep(0.01)
         return moments
 
     moments = asyncio.run(read())

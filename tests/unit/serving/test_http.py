@@ -63,8 +63,8 @@ class Served:
 
     def is_well(self):
         url = f"http://127.0.0.1:{self.address[1]}"
-        assert httpx.get(f"{url}/livez").status_code == 200
-        assert httpx.post(f"{url}/v1/completions", json=json.loads(ASK)).status_code == 200
+        assert httpx.get(f"{url}/livez", timeout=60).status_code == 200
+        assert httpx.post(f"{url}/v1/completions", json=json.loads(ASK), timeout=60).status_code == 200
         assert self.unhandled == []
 
 
@@ -181,7 +181,7 @@ def test_too_many_connections(served, monkeypatch):
     assert b'"code":"too_many_connections"' in refused
     assert b"\r\nretry-after: 1\r\n" in refused
     deadline = time.monotonic() + 30
-    while httpx.get(f"http://127.0.0.1:{served.address[1]}/livez").status_code == 503:
+    while httpx.get(f"http://127.0.0.1:{served.address[1]}/livez", timeout=60).status_code == 503:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     served.is_well()
@@ -198,10 +198,11 @@ def test_too_many_connections(served, monkeypatch):
 )
 def test_long_texts_keep_nobody_waiting(served, models, monkeypatch, path, body):
     """The tokenizer waits until health was told: on the thread of the handlers it would wait for ever."""
-    told, tokenizer = threading.Event(), type(next(iter(models)).loaded.tokenizer)
+    begun, told, tokenizer = threading.Event(), threading.Event(), type(next(iter(models)).loaded.tokenizer)
 
     def patient(method):
         def call(self, text):
+            begun.set()
             assert told.wait(60)
             return method(self, text)
 
@@ -213,7 +214,7 @@ def test_long_texts_keep_nobody_waiting(served, models, monkeypatch, path, body)
     answers = []
     asking = threading.Thread(target=lambda: answers.append(httpx.post(url + path, json=body, timeout=60)))
     asking.start()
-    time.sleep(0.2)
+    assert begun.wait(60)
     assert httpx.get(f"{url}/livez", timeout=10).status_code == 200
     assert answers == []
     told.set()

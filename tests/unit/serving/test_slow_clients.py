@@ -51,7 +51,7 @@ def answer_to(address, *pieces, pause=0.1):
 def test_a_head_that_does_not_come(address):
     assert answer_to(address) == b""
     assert answer_to(address, *[b"G"] * 20) == b""
-    with httpx.Client(base_url=f"http://127.0.0.1:{address[1]}") as client:  # longer than a head has
+    with httpx.Client(base_url=f"http://127.0.0.1:{address[1]}", timeout=60) as client:  # longer than a head has
         for _ in range(8):
             assert client.get("/livez").status_code == 200
             time.sleep(0.1)
