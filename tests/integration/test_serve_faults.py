@@ -239,10 +239,10 @@ def test_memory_is_flat(tmp_path, seconds, pause, record_property):
 
 def _watch_memory(server, seconds, pause, record_property):
     process = psutil.Process(server.process.pid)
-    stop, counts = time.monotonic() + seconds, [0] * 6
+    over, counts = threading.Event(), [0] * 6
 
     def work(number):
-        while time.monotonic() < stop:
+        while not over.is_set():
             body = {"prompt": "abc" * 20, "max_tokens": 20, "seed": counts[number], "stream": number == 1}
             if number == 2:
                 with server.raw(body | {"stream": True, "max_tokens": 900}) as connection:
@@ -253,15 +253,20 @@ def _watch_memory(server, seconds, pause, record_property):
             else:
                 assert server.post(body).status_code == 200
             counts[number] += 1
-            time.sleep(pause)
+            over.wait(pause)
 
     sizes, files = [], []
     with ThreadPoolExecutor(6) as pool:
         working = [pool.submit(work, number) for number in range(6)]
-        while time.monotonic() < stop:
-            time.sleep(seconds / 20)
-            sizes.append(process.memory_info().rss)
-            files.append(process.num_fds())
+        try:
+            while not all(counts) and not any(each.done() for each in working):  # what is made once is made by then
+                time.sleep(0.01)
+            for _ in range(20):
+                time.sleep(seconds / 20)
+                sizes.append(process.memory_info().rss)
+                files.append(process.num_fds())
+        finally:
+            over.set()
         for each in working:
             each.result()
     server.idle()
