@@ -47,9 +47,10 @@ class Team:
         return values
 
     def text(self, rank):
-        """What a rank has printed, on both streams."""
+        """What a rank has printed, on both streams, but for what PyTorch says of a machine without a name."""
         path = self.folder / f"rank{rank}.txt"
-        return path.read_text() if path.exists() else ""
+        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+        return "".join(line for line in lines if "The hostname of the client socket cannot be retrieved" not in line)
 
     def texts(self):
         return "\n".join(f"rank {rank}: {self.text(rank)}" for rank in range(len(self.pipes)))
