@@ -249,7 +249,8 @@ CARD = dump_json({"configs": [
     {"config_name": "default", "data_files": [{"split": "train", "path": "data/train-*"}], "default": True},
     {"config_name": "other", "data_files": "data/*.parquet"},
 ]})  # fmt: skip
-CHOICES = '{"ctx": "a b", "endings": ["c", "d"], "label": 1}\n{"ctx": "a", "endings": ["c", "d"], "label": "0"}\n'
+CHOICES = '{"ctx": "a b", "endings": ["c", "d"], "label": "1"}\n'
+"""One line: of several, those that are no examples are left out."""
 READERS = {
     "manifest": Reader(model_folder, lambda folder: verify_folder(folder, "config.json"), (MANIFEST,)),
     "model folder": Reader(model_folder, look_at_model, ("config.json", "tokenizer.json", "model.safetensors")),

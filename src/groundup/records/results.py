@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, read_json
+from groundup.config.printable import counted
 from groundup.files.atomic import write_file
 from groundup.files.layout import EVAL, WEIGHTS, folders_around
 from groundup.files.lock import one_at_a_time
@@ -89,5 +90,5 @@ def result_line(result: dict[str, Any]) -> str:
         elif key in ("loss", "perplexity", "word_perplexity", "bits_per_byte"):
             shown = f"{value:.4f}" if abs(value) < LARGE else f"{value:.4g}"
             parts.append(f"{key.replace('_', ' ')} {shown}")
-    counts = [f"{result[unit]:,} {unit}" for unit in ("tokens", "examples") if is_finite(result.get(unit))]
+    counts = [counted(result[f"{unit}s"], unit) for unit in ("token", "example") if is_finite(result.get(f"{unit}s"))]
     return f"{' · '.join(parts)} ({counts[0] if counts else 'of an unknown number'})"

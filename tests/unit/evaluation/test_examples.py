@@ -66,7 +66,7 @@ def test_empty_lines_and_a_byte_order_mark_do_no_harm(tmp_path, letters):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        (b'{"ctx": "a", ', "it is not JSON (Expecting property name"),
+        (b'{"ctx": "a", ', "it is not JSON (Expecting property name enclosed in double quotes, character 13)"),
         (b"\xff\xfe", "it is not UTF-8"),
         (b"[1]", "it is not a JSON object"),
         (b"[" * 100_000, "it is not JSON ("),
@@ -85,12 +85,33 @@ def test_empty_lines_and_a_byte_order_mark_do_no_harm(tmp_path, letters):
         ({"ctx": "a", "endings": ["a", "b"]}, '"label" must be from 0 to 1, got null'),
     ],
 )
-def test_a_bad_line_is_named(tmp_path, letters, line, message):
+def test_a_bad_line_is_left_out_and_named(tmp_path, letters, line, message):
+    said = []
+    good = read_choices(write(tmp_path, GOOD, GOOD), letters)
     path = write(tmp_path, GOOD, b"", line, GOOD)
+    assert read_choices(path, letters, say=said.append) == good
+    (told,) = said
+    assert told.startswith(f"left out 1 of 3 lines of {path}, which is no example: line 3: {message}")
+    assert "\n" not in told
     with pytest.raises(UserError) as caught:
-        read_choices(path, letters)
-    assert str(caught.value).startswith(f"{path}, line 3: {message}")
+        read_choices(write(tmp_path, b"", line), letters)
+    assert str(caught.value).startswith(f"{path}, line 2: {message}")
     assert "\n" not in str(caught.value)
+
+
+def test_many_bad_lines_are_counted_and_some_named(tmp_path, letters):
+    said = []
+    bad = [b"{", b"[1]", {"text": "a b"}, b"\xff", b"{"]
+    path = write(tmp_path, *bad[:2], GOOD, *bad[2:], {**GOOD, "ctx": "A"})
+    assert len(read_choices(path, letters, say=said.append)) == 1
+    first, second = said
+    assert first.startswith(f"left out 5 of 7 lines of {path}, which are no examples: line 1: it is not JSON (")
+    assert first.endswith('; line 2: it is not a JSON object; line 4: "ctx" must be a string, got null; and 2 more')
+    assert second.startswith(f"left out 1 of 2 examples of {path}, which have characters")
+    with pytest.raises(UserError) as caught:
+        read_choices(write(tmp_path, *bad), letters)
+    assert str(caught.value).startswith(f"{path}, line 1: it is not JSON (")
+    assert str(caught.value).endswith("; nor is any of the 4 lines after it an example")
 
 
 def test_examples_in_other_characters_are_left_out_and_told(tmp_path, letters):
@@ -116,15 +137,16 @@ def test_examples_in_other_characters_are_left_out_and_told(tmp_path, letters):
         ({"words": "a b"}, '"text" must be a string, got null'),
     ],
 )
-def test_a_bad_completion_is_named(tmp_path, letters, line, message):
+def test_a_bad_completion_is_left_out_and_named(tmp_path, letters, line, message):
+    said = []
     path = write(tmp_path, {"text": "a b"}, line)
-    with pytest.raises(UserError) as caught:
-        read_completions(path, letters)
-    assert str(caught.value) == f"{path}, line 2: {message}"
+    assert len(read_completions(path, letters, say=said.append)) == 1
+    assert said == [f"left out 1 of 2 lines of {path}, which is no example: line 2: {message}"]
 
 
-def test_the_first_line_tells_the_kind(tmp_path, choices, completions):
+def test_the_first_line_that_says_it_tells_the_kind(tmp_path, choices, completions):
     assert (kind_of(choices), kind_of(completions)) == ("choice", "completion")
+    assert kind_of(write(tmp_path, b"{", {"question": "?"}, {"text": "a b"}, GOOD)) == "completion"
     with pytest.raises(UserError, match=r'line 1: it has neither "endings" \(multiple choice\) nor "text"'):
         kind_of(write(tmp_path, {"question": "?"}))
 

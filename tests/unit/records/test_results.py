@@ -51,7 +51,7 @@ def test_a_line_for_people():
         "loss 1.5000 · perplexity 4.4817 · bits per byte 2.1000 (12,345 tokens)"
     )
     assert result_line({"loss": 700.0, "perplexity": math.exp(700.0), "bits_per_byte": 2.0e9, "tokens": 1}) == (
-        "loss 700.0000 · perplexity 1.014e+304 · bits per byte 2e+09 (1 tokens)"
+        "loss 700.0000 · perplexity 1.014e+304 · bits per byte 2e+09 (1 token)"
     )
     assert json.dumps(result_line({}))
 
