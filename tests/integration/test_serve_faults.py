@@ -100,14 +100,26 @@ def server(folder):
 @pytest.mark.fault("F1", "ten times more texts than the queue holds", "429 and Retry-After for those; no other error")
 def test_more_than_fits_is_refused_at_once(shared, record_property):
     body = {"prompt": "a", "max_tokens": 10, "n": 8, "temperature": 0}
-    with ThreadPoolExecutor(80) as pool:
-        answers = [each.result() for each in [pool.submit(shared.post, body) for _ in range(80)]]
-    refused = [answer for answer in answers if answer.status_code == 429]
-    assert {answer.status_code for answer in answers} == {200, 429}
+    with contextlib.ExitStack() as stack:
+        shared.process.send_signal(signal.SIGSTOP)  # it finds all of them waiting, however slowly they come
+        try:
+            connections = [stack.enter_context(shared.raw(body)) for _ in range(80)]
+        finally:
+            shared.process.send_signal(signal.SIGCONT)
+        answers = [answer_on(connection) for connection in connections]
+    refused = [answer for answer, _ in answers if answer.status == 429]
+    assert {answer.status for answer, _ in answers} == {200, 429}
     assert {answer.headers["retry-after"] for answer in refused} == {"1"}
-    assert len({answer.json()["choices"][0]["text"] for answer in answers if answer.status_code == 200}) == 1
-    assert shared.load() == 0
+    assert len({json.loads(said)["choices"][0]["text"] for answer, said in answers if answer.status == 200}) == 1
+    shared.idle()
     record_property("figure", f"{len(refused)} of {len(answers)} refused")
+
+
+def answer_on(connection):
+    """The head and the body of an answer."""
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    return answer, answer.read()
 
 
 @pytest.mark.fault(
@@ -132,9 +144,8 @@ def test_readers_that_sleep(shared):
         for _ in range(3):
             assert shared.post({"prompt": "b", "max_tokens": 5}).status_code == 200
         for seed, connection in enumerate(sleepers):
-            answer = http.client.HTTPResponse(connection)
-            answer.begin()
-            events = [line[6:] for line in answer.read().split(b"\n\n") if line.startswith(b"data: {")]
+            _, said = answer_on(connection)
+            events = [line[6:] for line in said.split(b"\n\n") if line.startswith(b"data: {")]
             text = "".join(choice["text"] for event in map(json.loads, events) for choice in event["choices"])
             assert len(text) == 300
             whole = shared.post(body | {"seed": seed, "stream": False})
