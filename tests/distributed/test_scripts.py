@@ -27,7 +27,7 @@ def typed(tmp_path):
     """Run a script with every program it calls replaced by one that writes down its words."""
     for name in ("groundup", "torchrun", "srun", "scontrol"):
         program = tmp_path / name
-        program.write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/typed.txt\necho node-a\n')
+        program.write_text(f'#!/bin/sh\necho "{name} $*" >> "$(dirname "$0")/typed.txt"\necho node-a\n')
         program.chmod(0o755)
 
     def run(path, *words):
