@@ -1,6 +1,7 @@
 import json
 import re
 import tomllib
+import types
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,8 @@ PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 @pytest.fixture
 def fast(monkeypatch):
-    """No measurement takes time; what they return is known."""
+    """No measurement takes time, nor does anything else; what they return is known."""
+    monkeypatch.setattr(doctor, "time", types.SimpleNamespace(perf_counter=lambda: 0.0))
     rates = {"fp32": 1e11, "bf16": 3e11, "fp16": 2e11}
     for module in (doctor, doctor.pick_precision.__globals__):
         target = module if isinstance(module, dict) else vars(module)
