@@ -82,7 +82,7 @@ class Session:
             EOFError: It ends the session.
         """
         if line.startswith("/") and not line.startswith("//"):
-            self._obey(*line[1:].split())
+            self._obey(line[1:])
             return
         prompt = unescape(line.removeprefix("/") if line.startswith("//") else line)
         drawn = [prompt]
@@ -97,20 +97,22 @@ class Session:
         show("\n")
         self._texts.append("".join(drawn))
 
-    def _obey(self, command: str = "", *words: str) -> None:
+    def _obey(self, line: str) -> None:
+        command, *words = line.split() or [""]
         match command, words:
-            case "help", ():
+            case "help", []:
                 show([HELP])
-            case "set", (name, value):
+            case "set", [name, value]:
                 self._settings.set(name, value)
-            case "seed", (number,) if number.isdecimal() and int(number) < 2**63:
+            case "seed", [number] if number.isdecimal() and int(number) < 2**63:
                 self._settings.seed = int(number)
-            case "reset", ():
+            case "reset", []:
                 self._settings, self._texts = dataclasses.replace(self._first), []
-            case "save", (name,):
+            case "save", [_, *_]:
+                name = line.partition(command)[2].strip()  # which may hold spaces
                 write_file(Path(name).expanduser(), "\n\n".join([*self._texts, ""]).encode())
                 show([f"{len(self._texts)} texts are in {name}\n"])
-            case "quit" | "exit", ():
+            case "quit" | "exit", []:
                 raise EOFError
             case _:
                 raise UsageError(f"cannot do /{' '.join((command, *words))}; /help lists what can be done")

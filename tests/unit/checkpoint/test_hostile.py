@@ -50,8 +50,8 @@ def torch_load(data):
 
 
 PAYLOADS = {
-    "os.system, protocol 0": (lambda c: f"cposix\nsystem\n(S'touch {c}'\ntR.".encode(), pickle.loads),
-    "os.system": (lambda c: pickle.dumps(Payload(os.system, f"touch {c}")), pickle.loads),
+    "os.system, protocol 0": (lambda c: f"cposix\nsystem\n(S'touch \"{c}\"'\ntR.".encode(), pickle.loads),
+    "os.system": (lambda c: pickle.dumps(Payload(os.system, f'touch "{c}"')), pickle.loads),
     "eval": (lambda c: pickle.dumps(Payload(eval, touch(c))), pickle.loads),
     "exec": (lambda c: pickle.dumps(Payload(exec, touch(c))), pickle.loads),
     "open": (lambda c: pickle.dumps(Payload(open, str(c), "w")), pickle.loads),

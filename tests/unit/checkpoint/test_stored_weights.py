@@ -76,11 +76,12 @@ def test_a_bigram_has_no_matrix_to_store(tmp_path, alphabet):
     assert weights_of(load_model(tmp_path / "bigram", weights="auto").model) is None
 
 
-def test_generate_and_eval_take_them_and_tell_results_apart(folder, tmp_path, capsys):
+def test_generate_and_eval_take_them_and_tell_results_apart(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     assert main(["generate", str(folder), "--max-new-tokens", "5", "--weights", "int8"]) == 0
-    (tmp_path / "examples.jsonl").write_text('{"text": "abc abc abc"}\n')
+    Path("examples.jsonl").write_text('{"text": "abc abc abc"}\n')
     for weights in ("saved", "int8"):
-        command = ["eval", str(folder), "--tasks", str(tmp_path / "examples.jsonl"), "--weights", weights]
+        command = ["eval", str(folder), "--tasks", "examples.jsonl", "--weights", weights]
         assert main(command) == 0
     assert capsys.readouterr().err.count("\n") <= 1  # that kernels are compiled, once
     text = (folder / "eval.json").read_text()

@@ -214,7 +214,7 @@ class TestSession:
         assert out[0] == out[1]
 
     def test_texts_are_saved(self, tmp_path):
-        path = tmp_path / "texts.txt"
+        path = tmp_path / "my  texts.txt"
         out = self.session("ab", "c\\", "d", f"/save {path}").out.split("\n")
         assert path.read_text() == f"ab{out[0]}\n\nc\nd{out[1]}\n\n"
         assert out[2] == f"2 texts are in {path}"

@@ -209,7 +209,7 @@ ENTRY = [sys.executable, "-c", "import sys; from groundup.cli.main import main; 
 )
 @pytest.mark.parametrize("how", [">&-", "2>&-", ">&- 2>&-", "<&-"])
 def test_closed_streams_are_no_reason_to_fail(tmp_path, how):
-    for words, code in (("--version", 0), (f"runs list {tmp_path}", 0), ("runs list gone", 1)):
+    for words, code in (("--version", 0), (f"runs list '{tmp_path}'", 0), ("runs list gone", 1)):
         shell = subprocess.run(
             ["sh", "-c", f'"$0" "$@" {words} {how}', *ENTRY], capture_output=True, text=True, check=False
         )
