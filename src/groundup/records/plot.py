@@ -50,7 +50,7 @@ def plot_loss(rows: list[dict[str, Any]], path: Path, *, baseline: float | None,
         axes.axhline(baseline, color="#b35900", linestyle="--", linewidth=1, label=f"bigram, {baseline:.3f}")
     axes.set_title(printable(title), parse_math=False)  # a folder's name may hold dollars
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="best")
     _save(figure, path)
 
 
@@ -150,7 +150,7 @@ def _legend(figure: "Figure", axes: "Axes", handles: list[Any], labels: list[str
         figure.set_size_inches(11, max(4.5, 1 + 0.22 * len(labels)))
         legend = figure.legend(handles, ["x"] * len(handles), loc="outside right upper", **options)
     else:
-        legend = axes.legend(handles, ["x"] * len(handles), **options)
+        legend = axes.legend(handles, ["x"] * len(handles), loc="best", **options)
     for text, label in zip(legend.get_texts(), map(printable, labels), strict=True):
         # Set by hand: a name may hold dollars, or begin with the underscore that hides a label.
         text.set_parse_math(False)

@@ -1,4 +1,7 @@
+import itertools
 import math
+import types
+import warnings
 
 import matplotlib.colors
 import matplotlib.image
@@ -128,3 +131,13 @@ def test_a_disk_that_refuses_is_one_line(tmp_path):
     with pytest.raises(UserError, match=r"cannot write .*folder\.png"):
         plot_loss([], tmp_path / "folder.png", baseline=None, title="a")
     assert [p.name for p in tmp_path.iterdir()] == ["folder.png"]
+
+
+def test_a_slow_machine_is_told_nothing_of_legends(tmp_path, monkeypatch):
+    """matplotlib warns where it takes more than a second to find the place of a legend that nobody has placed."""
+    monkeypatch.setattr("matplotlib.legend.time", types.SimpleNamespace(perf_counter=itertools.count(0, 2).__next__))
+    one = run(tmp_path, "one")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot_runs([one], tmp_path / "runs.png", axis="steps")
+        plot_loss(one.rows, tmp_path / "loss.png", baseline=2.5, title="one")
