@@ -67,6 +67,13 @@ def short_ends(monkeypatch):
 
 
 @pytest.fixture
+def no_signs_of_life(monkeypatch):
+    """Signs of life come after some seconds: on a busy machine, and not where a test counts lines."""
+    for silence in ("prepare.progress.FIRST", "prepare.report.Spoken.FIRST", "terminal.working.PATIENCE"):
+        monkeypatch.setattr(f"groundup.{silence}", 1e6)
+
+
+@pytest.fixture
 def tiny_config():
     return GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=27)
 

@@ -74,15 +74,12 @@ def run(words):
 
 
 @pytest.fixture
-def place(furnished, tmp_path, monkeypatch):
+def place(furnished, tmp_path, monkeypatch, no_signs_of_life):
     """A copy of the furnished folder for one page, and a terminal of one width."""
     shutil.copytree(furnished, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setattr("sys.stdin", io.StringIO("To be\n"))
-    # Signs of life come after some seconds: on a busy machine, and not in the documents.
-    for silence in ("prepare.progress.FIRST", "prepare.report.Spoken.FIRST", "terminal.working.PATIENCE"):
-        monkeypatch.setattr(f"groundup.{silence}", 1e6)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
