@@ -27,6 +27,9 @@ LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
 FORMULA = re.compile(r"(\$\$?)(?!\s)([^$]+?)(?<!\s)\1")
 BLOCK = re.compile(r"(<pre.*?</pre>)", re.DOTALL)
 INLINE = re.compile(r"<code>([^<]*-[^<]*)</code>")
+SHELL = re.compile(r'<(?:div|code) class="language-(?:bash|console)\b.*?</pre>', re.DOTALL)
+"""Commands and what they print, which break between words on a narrow screen."""
+HYPHENATED = re.compile(r"[^\s<>]*-[^\s<>]*")
 LESSONS = ("bigram", "build_gpt", "tokenization", "training", "inference", "gpt2")
 """Notebooks in the order in which they are read."""
 LESSON_HEAD = "---\nsearch:\n  exclude: true\n---\n"
@@ -126,13 +129,17 @@ def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -
     html = re.sub(r'<img [^>]*src="(?P<src>[^"]+\.svg)"[^>]*>', drawn, html)
     parts = BLOCK.split(html)
     parts[::2] = [INLINE.sub(unbroken, part) for part in parts[::2]]
-    return "".join(parts)
+    return SHELL.sub(lambda block: re.sub(r">[^<]+<", lambda text: whole_words(text[0]), block[0]), "".join(parts))
 
 
 def unbroken(code: re.Match[str]) -> str:
-    """Inline code whose words with a hyphen stay whole: browsers break a line after one, and tear flags apart."""
-    whole = re.sub(r"[^ ]*-[^ ]*", r"<span class=whole>\g<0></span>", code[1])
-    return f"<code>{whole}</code>"
+    """Inline code whose words with a hyphen stay whole."""
+    return f"<code>{whole_words(code[1])}</code>"
+
+
+def whole_words(text: str) -> str:
+    """Keep words with a hyphen whole: browsers break a line after one, and tear flags apart."""
+    return HYPHENATED.sub(r"<span class=whole>\g<0></span>", text)
 
 
 def reference(room: str) -> str:

@@ -82,6 +82,10 @@ def test_code_and_signatures_get_their_colors(tmp_path):
     folder = built(tmp_path)
     assert '<span class="k">class</span>' in (folder / "source/src/groundup/model/gpt.py.html").read_text("utf-8")
     assert "doc-signature" in (folder / "reference/model.html").read_text("utf-8")
+    guide = (folder / "guide/train.html").read_text("utf-8")
+    assert {"language-bash highlight", "language-console highlight"} <= set(
+        re.findall(r'<div class="([^"]+)"><pre', guide)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +176,10 @@ def test_flags_are_not_torn_apart(site):
     inline = re.sub(r"<pre.*?</pre>", "", text, flags=re.DOTALL)
     assert "<span class=whole>--dry-run</span>" in inline
     assert not re.findall(r"<code>[^<]*--[^<]*</code>", inline)
+    blocks = "".join(re.findall(r'<(?:div|code) class="language-(?:bash|console)\b.*?</pre>', text, flags=re.DOTALL))
+    assert "<span class=whole>--resume</span>" in blocks
+    assert "<span class=whole>gpt2-fineweb</span>" in blocks
+    assert not re.findall(r"--", re.sub(r"<span class=whole>[^<]*</span>", "", blocks))
 
 
 def test_the_front_page_shows_what_it_writes_and_where_to_begin(pages):
