@@ -83,6 +83,13 @@ def test_the_official_client_runs_what_is_documented(openai, start, folder, tiny
     assert len(scored.choices[0].logprobs.top_logprobs[1]) in (2, 3)
     biased = client.completions.create(model="tiny", prompt="hello", max_tokens=3, logit_bias={"4": 100}, temperature=0)
     assert biased.choices[0].text == alphabet.decode([4]) * 3
+    more = client.completions.create(
+        model="tiny", prompt="hello", user="me", extra_body={"top_k": 50, "min_p": 0.0, "ignore_eos": True}, **options
+    )
+    assert [choice.text for choice in more.choices] == expected
+    with pytest.raises(openai.BadRequestError, match="did you mean max_tokens") as told:
+        client.completions.create(model="tiny", prompt="hello", extra_body={"max_new_tokens": 3})
+    assert (told.value.param, told.value.code) == ("max_new_tokens", "unknown_field")
     with pytest.raises(openai.BadRequestError, match="context is 16 tokens"):
         client.completions.create(model="tiny", prompt="a" * 20)
     with pytest.raises(openai.NotFoundError, match="there is no model"):

@@ -53,7 +53,8 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
             told, alone = {server: Answers() for server in ports}, list[float]()
             for turn in range(options.rounds):
                 for server, port in ports.items():
-                    told[server].add(ask(port, n_clients, given, seed=turn + 1))
+                    theirs = {} if server == "groundup" else {"cache_prompt": False}
+                    told[server].add(ask(port, n_clients, given, seed=turn + 1, more=theirs))
                 alone.append(engine(n_clients))
             for server, answers in told.items():
                 row = answers.figures()

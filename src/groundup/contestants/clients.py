@@ -9,7 +9,7 @@ import selectors
 import socket
 import statistics
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -32,9 +32,10 @@ class Load:
     new_tokens: int
 
     def prompts(self, n_clients: int, seed: int) -> list[list[list[int]]]:
-        """Ids, by client and request."""
+        """Ids, by client and request; of other clients others, so that no server has read one before."""
         shape = (n_clients, self.requests, self.prompt_tokens)
-        return torch.randint(self.vocab_size, shape, generator=torch.Generator().manual_seed(seed)).tolist()
+        generator = torch.Generator().manual_seed(1000 * seed + n_clients)
+        return torch.randint(self.vocab_size, shape, generator=generator).tolist()
 
 
 @dataclass(slots=True)
@@ -75,7 +76,7 @@ class _Stream:
     pieces: list[tuple[float, bytes]] = field(default_factory=list)
 
 
-def ask(port: int, n_clients: int, load: Load, *, seed: int) -> Answers:
+def ask(port: int, n_clients: int, load: Load, *, seed: int, more: Mapping[str, Any] | None = None) -> Answers:
     """Let clients ask a server at once.
 
     Args:
@@ -83,11 +84,15 @@ def ask(port: int, n_clients: int, load: Load, *, seed: int) -> Answers:
         n_clients: How many.
         load: What each asks.
         seed: Of the prompts.
+        more: Fields of the request that only this server knows.
 
     Raises:
         UserError: One of them gets no answer.
     """
-    clients = [[_request(port, prompt, load.new_tokens) for prompt in asked] for asked in load.prompts(n_clients, seed)]
+    clients = [
+        [_request(port, {"prompt": prompt, "max_tokens": load.new_tokens} | dict(more or {})) for prompt in asked]
+        for asked in load.prompts(n_clients, seed)
+    ]
     total, over, start = Answers(), list[_Stream](), time.perf_counter()
     with selectors.DefaultSelector() as going:
         try:
@@ -118,17 +123,15 @@ def _nobody_answers() -> NoReturn:
     raise TimeoutError(f"nothing came for {SECONDS} seconds")
 
 
-def _request(port: int, prompt: list[int], new_tokens: int) -> bytes:
-    """For one streamed completion of new_tokens tokens, whatever they are."""
+def _request(port: int, asked: Mapping[str, Any]) -> bytes:
+    """For one streamed completion of as many tokens as are asked for, whatever they are."""
     wanted = {
-        "prompt": prompt,
-        "max_tokens": new_tokens,
+        **asked,
         "temperature": 0.8,
         "top_k": 50,
         "stream": True,
         "stream_options": {"include_usage": True},
-        "ignore_eos": True,  # these two are llama.cpp's
-        "cache_prompt": False,
+        "ignore_eos": True,
     }
     body = json.dumps(wanted).encode()
     head = (

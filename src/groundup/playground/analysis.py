@@ -19,7 +19,7 @@ from groundup.inspection.trace import Trace, trace
 from groundup.model.bigram import Bigram
 from groundup.model.types import evaluating
 from groundup.serving.app import Server
-from groundup.serving.bodies import Id, PageBody
+from groundup.serving.bodies import Body, Id
 from groundup.serving.errors import RequestError
 from groundup.serving.models import Served
 
@@ -31,7 +31,7 @@ TRACES = 2
 """That are kept: of a text under one model, or under two that are compared."""
 
 
-class TextBody(PageBody):
+class TextBody(Body):
     """A text to look at: as text or as ids, one of the two."""
 
     model: str | None = None

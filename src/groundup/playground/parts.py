@@ -29,7 +29,7 @@ from groundup.playground.analysis import (
     with_blocks,
 )
 from groundup.serving.app import unless_gone
-from groundup.serving.bodies import Id, PageBody, read_body
+from groundup.serving.bodies import Body, Id, read_body
 from groundup.serving.errors import RequestError
 from groundup.serving.models import Served
 
@@ -61,7 +61,7 @@ class ImportanceBody(TextBody):
     instead: Instead = "mean"
 
 
-class NeighborsBody(PageBody):
+class NeighborsBody(Body):
     """A token of a model."""
 
     model: str | None = None

@@ -23,7 +23,8 @@ from groundup.playground.trainings import Trainings
 from groundup.runtime.stored import Weights
 from groundup.serving.access import Access
 from groundup.serving.app import Server, build_app
-from groundup.serving.errors import RequestError, shown
+from groundup.serving.bodies import check_words
+from groundup.serving.errors import RequestError
 from groundup.serving.loop import EngineLoop
 from groundup.serving.models import Models
 from groundup.serving.page import page_files, page_routes
@@ -119,13 +120,7 @@ def _with_known_words(route: Route) -> Route:
     @functools.wraps(route.endpoint)
     async def handler(request: Request) -> Response:
         known = QUERIES.get(route.path, ()) if request.method in ("GET", "HEAD") else ()
-        names = [name for name, _ in request.query_params.multi_items()]
-        for name in names:
-            if name not in known:
-                message = f"there is no parameter {shown(name)}; there are: {', '.join(known) or 'none'}"
-                raise RequestError(400, message, param=name, code="unknown_parameter")
-            if names.count(name) > 1:
-                raise RequestError(400, f"{name} stands twice", param=name, code="invalid_value")
+        check_words(request, known)
         return cast("Response", await route.endpoint(request))
 
     return Route(route.path, handler, methods=list(route.methods or ()), name=route.name)

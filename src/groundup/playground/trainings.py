@@ -22,7 +22,7 @@ from groundup.config.presets import RECIPES
 from groundup.files.layout import CONFIG
 from groundup.files.processes import end_with_parent
 from groundup.serving.app import Server
-from groundup.serving.bodies import PageBody, read_body
+from groundup.serving.bodies import Body, read_body
 from groundup.serving.errors import RequestError
 
 SIZES: dict[str, tuple[int, int, int]] = {"tiny": (2, 2, 64), "small": (3, 3, 96), "demo": (4, 4, 128)}
@@ -33,7 +33,7 @@ GRACE = 25.0
 """Seconds that a run has to save itself when the server ends."""
 
 
-class StartBody(PageBody):
+class StartBody(Body):
     """POST /api/train."""
 
     recipe: Literal["shakespeare", "same"] = "shakespeare"
@@ -43,7 +43,7 @@ class StartBody(PageBody):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1337
 
 
-class StopBody(PageBody):
+class StopBody(Body):
     """POST /api/train/stop: nothing to say."""
 
 

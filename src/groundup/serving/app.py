@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from groundup.config.errors import UserError
 from groundup.serving.access import SECURITY_HEADERS, Access
-from groundup.serving.bodies import CompletionBody, DetokenizeBody, TokenizeBody, read_body
+from groundup.serving.bodies import CompletionBody, DetokenizeBody, TokenizeBody, check_words, read_body
 from groundup.serving.completions import Completion, sse
 from groundup.serving.errors import RequestError
 from groundup.serving.loop import EngineLoop
@@ -111,6 +111,7 @@ class Server:
 
     async def tokenizer_info(self, request: Request) -> Response:
         """What a client must know to use ids."""
+        check_words(request, ("model",))
         tokenizer = (await self.models.find(request.query_params.get("model"))).loaded.tokenizer
         eos = None if tokenizer.eot_id is None else END_OF_TEXT
         return JSONResponse(

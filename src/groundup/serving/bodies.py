@@ -1,16 +1,17 @@
 """Bodies of requests: JSON, strictly typed, every field with its bounds."""
 
 import asyncio
+import difflib
 import json
-from collections.abc import Callable
-from typing import Annotated, Any, NoReturn, TypeVar
+from collections.abc import Callable, Collection
+from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from groundup.config.generate import LEAST_PENALTY, MOST_PENALTY
 from groundup.serving.access import BODY_BYTES
-from groundup.serving.errors import RequestError, shown
+from groundup.serving.errors import SHOWN, RequestError, shown
 
 Id = Annotated[int, Field(ge=0, lt=2**31)]
 BODY_SECONDS = 30.0
@@ -24,9 +25,9 @@ R = TypeVar("R")
 
 
 class Body(BaseModel):
-    """Unknown fields are ignored, as clients send their own; known ones must be right."""
+    """Of a request: known fields must be right, and unknown ones are refused, as at OpenAI. None is passed over."""
 
-    model_config = ConfigDict(strict=True, extra="ignore", allow_inf_nan=False)
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
     _n_bytes: int = PrivateAttr(0)
 
     async def aside(self, work: Callable[[], R]) -> R:
@@ -34,16 +35,12 @@ class Body(BaseModel):
         return await asyncio.to_thread(work) if self._n_bytes > LONG else work()
 
 
-class PageBody(Body):
-    """Of a request that only our own page sends: an unknown field is a mistake, and is refused."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
 class StreamOptions(Body):
     """Of a streamed completion."""
 
     include_usage: bool | None = None
+    include_obfuscation: Literal[False] | None = None
+    """OpenAI's, on by default there: characters that hide the length of an event. There are none here."""
 
 
 class CompletionBody(Body):
@@ -75,6 +72,10 @@ class CompletionBody(Body):
     )
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] | None = None
     suffix: str | None = None
+    ignore_eos: bool | None = None
+    """Write on behind the end of a document, as vLLM and llama.cpp have it."""
+    user: str | None = None
+    """Who asks, as OpenAI has it: a label that changes no text, and is kept nowhere."""
     return_tokens_as_token_ids: bool | None = None
 
 
@@ -105,6 +106,7 @@ async def read_body(request: Request, kind: type[B]) -> B:
     Raises:
         RequestError: Too large, too slow, cut off, not JSON, or a field is wrong: the first one is named.
     """
+    check_words(request, ())
     data = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):
@@ -126,6 +128,21 @@ async def read_body(request: Request, kind: type[B]) -> B:
         raise _first_of(error, kind) from None
     body._n_bytes = len(data)
     return body
+
+
+def check_words(request: Request, known: Collection[str]) -> None:
+    """Check that behind the question mark stands only what is known there, each once.
+
+    Raises:
+        RequestError: Something else, or something twice.
+    """
+    names = [name for name, _ in request.query_params.multi_items()]
+    for name in names:
+        if name not in known:
+            message = f"there is no parameter {shown(name)}; there are: {', '.join(known) or 'none'}"
+            raise RequestError(400, message, param=name, code="unknown_parameter")
+        if names.count(name) > 1:
+            raise RequestError(400, f"{name} stands twice", param=name, code="invalid_value")
 
 
 def _read_json(data: bytes) -> Any:
@@ -172,10 +189,12 @@ def _first_of(error: ValidationError, kind: type[Body]) -> RequestError:
     first, *others = error.errors(include_url=False, include_context=False)
     field = str(first["loc"][0]) if first["loc"] else None
     if first["type"] == "extra_forbidden":
-        known = ", ".join(kind.model_fields) or "none"
-        return RequestError(
-            400, f"there is no field {shown(field)}; fields are: {known}", param=field, code="unknown_field"
-        )
+        name = ".".join(map(str, first["loc"]))  # a body has one object within: options of a stream
+        known = list((StreamOptions if len(first["loc"]) > 1 else kind).model_fields)
+        near = difflib.get_close_matches(str(first["loc"][-1])[:SHOWN], known, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        message = f"there is no field {shown(name)}; {hint}fields are: {', '.join(known) or 'none'}"
+        return RequestError(400, message, param=name, code="unknown_field")
     said: str = first["msg"].lower()
     got: Any = first["input"]
     if others and others[0]["loc"][:1] == first["loc"][:1] and field in kind.model_fields:

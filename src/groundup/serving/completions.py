@@ -210,7 +210,7 @@ class Completion:
                 sampling=sampling,
                 n=n,
                 seed=self.seed,
-                stop_ids=frozenset(() if eot is None else (eot,)),
+                stop_ids=frozenset(() if eot is None or body.ignore_eos else (eot,)),
                 n_top=self.n_top,
                 score_prompt=self.echo and (self.n_top is not None or max_tokens == 0),
             ),

@@ -11,7 +11,7 @@ from groundup.bench.serve import Options, bench
 from groundup.config.errors import UsageError
 from groundup.config.model import GPTConfig
 from groundup.contestants import servers
-from groundup.contestants.clients import Answers
+from groundup.contestants.clients import Answers, Load
 from groundup.serving.models import MAX_SLOTS
 
 MODEL = GPTConfig(n_layer=1, n_head=2, n_embd=64, block_size=24, vocab_size=300)
@@ -49,6 +49,19 @@ def test_figures_are_the_arithmetic_of_what_clients_saw():
         "between_tokens_p50_ms": 10.0,
         "between_tokens_p99_ms": 700.0,
     }
+
+
+def test_no_prompt_is_asked_twice():
+    """A server that has read a prompt before need not read it again: it would seem faster than it is."""
+    load = Load(vocab_size=300, requests=3, prompt_tokens=8, new_tokens=1)
+    asked = [
+        tuple(prompt)
+        for n_clients in (1, 2, 8)
+        for turn in (0, 1, 2)
+        for client in load.prompts(n_clients, turn)
+        for prompt in client
+    ]
+    assert len(set(asked)) == len(asked) == 3 * 3 * (1 + 2 + 8)
 
 
 def test_the_engine_alone_has_the_slots_of_the_server():

@@ -236,6 +236,16 @@ def test_a_body_may_begin_with_a_mark_of_utf_8(client):
     assert client.post("/v1/completions", content=data, headers={"content-type": "application/json"}).status_code == 200
 
 
+def test_a_text_goes_on_behind_the_end_of_a_document_where_that_is_asked(client, served, alphabet, monkeypatch):
+    monkeypatch.setattr(type(served.loaded.tokenizer), "eot_id", 4)
+    ask = {"prompt": "a", "max_tokens": 3, "logit_bias": {"4": 100}, "temperature": 0}
+    for ends in ({}, {"ignore_eos": False}, {"ignore_eos": None}):
+        choice = complete(client, **ask, **ends)["choices"][0]
+        assert (choice["text"], choice["finish_reason"]) == ("", "stop")
+    choice = complete(client, **ask, ignore_eos=True)["choices"][0]
+    assert (choice["text"], choice["finish_reason"]) == (alphabet.decode([4]) * 3, "length")
+
+
 def test_chat_models_and_unknown_models(client):
     assert client.post("/v1/chat/completions", json={"messages": []}).json()["error"]["code"] == "no_chat_template"
     assert complete(client, 404, prompt="a", model="gpt-9")["error"]["code"] == "model_not_found"

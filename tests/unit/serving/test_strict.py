@@ -27,8 +27,8 @@ ASKED = {
 }
 """A body that is answered with 200, for each path that takes one; those that start and stop runs are not among them."""
 TRAIN = {"/api/train": {}, "/api/train/stop": {}}
-OPENAI = {"/v1/completions", "/tokenize", "/detokenize"}
-"""Other programs send fields of their own there: unknown ones are ignored."""
+API = {"/v1/completions", "/tokenize", "/detokenize"}
+"""What other programs ask, too."""
 REQUIRED = {
     "/tokenize": ["prompt"],
     "/detokenize": ["tokens"],
@@ -91,7 +91,7 @@ def type_of(value):
 
 def test_the_table_has_every_path_that_takes_a_body():
     assert ASKED.keys() | TRAIN.keys() == BODIES.keys()
-    assert {path for path, body in BODIES.items() if body in (CompletionBody, TokenizeBody, DetokenizeBody)} == OPENAI
+    assert {path for path, body in BODIES.items() if body in (CompletionBody, TokenizeBody, DetokenizeBody)} == API
     required = {path: body.model_json_schema().get("required", []) for path, body in BODIES.items()}
     assert {path: names for path, names in required.items() if names} == REQUIRED
 
@@ -116,20 +116,68 @@ def test_a_model_that_is_not_there(client, name):
     refused(client.get(f"/v1/models/{quote(name or 'x', safe='')}"), 404, "model", "model_not_found")
 
 
-@pytest.mark.fault("F4", "an unknown field in a body", "400 names it; other programs' own fields are ignored below /v1")
+@pytest.mark.fault("F4", "an unknown field in a body of any path", "400 names it, and the fields that there are")
 @pytest.mark.parametrize("name", ["modle", "stepz", "é\n", "x" * 500, ""])
-def test_a_field_that_is_unknown(client, name):
+@pytest.mark.parametrize("value", [1, None, "a", {"a": 1}], ids=["number", "null", "text", "object"])
+def test_a_field_that_is_unknown(client, name, value):
     for path, body in (ASKED | TRAIN).items():
-        answer = client.post(path, json=body | {name: 1})
-        if path in OPENAI:
-            assert answer.status_code == 200, (path, answer.text)
-        else:
-            said = refused(answer, 400, name, "unknown_field")
-            assert all(field in said for field in BODIES[path].model_fields), path
+        said = refused(client.post(path, json=body | {name: value}), 400, name, "unknown_field")
+        assert all(field in said for field in BODIES[path].model_fields), path
     assert client.get("/api/train").json()["training"] is None
 
 
-@pytest.mark.fault("F4", "a parameter that the page does not know, or twice the same", "400 names it")
+@pytest.mark.parametrize(
+    ("path", "name", "meant"),
+    [
+        ("/v1/completions", "temprature", "temperature"),
+        ("/v1/completions", "max_new_tokens", "max_tokens"),
+        ("/v1/completions", "max_completion_tokens", "max_tokens"),
+        ("/tokenize", "add_special", "add_special_tokens"),
+        ("/detokenize", "token", "tokens"),
+        ("/api/attention", "layers", "layer"),
+    ],
+)
+def test_a_misspelled_field_is_answered_with_the_one_that_was_meant(client, path, name, meant):
+    said = refused(client.post(path, json=ASKED[path] | {name: 3}), 400, name, "unknown_field")
+    assert f"did you mean {meant}?" in said
+
+
+def test_what_is_unknown_within_a_field(client):
+    def ask(**options):
+        return client.post("/v1/completions", json={"prompt": "a", "stream": True, "stream_options": options})
+
+    said = refused(ask(include_use=True), 400, "stream_options.include_use", "unknown_field")
+    assert "did you mean include_usage?" in said
+    refused(ask(include_obfuscation=True), 400, "stream_options", "invalid_value")
+    assert ask(include_usage=True, include_obfuscation=False).status_code == 200
+
+
+THEIRS = {
+    "best_of": [(1, None), (None, None), (2, "unsupported")],
+    "suffix": [("", None), (None, None), ("the end", "unsupported")],
+    "user": [("me", None), (None, None), (3, "invalid_value")],
+    "ignore_eos": [(True, None), (False, None), (None, None), (1, "invalid_value")],
+    "min_tokens": [(0, "unknown_field"), (5, "unknown_field")],
+    "use_beam_search": [(False, "unknown_field"), (True, "unknown_field")],
+    "stop_token_ids": [([3], "unknown_field")],
+    "cache_prompt": [(False, "unknown_field")],
+    "messages": [([{"role": "user", "content": "a"}], "unknown_field")],
+}
+"""Fields of OpenAI, vLLM and llama.cpp: a value, and how it is refused, if it is."""
+
+
+@pytest.mark.fault("F4", "a field of OpenAI or another server that asks for what is not done", "400 names it")
+@pytest.mark.parametrize("name", THEIRS)
+def test_fields_of_other_servers(client, name):
+    for value, code in THEIRS[name]:
+        answer = client.post("/v1/completions", json=ASKED["/v1/completions"] | {name: value})
+        if code is None:
+            assert answer.status_code == 200, (value, answer.text)
+        else:
+            assert name in refused(answer, 400, name, code)
+
+
+@pytest.mark.fault("F4", "a parameter that a path does not know, or twice the same", "400 names it")
 def test_words_behind_the_question_mark(client):
     paths = [path for path in QUERIES if path.startswith("/api/")]
     assert len(paths) >= 8
@@ -140,8 +188,8 @@ def test_words_behind_the_question_mark(client):
             assert client.get(path, params={known: value}).status_code == 200
             refused(client.get(path, params=[(known, value), (known, value)]), 400, known, "invalid_value")
     for path, body in ASKED.items():
-        if path not in OPENAI:
-            refused(client.post(path, json=body, params={"model": "mine"}), 400, "model", "unknown_parameter")
+        refused(client.post(path, json=body, params={"model": "mine"}), 400, "model", "unknown_parameter")
+    refused(client.get("/tokenizer_info", params={"modle": "mine"}), 400, "modle", "unknown_parameter")
     refused(client.get("/api/slots", params={"after": "x"}), 400, "after", "invalid_value")
 
 
