@@ -57,12 +57,15 @@ template <class T, bool WHOLE>
 void attend(const float* q, const typename T::W* keys, const typename T::W* values, int64_t S, int64_t D, float* y) {
     Buffer<float> weights(S);
     const float scale = 1 / std::sqrt((float)D);
+    auto fetch = [D](const typename T::W* row) {  // 2 KB ahead: hardware finds short streams late
+        for (int64_t d = 0; d < D; d += 64 / sizeof *row) __builtin_prefetch(row + 2048 / sizeof *row + d);
+    };
     auto fit = [&](int64_t first, int64_t gap) {  // a lane for each of L keys, half of them further on
         auto at = [&](int j) { return std::min(first + j % (L / 2) + j / (L / 2) * gap, S - 1); };
         Floats sums[L] = {};
         for (int j = 0; j < L; j++) {
             const auto* key = keys + at(j) * D;
-            for (int64_t d = 0; d < D; d += 64 / sizeof *key) __builtin_prefetch(key + 1024 / sizeof *key + d);
+            fetch(key);
             for (int64_t d = 0; d < D; d += L) sums[j] += part<Fp32, WHOLE>(q + d, D - d) * part<T, WHOLE>(key + d, D - d);
         }
         const Floats fits = add_lanes(sums, L) * scale;
@@ -85,7 +88,8 @@ void attend(const float* q, const typename T::W* keys, const typename T::W* valu
         auto add = [&](int64_t s) {
             each([&](Floats& sum, int64_t d) { sum += weights[s] * part<T, WHOLE>(values + s * D + d, D - d); });
         };
-        for (int64_t s = 0; s < S / 2; s++) add(s), add(s + S / 2);
+        for (int64_t s = 0; s < S / 2; s++)
+            for (int64_t at : {s, s + S / 2}) fetch(values + at * D), add(at);
         if (S % 2) add(S - 1);
         each([&](Floats& sum, int64_t d) { write(sum / total, y + d, D - d); });
     }
