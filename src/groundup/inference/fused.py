@@ -20,20 +20,28 @@ from groundup.model.gpt import Block, Blocks
 from groundup.model.kv_cache import KVCache
 from groundup.runtime.stored import Weights
 
+CACHES: dict[Weights, torch.dtype | None] = {
+    "fp32": None,
+    "fp16": torch.float16,
+    "bf16": torch.float16,  # three more bits of precision, and these numbers do not overflow
+    "int8": torch.int8,
+}
+"""In what keys and values are kept; None is the model's own type."""
+
 
 class FusedBlocks(Blocks):
     """Replaces the blocks of a model with stored matrices, and keeps them.
 
     Args:
         blocks: Of `gpt.py`, with stored matrices.
-        weights: How those are stored; of fewer than 32 bits, keys and values are kept in 16.
+        weights: How those are stored; of fewer than 32 bits, keys and values are kept in as many.
         kernels: Compute them.
     """
 
     def __init__(self, blocks: Blocks, weights: Weights, kernels: CompiledKernels) -> None:
         super().__init__(blocks)
         self._weights: Weights = weights
-        self.cache_dtype = None if weights == "fp32" else torch.float16
+        self.cache_dtype = CACHES[weights]
         self._kernels = kernels
         self._compiled: CompiledBlocks | None = None
         """Holds addresses: made at the first step, and again after tensors were loaded or moved."""

@@ -34,7 +34,7 @@ struct Block {
     Matrix c_attn, attn_proj, c_fc, mlp_proj;
 };
 
-struct Cache {  // keys and values (layers, rows, H, room, D), of type 0 fp32 or 2 fp16, as `linear` counts them
+struct Cache {  // keys and values (layers, rows, H, room, D), of type 0 fp32, 2 fp16 or 3 int8, with a scale behind each D
     void *keys, *values;
     int64_t layer, row, room, H, D;  // elements from a layer to the next, and from a row to the next
     int32_t type;
@@ -52,30 +52,48 @@ void normalize(const Norm& norm, const float* x, float* y, int64_t C) {
     for (int64_t i = 0; i < C; i++) y[i] = (x[i] - mean) * scale * norm.gain[i] + (norm.shift ? norm.shift[i] : 0.0f);
 }
 
-// One head of one row over S positions: y (D) is the mean of values, weighted by how well the query fits their keys.
-template <class T, bool WHOLE>
-void attend(const float* q, const typename T::W* keys, const typename T::W* values, int64_t S, int64_t D, float* y) {
+// A row of D numbers, as it is kept.
+template <class T> void keep(const float* x, int64_t D, typename T::W* row) {
+    if constexpr (T::BEHIND) {
+        float scale;
+        quantize(x, D, 127, row, &scale);
+        std::memcpy(row + D, &scale, sizeof scale);
+    } else
+        for (int64_t d = 0; d < D; d += L) write(part<Fp32>(x + d, D - d), row + d, D - d);
+}
+
+// One head of one row over S positions: y (D) is the mean of values, weighted by how well the query fits their keys. WIDTH is
+// D where that is known as this is compiled, else 0.
+template <class T, int64_t WIDTH>
+void attend(const float* q, const typename T::W* keys, const typename T::W* values, int64_t S, int64_t n, float* y) {
+    constexpr bool WHOLE = WIDTH && WIDTH % L == 0;
+    const int64_t D = WIDTH ? WIDTH : n, width = D + T::BEHIND;
     Buffer<float> weights(S);
     const float scale = 1 / std::sqrt((float)D);
     auto fetch = [D](const typename T::W* row) {  // 2 KB ahead: hardware finds short streams late
         for (int64_t d = 0; d < D; d += 64 / sizeof *row) __builtin_prefetch(row + 2048 / sizeof *row + d);
     };
-    auto fit = [&](int64_t first, int64_t gap) {  // a lane for each of L keys, half of them further on
-        auto at = [&](int j) { return std::min(first + j % (L / 2) + j / (L / 2) * gap, S - 1); };
-        Floats sums[L] = {};
+    auto fit = [&](auto at) {  // a lane for each of L keys
+        Floats sums[L];
+        float scales[L];
+#pragma GCC unroll 16
         for (int j = 0; j < L; j++) {
-            const auto* key = keys + at(j) * D;
+            const auto* key = keys + at(j) * width;
             fetch(key);
+            sums[j] = Floats{};
+#pragma GCC unroll 8
             for (int64_t d = 0; d < D; d += L) sums[j] += part<Fp32, WHOLE>(q + d, D - d) * part<T, WHOLE>(key + d, D - d);
+            scales[j] = scale_of<T>(key, D) * scale;
         }
-        const Floats fits = add_lanes(sums, L) * scale;
+        const Floats fits = add_lanes(sums, L) * read<Floats>(scales);
         for (int j = 0; j < L; j++) weights[at(j)] = fits[j];
     };
     const int64_t gap = S / L * (L / 2);  // two streams, as few are read fastest where each is short
-    for (int64_t s = 0; s < gap; s += L / 2) fit(s, gap);
-    if (2 * gap < S) fit(2 * gap, L / 2);
-    const float largest = *std::max_element(weights + 0, weights + S);
-    float total = 0;
+    for (int64_t s = 0; s < gap; s += L / 2) fit([=](int j) { return s + j % (L / 2) + j / (L / 2) * gap; });
+    if (2 * gap < S) fit([=](int j) { return std::min(2 * gap + j, S - 1); });
+    float largest = weights[0], total = 0;
+#pragma omp simd reduction(max : largest)
+    for (int64_t s = 0; s < S; s++) largest = weights[s] > largest ? weights[s] : largest;
 #pragma omp simd reduction(+ : total)
     for (int64_t s = 0; s < S; s++) total += weights[s] = exponential(weights[s] - largest);
     for (int64_t first = 0; first < D; first += 4 * L) {
@@ -86,10 +104,12 @@ void attend(const float* q, const typename T::W* keys, const typename T::W* valu
                 if (int64_t d = first + i * L; d < D) act(sums[i], d);
         };
         auto add = [&](int64_t s) {
-            each([&](Floats& sum, int64_t d) { sum += weights[s] * part<T, WHOLE>(values + s * D + d, D - d); });
+            const auto* value = values + s * width;
+            const float weight = weights[s] * scale_of<T>(value, D);
+            fetch(value);
+            each([&](Floats& sum, int64_t d) { sum += weight * part<T, WHOLE>(value + d, D - d); });
         };
-        for (int64_t s = 0; s < S / 2; s++)
-            for (int64_t at : {s, s + S / 2}) fetch(values + at * D), add(at);
+        for (int64_t s = 0; s < S / 2; s++) add(s), add(s + S / 2);
         if (S % 2) add(S - 1);
         each([&](Floats& sum, int64_t d) { write(sum / total, y + d, D - d); });
     }
@@ -100,20 +120,18 @@ void attend(const float* q, const typename T::W* keys, const typename T::W* valu
 template <class Type>
 void attention(const Cache& cache, int64_t layer, const float* qkv, const int64_t* held, int64_t B, int64_t T, float* y) {
     typedef typename Type::W W;
-    const int64_t H = cache.H, D = cache.D, C = H * D;
+    const int64_t H = cache.H, D = cache.D, C = H * D, width = D + Type::BEHIND;
     W* keys = (W*)cache.keys + layer * cache.layer;
     W* values = (W*)cache.values + layer * cache.layer;
-    auto head = [&](int64_t b, int64_t h) { return b * cache.row + h * cache.room * D; };
+    auto head = [&](int64_t b, int64_t h) { return b * cache.row + h * cache.room * width; };
 #pragma omp parallel for if (B * T > FEW_ROWS)
     for (int64_t m = 0; m < B * T; m++)
-        for (int64_t h = 0; h < H; h++)
-            for (int64_t d = 0; d < D; d += L) {
-                const float* k = qkv + m * 3 * C + C + h * D + d;
-                const int64_t at = head(m / T, h) + (held[m / T] + m % T) * D + d;
-                write(part<Fp32>(k, D - d), keys + at, D - d);
-                write(part<Fp32>(k + C, D - d), values + at, D - d);
-            }
-    const auto attend_one = D % L ? attend<Type, false> : attend<Type, true>;
+        for (int64_t h = 0; h < H; h++) {
+            const float* k = qkv + m * 3 * C + C + h * D;
+            const int64_t at = head(m / T, h) + (held[m / T] + m % T) * width;
+            keep<Type>(k, D, keys + at), keep<Type>(k + C, D, values + at);
+        }
+    const auto attend_one = D == 64 ? attend<Type, 64> : D == 32 ? attend<Type, 32> : attend<Type, 0>;
     const int64_t parts = T > FEW_ROWS ? std::max<int64_t>(1, T / (8 * ROWS)) : T;  // a core takes one at a time
 #pragma omp parallel for collapse(3) schedule(dynamic, 1)
     for (int64_t b = 0; b < B; b++)
@@ -137,7 +155,7 @@ void linear(int type, const float*, const void*, const float*, const float*, flo
 // T new tokens of each of B texts, which are rows of the cache and hold held[b] already: qkv (B T, 3 C), y (B T, C).
 void attend_layer(const Cache* cache, int64_t layer, const float* qkv, const int64_t* held, int64_t B, int64_t T,
                   float* y) {
-    (cache->type ? attention<Fp16> : attention<Fp32>)(*cache, layer, qkv, held, B, T, y);
+    (cache->type == 0 ? attention<Fp32> : cache->type == 2 ? attention<Fp16> : attention<Int8>)(*cache, layer, qkv, held, B, T, y);
 }
 
 // The same through all blocks: x (B T, C), the residual stream, is changed in place.

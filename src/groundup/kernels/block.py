@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from groundup.runtime.stored import Stored, largest_activation
+from groundup.runtime.stored import BYTES_OF_SCALE, Stored, largest_activation
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int8: 3}
 """As kernels.cpp counts the types of weights."""
@@ -91,7 +91,7 @@ class CompiledBlocks:
 
         Args:
             x: The residual stream, contiguous, changed in place.
-            keys: Get those of the new tokens; float32 or float16.
+            keys: Get those of the new tokens; float32, float16, or int8 with scales (`keep_rows`).
             values: As the keys, and laid out like them.
             held: Tokens before the new ones, of each text.
         """
@@ -124,7 +124,8 @@ class CompiledBlocks:
 
 def _cache(keys: Tensor, values: Tensor) -> _Cache:
     (_, _, n_head, _, width), (layer, row, head, _, _) = keys.shape, keys.stride()
-    return _Cache(keys.data_ptr(), values.data_ptr(), layer, row, head // width, n_head, width, TYPES[keys.dtype])
+    n_numbers = width - (BYTES_OF_SCALE if keys.dtype == torch.int8 else 0)
+    return _Cache(keys.data_ptr(), values.data_ptr(), layer, row, head // width, n_head, n_numbers, TYPES[keys.dtype])
 
 
 def _numbers(held: Sequence[int]) -> Any:

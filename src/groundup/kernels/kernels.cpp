@@ -56,19 +56,22 @@ template <class T> class Buffer {
     T* data;
 };
 
-// Types of weights, W as stored.
+// Types of weights, and of keys and values, whose rows may have a scale behind them: W as stored.
 struct Fp32 {
     typedef float W;
+    static constexpr int64_t BEHIND = 0;  // elements behind those of a row
     static Floats widen(const W* w) { return read<Floats>(w); }
 };
 struct Bf16 {  // the upper half of a float
     typedef uint16_t W;
+    static constexpr int64_t BEHIND = 0;
     static Floats widen(const W* w) {
         return (Floats)(__builtin_convertvector(read<Vector<uint16_t, L>>(w), Vector<uint32_t, L>) << 16);
     }
 };
 struct Fp16 {
     typedef uint16_t W;
+    static constexpr int64_t BEHIND = 0;
     static Floats widen(const W* w) {
 #if defined(__AVX512BW__)
         return (Floats)_mm512_cvtph_ps(read<__m256i>(w));
@@ -78,6 +81,19 @@ struct Fp16 {
         return vcvt_f32_f16(read<float16x4_t>(w));
 #else
         return __builtin_convertvector(read<Vector<_Float16, L>>(w), Floats);
+#endif
+    }
+};
+struct Int8 {
+    typedef int8_t W;
+    static constexpr int64_t BEHIND = sizeof(float);  // the scale
+    static Floats widen(const W* w) {
+#if defined(__AVX512BW__)  // one instruction: GCC makes many of the conversion below
+        return __builtin_convertvector((Ints)_mm512_cvtepi8_epi32(read<__m128i>(w)), Floats);
+#elif defined(__AVX2__)
+        return __builtin_convertvector((Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)w)), Floats);
+#else
+        return __builtin_convertvector(read<Vector<int8_t, L>>(w), Floats);
 #endif
     }
 };
@@ -172,12 +188,12 @@ template <class T> void multiply(const Task& t) {
     }
 }
 
-// 16-bit integers whose largest is `limit`: small enough that a sum of K products with 127 fits into 32 bits.
-void quantize(const float* x, int64_t K, float limit, int16_t* q, float* scale) {
+// Integers whose largest is `limit`. Of 16 bits, it is so small that a sum of K products with 127 fits into 32.
+template <class Q> void quantize(const float* x, int64_t K, float limit, Q* q, float* scale) {
     int32_t largest = 0x0da24260;  // of 1e-30f. The bits of positive floats have their order, and NaN's are the largest
     for (int64_t k = 0; k < K; k++) largest = std::max(largest, read<int32_t>(x + k) & 0x7fffffff);
     float bound = read<float>(&largest), factor = limit / bound;
-    for (int64_t k = 0; k < K; k++) q[k] = (int16_t)std::rint(x[k] * factor);
+    for (int64_t k = 0; k < K; k++) q[k] = (Q)std::rint(x[k] * factor);
     *scale = bound / limit;
 }
 

@@ -20,6 +20,12 @@ template <class T, bool WHOLE = false> Floats part(const typename T::W* p, int64
     return T::widen(end);
 }
 
+// What the n elements of a row are to be multiplied by.
+template <class T> float scale_of(const typename T::W* row, int64_t n) {
+    if constexpr (T::BEHIND) return read<float>(row + n);
+    return 1;
+}
+
 void narrow(Floats v, float* p) { std::memcpy(p, &v, sizeof v); }
 
 void narrow(Floats v, uint16_t* p) {  // to fp16
@@ -64,8 +70,9 @@ template <class T> void turn_rows(const typename T::W* w, int64_t n, int64_t N, 
         for (int half = 0; half < 2; half++) {
             Ints rows[L];
             for (int r = 0; r < L; r++) {
-                const int64_t row = n + half * L + r;
-                rows[r] = (Ints)part<T>(w + row * K + k, row < N ? K - k : 0);
+                const int64_t row = std::min(n + half * L + r, N - 1), left = n + half * L + r < N ? K - k : 0;
+                const auto* from = w + row * (K + T::BEHIND);
+                rows[r] = (Ints)(part<T>(from + k, left) * scale_of<T>(from, K));
             }
             turn(rows, std::make_index_sequence<L>{});
             for (int64_t j = 0; j < std::min<int64_t>(L, K - k); j++) turned[2 * j + half] = rows[j];
@@ -143,7 +150,10 @@ void attend_prompt(const float* q, const typename Type::W* keys, const typename 
         }
         for (int64_t d = 0; d < D; d += WIDE) {
             Floats sums[2 * ROWS];
-            auto value = [&](int64_t s, int half) { return part<Type>(values + s * D + d + half * L, D - d - half * L); };
+            auto value = [&](int64_t s, int half) {
+                const auto* row = values + s * (D + Type::BEHIND);
+                return part<Type>(row + d + half * L, D - d - half * L) * scale_of<Type>(row, D);
+            };
             tile(weights, room, seen, value, sums);
             for (int i = 0; i < 2 * ROWS; i++)
                 write(sums[i] / totals[i / 2], y + (first + i / 2) * C + d + i % 2 * L, D - d - i % 2 * L);

@@ -20,6 +20,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from groundup.config.model import TransformerConfig
+from groundup.runtime.stored import BYTES_OF_SCALE, keep_rows, read_rows
 
 
 class KVCache:
@@ -31,7 +32,7 @@ class KVCache:
         n_head: Heads with keys and values of their own, per layer (H).
         max_tokens: Positions to make room for (S_max).
         head_dim: Width of a head (D).
-        dtype: Element type.
+        dtype: Element type; with 8 bits, each row of keys or values has its scale behind it: see `keep_rows`.
         device: Where to allocate.
         static: Read all max_tokens positions in every step.
     """
@@ -48,7 +49,8 @@ class KVCache:
         device: torch.device | str = "cpu",
         static: bool = False,
     ) -> None:
-        shape = (n_layer, batch_size, n_head, max_tokens, head_dim)
+        self.head_dim = head_dim
+        shape = (n_layer, batch_size, n_head, max_tokens, head_dim + (BYTES_OF_SCALE if dtype == torch.int8 else 0))
         self.keys, self.values = _zeros(shape, dtype, device), _zeros(shape, dtype, device)
         self.ids = torch.zeros(batch_size, max_tokens, dtype=torch.long, device=device)
         """Those that were read, where the model asked to `remember` them."""
@@ -128,6 +130,8 @@ class KVCache:
         T = k.shape[2]
         self.require_room(T)
         keys, values, end = self.keys[layer], self.values[layer], self._reach(T)
+        wide = torch.promote_types(k.dtype, keys.dtype)
+        k, v = keep_rows(k, keys.dtype), keep_rows(v, values.dtype)
         if self.even:
             keys[:, :, self.length : end] = k
             values[:, :, self.length : end] = v
@@ -135,10 +139,9 @@ class KVCache:
             if layer == 0 or self._places is None:
                 self._places = torch.arange(len(k), device=k.device)[:, None], self.positions(T)
             rows, at = self._places  # (B, 1) and (B, T), the same in every layer
-            keys[rows, :, at] = k.transpose(1, 2).to(keys.dtype)  # (B, T, H, D)
-            values[rows, :, at] = v.transpose(1, 2).to(values.dtype)
-        wide = torch.promote_types(k.dtype, keys.dtype)
-        return keys[:, :, :end].to(wide), values[:, :, :end].to(wide)
+            keys[rows, :, at] = k.transpose(1, 2)  # (B, T, H, D)
+            values[rows, :, at] = v.transpose(1, 2)
+        return read_rows(keys[:, :, :end], wide), read_rows(values[:, :, :end], wide)
 
     def remember(self, idx: Int[Tensor, "B T"], *, before: int) -> Int[Tensor, "B S"]:
         """Write the ids of T new tokens behind those held; return them after the ids `before` them, -1 for none.
@@ -190,13 +193,13 @@ class KVCache:
             rows: Which, in the order of the new ones; any may come several times.
             max_tokens: Room of the new cache; None is that of this one.
         """
-        n_layer, _, n_head, room, head_dim = self.keys.shape
+        n_layer, _, n_head, room, _ = self.keys.shape
         cache = KVCache(
             n_layer=n_layer,
             batch_size=len(rows),
             n_head=n_head,
             max_tokens=room if max_tokens is None else max_tokens,
-            head_dim=head_dim,
+            head_dim=self.head_dim,
             dtype=self.keys.dtype,
             device=self.keys.device,
             static=self.static,

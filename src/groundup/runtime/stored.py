@@ -27,6 +27,8 @@ assert tuple(DTYPES) == get_args(Weights)
 
 _LARGEST_WEIGHT, _LARGEST_ACTIVATION, _LARGEST_SUM = 127, 2**15 - 1, 2**31 - 1
 _TINY = 1e-30
+BYTES_OF_SCALE = 4
+"""Behind a row of 8-bit numbers that `keep_rows` gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,22 @@ def quantize(x: Float[Tensor, "B C"]) -> tuple[Int[Tensor, "B C"], Float[Tensor,
     bound = x.abs().amax(1, keepdim=True).clamp(min=_TINY)
     limit = torch.tensor(float(largest_activation(x.shape[1])))
     return (x * (limit / bound)).round_().to(torch.int16), bound / limit
+
+
+def keep_rows(x: Float[Tensor, "*B D"], dtype: torch.dtype) -> Num[Tensor, "*B W"]:
+    """Keys or values as a cache keeps them: in 8 bits, the scale of each row stands behind it, as four of its bytes."""
+    if dtype != torch.int8:
+        return x.to(dtype)
+    scale = x.float().abs().amax(-1, keepdim=True).clamp(min=_TINY) / _LARGEST_WEIGHT
+    return torch.cat(((x / scale).round_().to(torch.int8), scale.view(torch.int8)), dim=-1)
+
+
+def read_rows(kept: Num[Tensor, "*B W"], dtype: torch.dtype) -> Float[Tensor, "*B D"]:
+    """What `keep_rows` was given, rounded."""
+    if kept.dtype != torch.int8:
+        return kept.to(dtype)
+    scale = kept[..., -BYTES_OF_SCALE:].clone(memory_format=torch.contiguous_format).view(torch.float32)  # at a border
+    return (kept[..., :-BYTES_OF_SCALE] * scale).to(dtype)
 
 
 class PlainKernels:

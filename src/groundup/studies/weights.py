@@ -9,6 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F  # noqa: N812
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from groundup.checkpoint.model_folder import LoadedModel, load_model
 from groundup.config.data import ReadConfig
@@ -23,6 +26,9 @@ from groundup.runtime.facts import machine_facts
 from groundup.runtime.stored import DTYPES
 from groundup.studies.options import WeightsOptions as Options
 
+MOST_LOGITS = 1 << 25
+"""Of the contexts that are decoded: 128 MB, for each way to store the weights."""
+
 
 def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     """Measure every way to store the weights.
@@ -32,8 +38,9 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         say: Called with a line for each.
 
     Returns:
-        For each: bytes of all weights, tokens per second of one text, the largest difference of a logit to fp32's at
-        the first context of the text, the loss over the whole text and how much higher than fp32's it is.
+        For each: bytes of all weights, tokens per second of one text, the loss over the whole text and how much higher
+        than fp32's it is. Of a few contexts, decoded token by token with a cache of keys and values: the largest
+        difference of a logit to fp32's, and how much higher the loss is.
 
     Raises:
         UserError: The model or the text cannot be opened.
@@ -52,19 +59,22 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     source = LocalFiles(str(options.text), ReadConfig())
     document = next(document.text for _, document in read_all(source, source.parts(), {}))
     measured = {name: measure_text(m.model, m.tokenizer, source).as_json() for name, m in models.items()}
-    logits = {name: _logits(loaded, document) for name, loaded in models.items()}
+    contexts = _contexts(first, document)
+    logits = {name: _decoded_logits(loaded, contexts) for name, loaded in models.items()}
     rows: dict[str, Any] = {}
     for name, loaded in models.items():
         rows[name] = row = {
             "bytes": sum(parameter.nbytes for parameter in loaded.model.parameters()),
             "tokens_per_sec": round(options.new_tokens / statistics.median(seconds[name][1:]), 1),
             "largest_logit_error": float((logits[name] - logits["fp32"]).abs().max()),
+            "decoded_loss_above_fp32": _loss(logits[name], contexts) - _loss(logits["fp32"], contexts),
             "loss": measured[name]["loss"],
             "loss_above_fp32": measured[name]["loss"] - measured["fp32"]["loss"],
         }
         say(
             f"{name:<6}{row['bytes'] / 1e6:>9,.1f} MB{row['tokens_per_sec']:>9,.1f} tokens/s   largest logit error"
-            f" {row['largest_logit_error']:.2g}   loss {row['loss']:.4f} ({row['loss_above_fp32']:+.5f})"
+            f" {row['largest_logit_error']:.2g}   loss {row['loss']:.4f} ({row['loss_above_fp32']:+.5f},"
+            f" decoded {row['decoded_loss_above_fp32']:+.5f})"
         )
     return {
         "bench": "weights",
@@ -84,8 +94,20 @@ def _decode(loaded: LoadedModel, new_tokens: int) -> float:
     return time.perf_counter() - start
 
 
+def _contexts(loaded: LoadedModel, text: str) -> Int[Tensor, "B T"]:
+    """The first contexts of the text; a shorter text is one."""
+    size = loaded.config.block_size
+    room = max(1, MOST_LOGITS // (size * loaded.config.vocab_size))
+    ids = torch.tensor(loaded.tokenizer.encode(text[: 16 * room * size])[: room * size])
+    return ids[: len(ids) // size * size].view(-1, size) if len(ids) >= size else ids[None]
+
+
 @torch.inference_mode()
-def _logits(loaded: LoadedModel, text: str) -> torch.Tensor:
-    """At every position of the first context of the text."""
-    ids = loaded.tokenizer.encode(text)[: loaded.config.block_size]
-    return loaded.model(torch.tensor([ids])).float()
+def _decoded_logits(loaded: LoadedModel, contexts: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
+    """At every position, each token read behind those before it, as decoding does."""
+    cache = loaded.model.new_cache(*contexts.shape)
+    return torch.cat([loaded.model(token, cache=cache).float() for token in torch.split(contexts, 1, dim=1)], dim=1)
+
+
+def _loss(logits: Float[Tensor, "B T V"], contexts: Int[Tensor, "B T"]) -> float:
+    return F.cross_entropy(logits[:, :-1].flatten(0, 1), contexts[:, 1:].flatten()).item()

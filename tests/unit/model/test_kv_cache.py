@@ -2,13 +2,18 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
 
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.kv_cache import KVCache
+from groundup.runtime.stored import keep_rows, read_rows
 
 LENGTHS = [3, 9, 1, 6]
 ROOM = 16
@@ -123,3 +128,35 @@ def test_an_empty_cache_is_zeros_of_its_type(dtype, n_layer):
         cache.keys[1, 1, 2, 4, 3] = 1
         assert cache.keys.sum() == 1
         assert not cache.values.any()
+
+
+@given(
+    npst.arrays(np.float32, st.tuples(st.integers(1, 3), st.integers(1, 40)), elements=st.floats(-1e4, 1e4, width=32)),
+)
+def test_rows_of_8_bits_are_off_by_half_a_step_at_most(array):
+    x = torch.from_numpy(array)
+    kept = keep_rows(x, torch.int8)
+    assert kept.shape == (x.shape[0], x.shape[1] + 4)
+    read = read_rows(kept, torch.float64)
+    step = x.double().abs().amax(-1, keepdim=True).clamp(min=1e-30) / 127
+    assert ((read - x).abs() <= 0.5001 * step).all()
+    assert torch.equal(read_rows(kept[:, None].expand(-1, 2, -1), torch.float64)[:, 1], read)  # wherever the rows lie
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_a_cache_of_8_bits_gives_nearly_the_logits_of_a_wide_one(model, ids, static):
+    """For rows of their own lengths, one and many tokens at a time, and copies."""
+    pair = []
+    for dtype in (torch.float64, torch.int8):
+        cache = KVCache.for_config(model.config, len(ids), ROOM, like=torch.empty(0, dtype=dtype), static=static)
+        with torch.no_grad():
+            model(ids[:, : max(LENGTHS)], cache=cache)
+            cache.truncate(LENGTHS)
+            logits = [model(ids[:, :n], cache=cache) for n in (1, 2, 3)]
+            if not static:
+                cache = cache.gather([1, 1, 0])
+                logits.append(model(ids[:3, :1], cache=cache))
+        assert cache.keys.dtype == dtype
+        pair.append(torch.cat([part.flatten() for part in logits]))
+    assert (pair[0] - pair[1]).square().mean().sqrt() < 0.02 * pair[0].std()
+    assert not torch.equal(*pair)

@@ -195,5 +195,6 @@ def test_fewer_bits_are_fewer_bytes_and_their_errors_are_told(tmp_path, alphabet
     for name in ("fp16", "bf16", "int8"):
         assert 0 < modes[name]["largest_logit_error"] < 0.1
         assert modes[name]["loss_above_fp32"] == pytest.approx(modes[name]["loss"] - modes["fp32"]["loss"])
+        assert 0 < abs(modes[name]["decoded_loss_above_fp32"]) < 0.01
     with pytest.raises(UsageError, match="new-tokens must be at most 15, the model's context less one, got 16"):
         weights.bench(dataclasses.replace(options, new_tokens=16), lines.append)
