@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from multiprocessing import forkserver, reduction
 from pathlib import Path
 
@@ -226,6 +227,27 @@ MODULES = {
     "torch.distributed.run": _torchrun,
     "-c": _code,
 }
+
+
+def still_running(processes, seconds=10):
+    """Which of some psutil.Process have not ended after so many seconds.
+
+    A zombie has ended. What becomes of it is the business of its parent, or of the first process of the system for an
+    orphan; in a container that one may bury nobody.
+    """
+    end = time.monotonic() + seconds
+    while (left := [process for process in processes if _runs(process)]) and time.monotonic() < end:
+        time.sleep(0.05)
+    return left
+
+
+def _runs(process):
+    import psutil
+
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:  # it ended between two questions
+        return False
 
 
 def start_from_server():

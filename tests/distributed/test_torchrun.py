@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from forked import ForkedPopen
+from forked import ForkedPopen, still_running
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 RUN = [
@@ -142,8 +142,7 @@ def test_no_rank_outlives_torchrun(torchrun):
     ranks = [rank_process(process, rank) for rank in (0, 1)]
     process.send_signal(signal.SIGKILL)
     process.wait()
-    psutil.wait_procs(ranks, timeout=10)
-    assert not any(rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE for rank in ranks)
+    assert not still_running(ranks)
     step = int(re.search(r"stopped at step (\d+)", Path("orphans.txt").read_text())[1])
     assert checkpoints("orphans")[-1].name == f"step-{step:07d}"
 

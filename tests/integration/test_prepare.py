@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from forked import ForkedPopen
+from forked import ForkedPopen, still_running
 
 DRIVER = Path(__file__).with_name("prepare_driver.py")
 FORKED = """
@@ -182,8 +182,7 @@ def test_workers_end_with_their_parent(tmp_path, texts):
     assert len(children) >= 3
     process.kill()
     finish(process)
-    _, alive = psutil.wait_procs(children, timeout=10)
-    assert not alive
+    assert not still_running(children)
 
 
 @pytest.mark.fault(

@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from forked import ForkedPopen
+from forked import ForkedPopen, still_running
 from groundup.checkpoint.model_folder import save_model
 from groundup.config.model import GPTConfig
 from groundup.model.gpt import GPT
@@ -225,8 +225,7 @@ def test_no_orphans(server, how):
     children = psutil.Process(server.process.pid).children(recursive=True)
     server.process.send_signal(how)
     server.process.wait(timeout=60)
-    _, alive = psutil.wait_procs(children, timeout=10)
-    assert not alive
+    assert not still_running(children)
 
 
 @pytest.mark.fault(

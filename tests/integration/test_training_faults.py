@@ -370,7 +370,8 @@ def left(mark, session, seconds=10.0):
         found = []
         for process in psutil.process_iter():
             try:
-                if os.getsid(process.pid) == session or process.environ().get("GROUNDUP_TEST_MARK") == mark:
+                ours = os.getsid(process.pid) == session or process.environ().get("GROUNDUP_TEST_MARK") == mark
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
             except (psutil.Error, ProcessLookupError):
                 continue

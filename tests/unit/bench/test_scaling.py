@@ -3,6 +3,7 @@ import json
 import psutil
 import pytest
 
+from forked import still_running
 from groundup.bench import scaling as module
 from groundup.bench.scaling import Options, bench
 from groundup.config.errors import UsageError
@@ -59,5 +60,4 @@ def test_two_processes_race_one_and_none_is_left():
     result = bench(Options(model=MODEL, micro_batch_size=2, rounds=2, steps=2), lambda line: None)
     assert all(speed > 0 for speed in result["tokens_per_sec"].values())
     left = [p for p in psutil.process_iter(["cmdline"]) if "groundup.bench.scaling" in (p.info["cmdline"] or [])]
-    psutil.wait_procs(left, timeout=10)
-    assert not [p for p in left if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+    assert not still_running(left)

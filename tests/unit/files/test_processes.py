@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 import groundup
+from forked import still_running
 from groundup.files import processes
 
 posix = pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="signals of POSIX")
@@ -81,20 +82,11 @@ def test_ctrl_c_reaches_only_who_has_started_it(parent, later):
 @pytest.mark.fault("E11", "SIGKILL of what has started a process", "that process ends, too")
 def test_it_ends_with_a_parent_that_is_killed(parent):
     program, number = parent
+    child = psutil.Process(number)
     time.sleep(1)
     program.kill()
     program.wait()
-    end = time.monotonic() + 30
-    while not has_ended(number):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-def has_ended(number):
-    try:
-        return psutil.Process(number).status() == psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:  # perhaps between two questions
-        return True
+    assert not still_running([child], seconds=30)
 
 
 def test_every_fresh_process_is_started_here():
