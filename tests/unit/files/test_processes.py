@@ -24,7 +24,8 @@ if __name__ == "__main__":
     process = start_process(time.sleep, 60)
     try:
         print(process.pid, flush=True)
-        time.sleep(60)
+        for _ in range(1200):  # a signal that comes just before a sleep is acted on after it
+            time.sleep(0.05)
     except KeyboardInterrupt:
         print(process.is_alive(), flush=True)
         process.kill()
