@@ -1,32 +1,28 @@
 """The report in a real browser: what answers to the pointer."""
 
 import json
-import shutil
 
 import pytest
 from tests.unit.records.test_report import PORTRAIT, ROWS, folder
 
+import needs
 from groundup.records.report import write_report
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(not CHROMIUM, reason="needs chromium")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
 def page(tmp_path):
-    sync_api = pytest.importorskip("playwright.sync_api")
     path = folder(tmp_path, rows=ROWS)
     (path / "portrait.json").write_text(json.dumps(PORTRAIT))
     write_report(path)
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with needs.browser() as browser:
         page = browser.new_page(viewport={"width": 390, "height": 844}, has_touch=True)
         errors = []
         page.on("pageerror", lambda error: errors.append(error))
         page.goto((path / "report.html").as_uri())
         yield page
         assert errors == []
-        browser.close()
 
 
 def test_nothing_is_wider_than_a_phone(page):

@@ -1,5 +1,7 @@
 """What is said of a path that holds a model of another program."""
 
+from shlex import quote
+
 import pytest
 
 from groundup.cli.main import main
@@ -46,17 +48,19 @@ def test_every_form_of_transformers_is_named(tmp_path, capsys, weights):
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     (tmp_path / weights).touch()
     assert main(["generate", str(tmp_path)]) == 1
-    assert f"is a model of transformers; bring it in first: groundup import {tmp_path} OUT" in capsys.readouterr().err
+    said = f"is a model of transformers; bring it in first: groundup import {quote(str(tmp_path))} OUT"
+    assert said in capsys.readouterr().err
 
 
 def test_files_of_tensors_are_named_as_what_import_takes(tmp_path, capsys):
     for name in ("ckpt.pt", "other.pt"):
         (tmp_path / name).touch()
     ckpt = tmp_path / "ckpt.pt"
+    bring = f"bring it in first: groundup import {quote(str(ckpt))} OUT"
     assert main(["generate", str(ckpt)]) == 1
-    assert f"{ckpt} is a file of tensors; bring it in first: groundup import {ckpt} OUT" in capsys.readouterr().err
+    assert f"{ckpt} is a file of tensors; {bring}" in capsys.readouterr().err
     assert main(["generate", str(tmp_path)]) == 1
-    assert f"one of 2 files of tensors; bring it in first: groundup import {ckpt} OUT" in capsys.readouterr().err
+    assert f"one of 2 files of tensors; {bring}" in capsys.readouterr().err
 
 
 def test_our_folders_are_none_of_theirs(tmp_path):

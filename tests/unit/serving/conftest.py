@@ -1,12 +1,12 @@
 import json
 import re
-import shutil
 from urllib.parse import quote
 
 import pytest
 import torch
 from starlette.testclient import TestClient
 
+import needs
 from groundup.checkpoint.model_folder import save_model
 from groundup.playground.start import page_api
 from groundup.playground.trainings import Trainings
@@ -109,12 +109,8 @@ def url(runs):
 
 @pytest.fixture(scope="module")
 def browser():
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    chromium = shutil.which("chromium") or pytest.skip("needs chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+    with needs.browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
