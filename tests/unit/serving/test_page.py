@@ -215,6 +215,11 @@ def client_of_page():
 def test_every_number_has_a_form():
     assert FORMAT.eval("number(-Infinity)") == "\u2212∞"
     assert FORMAT.eval("number(-0.12345)") == "\u22120.1235"
+    assert FORMAT.eval("aligned(-1.9996, 3)") == "\u22122.000"
+    assert FORMAT.eval("aligned(2, 3)") == "2.000"
+    assert FORMAT.eval("aligned(0, 3)") == "0.000"
+    assert FORMAT.eval("aligned(-0.000125, 3)") == "\u22120.000125"  # not 0.000
+    assert FORMAT.eval("aligned(-Infinity, 3)") == "\u2212∞"
     assert math.isclose(FORMAT.eval("bits(Math.LN2)"), 1)
     assert FORMAT.eval('visible(" a\\n")') == "·a↵"
     assert FORMAT.eval('spoken(visible(" a\\n"))') == "space a line break"

@@ -41,6 +41,23 @@ def test_a_text_is_written_step_by_step(open_page):
     assert box.input_value() == TEXT + best
 
 
+def test_a_slider_asks_the_server_nothing(open_page):
+    """Neither for numbers nor, when the address changes, for the icon again."""
+    page = open_page(tab="write")
+    page.locator(".candidates tbody tr").first.wait_for()
+    asked = []
+    session = page.context.new_cdp_session(page)
+    session.on("Network.requestWillBeSent", lambda event: asked.append(event["request"]["url"]))
+    session.send("Network.enable")
+    for value in ("0.5", "0.7", "1.2"):
+        page.get_by_role("slider", name="temperature").fill(value)
+        page.wait_for_function(f"() => location.hash.includes('temperature={value}')")
+    page.get_by_role("button", name="One token").click()  # which asks: what is asked is seen
+    page.get_by_text("12 tokens").wait_for()
+    first = next(url for url in asked if url.startswith("http"))
+    assert first.endswith("/tokenize")
+
+
 @pytest.mark.slow
 def test_samples_stand_side_by_side_and_the_address_brings_them_back(open_page):
     page = open_page(tab="write")

@@ -11,6 +11,9 @@ import { Picture } from "./picture.js";
 import { Prompt } from "./prompt.js";
 import { Tinted } from "./tinted.js";
 
+/** Heads per layer of which all pictures have room beside the large one. */
+const BESIDE = 10;
+
 /** Weights of every layer: {steps: Uint16Array (H, T, T) in parts of 65535, lengths: Float32Array (H, T)} each. */
 function useAttention() {
   const [layers, setLayers] = useState([]);
@@ -83,6 +86,15 @@ export function Attention() {
   const share = (j) => (turned.on ? (j >= asked ? at(j, asked) : 0) : j <= asked ? at(asked, j) : 0);
   const most = at ? Math.max(1e-9, ...texts.map((_, j) => share(j))) : 1;
   const pick = (i, j) => j <= i && setPicked(`${i}.${j}`);
+  const all = at && html`<h2>all heads</h2>
+      <${Picture} name="all heads"><div class="grid" style=${`--columns:${model.value.n_head}`}>
+        ${layers.flatMap((_, l) => Array.from({ length: model.value.n_head }, (_, h) => html`
+          <button class=${l === layer && h === head ? "cell chosen" : "cell"} aria-label=${`layer ${l} head ${h} ${labels?.labels[l][h] ?? ""}`.trim()} aria-pressed=${l === layer && h === head} onClick=${() => setChosen(`${l}.${h}`)}>
+            <${Heatmap} rows=${T} columns=${T} at=${weight(l, h)} seen=${seen} name=${`layer ${l} head ${h}`} size=${96} quiet=${true} />
+            <small>${l}.${h} ${labels?.labels[l][h] ?? ""}</small></button>`))}
+      </div><//>
+      ${labels && html`<${Behind} says="what the detectors say of each head" columns=${["head", "kind", ...Object.keys(labels.scores)]}
+        rows=${() => labels.labels.flatMap((row, l) => row.map((kind, h) => [`${l}.${h}`, kind, ...Object.values(labels.scores).map((score) => probability(score[l][h]))]))} />`}`;
   return html`
     <${Prompt} rows="2" />
     <div class="buttons">
@@ -98,14 +110,7 @@ export function Attention() {
       <div class="columns matrix"><div><${Heatmap} rows=${T} columns=${T} at=${at} seen=${[...seen, layer, head]} size=${420} pick=${pick} spot=${cell} name=${`layer ${layer} head ${head}`} tokens=${shown}
         says=${(i, j) => `${shown[i]} takes ${probability(Math.max(0, at(i, j)))} from ${shown[j]}`} />
       <p class="hint">Rows look at columns; the shade is the square root of the weight. Click a cell, or move with the arrow keys and press Enter, to see the numbers behind it.</p></div>
-      ${cell && cell[1] <= cell[0] && html`<${Cell} layer=${layer} head=${head} row=${cell[0]} column=${cell[1]} close=${() => setPicked("")} />`}</div>
-      <h2>all heads</h2>
-      <${Picture} name="all heads"><div class="grid" style=${`--columns:${model.value.n_head}`}>
-        ${layers.flatMap((_, l) => Array.from({ length: model.value.n_head }, (_, h) => html`
-          <button class=${l === layer && h === head ? "cell chosen" : "cell"} aria-label=${`layer ${l} head ${h} ${labels?.labels[l][h] ?? ""}`.trim()} aria-pressed=${l === layer && h === head} onClick=${() => setChosen(`${l}.${h}`)}>
-            <${Heatmap} rows=${T} columns=${T} at=${weight(l, h)} seen=${seen} name=${`layer ${l} head ${h}`} size=${96} quiet=${true} />
-            <small>${l}.${h} ${labels?.labels[l][h] ?? ""}</small></button>`))}
-      </div><//>
-      ${labels && html`<${Behind} says="what the detectors say of each head" columns=${["head", "kind", ...Object.keys(labels.scores)]}
-        rows=${() => labels.labels.flatMap((row, l) => row.map((kind, h) => [`${l}.${h}`, kind, ...Object.values(labels.scores).map((score) => probability(score[l][h]))]))} />`}`}`;
+      <div>${cell && cell[1] <= cell[0] && html`<${Cell} layer=${layer} head=${head} row=${cell[0]} column=${cell[1]} close=${() => setPicked("")} />`}
+      ${model.value.n_head <= BESIDE && all}</div></div>
+      ${model.value.n_head > BESIDE && all}`}`;
 }

@@ -57,5 +57,15 @@ export function number(x) {
   return text.replace("-", "−");
 }
 
+/**
+ * A number of a column, in which decimal points stand below each other; what would be rounded to zero has its digits.
+ * @param {number} x @param {number} digits behind the point
+ * @returns {string}
+ */
+export function aligned(x, digits) {
+  if (!Number.isFinite(x) || (x !== 0 && Math.abs(x) < 0.5 * 10 ** -digits)) return number(x);
+  return x.toFixed(digits).replace("-", "−");
+}
+
 /** Nats as bits. @param {number} nats @returns {number} */
 export const bits = (nats) => nats / Math.LN2;

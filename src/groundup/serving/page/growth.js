@@ -17,17 +17,18 @@ const EVERY = 900;
 const SMALL = 5e6;
 
 /**
- * One step: probabilities of what comes next, the loss of the text so far, what it writes.
- * @typedef {{next: Float64Array, loss: number, written: string}} Look
+ * One step: probabilities of what comes next, the loss of the text so far, what it writes, which comes last.
+ * @typedef {{next: Float64Array, loss: number, written?: string}} Look
  */
 
-/** @param {string} id @param {number[]} ids @param {AbortSignal} signal @returns {Promise<Look>} */
-async function look(id, ids, signal) {
+/** @param {string} id @param {number[]} ids @param {AbortSignal} signal @param {(found: Look) => void} tell what is known so far */
+async function look(id, ids, signal, tell) {
   const raw = await bytes("/api/logits", { model: id, tokens: ids }, signal);
   const said = ids.length > 1 ? await post("/api/surprise", { model: id, tokens: ids }, signal) : { loss: [] };
+  const found = { next: softmax(new Float32Array(raw)), loss: said.loss.reduce((a, b) => a + b, 0) / said.loss.length };
+  tell(found);
   const answer = await post("/v1/completions", completion({ model: id, ...onward(LENGTH) }), signal);
-  const loss = said.loss.reduce((a, b) => a + b, 0) / said.loss.length;
-  return { next: softmax(new Float32Array(raw)), loss, written: answer.choices[0].text };
+  tell({ ...found, written: answer.choices[0].text });
 }
 
 /** What was seen so far, by step; asked again when the prompt or the drawing changes. */
@@ -41,10 +42,10 @@ function useLooks(run, steps, chosen) {
     if (!ids.length || !steps.length) return;
     attempt("growth", async (signal) => {
       for (const step of wanted) {
-        if (known[step] || signal.aborted) continue;
-        const found = await look(`${run}@${step}`, ids, signal);
-        if (signal.aborted) return;
-        setSeen((all) => ({ key, looks: { ...(all.key === key ? all.looks : {}), [step]: found } }));
+        if (known[step]?.written !== undefined || signal.aborted) continue;
+        await look(`${run}@${step}`, ids, signal, (found) => {
+          if (!signal.aborted) setSeen((all) => ({ key, looks: { ...(all.key === key ? all.looks : {}), [step]: found } }));
+        });
       }
     });
   }, [key, steps, size(model.value) <= SMALL ? 0 : chosen]);
@@ -109,6 +110,7 @@ function Next({ looks, steps, at }) {
   const ids = rowsOf(looks, steps);
   const scale = most(looks, steps, ids);
   const left = next ? Math.max(0, 1 - ids.reduce((sum, id) => sum + next[id], 0)) : 0;
+  if (!ids.length) return html`<section><h2>what may come next</h2><p class="hint">...</p></section>`;
   return html`<section><h2>what may come next</h2><${Picture} name=${`${parts(modelId.value).run} at step ${steps[at]}`} ask=${{ path: "/v1/completions", body: completion({ model: `${parts(modelId.value).run}@${steps[at]}`, ...onward(LENGTH) }) }}><table class="wider"><caption class="hidden">probability of the next token at step ${steps[at]}</caption><tbody>
     ${ids.map((id) => html`<tr key=${id}><th scope="row" aria-label=${spoken(visible(named(id)))}><span class="token">${visible(named(id))}</span></th><td class="figure">${next ? probability(next[id]) : ""}</td>
       <td class="wide"><${Bar} value=${next ? next[id] / scale : 0} /></td></tr>`)}

@@ -2,7 +2,7 @@
 import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { post } from "./api.js";
-import { number, spoken, visible } from "./format.js";
+import { aligned, number, spoken, visible } from "./format.js";
 import { largest } from "./sampling.js";
 import { attempt, model, modelId, named, result, saved, tokens } from "./state.js";
 import { Bar } from "./bars.js";
@@ -48,9 +48,9 @@ export function Push() {
     ${found && html`
       <h2>the logit of <${Said} token=${named(found.token)} /> is ${number(found.logit)}</h2>
       <${Picture} name="what pushed this token" ask=${{ path: "/api/contributions", body: { model: modelId.value, tokens: ids, position: -1, token: found.token } }}><table class="waterfall"><caption>Each part of the residual stream adds its own term (the scale of the final norm held fixed), the largest first, and begins where the last one ended: the terms sum to the logit.</caption><tbody>
-        ${steps.map(([name, value, from]) => html`<tr><th scope="row">${name}</th><td>${number(value)}</td><td class="wide"><${Step} from=${from} to=${from + value} span=${span} /></td></tr>`)}
-        <tr class="total"><th scope="row">the logit</th><td>${number(found.logit)}</td><td class="wide"><${Step} from=${0} to=${found.logit} span=${span} /></td></tr></tbody></table><//>
+        ${steps.map(([name, value, from]) => html`<tr><th scope="row">${name}</th><td>${aligned(value, 4)}</td><td class="wide"><${Step} from=${from} to=${from + value} span=${span} /></td></tr>`)}
+        <tr class="total"><th scope="row">the logit</th><td>${aligned(found.logit, 4)}</td><td class="wide"><${Step} from=${0} to=${found.logit} span=${span} /></td></tr></tbody></table><//>
       ${near && html`<h2>nearest to <${Said} token=${named(found.token)} /> in the embedding</h2>
       <${Picture} name=${`neighbors of ${visible(named(found.token))}`} ask=${{ path: "/api/neighbors", body: { model: modelId.value, token: found.token } }}><table class="wider"><caption>The cosine of the angle between their vectors: 1 is the same direction.</caption><tbody>
-        ${near.tokens.map((id, i) => html`<tr><th scope="row" aria-label=${spoken(visible(named(id)))}><span class="token">${visible(named(id))}</span></th><td class="figure">${number(near.cosine[i])}</td><td class="wide"><${Bar} value=${Math.max(0, near.cosine[i])} /></td></tr>`)}</tbody></table><//>`}`}`;
+        ${near.tokens.map((id, i) => html`<tr><th scope="row" aria-label=${spoken(visible(named(id)))}><span class="token">${visible(named(id))}</span></th><td class="figure">${aligned(near.cosine[i], 4)}</td><td class="wide"><${Bar} value=${Math.max(0, near.cosine[i])} /></td></tr>`)}</tbody></table><//>`}`}`;
 }

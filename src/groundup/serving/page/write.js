@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { complete } from "./api.js";
-import { number, probability, spoken, visible } from "./format.js";
+import { aligned, number, probability, spoken, visible } from "./format.js";
 import { NEUTRAL, REASONS, draw, largest } from "./sampling.js";
 import { completion, drawnFrom, logits, named, onward, result, saved, seed, settings, tell, text, tokens } from "./state.js";
 import { Picture } from "./picture.js";
@@ -124,8 +124,8 @@ function Candidates({ found, chosen, needle, take, disabled }) {
       <tbody>${ids.map((id) => html`
         <tr class=${found.why[id] ? "dropped" : id === chosen ? "chosen" : ""}>
           <th scope="row"><button class="token" disabled=${disabled} aria-label=${spoken(visible(named(id)))} onClick=${() => take(id)}>${visible(named(id))}</button></th>
-          <td class="step">${number(logits.value[id])}</td><td class="step">${number(found.penalized[id])}</td>
-          <td class="step">${REASONS[found.why[id]] || number(found.scaled[id])}</td>
+          <td class="step">${aligned(logits.value[id], 3)}</td><td class="step">${aligned(found.penalized[id], 3)}</td>
+          <td class="step">${REASONS[found.why[id]] || aligned(found.scaled[id], 3)}</td>
           <td>${probability(found.model[id])}</td><td>${probability(found.sampler[id])}${found.why[id] ? html` <small class="why">${REASONS[found.why[id]]}</small>` : ""}</td>
           <td class="wide"><${Bar} value=${found.sampler[id] / most} outline=${found.model[id] / most} /></td>
         </tr>`)}
