@@ -5,7 +5,7 @@ published. Two tests hold the pages together: with every switch at GPT-2's value
 each switch alone changes the logits. Sizes are named as in `gpt.py`; K is the number of heads with keys and values.
 """
 
-from typing import Any
+from typing import Any, assert_never
 
 import torch
 import torch.nn.functional as F
@@ -46,9 +46,13 @@ class ReLUSquared(nn.Module):
 
 
 def _norm(config: ModernConfig) -> LayerNorm | RMSNorm:
-    if config.norm == "rms":
-        return RMSNorm(config.n_embd, eps=config.norm_eps)
-    return LayerNorm(config.n_embd, bias=config.bias, eps=config.norm_eps)
+    match config.norm:
+        case "layer":
+            return LayerNorm(config.n_embd, bias=config.bias, eps=config.norm_eps)
+        case "rms":
+            return RMSNorm(config.n_embd, eps=config.norm_eps)
+        case never:
+            assert_never(never)
 
 
 def _activation(config: ModernConfig) -> nn.Module:
@@ -184,7 +188,14 @@ class Modern(nn.Module):
         self.config = config
         self.PARAMETERS = _table(config)
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.block_size, config.n_embd) if config.position == "learned" else None
+        self.wpe: nn.Embedding | None = None
+        match config.position:
+            case "learned":
+                self.wpe = nn.Embedding(config.block_size, config.n_embd)
+            case "rope":
+                pass  # angles, in `hidden`
+            case never:
+                assert_never(never)
         self.ngrams = NgramEmbedding(config) if config.ngram > 1 else None
         self.smear = nn.Parameter(torch.zeros(config.n_embd)) if config.smear else None
         self.drop = nn.Dropout(config.dropout)

@@ -1,6 +1,7 @@
 """What holds the two pages together, and every switch to the page of pure functions."""
 
 import dataclasses
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -38,7 +39,12 @@ NUMBERS = {"rope_base": ("position", 100.0), "rope_share": ("position", 0.5), "n
 ALONE = {name: dataclasses.replace(GPT2, **{name: value}) for name, value in SWITCHES.items()}
 CONFIGS = (
     ALONE
-    | {f"activation {name}": dataclasses.replace(GPT2, activation=name) for name in ("gelu", "relu")}
+    | {
+        f"{name} {value}": dataclasses.replace(GPT2, **{name: value})
+        for name, kind in get_type_hints(ModernConfig).items()
+        if name in SWITCHES and get_origin(kind) is Literal
+        for value in sorted({*get_args(kind)} - {SWITCHES[name], ModernConfig.AS_GPT2[name]})
+    }
     | {name: dataclasses.replace(ALONE[switch], **{name: value}) for name, (switch, value) in NUMBERS.items()}
     | {"all": dataclasses.replace(GPT2, **SWITCHES, rope_base=100.0, rope_share=0.5)}
     | {"all, no bias": dataclasses.replace(GPT2, **SWITCHES, bias=False)}
