@@ -1,11 +1,11 @@
-"""What a path holds where a model of ours was looked for: models of other programs, by the names of their files."""
+"""What a path holds where a model of ours was looked for, by its files: models of other programs, prepared shards."""
 
 import shlex
 from pathlib import Path
 
 from groundup.config.errors import UserError
 from groundup.config.io import load_json
-from groundup.files.layout import CHECKPOINTS, CONFIG, MODEL, RUN, WEIGHTS
+from groundup.files.layout import CHECKPOINTS, CONFIG, INDEX, MODEL, RUN, WEIGHTS
 
 TENSORS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
 """Endings of files of tensors that are imported."""
@@ -38,11 +38,15 @@ _OTHERS = (
 
 
 def other_programs(path: Path) -> str:
-    """What a file or folder of another program is, in a line that says what to do; nothing for all else."""
+    """What a file or folder of another program is, or one of shards, in a line that says what to do; else nothing."""
     if path.is_file():
         return _file(path)
     if not path.is_dir() or any((path / name).exists() for name in (RUN, MODEL, CHECKPOINTS)):
         return ""
+    if (path / INDEX).is_file() and not (path / CONFIG).exists():
+        return (
+            f"{path} holds prepared shards and no model; to make one of them: groundup train {shlex.quote(str(path))}"
+        )
     if any((path / name).is_file() for name in _THEIRS) and _is_theirs(path / CONFIG):
         return f"{path} is a model of transformers; bring it in first: groundup import {shlex.quote(str(path))} OUT"
     for names, what, advice in _OTHERS:

@@ -45,6 +45,9 @@ MISTAKES = [
     ("export runs/first runs/second", 2, "runs/second is there already; name another or remove it"),
     ("export runs/first text.txt/out", 1, "text.txt is a file where a folder is needed"),
     ("generate empty", 1, "empty holds no model"),
+    ("generate shards", 1, "shards holds prepared shards and no model; to make one of them: groundup train shards"),
+    ("serve shards", 1, "shards holds prepared shards and no model"),
+    ("bench gpu --device cpu --only NOSUCH", 2, "no case has 'NOSUCH' in its name; there are 124M; 124M modern; "),
     ("eval empty", 1, "empty holds no model"),
     ("bench train --nanogpt gone", 1, "gone does not exist"),
     ("bench generate --nanogpt empty", 1, "empty is not a checkout of nanoGPT: it has no model.py"),
@@ -77,6 +80,9 @@ def answers(tmp_path_factory):
         (place / "runs" / name / "metrics.jsonl").touch()
     (place / "text.txt").write_text("it rains\n" * 4000)
     (place / "empty").mkdir()
+    (place / "shards").mkdir()
+    for name in ("index.json", "train-000000.bin", "val-000000.bin"):
+        (place / "shards" / name).touch()
     (place / "taken.csv").mkdir()
     code = (
         "import contextlib, io, json, sys\nfrom pathlib import Path\nfrom groundup.cli.main import main\n"
