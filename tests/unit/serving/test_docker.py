@@ -14,6 +14,7 @@ import pytest
 
 from groundup.cli.serve import Options
 from groundup.config.errors import UsageError
+from groundup.kernels.compiled import COMPILERS
 from groundup.playground.start import http_server
 from groundup.serving.access import Access
 from groundup.serving.app import Server, build_app
@@ -61,6 +62,13 @@ def test_what_is_installed_exists():
     assert (ROOT / command[command.index("--constraint") + 1]).exists()
     extras = re.fullmatch(r"\.\[([\w,-]+)\]", command[-1])[1].split(",")
     assert set(extras) <= set(PROJECT["optional-dependencies"])
+
+
+def test_it_can_compile_the_kernels():
+    """As root, and before all that changes with the repository."""
+    (at,) = [i for i, (name, text) in enumerate(LINES) if name == "RUN" and text.startswith("apt-get ")]
+    assert set(shlex.split(LINES[at][1])) & set(COMPILERS)
+    assert at < min(i for i, (name, _) in enumerate(LINES) if name in ("USER", "COPY"))
 
 
 def test_what_is_run_is_understood_and_asks_for_a_key(monkeypatch):
