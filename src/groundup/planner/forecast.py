@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from groundup.config.errors import UsageError
 from groundup.config.model import TransformerConfig
-from groundup.config.train import OptimConfig, TrainConfig
+from groundup.config.train import TrainConfig
 from groundup.planner.hardware import MEMORY_GB, PEAK_TFLOPS
-from groundup.planner.memory import Memory, largest_micro_batch, training_memory
+from groundup.planner.memory import Memory, largest_micro_batch, training_memory, under_lora
 from groundup.planner.plan import Plan
 
 USABLE = 0.9
@@ -133,9 +133,7 @@ def forecast(plan: Plan, hardware: Hardware, *, mfu: float) -> Forecast:
     samples = dataclasses.replace(
         plan.config, runtime=dataclasses.replace(plan.config.runtime, micro_batch_size="auto")
     ).samples_per_process(hardware.count)
-    shape, recompute = plan.shape, plan.config.runtime.recompute
-    optim = plan.config.optim
-    need = _memory(shape, hardware, recompute=recompute, optim=optim)
+    need = _memory(plan.config, plan.shape, hardware, recompute=plan.config.runtime.recompute)
     size = largest_micro_batch(need, samples, hardware.memory)
     return Forecast(
         plan=plan,
@@ -150,7 +148,7 @@ def remedies(config: TrainConfig, found: Forecast) -> list[str]:
     """What would make a run fit that does not, each tried by the same arithmetic."""
     if found.micro_batch_size:
         return []
-    shape, hardware, optim = found.plan.shape, found.hardware, config.optim
+    shape, hardware = found.plan.shape, found.hardware
     tries = [
         ("--runtime.recompute", 1, True),
         *([("--runtime.parallel fsdp", hardware.count, False)] if hardware.count > 1 else []),
@@ -161,17 +159,17 @@ def remedies(config: TrainConfig, found: Forecast) -> list[str]:
         for flags, shares, recompute in tries
         if (
             size := largest_micro_batch(
-                _memory(shape, hardware, recompute=recompute, optim=optim), 64, hardware.memory, shares=shares
+                _memory(config, shape, hardware, recompute=recompute), 64, hardware.memory, shares=shares
             )
         )
     ]
     if lines:
         return lines
     shorter = dataclasses.replace(shape, block_size=max(1, shape.block_size // 2))
-    need = _memory(shorter, hardware, recompute=True, optim=optim)
+    need = _memory(config, shorter, hardware, recompute=True)
     if largest_micro_batch(need, 1, hardware.memory, shares=hardware.count):
         return [f"--model.block-size {shorter.block_size} with --runtime.recompute"]
-    memory = _memory(shape, hardware, recompute=True, optim=optim)(1)
+    memory = _memory(config, shape, hardware, recompute=True)(1)
     fixed = memory.weights + memory.gradients + memory.optimizer
     return [f"a smaller model: weights, gradients and optimizer alone are {fixed / 1e9:.1f} GB"]
 
@@ -185,15 +183,20 @@ def duration(seconds: float) -> str:
 
 
 def _memory(
-    shape: TransformerConfig, hardware: Hardware, *, recompute: bool, optim: OptimConfig
+    config: TrainConfig, shape: TransformerConfig, hardware: Hardware, *, recompute: bool
 ) -> Callable[[int], Memory]:
     """What a step needs on some hardware, by its micro batch."""
-    return lambda size: training_memory(
-        shape,
-        micro_batch_size=size,
-        half=hardware.precision in ("bf16", "fp16"),
-        cpu=hardware.cpu,
-        recompute=recompute,
-        device_memory=int(hardware.memory / USABLE),
-        optim=optim,
-    )
+
+    def need(size: int) -> Memory:
+        step = training_memory(
+            shape,
+            micro_batch_size=size,
+            half=hardware.precision in ("bf16", "fp16"),
+            cpu=hardware.cpu,
+            recompute=recompute,
+            device_memory=int(hardware.memory / USABLE),
+            optim=config.optim,
+        )
+        return under_lora(step, config, shape)
+
+    return need

@@ -14,11 +14,11 @@ where our kernels do not compute it.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from groundup.config.model import ModernConfig, TransformerConfig
 from groundup.config.train import OptimConfig, TrainConfig
-from groundup.planner.params import count_parameters, matrix_parameters, parameter_table
+from groundup.planner.params import count_parameters, lora_parameters, matrix_parameters, parameter_table
 
 LOGITS_BYTES = {"cpu": 1 << 27, "cuda": 1 << 29}
 """Logits in float32 that `model/loss.py` has in memory at once, by device."""
@@ -144,15 +144,20 @@ def memory_of_run(
         cpu: See `training_memory`.
         compiled: See `training_memory`.
     """
-    return lambda size: training_memory(
-        shape,
-        micro_batch_size=size,
-        half=half,
-        cpu=cpu,
-        recompute=config.runtime.recompute,
-        compiled=compiled,
-        optim=config.optim,
-    )
+
+    def need(size: int) -> Memory:
+        step = training_memory(
+            shape,
+            micro_batch_size=size,
+            half=half,
+            cpu=cpu,
+            recompute=config.runtime.recompute,
+            compiled=compiled,
+            optim=config.optim,
+        )
+        return under_lora(step, config, shape)
+
+    return need
 
 
 def largest_micro_batch(need: Callable[[int], Memory], samples: int, memory: int, *, shares: int = 1) -> int:
@@ -171,6 +176,15 @@ def largest_micro_batch(need: Callable[[int], Memory], samples: int, memory: int
         return step.total - fixed + fixed // shares <= memory
 
     return next((n for n in range(samples, 0, -1) if samples % n == 0 and fits(n)), 0)
+
+
+def under_lora(step: Memory, config: TrainConfig, shape: TransformerConfig) -> Memory:
+    """What a step needs where, by the config, a change of low rank learns alone; it is one of matrices in blocks."""
+    change = 4 * lora_parameters(shape, config.lora.rank)
+    averages = 1 if config.optim.name == "muon" else 2
+    if not change:
+        return step
+    return replace(step, weights=step.weights + change, gradients=change, optimizer=averages * change)
 
 
 def _optimizer(config: TransformerConfig, optim: OptimConfig | None) -> int:

@@ -43,6 +43,13 @@ def matrix_parameters(config: TransformerConfig) -> int:
     return table["attention"] + table["MLP"]
 
 
+def lora_parameters(config: TransformerConfig, rank: int) -> int:
+    """Numbers that learn under LoRA: two thin matrices beside each matrix of the blocks; 0 without it."""
+    C, W = config.n_embd, config.mlp_width
+    qkv = config.head_dim * (config.n_head + 2 * config.kv_heads)
+    return rank * config.n_layer * ((C + qkv) + (C + C) + 2 * (C + W))
+
+
 def count_parameters(config: TransformerConfig) -> int:
     """All parameters."""
     return sum(parameter_table(config).values())

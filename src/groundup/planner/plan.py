@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.train import OptimConfig, TrainConfig
 from groundup.planner.flops import flops_per_token
-from groundup.planner.memory import Memory, training_memory
-from groundup.planner.params import count_parameters, has_position_table, shape_in_words
+from groundup.planner.memory import Memory, memory_of_run
+from groundup.planner.params import count_parameters, has_position_table, lora_parameters, shape_in_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +26,14 @@ class Plan:
         """What a person wants to know, as (name, value)."""
         c, m = self.config, self.config.model
         auto = c.runtime.micro_batch_size == "auto"
+        change = lora_parameters(self.shape, c.lora.rank)
+        learning = f"; {change:,} learn, of a change of rank {c.lora.rank} (LoRA)" if change else ""
         return [
             (
                 "model",
                 f"{shape_in_words(m)}, {'learned' if has_position_table(m) else 'rotary'} positions",
             ),
-            ("parameters", f"{self.parameters:,}, with {self.shape.vocab_size:,} ids"),
+            ("parameters", f"{self.parameters:,}, with {self.shape.vocab_size:,} ids{learning}"),
             ("data", f"{c.data.source}, tokenizer {c.data.tokenizer}"),
             ("steps", f"{c.max_steps:,}"),
             (
@@ -70,12 +72,8 @@ def plan(config: TrainConfig, *, vocab_size: int) -> Plan:
         parameters=count_parameters(shape),
         tokens=config.max_steps * config.tokens_per_step,
         flops_per_step=flops_per_token(shape, shape.block_size) * config.tokens_per_step,
-        memory=training_memory(
-            shape,
-            micro_batch_size=config.smallest_micro_batch,
-            cpu=config.runtime.device == "cpu",
-            recompute=config.runtime.recompute,
-            optim=config.optim,
+        memory=memory_of_run(config, shape, half=False, cpu=config.runtime.device == "cpu")(
+            config.smallest_micro_batch
         ),
     )
 

@@ -1,17 +1,19 @@
 import contextlib
 import dataclasses
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
 
 from groundup.config.model import GPTConfig, ModernConfig
-from groundup.config.train import OptimConfig
+from groundup.config.train import LoRAConfig, OptimConfig, TrainConfig
 from groundup.model.build import build_model
+from groundup.model.lora import add_lora
 from groundup.model.loss import LossModule
 from groundup.optim.average import WeightAverage
 from groundup.optim.build import build_optimizers
-from groundup.planner.memory import Memory, kv_cache_bytes, training_memory
+from groundup.planner.memory import Memory, kv_cache_bytes, memory_of_run, training_memory
 
 B = 4
 
@@ -123,6 +125,24 @@ def test_state_is_what_muon_and_an_average_keep(average):
     if average:
         kept += WeightAverage(model, average).weights.values()
     assert training_memory(config, micro_batch_size=1, optim=optim).optimizer == sum(t.nbytes for t in kept)
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("switches", [{}, {"position": "rope", "n_kv_head": 2, "n_inner": 192, "tied_head": False}])
+def test_state_is_what_a_change_of_low_rank_keeps(name, switches):
+    config, optim = shape(**switches), OptimConfig(name=name)
+    run = TrainConfig(model=config, optim=optim, lora=LoRAConfig(rank=3), init_from=Path("gpt"), name="x")
+    model = build_model(config)
+    add_lora(model, rank=3, alpha=6.0, seed=0)
+    optimizers = build_optimizers(model, optim, torch.device("cpu"))
+    LossModule(model)(*[torch.zeros(1, 8, dtype=torch.long)] * 2).backward()
+    for optimizer in optimizers:
+        optimizer.step()
+    states = [state for optimizer in optimizers for state in optimizer.state.values()]
+    memory = memory_of_run(run, config, half=False, cpu=False)(1)
+    assert memory.weights == sum(p.nbytes for p in model.parameters())
+    assert memory.gradients == sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
+    assert memory.optimizer == sum(t.nbytes for state in states for key, t in state.items() if key != "step")
 
 
 def test_gpus_keep_less_than_cpus():
