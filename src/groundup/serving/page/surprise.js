@@ -32,7 +32,7 @@ export function Surprise() {
     ${ids.length === 1 && html`<p class="hint">${model.value.context === 1 ? "This model looks at one token at a time: there is no text to be surprised by." : "The first token is given: surprise begins with the second."}</p>`}
     ${fresh && html`
       <${Picture} name="surprise" ask=${{ path: "/api/surprise", body: { model: modelId.value, tokens: ids } }}><${Tinted} name="The text, tinted by surprise" tokens=${tinted} at=${at} pick=${setAt} /><//>
-      <p class="hint">The full tint is ${number(bits(scale))} bits: what a token costs who knows nothing of ${model.value.vocab_size.toLocaleString("en")} of them. Point at one to see what was expected.</p>
+      <p class="hint">The full tint is ${number(bits(scale))} bits: the cost of a token for a model that knows nothing, with ${model.value.vocab_size.toLocaleString("en")} tokens to choose from. Point at a token to see what was expected.</p>
       <p class="numbers"><b>${number(bits(sum(found.loss)))}</b> bits in all, <b>${number(bits(sum(found.loss) / found.loss.length))}</b> per token, <b>${number(bits(sum(found.loss)) / bytesOf(texts.slice(1)))}</b> per byte</p>
       ${i >= 0 && html`<div class="card"><p>After <${Said} token=${texts[i]} /> came <${Said} token=${texts[at]} />: ${probability(Math.exp(-found.loss[i]))}, ${number(bits(found.loss[i]))} bits, ${rank(found.rank[i])}; unsure by ${number(bits(found.entropy[i]))} bits before.</p>
         <p>expected: ${expected(i)}</p></div>`}
