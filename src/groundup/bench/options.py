@@ -40,8 +40,15 @@ class GpuOptions:
     """A file that is written again after each group, so that what was measured is not lost."""
 
     def __post_init__(self) -> None:
-        """Something is to be measured, and there may be a GPU to measure it on."""
+        """Something is to be measured."""
         chosen(self.only, nanogpt=self.nanogpt is not None)
+
+    def check_gpu(self) -> None:
+        """See that there may be a GPU, without PyTorch.
+
+        Raises:
+            UserError: There is none for certain.
+        """
         if self.device == "auto" and is_absent("cuda") and is_absent("mps"):
             raise UserError(NO_GPU)
 

@@ -53,6 +53,8 @@ def main(argv: Sequence[str]) -> int:
                 raise UsageError(f"{flag} must be at {bound}, got {number}")
     if name == "weights":
         check_model(options.model)
+    if name == "gpu":
+        options.check_gpu()
     check_paths(options, made={"out": True, "profile": True, "json": False})
     if (checkout := getattr(options, "nanogpt", None)) and not (checkout / "model.py").is_file():
         raise UserError(f"{checkout} is not a checkout of nanoGPT: it has no model.py")

@@ -3,7 +3,9 @@ import json
 import pytest
 
 from groundup.bench import gpu as module
+from groundup.bench import options
 from groundup.bench.gpu import Options, bench, groups
+from groundup.cli.main import main
 from groundup.config.errors import UsageError
 from groundup.contestants import gpu_cases
 from groundup.contestants.contest import Timing
@@ -71,6 +73,13 @@ def test_what_chooses_nothing_is_refused_at_once(raced, only, message):
     with pytest.raises(UsageError) as caught:
         Options(only=only)
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("words", [[], ["--only=1.5B"]])
+def test_no_gpu_is_a_failure_and_no_wrong_usage(monkeypatch, capsys, words):
+    monkeypatch.setattr(options, "is_absent", lambda device: device in ("cuda", "mps"))
+    assert main(["bench", "gpu", *words]) == 1
+    assert capsys.readouterr().err == f"groundup: {options.NO_GPU}\n"
 
 
 def test_texts_choose_cases_and_peers_that_are_here(monkeypatch):
