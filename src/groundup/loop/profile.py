@@ -4,6 +4,7 @@
 the time. The first steps are skipped: allocators, caches and compiled code need some to warm up.
 """
 
+import atexit
 import os
 import platform
 from collections.abc import Callable, Iterable
@@ -64,6 +65,7 @@ class Profile(Callback):
             acc_events=True,  # else it warns that events of other windows would be lost; there is one window
         )
         self._profiler.start()
+        atexit.register(self._abandon)
 
     def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
         """One step further; after the last of the window both files are written."""
@@ -80,14 +82,25 @@ class Profile(Callback):
         """Keep what a run that ends early has shown."""
         if self._profiler is None:
             return
-        if self._steps > WARMUP_STEPS:
-            self._profiler.stop()
-        else:
+        self._stop()
+        if self._steps <= WARMUP_STEPS:
             self.say(f"no profile: the window opens after {WARMUP_STEPS} steps, and there were {self._steps}")
+
+    def _stop(self) -> None:
+        if self._profiler is not None:
+            self._profiler.stop()
+            self._profiler = None
+
+    def _abandon(self) -> None:
+        """After a run that failed in its window: a profiler that is open when Python ends crashes the process."""
+        self._steps = 0
+        self._stop()
 
     def _write(self, profiler: torch.profiler.profile, trainer: Trainer) -> None:
         """Write both files. A disk that refuses them does not end the run."""
         steps = min(self._steps - WARMUP_STEPS, STEPS)
+        if steps < 1:
+            return
         try:
             self.folder.mkdir(exist_ok=True)
             profiler.export_chrome_trace(str(self.folder / TRACE))

@@ -93,6 +93,26 @@ def test_a_run_that_is_too_short_says_so(tmp_path, steps):
     said = run(tmp_path / "profile", steps)
     assert said == [f"no profile: the window opens after {WARMUP_STEPS} steps, and there were {steps}"]
     assert not (tmp_path / "profile").exists()
+    assert not torch.autograd._profiler_enabled()
+
+
+def test_a_run_that_fails_in_its_window_ends_as_it_would_without(tmp_path):
+    """In an interpreter of its own, to its very end: PyTorch's profiler crashes when it is still open there."""
+    code = (
+        "import sys, types, torch\n"
+        "from pathlib import Path\n"
+        "from groundup.loop.profile import WARMUP_STEPS, Profile\n"
+        "from groundup.loop.trainer import StepMetrics\n"
+        "profile = Profile(folder=Path(sys.argv[1]), say=print)\n"
+        "profile.on_fit_start(types.SimpleNamespace(device=torch.device('cpu')))\n"
+        "for _ in range(WARMUP_STEPS + 2):\n"
+        "    profile.on_step_end(None, StepMetrics(torch.tensor(0.0), torch.tensor(0.0), 1.0, 0.25))\n"
+        "sys.exit(7)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "profile")], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (7, "")
 
 
 def test_a_disk_that_refuses_does_not_end_the_run(tmp_path):
