@@ -255,7 +255,7 @@ def load_kernels(say: Callable[[str], None]) -> PlainKernels:
             path.unlink()
             kernels = CompiledKernels(_library(say))
     except (OSError, subprocess.SubprocessError) as error:
-        say(f"no compiled kernels, CPUs are slower: {_reason(error)}")
+        say(f"no compiled kernels, CPUs are slower, and with 8 bits per weight slowest: {_reason(error)}")
         return PlainKernels()
     if wrong := wrong_parts(kernels):
         say(f"the compiled kernels give wrong numbers here ({', '.join(wrong)}) and are not used; CPUs are slower")

@@ -1,5 +1,6 @@
 import asyncio
 import threading
+from itertools import chain
 
 import pytest
 
@@ -92,3 +93,15 @@ def test_events_that_wait_are_told_together(loop, served):
         drawn[place, event.choice] += 1
     assert set(drawn.values()) == {8}
     assert len(moments) < 8
+
+
+def test_events_wait_for_each_other_but_not_the_first_and_the_last(loop, served, monkeypatch):
+    async def moments():
+        request = Request(prompt=(1,), max_new_tokens=9)
+        return [[event.token for _, event in moment] async for moment in loop.stream(served.engine, [request])]
+
+    monkeypatch.setattr(engine_loop, "FRAME", 3600)
+    waited = asyncio.run(moments())
+    assert [len(tokens) for tokens in waited] in ([1, 8], [9])  # one, where the handlers were slow to take the first
+    monkeypatch.setattr(engine_loop, "FRAME", 0)
+    assert [*chain(*asyncio.run(moments()))] == [*chain(*waited)]
