@@ -57,6 +57,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
             cpu=device.type == "cpu",
             recompute=setting.recompute,
             compiled=device.type == "cpu" and load_kernels(say).lanes > 0,
+            accumulates=False,
             optim=setting.optim,
         ).total
         contestants: dict[str, Factory] = {setting.name: _steps}

@@ -192,7 +192,8 @@ def this_machine(config: TrainConfig, shape: GPTConfig | ModernConfig) -> Hardwa
     rate = flops / seconds_per_step(config, shape, device=device, precision=precision)
     memory = int(USABLE * free_memory(device))
     cpu = device.type == "cpu"
-    return Hardware(device_name(device), 1, precision.name, rate, memory, measured=True, cpu=cpu)
+    kernels = cpu and load_kernels(_silent).lanes > 0
+    return Hardware(device_name(device), 1, precision.name, rate, memory, measured=True, cpu=cpu, kernels=kernels)
 
 
 def split_of(ids: NDArray[np.integer], vocab_size: int, folder: Path) -> Split:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from groundup.config.data import IGNORE
 from groundup.model.types import LanguageModel, wide
-from groundup.planner.memory import logits_bytes
+from groundup.planner.memory import even_rows, logits_bytes
 from groundup.runtime.matmul import OneDNNHead
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def head_loss_sum(
         by: Multiplies; None is PyTorch.
     """
     device = hidden.device.type
-    chunk_rows = chunk_rows or _even_rows(targets.numel(), _chunk_rows(weight))
+    chunk_rows = chunk_rows or even_rows(targets.numel(), _chunk_rows(weight))
     multiple = multiple or _multiple(weight)
     dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
     return _HeadLoss.apply(  # type: ignore[no-untyped-call]
@@ -86,12 +86,6 @@ def _chunk_rows(weight: Float[Tensor, "V C"]) -> int:
     device = weight.device
     memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
     return max(1, logits_bytes(device.type, memory) // (4 * len(weight)))
-
-
-def _even_rows(n_rows: int, most: int) -> int:
-    """Rows of equal chunks, instead of a small one at the end; a multiple of 128, which tiles of products divide."""
-    rows = -(-n_rows // -(-n_rows // most))
-    return min(most, -(-rows // 128) * 128)
 
 
 def _multiple(weight: Float[Tensor, "V C"]) -> int:
@@ -134,6 +128,7 @@ class _HeadLoss(torch.autograd.Function):
                     scale = scale * counts
                     grads_hidden.append((linear(grad, head.T) * scale).to(hidden.dtype))
                     grad_head = _add_product(grad_head, grad, (x * scale).to(dtype), wide, by)
+                del grad  # else it would be there beside the next rows' logits
             if grad_head is not None:
                 grad_hidden = torch.cat(grads_hidden) if len(grads_hidden) > 1 else grads_hidden[0]
                 ctx.save_for_backward(grad_hidden, grad_head[:vocab_size].to(weight.dtype))

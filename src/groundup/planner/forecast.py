@@ -32,6 +32,7 @@ class Hardware:
         memory: Bytes of one device that a run can have.
         measured: Whether `flops` was measured in training, so that no share of it is lost any more.
         cpu: A CPU, which keeps more for the backward pass.
+        kernels: Of the CPU: ours compute what can be computed with less.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Hardware:
     memory: int
     measured: bool = False
     cpu: bool = False
+    kernels: bool = False
 
 
 def parse_hardware(text: str) -> Hardware:
@@ -195,7 +197,10 @@ def _memory(
             cpu=hardware.cpu,
             recompute=recompute,
             device_memory=int(hardware.memory / USABLE),
+            compiled=hardware.kernels,
+            accumulates=size * shape.block_size < config.tokens_per_step,
             optim=config.optim,
+            lora_rank=config.lora.rank,
         )
         return under_lora(step, config, shape)
 

@@ -8,13 +8,23 @@ masks of two places. Of a modern model's other parts, ReLU keeps its output alon
 scale (1), mixed values the difference and the sum (2), normalized queries and keys what rotary ones do. Our kernels for
 CPUs keep no masks, and of the squared ReLU the output alone.
 
-CPUs keep more: our GELU there keeps a sigmoid (4; not the compiled one, but a plan should hold for every machine), and
-PyTorch has no fused attention with dropout for them, so the matrices of scores, weights and masks (B, H, T, T) stay
-where our kernels do not compute it.
+CPUs keep more where our kernels do not compute: our GELU keeps a sigmoid (4), and PyTorch has no fused attention with
+dropout for them, so the matrices of scores, weights and masks (B, H, T, T) stay.
+
+On a GPU all of a step is counted as if it were there at once. On a CPU the peak is the largest of four moments, beside
+weights and optimizer; what is kept shrinks from one to the next as evenly as gradients grow, so that nothing between
+them is larger:
+
+- the loss: all that is kept, and what the head works on; gradients only of earlier micro-steps;
+- the way back through the last block: all that is kept, the block itself where it is computed again, what its MLP has
+  in its hands, and the head's gradient, which waits for that of the embedding if they share a matrix;
+- the way back through the first block: all gradients, and one block;
+- the way back through the embedding: all gradients, and that of the table once more.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from groundup.config.model import ModernConfig, TransformerConfig
 from groundup.config.train import OptimConfig, TrainConfig
@@ -24,10 +34,9 @@ LOGITS_BYTES = {"cpu": 1 << 27, "cuda": 1 << 29}
 """Logits in float32 that `model/loss.py` has in memory at once, by device."""
 LOGITS_SHARE = 32
 """A large GPU gives them this part of its memory instead: every chunk costs a pass over the head's gradient."""
-HOLES = 0.45
-"""Of what is kept: glibc's heap holds so much more between blocks, where a CPU's step frees and asks (docs/log.md)."""
-HOLES_OF_CHUNKS = 0.25
-"""Of logits that come in chunks, in the same way. Fitted to one setting, whose peak differs by a fifth between runs."""
+HOLES = 60_000_000
+"""Bytes that glibc's heap holds between blocks, where a CPU's step frees and asks: the one number here that is measured
+and not counted (docs/how/planner.md). It hardly grows with the step; a small step has half of what it asks for."""
 KERNEL_LANES = 16
 """Widths that are multiples of this suit the kernels of training: they fill the vectors of every machine."""
 RESIDUAL_TENSORS = 2
@@ -43,13 +52,20 @@ class Memory:
     optimizer: int
     activations: int
     logits: int
+    backward: int = 0
+    """Of a CPU's way back: what it has in its hands beside what was kept, and a block that is computed again."""
     holes: int = 0
     """Of the heap, on a CPU."""
 
     @property
     def total(self) -> int:
-        """The peak of a step: all at once, at the start of the backward pass."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.logits + self.holes
+        """The peak of a step. On a CPU the parts are those of that moment: gradients may not be there yet."""
+        return self.weights + self.optimizer + self.of_step + self.holes
+
+    @property
+    def of_step(self) -> int:
+        """What a step asks for and frees."""
+        return self.gradients + self.activations + self.logits + self.backward
 
 
 def logits_bytes(device: str, device_memory: int = 0) -> int:
@@ -63,7 +79,18 @@ def logits_bytes(device: str, device_memory: int = 0) -> int:
     return max(least, device_memory // LOGITS_SHARE) if device == "cuda" else least
 
 
-def training_memory(
+def even_rows(n_rows: int, most: int) -> int:
+    """Rows of equal chunks, instead of a small one at the end; a multiple of 128, which tiles of products divide.
+
+    Args:
+        n_rows: In all.
+        most: In one chunk.
+    """
+    rows = -(-n_rows // -(-n_rows // most))
+    return min(most, -(-rows // 128) * 128)
+
+
+def training_memory(  # noqa: PLR0913  # what decides over memory
     config: TransformerConfig,
     *,
     micro_batch_size: int,
@@ -72,7 +99,9 @@ def training_memory(
     recompute: bool = False,
     device_memory: int = 0,
     compiled: bool = False,
+    accumulates: bool = True,
     optim: OptimConfig | None = None,
+    lora_rank: int = 0,
 ) -> Memory:
     """Peak memory of a training step.
 
@@ -84,52 +113,84 @@ def training_memory(
         cpu: Computed on a CPU without torch.compile.
         recompute: Of each block only the input is kept, and the block is computed again when it is needed.
         device_memory: Bytes of the GPU; 0 takes a small one.
-        compiled: On a GPU by torch.compile: logits and their gradient stay in 16 bits. On a CPU: attention, dropout
-            and the squared ReLU by our kernels.
+        compiled: On a GPU by torch.compile: logits and their gradient stay in 16 bits. On a CPU: attention, dropout,
+            GELU and the squared ReLU by our kernels.
+        accumulates: On a CPU: gradients of earlier micro-steps, or of other ranks, are there from the beginning.
         optim: How it learns; None is AdamW without an average of the weights.
+        lora_rank: Gradients are those of a change of this rank alone; 0 is without. `under_lora` tells the rest.
     """
     n = count_parameters(config)
+    learned = 4 * (lora_parameters(config, lora_rank) or n)
     tokens = micro_batch_size * config.block_size
-    stream = tokens * config.n_embd
     block, ends = _kept(config, tokens, half=half, cpu=cpu, kernels=cpu and compiled)
-    blocks = config.n_layer * (4 * stream if recompute else block)
-    if recompute:
-        blocks += block
-        if cpu:
-            blocks += _passing(config, tokens, half=half, kernels=compiled)
-    activations = blocks + ends + (2 * n if half else 0)
-    # Logits and their gradient; under autocast the float32 copy that cross-entropy works on besides, unless compiled.
-    each = 2 * 2 if half and compiled and not cpu else 2 * 4 + (2 if half else 0)
-    ids = tokens * config.vocab_size
-    logits = ids * each
-    chunk = logits_bytes("cpu" if cpu else "cuda", device_memory)
-    chunked = 4 * ids > chunk
-    if chunked:  # what is left of all chunks: the gradients of both sides of the head
-        logits = chunk * each // 4 + 4 * stream + 4 * config.vocab_size * config.n_embd
-    if recompute:
-        logits = max(0, logits - block)  # they are gone when the first block is computed again
-    holes = 0
-    if cpu and not recompute:
-        holes = _holes(config, activations, logits if chunked else 0, tokens, half=half)
-    return Memory(
-        weights=4 * n,
-        gradients=4 * n,
-        optimizer=_optimizer(config, optim),
-        activations=activations,
-        logits=logits,
-        holes=holes,
+    inputs = config.n_layer * (4 * tokens * config.n_embd if recompute else block)
+    kept = inputs + ends + (2 * n if half else 0)
+    again = block if recompute else 0
+    fixed = partial(Memory, weights=4 * n, optimizer=_optimizer(config, optim))
+    if not cpu:
+        logits = _logits(config, tokens, half=half, compiled=compiled, chunk=logits_bytes("cuda", device_memory))
+        # They are gone when the first block is computed again.
+        return fixed(gradients=learned, activations=kept + again, logits=max(0, logits - again))
+    head = _head(config, tokens, half=half)
+    passing = _passing(config, tokens, half=half, kernels=compiled)
+    table = 0 if lora_rank else 4 * config.vocab_size * config.n_embd
+    before = learned if accumulates else 0
+    waiting = table if accumulates and ModernConfig.of(config).tied_head else 0
+    moments = (
+        fixed(gradients=before, activations=kept, logits=head),
+        fixed(gradients=before + table, activations=kept, logits=0, backward=again + passing),
+        fixed(gradients=learned + waiting, activations=kept - inputs, logits=0, backward=block + passing),
+        fixed(gradients=learned + waiting, activations=kept - inputs - ends, logits=0, backward=table),
     )
+    peak = max(moments, key=lambda moment: moment.total)
+    # Blocks of a step that computes some again are mapped alone, and leave no holes.
+    return replace(peak, holes=0 if recompute else _holes(config, peak, tokens, half=half))
 
 
-def _holes(config: TransformerConfig, activations: int, chunks: int, tokens: int, *, half: bool) -> int:
-    """Bytes between the blocks of a CPU's heap.
+def _holes(config: TransformerConfig, peak: Memory, tokens: int, *, half: bool) -> int:
+    """Bytes between the blocks of a CPU's heap: twice as many where blocks come in more sizes.
 
-    GELU's sigmoid, which a compiled GELU does not keep, is counted in 32 bits and is as large as the holes; in 16 bits
-    they are as large. Blocks that are computed again are mapped alone, and leave none.
+    Those are steps in 16 bits, whose residual stream stays in 32, and normalized queries and keys. Logits in chunks
+    leave one more: in some runs a chunk does not find the place of an earlier one.
     """
-    gelu = ModernConfig.of(config).activation == "gelu_tanh"
-    of_blocks = 2 * half * config.n_layer * tokens * config.mlp_width if gelu else HOLES * activations
-    return round(of_blocks + HOLES_OF_CHUNKS * chunks)
+    times = 2 if half or ModernConfig.of(config).qk_norm else 1
+    rows = _chunk_rows(config, tokens) if peak.logits else tokens
+    chunk = 4 * rows * config.vocab_size if rows < tokens else 0
+    return times * min(HOLES, peak.of_step // 2) + chunk
+
+
+def _chunk_rows(config: TransformerConfig, tokens: int) -> int:
+    """Tokens whose logits a CPU has at once; all of them where that is allowed."""
+    most = max(1, logits_bytes("cpu") // (4 * config.vocab_size))
+    return tokens if tokens <= most else even_rows(tokens, most)
+
+
+def _logits(config: TransformerConfig, tokens: int, *, half: bool, compiled: bool, chunk: int) -> int:
+    """Bytes of a GPU's logits and their gradient, whole or in chunks."""
+    # Under autocast the float32 copy that cross-entropy works on comes besides, unless compiled.
+    each = 2 * 2 if half and compiled else 2 * 4 + (2 if half else 0)
+    ids = tokens * config.vocab_size
+    if 4 * ids <= chunk:
+        return ids * each
+    # What is left of all chunks: the gradients of both sides of the head.
+    return chunk * each // 4 + 4 * config.n_embd * (tokens + config.vocab_size)
+
+
+def _head(config: TransformerConfig, tokens: int, *, half: bool) -> int:
+    """Most bytes that the head and the loss work on at once on a CPU, see `model/loss.py`.
+
+    Whole, that is on the way back: ln p and the gradients of it and of the logits. In chunks: logits and ln p in place
+    of which their gradient comes, in 16 bits with a copy, beside the head's gradient so far; then the gradient alone,
+    and the head's so far beside that of this chunk. The gradient of what the head reads is there in both.
+    """
+    rows = _chunk_rows(config, tokens)
+    if rows == tokens:
+        return (3 * 4 + (2 if half else 0)) * tokens * config.vocab_size
+    width, table = (2 if half else 4), config.vocab_size * config.n_embd
+    chunk = rows * config.vocab_size
+    visit = 2 * 4 * chunk + 4 * table
+    product = width * chunk + (4 + width) * table
+    return 4 * tokens * config.n_embd + max(visit, product)
 
 
 def memory_of_run(
@@ -153,7 +214,9 @@ def memory_of_run(
             cpu=cpu,
             recompute=config.runtime.recompute,
             compiled=compiled,
+            accumulates=size * shape.block_size < config.tokens_per_step,
             optim=config.optim,
+            lora_rank=config.lora.rank,
         )
         return under_lora(step, config, shape)
 
@@ -184,7 +247,7 @@ def under_lora(step: Memory, config: TrainConfig, shape: TransformerConfig) -> M
     averages = 1 if config.optim.name == "muon" else 2
     if not change:
         return step
-    return replace(step, weights=step.weights + change, gradients=change, optimizer=averages * change)
+    return replace(step, weights=step.weights + change, optimizer=averages * change)
 
 
 def _optimizer(config: TransformerConfig, optim: OptimConfig | None) -> int:
@@ -222,7 +285,7 @@ def _kept(config: TransformerConfig, tokens: int, *, half: bool, cpu: bool, kern
         block, ends = block + 2 * 4 * stream, ends + 4 * stream
     if cpu and modern.qk_norm:
         block += (5 if half else 2) * (stream + keys) - width * stream
-    if cpu and not half and modern.activation == "gelu_tanh":
+    if cpu and not half and not kernels and modern.activation == "gelu_tanh":
         block += 4 * hidden
     if config.dropout:
         mask, first = (0, 0) if kernels else (width, 4) if cpu else (1, 1)
@@ -234,14 +297,12 @@ def _kept(config: TransformerConfig, tokens: int, *, half: bool, cpu: bool, kern
 
 
 def _passing(config: TransformerConfig, tokens: int, *, half: bool, kernels: bool) -> int:
-    """Bytes that the way back through an MLP has beside what was kept: gradients of its hidden layer, their factors.
+    """Bytes that the way back through an MLP has beside what was kept: two tensors of its hidden layer's size.
 
-    Of a block that is computed again they are a part of the peak; where all blocks are kept, that is before them.
+    First a gradient and the copy that oneDNN makes of what the product's other side read, then the gradients of both
+    sides of the activation, and their factor for a squared ReLU without kernels.
     """
-    activation = ModernConfig.of(config).activation
-    tensors = {"gelu": 1, "gelu_tanh": 1, "relu": 2, "relu2": 2 if kernels else 3}[activation]
-    if activation == "gelu_tanh" and kernels and not half:  # the sigmoid is counted and not kept
-        tensors = 0
+    tensors = 3 if ModernConfig.of(config).activation == "relu2" and not kernels else 2
     return tensors * (2 if half else 4) * tokens * config.mlp_width
 
 

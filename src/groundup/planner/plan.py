@@ -85,5 +85,6 @@ def _gigabytes(memory: Memory) -> str:
     return (
         f"{show(memory.total)}: weights {show(memory.weights)}, gradients {show(memory.gradients)},"
         f" optimizer {show(memory.optimizer)}, activations {show(memory.activations)}, logits {show(memory.logits)}"
+        + (f", way back {show(memory.backward)}" if memory.backward else "")
         + (f", holes of the heap {show(memory.holes)}" if memory.holes else "")
     )

@@ -115,7 +115,7 @@ def test_chunks_are_even_and_stay_below_the_limit(monkeypatch):
     weight = torch.empty(100, 1)
     monkeypatch.setitem(memory.LOGITS_BYTES, "cpu", 1000 * 4 * 100)
     most = loss_room._chunk_rows(weight)
-    assert [loss_room._even_rows(n, most) for n in (1001, 2048, 7, 999)] == [512, 768, 128, 1000]
+    assert [memory.even_rows(n, most) for n in (1001, 2048, 7, 999)] == [512, 768, 128, 1000]
     assert memory.logits_bytes("cuda", 80 << 30) == 80 << 25
 
 

@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import itertools
 from itertools import product
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from groundup.model.lora import add_lora
 from groundup.model.loss import LossModule
 from groundup.optim.average import WeightAverage
 from groundup.optim.build import build_optimizers
+from groundup.planner import memory as planner
 from groundup.planner.memory import Memory, kv_cache_bytes, memory_of_run, training_memory
 
 B = 4
@@ -52,7 +54,7 @@ def test_activations_are_what_autograd_keeps(half, dropout, position):
 
 @pytest.mark.parametrize("shared", [{}, {"position": "learned", "n_kv_head": 2}], ids=["own keys", "shared keys"])
 def test_kernels_keep_no_matrix_of_scores_and_no_masks_under_dropout(shared):
-    config = shape(dropout=0.1, **shared)
+    config = shape(dropout=0.1, activation="relu", **{"position": "learned", **shared})  # a GELU would keep more, too
     stream = 4 * B * config.block_size * config.n_embd
     masks = (2 * config.n_layer + 1) * stream
 
@@ -83,19 +85,46 @@ def test_recomputing_keeps_one_input_a_block():
     shallow, deep = (
         training_memory(dataclasses.replace(config, n_layer=n), micro_batch_size=B, cpu=True) for n in (1, 2)
     )
-    one_block = deep.activations - shallow.activations
     stream = 4 * B * config.block_size * config.n_embd
-    hidden = 4 * stream  # its gradient, while the block's is computed
-    predicted = memory.activations - one_block - hidden + B * config.block_size * config.vocab_size * 4
-    # While a block is computed again its own activations come on top; before the backward pass they are not there.
+    predicted = memory.activations + B * config.block_size * config.vocab_size * 4
     assert predicted == pytest.approx(kept_for_backward(config, half=False, recompute=True), abs=1.1 * stream)
+    # On the way back a block's own activations come on top, and its hidden layer's gradient and a copy.
+    assert memory.backward == deep.activations - shallow.activations + 2 * 4 * stream
 
 
 def test_logits_of_a_large_vocabulary_are_never_whole():
     config = GPTConfig(n_layer=12, n_head=12, n_embd=768, block_size=1024, vocab_size=50257)
-    logits = training_memory(config, micro_batch_size=4, cpu=True).logits
+    logits, of_twice = (training_memory(config, micro_batch_size=b, cpu=True).logits for b in (4, 8))
     assert logits < 4 * 1024 * 50257 * 4 / 1.5
-    assert training_memory(config, micro_batch_size=32, cpu=True).logits < 1.3 * logits
+    assert logits < of_twice < 1.3 * logits
+
+
+def in_use_at_most(config, *, recompute, accumulates):
+    """Bytes that PyTorch allocates for a step besides weights, at the most; their gradients are there or not."""
+    model = build_model(config).train()
+    model.recompute = recompute
+    module = LossModule(model)
+    idx = torch.randint(config.vocab_size, (2 * B, config.block_size), generator=torch.Generator().manual_seed(0))
+    if accumulates:
+        module(idx, idx).backward()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        module(idx, idx).backward()
+    sizes = [e.nbytes() for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    return max(itertools.accumulate(sizes)) + (sum(p.nbytes for p in model.parameters()) if accumulates else 0)
+
+
+@pytest.mark.parametrize("accumulates", [False, True])
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize(("vocab_size", "n_layer"), [(9000, 2), (151, 6)], ids=["large head", "deep"])
+def test_a_step_takes_what_its_largest_moment_needs(monkeypatch, vocab_size, n_layer, recompute, accumulates):
+    """The holes of a heap apart; the first is the loss's moment, the second that of a block."""
+    monkeypatch.setitem(planner.LOGITS_BYTES, "cpu", 128 * 4 * vocab_size)
+    config = dataclasses.replace(shape(), vocab_size=vocab_size, n_layer=n_layer)
+    memory = training_memory(config, micro_batch_size=2 * B, cpu=True, recompute=recompute, accumulates=accumulates)
+    measured = in_use_at_most(config, recompute=recompute, accumulates=accumulates)
+    # PyTorch's products make no copy, and the first block's gradients come one by one.
+    assert 0.97 * measured < memory.of_step < 1.2 * measured
+    assert bool(memory.logits) == (vocab_size == 9000)
 
 
 def test_state_is_what_adamw_keeps():
@@ -156,7 +185,8 @@ def test_gpus_keep_less_than_cpus():
 
 
 def test_the_total_is_the_sum_of_its_parts():
-    assert Memory(weights=1, gradients=2, optimizer=4, activations=8, logits=16).total == 31
+    parts = Memory(weights=1, gradients=2, optimizer=4, activations=8, logits=16, backward=32, holes=64)
+    assert (parts.total, parts.of_step) == (127, 58)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
