@@ -24,8 +24,8 @@ MAX_FAILURES = 3
 """Ticks in a row that may fail for every text, and for one token too, before the server says it is not ready."""
 ROUNDS = 512
 """Ticks that are remembered, for the picture of the slots."""
-FRAME = 1 / 60
-"""Seconds for which events may wait, so that handlers are woken once for several tokens: a screen shows no more. To be
+FRAME = 1 / 30
+"""Seconds for which events may wait, so that handlers are woken once for several tokens: nobody reads faster. Being
 woken takes cores from the products of the next token: a fifth of the time of a fast model, for each token alone."""
 HEARTBEAT = 15.0
 """Seconds after which a stream whose next event has not come yet says that it goes on."""
@@ -259,15 +259,21 @@ class EngineLoop:
         found = ((self._tickets.get((id(engine), number)), news) for number, news in mine.items())
         news = [(ticket, told) for ticket, told in found if ticket is not None]
         self._untold += news
-        ends = any(event.finish is not None for event in events)
-        if ends or not all(ticket.told for ticket, _ in news) or time.monotonic() >= self._last_told + FRAME:
+        if time.monotonic() >= self._last_told + FRAME:
             self._tell_all()
+        else:
+            eager = {t for t, told in news if not t.told or any(event.finish is not None for event in told)}
+            self._tell_some([(t, told) for t, told in self._untold if t in eager])
+            self._untold = [(t, told) for t, told in self._untold if t not in eager]
 
     def _tell_all(self) -> None:
-        for ticket, _ in self._untold:
-            ticket.told = True
-        _tell(self._untold)
+        self._tell_some(self._untold)
         self._untold, self._last_told = [], time.monotonic()
+
+    def _tell_some(self, news: Sequence[tuple[Ticket, list[Event]]]) -> None:
+        for ticket, _ in news:
+            ticket.told = True
+        _tell(news)
 
     def _tick_one_by_one(self, engine: Engine) -> list[Event]:
         """After a tick that failed: a request that fails alone, too, ends with the reason; all others go on."""
