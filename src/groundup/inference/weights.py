@@ -95,7 +95,7 @@ def stored_tensors(
 
 
 def arrange_weights(model: nn.Module) -> None:
-    """Bring the weights of a model, which are nobody else's, into the order that the kernels want."""
+    """Bring the weights of a model, which are nobody else's, to where and into the order that the kernels want."""
     for part in model.modules():
         if isinstance(part, StoredMatrix):
             part.arrange(spend=True)
