@@ -55,7 +55,7 @@ def test_the_logits_are_those_of_the_page(weights, shape, bias, kept, lengths, s
     generator = torch.Generator().manual_seed(len(lengths))
     caches = []
     # A last bit of a sum decides which integer, or which number of 16 bits, something is rounded to.
-    atol = 2e-2 if kept == torch.int8 else 2e-3 if weights == "int8" or kept == torch.float16 else 1e-4
+    atol = 5e-2 if kept == torch.int8 else 2e-3 if weights == "int8" or kept == torch.float16 else 1e-4
     prompt = torch.randint(61, (len(lengths), max(lengths) or 1), generator=generator)
     for model in (plain, fused):
         model.h.cache_dtype = kept
@@ -99,7 +99,7 @@ def test_prompts_have_the_logits_of_the_page(monkeypatch, way, weights, kept, n_
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=atol)
         for ours, theirs in ((caches[1].keys, caches[0].keys), (caches[1].values, caches[0].values)):
             ours, theirs = (read_rows(rows, torch.float32) for rows in (ours, theirs))
-            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2 * atol)
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=2 * atol if kept == torch.int8 else atol)
         for cache in caches:
             cache.truncate([cache.held[0] - 1, cache.held[1]])
 
