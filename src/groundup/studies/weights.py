@@ -61,13 +61,14 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     measured = {name: measure_text(m.model, m.tokenizer, source).as_json() for name, m in models.items()}
     contexts = _contexts(first, document)
     logits = {name: _decoded_logits(loaded, contexts) for name, loaded in models.items()}
+    decoded = {name: _loss(logits[name], contexts) for name in models}
     rows: dict[str, Any] = {}
     for name, loaded in models.items():
         rows[name] = row = {
             "bytes": sum(parameter.nbytes for parameter in loaded.model.parameters()),
             "tokens_per_sec": round(options.new_tokens / statistics.median(seconds[name][1:]), 1),
             "largest_logit_error": float((logits[name] - logits["fp32"]).abs().max()),
-            "decoded_loss_above_fp32": _loss(logits[name], contexts) - _loss(logits["fp32"], contexts),
+            "decoded_loss_above_fp32": decoded[name] - decoded["fp32"],
             "loss": measured[name]["loss"],
             "loss_above_fp32": measured[name]["loss"] - measured["fp32"]["loss"],
         }
