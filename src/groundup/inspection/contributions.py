@@ -3,7 +3,7 @@
 The stream before the final norm is a sum: embeddings, what each head added, what each MLP added. The head is linear,
 and so is the norm once its scale is taken from the whole stream and held fixed. Then a logit is a sum, too, with a term
 for each part. A head's part is its slice of the output projection; the projection's bias, which no head owns, is a part
-of its own.
+of its own. Where weights have 8 bits, products round what they take, and the head's rounding is the last term.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from groundup.config.errors import UserError
-from groundup.inspection.matrices import matrix_of
+from groundup.inference.weights import weights_of
+from groundup.inspection.matrices import inputs_of, matrix_of
 from groundup.inspection.trace import Trace
 from groundup.model.gpt import LayerNorm
 
@@ -60,6 +61,9 @@ def contributions(model: Any, seen: Trace, *, position: int, token: int) -> Cont
     terms = [(part * scale * norm.weight) @ weight for part in parts]
     if norm.bias is not None:
         names, terms = [*names, "bias of the final norm"], [*terms, norm.bias @ weight]
+    if weights_of(model) == "int8":  # the head rounds what it multiplies, and no part owns that
+        hidden = norm(x)
+        names, terms = [*names, "rounding to 8 bits"], [*terms, model.logits(hidden)[token] - hidden @ weight]
     return Contributions(tuple(names), torch.stack(terms))
 
 
@@ -78,8 +82,9 @@ def _parts(model: Any, seen: Trace, position: int) -> tuple[list[str], list[Floa
         names, parts = [*names, "position embedding"], [*parts, rest]
     for layer, block in enumerate(model.h):
         gathered = seen.attention[layer, :, position : position + 1 or None] @ seen.values[layer]  # (H, 1, D)
+        multiplied = inputs_of(block.attn.c_proj, gathered.view(1, -1)).view(gathered.shape)
         weight = matrix_of(block.attn.c_proj).view(token.numel(), len(gathered), -1)  # (C, H, D)
-        for head, y in enumerate(gathered[:, 0]):
+        for head, y in enumerate(multiplied[:, 0]):
             names.append(f"layer {layer} head {head}")
             parts.append(linear(y, weight[:, head]))
         if block.attn.c_proj.bias is not None:

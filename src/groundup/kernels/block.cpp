@@ -20,7 +20,6 @@ struct Matrix {  // (N, K), as `linear` takes it
     const void* weight;
     const float *scale, *bias;
     int64_t N, K;
-    float limit;
     int32_t type;
 };
 
@@ -56,7 +55,7 @@ void normalize(const Norm& norm, const float* x, float* y, int64_t C) {
 template <class T> void keep(const float* x, int64_t D, typename T::W* row) {
     if constexpr (T::BEHIND) {
         float scale;
-        quantize(x, D, 127, row, &scale);
+        quantize(x, D, row, &scale);
         std::memcpy(row + D, &scale, sizeof scale);
     } else
         for (int64_t d = 0; d < D; d += L) write(part<Fp32>(x + d, D - d), row + d, D - d);
@@ -70,16 +69,18 @@ void attend(const float* q, const typename T::W* keys, const typename T::W* valu
     const int64_t D = WIDTH ? WIDTH : n, width = D + T::BEHIND;
     Buffer<float> weights(S);
     const float scale = 1 / std::sqrt((float)D);
-    auto fetch = [D](const typename T::W* row) {  // 2 KB ahead: hardware finds short streams late
-        for (int64_t d = 0; d < D; d += 64 / sizeof *row) __builtin_prefetch(row + 2048 / sizeof *row + d);
+    auto fetch = [](const typename T::W* from, int64_t n) {
+        for (int64_t i = 0; i < n; i += 64 / sizeof *from) __builtin_prefetch(from + i);
     };
+    constexpr int64_t FAR = 2048 / sizeof *keys;  // elements ahead: hardware finds short streams late
+    fetch(values, std::min(S * width, 2 * FAR));  // while keys are read
     auto fit = [&](auto at) {  // a lane for each of L keys
         Floats sums[L];
         float scales[L];
 #pragma GCC unroll 16
         for (int j = 0; j < L; j++) {
             const auto* key = keys + at(j) * width;
-            fetch(key);
+            fetch(key + FAR, D);
             sums[j] = Floats{};
 #pragma GCC unroll 8
             for (int64_t d = 0; d < D; d += L) sums[j] += part<Fp32, WHOLE>(q + d, D - d) * part<T, WHOLE>(key + d, D - d);
@@ -106,7 +107,7 @@ void attend(const float* q, const typename T::W* keys, const typename T::W* valu
         auto add = [&](int64_t s) {
             const auto* value = values + s * width;
             const float weight = weights[s] * scale_of<T>(value, D);
-            fetch(value);
+            fetch(value + FAR, D);
             each([&](Floats& sum, int64_t d) { sum += weight * part<T, WHOLE>(value + d, D - d); });
         };
         for (int64_t s = 0; s < S / 2; s++) add(s), add(s + S / 2);
@@ -150,7 +151,7 @@ void attention(const Cache& cache, int64_t layer, const float* qkv, const int64_
 }  // namespace
 
 extern "C" {
-void linear(int type, const float*, const void*, const float*, const float*, float, float*, int64_t, int64_t, int64_t);
+void linear(int type, const float*, const void*, const float*, const float*, float*, int64_t, int64_t, int64_t);
 
 // T new tokens of each of B texts, which are rows of the cache and hold held[b] already: qkv (B T, 3 C), y (B T, C).
 void attend_layer(const Cache* cache, int64_t layer, const float* qkv, const int64_t* held, int64_t B, int64_t T,
@@ -165,7 +166,7 @@ void blocks(const Block* blocks, int64_t n, const Cache* cache, float* x, const 
     for (int64_t layer = 0; layer < n; layer++) widest = std::max(widest, blocks[layer].c_fc.N);
     Buffer<float> norm(M * C), wide(M * widest), added(M * C);
     auto multiply = [M](const Matrix& m, const float* x, float* y) {
-        linear(m.type, x, m.weight, m.scale, m.bias, m.limit, y, M, m.N, m.K);
+        linear(m.type, x, m.weight, m.scale, m.bias, y, M, m.N, m.K);
     };
     auto normalize_all = [&](const Norm& ln) {
 #pragma omp parallel for if (M > FEW_ROWS)

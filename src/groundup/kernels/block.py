@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
-from groundup.runtime.stored import BYTES_OF_SCALE, Stored, largest_activation
+from groundup.runtime.stored import BYTES_OF_SCALE, Stored
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int8: 3}
 """As kernels.cpp counts the types of weights."""
@@ -18,7 +18,6 @@ class _Matrix(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("weight", "scale", "bias")),
         *((name, ctypes.c_int64) for name in ("N", "K")),
-        ("limit", ctypes.c_float),
         ("type", ctypes.c_int32),
     )
 
@@ -146,6 +145,5 @@ def _matrix(linear: Linear) -> _Matrix:
         None if linear.bias is None else linear.bias.data_ptr(),
         n_outputs,
         n_inputs,
-        0.0 if scale is None else largest_activation(n_inputs),
         TYPES[weight.dtype],
     )

@@ -31,7 +31,7 @@ from groundup.kernels.trust import wrong_parts
 from groundup.planner.memory import KERNEL_LANES
 from groundup.runtime.allocator import forget_pages
 from groundup.runtime.remember import cache_folder, machine_id, remembered
-from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, largest_activation, store
+from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, store
 from groundup.runtime.timing import seconds
 
 SOURCE = Path(__file__).with_name("block.cpp")
@@ -62,7 +62,7 @@ class CompiledKernels(PlainKernels):
         self.name = path.stem  # has the hash of their source: what was chosen by measurement is for these and no others
         pointer, size = ctypes.c_void_p, ctypes.c_int64
         self._linear, self._sum = library.linear, library.sum
-        self._linear.argtypes = [ctypes.c_int, *4 * [pointer], ctypes.c_float, pointer, *3 * [size]]
+        self._linear.argtypes = [ctypes.c_int, *5 * [pointer], *3 * [size]]
         self._linear.restype = None
         self._sum.argtypes, self._sum.restype = [pointer, size], ctypes.c_int32
         self._lanes, self._pack, self._unpack = library.lanes(), library.pack, library.unpack
@@ -120,7 +120,6 @@ class CompiledKernels(PlainKernels):
             weight.data_ptr(),
             None if scale is None else scale.data_ptr(),
             None if bias is None else bias.data_ptr(),
-            0.0 if scale is None else largest_activation(n_inputs),
             y.data_ptr(),
             n_rows,
             n_outputs,
@@ -135,9 +134,9 @@ class CompiledKernels(PlainKernels):
         if stored.weight.dtype != torch.int8:
             return Stored(_taken(stored.weight)) if spend else stored
         rows, (n_outputs, n_inputs) = stored.weight.contiguous(), stored.shape
-        packed = torch.empty(-(-n_outputs // self._lanes), -(-n_inputs // 2), 2 * self._lanes, dtype=torch.int8)
+        packed = torch.empty(-(-n_outputs // self._lanes), -(-n_inputs // 4), 4 * self._lanes, dtype=torch.int8)
         packed[-1] = 0  # behind the last output
-        if n_inputs % 2:
+        if n_inputs % 4:
             packed[:, -1] = 0
         for groups in torch.split(packed, max(1, PACKED_AT_ONCE // packed[0].nbytes)):
             some, rows = rows[: len(groups) * self._lanes], rows[len(groups) * self._lanes :]

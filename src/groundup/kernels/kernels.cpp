@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <numeric>
 #include <omp.h>
 #include <utility>
 #if defined(__x86_64__)
@@ -31,6 +32,7 @@ constexpr int BYTES = 16;
 #endif
 constexpr int L = BYTES / 4;  // 32-bit lanes of a vector
 constexpr int64_t FEW_ROWS = 32;  // rows of x: with more, weights are widened once for all
+constexpr int64_t AHEAD = 4 << 10;  // bytes: while further rows are multiplied, hardware sees no need to fetch weights
 constexpr int64_t TASK = 96 << 10, LONG_TASK = 1536 << 10;  // bytes of weights that a core takes at a time
 
 template <class T, int N> struct VectorOf { typedef T type __attribute__((vector_size(N * sizeof(T)))); };
@@ -111,9 +113,10 @@ template <class V> V add_lanes(V* v, int n) {
     return v[0];
 }
 
-struct Task {  // y (M, N) = x (M, K) times w (N, K) turned, by scales where integers were multiplied, plus a bias
-    const void *x, *w;
-    const float *x_scale, *w_scale, *bias;
+struct Task {  // y (M, N) = x (M, K) times w (N, K) turned, which may have a scale per output, plus a bias
+    const float* x;
+    const void* w;
+    const float *w_scale, *bias;
     float* y;
     int64_t M, N, K, stride;  // of x, from a row to the next
 };
@@ -124,7 +127,7 @@ void multiply_packed(const Task& t);  // in packed.cpp
 // Outputs n, n + gap, .. (R of them) of rows m .. m + M.
 template <class T, int R, int M> void tile(const Task& t, int64_t m, int64_t n, int64_t gap) {
     typedef typename T::W W;
-    const float* x = (const float*)t.x + m * t.stride;
+    const float* x = t.x + m * t.stride;
     const W* w = (const W*)t.w + n * t.K;
     Floats sums[M * R] = {};
     auto step = [&sums](const float* x, int64_t x_stride, const W* w, int64_t w_stride) {
@@ -136,6 +139,7 @@ template <class T, int R, int M> void tile(const Task& t, int64_t m, int64_t n, 
         }
 #pragma GCC unroll 8
         for (int r = 0; r < R; r++) {
+            if (M > 1) __builtin_prefetch(w + r * w_stride + AHEAD / sizeof(W));
             const Floats wide = T::widen(w + r * w_stride);
 #pragma GCC unroll 8
             for (int i = 0; i < M; i++) sums[i * R + r] += wide * xs[i];
@@ -188,35 +192,32 @@ template <class T> void multiply(const Task& t) {
     }
 }
 
-// Integers whose largest is `limit`. Of 16 bits, it is so small that a sum of K products with 127 fits into 32.
-template <class Q> void quantize(const float* x, int64_t K, float limit, Q* q, float* scale) {
+// Integers of -127 to 127.
+void quantize(const float* x, int64_t K, int8_t* q, float* scale) {
     int32_t largest = 0x0da24260;  // of 1e-30f. The bits of positive floats have their order, and NaN's are the largest
     for (int64_t k = 0; k < K; k++) largest = std::max(largest, read<int32_t>(x + k) & 0x7fffffff);
-    float bound = read<float>(&largest), factor = limit / bound;
-    for (int64_t k = 0; k < K; k++) q[k] = (Q)std::rint(x[k] * factor);
-    *scale = bound / limit;
+    const float bound = read<float>(&largest), factor = 127 / bound;
+    for (int64_t k = 0; k < K; k++) q[k] = (int8_t)std::rint(x[k] * factor);
+    *scale = bound / 127;
 }
 
 }  // namespace
 
 extern "C" {
 
-// type: 0 fp32, 1 bf16, 2 fp16, 3 int8, which is packed and needs w_scale (N) and limit. bias may be null. Many rows of x are put a
+// type: 0 fp32, 1 bf16, 2 fp16, 3 int8, which is packed and needs w_scale (N). bias may be null. Many rows of x are put a
 // cache line further apart: at a distance of some KB, all of a tile would compete for the same places of a cache.
-void linear(int type, const float* x, const void* w, const float* w_scale, const float* bias, float limit, float* y,
-            int64_t M, int64_t N, int64_t K) {
-    const bool many = M > FEW_ROWS, integers = type == 3;
-    const int64_t line = 64 / (integers ? sizeof(int16_t) : sizeof(float));
-    const int64_t stride = many ? (K + line - 1) / line * line + line : K;
-    Task t = {x, w, nullptr, w_scale, bias, y, M, N, K, stride};
-    Buffer<float> apart(many && !integers ? M * stride : 0), scales(integers ? M : 0);
-    Buffer<int16_t> q(integers ? M * stride + 1 : 0);  // a pair may begin at the last input
-    if (integers) t.x = q, t.x_scale = scales;
-    else if (many) t.x = apart;
-#pragma omp parallel for if (M > 1 && t.x != x)
-    for (int64_t m = 0; m < M; m++)
-        if (integers) quantize(x + m * K, K, limit, q + m * stride, scales + m);
-        else if (many) std::copy(x + m * K, x + (m + 1) * K, apart + m * stride);
-    type == 0 ? multiply<Fp32>(t) : type == 1 ? multiply<Bf16>(t) : type == 2 ? multiply<Fp16>(t) : multiply_packed(t);
+void linear(int type, const float* x, const void* w, const float* w_scale, const float* bias, float* y, int64_t M,
+            int64_t N, int64_t K) {
+    Task t = {x, w, w_scale, bias, y, M, N, K, K};
+    if (type == 3) return multiply_packed(t);
+    constexpr int64_t LINE = 64 / sizeof(float);
+    const bool many = M > FEW_ROWS;
+    if (many) t.stride = (K + LINE - 1) / LINE * LINE + LINE;
+    Buffer<float> apart(many ? M * t.stride : 0);
+    if (many) t.x = apart;
+#pragma omp parallel for if (many)
+    for (int64_t m = 0; m < M * many; m++) std::copy(x + m * K, x + (m + 1) * K, apart + m * t.stride);
+    type == 0 ? multiply<Fp32>(t) : type == 1 ? multiply<Bf16>(t) : multiply<Fp16>(t);
 }
 }

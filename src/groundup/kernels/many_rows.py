@@ -12,7 +12,7 @@ from torch import Tensor
 from groundup.kernels.compiled import CompiledKernels, largest_layer, turns
 from groundup.runtime.matmul import onednn_is_there, onednn_product
 from groundup.runtime.remember import machine_id, remembered
-from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, store
+from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, inputs_for, store
 
 Many = Literal["default", "onednn", "kernels"]
 """What multiplies many rows: PyTorch's usual library or oneDNN with widened weights, or the compiled kernels."""
@@ -49,4 +49,4 @@ def multiply_many(
 def _product(way: Many, kernels: PlainKernels, x: Tensor, stored: Stored, bias: Tensor | None) -> Tensor:
     if way == "kernels":
         return kernels.linear(x, stored, bias)
-    return (onednn_product if way == "onednn" else F.linear)(x, stored.widened(), bias)
+    return (onednn_product if way == "onednn" else F.linear)(inputs_for(stored, x), stored.widened(), bias)

@@ -109,7 +109,7 @@ template <class T> void multiply_many(const Task& t) {
             for (int64_t m = 0; m < t.M; m += ROWS) {
                 const int64_t first = std::min(m, t.M - ROWS);
                 Floats sums[2 * ROWS];
-                tile((const float*)t.x + first * t.stride, t.stride, t.K, weights, sums);
+                tile(t.x + first * t.stride, t.stride, t.K, weights, sums);
                 for (int i = 0; i < 2 * ROWS; i++) {
                     const int64_t row = first + i / 2, at = n + i % 2 * L;
                     write(sums[i] + bias[i % 2], t.y + row * t.N + at, t.N - at);

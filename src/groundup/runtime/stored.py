@@ -4,8 +4,8 @@ A token reads every weight once, so decoding is as fast as memory, and half the 
 kernels/kernels.cpp computes, in the words of PyTorch: the reference that the compiled kernels are tested against, and
 what runs where there is no compiler.
 
-8 bits: every row of weights has a scale, its largest absolute value over 127. Activations become integers, too, of up
-to 16 bits with a scale per token: the sums are exact, and only the weights lose anything that shows.
+8 bits: every row of weights has a scale, its largest absolute value over 127. Activations are rounded in the same way,
+BLOCK of them with a scale: one that is large makes only its neighbors coarse.
 """
 
 from dataclasses import dataclass
@@ -25,8 +25,9 @@ DTYPES: dict[Weights, torch.dtype] = {
 }
 assert tuple(DTYPES) == get_args(Weights)
 
-_LARGEST_WEIGHT, _LARGEST_ACTIVATION, _LARGEST_SUM = 127, 2**15 - 1, 2**31 - 1
-_TINY = 1e-30
+BLOCK = 128
+"""Inputs of a token that have a scale together, where weights have 8 bits."""
+_LARGEST, _TINY = 127, 1e-30
 BYTES_OF_SCALE = 4
 """Behind a row of 8-bit numbers that `keep_rows` gives."""
 
@@ -35,7 +36,7 @@ BYTES_OF_SCALE = 4
 class Stored:
     """A matrix (D, C), and for 8 bits the scale of each row: row d stands for `weight[d] * scale[d]`.
 
-    Kernels may have packed the weights of 8 bits: (groups of L rows, pairs of columns, 2 L), see kernels/packed.cpp.
+    Kernels may have packed the weights of 8 bits: (groups of L rows, fours of columns, 4 L), see kernels/packed.cpp.
     """
 
     weight: Tensor
@@ -58,8 +59,8 @@ class Stored:
         """The weights, row by row; no copy where they lie so."""
         if self.n_inputs is None:
             return self.weight
-        pairs = self.weight.view(torch.int16).mT.clone(memory_format=torch.contiguous_format)
-        return pairs.view(torch.int8).flatten(0, 1)[: self.shape[0], : self.n_inputs]
+        fours = self.weight.view(torch.int32).mT.clone(memory_format=torch.contiguous_format)
+        return fours.view(torch.int8).flatten(0, 1)[: self.shape[0], : self.n_inputs]
 
     def widened(self) -> Float[Tensor, "D C"]:
         """The matrix in float32; no copy where it is that already."""
@@ -77,28 +78,25 @@ def store(weight: Float[Tensor, "D C"], weights: Weights) -> Stored:
         return Stored(empty, torch.empty(len(weight), device=weight.device))
     weight = weight.float()
     largest = torch.maximum(weight.amax(1), -weight.amin(1))  # without a copy; PyTorch's norm takes 30 times as long
-    scale = largest.clamp(min=_TINY) / _LARGEST_WEIGHT
+    scale = largest.clamp(min=_TINY) / _LARGEST
     return Stored((weight / scale[:, None]).round_().to(torch.int8), scale)
 
 
-def largest_activation(n_inputs: int) -> int:
-    """Activations are scaled to this integer: the sum of n_inputs products with weights of 8 bits fits into 32."""
-    return min(_LARGEST_ACTIVATION, _LARGEST_SUM // (_LARGEST_WEIGHT * n_inputs))
-
-
-def quantize(x: Float[Tensor, "B C"]) -> tuple[Int[Tensor, "B C"], Float[Tensor, "B 1"]]:
-    """Integers and a scale per row whose product is x, rounded."""
-    bound = x.abs().amax(1, keepdim=True).clamp(min=_TINY)
-    limit = torch.tensor(float(largest_activation(x.shape[1])))
-    return (x * (limit / bound)).round_().to(torch.int16), bound / limit
+def inputs_for(stored: Stored, x: Float[Tensor, "B C"]) -> Float[Tensor, "B C"]:
+    """Activations as a product takes them: beside weights of 8 bits, BLOCK neighbors are integers and a scale."""
+    if stored.scale is None:
+        return x
+    blocks = F.pad(x, (0, -x.shape[1] % BLOCK)).view(len(x), -1, BLOCK)
+    return read_rows(keep_rows(blocks, torch.int8), x.dtype).flatten(1)[:, : x.shape[1]]
 
 
 def keep_rows(x: Float[Tensor, "*B D"], dtype: torch.dtype) -> Num[Tensor, "*B W"]:
     """Keys or values as a cache keeps them: in 8 bits, the scale of each row stands behind it, as four of its bytes."""
     if dtype != torch.int8:
         return x.to(dtype)
-    scale = x.float().abs().amax(-1, keepdim=True).clamp(min=_TINY) / _LARGEST_WEIGHT
-    return torch.cat(((x / scale).round_().to(torch.int8), scale.view(torch.int8)), dim=-1)
+    bound = x.float().abs().amax(-1, keepdim=True).clamp(min=_TINY)
+    integers = (x * (_LARGEST / bound)).round_().to(torch.int8)
+    return torch.cat((integers, (bound / _LARGEST).view(torch.int8)), dim=-1)
 
 
 def read_rows(kept: Num[Tensor, "*B W"], dtype: torch.dtype) -> Float[Tensor, "*B D"]:
@@ -136,15 +134,7 @@ class PlainKernels:
             stored: The matrix.
             bias: Added to each row.
         """
-        if stored.scale is None:
-            return F.linear(x, stored.widened(), bias)
-        q, x_scale = quantize(x)
-        y = self.integer_product(q, stored.unpacked()).float() * (x_scale * stored.scale)
-        return y if bias is None else y + bias
-
-    def integer_product(self, q: Int[Tensor, "B C"], weight: Int[Tensor, "D C"]) -> Float[Tensor, "B D"]:
-        """The exact sums, which float64 holds; a part of the rows at a time, because eight bytes are many."""
-        return torch.cat([q.double() @ rows.double().T for rows in torch.split(weight, 4096)], dim=1)
+        return F.linear(inputs_for(stored, x), stored.widened(), bias)
 
     def rows(self, stored: Stored, idx: Int[Tensor, "*shape"]) -> Float[Tensor, "*shape C"]:
         """Some rows of a matrix, in float32."""

@@ -14,7 +14,7 @@ from groundup.kernels import compiled as module
 from groundup.kernels.compiled import COMPILERS, CompiledKernels, load_kernels
 from groundup.kernels.trust import wrong_parts
 from groundup.runtime import timing
-from groundup.runtime.stored import DTYPES, PlainKernels, Stored, largest_activation, quantize, store
+from groundup.runtime.stored import BLOCK, DTYPES, PlainKernels, Stored, inputs_for, store
 
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
 sizes = st.tuples(st.integers(1, 18), st.integers(1, 70), st.integers(1, 200))
@@ -37,6 +37,14 @@ def compiled():
     return kernels
 
 
+@pytest.fixture
+def new_tensors_are_nan():
+    """Else they may lie where the right numbers lay."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
 def draw(size, seed, weights):
     n_rows, n_outputs, n_inputs = size
     generator = torch.Generator().manual_seed(seed)
@@ -45,25 +53,17 @@ def draw(size, seed, weights):
     return x, store(weight, weights), torch.randn(n_outputs, generator=generator)
 
 
-def exact(x, stored, bias):
-    return x.double() @ stored.widened().double().T + bias
+def exact(x, stored, bias=0):
+    return inputs_for(stored, x).double() @ stored.widened().double().T + bias
 
 
 @needs_compiler
-@given(sizes | many_rows, seeds, st.sampled_from(("fp32", "fp16", "bf16")))
-@settings(max_examples=80)
+@given(sizes | many_rows, seeds, st.sampled_from(list(DTYPES)))
+@settings(max_examples=120)
 def test_products_are_those_of_pytorch_up_to_rounding(compiled, size, seed, weights):
     x, stored, bias = draw(size, seed, weights)
     atol = 1e-6 * x.abs().max().item() * size[2] ** 0.5 + 1e-6
     torch.testing.assert_close(compiled.linear(x, stored, bias).double(), exact(x, stored, bias), rtol=1e-5, atol=atol)
-
-
-@needs_compiler
-@given(sizes | many_rows, seeds)
-@settings(max_examples=80)
-def test_products_of_integers_are_those_of_pytorch_to_the_bit(compiled, size, seed):
-    x, stored, _ = draw(size, seed, "int8")
-    assert torch.equal(compiled.linear(x, stored), PlainKernels().linear(x, stored))
 
 
 @needs_compiler
@@ -103,22 +103,15 @@ def test_the_sum_reads_every_number(compiled, n, seed):
     assert compiled.sum(x) == PlainKernels().sum(x) == int(x.sum())
 
 
-@given(st.integers(1, 40_000))
-def test_no_sum_of_integers_overflows(n_inputs):
-    limit = largest_activation(n_inputs)
-    assert 0 < 127 * limit * n_inputs < 2**31
-    assert limit < 2**15
-
-
 @pytest.mark.parametrize("kernels", [PlainKernels(), pytest.param("compiled", marks=needs_compiler)])
 @pytest.mark.parametrize("n_inputs", [768, 3072])
 def test_the_largest_sums_are_exact(kernels, n_inputs, request):
     kernels = request.getfixturevalue(kernels) if isinstance(kernels, str) else kernels
     stored = Stored(torch.full((5, n_inputs), 127, dtype=torch.int8), torch.ones(5))
-    x = torch.full((2, n_inputs), float(largest_activation(n_inputs)))
+    x = torch.full((2, n_inputs), 127.0)
     x[1] *= -1
-    wanted = 127 * largest_activation(n_inputs) * n_inputs
-    assert torch.equal(kernels.linear(x, stored), torch.tensor([[float(wanted)] * 5, [-float(wanted)] * 5]))
+    wanted = float(127 * 127 * n_inputs)
+    assert torch.equal(kernels.linear(x, stored), torch.tensor([[wanted] * 5, [-wanted] * 5]))
 
 
 @given(sizes, seeds)
@@ -154,10 +147,14 @@ def test_zeros_stay_zeros_and_what_is_no_number_is_seen(kernels, request):
     assert not y[1:].isfinite().any()
 
 
-def test_quantized_activations_keep_four_digits():
-    x = torch.randn(4, 768)
-    q, scale = quantize(x)
-    assert (q * scale - x).abs().max() < 1e-4 * x.abs().max()
+@given(sizes, seeds)
+def test_activations_lose_at_most_half_a_unit_of_the_largest_in_their_block(size, seed):
+    x, stored, _ = draw(size, seed, "int8")
+    x[0, 0] = 1e6  # makes its neighbors coarse, and nobody else
+    lost = (inputs_for(stored, x) - x).abs()
+    for some, loss in zip(x.split(BLOCK, 1), lost.split(BLOCK, 1), strict=True):
+        assert (loss <= 0.501 * some.abs().amax(1, keepdim=True) / 127).all()
+    assert inputs_for(store(torch.ones(2, size[2]), "fp16"), x) is x
 
 
 @needs_compiler
@@ -178,7 +175,7 @@ def test_stacks_of_matrices_are_multiplied_as_pytorch_does(compiled, n, rows, in
 
 
 @needs_compiler
-def test_the_test_of_the_kernels_sees_what_is_wrong(compiled):
+def test_the_test_of_the_kernels_sees_what_is_wrong(compiled, new_tensors_are_nan):
     assert wrong_parts(compiled) == []
     for name, part in (
         ("blocks", "blocks"),
@@ -191,11 +188,7 @@ def test_the_test_of_the_kernels_sees_what_is_wrong(compiled):
     ):
         broken = copy.copy(compiled)
         setattr(broken, name, lambda *_: None)
-        torch.use_deterministic_algorithms(True)  # fills new tensors with NaN: they may lie where the right numbers lay
-        try:
-            assert wrong_parts(broken) == [part]
-        finally:
-            torch.use_deterministic_algorithms(False)
+        assert wrong_parts(broken) == [part]
 
 
 @needs_compiler
@@ -256,7 +249,7 @@ class TestBuilding:
         assert sorted(path.suffix for path in (tmp_path / "groundup").iterdir()) == [".lock", ".so"]
 
     @needs_compiler
-    def test_wrong_numbers_are_one_line_and_pytorchs_operations(self, monkeypatch, tmp_path):
+    def test_wrong_numbers_are_one_line_and_pytorchs_operations(self, monkeypatch, tmp_path, new_tensors_are_nan):
         source = tmp_path / "kernels.cpp"
         source.write_text(STUBS)
         monkeypatch.setattr(module, "SOURCE", source)
