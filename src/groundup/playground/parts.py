@@ -28,10 +28,10 @@ from groundup.playground.analysis import (
     text_of,
     with_blocks,
 )
-from groundup.serving.app import unless_gone
 from groundup.serving.bodies import Body, Id, read_body
 from groundup.serving.errors import RequestError
 from groundup.serving.models import Served
+from groundup.serving.streams import while_there
 
 Place = Annotated[int, Field(ge=0, lt=1024)]
 
@@ -120,7 +120,8 @@ class Parts:
                     texts[name].append(token)  # others have their turn between two
             return {name: served.loaded.tokenizer.decode(ids) for name, ids in texts.items()}
 
-        return JSONResponse(await unless_gone(request, write()))
+        async with while_there(request.receive):
+            return JSONResponse(await write())
 
     async def importance(self, request: Request) -> Response:
         """Growth of the loss with each head off alone: of all layers, or of one. It stops when the client goes away."""
@@ -141,7 +142,8 @@ class Parts:
                 growth.append(one)
             return {"growth": rounded(torch.tensor(growth).view(len(layers), n_head))}
 
-        return JSONResponse(await unless_gone(request, measure()))
+        async with while_there(request.receive):
+            return JSONResponse(await measure())
 
     async def heads(self, request: Request) -> Response:
         """Scores of the head detectors, and their labels."""

@@ -1,30 +1,28 @@
 """Routes of the server. Handlers are thin: check, ask the engine's thread, answer."""
 
-import asyncio
-import contextlib
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any, cast
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from groundup.config.errors import UserError
 from groundup.serving.access import SECURITY_HEADERS, Access
 from groundup.serving.bodies import CompletionBody, DetokenizeBody, TokenizeBody, check_words, read_body
-from groundup.serving.completions import Completion, sse
-from groundup.serving.errors import RequestError
+from groundup.serving.completions import Completion
+from groundup.serving.errors import RequestError, as_request_error
 from groundup.serving.loop import EngineLoop
 from groundup.serving.meters import Meters
 from groundup.serving.models import Models
+from groundup.serving.streams import EventStream, while_there
 from groundup.serving.texts import TokenNames
 from groundup.tokenizer.base import END_OF_TEXT
 
-T = TypeVar("T")
 NO_CHAT = (
     "this is a base model: it continues text and knows no chat format. Use /v1/completions, with the whole text so far"
     " as the prompt"
@@ -65,10 +63,9 @@ class Server:
         served = await self.models.find(body.model)
         completion = await body.aside(lambda: Completion(served, body))
         if body.stream:
-            events = completion.events(self.loop, lambda: self._count_stream(completion, started))
-            first = await unless_gone(request, anext(events))  # what is refused is refused with its status
-            return StreamingResponse(_until_done(first, events), media_type="text/event-stream")
-        answer = await unless_gone(request, completion.whole(self.loop))
+            return EventStream(completion.events(self.loop, lambda: self._count_stream(completion, started)))
+        async with while_there(request.receive):
+            answer = await completion.whole(self.loop)
         self._count(answer["usage"])
         return JSONResponse(answer)
 
@@ -147,46 +144,8 @@ class Server:
         self.meters.drawn_tokens.inc(usage["completion_tokens"])
 
 
-async def _until_done(first: bytes, events: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
-    """Server-sent events; an error after the first one is an event, too, and the stream ends properly."""
-    try:
-        async with contextlib.aclosing(events):  # a client may vanish at the first event
-            yield first
-            async for event in events:
-                yield event
-    except (RequestError, UserError) as error:
-        yield sse(_as_request_error(error).body())
-    yield b"data: [DONE]\n\n"
-
-
-async def unless_gone(request: Request, answer: Awaitable[T]) -> T:
-    """Wait for an answer, but only as long as the client does."""
-    task = asyncio.ensure_future(answer)
-
-    async def gone() -> None:
-        while (await request.receive())["type"] != "http.disconnect":
-            pass
-
-    watch = asyncio.ensure_future(gone())
-    try:
-        await asyncio.wait({task, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise RequestError(499, "the client has gone", code="client_gone")
-        return task.result()
-    finally:
-        for each in (task, watch):
-            each.cancel()
-        await asyncio.gather(task, watch, return_exceptions=True)
-
-
-def _as_request_error(error: Exception) -> RequestError:
-    if isinstance(error, RequestError):
-        return error
-    return RequestError(400, str(error), code="invalid_value")
-
-
 async def _answer_error(_request: Request, error: Exception) -> Response:
-    return _as_request_error(error).response()
+    return as_request_error(cast("RequestError | UserError", error)).response()
 
 
 async def _answer_http(_request: Request, error: Exception) -> Response:

@@ -95,7 +95,7 @@ class Completion:
     async def events(self, loop: EngineLoop, over: Callable[[], None]) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events of the same shape: those of a moment together, a comment in silence.
 
-        The usage comes last, where it is asked for.
+        The usage comes with the last, where it is asked for.
 
         Args:
             loop: Where the model is.
@@ -105,15 +105,23 @@ class Completion:
             async with aclosing(self._moments(loop)) as moments:
                 async for moment in moments:
                     told = [self._event(piece) for piece in self._pieces(moment) if piece[1] or piece[2] or piece[3]]
+                    if self._is_over and self._tells_usage:
+                        told.append(sse(self._object([]) | {"usage": self.usage()}))
                     if told:
                         self.first_told = self.first_told or time.perf_counter()
                         yield b"".join(told)
                     elif not moment:
                         yield SILENCE
-            if self.body.stream_options is not None and self.body.stream_options.include_usage:
-                yield sse(self._object([]) | {"usage": self.usage()})
         finally:
             over()
+
+    @property
+    def _is_over(self) -> bool:
+        return all(choice.done for job in self.jobs for choice in job.choices)
+
+    @property
+    def _tells_usage(self) -> bool:
+        return self.body.stream_options is not None and bool(self.body.stream_options.include_usage)
 
     def _object(self, choices: Sequence[Any]) -> dict[str, Any]:
         return {

@@ -5,6 +5,8 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
+from groundup.config.errors import UserError
+
 SHOWN = 60
 """Characters of a value that a message repeats."""
 
@@ -47,3 +49,8 @@ class RequestError(Exception):
         """The whole answer. A client would try a 500 again by itself, and fail again: a header tells it not to."""
         headers = self.headers | ({"x-should-retry": "false"} if self.status == 500 else {})
         return JSONResponse(self.body(), self.status, headers)
+
+
+def as_request_error(error: RequestError | UserError) -> RequestError:
+    """What a client is told: whatever a user of the command would be told is about the request here."""
+    return error if isinstance(error, RequestError) else RequestError(400, str(error), code="invalid_value")

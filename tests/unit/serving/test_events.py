@@ -8,8 +8,30 @@ pytest.importorskip("starlette")
 
 from groundup.generation.requests import Request
 from groundup.serving import loop as engine_loop
-from groundup.serving.app import _until_done
 from groundup.serving.errors import RequestError
+from groundup.serving.streams import EventStream
+
+
+def answer(events, received=()):
+    """Bodies that a client gets which sends this once it has the first."""
+    told = []
+
+    async def run():
+        begun = asyncio.Event()
+
+        async def receive():
+            await (begun.wait() if received else asyncio.sleep(3600))
+            return received[0]
+
+        async def send(message):
+            if message["type"] == "http.response.body":
+                told.append(message["body"])
+                begun.set()
+
+        await EventStream(events)({}, receive, send)
+
+    asyncio.run(run())
+    return told
 
 
 @pytest.mark.fault("F2", "a client goes away with the first event of its stream", "its texts end")
@@ -19,18 +41,14 @@ def test_a_client_that_vanishes_at_the_first_event_ends_its_texts():
     async def events():
         try:
             yield b"1"
+            await asyncio.sleep(3600)
             yield b"2"
         finally:
             ended.append(True)
 
-    async def vanish():
-        following = events()
-        told = _until_done(await anext(following), following)
-        await anext(told)
-        await told.aclose()
-
-    asyncio.run(vanish())
+    told = answer(events(), received=[{"type": "http.disconnect"}])
     assert ended == [True]
+    assert b"2" not in b"".join(told)
 
 
 @pytest.mark.fault("F8", "a failure in the middle of a stream", "told as an event; the stream ends")
@@ -39,14 +57,11 @@ def test_a_failure_is_an_event():
         yield b"1"
         raise RequestError(500, "the model failed")
 
-    async def read():
-        following = events()
-        return [event async for event in _until_done(await anext(following), following)]
-
-    first, error, end = asyncio.run(read())
+    first, end = answer(events())
     assert first == b"1"
+    error, done, rest = end.split(b"\n\n")
     assert b'"error": {"message": "the model failed"' in error
-    assert end == b"data: [DONE]\n\n"
+    assert (done, rest) == (b"data: [DONE]", b"")
 
 
 @pytest.mark.fault("F8", "a long silence in a stream", "told as a comment")
