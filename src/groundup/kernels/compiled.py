@@ -29,7 +29,7 @@ from groundup.kernels.block import TYPES
 from groundup.kernels.dropout import Counted
 from groundup.kernels.trust import wrong_parts
 from groundup.planner.memory import KERNEL_LANES
-from groundup.runtime.allocator import forget_pages
+from groundup.runtime.allocator import HUGE_PAGE, ask_for_huge_pages, forget_pages
 from groundup.runtime.remember import cache_folder, machine_id, remembered
 from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, store
 from groundup.runtime.timing import seconds
@@ -134,7 +134,7 @@ class CompiledKernels(PlainKernels):
         if stored.weight.dtype != torch.int8:
             return Stored(_taken(stored.weight)) if spend else stored
         rows, (n_outputs, n_inputs) = stored.weight.contiguous(), stored.shape
-        packed = torch.empty(-(-n_outputs // self._lanes), -(-n_inputs // 4), 4 * self._lanes, dtype=torch.int8)
+        packed = _room((-(-n_outputs // self._lanes), -(-n_inputs // 4), 4 * self._lanes), torch.int8)
         packed[-1] = 0  # behind the last output
         if n_inputs % 4:
             packed[:, -1] = 0
@@ -248,6 +248,14 @@ def _taken(weight: Float[Tensor, "D C"]) -> Float[Tensor, "D C"]:
         some.copy_(rows)
         forget_pages(rows.data_ptr(), rows.nbytes)
     return copy
+
+
+def _room(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """An empty tensor that begins where a huge page does, in such pages where the kernel has them."""
+    size = math.prod(shape) * dtype.itemsize
+    room = torch.empty(size + HUGE_PAGE, dtype=torch.uint8)
+    ask_for_huge_pages(room.data_ptr(), room.nbytes)
+    return room[-room.data_ptr() % HUGE_PAGE :][:size].view(dtype).view(shape)
 
 
 @functools.cache

@@ -41,9 +41,11 @@ class CountedDropout(nn.Module):
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """In training, a share of the numbers is 0 and the others grow, so that the mean stays."""
+        if not self.training:
+            return x
         known = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and 0 < self.p < 1
-        if not (self.training and known) or torch.compiler.is_compiling():
-            return F.dropout(x, self.p, self.training)
+        if not known or torch.compiler.is_compiling():
+            return F.dropout(x, self.p)
         return _Dropout.apply(x, count(self.p), self._kernels)  # type: ignore[no-untyped-call]
 
 

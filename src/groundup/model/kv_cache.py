@@ -55,10 +55,9 @@ class KVCache:
         self.ids = torch.zeros(batch_size, max_tokens, dtype=torch.long, device=device)
         """Those that were read, where the model asked to `remember` them."""
         self.static = static
-        self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
-        """Tokens held by every row, on the device."""
         self.held = [0] * batch_size
-        """The same numbers on the host, where reading them does not wait for the device."""
+        """Tokens held by every row, on the host, where reading them does not wait for the device."""
+        self._lengths: Tensor | None = None
         self._places: tuple[Tensor, Tensor] | None = None
 
     @classmethod
@@ -88,14 +87,26 @@ class KVCache:
         return max(self.held)
 
     @property
+    def lengths(self) -> Int[Tensor, " B"]:
+        """As `held`, on the device; made when somebody asks, as a step whose rows are equally long does not."""
+        if self._lengths is None:
+            self._lengths = torch.tensor(self.held, device=self.keys.device)
+        return self._lengths
+
+    @lengths.setter
+    def lengths(self, lengths: Int[Tensor, " B"]) -> None:
+        self._lengths = lengths
+
+    @property
     def even(self) -> bool:
         """Whether all rows are equally long, and what is held may be read as a slice."""
         return not self.static and min(self.held) == max(self.held)
 
     def positions(self, T: int) -> Int[Tensor, "*B T"]:
         """Where T new tokens stand: one row for all where they are equally long, else a row for each."""
-        steps = torch.arange(T, device=self.lengths.device)
-        return steps + self.length if self.even else self.lengths[:, None] + steps
+        if self.even:
+            return torch.arange(self.length, self.length + T, device=self.keys.device)
+        return self.lengths[:, None] + torch.arange(T, device=self.keys.device)
 
     def mask(self, T: int) -> Bool[Tensor, "*B T S"] | Float[Tensor, "*B T S"] | None:
         """For each of T new tokens, which of the S tokens that `update` returns it may attend to.
@@ -171,7 +182,8 @@ class KVCache:
 
     def advance(self, n_tokens: int) -> None:
         """Count n_tokens more as held by every row; called once per forward, after the last layer."""
-        self.lengths += n_tokens
+        if self._lengths is not None:
+            self._lengths += n_tokens
         self.held = [length + n_tokens for length in self.held]
 
     def truncate(self, length: int | Sequence[int]) -> None:
@@ -184,7 +196,8 @@ class KVCache:
             if not 0 <= wanted <= held:
                 raise ValueError(f"cannot truncate {held} tokens to {wanted}")
         self.held = lengths
-        self.lengths.copy_(torch.tensor(lengths))
+        if self._lengths is not None:
+            self._lengths.copy_(torch.tensor(lengths))
 
     def gather(self, rows: Sequence[int], *, max_tokens: int | None = None) -> "KVCache":
         """A cache with copies of these rows: so a prompt is read once and continued many times.
@@ -208,7 +221,6 @@ class KVCache:
         cache.keys[:, :, :, :length] = self.keys[:, index, :, :length]
         cache.values[:, :, :, :length] = self.values[:, index, :, :length]
         cache.ids[:, :length] = self.ids[index, :length]
-        cache.lengths.copy_(self.lengths[index])
         cache.held = [self.held[row] for row in rows]
         return cache
 
@@ -221,8 +233,7 @@ class KVCache:
         """
         cache = copy.copy(self)
         cache.keys, cache.values, cache.ids = self.keys[:, rows], self.values[:, rows], self.ids[rows]
-        cache.held, cache._places = list(lengths), None
-        cache.lengths = torch.tensor(cache.held, device=self.lengths.device)
+        cache.held, cache._lengths, cache._places = list(lengths), None, None
         return cache
 
     def fixed(self, *, rows: int, reach: int) -> "KVCache":

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
 """Parameters of mallopt(3)."""
 _MAX_INT = 2**31 - 1
+HUGE_PAGE = 2 << 20
+"""Bytes, of the processors that most machines have."""
 
 
 def keep_freed_memory() -> bool:
@@ -64,6 +66,16 @@ def forget_pages(address: int, size: int) -> None:
     first, end = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE, (address + size) // mmap.PAGESIZE * mmap.PAGESIZE
     if first < end and sys.platform.startswith("linux"):
         _libc().madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_DONTNEED)
+
+
+def ask_for_huge_pages(address: int, size: int) -> None:
+    """Let the kernel back the whole 2 MB pieces between two addresses, which nobody has written to yet, by huge pages.
+
+    What is read in one pass is read with a 500th of the addresses to look up. Elsewhere than on Linux, do nothing.
+    """
+    first, end = -(-address // HUGE_PAGE) * HUGE_PAGE, (address + size) // HUGE_PAGE * HUGE_PAGE
+    if first < end and sys.platform.startswith("linux"):
+        _libc().madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_HUGEPAGE)
 
 
 def _mallopt(parameter: int, value: int) -> bool:

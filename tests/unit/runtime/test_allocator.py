@@ -45,6 +45,24 @@ def test_another_c_library_has_no_such_setting(monkeypatch):
     assert keep_freed_memory() is False
 
 
+@pytest.mark.parametrize(("start", "size", "asked"), [(5, 6 << 20, [(2 << 20, 4 << 20)]), (5, 2 << 20, [])])
+def test_huge_pages_are_asked_for_where_whole_ones_fit(monkeypatch, start, size, asked):
+    calls = []
+
+    class Libc:
+        def madvise(self, address, length, advice):
+            calls.append((address.value, length.value))
+            assert advice == allocator.mmap.MADV_HUGEPAGE
+
+    monkeypatch.setattr(allocator, "_libc", Libc)
+    monkeypatch.setattr(allocator.sys, "platform", "linux")
+    allocator.ask_for_huge_pages(start, size)
+    assert calls == asked
+    monkeypatch.setattr(allocator.sys, "platform", "darwin")
+    allocator.ask_for_huge_pages(start, size)
+    assert calls == asked
+
+
 @pytest.mark.parametrize(("answer", "changed"), [(1, True), (0, False)])
 def test_says_whether_it_worked(monkeypatch, answer, changed):
     asked = {}
