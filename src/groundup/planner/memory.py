@@ -35,8 +35,10 @@ LOGITS_BYTES = {"cpu": 1 << 27, "cuda": 1 << 29}
 LOGITS_SHARE = 32
 """A large GPU gives them this part of its memory instead: every chunk costs a pass over the head's gradient."""
 HOLES = 60_000_000
-"""Bytes that glibc's heap holds between blocks, where a CPU's step frees and asks: the one number here that is measured
-and not counted (docs/how/planner.md). It hardly grows with the step; a small step has half of what it asks for."""
+"""Bytes that glibc's heap holds between blocks, where a CPU's step frees and asks: measured and not counted
+(docs/how/planner.md). They hardly grow with the step; a small step has a quarter of what it asks for."""
+LIBRARIES = 5_000_000
+"""Bytes that libraries take as a CPU's first step runs, measured, too; in 16 bits twice as many."""
 KERNEL_LANES = 16
 """Widths that are multiples of this suit the kernels of training: they fill the vectors of every machine."""
 RESIDUAL_TENSORS = 2
@@ -55,7 +57,7 @@ class Memory:
     backward: int = 0
     """Of a CPU's way back: what it has in its hands beside what was kept, and a block that is computed again."""
     holes: int = 0
-    """Of the heap, on a CPU."""
+    """Of the heap, on a CPU, and what libraries keep."""
 
     @property
     def total(self) -> int:
@@ -143,8 +145,9 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
         fixed(gradients=learned + waiting, activations=kept - inputs - ends, logits=0, backward=table),
     )
     peak = max(moments, key=lambda moment: moment.total)
-    # Blocks of a step that computes some again are mapped alone, and leave no holes.
-    return replace(peak, holes=0 if recompute else _holes(config, peak, tokens, half=half))
+    if recompute:  # blocks of such a step are mapped alone, and leave no holes
+        return replace(peak, holes=LIBRARIES * (2 if half else 1))
+    return replace(peak, holes=_holes(config, peak, tokens, half=half))
 
 
 def _holes(config: TransformerConfig, peak: Memory, tokens: int, *, half: bool) -> int:
@@ -156,7 +159,7 @@ def _holes(config: TransformerConfig, peak: Memory, tokens: int, *, half: bool) 
     times = 2 if half or ModernConfig.of(config).qk_norm else 1
     rows = _chunk_rows(config, tokens) if peak.logits else tokens
     chunk = 4 * rows * config.vocab_size if rows < tokens else 0
-    return times * min(HOLES, peak.of_step // 2) + chunk
+    return times * min(HOLES, peak.of_step // 4) + chunk
 
 
 def _chunk_rows(config: TransformerConfig, tokens: int) -> int:
