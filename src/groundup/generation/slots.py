@@ -35,6 +35,7 @@ class Slots:
         self._device, kernels = device_of(model), kernels_of(model)
         self._choose = kernels.draw if isinstance(kernels, CompiledKernels) else None
         self._cache = model.new_cache(n_slots, self.room)
+        self._viewed, self._last_view = (0, n_slots), self._cache.view(slice(0, n_slots))
         captured = self._device.type == "cuda" and len(self._cache.keys) > 0  # a model without layers needs no graph
         self._graphs = StepGraphs(model, self._cache) if captured else None
         self._draws = DrawGraphs(model, n_slots) if captured else None
@@ -123,7 +124,11 @@ class Slots:
             self._cache.values[:, slot, :, len(held) :] = 0
 
     def _view(self, first: int, end: int) -> KVCache:
-        return self._cache.view(slice(first, end), [len(held) for held in self.held[first:end]])
+        """Some rows of the cache; the last ones are kept, because most steps are for the rows of the step before."""
+        if self._viewed != (first, end):
+            self._viewed, self._last_view = (first, end), self._cache.view(slice(first, end))
+        self._last_view.hold([len(held) for held in self.held[first:end]])
+        return self._last_view
 
     def _distance(self, slot: int) -> int:
         """How far a slot is from those in use: texts that are read together should be side by side."""

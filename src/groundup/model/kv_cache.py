@@ -224,21 +224,20 @@ class KVCache:
         cache.held = [self.held[row] for row in rows]
         return cache
 
-    def view(self, rows: slice, lengths: Sequence[int]) -> "KVCache":
-        """Adjacent rows, without a copy: what is written to the view is written here too, but only the view counts it.
-
-        Args:
-            rows: The rows.
-            lengths: How many tokens each row holds, whatever this cache has counted.
-        """
+    def view(self, rows: slice) -> "KVCache":
+        """Adjacent rows, empty, without a copy: what is written to the view is written here too, but not counted."""
         cache = copy.copy(self)
         cache.keys, cache.values, cache.ids = self.keys[:, rows], self.values[:, rows], self.ids[rows]
-        cache.held, cache._lengths, cache._places = list(lengths), None, None
+        cache.hold([0] * len(cache.ids))
         return cache
+
+    def hold(self, lengths: Sequence[int]) -> None:
+        """Count so many tokens of each row as held, whatever was counted before."""
+        self.held, self._lengths, self._places = list(lengths), None, None
 
     def fixed(self, *, rows: int, reach: int) -> "KVCache":
         """The first positions of the first rows as a static cache, without a copy and with lengths of its own."""
-        cache = self.view(slice(0, rows), [0] * rows)
+        cache = self.view(slice(0, rows))
         cache.keys, cache.values = cache.keys[:, :, :, :reach], cache.values[:, :, :, :reach]
         cache.ids = cache.ids[:, :reach]
         cache.static = True

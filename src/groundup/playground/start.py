@@ -98,6 +98,7 @@ def http_server(app: ASGIApp) -> "_Server":
         log_level="error",  # clients get their errors as answers; a log of them would only grow
         access_log=False,  # prompts and paths are private
         server_header=False,
+        proxy_headers=False,  # nobody here asks where a client is
         h11_max_incomplete_event_size=HEAD_BYTES,
         timeout_graceful_shutdown=GRACE,
         http=_Protocol,
