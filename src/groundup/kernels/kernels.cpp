@@ -215,9 +215,11 @@ void linear(int type, const float* x, const void* w, const float* w_scale, const
     const bool many = M > FEW_ROWS;
     if (many) t.stride = (K + LINE - 1) / LINE * LINE + LINE;
     Buffer<float> apart(many ? M * t.stride : 0);
-    if (many) t.x = apart;
-#pragma omp parallel for if (many)
-    for (int64_t m = 0; m < M * many; m++) std::copy(x + m * K, x + (m + 1) * K, apart + m * t.stride);
+    if (many) {
+        t.x = apart;
+#pragma omp parallel for
+        for (int64_t m = 0; m < M; m++) std::copy(x + m * K, x + (m + 1) * K, apart + m * t.stride);
+    }
     type == 0 ? multiply<Fp32>(t) : type == 1 ? multiply<Bf16>(t) : multiply<Fp16>(t);
 }
 }

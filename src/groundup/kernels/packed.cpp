@@ -65,7 +65,7 @@ template <int R, int M> void packed_tile(const Task& t, const Rounded& x, int64_
                 if (M > 1) __builtin_prefetch(from + AHEAD);
                 lifted[r] = read<Fours>(from) ^ (int8_t)LIFTED;
             }
-#pragma GCC unroll 12
+#pragma GCC unroll 8
             for (int i = 0; i < M; i++) {
                 const auto spread = (Fours)(Ints{} + read<int32_t>(x.q + (m + i) * x.stride + k));
 #pragma GCC unroll 4
@@ -101,7 +101,7 @@ void multiply_packed(const Task& t) {
         for (int64_t block = 0; block < blocks; block++) {
             const int64_t first = block * BLOCK, n = std::min(BLOCK, t.K - first), at = m * blocks + block;
             int8_t* row = q + m * stride + first;
-            quantize((const float*)t.x + m * t.K + first, n, row, scales + at);
+            quantize(t.x + m * t.K + first, n, row, scales + at);
             std::fill(row + n, row + BLOCK, 0);
             starts[at] = -LIFTED * std::accumulate(row, row + BLOCK, 0);
         }
