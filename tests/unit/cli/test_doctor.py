@@ -114,4 +114,6 @@ def test_measures_this_machine(capsys):
     assert main(["doctor", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert "FLOP/s" in facts["matrix products, fp32"]
-    assert facts["torch.compile"].startswith(("works", "was given up", "does not work"))
+    assert facts["torch.compile"].startswith(
+        ("works", "was given up", "does not work", "not tried: the machine is too busy")
+    )
