@@ -21,6 +21,8 @@ def test_terms_sum_to_the_logit_however_the_weights_are_stored(tmp_path, tiny_mo
     found = contributions(model, seen, position=-1, token=3)
     torch.testing.assert_close(found.values.sum(), seen.logits[-1, 3].float(), rtol=1e-3, atol=1e-3)
     assert (found.names[-1] == "rounding to 8 bits") == (weights == "int8")
+    if weights == "int8":
+        assert 0 < found.values[-1].abs() < 0.02 * found.values.abs().sum()
     torch.testing.assert_close(matrix_of(model.wte), tiny_model.wte.weight.detach(), rtol=0.02, atol=0.02)
     ids, _ = neighbors(model, 3, k=3)
     assert ids.tolist() == neighbors(tiny_model, 3, k=3)[0].tolist()
