@@ -4,7 +4,7 @@
 // only its neighbors coarse. Sums of a block are exact. A part of block.cpp.
 namespace {
 
-constexpr int64_t BLOCK = 128;
+constexpr int64_t BLOCK = 128;  // as in runtime/stored.py
 typedef Vector<int8_t, 4 * L> Fours;  // of inputs, or of their weights
 
 #if defined(__AVX512VNNI__) || (defined(__AVXVNNI__) && !defined(__AVX512BW__))

@@ -112,16 +112,13 @@ class Parts:
         idx = await body.aside(lambda: text_of(body, served))
         everything = body.model_copy(update={"heads": [], "mlps": []})
 
-        async def write() -> dict[str, Any]:
-            texts: dict[str, list[int]] = {"whole": [], "without": []}
+        texts: dict[str, list[int]] = {"whole": [], "without": []}
+        async with while_there(request.receive):
             for name, off in (("whole", everything), ("without", body)):
                 draw = partial(next, _written(served, idx.tolist(), off), None)
                 while (token := await self.analyses.call(draw)) is not None:
                     texts[name].append(token)  # others have their turn between two
-            return {name: served.loaded.tokenizer.decode(ids) for name, ids in texts.items()}
-
-        async with while_there(request.receive):
-            return JSONResponse(await write())
+        return JSONResponse({name: served.loaded.tokenizer.decode(ids) for name, ids in texts.items()})
 
     async def importance(self, request: Request) -> Response:
         """Growth of the loss with each head off alone: of all layers, or of one. It stops when the client goes away."""
@@ -136,14 +133,11 @@ class Parts:
         heads = [(layer, head) for layer in layers for head in range(n_head)]
         steps = importances(model, idx, heads, instead=body.instead)
 
-        async def measure() -> dict[str, Any]:
-            growth = []
+        growth = []
+        async with while_there(request.receive):
             while (one := await self.analyses.call(lambda: next(steps, None))) is not None:  # others have their turn
                 growth.append(one)
-            return {"growth": rounded(torch.tensor(growth).view(len(layers), n_head))}
-
-        async with while_there(request.receive):
-            return JSONResponse(await measure())
+        return JSONResponse({"growth": rounded(torch.tensor(growth).view(len(layers), n_head))})
 
     async def heads(self, request: Request) -> Response:
         """Scores of the head detectors, and their labels."""

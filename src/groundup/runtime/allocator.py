@@ -63,9 +63,8 @@ def forget_pages(address: int, size: int) -> None:
 
     Elsewhere than on Linux, do nothing.
     """
-    first, end = -(-address // mmap.PAGESIZE) * mmap.PAGESIZE, (address + size) // mmap.PAGESIZE * mmap.PAGESIZE
-    if first < end and sys.platform.startswith("linux"):
-        _libc().madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_DONTNEED)
+    if sys.platform.startswith("linux"):
+        _advise(address, size, mmap.MADV_DONTNEED, page=mmap.PAGESIZE)
 
 
 def ask_for_huge_pages(address: int, size: int) -> None:
@@ -73,9 +72,15 @@ def ask_for_huge_pages(address: int, size: int) -> None:
 
     What is read in one pass is read with a 500th of the addresses to look up. Elsewhere than on Linux, do nothing.
     """
-    first, end = -(-address // HUGE_PAGE) * HUGE_PAGE, (address + size) // HUGE_PAGE * HUGE_PAGE
-    if first < end and sys.platform.startswith("linux"):
-        _libc().madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), mmap.MADV_HUGEPAGE)
+    if sys.platform.startswith("linux"):
+        _advise(address, size, mmap.MADV_HUGEPAGE, page=HUGE_PAGE)
+
+
+def _advise(address: int, size: int, advice: int, *, page: int) -> None:
+    """Tell the kernel something about the whole pages between two addresses, if there are any."""
+    first, end = -(-address // page) * page, (address + size) // page * page
+    if first < end:
+        _libc().madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), advice)
 
 
 def _mallopt(parameter: int, value: int) -> bool:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -145,7 +145,7 @@ class Server:
 
 
 async def _answer_error(_request: Request, error: Exception) -> Response:
-    return as_request_error(cast("RequestError | UserError", error)).response()
+    return as_request_error(error).response()
 
 
 async def _answer_http(_request: Request, error: Exception) -> Response:

@@ -105,7 +105,7 @@ class Completion:
             async with aclosing(self._moments(loop)) as moments:
                 async for moment in moments:
                     told = [self._event(piece) for piece in self._pieces(moment) if piece[1] or piece[2] or piece[3]]
-                    if self._is_over and self._tells_usage:
+                    if self._tells_usage and self._is_over:
                         told.append(sse(self._object([]) | {"usage": self.usage()}))
                     if told:
                         self.first_told = self.first_told or time.perf_counter()

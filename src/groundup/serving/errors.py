@@ -5,8 +5,6 @@ from typing import Any
 
 from starlette.responses import JSONResponse
 
-from groundup.config.errors import UserError
-
 SHOWN = 60
 """Characters of a value that a message repeats."""
 
@@ -51,6 +49,6 @@ class RequestError(Exception):
         return JSONResponse(self.body(), self.status, headers)
 
 
-def as_request_error(error: RequestError | UserError) -> RequestError:
+def as_request_error(error: Exception) -> RequestError:
     """What a client is told: whatever a user of the command would be told is about the request here."""
     return error if isinstance(error, RequestError) else RequestError(400, str(error), code="invalid_value")

@@ -55,7 +55,7 @@ class EventStream(Response):
     """
 
     def __init__(self, events: AsyncGenerator[bytes, None]) -> None:
-        self._events, self.status_code, self.background = events, 200, None
+        self._events, self.status_code = events, 200
         self.init_headers({"content-type": "text/event-stream; charset=utf-8"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

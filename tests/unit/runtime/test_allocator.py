@@ -45,6 +45,7 @@ def test_another_c_library_has_no_such_setting(monkeypatch):
     assert keep_freed_memory() is False
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such advice")
 @pytest.mark.parametrize(("start", "size", "asked"), [(5, 6 << 20, [(2 << 20, 4 << 20)]), (5, 2 << 20, [])])
 def test_huge_pages_are_asked_for_where_whole_ones_fit(monkeypatch, start, size, asked):
     calls = []
