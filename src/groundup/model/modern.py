@@ -79,17 +79,15 @@ class CausalSelfAttention(nn.Module):
         self, x: Float[Tensor, "B T C"], rotation: Rotation | None, first: Values | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Queries (B, H, T, D), keys and values (B, K, T, D); `first` is the values of the first layer."""
-        B, T, C = x.shape
+        B, T, _ = x.shape
         D, H, K = self.config.head_dim, self.config.n_head, self.config.kv_heads
-        q, k, v = self.c_attn(x).split((C, K * D, K * D), dim=2)
-        q = q.view(B, T, H, D)
-        k = k.view(B, T, K, D)
-        v = v.view(B, T, K, D).transpose(1, 2)  # (B, K, T, D)
-        if self.config.qk_norm:
-            q, k = (F.rms_norm(x, (D,), eps=self.config.norm_eps) for x in (q, k))
+        q, k, v = self.c_attn(x).view(B, T, -1, D).split((H, K, K), dim=2)  # (B, T, H, D) and twice (B, T, K, D)
+        eps = self.config.norm_eps if self.config.qk_norm else None
         if rotation is not None:
-            q, k = self.rotate(q, *rotation), self.rotate(k, *rotation)
-        q, k = q.transpose(1, 2), k.transpose(1, 2)  # (B, H, T, D) and (B, K, T, D)
+            q, k = (self.rotate(x, *rotation, norm_eps=eps) for x in (q, k))
+        elif eps is not None:
+            q, k = (F.rms_norm(x, (D,), eps=eps) for x in (q, k))
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, H, T, D) and twice (B, K, T, D)
         if self.value_mix is not None:
             v = v + self.value_mix * (first - v)
         return q, k, v

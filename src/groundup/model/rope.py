@@ -5,9 +5,10 @@ the first pairs and slowly for the last. The product of a query and a key then d
 not on their positions.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -81,12 +82,18 @@ class Rotate(nn.Module):
         super().__init__()
         self._kernels = kernels
 
-    def forward(self, x: Float[Tensor, "B T H D"], cos: Tensor, sin: Tensor) -> Float[Tensor, "B T H D"]:
-        """Rotate queries or keys by their angles."""
-        plain = self._kernels is None or x.device.type != "cpu" or x.dtype != torch.float32
-        if plain or torch.compiler.is_compiling():
+    def forward(
+        self, x: Float[Tensor, "B T H D"], cos: Tensor, sin: Tensor, *, norm_eps: float | None = None
+    ) -> Float[Tensor, "B T H D"]:
+        """Rotate queries or keys by their angles; with `norm_eps`, give them the mean square 1 before."""
+        compiling = torch.compiler.is_compiling()
+        if norm_eps is not None:
+            if compiling:
+                return cast("Tensor", _NormedRotation.apply(x, cos, sin, norm_eps))  # type: ignore[no-untyped-call]
+            x = F.rms_norm(x, x.shape[-1:], eps=norm_eps)
+        if self._kernels is None or x.device.type != "cpu" or x.dtype != torch.float32 or compiling:
             return rotate(x, cos, sin)
-        return _Rotation.apply(x, cos, sin, self._kernels)  # type: ignore[no-untyped-call]
+        return cast("Tensor", _Rotation.apply(x, cos, sin, self._kernels))  # type: ignore[no-untyped-call]
 
 
 class _Rotation(torch.autograd.Function):
@@ -102,3 +109,26 @@ class _Rotation(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         return ctx.kernels.rotate(grad, *ctx.saved_tensors, back=True), None, None, None
+
+
+class _NormedRotation(torch.autograd.Function):
+    """Norm and rotation, whose gradient needs only their result y: x is not read going back.
+
+    With x = y turned back, over the scale r: dx = r * (dy - y * mean(y * dy)) turned back. The sum comes before the
+    rotation, and torch.compile makes one kernel of both; of the plain formula's gradient it makes two per tensor.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        scale = (wide.square().mean(-1, keepdim=True) + eps).rsqrt()
+        y = rotate((wide * scale).to(x.dtype), cos, sin)
+        ctx.save_for_backward(y, scale, cos, sin)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        y, scale, cos, sin = ctx.saved_tensors
+        wide, y = grad.to(scale.dtype), y.to(scale.dtype)
+        inner = wide - y * (wide * y).mean(-1, keepdim=True)
+        return (rotate(inner, cos, -sin) * scale).to(grad.dtype), None, None, None

@@ -54,3 +54,26 @@ def test_other_types_and_compiled_code_are_left_to_pytorch(compiled):
     assert torch.equal(compiled(x.double(), *table), rotate(x.double(), *table))
     assert torch.equal(torch.compile(compiled, backend="eager")(x, *table), rotate(x, *table))
     assert torch.equal(copy.deepcopy(compiled)(x, *table), compiled(x, *table))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.02)]
+)
+def test_compiled_code_normalizes_and_turns_with_the_gradient_of_the_formula(dtype, tolerance):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 5, 3, 8, generator=generator, dtype=torch.float64)
+    x[0, 0, 0] *= 1e-3  # where eps counts
+    upstream = torch.randn(x.shape, generator=generator, dtype=torch.float64)
+    cos, sin = (part.unsqueeze(-2) for part in rope_angles(torch.arange(5), 8, 10_000.0, torch.float64))
+
+    def with_gradient(turn, dtype):
+        own = x.to(dtype).requires_grad_()
+        y = turn(own, cos.to(dtype), sin.to(dtype))
+        return y.double(), torch.autograd.grad(y, own, upstream.to(dtype))[0].double()
+
+    def formula(x, cos, sin):
+        return rotate(x * (x.square().mean(-1, keepdim=True) + 1e-5).rsqrt(), cos, sin)
+
+    turn = torch.compile(lambda *parts: Rotate()(*parts, norm_eps=1e-5), backend="aot_eager", fullgraph=True)
+    for ours, wanted in zip(with_gradient(turn, dtype), with_gradient(formula, torch.float64), strict=True):
+        assert (ours - wanted).norm() <= tolerance * wanted.norm()
