@@ -99,8 +99,10 @@ class CompiledKernels(PlainKernels):
             [pointer, *2 * [size], ctypes.c_float, size, *2 * [ctypes.c_double], *2 * [pointer]],
             None,
         )
-        self._rotate = library.rotate
-        self._rotate.argtypes, self._rotate.restype = [*4 * [pointer], *5 * [size], ctypes.c_float], None
+        self._rotate, self._rotate_backward = library.rotate, library.rotate_backward
+        self._rotate.argtypes = [*5 * [pointer], ctypes.c_float, *5 * [size], ctypes.c_float]
+        self._rotate_backward.argtypes = [*6 * [pointer], *5 * [size]]
+        self._rotate.restype = self._rotate_backward.restype = None
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         """The library is there once, however often a model with it is copied."""
@@ -219,13 +221,31 @@ class CompiledKernels(PlainKernels):
         self, x: Float[Tensor, "B T H D"], cos: Float[Tensor, "*N D"], sin: Float[Tensor, "*N D"], *, back: bool = False
     ) -> Float[Tensor, "B T H D"]:
         """Each pair of coordinates (i, i + D/2) turned by its angle; N tokens have angles of their own."""
-        (batch, tokens, heads, width), stride = x.shape, x.stride(1)
-        if x.stride() != (tokens * stride, stride, width, 1):
-            x, stride = x.contiguous(), heads * width
-        cos, sin, y = cos.contiguous(), sin.contiguous(), torch.empty(x.shape)
-        sizes = (batch * tokens, stride, cos.numel() // width, heads, width // 2)
-        self._rotate(*(part.data_ptr() for part in (x, cos, sin, y)), *sizes, -1.0 if back else 1.0)
-        return y
+        parts, sizes = _heads(x, cos, sin)
+        self._rotate(*(part.data_ptr() for part in parts), None, 0.0, *sizes, -1.0 if back else 1.0)
+        return parts[-1]
+
+    def normed_rotate(
+        self, x: Float[Tensor, "B T H D"], cos: Float[Tensor, "*N D"], sin: Float[Tensor, "*N D"], eps: float
+    ) -> tuple[Float[Tensor, "B T H D"], Float[Tensor, "B T H"]]:
+        """As `rotate`, of heads that get the mean square 1 before; and what they were multiplied by for that."""
+        parts, sizes = _heads(x, cos, sin)
+        scales = torch.empty(x.shape[:-1])
+        self._rotate(*(part.data_ptr() for part in (*parts, scales)), eps, *sizes, 1.0)
+        return parts[-1], scales
+
+    def normed_rotate_backward(
+        self,
+        grad: Float[Tensor, "B T H D"],
+        cos: Float[Tensor, "*N D"],
+        sin: Float[Tensor, "*N D"],
+        y: Float[Tensor, "B T H D"],
+        scales: Float[Tensor, "B T H"],
+    ) -> Float[Tensor, "B T H D"]:
+        """The gradient of x, given that of y; y and scales are what `normed_rotate` gave."""
+        parts, sizes = _heads(grad, cos, sin)
+        self._rotate_backward(*(part.data_ptr() for part in (*parts, y, scales)), *sizes)
+        return parts[-1]
 
     def draw(
         self, logits: Float[Tensor, "B V"], config: SamplingConfig, uniform: Float[Tensor, "B 1"] | None
@@ -239,6 +259,15 @@ class CompiledKernels(PlainKernels):
     def sum(self, x: Int[Tensor, " N"]) -> int:
         """The sum of 32-bit integers, modulo 2^32: every byte read once, by all cores."""
         return self._sum(x.data_ptr(), x.numel())
+
+
+def _heads(x: Tensor, cos: Tensor, sin: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], tuple[int, ...]]:
+    """What the kernels of rotation take: x, cosines, sines and room for the result, each in order; and their sizes."""
+    (batch, tokens, heads, width), stride = x.shape, x.stride(1)
+    if x.stride() != (tokens * stride, stride, width, 1):
+        x, stride = x.contiguous(), heads * width
+    sizes = (batch * tokens, stride, cos.numel() // width, heads, width // 2)
+    return (x, cos.contiguous(), sin.contiguous(), torch.empty(x.shape)), sizes
 
 
 def _taken(weight: Float[Tensor, "D C"]) -> Float[Tensor, "D C"]:

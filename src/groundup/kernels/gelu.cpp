@@ -1,5 +1,5 @@
 // What training does beside products, one pass over memory each: GELU in its tanh form, as x times a sigmoid, its
-// gradient, and the rotation of queries or keys.
+// gradient, and the rotation of queries or keys, which may be normalized before.
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -61,6 +61,24 @@ void gelu(float* x, int64_t n) {
     for (int64_t i = 0; i < n; i++) x[i] *= sigmoid(x[i]);
 }
 
+float dot(const float* a, const float* b, int64_t n) {
+    float sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+// The pairs of x(i) and x(i + half) by their angles, times scale.
+template <class X>
+void turn_pairs(X&& x, const float* cosines, const float* sines, float sign, float scale, float* y, int64_t half) {
+#pragma omp simd
+    for (int64_t i = 0; i < half; i++) {
+        const float first = x(i), second = x(i + half), sine = sign * sines[i];
+        y[i] = (first * cosines[i] - second * sine) * scale;
+        y[i + half] = (second * cosines[i] + first * sine) * scale;
+    }
+}
+
 }  // namespace
 
 extern "C" {
@@ -77,22 +95,34 @@ void gelu_backward(int type, const void* x, const void* grad, void* grad_x, int6
 }
 
 // Of every head of each token, the pairs (i, i + half) by their angles; `sign` -1 turns back. Tokens of x lie `stride`
-// apart, those of y one behind the other; the table repeats after n_angles tokens.
-void rotate(const float* x, const float* cosines, const float* sines, float* y, int64_t n_tokens, int64_t stride,
-            int64_t n_angles, int64_t n_heads, int64_t half, float sign) {
+// apart, those of y one behind the other; the table repeats after n_angles tokens. Where there is room for `scales`, one
+// for each head, a head gets the mean square 1 before.
+void rotate(const float* x, const float* cosines, const float* sines, float* y, float* scales, float eps,
+            int64_t n_tokens, int64_t stride, int64_t n_angles, int64_t n_heads, int64_t half, float sign) {
 #pragma omp parallel for if (n_tokens * n_heads * half > FEW)
-    for (int64_t t = 0; t < n_tokens; t++) {
-        const float *c = cosines + t % n_angles * 2 * half, *s = sines + t % n_angles * 2 * half;
+    for (int64_t t = 0; t < n_tokens; t++)
         for (int64_t h = 0; h < n_heads; h++) {
-            const float *a = x + t * stride + h * 2 * half, *b = a + half;
-            float* first = y + (t * n_heads + h) * 2 * half;
-#pragma omp simd
-            for (int64_t i = 0; i < half; i++) {
-                const float turn = sign * s[i];
-                first[i] = a[i] * c[i] - b[i] * turn;
-                first[half + i] = b[i] * c[i] + a[i] * turn;
-            }
+            const int64_t angles = t % n_angles * 2 * half, n = t * n_heads + h;
+            const float* head = x + t * stride + h * 2 * half;
+            const float scale = scales ? 1 / std::sqrt(dot(head, head, 2 * half) / (2 * half) + eps) : 1;
+            if (scales) scales[n] = scale;
+            turn_pairs([head](int64_t i) { return head[i]; }, cosines + angles, sines + angles, sign, scale,
+                       y + n * 2 * half, half);
         }
-    }
+}
+
+// The gradient of x, from that of y: (grad - y mean(y grad)) turned back, times the scale.
+void rotate_backward(const float* grad, const float* cosines, const float* sines, float* grad_x, const float* y,
+                     const float* scales, int64_t n_tokens, int64_t stride, int64_t n_angles, int64_t n_heads,
+                     int64_t half) {
+#pragma omp parallel for if (n_tokens * n_heads * half > FEW)
+    for (int64_t t = 0; t < n_tokens; t++)
+        for (int64_t h = 0; h < n_heads; h++) {
+            const int64_t angles = t % n_angles * 2 * half, n = t * n_heads + h;
+            const float *g = grad + t * stride + h * 2 * half, *of_y = y + n * 2 * half;
+            const float along = dot(g, of_y, 2 * half) / (2 * half);
+            turn_pairs([=](int64_t i) { return g[i] - along * of_y[i]; }, cosines + angles, sines + angles, -1, scales[n],
+                       grad_x + n * 2 * half, half);
+        }
 }
 }

@@ -45,9 +45,7 @@ def wrong_parts(kernels: "CompiledKernels") -> list[str]:
     pairs = ((gram, stack.mT @ stack), (kernels.bmm(stack, gram), stack @ gram))
     if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-3) for a, b in pairs):
         wrong.append("products of stacks")
-    (first, second), ones = torch.randn(2, 1, 3, 2, 20, generator=generator), torch.ones(3, 40)
-    turned = kernels.rotate(torch.cat((first, second), -1), ones, 2 * ones)
-    if not torch.allclose(turned, torch.cat((first - 2 * second, second + 2 * first), -1), atol=1e-5):
+    if not _rotations_agree(kernels, generator):
         wrong.append("rotations")
     (dropped,) = kernels.dropout(torch.ones(1, 4096), (1, 2, 1 << 30)).unbind()  # a quarter
     if set(dropped.tolist()) != {0.0, torch.tensor(4 / 3).item()} or not 0.7 < dropped.bool().float().mean() < 0.8:
@@ -72,6 +70,25 @@ def _products_agree(kernels: "CompiledKernels", weights: Weights, generator: tor
         idx = torch.tensor([0, n_outputs - 1])
         agree = agree and torch.equal(kernels.rows(kernels.arranged(stored), idx), PlainKernels().rows(stored, idx))
     return agree
+
+
+def _rotations_agree(kernels: "CompiledKernels", generator: torch.Generator) -> bool:
+    """By an angle whose cosine is 0.6, of heads as they are and normalized before, with the gradient of these."""
+    cos, sin = torch.full((3, 40), 0.6), torch.full((3, 40), 0.8)
+
+    def turned(x: Tensor) -> Tensor:
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat((0.6 * first - 0.8 * second, 0.6 * second + 0.8 * first), -1)
+
+    with torch.enable_grad():
+        x = torch.randn(1, 3, 2, 40, generator=generator).requires_grad_()
+        y = turned(F.rms_norm(x, x.shape[-1:], eps=1e-5))
+        (grad,) = torch.autograd.grad((y**3).sum(), x)
+    x = x.detach()
+    ours, scales = kernels.normed_rotate(x, cos, sin, 1e-5)
+    ours_back = kernels.normed_rotate_backward(3 * y.detach() ** 2, cos, sin, ours, scales)
+    pairs = ((kernels.rotate(x, cos, sin), turned(x)), (ours, y), (ours_back, grad))
+    return all(torch.allclose(a, b, atol=1e-4) for a, b in pairs)
 
 
 def _draws_agree(kernels: "CompiledKernels", generator: torch.Generator) -> bool:

@@ -75,7 +75,8 @@ class Rotate(nn.Module):
     """`rotate` as a part of a model.
 
     Args:
-        kernels: Compute it for float32 on a CPU, where there are some: in one pass, and one more going back.
+        kernels: Compute it for float32 on a CPU, where there are some: in one pass, and one more going back, with a
+            norm or without.
     """
 
     def __init__(self, kernels: CompiledKernels | None = None) -> None:
@@ -87,13 +88,14 @@ class Rotate(nn.Module):
     ) -> Float[Tensor, "B T H D"]:
         """Rotate queries or keys by their angles; with `norm_eps`, give them the mean square 1 before."""
         compiling = torch.compiler.is_compiling()
+        kernels = None if compiling or x.device.type != "cpu" or x.dtype != torch.float32 else self._kernels
         if norm_eps is not None:
-            if compiling:
-                return cast("Tensor", _NormedRotation.apply(x, cos, sin, norm_eps))  # type: ignore[no-untyped-call]
+            if compiling or kernels is not None:
+                return cast("Tensor", _NormedRotation.apply(x, cos, sin, norm_eps, kernels))  # type: ignore[no-untyped-call]
             x = F.rms_norm(x, x.shape[-1:], eps=norm_eps)
-        if self._kernels is None or x.device.type != "cpu" or x.dtype != torch.float32 or compiling:
+        if kernels is None:
             return rotate(x, cos, sin)
-        return cast("Tensor", _Rotation.apply(x, cos, sin, self._kernels))  # type: ignore[no-untyped-call]
+        return cast("Tensor", _Rotation.apply(x, cos, sin, kernels))  # type: ignore[no-untyped-call]
 
 
 class _Rotation(torch.autograd.Function):
@@ -112,23 +114,29 @@ class _Rotation(torch.autograd.Function):
 
 
 class _NormedRotation(torch.autograd.Function):
-    """Norm and rotation, whose gradient needs only their result y: x is not read going back.
+    """Norm and rotation. The gradient needs only their result y, which attention keeps, too: x is not read going back.
 
     With x = y turned back, over the scale r: dx = r * (dy - y * mean(y * dy)) turned back. The sum comes before the
-    rotation, and torch.compile makes one kernel of both; of the plain formula's gradient it makes two per tensor.
+    rotation: our kernel reads once for it, and torch.compile makes one kernel of both, of the plain formula two.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        scale = (wide.square().mean(-1, keepdim=True) + eps).rsqrt()
-        y = rotate((wide * scale).to(x.dtype), cos, sin)
-        ctx.save_for_backward(y, scale, cos, sin)
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, eps: float, kernels: CompiledKernels | None) -> Tensor:
+        ctx.kernels = kernels
+        if kernels is not None:
+            y, scales = kernels.normed_rotate(x, cos, sin, eps)
+        else:
+            wide = x.to(torch.promote_types(x.dtype, torch.float32))
+            scales = (wide.square().mean(-1) + eps).rsqrt()
+            y = rotate((wide * scales[..., None]).to(x.dtype), cos, sin)
+        ctx.save_for_backward(cos, sin, y, scales)
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        y, scale, cos, sin = ctx.saved_tensors
-        wide, y = grad.to(scale.dtype), y.to(scale.dtype)
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
+        cos, sin, y, scales = ctx.saved_tensors
+        if ctx.kernels is not None:
+            return ctx.kernels.normed_rotate_backward(grad, cos, sin, y, scales), None, None, None, None
+        wide, y = grad.to(scales.dtype), y.to(scales.dtype)
         inner = wide - y * (wide * y).mean(-1, keepdim=True)
-        return (rotate(inner, cos, -sin) * scale).to(grad.dtype), None, None, None
+        return (rotate(inner, cos, -sin) * scales[..., None]).to(grad.dtype), None, None, None, None

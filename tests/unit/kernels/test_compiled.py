@@ -23,8 +23,8 @@ many_rows = st.tuples(st.integers(33, 70), st.integers(1, 70), st.integers(1, 20
 seeds = st.integers(0, 2**31)
 STUBS = """extern "C" {
 void linear() {} void blocks() {} void attend_layer() {} void gelu_forward() {} void gelu_backward() {}
-void rotate() {} void draw() {} void attention_forward() {} void attention_backward() {} void weight_gradient() {}
-void products() {} void pack() {} int unpack() { return 1; } int lanes() { return 4; }
+void rotate() {} void rotate_backward() {} void draw() {} void attention_forward() {} void attention_backward() {}
+void weight_gradient() {} void products() {} void pack() {} int unpack() { return 1; } int lanes() { return 4; }
 void relu_squared_forward() {} void relu_squared_backward() {} void dropout() {}
 int sum() { return 7; }
 }"""
@@ -181,6 +181,7 @@ def test_the_test_of_the_kernels_sees_what_is_wrong(compiled, new_tensors_are_na
         ("blocks", "blocks"),
         ("_gelu_backward", "GELU"),
         ("_rotate", "rotations"),
+        ("_rotate_backward", "rotations"),
         ("_weight_gradient", "gradients of weights"),
         ("_products", "products of stacks"),
         ("attention_backward", "attention"),

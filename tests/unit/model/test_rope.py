@@ -40,6 +40,28 @@ def test_the_kernel_turns_and_turns_back_as_the_formula(compiled, B, T, H, D, ro
 
 
 @needs_compiler
+@pytest.mark.parametrize(("B", "T", "H", "D"), [(1, 1, 1, 2), (2, 7, 3, 10), (4, 64, 2, 64), (3, 1, 2, 34)])
+@pytest.mark.parametrize("rows", ["shared", "own"])
+def test_the_kernel_normalizes_before_as_the_formula(compiled, B, T, H, D, rows):
+    generator = torch.Generator().manual_seed(0)
+    qkv = torch.randn(B, T, 3, H, D, generator=generator, dtype=torch.float64)
+    qkv[0, 0] *= 1e-3  # where eps counts
+    positions = torch.arange(T) if rows == "shared" else torch.randint(50, (B, T), generator=generator)
+    upstream = torch.randn(B, H, T, D, generator=generator, dtype=torch.float64).transpose(1, 2)
+
+    def with_gradient(turn, dtype):
+        own = qkv.to(dtype).requires_grad_()
+        table = [part.unsqueeze(-2) for part in rope_angles(positions, D, 10_000.0, dtype)]
+        turned = [turn(part, *table, norm_eps=1e-5) for part in own.unbind(2)]  # tokens lie apart
+        return *turned, *torch.autograd.grad(turned, own, [upstream.to(dtype)] * 3)
+
+    for ours, wanted in zip(
+        with_gradient(compiled, torch.float32), with_gradient(Rotate(), torch.float64), strict=True
+    ):
+        assert (ours - wanted).norm() <= 1e-6 * wanted.norm()
+
+
+@needs_compiler
 def test_strides_that_no_slice_has_are_copied(compiled):
     x = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0))
     for strange in (x.transpose(1, 2), x[:, :, :, :4], x[::2], x.expand(2, 3, 4, 6)[:1].expand(2, 3, 4, 6)):
