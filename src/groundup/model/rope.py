@@ -88,55 +88,59 @@ class Rotate(nn.Module):
     ) -> Float[Tensor, "B T H D"]:
         """Rotate queries or keys by their angles; with `norm_eps`, give them the mean square 1 before."""
         compiling = torch.compiler.is_compiling()
-        kernels = None if compiling or x.device.type != "cpu" or x.dtype != torch.float32 else self._kernels
-        if norm_eps is not None:
-            if compiling or kernels is not None:
-                return cast("Tensor", _NormedRotation.apply(x, cos, sin, norm_eps, kernels))  # type: ignore[no-untyped-call]
-            x = F.rms_norm(x, x.shape[-1:], eps=norm_eps)
-        if kernels is None:
+        if self._kernels is not None and x.device.type == "cpu" and x.dtype == torch.float32 and not compiling:
+            return cast("Tensor", _ByKernels.apply(x, cos, sin, norm_eps, self._kernels))  # type: ignore[no-untyped-call]
+        if norm_eps is None:
             return rotate(x, cos, sin)
-        return cast("Tensor", _Rotation.apply(x, cos, sin, kernels))  # type: ignore[no-untyped-call]
+        if compiling:
+            return cast("Tensor", _NormedRotation.apply(x, cos, sin, norm_eps))  # type: ignore[no-untyped-call]
+        return rotate(F.rms_norm(x, x.shape[-1:], eps=norm_eps), cos, sin)
 
 
-class _Rotation(torch.autograd.Function):
-    """The gradient is turned back by the same angles."""
+class _ByKernels(torch.autograd.Function):
+    """The gradient is turned back by the same angles; that of a norm is the formula of `_NormedRotation`."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, kernels: CompiledKernels) -> Tensor:
-        ctx.save_for_backward(cos, sin)
+    def forward(
+        ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, norm_eps: float | None, kernels: CompiledKernels
+    ) -> Tensor:
         ctx.kernels = kernels
-        return kernels.rotate(x, cos, sin)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-        return ctx.kernels.rotate(grad, *ctx.saved_tensors, back=True), None, None, None
-
-
-class _NormedRotation(torch.autograd.Function):
-    """Norm and rotation. The gradient needs only their result y, which attention keeps, too: x is not read going back.
-
-    With x = y turned back, over the scale r: dx = r * (dy - y * mean(y * dy)) turned back. The sum comes before the
-    rotation: our kernel reads once for it, and torch.compile makes one kernel of both, of the plain formula two.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, eps: float, kernels: CompiledKernels | None) -> Tensor:
-        ctx.kernels = kernels
-        if kernels is not None:
-            y, scales = kernels.normed_rotate(x, cos, sin, eps)
-        else:
-            wide = x.to(torch.promote_types(x.dtype, torch.float32))
-            scales = (wide.square().mean(-1) + eps).rsqrt()
-            y = rotate((wide * scales[..., None]).to(x.dtype), cos, sin)
+        if norm_eps is None:
+            ctx.save_for_backward(cos, sin)
+            return kernels.rotate(x, cos, sin)
+        y, scales = kernels.normed_rotate(x, cos, sin, norm_eps)
         ctx.save_for_backward(cos, sin, y, scales)
         return y
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:
-        cos, sin, y, scales = ctx.saved_tensors
-        if ctx.kernels is not None:
-            return ctx.kernels.normed_rotate_backward(grad, cos, sin, y, scales), None, None, None, None
-        wide, y = grad.to(scales.dtype), y.to(scales.dtype)
+        cos, sin, *normed = ctx.saved_tensors
+        if normed:
+            grad_x = ctx.kernels.normed_rotate_backward(grad, cos, sin, *normed)
+        else:
+            grad_x = ctx.kernels.rotate(grad, cos, sin, back=True)
+        return grad_x, None, None, None, None
+
+
+class _NormedRotation(torch.autograd.Function):
+    """Norm and rotation for torch.compile. The gradient needs only their result y, which attention keeps, too.
+
+    With x = y turned back, over the scale r: dx = r * (dy - y * mean(y * dy)) turned back. The sum comes before the
+    rotation, and the compiler makes one kernel of both; of the gradient of the plain formula it makes two.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, eps: float) -> Tensor:
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        scale = (wide.square().mean(-1, keepdim=True) + eps).rsqrt()
+        y = rotate((wide * scale).to(x.dtype), cos, sin)
+        ctx.save_for_backward(y, scale, cos, sin)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
+        y, scale, cos, sin = ctx.saved_tensors
+        wide, y = grad.to(scale.dtype), y.to(scale.dtype)
         inner = wide - y * (wide * y).mean(-1, keepdim=True)
-        return (rotate(inner, cos, -sin) * scales[..., None]).to(grad.dtype), None, None, None, None
+        return (rotate(inner, cos, -sin) * scale).to(grad.dtype), None, None, None
