@@ -68,6 +68,7 @@ def thirty_losses(device, precision, *, compiled):
 
 @pytest.fixture(scope="module")
 def losses_of_the_cpu():
+    torch.set_num_threads(1)  # as in every test, but this comes before: all cores of all processes at once take minutes
     return thirty_losses(torch.device("cpu"), "fp32", compiled=False)
 
 
