@@ -76,9 +76,7 @@ void save(const float* from, float factor, const View& view, int64_t start, cons
 // The scores of row i become its weights, and what weights get becomes what scores get; both end with zeros.
 void slope_of(float* weight, float* slope, const float* grad, const float* out, float log_sum, int64_t i, int64_t wide,
               int64_t D, const Dropout& dropout, uint32_t number) {
-    float mean = 0;
-#pragma omp simd reduction(+ : mean)
-    for (int64_t d = 0; d < D; d++) mean += grad[d] * out[d];
+    const float mean = dot(grad, out, D);
 #pragma omp simd
     for (int64_t j = 0; j <= i; j++) {
         const float whole = exponential(weight[j] - log_sum), factor = dropout.factor(number, j);

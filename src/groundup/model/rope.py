@@ -5,7 +5,7 @@ the first pairs and slowly for the last. The product of a query and a key then d
 not on their positions.
 """
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -89,11 +89,11 @@ class Rotate(nn.Module):
         """Rotate queries or keys by their angles; with `norm_eps`, give them the mean square 1 before."""
         compiling = torch.compiler.is_compiling()
         if self._kernels is not None and x.device.type == "cpu" and x.dtype == torch.float32 and not compiling:
-            return cast("Tensor", _ByKernels.apply(x, cos, sin, norm_eps, self._kernels))  # type: ignore[no-untyped-call]
+            return _ByKernels.apply(x, cos, sin, norm_eps, self._kernels)  # type: ignore[no-untyped-call]
         if norm_eps is None:
             return rotate(x, cos, sin)
         if compiling:
-            return cast("Tensor", _NormedRotation.apply(x, cos, sin, norm_eps))  # type: ignore[no-untyped-call]
+            return _NormedRotation.apply(x, cos, sin, norm_eps)  # type: ignore[no-untyped-call]
         return rotate(F.rms_norm(x, x.shape[-1:], eps=norm_eps), cos, sin)
 
 
