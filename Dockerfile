@@ -10,7 +10,9 @@ WORKDIR /app
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY src ./src
 # PyTorch's own index has a wheel without CUDA: a tenth of the size.
-RUN pip install --no-cache-dir --constraint constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu ".[serve]"
+RUN pip install --no-cache-dir --constraint constraints.txt --extra-index-url https://download.pytorch.org/whl/cpu ".[serve,offline]"
+# Kernels are kept where any user may write: some platforms choose the number of the user themselves.
+ENV XDG_CACHE_HOME=/tmp
 # By number, as Kubernetes needs it to see that it is not root.
 USER 1000
 EXPOSE 8000

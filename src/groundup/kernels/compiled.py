@@ -346,6 +346,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, subprocess.CalledProcessError):
         lines = error.stderr.splitlines() or ["it says nothing"]
         return f"the compiler fails: {next((line for line in lines if 'error' in line), lines[0])}"
+    if isinstance(error, OSError) and (error.filename or "failed to map" in str(error)):  # the latter: noexec
+        return f"{error}; XDG_CACHE_HOME may name another folder for them"
     return str(error)
 
 

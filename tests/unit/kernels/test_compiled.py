@@ -226,6 +226,15 @@ class TestBuilding:
             " (no-such-compiler)"
         ]
 
+    @needs_compiler
+    def test_a_folder_that_cannot_be_made_is_one_line_that_names_the_way_out(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
+        (tmp_path / "file").touch()
+        assert type(self.load()) is PlainKernels
+        (line,) = self.said
+        assert "Not a directory" in line
+        assert line.endswith("file/cache/groundup'; XDG_CACHE_HOME may name another folder for them")
+
     def test_a_compiler_that_fails_is_one_line(self, monkeypatch, tmp_path):
         broken = tmp_path / "kernels.cpp"
         broken.write_text("int main( {")

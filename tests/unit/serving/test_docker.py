@@ -35,7 +35,7 @@ def words(instruction):
 
 def test_it_is_made_of_known_instructions_and_runs_as_nobody_special():
     names = [name for name, _ in LINES]
-    assert set(names) == {"FROM", "RUN", "WORKDIR", "COPY", "USER", "EXPOSE", "HEALTHCHECK", "CMD"}
+    assert set(names) == {"FROM", "RUN", "WORKDIR", "COPY", "USER", "EXPOSE", "HEALTHCHECK", "CMD", "ENV"}
     assert names[0] == "FROM"
     assert names.index("USER") < names.index("HEALTHCHECK") < names.index("CMD") == len(names) - 1
     (user,) = words("USER")
@@ -62,6 +62,7 @@ def test_what_is_installed_exists():
     assert (ROOT / command[command.index("--constraint") + 1]).exists()
     extras = re.fullmatch(r"\.\[([\w,-]+)\]", command[-1])[1].split(",")
     assert set(extras) <= set(PROJECT["optional-dependencies"])
+    assert "offline" in extras  # else a container that serves a GPT-2 fetches its vocabulary at each start
 
 
 def test_it_can_compile_the_kernels():
