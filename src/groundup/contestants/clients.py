@@ -45,7 +45,7 @@ class Answers:
     first: list[float] = field(default_factory=list)
     """Seconds until the first event of each stream."""
     between: list[float] = field(default_factory=list)
-    """Seconds between two events, each of which brings a token (or several that make one character)."""
+    """Seconds between two tokens: 0 where one event brings both."""
     tokens: int = 0
     seconds: float = 0.0
 
@@ -158,6 +158,7 @@ def _read(stream: _Stream, told: Answers) -> None:
         if event["choices"]:
             (told.between if n_events else told.first).append(now - last)
             last, n_events = now, n_events + 1
+    told.between += [0.0] * (drawn - n_events)
     told.tokens += drawn
 
 

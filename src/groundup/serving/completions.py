@@ -165,19 +165,23 @@ class Completion:
         return loop.stream(self.served.engine, requests, lambda place, choice: self.jobs[place].choices[choice].done)
 
     def _pieces(self, moment: Moment) -> list[ChoiceDelta]:
-        """What becomes certain with some events."""
-        return [piece for place, event in moment for piece in self._take(self.jobs[place], event)]
+        """What becomes certain with some events: for each choice one piece, of however many tokens."""
+        news: dict[tuple[int, int], list[Event]] = {}
+        for place, event in moment:
+            news.setdefault((place, event.choice), []).append(event)
+        return [piece for (place, choice), told in news.items() for piece in self._take(self.jobs[place], choice, told)]
 
-    def _take(self, job: Job, event: Event) -> list[ChoiceDelta]:
+    def _take(self, job: Job, number: int, events: Sequence[Event]) -> list[ChoiceDelta]:
         pieces: list[ChoiceDelta] = []
-        choice, index = job.choices[event.choice], job.first_index + event.choice
-        job.n_reused = max(job.n_reused, event.n_reused if event.choice == 0 else 0)
-        if self.echo and (event.prompt_scores is not None or self.n_top is None) and not job.prompt_tokens:
-            job.prompt_tokens = self._shown_prompt(job, event)
+        choice, first = job.choices[number], events[0]
+        if number == 0:
+            job.n_reused = max(job.n_reused, *(event.n_reused for event in events))
+        if self.echo and (first.prompt_scores is not None or self.n_top is None) and not job.prompt_tokens:
+            job.prompt_tokens = self._shown_prompt(job, first)
             pieces += [(job.first_index + i, job.prompt_text, job.prompt_tokens, None) for i in range(len(job.choices))]
         if not choice.done:
-            piece = choice.push(event)
-            pieces.append((index, piece.text, piece.tokens, piece.finish))
+            piece = choice.push(events)
+            pieces.append((job.first_index + number, piece.text, piece.tokens, piece.finish))
         return pieces
 
     def _shown_prompt(self, job: Job, event: Event) -> list[Shown]:
@@ -186,7 +190,7 @@ class Completion:
         decoder = ChoiceText(self.served.loaded.tokenizer, self._names, 0, (), None)
         for token, score in zip(job.request.prompt, scores, strict=True):
             shown.append(self._names.shown(token, offset, score, self.n_top))
-            offset += len(decoder.push(Event(request=0, choice=0, token=token)).text)
+            offset += len(decoder.push([Event(request=0, choice=0, token=token)]).text)
         return shown
 
     def _job(self, prompt: str | list[int], n: int, first_index: int) -> Job:

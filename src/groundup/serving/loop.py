@@ -24,9 +24,9 @@ MAX_FAILURES = 3
 """Ticks in a row that may fail for every text, and for one token too, before the server says it is not ready."""
 ROUNDS = 512
 """Ticks that are remembered, for the picture of the slots."""
-FRAME = 1 / 30
-"""Seconds for which events may wait, so that handlers are woken once for several tokens: nobody reads faster. Being
-woken takes cores from the products of the next token: a fifth of the time of a fast model, for each token alone."""
+FRAME, TURN = 1 / 30, 1 / 250
+"""Seconds for which events may wait, and for each text that is being written: so handlers are woken once for several
+tokens. Nobody reads faster, and being woken takes cores from the products of the next token."""
 HEARTBEAT = 15.0
 """Seconds after which a stream whose next event has not come yet says that it goes on."""
 
@@ -259,7 +259,7 @@ class EngineLoop:
         found = ((self._tickets.get((id(engine), number)), news) for number, news in mine.items())
         news = [(ticket, told) for ticket, told in found if ticket is not None]
         self._untold += news
-        if time.monotonic() >= self._last_told + FRAME:
+        if time.monotonic() >= self._last_told + max(FRAME, TURN * len(news)):
             self._tell_all()
         else:
             eager = {t for t, told in news if not t.told or any(event.finish is not None for event in told)}

@@ -4,7 +4,7 @@ A character waits until all its bytes are drawn, and text that could be the begi
 not. A token's score is sent with the piece that makes its text certain.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ class Shown:
 
 @dataclass(slots=True)
 class ShownDelta:
-    """What became certain with an event."""
+    """What became certain with some events."""
 
     text: str
     tokens: list[Shown]
@@ -91,28 +91,32 @@ class ChoiceText:
         """Begin with no text."""
         self._utf8, self._stops = Utf8Stream(), StopStrings(self.stop)
 
-    def push(self, event: Event) -> ShownDelta:
-        """Take the next event of this choice."""
-        text, finish = "", event.finish
-        ended = event.finish == "stop"  # by a token that ends documents: it is no text
-        if event.token is not None:
-            self.n_tokens += 1
-            if not ended:
-                if self.n_top is not None:
-                    offset = self.start + self._decoded
-                    self._waiting.append(self.names.shown(event.token, offset, event.score, self.n_top))
-                decoded = self._utf8.push(self.tokenizer.decode_bytes([event.token]))
-                self._decoded += len(decoded)
-                text = self._stops.push(decoded)
-        if self._stops.stopped:
-            finish = "stop"
-        elif finish is not None:
-            rest = self._utf8.finish()
-            text += self._stops.push(rest) + self._stops.finish()
-            finish = "stop" if self._stops.stopped else finish
+    def push(self, events: Iterable[Event]) -> ShownDelta:
+        """Take the next events of this choice; what comes behind its end is passed over."""
+        text, finish = "", None
+        for event in events:
+            if event.token is not None:
+                self.n_tokens += 1
+                if event.finish != "stop":  # a token that ends documents is no text
+                    text += self._text_of(event, event.token)
+            if self._stops.stopped:
+                finish = "stop"
+            elif event.finish is not None:
+                text += self._stops.push(self._utf8.finish()) + self._stops.finish()
+                finish = "stop" if self._stops.stopped else event.finish
+            if finish is not None:
+                break
         self._length += len(text)
         self.done = finish is not None
         return ShownDelta(text, self._certain(), finish)
+
+    def _text_of(self, event: Event, token: int) -> str:
+        if self.n_top is not None:
+            offset = self.start + self._decoded
+            self._waiting.append(self.names.shown(token, offset, event.score, self.n_top))
+        decoded = self._utf8.push(self.tokenizer.decode_bytes([token]))
+        self._decoded += len(decoded)
+        return self._stops.push(decoded)
 
     def _certain(self) -> list[Shown]:
         """The tokens whose text is sent; those behind a stop string never are."""

@@ -9,6 +9,7 @@ import torch
 
 from groundup.config.generate import SamplingConfig
 from groundup.generation.text import TextGenerator
+from groundup.serving import loop as engine_loop
 
 PROMPT = "hello world"
 
@@ -67,6 +68,14 @@ def test_the_stream_is_the_answer_in_pieces(client, more):
                 else:
                     assert joined == values
     assert all(chunk["choices"] for chunk in chunks)
+
+
+def test_tokens_that_come_together_are_one_event(client, monkeypatch):
+    monkeypatch.setattr(engine_loop, "FRAME", 3600)  # the first and the last do not wait
+    body = {"prompt": "a", "max_tokens": 9, "n": 2, "seed": 3, "logprobs": 2}
+    events = [chunk["choices"] for chunk in streamed(client, **body)]
+    assert len(events) <= 4
+    assert sum(len(choice["logprobs"]["tokens"]) for (choice,) in events) == 18
 
 
 def test_usage_comes_last_where_it_is_asked_for(client):

@@ -1,4 +1,5 @@
 import asyncio
+import json
 import threading
 from itertools import chain
 
@@ -88,7 +89,8 @@ def test_a_silence_is_a_comment(client, served, monkeypatch):
     lines = [line for line in client.post("/v1/completions", json=body).text.split("\n\n") if line]
     assert ": waiting" in lines
     assert lines[-1] == "data: [DONE]"
-    assert len([line for line in lines if line.startswith("data: {")]) == 5
+    events = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    assert len("".join(event["choices"][0]["text"] for event in events)) == 5
 
 
 def test_events_that_wait_are_told_together(loop, served):
@@ -110,13 +112,14 @@ def test_events_that_wait_are_told_together(loop, served):
     assert len(moments) < 8
 
 
-def test_events_wait_for_each_other_but_not_the_first_and_the_last(loop, served, monkeypatch):
+@pytest.mark.parametrize("name", ["FRAME", "TURN"])
+def test_events_wait_for_each_other_but_not_the_first_and_the_last(loop, served, monkeypatch, name):
     async def moments():
         request = Request(prompt=(1,), max_new_tokens=9)
         return [[event.token for _, event in moment] async for moment in loop.stream(served.engine, [request])]
 
-    monkeypatch.setattr(engine_loop, "FRAME", 3600)
+    monkeypatch.setattr(engine_loop, name, 3600)
     waited = asyncio.run(moments())
     assert [len(tokens) for tokens in waited] in ([1, 8], [9])  # one, where the handlers were slow to take the first
-    monkeypatch.setattr(engine_loop, "FRAME", 0)
+    monkeypatch.setattr(engine_loop, name, 0)
     assert [*chain(*asyncio.run(moments()))] == [*chain(*waited)]

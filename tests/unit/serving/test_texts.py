@@ -1,5 +1,7 @@
 """Text that streams is the text that does not, whatever its bytes and stop strings."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,15 +20,18 @@ class Bytes:
         return bytes(ids)
 
 
-def told(data, stop, finish):
+def told(data, stop, finish, cuts=None):
+    """The pieces of a text whose tokens are the bytes: each alone, or as many as `cuts` have it, over and over."""
     tokenizer = Bytes()
     choice = ChoiceText(tokenizer, TokenNames(tokenizer, as_ids=False), 7, stop, 0)
-    pieces = []
-    for i, byte in enumerate(data):
-        last = i == len(data) - 1
-        pieces.append(choice.push(Event(request=0, choice=0, token=byte, finish=finish if last else None)))
-        if choice.done:
-            break
+    last, pieces, sizes = len(data) - 1, [], itertools.cycle(cuts or [1])
+    events = [
+        Event(request=0, choice=0, token=byte, finish=finish if i == last else None) for i, byte in enumerate(data)
+    ]
+    while events and not choice.done:
+        size = next(sizes)
+        pieces.append(choice.push(events[:size]))
+        events = events[size:]
     return pieces, choice
 
 
@@ -73,11 +78,25 @@ def test_every_token_of_the_text_is_told_once_in_order_with_the_text_it_begins(d
         assert all(offset < length for offset in offsets)
 
 
+@given(
+    texts.map(b"".join),
+    st.lists(st.text("ab é€", min_size=1, max_size=3), max_size=3),
+    st.lists(st.integers(1, 5), min_size=1, max_size=4),
+)
+def test_tokens_that_come_together_are_one_piece_of_the_same(data, stop, cuts):
+    (alone, first), (together, second) = told(data, stop, "length"), told(data, stop, "length", cuts)
+    assert "".join(piece.text for piece in together) == "".join(piece.text for piece in alone)
+    assert [token for piece in together for token in piece.tokens] == [t for piece in alone for t in piece.tokens]
+    assert together[-1].finish == alone[-1].finish
+    assert second.n_tokens == first.n_tokens
+    assert len(together) <= len(alone)
+
+
 def test_the_end_of_a_document_is_no_text():
     tokenizer = Bytes()
     choice = ChoiceText(tokenizer, TokenNames(tokenizer, as_ids=False), 0, ("z",), 0)
-    choice.push(Event(request=0, choice=0, token=97))
-    piece = choice.push(Event(request=0, choice=0, token=256, finish="stop"))
+    choice.push([Event(request=0, choice=0, token=97)])
+    piece = choice.push([Event(request=0, choice=0, token=256, finish="stop")])
     assert (piece.text, piece.tokens, piece.finish, choice.n_tokens) == ("", [], "stop", 2)
 
 
