@@ -23,6 +23,7 @@ from groundup.serving.streams import EventStream, while_there
 from groundup.serving.texts import TokenNames
 from groundup.tokenizer.base import END_OF_TEXT
 
+ADDED_HEADERS = [(k.encode(), v.encode()) for k, v in (SECURITY_HEADERS | {"cache-control": "no-store"}).items()]
 NO_CHAT = (
     "this is a base model: it continues text and knows no chat format. Use /v1/completions, with the whole text so far"
     " as the prompt"
@@ -173,11 +174,8 @@ class _Gate:
             if message["type"] == "http.response.start":
                 self.meters.requests.labels(str(message["status"])).inc()
                 known = {name for name, _ in message["headers"]}
-                extra = SECURITY_HEADERS | {"cache-control": "no-store"}
-                message["headers"] = [
-                    *message["headers"],
-                    *[(k.encode(), v.encode()) for k, v in extra.items() if k.encode() not in known],
-                ]
+                more = [(name, value) for name, value in ADDED_HEADERS if name not in known]
+                message["headers"] = [*message["headers"], *more]
             await send(message)
 
         headers = [(name.decode("latin-1").lower(), value.decode("latin-1")) for name, value in scope["headers"]]

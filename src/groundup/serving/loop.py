@@ -261,8 +261,7 @@ class EngineLoop:
         self._untold += news
         if time.monotonic() >= self._last_told + max(FRAME, TURN * len(news)):
             self._tell_all()
-        else:
-            eager = {t for t, told in news if not t.told or any(event.finish is not None for event in told)}
+        elif eager := {t for t, told in news if not t.told or any(event.finish is not None for event in told)}:
             self._tell_some([(t, told) for t, told in self._untold if t in eager])
             self._untold = [(t, told) for t, told in self._untold if t not in eager]
 
