@@ -4,10 +4,9 @@ Needs the program `vllm` on the PATH, or its path in VLLM: it wants an environme
 """
 
 import os
-import re
 import shutil
+import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,10 +15,10 @@ import pytest
 import torch
 
 import needs
-from forked import ForkedPopen
 from groundup.checkpoint.model_folder import save_model
 from groundup.cli.main import main
 from groundup.config.model import GPTConfig
+from groundup.contestants.servers import our_server
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.tokenizer.gpt2 import load_gpt2
@@ -40,27 +39,21 @@ def ask(tmp_path_factory):
         model.wte.weight.mul_(8)  # sharper than as drawn: tokens differ by more than rounding
     save_model(folder / "tiny", model, load_gpt2(), {})
     assert main(["export", str(folder / "tiny"), str(folder / "hf"), "--format", "hf"]) == 0
-    ours = ForkedPopen(
-        [sys.executable, "-m", "groundup", "serve", str(folder / "tiny"), "--port=0", "--no-open"],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    address = re.search(r"http://\S+:\d+/", ours.stdout.readline())[0]
-    port = int(address.rstrip("/").rpartition(":")[2]) + 1
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     words = [str(folder / "hf"), "--served-model-name", "tiny", "--port", str(port), "--dtype", "float32"]
     path = f"{Path(VLLM).parent}{os.pathsep}{os.environ['PATH']}"  # its compiler calls programs from there
-    with (folder / "log").open("wb") as log:
+    with our_server(folder / "tiny", "fp32", 1) as ours, (folder / "log").open("wb") as log:
         theirs = subprocess.Popen([VLLM, "serve", *words], stdout=log, stderr=log, env=os.environ | {"PATH": path})
-    servers = [address, f"http://127.0.0.1:{port}/"]
-    try:
-        while not answers(f"{servers[1]}health"):
-            assert theirs.poll() is None, (folder / "log").read_text()
-            time.sleep(1)
-        yield lambda path, **body: [httpx.post(f"{url}{path}", json=body, timeout=60) for url in servers]
-    finally:
-        for process in (ours, theirs):
-            process.terminate()
-            process.wait()
+        servers = [f"http://127.0.0.1:{of}/" for of in (ours, port)]
+        try:
+            while not answers(f"{servers[1]}health"):
+                assert theirs.poll() is None, (folder / "log").read_text()
+                time.sleep(1)
+            yield lambda path, **body: [httpx.post(f"{url}{path}", json=body, timeout=60) for url in servers]
+        finally:
+            theirs.terminate()
+            theirs.wait()
 
 
 def answers(url):

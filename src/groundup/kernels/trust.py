@@ -88,7 +88,7 @@ def _rotations_agree(kernels: "CompiledKernels", generator: torch.Generator) -> 
     ours, scales = kernels.normed_rotate(x, cos, sin, 1e-5)
     ours_back = kernels.normed_rotate_backward(3 * y.detach() ** 2, cos, sin, ours, scales)
     pairs = ((kernels.rotate(x, cos, sin), turned(x)), (ours, y), (ours_back, grad))
-    return all(torch.allclose(a, b, atol=1e-4) for a, b in pairs)
+    return all(torch.allclose(a, b, atol=1e-5) for a, b in pairs)
 
 
 def _draws_agree(kernels: "CompiledKernels", generator: torch.Generator) -> bool:
