@@ -81,18 +81,18 @@ def chosen(only: str, device: str = "cuda", *, nanogpt: bool) -> list[Case]:
 
 
 def cases(device: str = "cuda") -> list[Case]:
-    """All cases, the most important first; anywhere but on cuda the same in miniature, compiled by nobody."""
+    """All cases; neighbors fill 80 GB. Anywhere but on cuda the same in miniature, compiled by nobody."""
     muon = OptimConfig(name="muon")
     large = Case(name="", tokens_per_step=65_536)
     listed = [
         Case(name="124M"),
         Case(name="124M modern", model=MODERN, optim=muon),
         replace(large, name="350M", model=MODELS["gpt2-medium"], micro_batch_size=16),
+        replace(large, name="774M", model=MODELS["gpt2-large"], micro_batch_size=16, seconds=90),
+        replace(large, name="1.5B", model=MODELS["gpt2-xl"], micro_batch_size=8, seconds=130),
         # As its own script: a vocabulary of 50,304. The peers' whole logits leave room for half the micro-batch.
         Case(name="124M nanoGPT", who="nanoGPT", model=replace(GPT2, vocab_size=50_304), micro_batch_size=16),
         Case(name="124M transformers", who="transformers", micro_batch_size=16),
-        replace(large, name="1.5B", model=MODELS["gpt2-xl"], micro_batch_size=8, seconds=130),
-        replace(large, name="774M", model=MODELS["gpt2-large"], micro_batch_size=16, seconds=90),
         Case(name="124M, flash attention", attention="flash", micro_batch_size=32),
         Case(name="124M, residual stream in float32", narrow_stream=False, micro_batch_size=32),
         Case(name="124M, compiled in parts", compile="parts", micro_batch_size=32),
