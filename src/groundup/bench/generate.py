@@ -64,7 +64,9 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     contestants = _contestants(options, device, say)
     with tempfile.TemporaryDirectory() as folder:
         write_models(Path(folder), options.model, contestants)
-        timings = race(contestants, Race(options, Path(folder)), rounds=options.rounds, runs=1, warmup=1)
+        together = device.type != "cpu"  # the GPU waits while they import and compile
+        shared = Race(options, Path(folder))
+        timings = race(contestants, shared, rounds=options.rounds, runs=1, warmup=1, together=together)
     with torch.device("meta"):
         n_weights = sum(p.numel() for p in GPT(options.model).parameters())
     result: dict[str, Any] = {

@@ -122,7 +122,8 @@ def _measure(
     group: list[Case], options: Options, precision: Precision, result: dict[str, Any], say: Callable[[str], None]
 ) -> None:
     contestants: dict[str, Factory] = {case.name: partial(_work, case) for case in group}
-    timings = race(contestants, options, rounds=options.rounds, runs=group[0].runs, warmup=2, failures=result["failed"])
+    runs, failures = group[0].runs, result["failed"]
+    timings = race(contestants, options, rounds=options.rounds, runs=runs, warmup=2, together=True, failures=failures)
     bytes_of = planned(precision.device, precision)
     for case in group:
         if case.name not in timings:

@@ -43,6 +43,7 @@ def race(
     rounds: int,
     runs: int,
     warmup: int = 5,
+    together: bool = False,
     failures: dict[str, str] | None = None,
 ) -> dict[str, Timing]:
     """Let every contestant do `runs` units of work in each round; each round begins with another one.
@@ -53,8 +54,8 @@ def race(
         rounds: Turns of each.
         runs: Units of work per turn.
         warmup: Units before the first round.
-        failures: Where it is given, all contestants get ready at the same time, and one that fails is told here, by
-            name, instead of ending the race.
+        together: All get ready at the same time.
+        failures: Where it is given, a contestant that fails is told here, by name, instead of ending the race.
 
     Raises:
         UserError: A contestant could not start.
@@ -63,9 +64,9 @@ def race(
     try:
         for name, factory in contestants.items():
             field.start(name, factory)
-            if failures is None:
+            if not together:
                 field.wait(name)
-        if failures is not None:
+        if together:
             for name in contestants:
                 field.wait(name)
         names = list(contestants)

@@ -14,7 +14,7 @@ MODEL = GPTConfig(n_layer=1, n_head=2, n_embd=16, block_size=24, vocab_size=11)
 
 
 def test_the_figures_are_the_arithmetic_of_the_times(monkeypatch):
-    def race(contestants, given, *, rounds, runs, warmup):
+    def race(contestants, given, *, rounds, runs, warmup, together):
         assert (rounds, runs) == (3, 1)
         return {n: Timing([0.5 if n.startswith("groundup") else 2.0] * rounds, 7_000_000) for n in contestants}
 

@@ -26,7 +26,7 @@ def raced(monkeypatch):
     monkeypatch.setattr(gpu_cases, "find_spec", lambda name: None)
     monkeypatch.setattr(module.generate, "bench", lambda options, say: {"tokens": options.new_tokens})
 
-    def race(contestants, options, *, rounds, runs, warmup, failures):
+    def race(contestants, options, *, rounds, runs, warmup, together, failures):
         failures["350M"] = "out of memory"
         return {name: Timing([2.0] * rounds, 3_000_000) for name in contestants if name != "350M"}
 

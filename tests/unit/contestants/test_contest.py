@@ -12,6 +12,7 @@ from groundup.contestants.contest import Timing, median_ratio, race
 CONTESTANTS = """
 import os
 from pathlib import Path
+from time import sleep
 
 from groundup.contestants import contest
 
@@ -49,6 +50,17 @@ def _taking(seconds):
 
 def slow(options): return _taking(3.0)
 def quick(options): return _taking(2.0)
+
+
+def _meeting(mine, other, options):
+    (Path(options) / mine).touch()
+    while not (Path(options) / other).exists():
+        sleep(0.01)
+    return _noting(mine, options)
+
+
+def left(options): return _meeting("left", "right", options)
+def right(options): return _meeting("right", "left", options)
 
 
 def broken(options):
@@ -127,10 +139,16 @@ def test_a_contestant_that_fails_is_one_clear_line(contestants, name, message):
     assert str(caught.value) == message
 
 
-def test_failures_are_told_and_the_others_go_on(contestants):
+def test_those_that_get_ready_together_do_not_wait_for_each_other(contestants, tmp_path):
+    race({"left": contestants.left, "right": contestants.right}, str(tmp_path), rounds=1, runs=1, together=True)
+    assert len((tmp_path / "notes").read_text().splitlines()) == 12
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_failures_are_told_and_the_others_go_on(contestants, together):
     failures = {}
     names = {"broken": contestants.broken, "slow": contestants.slow, "late": contestants.dies_later}
-    timings = race(names, None, rounds=2, runs=4, failures=failures)
+    timings = race(names, None, rounds=2, runs=4, together=together, failures=failures)
     assert list(timings) == ["slow"]
     assert timings["slow"].seconds == [3.0, 3.0]
     assert failures["late"] == "the contestant late died"
