@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     check_paths(options, made={"out": True, "profile": True, "json": False})
     if (checkout := getattr(options, "nanogpt", None)) and not (checkout / "model.py").is_file():
         raise UserError(f"{checkout} is not a checkout of nanoGPT: it has no model.py")
-    before_torch(getattr(options, "device", "auto"))
+    before_torch(getattr(options, "device", "auto"), fewer=not getattr(options, "threads", 0))
     with Working("loading PyTorch"):
         module = importlib.import_module(f"{spec.__module__.rpartition('.')[0]}.{name}")
     result = module.bench(options, lambda line: print(line, flush=True))

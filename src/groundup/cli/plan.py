@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> int:
     if named is None:
         from groundup.terminal.working import Working
 
-        before_torch(config.runtime.device)
+        before_torch(config.runtime.device, fewer=not config.runtime.threads)
         with Working("loading PyTorch") as working:
             from groundup.contestants.ours import this_machine
 

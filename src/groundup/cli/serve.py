@@ -38,7 +38,7 @@ class Options:
     weights: Literal["saved", "fp32", "fp16", "bf16", "int8", "auto"] = "saved"
     """Bits per weight: fewer decode faster and round more; saved is as the model has them, auto the fastest here."""
     threads: int = 0
-    """CPU threads; 0 takes PyTorch's choice."""
+    """CPU threads; 0 takes PyTorch's choice, and fewer while other programs want the cores."""
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning before a model is loaded."""

@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     from groundup.terminal.working import Working
 
-    before_torch(request.config.runtime.device)
+    before_torch(request.config.runtime.device, fewer=not (request.resume or request.config.runtime.threads))
     with Working("loading PyTorch", console):
         from groundup.training.run import train
 

@@ -192,7 +192,7 @@ class RuntimeConfig:
     recompute: bool = False
     """Keep only the input of each block, and compute the rest again going back: less memory, a third more work."""
     threads: int = 0
-    """CPU threads of each process; 0 takes PyTorch's choice."""
+    """CPU threads of each process; 0 takes PyTorch's choice, or as many as other programs leave cores at the start."""
     parallel: Literal["auto", "none", "ddp", "fsdp"] = "auto"
     """How torchrun's processes share the work: with ddp each has the model, with fsdp a part; auto is ddp."""
     timeout: float = 600.0

@@ -21,6 +21,7 @@ from groundup.playground.analysis import Analyses
 from groundup.playground.openapi import QUERIES, show_openapi
 from groundup.playground.trainings import Trainings
 from groundup.runtime.stored import Weights
+from groundup.runtime.threads import FollowCores
 from groundup.serving.access import Access
 from groundup.serving.app import Server, build_app
 from groundup.serving.bodies import check_words
@@ -62,7 +63,7 @@ def serve(
         listener: A socket that listens.
         hosts: Values of Host that are ours; None takes any.
         key: What clients must send; None asks for nothing.
-        threads: Of PyTorch; 0 takes its choice.
+        threads: Of PyTorch; 0 takes its choice, and fewer while other programs want the cores.
         weights: How matrices are stored, as in `load_model`.
         say: Called with lines that a person should read about that.
         started: Called with the ids of the models when requests are answered.
@@ -73,7 +74,7 @@ def serve(
     if threads:
         torch.set_num_threads(threads)
     models = Models(paths, weights=weights, say=say)
-    loop = EngineLoop()
+    loop = EngineLoop() if threads else EngineLoop(before_ticks=FollowCores(torch.get_num_threads()))
     files = page_files()
     shared = Server(models, loop)
     trainings = Trainings(shared)

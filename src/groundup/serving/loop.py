@@ -105,10 +105,11 @@ class EngineLoop:
 
     Args:
         max_waiting: Choices that may wait or run; more are refused at once.
+        before_ticks: Called by the thread before each round of them.
     """
 
-    def __init__(self, *, max_waiting: int = 64) -> None:
-        self.max_waiting = max_waiting
+    def __init__(self, *, max_waiting: int = 64, before_ticks: Callable[[], None] = lambda: None) -> None:
+        self.max_waiting, self._before_ticks = max_waiting, before_ticks
         self.rounds: deque[Round] = deque(maxlen=ROUNDS)
         """The last ticks, oldest first; copy it before use, as the thread goes on."""
         self._n_rounds = 0
@@ -241,6 +242,7 @@ class EngineLoop:
                     return
                 work()
                 self._busy = {key: engine for key, engine in self._busy.items() if engine.busy}
+            self._before_ticks()
             for engine in self._busy.values():
                 self._tick(engine)
 

@@ -1,21 +1,26 @@
-"""How PyTorch's threads wait for each other on a CPU: set before PyTorch is loaded, because OpenMP reads it then.
+"""How many threads PyTorch has on a CPU, and how they wait for each other: set before it is loaded and OpenMP reads it.
 
 A thread that waits may spin until its work comes (no time is lost, a core is taken), or sleep (a core is
 free, waking up takes time). GNU's OpenMP spins for about a millisecond. Where the cores are free that is fastest,
 by up to a factor of two. Beside other programs the waiting threads keep cores from the threads that they wait for, and
-training becomes several times slower than its share. No number of rounds serves both (docs/log.md has the
-measurements), so a command that computes looks how busy the cores are before it loads PyTorch. The look takes 60 ms;
-help, mistakes and commands that compute nothing do without it.
+training becomes several times slower than its share. No number of rounds serves both, and as many threads as there are
+free cores do better than all of them with any number (docs/log.md has the measurements). So a command that computes
+looks how busy the cores are before it loads PyTorch. The look takes 60 ms, and up to six times that where they are
+busy; help, mistakes and commands that compute nothing do without it.
 """
 
 import os
 import sys
 import time
 from collections.abc import Callable, MutableMapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from groundup.terminal.absent import refuse_absent
+from groundup.terminal.absent import is_absent, refuse_absent
+from groundup.terminal.say import warn
 
+THREADS = "OMP_NUM_THREADS"
+"""The variable that OpenMP reads its number of threads from."""
 SPIN = "GOMP_SPINCOUNT"
 """The variable that GNU's OpenMP, which PyTorch brings along on Linux, reads its number of rounds from."""
 SPIN_ROUNDS = 1000
@@ -25,46 +30,75 @@ SERVER_ROUNDS = 12_000
 server stays, whatever is started beside it later, and its clients may use the same cores."""
 LOOK_SECONDS = 0.06
 """A few ticks of the kernel's clock."""
+LOOKS = 6
+"""What one look finds may be over with the next: so many must find the cores busy."""
 BUSY_CORES = 0.5
 """Of those that our threads want: so many in use by others make the machine a busy one."""
 KERNEL_TIMES = Path("/proc/stat")
+CORES = Path("/sys/devices/system/cpu")
 
 
-def before_torch(device: str = "auto", *, serving: bool = False) -> None:
-    """Choose how the threads of this process wait. A command that computes calls this before it loads PyTorch.
+def before_torch(device: str = "auto", *, serving: bool = False, fewer: bool = True) -> None:
+    """Choose the threads of this process, and how they wait: a command that computes does it before it loads PyTorch.
 
     Args:
         device: Where to compute.
-        serving: Whether the process stays, for clients of this machine: then at most SERVER_ROUNDS.
+        serving: Whether the process stays, for clients of this machine: its threads wait for at most SERVER_ROUNDS, and
+            `runtime.threads` chooses their number while it runs.
+        fewer: Whether the number of threads may be chosen; not where a person has, or a run that is resumed.
 
     Raises:
         UserError: This machine cannot have such a device.
     """
     refuse_absent(device)
-    if "torch" not in sys.modules:  # else OpenMP has read its variables
-        wait_less(os.environ, quiet=SERVER_ROUNDS if serving else None)
+    if "torch" in sys.modules:  # then OpenMP has read its variables
+        return
+    computes_here = device == "cpu" or (device == "auto" and is_absent("cuda") and is_absent("mps"))
+    quiet = SERVER_ROUNDS if serving else None
+    if note := choose_threads(os.environ, quiet=quiet, fewer=fewer and computes_here and not serving):
+        warn(note)
 
 
-def wait_less(
+def choose_threads(
     environ: MutableMapping[str, str],
     cores_in_use: Callable[[], float] | None = None,
     *,
     quiet: int | None = None,
-) -> None:
-    """Let threads sleep soon where other programs want the cores, unless a person has said how they wait.
+    fewer: bool = True,
+) -> str:
+    """Where other programs want the cores, have as many threads as are free, and let them sleep soon.
+
+    What a person has said stays: how threads wait, and then how many they are, too.
 
     Args:
-        environ: Gets the variable.
+        environ: Gets the variables.
         cores_in_use: Of the machine, by others; None looks.
         quiet: Rounds where nobody else wants the cores; None leaves OpenMP its own.
+        fewer: Whether the number of threads may be chosen.
+
+    Returns:
+        What the person should know; empty where threads are as many as ever.
     """
     if {SPIN, "OMP_WAIT_POLICY"} & set(environ):
-        return
-    free = (os.cpu_count() or 1) - (cores_in_use or look_at_cores)()
-    if free < own_cores() - BUSY_CORES:
-        environ[SPIN] = str(SPIN_ROUNDS)
-    elif quiet is not None:
-        environ[SPIN] = str(quiet)
+        return ""
+    look, machine, busy = cores_in_use or look_at_cores, os.cpu_count() or 1, own_cores() - BUSY_CORES
+    free, looks = machine - look(), 1
+    while free < busy and looks < LOOKS:
+        free, looks = max(free, machine - look()), looks + 1
+    if free >= busy:
+        if quiet is not None:
+            environ[SPIN] = str(quiet)
+        return ""
+    environ[SPIN] = str(SPIN_ROUNDS)
+    usual, n = min(own_cores(), whole_cores()), max(1, round(free))
+    if not fewer or THREADS in environ or n >= usual:
+        return ""
+    environ[THREADS] = str(n)
+    number = "1 thread" if n == 1 else f"{n} threads"
+    return (
+        f"other programs use {machine - free:.1f} of {machine} cores: computing with {number} in place of {usual},"
+        f" which would wait for each other ({THREADS}={usual} in front of the command overrules it)"
+    )
 
 
 def own_cores() -> int:
@@ -72,22 +106,54 @@ def own_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def look_at_cores() -> float:
-    """How many cores compute, over LOOK_SECONDS in which we do nothing; 0 where the kernel does not say."""
+def whole_cores() -> int:
+    """Cores of the machine, where one that computes for two threads at a time counts once, as PyTorch counts them."""
+    lists = (path.read_text(encoding="ascii") for path in CORES.glob("cpu[0-9]*/topology/thread_siblings_list"))
     try:
-        idle, total = _ticks()
-        time.sleep(LOOK_SECONDS)
-        idle_then, total_then = _ticks()
-    except (OSError, ValueError, IndexError):
-        return 0.0
-    passed = total_then - total
-    return (os.cpu_count() or 1) * (1 - (idle_then - idle) / passed) if passed > 0 else 0.0
+        return len(set(lists)) or os.cpu_count() or 1
+    except OSError:
+        return os.cpu_count() or 1
 
 
-def _ticks() -> tuple[int, int]:
-    """Of all cores since the machine started: idle ones (waiting for a disk is idle), and all that have passed."""
-    ticks = [int(word) for word in KERNEL_TIMES.read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
-    return ticks[3] + ticks[4], sum(ticks)
+@dataclass(frozen=True, slots=True)
+class Look:
+    """At the kernel's clocks, and at ours."""
+
+    idle: int
+    """Ticks of all cores since the machine started; one that waits for a disk is idle."""
+    total: int
+    ours: float
+    """Seconds of processor time of this process."""
+    when: float
+
+    @classmethod
+    def now(cls) -> "Look":
+        """What they say; no ticks where the kernel does not tell."""
+        try:
+            ticks = [int(word) for word in KERNEL_TIMES.read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
+            idle, total = ticks[3] + ticks[4], sum(ticks)
+        except (OSError, ValueError, IndexError):
+            idle, total = 0, 0
+        return cls(idle, total, time.process_time(), time.monotonic())
+
+    def own_cores_since(self, before: "Look") -> float:
+        """How many cores this process used."""
+        return (self.ours - before.ours) / max(self.when - before.when, 1e-9)
+
+    def others_since(self, before: "Look") -> float:
+        """How many cores all other programs used; 0 where the kernel does not tell."""
+        passed = self.total - before.total
+        if passed <= 0:
+            return 0.0
+        used = (os.cpu_count() or 1) * (1 - (self.idle - before.idle) / passed)
+        return max(0.0, used - self.own_cores_since(before))
+
+
+def look_at_cores() -> float:
+    """How many cores others use, over LOOK_SECONDS in which we do nothing."""
+    before = Look.now()
+    time.sleep(LOOK_SECONDS)
+    return Look.now().others_since(before)
 
 
 def describe_waiting() -> str:

@@ -170,7 +170,7 @@ def _has_gpu(words: list[str]) -> bool:
     from groundup.terminal.working import Working
 
     device = next(iter(_values(words, "--runtime.device")), "auto")
-    before_torch(device)
+    before_torch(device, fewer=not _values(words, "--runtime.threads"))
     with Working("loading PyTorch"):
         from groundup.runtime.device import pick_device
     return pick_device(device).type != "cpu"

@@ -46,7 +46,7 @@ def test_our_way_is_what_a_command_would_set(monkeypatch):
         raise InterruptedError
 
     monkeypatch.setenv(SPIN, "123")
-    monkeypatch.setattr(module, "wait_less", as_a_command)
+    monkeypatch.setattr(module, "choose_threads", as_a_command)
     with pytest.raises(InterruptedError):
         module._one_turn(Options(), WAYS["ours"])
     assert os.environ[SPIN] == "123"

@@ -5,38 +5,110 @@ from multiprocessing import get_context
 import pytest
 
 from groundup.terminal import waiting
-from groundup.terminal.waiting import SPIN, SPIN_ROUNDS, before_torch, describe_waiting, look_at_cores, wait_less
+from groundup.terminal.waiting import (
+    LOOKS,
+    SPIN,
+    SPIN_ROUNDS,
+    THREADS,
+    Look,
+    before_torch,
+    choose_threads,
+    describe_waiting,
+    look_at_cores,
+    whole_cores,
+)
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Gives a machine so many cores, of which so many are ours, each with so many threads."""
+
+    def build(cores, ours, threads_per_core=1):
+        monkeypatch.setattr(waiting.os, "cpu_count", lambda: cores)
+        monkeypatch.setattr(waiting.os, "sched_getaffinity", lambda process: set(range(ours)), raising=False)
+        monkeypatch.setattr(waiting, "whole_cores", lambda: cores // threads_per_core)
+
+    return build
 
 
 @pytest.mark.parametrize("said", [{SPIN: "7"}, {"OMP_WAIT_POLICY": "ACTIVE"}])
-def test_what_a_person_says_stays(said):
+def test_what_a_person_says_stays(machine, said):
+    machine(8, 8)
     environ = dict(said)
-    wait_less(environ, lambda: 64.0)
+    assert choose_threads(environ, lambda: 7.0) == ""
     assert environ == said
 
 
-def test_where_nobody_says_which_cores_are_ours_all_are(monkeypatch):
-    monkeypatch.setattr(waiting.os, "cpu_count", lambda: 8)
+def test_a_number_of_threads_that_a_person_says_stays(machine):
+    machine(8, 8)
+    environ = {THREADS: "5"}
+    assert choose_threads(environ, lambda: 7.0) == ""
+    assert environ == {THREADS: "5", SPIN: str(SPIN_ROUNDS)}
+
+
+def test_where_nobody_says_which_cores_are_ours_all_are(machine, monkeypatch):
+    machine(8, 8)
     monkeypatch.delattr(waiting.os, "sched_getaffinity", raising=False)
-    for in_use, chosen in ((0.2, {}), (0.8, {SPIN: str(SPIN_ROUNDS)})):
+    for in_use, chosen in ((0.2, {}), (0.8, {SPIN: str(SPIN_ROUNDS), THREADS: "7"})):
         environ = {}
-        wait_less(environ, lambda in_use=in_use: in_use)
+        choose_threads(environ, lambda in_use=in_use: in_use)
         assert environ == chosen
 
 
 @pytest.mark.parametrize(
-    ("machine", "ours", "in_use", "sleeps"),
-    [(2, 2, 0.1, False), (2, 2, 1.0, True), (2, 2, 2.0, True), (64, 2, 40.0, False), (64, 2, 63.0, True)],
+    ("cores", "ours", "in_use", "threads"),
+    [(2, 2, 0.1, None), (2, 2, 1.0, 1), (2, 2, 2.0, 1), (64, 2, 40.0, None), (64, 2, 63.0, 1), (16, 16, 6.2, 10)],
 )
-def test_threads_sleep_soon_where_others_want_the_cores(monkeypatch, machine, ours, in_use, sleeps):
-    monkeypatch.setattr(waiting.os, "cpu_count", lambda: machine)
-    monkeypatch.setattr(waiting.os, "sched_getaffinity", lambda process: set(range(ours)), raising=False)
+def test_threads_are_as_many_as_others_leave_cores_and_sleep_soon(machine, cores, ours, in_use, threads):
+    machine(cores, ours)
     environ = {}
-    wait_less(environ, lambda: in_use)
-    assert environ == ({SPIN: str(SPIN_ROUNDS)} if sleeps else {})
+    note = choose_threads(environ, lambda: in_use)
+    assert environ == ({} if threads is None else {SPIN: str(SPIN_ROUNDS), THREADS: str(threads)})
+    if threads is None:
+        assert note == ""
+    else:
+        plural = "" if threads == 1 else "s"
+        assert f"others use {in_use} of {cores}" in note.replace("other programs", "others")
+        assert f"with {threads} thread{plural} in place of {ours}" in note
     server = {}
-    wait_less(server, lambda: in_use, quiet=12_000)
-    assert server == {SPIN: str(SPIN_ROUNDS) if sleeps else "12000"}
+    assert choose_threads(server, lambda: in_use, quiet=12_000, fewer=False) == ""
+    assert server == {SPIN: "12000" if threads is None else str(SPIN_ROUNDS)}
+
+
+def test_a_core_with_two_threads_counts_once_as_pytorch_counts(machine):
+    machine(16, 16, threads_per_core=2)
+    for in_use, chosen in ((1.0, {}), (7.0, {}), (10.0, {THREADS: "6"})):
+        environ = {}
+        choose_threads(environ, lambda in_use=in_use: in_use)
+        environ.pop(SPIN, None)
+        assert environ == chosen
+
+
+def test_what_is_over_with_the_next_look_changes_nothing(machine):
+    machine(2, 2)
+    looks = iter([2.0] * (LOOKS - 1) + [0.0])
+    environ = {}
+    assert choose_threads(environ, lambda: next(looks)) == ""
+    assert environ == {}
+
+
+def test_whole_cores_are_counted_by_their_siblings(monkeypatch, tmp_path):
+    for number, siblings in enumerate(["0,2", "1,3", "0,2", "1,3"]):
+        folder = tmp_path / f"cpu{number}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(siblings)
+    monkeypatch.setattr(waiting, "CORES", tmp_path)
+    assert whole_cores() == 2
+    monkeypatch.setattr(waiting, "CORES", tmp_path / "none")
+    assert whole_cores() == (os.cpu_count() or 1)
+
+
+def test_what_this_process_computes_is_not_others_work(monkeypatch):
+    monkeypatch.setattr(waiting.os, "cpu_count", lambda: 4)
+    before = Look(idle=100, total=1000, ours=5.0, when=10.0)
+    after = Look(idle=300, total=1400, ours=6.5, when=11.0)  # of four cores two were used, by us one and a half
+    assert after.own_cores_since(before) == 1.5
+    assert after.others_since(before) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
@@ -53,6 +125,7 @@ def test_cores_in_use_are_read_from_the_kernel(monkeypatch, tmp_path, before, af
     times.write_text(f"{before}\ncpu0 1 2 3\n")
     monkeypatch.setattr(waiting, "KERNEL_TIMES", times)
     monkeypatch.setattr(waiting.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(waiting.time, "process_time", lambda: 7.0)  # we did nothing
     monkeypatch.setattr(waiting.time, "sleep", lambda seconds: times.write_text(f"{after}\ncpu0 1 2 3\n"))
     assert look_at_cores() == pytest.approx(in_use)
 
@@ -82,15 +155,26 @@ def _compute():
         pass
 
 
-def test_it_is_chosen_before_pytorch_is_loaded_and_not_after(monkeypatch):
-    for name in (SPIN, "OMP_WAIT_POLICY"):
+def test_it_is_chosen_before_pytorch_is_loaded_and_not_after(machine, monkeypatch, capsys):
+    machine(2, 2)
+    for name in (THREADS, SPIN, "OMP_WAIT_POLICY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(waiting, "look_at_cores", lambda: 1024.0)
+    monkeypatch.setattr(waiting, "look_at_cores", lambda: 1.0)
     before_torch()
     assert SPIN not in os.environ
     monkeypatch.delitem(sys.modules, "torch")
-    before_torch()
-    assert os.environ.pop(SPIN) == str(SPIN_ROUNDS)
+    for device, gone, how, threads in (
+        ("auto", ("cuda", "mps"), {}, "1"),
+        ("auto", ("mps",), {}, None),  # there may be a GPU
+        ("cpu", (), {}, "1"),
+        ("cpu", (), {"fewer": False}, None),
+        ("cpu", (), {"serving": True}, None),
+    ):
+        monkeypatch.setattr(waiting, "is_absent", lambda device, gone=gone: device in gone)
+        before_torch(device, **how)
+        assert os.environ.pop(SPIN) == str(SPIN_ROUNDS)
+        assert os.environ.pop(THREADS, None) == threads
+        assert ("groundup: other programs use 1.0 of 2 cores" in capsys.readouterr().err) == (threads == "1")
 
 
 def test_what_holds_is_told(monkeypatch):

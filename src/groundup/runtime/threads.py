@@ -1,0 +1,38 @@
+"""As many threads of PyTorch as other programs leave cores, in a process that stays while they come and go."""
+
+import os
+import time
+
+import torch
+
+from groundup.terminal.waiting import Look
+
+SECONDS = 0.5
+"""Between two looks."""
+AT_WORK = 0.3
+"""Cores that we used since the last look. With less we had nothing to do, and what others did meanwhile is over."""
+
+
+class FollowCores:
+    """Sets the number of threads of the thread that calls it.
+
+    Of threads that share out a product, each waits for the last. Where one has no core all wait, and fewer are faster.
+
+    Args:
+        most: Threads where the cores are free.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self._last = most, Look.now()
+
+    def __call__(self) -> None:
+        """Look, at most every SECONDS; to be called between two pieces of work."""
+        if time.monotonic() - self._last.when < SECONDS:
+            return
+        last, now = self._last, Look.now()
+        self._last = now
+        if now.own_cores_since(last) < AT_WORK:
+            return
+        n = min(self.most, max(1, round((os.cpu_count() or 1) - now.others_since(last))))
+        if n != torch.get_num_threads():
+            torch.set_num_threads(n)

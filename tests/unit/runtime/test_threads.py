@@ -1,0 +1,63 @@
+import pytest
+import torch
+
+from groundup.runtime import threads as module
+from groundup.runtime.threads import SECONDS, FollowCores
+from groundup.terminal.waiting import Look
+
+
+@pytest.fixture
+def clocks(monkeypatch):
+    """The kernel's clocks on four cores: `work` lets time pass, in which we and others use some of them."""
+
+    class Clocks:
+        look = Look(idle=0, total=0, ours=0.0, when=0.0)
+
+        def work(self, seconds, *, ours, others):
+            then, passed = self.look, round(400 * seconds)
+            idle = round(passed * (1 - min(4, ours + others) / 4))
+            when = then.when + seconds
+            self.look = Look(then.idle + idle, then.total + passed, then.ours + ours * seconds, when)
+
+    clocks = Clocks()
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(module.time, "monotonic", lambda: clocks.look.when)
+    monkeypatch.setattr(module.Look, "now", classmethod(lambda cls: clocks.look))
+    torch.set_num_threads(4)
+    return clocks
+
+
+@pytest.mark.parametrize(("others", "threads"), [(0.2, 4), (1.0, 3), (2.4, 2), (4.0, 1), (9.0, 1)])
+def test_threads_follow_what_others_leave(clocks, others, threads):
+    follow = FollowCores(4)
+    clocks.work(SECONDS, ours=max(0.5, 4 - others), others=others)
+    follow()
+    assert torch.get_num_threads() == threads
+    clocks.work(SECONDS, ours=0.9 * threads, others=0.0)  # they have gone
+    follow()
+    assert torch.get_num_threads() == 4
+
+
+def test_it_looks_now_and_then(clocks):
+    follow = FollowCores(4)
+    clocks.work(SECONDS / 2, ours=2, others=2)
+    follow()
+    assert torch.get_num_threads() == 4
+    clocks.work(SECONDS / 2, ours=2, others=2)
+    follow()
+    assert torch.get_num_threads() == 2
+
+
+def test_what_others_did_while_we_had_nothing_to_do_is_over(clocks):
+    follow = FollowCores(4)
+    clocks.work(60, ours=0.05, others=4)
+    follow()
+    assert torch.get_num_threads() == 4
+
+
+def test_there_are_never_more_than_were_asked_for(clocks):
+    torch.set_num_threads(2)
+    follow = FollowCores(2)
+    clocks.work(SECONDS, ours=2, others=0)
+    follow()
+    assert torch.get_num_threads() == 2
