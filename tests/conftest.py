@@ -14,8 +14,9 @@ from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.tokenizer.char import CharTokenizer
 
-# Machines that test are busy: how long something takes says nothing about it.
-os.environ |= {"WANDB__SERVICE_WAIT": "240", "WANDB_INIT_TIMEOUT": "240"}
+# Machines that test are busy: how long something takes says nothing about it, and commands that a test starts would
+# choose fewer threads at one time than at another, and say so.
+os.environ |= {"WANDB__SERVICE_WAIT": "240", "WANDB_INIT_TIMEOUT": "240", "OMP_NUM_THREADS": "1"}
 # A shell's `&` and nohup start what they run deaf to signals, and the processes of a test would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
