@@ -1,6 +1,7 @@
 """What a machine can do, as pairs of a name and a line of text, each as soon as it is known."""
 
 import importlib.metadata
+import math
 import os
 import shutil
 import time
@@ -16,6 +17,7 @@ from groundup.runtime.device import cpu_name, device_name, pick_device
 from groundup.runtime.facts import machine_facts
 from groundup.runtime.measure import copy_bandwidth, gemm_rate
 from groundup.runtime.precision import pick_precision
+from groundup.terminal.containers import cores_allowed
 from groundup.terminal.display import quantity
 from groundup.terminal.waiting import describe_waiting
 
@@ -64,7 +66,8 @@ def examine(doing: Callable[[str], None] = lambda what: None) -> Iterator[tuple[
     yield from ((name, str(value)) for name, value in machine_facts(device).items())
     if device.type != "cpu":
         yield "processor", cpu_name()
-    yield "threads", str(torch.get_num_threads())
+    limit = "" if (allowed := cores_allowed()) == math.inf else f", where a container has {allowed:.1f} cores"
+    yield "threads", f"{torch.get_num_threads()}{limit}"
     yield "threads wait", describe_waiting()
     yield "memory", _memory(device)
     yield "disk free here", f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB"

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 
+from groundup.terminal.containers import memory_left
+
 _WORDS = ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
 """How PyTorch says it on a CPU, on Windows, and where a library of CUDA's asks for memory itself."""
 _UNKNOWN = 4 << 30
@@ -30,22 +32,7 @@ def free_memory(device: torch.device) -> int:
     if not sys.platform.startswith("linux"):
         return _UNKNOWN
     rows = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    return min([int(rows["MemAvailable"].split()[0]) << 10, *_left_to_containers()])
-
-
-def _left_to_containers() -> list[int]:
-    """Bytes left to each control group (version 2) that this process is in; file caches can be dropped."""
-    left = []
-    try:
-        own = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].strip()
-        for group in (Path("/sys/fs/cgroup", own), *Path("/sys/fs/cgroup", own).parents):
-            if (limit := group / "memory.max").is_file() and (most := limit.read_text().strip()) != "max":
-                stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-                used = int((group / "memory.current").read_text()) - int(stat["inactive_file"])
-                left.append(max(0, int(most) - used))
-    except (OSError, KeyError, ValueError):  # another version, or not for us to read
-        pass
-    return left
+    return int(min(int(rows["MemAvailable"].split()[0]) << 10, memory_left()))
 
 
 def release_cached(device: torch.device) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from groundup.terminal.absent import is_absent, refuse_absent
+from groundup.terminal.containers import cores_allowed
 from groundup.terminal.say import warn
 
 THREADS = "OMP_NUM_THREADS"
@@ -45,7 +46,7 @@ def before_torch(device: str = "auto", *, serving: bool = False, fewer: bool = T
         device: Where to compute.
         serving: Whether the process stays, for clients of this machine: its threads wait for at most SERVER_ROUNDS, and
             `runtime.threads` chooses their number while it runs.
-        fewer: Whether the number of threads may be chosen; not where a person has, or a run that is resumed.
+        fewer: Whether other programs may make threads fewer; not those of a person, or of a run that is resumed.
 
     Raises:
         UserError: This machine cannot have such a device.
@@ -68,41 +69,58 @@ def choose_threads(
 ) -> str:
     """Where other programs want the cores, have as many threads as are free, and let them sleep soon.
 
-    What a person has said stays: how threads wait, and then how many they are, too.
+    In a container there are no more than the cores whose time it has. What a person has said stays.
 
     Args:
         environ: Gets the variables.
         cores_in_use: Of the machine, by others; None looks.
         quiet: Rounds where nobody else wants the cores; None leaves OpenMP its own.
-        fewer: Whether the number of threads may be chosen.
+        fewer: Whether other programs may make threads fewer.
 
     Returns:
         What the person should know; empty where threads are as many as ever.
     """
-    if {SPIN, "OMP_WAIT_POLICY"} & set(environ):
-        return ""
-    look, machine, busy = cores_in_use or look_at_cores, os.cpu_count() or 1, own_cores() - BUSY_CORES
-    free, looks = machine - look(), 1
-    while free < busy and looks < LOOKS:
-        free, looks = max(free, machine - look()), looks + 1
-    if free >= busy:
-        if quiet is not None:
+    usual = n = min(own_cores(), whole_cores())
+    note = ""
+    if not {SPIN, "OMP_WAIT_POLICY"} & set(environ):
+        busy = own_cores() - BUSY_CORES
+        free = _free_cores(cores_in_use or look_at_cores, busy)
+        if free < busy:
+            environ[SPIN] = str(SPIN_ROUNDS)
+            n = min(usual, max(1, round(free))) if fewer else usual
+            note = _note(free, n, usual) if n < usual else ""
+        elif quiet is not None:
             environ[SPIN] = str(quiet)
+    if THREADS in environ:
         return ""
-    environ[SPIN] = str(SPIN_ROUNDS)
-    usual, n = min(own_cores(), whole_cores()), max(1, round(free))
-    if not fewer or THREADS in environ or n >= usual:
-        return ""
-    environ[THREADS] = str(n)
-    number = "1 thread" if n == 1 else f"{n} threads"
+    if n < min(_bound_cores(), whole_cores()):  # what PyTorch would take
+        environ[THREADS] = str(n)
+    return note
+
+
+def _note(free: float, n: int, usual: int) -> str:
+    machine, number = os.cpu_count() or 1, "1 thread" if n == 1 else f"{n} threads"
     return (
         f"other programs use {machine - free:.1f} of {machine} cores: computing with {number} in place of {usual},"
-        f" which would wait for each other ({THREADS}={usual} in front of the command overrules it)"
+        f" which would wait for each other; {THREADS}={usual} in front of the command overrules it"
     )
 
 
+def _free_cores(in_use: Callable[[], float], busy: float) -> float:
+    """How many cores others leave; fewer than `busy` only if all of some looks find so few."""
+    machine = os.cpu_count() or 1
+    free, looks = machine - in_use(), 1
+    while free < busy and looks < LOOKS:
+        free, looks = max(free, machine - in_use()), looks + 1
+    return free
+
+
 def own_cores() -> int:
-    """How many cores this process may use."""
+    """How many cores this process may use: those it is bound to, or so much of their time as a container has."""
+    return max(1, round(min(_bound_cores(), cores_allowed())))
+
+
+def _bound_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

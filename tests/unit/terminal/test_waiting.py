@@ -1,3 +1,4 @@
+import math
 import os
 import sys
 from multiprocessing import get_context
@@ -23,7 +24,8 @@ from groundup.terminal.waiting import (
 def machine(monkeypatch):
     """Gives a machine so many cores, of which so many are ours, each with so many threads."""
 
-    def build(cores, ours, threads_per_core=1):
+    def build(cores, ours, threads_per_core=1, allowed=math.inf):
+        monkeypatch.setattr(waiting, "cores_allowed", lambda: allowed)
         monkeypatch.setattr(waiting.os, "cpu_count", lambda: cores)
         monkeypatch.setattr(waiting.os, "sched_getaffinity", lambda process: set(range(ours)), raising=False)
         monkeypatch.setattr(waiting, "whole_cores", lambda: cores // threads_per_core)
@@ -82,6 +84,24 @@ def test_a_core_with_two_threads_counts_once_as_pytorch_counts(machine):
         choose_threads(environ, lambda in_use=in_use: in_use)
         environ.pop(SPIN, None)
         assert environ == chosen
+
+
+@pytest.mark.parametrize(("allowed", "threads"), [(1.0, 1), (2.4, 2), (0.3, 1), (8.0, None), (99.0, None)])
+def test_a_container_has_as_many_threads_as_it_has_cores_and_says_nothing(machine, allowed, threads):
+    machine(8, 8, allowed=allowed)
+    for how in ({}, {"fewer": False}, {"quiet": 12_000}):
+        environ = {SPIN: "5"} if not how else {}
+        assert choose_threads(environ, lambda: 0.1, **how) == ""
+        assert environ.get(THREADS) == (None if threads is None else str(threads))
+
+
+def test_others_take_cores_of_a_container_where_none_are_free(machine):
+    machine(8, 8, allowed=4.0)
+    for in_use, threads, told in ((3.0, "4", False), (6.0, "2", True)):
+        environ = {}
+        note = choose_threads(environ, lambda in_use=in_use: in_use)
+        assert environ[THREADS] == threads
+        assert ("in place of 4" in note) == told
 
 
 def test_what_is_over_with_the_next_look_changes_nothing(machine):
