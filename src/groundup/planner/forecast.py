@@ -1,7 +1,7 @@
 """A run on named hardware: does it fit, how long does it take, and what helps where it does not fit.
 
 Time is arithmetic: FLOPs of the run, divided by what the devices reach. A GPU's rate is its data sheet's, times the
-share of it that training is assumed to reach (`mfu`); `here` is measured, and needs no share.
+share of it that training reaches (`mfu`), measured or assumed; `here` is measured, and needs no share.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from groundup.config.errors import UsageError
 from groundup.config.model import TransformerConfig
 from groundup.config.train import TrainConfig
-from groundup.planner.hardware import MEMORY_GB, PEAK_TFLOPS
+from groundup.planner.hardware import ASSUMED, MEMORY_GB, PEAK_TFLOPS, REACHED
 from groundup.planner.memory import Memory, largest_micro_batch, training_memory, under_lora
 from groundup.planner.plan import Plan
 
@@ -30,6 +30,7 @@ class Hardware:
         precision: Arithmetic of the products: fp32, bf16 or fp16.
         flops: FLOP/s of one device: the data sheet's, or what training was measured to reach.
         memory: Bytes of one device that a run can have.
+        reached: Share of `flops` that training was measured to reach; None where nobody has.
         measured: Whether `flops` was measured in training, so that no share of it is lost any more.
         cpu: A CPU, which keeps more for the backward pass.
         kernels: Of the CPU: ours compute what can be computed with less.
@@ -40,6 +41,7 @@ class Hardware:
     precision: str
     flops: float
     memory: int
+    reached: float | None = None
     measured: bool = False
     cpu: bool = False
     kernels: bool = False
@@ -68,6 +70,7 @@ def parse_hardware(text: str) -> Hardware:
         precision=precision,
         flops=rates[precision] * 1e12,
         memory=int(USABLE * MEMORY_GB[name] * 1e9),
+        reached=REACHED.get(name),
     )
 
 
@@ -102,10 +105,11 @@ class Forecast:
     def rows(self, *, dollars_per_hour: float | None = None) -> list[tuple[str, str]]:
         """What a person wants to know, as (name, value)."""
         here, plan = self.hardware, self.plan
+        how = "were measured" if self.mfu == here.reached else "are assumed"
         rate = (
             f"{here.flops / 1e12:.3g} TFLOP/s, measured in training"
             if here.measured
-            else f"{here.flops / 1e12:.4g} TFLOP/s each on the data sheet, of which {self.mfu:.0%} are assumed (--mfu)"
+            else f"{here.flops / 1e12:.4g} TFLOP/s each on the data sheet, of which {self.mfu:.0%} {how} (--mfu)"
         )
         fits = (
             f"{self.micro_batch_size} sequences at a time per device need {self.memory.total / 1e9:.2f} GB"
@@ -126,8 +130,13 @@ class Forecast:
         return rows
 
 
-def forecast(plan: Plan, hardware: Hardware, *, mfu: float) -> Forecast:
+def forecast(plan: Plan, hardware: Hardware, *, mfu: float | None = None) -> Forecast:
     """Find the micro batch, and the time that follows from the FLOPs.
+
+    Args:
+        plan: The run.
+        hardware: Where.
+        mfu: Share of the data sheet's rate; None takes what was measured, or is assumed.
 
     Raises:
         UsageError: The devices cannot share tokens_per_step evenly.
@@ -140,7 +149,7 @@ def forecast(plan: Plan, hardware: Hardware, *, mfu: float) -> Forecast:
     return Forecast(
         plan=plan,
         hardware=hardware,
-        mfu=1.0 if hardware.measured else mfu,
+        mfu=1.0 if hardware.measured else mfu or hardware.reached or ASSUMED,
         micro_batch_size=size,
         memory=need(max(size, 1)),
     )

@@ -32,6 +32,10 @@ MEMORY_GB: dict[str, float] = {
     "M3": 8,
 }
 """Memory of the smallest version that is sold today; of the M3 the whole machine's, which its GPU shares."""
+REACHED = {"H100": 0.46}
+"""Share of the rate that training of 124M to 1.5B in bf16 was measured to reach on one (benchmarks/gpu-h100*.json)."""
+ASSUMED = 0.4
+"""The same of a device that nobody has measured."""
 VARIANTS = {"Laptop", "Max", "Ti", "SUPER", "D", "NVL"}
 """Words that make another chip, or another clock, of a known name."""
 

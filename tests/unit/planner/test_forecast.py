@@ -1,4 +1,6 @@
 import dataclasses
+import json
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +12,7 @@ from groundup.planner.hardware import MEMORY_GB, PEAK_TFLOPS
 from groundup.planner.memory import largest_micro_batch, training_memory
 from groundup.planner.plan import plan
 
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 GPT2 = plan(RECIPES["gpt2-fineweb"], vocab_size=0)
 XL = plan(RECIPES["gpt2-xl-fineweb"], vocab_size=0)
 
@@ -41,6 +44,16 @@ def test_time_is_flops_divided_by_what_is_reached():
     rows = dict(found.rows(dollars_per_hour=2.0))
     assert rows["cost"].startswith(f"${2 * 4 * found.seconds / 3600:,.2f} ")
     assert rows["tokens per second"] == f"{524_288 / found.seconds_per_step:,.0f}"
+
+
+def test_on_an_h100_it_is_the_share_that_was_measured_and_elsewhere_an_assumption():
+    measured = json.loads((BENCHMARKS / "gpu-h100-large.json").read_text())["training"]
+    found = forecast(GPT2, parse_hardware("H100"))
+    assert found.seconds_per_step == pytest.approx(measured["124M"]["ms_per_step"] / 1000, rel=0.05)
+    assert all(row["mfu"] == pytest.approx(found.mfu, rel=0.05) for name, row in measured.items() if "GPT" not in name)
+    assert "of which 46% were measured" in dict(found.rows())["hardware"]
+    assert "of which 40% are assumed" in dict(forecast(GPT2, parse_hardware("A100")).rows())["hardware"]
+    assert forecast(GPT2, parse_hardware("H100"), mfu=0.3).mfu == 0.3
 
 
 def test_a_measured_rate_loses_no_share():
