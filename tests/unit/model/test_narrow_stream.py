@@ -21,6 +21,7 @@ def test_weights_keep_their_names_and_the_stream_its_type_outside_of_autocast():
     assert torch.equal(model(idx), before)
 
 
+@pytest.mark.filterwarnings("error")  # PyTorch's, where a norm has to change a type itself, would reach people
 @pytest.mark.parametrize(
     "config", [GPTConfig(**SHAPE), ModernConfig(**SHAPE, norm="rms", qk_norm=True, tied_head=False)]
 )
