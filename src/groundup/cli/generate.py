@@ -102,6 +102,7 @@ def main(argv: Sequence[str]) -> int:
         from groundup.checkpoint.model_folder import load_model
         from groundup.generation.text import TextGenerator
         from groundup.runtime.device import pick_device
+        from groundup.runtime.threads import FollowCores
 
         working.doing(f"loading {options.path}")
         loaded = load_model(
@@ -111,7 +112,7 @@ def main(argv: Sequence[str]) -> int:
             weights=options.weights,
             say=warn,
         )
-    generator = TextGenerator(loaded.model, loaded.tokenizer)
+    generator = TextGenerator(loaded.model, loaded.tokenizer, before_ticks=FollowCores())
     request = _Requests(generator, options)
     if prompts is not None and options.out is not None:
         settings = repr((options.sampling, options.stop, options.seed, options.max_new_tokens, options.num_samples))

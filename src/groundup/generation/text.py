@@ -1,6 +1,6 @@
 """Text in, text out: a tokenizer around the engine."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -104,10 +104,13 @@ class TextGenerator:
     Args:
         model: In evaluation mode.
         tokenizer: The one it was trained with.
+        before_ticks: Called before each of the engine's.
     """
 
-    def __init__(self, model: LanguageModel, tokenizer: Tokenizer) -> None:
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(
+        self, model: LanguageModel, tokenizer: Tokenizer, *, before_ticks: Callable[[], None] = lambda: None
+    ) -> None:
+        self.model, self.tokenizer, self._before_ticks = model, tokenizer, before_ticks
 
     def stream(
         self,
@@ -193,7 +196,25 @@ class TextGenerator:
             )
             places[id_] = place
             texts |= {(id_, choice): text for choice, text in enumerate(choices)}
-        return _run(engine, places, texts)
+        return self._pieces(engine, places, texts)
+
+    def _pieces(
+        self, engine: Engine, places: dict[int, int], texts: dict[tuple[int, int], Continuation]
+    ) -> Iterator[TextDelta]:
+        while engine.busy:
+            self._before_ticks()
+            for event in engine.tick():
+                text = texts[event.request, event.choice]
+                if text.done:  # several tokens came with one tick, and a stop string ended the text in the middle
+                    continue
+                ready = text.push(event.token) if event.token is not None else ""
+                finish = event.finish
+                if text.done and finish is None:
+                    finish = "stop"
+                    engine.cancel(event.request, event.choice)
+                elif finish:
+                    ready += text.finish()
+                yield TextDelta(places[event.request], event.choice, ready, event, finish)
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """The ids that a prompt stands for, its line ends as those of all text that is learned from.
@@ -230,22 +251,6 @@ class TextGenerator:
             seed=seed,
             stop=tuple(stop),
         )
-
-
-def _run(engine: Engine, places: dict[int, int], texts: dict[tuple[int, int], Continuation]) -> Iterator[TextDelta]:
-    while engine.busy:
-        for event in engine.tick():
-            text = texts[event.request, event.choice]
-            if text.done:  # several tokens came with one tick, and a stop string ended the text in the middle
-                continue
-            ready = text.push(event.token) if event.token is not None else ""
-            finish = event.finish
-            if text.done and finish is None:
-                finish = "stop"
-                engine.cancel(event.request, event.choice)
-            elif finish:
-                ready += text.finish()
-            yield TextDelta(places[event.request], event.choice, ready, event, finish)
 
 
 def _complete(pieces: Iterator[TextDelta], n_choices: Sequence[int]) -> Iterator[TextCompletion]:

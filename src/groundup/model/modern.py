@@ -34,7 +34,7 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T C"]) -> Float[Tensor, "B T C"]:
         """Normalize every token on its own."""
-        common = torch.promote_types(x.dtype, self.weight.dtype)  # as PyTorch does, but with words and without its kernel
+        common = torch.promote_types(x.dtype, self.weight.dtype)  # as PyTorch does, without a warning
         return F.rms_norm(x.to(common), self.weight.shape, self.weight, self.eps).to(x.dtype)
 
 

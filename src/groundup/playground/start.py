@@ -74,7 +74,7 @@ def serve(
     if threads:
         torch.set_num_threads(threads)
     models = Models(paths, weights=weights, say=say)
-    loop = EngineLoop() if threads else EngineLoop(before_ticks=FollowCores(torch.get_num_threads()))
+    loop = EngineLoop() if threads else EngineLoop(before_ticks=FollowCores())
     files = page_files()
     shared = Server(models, loop)
     trainings = Trainings(shared)

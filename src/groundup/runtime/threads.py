@@ -5,7 +5,7 @@ import time
 
 import torch
 
-from groundup.terminal.waiting import Look
+from groundup.terminal.waiting import THREADS, Look
 
 SECONDS = 0.5
 """Between two looks."""
@@ -17,17 +17,16 @@ class FollowCores:
     """Sets the number of threads of the thread that calls it.
 
     Of threads that share out a product, each waits for the last. Where one has no core all wait, and fewer are faster.
-
-    Args:
-        most: Threads where the cores are free.
+    Where the cores are free there are as many as when this was made; where OMP_NUM_THREADS says how many, always.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most, self._last = most, Look.now()
+    def __init__(self) -> None:
+        self.most, self._last = torch.get_num_threads(), Look.now()
+        self._is_said = THREADS in os.environ
 
     def __call__(self) -> None:
         """Look, at most every SECONDS; to be called between two pieces of work."""
-        if time.monotonic() - self._last.when < SECONDS:
+        if self._is_said or time.monotonic() - self._last.when < SECONDS:
             return
         last, now = self._last, Look.now()
         self._last = now

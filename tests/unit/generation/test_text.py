@@ -181,3 +181,10 @@ def test_many_prompts_side_by_side_are_what_each_is_alone(tiny_model, alphabet):
         assert done[k].texts == expected
         assert set(done[k].finishes) <= {"stop", "length"}
         assert k % 4 == 0 or set(done[k].finishes) == {"length"}
+
+
+def test_something_may_be_done_before_each_tick(tiny_model, alphabet):
+    calls = []
+    generator = TextGenerator(tiny_model, alphabet, before_ticks=lambda: calls.append(1))
+    generator.generate("ab", max_new_tokens=5, seed=0)  # drawn, not guessed ahead: a token with each
+    assert len(calls) >= 5

@@ -3,7 +3,7 @@ import torch
 
 from groundup.runtime import threads as module
 from groundup.runtime.threads import SECONDS, FollowCores
-from groundup.terminal.waiting import Look
+from groundup.terminal.waiting import THREADS, Look
 
 
 @pytest.fixture
@@ -20,6 +20,7 @@ def clocks(monkeypatch):
             self.look = Look(then.idle + idle, then.total + passed, then.ours + ours * seconds, when)
 
     clocks = Clocks()
+    monkeypatch.delenv(THREADS)
     monkeypatch.setattr(module.os, "cpu_count", lambda: 4)
     monkeypatch.setattr(module.time, "monotonic", lambda: clocks.look.when)
     monkeypatch.setattr(module.Look, "now", classmethod(lambda cls: clocks.look))
@@ -29,7 +30,7 @@ def clocks(monkeypatch):
 
 @pytest.mark.parametrize(("others", "threads"), [(0.2, 4), (1.0, 3), (2.4, 2), (4.0, 1), (9.0, 1)])
 def test_threads_follow_what_others_leave(clocks, others, threads):
-    follow = FollowCores(4)
+    follow = FollowCores()
     clocks.work(SECONDS, ours=max(0.5, 4 - others), others=others)
     follow()
     assert torch.get_num_threads() == threads
@@ -39,7 +40,7 @@ def test_threads_follow_what_others_leave(clocks, others, threads):
 
 
 def test_it_looks_now_and_then(clocks):
-    follow = FollowCores(4)
+    follow = FollowCores()
     clocks.work(SECONDS / 2, ours=2, others=2)
     follow()
     assert torch.get_num_threads() == 4
@@ -49,7 +50,7 @@ def test_it_looks_now_and_then(clocks):
 
 
 def test_what_others_did_while_we_had_nothing_to_do_is_over(clocks):
-    follow = FollowCores(4)
+    follow = FollowCores()
     clocks.work(60, ours=0.05, others=4)
     follow()
     assert torch.get_num_threads() == 4
@@ -57,7 +58,15 @@ def test_what_others_did_while_we_had_nothing_to_do_is_over(clocks):
 
 def test_there_are_never_more_than_were_asked_for(clocks):
     torch.set_num_threads(2)
-    follow = FollowCores(2)
+    follow = FollowCores()
     clocks.work(SECONDS, ours=2, others=0)
     follow()
     assert torch.get_num_threads() == 2
+
+
+def test_what_a_person_says_stays(clocks, monkeypatch):
+    monkeypatch.setenv(THREADS, "4")
+    follow = FollowCores()
+    clocks.work(SECONDS, ours=1, others=3)
+    follow()
+    assert torch.get_num_threads() == 4
