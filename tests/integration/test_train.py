@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from forked import ForkedPopen
 from groundup.cli.main import main
@@ -198,6 +199,19 @@ def test_a_run_that_went_further_is_not_resumed_to_an_earlier_end(place, capsys)
 @pytest.mark.fault(
     "D4", "the same run twice on a CPU, one thread each", "weights, moments and generators: the same bytes"
 )
+def test_a_run_that_began_on_a_busy_machine_may_have_more_threads_later(place):
+    def threads():
+        return load_json(last_checkpoint("a") / "training.json")["state"]["resolved"]["threads"]
+
+    assert start("a", "--max-steps=10") == 0
+    assert threads() == 1
+    assert train("--resume", "runs/a", "--max-steps=20", "--runtime.threads=2") == 0
+    assert threads() == 2
+    torch.set_num_threads(1)
+    assert train("--resume", "runs/a", "--max-steps=30") == 0
+    assert threads() == 2
+
+
 def test_saved_config_starts_the_same_run_again(place):
     assert start("first", "--max-steps=10") == 0
     assert train("--config", "runs/first/config.json", "--name=second") == 0

@@ -32,6 +32,7 @@ RESUMABLE = (
     "data.path",
     "data.cache_dir",
     "runtime.micro_batch_size",
+    "runtime.threads",
     "runtime.parallel",
     "runtime.timeout",
     "runtime.check_replicas_every",

@@ -94,7 +94,7 @@ class Setup:
 
 
 def pick_setup(request: SetupRequest) -> Setup:
-    """Pick device, threads and precision: those the run began with, where it is resumed."""
+    """Pick device, threads and precision: those the run began with, where it is resumed and asks for no other."""
     config, world, saved = request.config, request.world, request.saved
     if request.parallel == "fsdp" and config.lora.rank:
         raise UsageError("lora needs no fsdp: its optimizer state is small; use --runtime.parallel ddp")
@@ -105,8 +105,8 @@ def pick_setup(request: SetupRequest) -> Setup:
         )
     device = _device(request)
     # Where there are more or fewer processes than before, they share the cores in another way.
-    threads = saved.threads if saved and request.same_world else config.runtime.threads
-    if threads:
+    known = saved.threads if saved and request.same_world else 0
+    if threads := config.runtime.threads or known:
         torch.set_num_threads(threads)
     if device.type == "cpu":
         allocate_for_steps(recompute=config.runtime.recompute)
