@@ -6,6 +6,7 @@ under a name that the server gives. A stop is a SIGTERM, as from a terminal: the
 
 import asyncio
 import itertools
+import os
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from groundup.files.processes import end_with_parent
 from groundup.serving.app import Server
 from groundup.serving.bodies import Body, read_body
 from groundup.serving.errors import RequestError
+from groundup.terminal.waiting import without_our_rounds
 
 SIZES: dict[str, tuple[int, int, int]] = {"tiny": (2, 2, 64), "small": (3, 3, 96), "demo": (4, 4, 128)}
 """Layers, heads and width."""
@@ -185,6 +187,7 @@ def _begin(name: str, words: list[str]) -> _Training:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors,
+        env=without_our_rounds(os.environ),
         start_new_session=True,  # Ctrl-C is for the server, which then asks the run to end
         preexec_fn=end_with_parent,  # should the server be killed, the run saves and ends, too
     )

@@ -12,7 +12,7 @@ busy; help, mistakes and commands that compute nothing do without it.
 import os
 import sys
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,6 +96,12 @@ def choose_threads(
     if n < min(_bound_cores(), whole_cores()):  # what PyTorch would take
         environ[THREADS] = str(n)
     return note
+
+
+def without_our_rounds(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a process that is to choose for itself begins with: no rounds that were chosen for this one."""
+    ours = (str(SPIN_ROUNDS), str(SERVER_ROUNDS))
+    return {name: value for name, value in environ.items() if name != SPIN or value not in ours}
 
 
 def _note(free: float, n: int, usual: int) -> str:

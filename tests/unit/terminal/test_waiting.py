@@ -8,6 +8,7 @@ import pytest
 from groundup.terminal import waiting
 from groundup.terminal.waiting import (
     LOOKS,
+    SERVER_ROUNDS,
     SPIN,
     SPIN_ROUNDS,
     THREADS,
@@ -17,6 +18,7 @@ from groundup.terminal.waiting import (
     describe_waiting,
     look_at_cores,
     whole_cores,
+    without_our_rounds,
 )
 
 
@@ -110,6 +112,15 @@ def test_what_is_over_with_the_next_look_changes_nothing(machine):
     environ = {}
     assert choose_threads(environ, lambda: next(looks)) == ""
     assert environ == {}
+
+
+def test_a_process_that_a_server_starts_chooses_for_itself(machine):
+    machine(2, 2)
+    environ = {"HOME": "/h"}
+    choose_threads(environ, lambda: 0.0, quiet=SERVER_ROUNDS)
+    assert environ == {"HOME": "/h", SPIN: str(SERVER_ROUNDS)}
+    assert without_our_rounds(environ) == {"HOME": "/h"}
+    assert without_our_rounds({SPIN: "77"}) == {SPIN: "77"}  # a person's
 
 
 def test_whole_cores_are_counted_by_their_siblings(monkeypatch, tmp_path):
