@@ -77,6 +77,7 @@ def main(argv: Sequence[str]) -> int:
         from groundup.evaluation.tasks import How, run_task
         from groundup.runtime.allocator import keep_freed_memory
         from groundup.runtime.device import pick_device
+        from groundup.runtime.threads import FollowCores
 
         device = pick_device(options.device)
         working.doing(f"loading {options.path}")
@@ -90,13 +91,19 @@ def main(argv: Sequence[str]) -> int:
         read_results(options.path)  # a damaged file is better known before the work than after
         if device.type == "cpu":
             keep_freed_memory()
+        follow = FollowCores()
+
+        def after_batch(share: float) -> None:
+            follow()
+            working.share(share)
+
         how = How(
             data=options.data,
             limit=options.limit,
             batch_tokens=options.batch_tokens,
             stride=options.stride,
             reading=options.reading,
-            progress=working.share,
+            progress=after_batch,
             say=warn,
         )
         for name in options.names:
