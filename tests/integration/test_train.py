@@ -196,9 +196,6 @@ def test_a_run_that_went_further_is_not_resumed_to_an_earlier_end(place, capsys)
     assert Path("runs/far/config.json").read_bytes() == before
 
 
-@pytest.mark.fault(
-    "D4", "the same run twice on a CPU, one thread each", "weights, moments and generators: the same bytes"
-)
 def test_a_run_that_began_on_a_busy_machine_may_have_more_threads_later(place):
     def threads():
         return load_json(last_checkpoint("a") / "training.json")["state"]["resolved"]["threads"]
@@ -212,6 +209,9 @@ def test_a_run_that_began_on_a_busy_machine_may_have_more_threads_later(place):
     assert threads() == 2
 
 
+@pytest.mark.fault(
+    "D4", "the same run twice on a CPU, one thread each", "weights, moments and generators: the same bytes"
+)
 def test_saved_config_starts_the_same_run_again(place):
     assert start("first", "--max-steps=10") == 0
     assert train("--config", "runs/first/config.json", "--name=second") == 0
