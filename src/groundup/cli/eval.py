@@ -91,19 +91,13 @@ def main(argv: Sequence[str]) -> int:
         read_results(options.path)  # a damaged file is better known before the work than after
         if device.type == "cpu":
             keep_freed_memory()
-        follow = FollowCores()
-
-        def after_batch(share: float) -> None:
-            follow()
-            working.share(share)
-
         how = How(
             data=options.data,
             limit=options.limit,
             batch_tokens=options.batch_tokens,
             stride=options.stride,
             reading=options.reading,
-            progress=after_batch,
+            progress=FollowCores().before(working.share),
             say=warn,
         )
         for name in options.names:

@@ -2,11 +2,15 @@
 
 import os
 import time
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
 
 import torch
 
 from groundup.terminal.waiting import THREADS, Look
 
+P = ParamSpec("P")
+T = TypeVar("T")
 SECONDS = 0.5
 """Between two looks."""
 AT_WORK = 0.3
@@ -35,3 +39,12 @@ class FollowCores:
         n = min(self.most, max(1, round((os.cpu_count() or 1) - now.others_since(last))))
         if n != torch.get_num_threads():
             torch.set_num_threads(n)
+
+    def before(self, call: Callable[P, T]) -> Callable[P, T]:
+        """The same function, which looks first: for what is called between two pieces of work anyway."""
+
+        def looked(*args: P.args, **kwargs: P.kwargs) -> T:
+            self()
+            return call(*args, **kwargs)
+
+        return looked

@@ -70,3 +70,11 @@ def test_what_a_person_says_stays(clocks, monkeypatch):
     clocks.work(SECONDS, ours=1, others=3)
     follow()
     assert torch.get_num_threads() == 4
+
+
+def test_a_function_looks_first(clocks):
+    seen = []
+    report = FollowCores().before(lambda share, *, of: seen.append((share, of, torch.get_num_threads())))
+    clocks.work(SECONDS, ours=1, others=3)
+    report(0.5, of=2)
+    assert seen == [(0.5, 2, 1)]
