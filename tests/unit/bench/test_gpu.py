@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +19,14 @@ def test_groups_fill_the_card_in_order():
     need = dict(zip("01234", [4, 3, 5, 99, 1], strict=True))
     cut = groups(listed, lambda case: need[case.name] * module.PROCESS_BYTES, 10 * module.PROCESS_BYTES)
     assert [[case.name for case in group] for group in cut] == [["0", "1"], ["2"], ["3"], ["4"]]
+
+
+def test_an_h100_is_filled_four_times(monkeypatch):
+    monkeypatch.setattr(module.torch.cuda, "get_device_properties", lambda device: SimpleNamespace(total_memory=85e9))
+    need = module.planned(module.torch.device("cuda"), SimpleNamespace(half=True))
+    names = [[case.name for case in group] for group in groups(cases(), need, int(module.SHARE * 84.5e9))]
+    assert names[:3] == [["124M", "124M modern"], ["350M", "774M"], ["1.5B", "124M nanoGPT"]]
+    assert len(names) == 4
 
 
 @pytest.fixture
