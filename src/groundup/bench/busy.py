@@ -16,7 +16,7 @@ from groundup.contestants.ours import our_trainer
 from groundup.files.processes import piped, start_process
 from groundup.runtime.device import cpu_name
 from groundup.runtime.precision import pick_precision
-from groundup.terminal.waiting import SPIN, THREADS, choose_threads
+from groundup.terminal.waiting import SPIN, THREADS, choose_threads, own_cores, whole_cores
 
 WAYS: dict[str, dict[str, str] | None] = {
     "OpenMP's default": {},
@@ -44,7 +44,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     with _others(options.others):
         busy = _turns(options)
     cores = os.cpu_count() or 1
-    threads = min(torch.get_num_threads(), cores)
+    threads = min(own_cores(), whole_cores())  # of each turn; this process may have begun beside other programs
     fair = threads / max(threads, threads + options.others) * quiet["OpenMP's default"]
     ways = {
         name: {

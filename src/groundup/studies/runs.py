@@ -20,6 +20,7 @@ from groundup.files.atomic import make_folder, write_file
 from groundup.files.layout import METRICS
 from groundup.records.metrics import read_metrics
 from groundup.studies.options import HEAD_DIM, shape_of
+from groundup.terminal.waiting import THREADS, own_cores
 
 WAIT = 0.2
 """Seconds between looks at the runs."""
@@ -103,7 +104,7 @@ def train_all(
     """
     start = time.monotonic()
     waiting, going = list(configs.items()), dict[str, subprocess.Popen[bytes]]()
-    threads = str(max(1, (os.cpu_count() or 1) // at_once))
+    threads = str(max(1, own_cores() // at_once))
     try:
         while waiting or going:
             over = seconds and time.monotonic() - start > seconds
@@ -151,7 +152,7 @@ def _start(config: TrainConfig, threads: str) -> "subprocess.Popen[bytes]":
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=os.environ | {"OMP_NUM_THREADS": threads},
+            env=os.environ | {THREADS: threads},
         )
 
 

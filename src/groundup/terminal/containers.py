@@ -21,9 +21,9 @@ def cores_allowed() -> float:
     for group in _groups("cpu"):
         with contextlib.suppress(OSError, ValueError):  # not limited here, or not for us to read
             if (both := group / "cpu.max").is_file():
-                quota, period = both.read_text(encoding="ascii").split()
+                quota, period = _text(both).split()
             else:
-                quota, period = (_word(group / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
+                quota, period = (_text(group / f"cpu.cfs_{name}_us") for name in ("quota", "period"))
             if quota not in ("max", "-1"):
                 allowed = min(allowed, int(quota) / int(period))
     return allowed
@@ -40,11 +40,11 @@ def memory_left() -> float:
                 if first
                 else ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
             )
-            most = _word(group / limit)
+            most = _text(group / limit)
             if most == "max" or int(most) > UNLIMITED:
                 continue
             stat = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
-            left = min(left, max(0, int(most) - int(_word(group / used)) + int(stat[cached])))
+            left = min(left, max(0, int(most) - int(_text(group / used)) + int(stat[cached])))
     return left
 
 
@@ -63,5 +63,5 @@ def _groups(controller: str) -> Iterator[Path]:
         yield from (group for group in (own, *own.parents) if group.is_relative_to(root))
 
 
-def _word(path: Path) -> str:
+def _text(path: Path) -> str:
     return path.read_text(encoding="ascii").strip()

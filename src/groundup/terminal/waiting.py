@@ -54,10 +54,13 @@ def before_torch(device: str = "auto", *, serving: bool = False, fewer: bool = T
     refuse_absent(device)
     if "torch" in sys.modules:  # then OpenMP has read its variables
         return
-    computes_here = device == "cpu" or (device == "auto" and is_absent("cuda") and is_absent("mps"))
-    quiet = SERVER_ROUNDS if serving else None
-    if note := choose_threads(os.environ, quiet=quiet, fewer=fewer and computes_here and not serving):
+    fewer = fewer and not serving and _is_for_cpu(device)
+    if note := choose_threads(os.environ, quiet=SERVER_ROUNDS if serving else None, fewer=fewer):
         warn(note)
+
+
+def _is_for_cpu(device: str) -> bool:
+    return device == "cpu" or (device == "auto" and is_absent("cuda") and is_absent("mps"))
 
 
 def choose_threads(
@@ -80,10 +83,10 @@ def choose_threads(
     Returns:
         What the person should know; empty where threads are as many as ever.
     """
-    usual = n = min(own_cores(), whole_cores())
-    note = ""
+    own, whole, note = own_cores(), whole_cores(), ""
+    usual = n = min(own, whole)
     if not {SPIN, "OMP_WAIT_POLICY"} & set(environ):
-        busy = own_cores() - BUSY_CORES
+        busy = own - BUSY_CORES
         free = _free_cores(cores_in_use or look_at_cores, busy)
         if free < busy:
             environ[SPIN] = str(SPIN_ROUNDS)
@@ -93,7 +96,7 @@ def choose_threads(
             environ[SPIN] = str(quiet)
     if THREADS in environ:
         return ""
-    if n < min(_bound_cores(), whole_cores()):  # what PyTorch would take
+    if n < min(_bound_cores(), whole):  # what PyTorch would take
         environ[THREADS] = str(n)
     return note
 

@@ -17,7 +17,8 @@ def test_figures_are_the_arithmetic_of_the_turns(monkeypatch):
 
     monkeypatch.setattr(module, "_one_turn", turn)
     monkeypatch.setattr(module, "_others", lambda count: _counting(others, count))
-    monkeypatch.setattr(module.torch, "get_num_threads", lambda: 2)
+    monkeypatch.setattr(module, "own_cores", lambda: 2)
+    monkeypatch.setattr(module, "whole_cores", lambda: 2)
     monkeypatch.setattr(module.os, "cpu_count", lambda: 2)
     lines = []
     result = bench(Options(others=4), lines.append)
