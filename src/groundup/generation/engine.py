@@ -41,7 +41,7 @@ from groundup.config.generate import SamplingConfig
 from groundup.generation.jobs import Choice, Job
 from groundup.generation.lookup import PromptLookup
 from groundup.generation.requests import Event, Finish, Lane, Request
-from groundup.generation.sampling import Drawn, Row, check_bias, depends_on_logits_alone, no_numbers, sample
+from groundup.generation.sampling import Drawn, Row, check_bias, depends_on_logits_alone, no_numbers
 from groundup.generation.scores import Score, read_scores, score
 from groundup.generation.slots import Slots, count_slots
 from groundup.model.types import LanguageModel, wide
@@ -234,7 +234,7 @@ class Engine:
         """Read the next token of a text with guesses behind it; tell what is drawn as far as they were right."""
         held = self._slots.held[choice.slot]
         hidden = self._slots.read(choice.slot, [*choice.unread, *guess])
-        drawn = sample(self.model.logits(hidden), [choice.row] * len(hidden))
+        drawn = self._slots.draw(hidden, [choice.row] * len(hidden))
         n_right = next((k for k, token in enumerate(guess) if drawn[k].token != token), len(guess))
         del held[len(held) - len(guess) + n_right :]
         assert choice.lookup is not None

@@ -155,6 +155,17 @@ def depends_on_past(config: SamplingConfig) -> bool:
     return bool(config.repetition_penalty != 1 or config.presence_penalty or config.frequency_penalty)
 
 
+def n_decisive(rows: Sequence[Row]) -> int:
+    """How many of the largest logits of each row decide what is drawn; 0 where all of them do."""
+    numbers = []
+    for row in rows:
+        config = row.config
+        if row.n_top is not None or config.logit_bias or depends_on_past(config):
+            return 0
+        numbers.append(1 if config.temperature < COLDEST else config.top_k)
+    return max(numbers) if all(numbers) else 0
+
+
 def sample(logits: Float[Tensor, "B V"], rows: Sequence[Row], *, by: Choose | None = None) -> list[Drawn]:
     """Choose the next token of every row.
 

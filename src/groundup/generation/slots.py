@@ -11,7 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundup.generation.graphs import DrawGraphs, StepGraphs
-from groundup.generation.sampling import Drawn, Row, sample
+from groundup.generation.sampling import Drawn, Row, n_decisive, sample
+from groundup.inference.screened import screened_head
 from groundup.inference.weights import kernels_of
 from groundup.kernels.compiled import CompiledKernels
 from groundup.model.kv_cache import KVCache
@@ -34,6 +35,7 @@ class Slots:
         self.model, self.room = model, model.config.block_size
         self._device, kernels = device_of(model), kernels_of(model)
         self._choose = kernels.draw if isinstance(kernels, CompiledKernels) else None
+        self._head = screened_head(model)
         self._cache = model.new_cache(n_slots, self.room)
         self._viewed, self._last_view = (0, n_slots), self._cache.view(slice(0, n_slots))
         captured = self._device.type == "cuda" and len(self._cache.keys) > 0  # a model without layers needs no graph
@@ -114,7 +116,7 @@ class Slots:
     def draw(self, hidden: Float[Tensor, "B C"], rows: Sequence[Row]) -> list[Drawn]:
         """The next token of each row, from what the head reads: `sample`, recorded where that can be."""
         drawn = self._draws.draw(hidden, rows) if self._draws else None
-        return drawn or sample(self.model.logits(hidden), rows, by=self._choose)
+        return drawn or sample(self._logits(hidden, rows), rows, by=self._choose)
 
     def cut(self, lengths: Sequence[int]) -> None:
         """Let each slot hold so many of its tokens at most, and nothing behind them: not even what is no number."""
@@ -122,6 +124,12 @@ class Slots:
             del held[length:]
             self._cache.keys[:, slot, :, len(held) :] = 0
             self._cache.values[:, slot, :, len(held) :] = 0
+
+    def _logits(self, hidden: Float[Tensor, "B C"], rows: Sequence[Row]) -> Float[Tensor, "B V"]:
+        """The head's, or those alone that can be drawn, where they can be told from the others."""
+        k = n_decisive(rows)
+        largest = self._head.largest(hidden, k) if self._head and k else None
+        return self.model.logits(hidden) if largest is None else largest
 
     def _view(self, first: int, end: int) -> KVCache:
         """Some rows of the cache; the last ones are kept, because most steps are for the rows of the step before."""

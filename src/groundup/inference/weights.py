@@ -18,7 +18,7 @@ from groundup.model.gpt import GPT, Blocks, TiedHead
 from groundup.model.modern import Modern
 from groundup.model.swap import replace_linears, replace_modules, use_kernels
 from groundup.model.types import LanguageModel
-from groundup.runtime.stored import DTYPES, PlainKernels, Weights, store
+from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, store
 
 
 class StoredEmbedding(StoredMatrix):
@@ -40,13 +40,23 @@ class StoredHead(nn.Module):
         super().__init__()
         self._embedding = (embedding,)  # a tuple: it is no part of this module
 
+    @property
+    def stored(self) -> Stored:
+        """The matrix as the kernels want it."""
+        return self._embedding[0].stored
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody looks at its products by hooks."""
+        return bool(self._forward_hooks or self._forward_pre_hooks)
+
     def forward(self, x: Float[Tensor, "*B C"], weight: Tensor) -> Float[Tensor, "*B V"]:
         """Logits; the weight given is the embedding's, without its scales."""
         return self._embedding[0].product(x)
 
     def matrix(self, weight: Tensor) -> Float[Tensor, "V C"]:
         """The matrix in float32."""
-        return self._embedding[0].stored.widened()
+        return self.stored.widened()
 
 
 def use_weights(model: GPT | Modern, weights: Weights, kernels: PlainKernels) -> None:

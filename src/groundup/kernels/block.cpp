@@ -8,6 +8,7 @@
 #include "draw.cpp"
 #include "product.cpp"
 #include "prompt.cpp"
+#include "largest.cpp"
 #include "packed.cpp"
 #include "attention.cpp"
 #include "dropout.cpp"

@@ -15,13 +15,12 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import NamedTuple, Self
 
 import torch
 from filelock import FileLock
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
 from groundup.config.generate import SamplingConfig
@@ -30,19 +29,22 @@ from groundup.kernels.dropout import Counted
 from groundup.kernels.trust import wrong_parts
 from groundup.planner.memory import KERNEL_LANES
 from groundup.runtime.allocator import HUGE_PAGE, ask_for_huge_pages, forget_pages
-from groundup.runtime.remember import cache_folder, machine_id, remembered
-from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, store
-from groundup.runtime.timing import seconds
+from groundup.runtime.remember import cache_folder, machine_id
+from groundup.runtime.stored import PlainKernels, Stored
 
 SOURCE = Path(__file__).with_name("block.cpp")
 """Includes the others."""
 COMPILERS = ("c++", "g++", "clang++")
-CANDIDATES: tuple[Weights, ...] = ("fp32", "fp16", "int8")
-MIN_SPEEDUP = 1.15
-CHOICES = "weights.json"
-OUT_OF_CACHE = 128 << 20
 PACKED_AT_ONCE = 4 << 20
-Way = TypeVar("Way", bound=str)
+
+
+class Rounded(NamedTuple):
+    """A matrix (D, C) in 8 bits: row d stands for `weight[d] * scale[d]`, up to an error."""
+
+    weight: Int8[Tensor, "D C"]
+    scale: Float[Tensor, " D"]
+    length: float
+    """The largest length of a row's error, in units of its scale; infinite where the matrix holds what is no number."""
 
 
 class CompiledKernels(PlainKernels):
@@ -98,6 +100,13 @@ class CompiledKernels(PlainKernels):
         self._draw.argtypes, self._draw.restype = (
             [pointer, *2 * [size], ctypes.c_float, size, *2 * [ctypes.c_double], *2 * [pointer]],
             None,
+        )
+        self._round_rows, self._largest = library.round_rows, library.largest_logits
+        self._round_rows.argtypes = [ctypes.c_int, pointer, *2 * [size], *2 * [pointer]]
+        self._round_rows.restype = ctypes.c_float
+        self._largest.argtypes, self._largest.restype = (
+            [ctypes.c_int, *4 * [pointer], ctypes.c_float, pointer, *4 * [size]],
+            size,
         )
         self._rotate, self._rotate_backward = library.rotate, library.rotate_backward
         self._rotate.argtypes = [*5 * [pointer], ctypes.c_float, *5 * [size], ctypes.c_float]
@@ -256,6 +265,33 @@ class CompiledKernels(PlainKernels):
         self._draw(logits.data_ptr(), *logits.shape, config.temperature, *filters, numbers, ids.data_ptr())
         return ids
 
+    def rounded(self, weight: Float[Tensor, "D C"]) -> Rounded:
+        """A matrix of floats in 8 bits, row by row, for `largest`."""
+        weights, scale = torch.empty(weight.shape, dtype=torch.int8), torch.empty(len(weight))
+        addresses = weights.data_ptr(), scale.data_ptr()
+        length = self._round_rows(TYPES[weight.dtype], weight.data_ptr(), *weight.shape, *addresses)
+        return Rounded(weights, scale, length)
+
+    def largest(
+        self, x: Float[Tensor, "B C"], weight: Float[Tensor, "D C"], rounded: Rounded, k: int
+    ) -> Float[Tensor, "B D"] | None:
+        """The k largest numbers in each row of x @ weight.T, to the bit, and some beside them; the others are -inf.
+
+        Args:
+            x: A few rows, contiguous, float32.
+            weight: As it is stored.
+            rounded: What `rounded` gave for it: read in its place, but for what may be among the largest.
+            k: At least 1 and at most D.
+
+        Returns:
+            None where x is not finite, or too much of the weights would have to be read.
+        """
+        y = x.new_empty(len(x), len(weight))
+        addresses = (part.data_ptr() for part in (x, weight, rounded.weight, rounded.scale))
+        sizes = (len(x), *weight.shape)
+        n_found = self._largest(TYPES[weight.dtype], *addresses, rounded.length, y.data_ptr(), *sizes, k)
+        return None if n_found < 0 else y
+
     def sum(self, x: Int[Tensor, " N"]) -> int:
         """The sum of 32-bit integers, modulo 2^32: every byte read once, by all cores."""
         return self._sum(x.data_ptr(), x.numel())
@@ -349,49 +385,3 @@ def _reason(error: Exception) -> str:
     if isinstance(error, OSError) and (error.filename or "failed to map" in str(error)):  # the latter: noexec
         return f"{error}; XDG_CACHE_HOME may name another folder for them"
     return str(error)
-
-
-def pick_weights(device: torch.device, *, n_embd: int, rows: int, say: Callable[[str], None]) -> Weights:
-    """What decodes fastest: measured once a machine, width and number of rows, and remembered.
-
-    Fewer bits are taken only for MIN_SPEEDUP: they cost precision. GPUs get 16 bits, which they multiply faster.
-    """
-    if device.type != "cpu":
-        return "fp16"
-    kernels = load_kernels(say)
-    key = f"{machine_id()} {kernels.name} {torch.get_num_threads()} threads, {n_embd} wide, {rows} rows"
-    return remembered(CHOICES, key, DTYPES, lambda: _fastest(n_embd, rows, kernels))
-
-
-def _fastest(n_embd: int, rows: int, kernels: PlainKernels) -> Weights:
-    """Products of GPT-2's largest layer, with matrices enough that none is in a cache."""
-    weight, x = largest_layer(n_embd, rows)
-    copies = min(32, 1 + OUT_OF_CACHE // weight.nbytes)
-    stored = {name: [kernels.arranged(store(weight.clone(), name)) for _ in range(copies)] for name in CANDIDATES}
-
-    def products(name: Weights) -> None:
-        for matrix in stored[name]:
-            kernels.linear(x, matrix)
-
-    least = turns({name: partial(products, name) for name in CANDIDATES})
-    best: Weights = CANDIDATES[0]
-    for name in CANDIDATES[1:]:
-        if least[best] > MIN_SPEEDUP * least[name]:
-            best = name
-    return best
-
-
-def largest_layer(n_embd: int, rows: int) -> tuple[Float[Tensor, "D C"], Float[Tensor, "B C"]]:
-    """Weights like those of GPT-2's, and some rows for them."""
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(4 * n_embd, n_embd, generator=generator)
-    return weight, torch.randn(rows, n_embd, generator=generator)
-
-
-def turns(ways: dict[Way, Callable[[], object]]) -> dict[Way, float]:
-    """The least seconds of each, in turns: what else the machine does slows all down."""
-    least = dict.fromkeys(ways, math.inf)
-    for _ in range(5):
-        for name, way in ways.items():
-            least[name] = min(least[name], seconds(way))
-    return least

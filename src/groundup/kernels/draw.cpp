@@ -17,27 +17,43 @@ struct Filters {
     double top_p, min_p;
 };
 
-// The places of all numbers that are at least the k-th largest, after division by the temperature, in their order. As many
-// parts as are wanted begin at least so high as the k-th largest part's maximum, so few numbers are left to compare.
-void keep_largest(const float* x, int64_t n, const Filters& filters, std::vector<float>& most, std::vector<int64_t>& kept) {
-    float least = -INFINITY;
-    if (const int64_t k = filters.top_k; k > 0 && k < n) {
-        auto kth = [k](std::vector<float> of) {
-            std::nth_element(of.begin(), of.begin() + k - 1, of.end(), std::greater<float>());
-            return of[k - 1];
-        };
-        if ((int64_t)most.size() >= k) least = kth(most);
-        std::vector<float> high;
-        for (size_t part = 0; part < most.size(); part++)
-            if (most[part] >= least)
-                for (int64_t i = part * PART; i < std::min<int64_t>(n, (part + 1) * PART); i++)
-                    if (x[i] >= least) high.push_back(x[i]);
-        least = kth(std::move(high)) / filters.temperature;
+// The largest number of each part; returns how many are none.
+int64_t maxima(const float* x, int64_t n, std::vector<float>& most) {
+    int64_t n_nan = 0;
+    most.assign((n + PART - 1) / PART, -INFINITY);
+    for (int64_t part = 0; part < (int64_t)most.size(); part++) {
+        float found = -INFINITY;
+#pragma omp simd reduction(max : found) reduction(+ : n_nan)
+        for (int64_t i = part * PART; i < std::min(n, (part + 1) * PART); i++) {
+            found = x[i] > found ? x[i] : found;
+            n_nan += x[i] != x[i];
+        }
+        most[part] = found;
     }
-    for (size_t part = 0; part < most.size(); part++)
-        if (most[part] / filters.temperature >= least)
-            for (int64_t i = part * PART; i < std::min<int64_t>(n, (part + 1) * PART); i++)
-                if (x[i] / filters.temperature >= least) kept.push_back(i);
+    return n_nan;
+}
+
+// The places of all x for which kept(x) holds, in their order; kept holds for whatever is larger.
+template <class Kept> void places(const float* x, int64_t n, const std::vector<float>& most, Kept kept, std::vector<int64_t>& into) {
+    for (int64_t part = 0; part < (int64_t)most.size(); part++)
+        if (kept(most[part]))
+            for (int64_t i = part * PART; i < std::min(n, (part + 1) * PART); i++)
+                if (kept(x[i])) into.push_back(i);
+}
+
+// The k-th largest of n numbers, 0 < k <= n. As many parts as are wanted begin at least so high as the k-th largest part's
+// maximum, so few numbers are left to compare.
+float kth_largest(const float* x, int64_t n, int64_t k, const std::vector<float>& most) {
+    auto kth = [k](std::vector<float> of) {
+        std::nth_element(of.begin(), of.begin() + k - 1, of.end(), std::greater<float>());
+        return of[k - 1];
+    };
+    const float least = (int64_t)most.size() >= k ? kth(most) : -INFINITY;
+    std::vector<int64_t> high;
+    places(x, n, most, [least](float value) { return value >= least; }, high);
+    std::vector<float> values;
+    for (int64_t i : high) values.push_back(x[i]);
+    return kth(std::move(values));
 }
 
 // The largest weight such that all that are as large have the share p of the sum. Positive floats have the order of their
@@ -60,25 +76,17 @@ float least_of_share(const std::vector<float>& weights, double p) {
 
 // A place; -1 where x holds what is no number. Without a random number in [0, 1) the largest, of equals the first.
 int64_t draw_one(const float* x, int64_t n, const Filters& filters, const double* uniform) {
-    std::vector<float> most((n + PART - 1) / PART, -INFINITY);
-    int64_t n_nan = 0;
-    for (int64_t part = 0; part < (int64_t)most.size(); part++) {
-        const int64_t end = std::min(n, (part + 1) * PART);
-        float found = -INFINITY;
-#pragma omp simd reduction(max : found) reduction(+ : n_nan)
-        for (int64_t i = part * PART; i < end; i++) {
-            found = x[i] > found ? x[i] : found;
-            n_nan += x[i] != x[i];
-        }
-        most[part] = found;
-    }
+    std::vector<float> most;
+    const int64_t n_nan = maxima(x, n, most);
     const auto highest = std::max_element(most.begin(), most.end());
     if (n_nan) return -1;
     if (!uniform) return std::find(x + (highest - most.begin()) * PART, x + n, *highest) - x;
     const float largest = *highest / filters.temperature;
     if (!std::isfinite(largest)) return -1;
+    float bound = -INFINITY;  // after division by the temperature: what differs by rounding alone is kept with it
+    if (const int64_t k = filters.top_k; k > 0 && k < n) bound = kth_largest(x, n, k, most) / filters.temperature;
     std::vector<int64_t> kept;
-    keep_largest(x, n, filters, most, kept);
+    places(x, n, most, [&](float value) { return value / filters.temperature >= bound; }, kept);
     std::vector<float> weights(kept.size());
 #pragma omp simd
     for (size_t i = 0; i < kept.size(); i++) {

@@ -9,7 +9,8 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor
 
-from groundup.kernels.compiled import CompiledKernels, largest_layer, turns
+from groundup.kernels.compiled import CompiledKernels
+from groundup.kernels.pick import largest_layer, turns
 from groundup.runtime.matmul import onednn_is_there, onednn_product
 from groundup.runtime.remember import machine_id, remembered
 from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, inputs_for, store

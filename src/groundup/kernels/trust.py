@@ -10,7 +10,7 @@ from torch import Tensor
 from groundup.config.generate import SamplingConfig
 from groundup.kernels.attention import CausalAttention
 from groundup.kernels.block import BlockTensors, CompiledBlocks, Linear, Norm
-from groundup.runtime.stored import DTYPES, PlainKernels, Weights, keep_rows, read_rows, store
+from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, keep_rows, read_rows, store
 
 if TYPE_CHECKING:
     from groundup.kernels.compiled import CompiledKernels
@@ -54,6 +54,8 @@ def wrong_parts(kernels: "CompiledKernels") -> list[str]:
         wrong.append("attention")
     if not _draws_agree(kernels, generator):
         wrong.append("draws")
+    if not _largest_agree(kernels, generator):
+        wrong.append("largest logits")
     if not all(_blocks_agree(kernels, kept, generator) for kept in (torch.float32, torch.float16, torch.int8)):
         wrong.append("blocks")
     return wrong
@@ -98,6 +100,14 @@ def _draws_agree(kernels: "CompiledKernels", generator: torch.Generator) -> bool
     expected = torch.searchsorted(edges, uniform, right=True)[:, 0]
     drawn = kernels.draw(logits, SamplingConfig(temperature=0.8, top_k=9), uniform)
     return drawn.equal(expected) and kernels.draw(logits, SamplingConfig(temperature=0), None).equal(logits.argmax(-1))
+
+
+def _largest_agree(kernels: "CompiledKernels", generator: torch.Generator) -> bool:
+    weight, x = torch.randn(200, 77, generator=generator), torch.randn(2, 77, generator=generator)
+    logits, found = kernels.linear(x, Stored(weight)), kernels.largest(x, weight, kernels.rounded(weight), 3)
+    if found is None or not torch.equal(found.topk(3).indices, logits.topk(3).indices):
+        return False
+    return torch.equal(found, logits.where(found.isfinite(), found))
 
 
 def _attention_agrees(kernels: "CompiledKernels", generator: torch.Generator) -> bool:
