@@ -80,6 +80,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         "prompt_tokens": options.prompt_tokens,
         "new_tokens": options.new_tokens,
         "samples": options.samples,
+        "sampling": "temperature 0.8, top-k 50",
     }
     n_spared = 0
     if device.type == "cpu":

@@ -226,7 +226,8 @@ def _pick_weights(
     """
     if saved == "int8" and weights not in ("saved", "auto", "int8"):
         raise UserError(
-            f"{folder} holds int8 weights, for `generate` and `eval` alone; give the folder that it was exported from"
+            f"{folder} holds int8 weights, which only `generate`, `eval` and `serve` read; give the folder that it was"
+            " exported from"
         )
     if isinstance(config, BigramConfig):
         if weights in DTYPES:
@@ -278,6 +279,6 @@ def check_tensors(model: nn.Module, state: dict[str, Tensor], path: Path, *, exa
         elif not exact and state[name].dtype not in _DTYPES:
             faults.append(f"{name} is {state[name].dtype}, not a floating-point type")
         elif exact and name.endswith(".scale") and not bool(((state[name] > 0) & state[name].isfinite()).all()):
-            faults.append(f"{name} has values that are no scales, which are finite and above 0")
+            faults.append(f"{name} is not finite and above 0: it, or the weights that it is made of, are no numbers")
     if faults:
         raise UserError(f"{path} does not fit its config: {'; '.join(sorted(faults))}")

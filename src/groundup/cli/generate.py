@@ -69,6 +69,8 @@ class Options:
         for flag, value in (("max-new-tokens", self.max_new_tokens), ("num-samples", self.num_samples)):
             if value < 1:
                 raise UsageError(f"{flag} must be at least 1, got {value}")
+        if self.num_samples > 100_000:
+            raise UsageError(f"num-samples must be at most 100,000, got {self.num_samples:,}: take several seeds")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed must be in [0, 2^63), got {self.seed}")
         if "" in self.stop:

@@ -1,12 +1,13 @@
 """How text is drawn from a model."""
 
-import math
 from dataclasses import dataclass
 
 from groundup.config.errors import UsageError
 
 LEAST_PENALTY, MOST_PENALTY = 0.01, 100.0
 """Of the repetition penalty, which divides logits."""
+HOTTEST = 1e30
+"""The highest temperature: all tokens are as likely as each other far below it, and a logit over it is a number."""
 MOST_CHANGE = 1_000_000
 """Of a logit, by a bias or a penalty: logits go to about 100, and what is far above that becomes infinite."""
 
@@ -34,8 +35,9 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that have no meaning."""
-        if not 0 <= self.temperature < math.inf:
-            raise UsageError(f"temperature must be 0 or more, got {self.temperature}")
+        if not 0 <= self.temperature <= HOTTEST:
+            wanted = f"at most {HOTTEST:g}" if self.temperature > HOTTEST else "0 or more"
+            raise UsageError(f"temperature must be {wanted}, got {self.temperature}")
         if self.top_k < 0:
             raise UsageError(f"top-k must be 0 (off) or more, got {self.top_k}")
         if not 0 < self.top_p <= 1:

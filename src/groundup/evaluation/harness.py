@@ -13,17 +13,18 @@ import functools
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from groundup.checkpoint.model_folder import load_model
-from groundup.config.errors import UserError
+from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
 from groundup.evaluation.pages import rolling
 from groundup.evaluation.scoring import BATCH_TOKENS, Question, log_likelihoods
 from groundup.generation.text import TextGenerator, TextRequest
 from groundup.runtime.device import pick_device
+from groundup.runtime.stored import DTYPES, Weights
 
 Pair = tuple[Sequence[int], Sequence[int]]
 
@@ -35,11 +36,21 @@ class Answers:
         path: A run, checkpoint or model folder.
         device: auto, cpu, cuda or mps.
         batch_tokens: As for `evaluation.scoring.log_likelihoods`.
+        weights: How matrices are stored, as in `load_model`.
     """
 
-    def __init__(self, path: Path, *, device: str = "auto", batch_tokens: int = 0) -> None:
-        chosen = pick_device(device)
-        loaded = load_model(path, device=chosen, rows=batch_tokens or BATCH_TOKENS[chosen.type])
+    def __init__(
+        self,
+        path: Path,
+        *,
+        device: str = "auto",
+        batch_tokens: int = 0,
+        weights: Weights | Literal["saved", "auto"] = "saved",
+    ) -> None:
+        chosen, known = pick_device(device), (*DTYPES, "saved", "auto")
+        if weights not in known:
+            raise UsageError(f"weights must be one of {', '.join(known)}, got {weights}")
+        loaded = load_model(path, device=chosen, rows=batch_tokens or BATCH_TOKENS[chosen.type], weights=weights)
         self.model, self.tokenizer, self.batch_tokens = loaded.model, loaded.tokenizer, batch_tokens
         self.block_size = loaded.config.block_size
 
@@ -104,9 +115,18 @@ def register() -> None:
     class GroundupLM(TemplateLM):  # type: ignore[misc]
         """The harness's side: its words on the left, `Answers` on the right."""
 
-        def __init__(self, path: str, device: str | None = None, batch_tokens: int = 0, **_: object) -> None:
+        def __init__(  # the harness gives two sizes of batches: ours are in tokens
+            self,
+            path: str,
+            device: str | None = None,
+            batch_tokens: int = 0,
+            weights: Any = "saved",
+            batch_size: object = None,
+            max_batch_size: object = None,
+        ) -> None:
             super().__init__()
-            self.answers = Answers(Path(path), device=_device(device), batch_tokens=int(batch_tokens))
+            how = {"device": _device(device), "batch_tokens": int(batch_tokens), "weights": weights}
+            self.answers = Answers(Path(path), **how)
 
         @property
         def eot_token_id(self) -> int:

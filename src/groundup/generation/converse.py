@@ -10,6 +10,7 @@ from typing import Any
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
 from groundup.files.atomic import write_file
+from groundup.files.new import refuse_existing, refuse_unwritable
 from groundup.terminal.escapes import unescape
 from groundup.terminal.say import show, warn
 
@@ -73,6 +74,8 @@ class Session:
         self._stream, self._first = stream, settings
         self._settings = dataclasses.replace(settings)
         self._texts: list[str] = []
+        self._saved: set[Path] = set()
+        """Files of this session, which it may write again."""
 
     def do(self, line: str) -> None:
         """Obey a command, or continue a prompt and show it; Ctrl-C ends the text alone.
@@ -110,12 +113,19 @@ class Session:
                 self._settings, self._texts = dataclasses.replace(self._first), []
             case "save", [_, *_]:
                 name = line.partition(command)[2].strip()  # which may hold spaces
-                write_file(Path(name).expanduser(), "\n\n".join([*self._texts, ""]).encode())
+                self._save(Path(name).expanduser().absolute())
                 show([f"{len(self._texts)} texts are in {name}\n"])
             case "quit" | "exit", []:
                 raise EOFError
             case _:
                 raise UsageError(f"cannot do /{' '.join((command, *words))}; /help lists what can be done")
+
+    def _save(self, path: Path) -> None:
+        refuse_unwritable(path)
+        if path not in self._saved:
+            refuse_existing(path)
+        write_file(path, "\n\n".join([*self._texts, ""]).encode())
+        self._saved.add(path)
 
 
 def converse(session: Session, *, first: Iterable[str]) -> int:

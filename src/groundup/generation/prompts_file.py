@@ -16,7 +16,7 @@ from rich.console import Console
 
 from groundup.config.errors import UserError
 from groundup.files.lock import one_at_a_time
-from groundup.files.new import refuse_existing
+from groundup.files.new import refuse_existing, refuse_unwritable
 from groundup.formats.decode import read_text
 from groundup.terminal.display import Bar
 from groundup.terminal.escapes import unescape
@@ -66,9 +66,10 @@ def complete_file(
         How many texts were there already.
 
     Raises:
-        UserError: `out` exists, another process is writing it, or a prompt cannot be continued: nothing is drawn then.
-            Or the disk refuses; the same call goes on after what was written.
+        UserError: `out` exists or has no place, another process is writing it, or a prompt cannot be continued:
+            nothing is drawn then. Or the disk refuses; the same call goes on after what was written.
     """
+    refuse_unwritable(out)
     refuse_existing(out)
     requests = []
     for place, prompt in enumerate(prompts):

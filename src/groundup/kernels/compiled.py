@@ -1,40 +1,27 @@
-"""The kernels of the C++ files here: compiled at first use, for this machine, and trusted only after a test.
-
-A plain shared library, called through ctypes: that takes a compiler and two seconds, where an extension of PyTorch
-takes its headers, Python's, ninja and half a minute. It lies in the user's cache under a hash of all that it was made
-from, so a new version or another machine with the same home folder makes its own.
-"""
+"""The kernels of the C++ files here, called through ctypes, and trusted only after a test."""
 
 import ctypes
 import functools
-import hashlib
 import math
-import os
-import platform
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Self
 
 import torch
-from filelock import FileLock
 from jaxtyping import Float, Int, Int8
 from torch import Tensor
 
+from groundup.config.errors import UserError
 from groundup.config.generate import SamplingConfig
 from groundup.kernels.block import TYPES
 from groundup.kernels.dropout import Counted
+from groundup.kernels.library import shared_library, why_not
 from groundup.kernels.trust import wrong_parts
 from groundup.planner.memory import KERNEL_LANES
 from groundup.runtime.allocator import HUGE_PAGE, ask_for_huge_pages, forget_pages
-from groundup.runtime.remember import cache_folder, machine_id
 from groundup.runtime.stored import PlainKernels, Stored
 
-SOURCE = Path(__file__).with_name("block.cpp")
-"""Includes the others."""
-COMPILERS = ("c++", "g++", "clang++")
 PACKED_AT_ONCE = 4 << 20
 
 
@@ -61,7 +48,9 @@ class CompiledKernels(PlainKernels):
 
     def __init__(self, path: Path) -> None:
         library = ctypes.CDLL(str(path))
-        self.name = path.stem  # has the hash of their source: what was chosen by measurement is for these and no others
+        self.name = path.name.split(".")[
+            0
+        ]  # has the hash of their source: what was chosen by measurement is for these and no others
         pointer, size = ctypes.c_void_p, ctypes.c_int64
         self._linear, self._sum = library.linear, library.sum
         self._linear.argtypes = [ctypes.c_int, *5 * [pointer], *3 * [size]]
@@ -278,13 +267,14 @@ class CompiledKernels(PlainKernels):
         """The k largest numbers in each row of x @ weight.T, to the bit, and some beside them; the others are -inf.
 
         Args:
-            x: A few rows, contiguous, float32.
+            x: Some rows, contiguous, float32.
             weight: As it is stored.
             rounded: What `rounded` gave for it: read in its place, but for what may be among the largest.
             k: At least 1 and at most D.
 
         Returns:
-            None where x is not finite, or too much of the weights would have to be read.
+            None where it cannot be told: of more than 32 rows, of rows that are not finite or all but 0, or where too
+            much of the weights would have to be read.
         """
         y = x.new_empty(len(x), len(weight))
         addresses = (part.data_ptr() for part in (x, weight, rounded.weight, rounded.scale))
@@ -331,57 +321,11 @@ def load_kernels(say: Callable[[str], None]) -> PlainKernels:
         say: Told in one line that they are being compiled, and why they are not used.
     """
     try:
-        path = _library(say)
-        try:
-            kernels = CompiledKernels(path)
-        except OSError:  # damaged: make it again
-            path.unlink()
-            kernels = CompiledKernels(_library(say))
-    except (OSError, subprocess.SubprocessError) as error:
-        say(f"no compiled kernels, CPUs are slower, and with 8 bits per weight slowest: {_reason(error)}")
+        kernels = CompiledKernels(shared_library(say))
+    except (OSError, UserError, subprocess.SubprocessError) as error:
+        say(f"no compiled kernels, CPUs are slower, and with 8 bits per weight slowest: {why_not(error)}")
         return PlainKernels()
     if wrong := wrong_parts(kernels):
         say(f"the compiled kernels give wrong numbers here ({', '.join(wrong)}) and are not used; CPUs are slower")
         return PlainKernels()
     return kernels
-
-
-def _library(say: Callable[[str], None]) -> Path:
-    """The shared library, compiled if it is not there yet.
-
-    Raises:
-        OSError: There is no compiler, or the cache cannot be written.
-        SubprocessError: The compiler fails.
-    """
-    names = (os.environ["CXX"],) if os.environ.get("CXX") else COMPILERS
-    compiler = next(filter(None, map(shutil.which, names)), None)
-    if compiler is None:
-        raise FileNotFoundError(f"there is no C++ compiler ({', '.join(names)})")
-    native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
-    command = [compiler, "-std=c++17", "-O3", "-fno-math-errno", native, "-fopenmp", "-shared", "-fPIC"]
-    sources = b"".join(path.read_bytes() for path in sorted(SOURCE.parent.glob("*.cpp")))
-    made_from = sources + "\0".join([*command, machine_id()]).encode()
-    path = cache_folder() / f"kernels-{hashlib.sha256(made_from).hexdigest()[:16]}.so"
-    if path.exists():
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):  # the system frees it, however its holder ends
-        if path.exists():
-            return path
-        say("compiling the kernels for this machine, once")
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = Path(folder, path.name)
-            subprocess.run(
-                [*command, str(SOURCE), "-o", str(made)], check=True, timeout=300, capture_output=True, text=True
-            )
-            made.replace(path)
-    return path
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, subprocess.CalledProcessError):
-        lines = error.stderr.splitlines() or ["it says nothing"]
-        return f"the compiler fails: {next((line for line in lines if 'error' in line), lines[0])}"
-    if isinstance(error, OSError) and (error.filename or "failed to map" in str(error)):  # the latter: noexec
-        return f"{error}; XDG_CACHE_HOME may name another folder for them"
-    return str(error)

@@ -5,12 +5,13 @@ namespace {
 
 // How far a product of x with a row of weights may be from that with the rounded row, in units of the row's scale. An error
 // of rounding is half a unit at most, and those of a row together have no more than `length` (Cauchy and Schwarz). The first
-// bounds the part of few large x, the second that of the rest; what is large is chosen for the smaller sum.
+// bounds the part of few large x, the second that of the rest; what is large is chosen for the smaller sum. Added is what
+// floats lose: in these bounds, and in the two products, whose sums have K / L terms and the steps that add lanes.
 float doubt(const float* x, int64_t K, float length) {
     float all = 0, squares = 0, least = INFINITY;
 #pragma omp simd reduction(+ : all, squares)
     for (int64_t k = 0; k < K; k++) all += std::abs(x[k]), squares += x[k] * x[k];
-    if (!std::isfinite(squares)) return INFINITY;  // as it is where all x are 0
+    if (!(squares > 1e-20f && squares < INFINITY)) return INFINITY;  // below, squares of small x would be lost
     float large = squares;
     for (float border = std::sqrt(squares / K) / 2; large > 0; border *= 2) {
         float rest = 0;
@@ -23,8 +24,7 @@ float doubt(const float* x, int64_t K, float length) {
         }
         least = std::min(least, 0.5f * large + length * std::sqrt(rest));
     }
-    const float rounding = 128 * all * (K / L + 32) * 0x1p-23f;  // of both sums, each of K / L + log2 L terms in floats
-    return 1.0001f * least + rounding;
+    return 1.0001f * least + 128 * all * (K / L + 32) * 0x1p-23f;
 }
 
 template <class T> int64_t largest(const Task& t, const int8_t* q, const float* scale, float length, int64_t k) {
@@ -86,9 +86,11 @@ float round_rows(int type, const void* w, int64_t N, int64_t K, int8_t* q, float
 }
 
 // The k largest of M rows of logits y (M, N), and some beside them; the others are -infinity. q, scale and length are what
-// `round_rows` gave. Returns how many were computed; -1 where they would be too many, and y is then of no use.
+// `round_rows` gave. Returns how many were computed; -1 where that cannot be done or they would be too many, and y is then of
+// no use.
 int64_t largest_logits(int type, const float* x, const void* w, const int8_t* q, const float* scale, float length, float* y,
                        int64_t M, int64_t N, int64_t K, int64_t k) {
+    if (M > FEW_ROWS || k < 1 || k > N) return -1;
     const Task t = {x, w, nullptr, nullptr, y, M, N, K, K};
     return (type == 0 ? largest<Fp32> : type == 1 ? largest<Bf16> : largest<Fp16>)(t, q, scale, length, k);
 }

@@ -103,9 +103,14 @@ def _draws_agree(kernels: "CompiledKernels", generator: torch.Generator) -> bool
 
 
 def _largest_agree(kernels: "CompiledKernels", generator: torch.Generator) -> bool:
-    weight, x = torch.randn(200, 77, generator=generator), torch.randn(2, 77, generator=generator)
-    logits, found = kernels.linear(x, Stored(weight)), kernels.largest(x, weight, kernels.rounded(weight), 3)
-    if found is None or not torch.equal(found.topk(3).indices, logits.topk(3).indices):
+    """Of two rows beside ordinary ones, the larger is rounded down and the other up, as far as can be."""
+    weight, x = torch.randn(200, 78, generator=generator), torch.randint(0, 2, (1, 78), generator=generator) * 2.0 - 1
+    weight[5], weight[7] = 9.501 * x[0], 9.499 * x[0]
+    weight[7, :5] += x[0, :5]
+    x[0, -1] = 0
+    weight[:, -1] = 127  # the scales are 1
+    logits, found = kernels.linear(x, Stored(weight)), kernels.largest(x, weight, kernels.rounded(weight), 1)
+    if found is None or logits.argmax() != 7 or found.argmax() != 7:
         return False
     return torch.equal(found, logits.where(found.isfinite(), found))
 

@@ -95,7 +95,8 @@ def keep_rows(x: Float[Tensor, "*B D"], dtype: torch.dtype) -> Num[Tensor, "*B W
     if dtype != torch.int8:
         return x.to(dtype)
     bound = x.float().abs().amax(-1, keepdim=True).clamp(min=_TINY)
-    integers = (x * (_LARGEST / bound)).round_().to(torch.int8)
+    factor = torch.tensor(float(_LARGEST)) / bound  # a number over a tensor would be rounded twice
+    integers = (x * factor).round_().to(torch.int8)
     return torch.cat((integers, (bound / _LARGEST).view(torch.int8)), dim=-1)
 
 

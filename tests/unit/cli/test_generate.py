@@ -115,6 +115,8 @@ def test_prompts_from_a_pipe(folder, capsys, monkeypatch):
     ("flags", "message"),
     [
         (["--temperature=-1"], "temperature must be 0 or more, got -1.0"),
+        (["--temperature=inf"], "temperature must be at most 1e+30, got inf"),
+        (["--num-samples=100001"], "num-samples must be at most 100,000, got 100,001"),
         (["--temperature=nan"], "temperature must be 0 or more, got nan"),
         (["--top-p=0"], "top-p must be in (0, 1], got 0.0"),
         (["--top-p=1.1"], "top-p must be in (0, 1], got 1.1"),

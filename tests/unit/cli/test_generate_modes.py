@@ -60,6 +60,15 @@ class TestPromptsFile:
         call(capsys, folder, "--prompts-file", lines, *self.words[2:])
         assert read(self.out) == wanted
 
+    @pytest.mark.parametrize(("out", "message"), [("", "it is a folder"), ("no/out.jsonl", "there is no folder")])
+    def test_a_place_that_cannot_be_written_is_told_before_anything_is_drawn(
+        self, folder, capsys, tmp_path, out, message
+    ):
+        (tmp_path / "empty").mkdir()
+        words = [*self.words[:3], tmp_path / "empty" / out]
+        assert message in call(capsys, folder, *words, code=1).err
+        assert list((tmp_path / "empty").iterdir()) == []
+
     @pytest.mark.parametrize("cut", [0, 1, 9])
     def test_a_killed_command_goes_on(self, folder, capsys, monkeypatch, cut):
         call(capsys, folder, *self.words)
@@ -219,6 +228,15 @@ class TestSession:
         assert path.read_text() == f"ab{out[0]}\n\nc\nd{out[1]}\n\n"
         assert out[2] == f"2 texts are in {path}"
 
+    def test_only_what_a_session_saved_is_written_over(self, tmp_path):
+        mine, others = tmp_path / "mine.txt", tmp_path / "others.txt"
+        others.write_text("precious")
+        told = self.session("ab", f"/save {mine}", "c", f"/save {mine}", f"/save {others}", f"/save {tmp_path}", code=1)
+        assert mine.read_text().count("\n\n") == 2
+        assert others.read_text() == "precious"
+        assert f"{others} is there already" in told.err
+        assert f"cannot write {tmp_path}: it is a folder" in told.err
+
     def test_help_names_every_command(self):
         out = self.session("/help").out
         assert all(f"/{word}" in out for word in ("set", "seed", "reset", "save", "help"))
@@ -232,6 +250,7 @@ class TestSession:
             ("/set wings 2", "there is no setting wings: repetition-penalty, "),
             ("/set temperature hot", "temperature must be a number, got hot"),
             ("/set temperature -1", "temperature must be 0 or more, got -1.0"),
+            ("/set temperature 1e31", "temperature must be at most 1e+30, got 1e+31"),
             ("/set max-new-tokens 0", "max-new-tokens must be at least 1, got 0"),
         ],
     )

@@ -10,11 +10,12 @@ import torch
 
 import needs
 from groundup.checkpoint.model_folder import save_model
-from groundup.config.errors import UserError
+from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
 from groundup.evaluation import harness
 from groundup.evaluation.harness import Answers
 from groundup.export.export_model import export_model
+from groundup.inference.weights import weights_of
 from groundup.tokenizer.gpt2 import load_gpt2
 
 GREEDY = SamplingConfig(temperature=0.0)
@@ -86,6 +87,13 @@ def test_a_long_prompt_loses_its_beginning(answers):
 
 def test_without_a_separator_a_new_line_comes_first(answers):
     assert answers.prefix_id == answers.tokenizer.encode("\n")[0]
+
+
+def test_weights_are_stored_as_is_asked(answers, tmp_path):
+    assert weights_of(answers.model) is None
+    assert weights_of(Answers(tmp_path / "model", device="cpu", weights="int8").model) == "int8"
+    with pytest.raises(UsageError, match=r"weights must be one of fp32, .*, saved, auto, got int4"):
+        Answers(tmp_path / "model", device="cpu", weights="int4")
 
 
 def test_without_the_harness_the_extra_is_named(monkeypatch, capsys):

@@ -13,7 +13,8 @@ from groundup.inference.fused import FusedBlocks
 from groundup.inference.stored_linear import MAX_ROWS
 from groundup.inference.weights import use_weights
 from groundup.kernels import many_rows
-from groundup.kernels.compiled import COMPILERS, CompiledKernels, load_kernels
+from groundup.kernels.compiled import CompiledKernels, load_kernels
+from groundup.kernels.library import COMPILERS
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.runtime.stored import DTYPES, PlainKernels, read_rows

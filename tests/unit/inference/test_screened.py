@@ -12,7 +12,8 @@ from groundup.generation.requests import Request
 from groundup.generation.sampling import Row, n_decisive
 from groundup.inference.screened import LONGEST_PAUSE, ScreenedHead, screened_head
 from groundup.inference.weights import StoredHead, use_weights
-from groundup.kernels.compiled import COMPILERS, load_kernels
+from groundup.kernels.compiled import load_kernels
+from groundup.kernels.library import COMPILERS
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.runtime.stored import PlainKernels

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.kernels.attention import CausalAttention
-from groundup.kernels.compiled import COMPILERS, load_kernels
+from groundup.kernels.compiled import load_kernels
+from groundup.kernels.library import COMPILERS
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import lm_loss_sum

@@ -10,7 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from groundup.kernels import compiled as module
-from groundup.kernels.compiled import COMPILERS, CompiledKernels, load_kernels
+from groundup.kernels import library
+from groundup.kernels.compiled import CompiledKernels, load_kernels
+from groundup.kernels.library import COMPILERS
 from groundup.kernels.trust import wrong_parts
 from groundup.runtime.stored import BLOCK, DTYPES, PlainKernels, Stored, inputs_for, store
 
@@ -57,6 +59,7 @@ def exact(x, stored, bias=0):
 
 @needs_compiler
 @given(sizes | many_rows, seeds, st.sampled_from(list(DTYPES)))
+@example((63, 1, 88), 65, "int8").via("an activation between two integers")
 @settings(max_examples=120)
 def test_products_are_those_of_pytorch_up_to_rounding(compiled, size, seed, weights):
     x, stored, bias = draw(size, seed, weights)
@@ -236,20 +239,23 @@ class TestBuilding:
     def test_a_compiler_that_fails_is_one_line(self, monkeypatch, tmp_path):
         broken = tmp_path / "kernels.cpp"
         broken.write_text("int main( {")
-        monkeypatch.setattr(module, "SOURCE", broken)
+        monkeypatch.setattr(library, "SOURCE", broken)
         assert type(self.load()) is PlainKernels
         assert len(self.said) == 2
         assert "the compiler fails" in self.said[1]
         assert "\n" not in self.said[1]
 
     @needs_compiler
-    def test_built_again_when_damaged_and_else_once(self, monkeypatch, tmp_path):
+    @pytest.mark.parametrize(
+        "damage", [lambda data: b"half", lambda data: data[: len(data) // 2], lambda data: data[:-1]]
+    )
+    def test_built_again_when_damaged_and_else_once(self, monkeypatch, tmp_path, damage):
         source = tmp_path / "kernels.cpp"  # as much of it as is asked for here, and quickly compiled
         source.write_text(STUBS)
-        monkeypatch.setattr(module, "SOURCE", source)
+        monkeypatch.setattr(library, "SOURCE", source)
         monkeypatch.setattr(module, "wrong_parts", lambda kernels: [])
-        library = module._library(self.said.append)
-        library.write_bytes(b"half")  # not loaded yet, so no process has it mapped
+        made = library.shared_library(self.said.append)
+        made.write_bytes(damage(made.read_bytes()))  # not loaded yet, so no process has it mapped
         assert isinstance(self.load(), CompiledKernels)
         assert self.said == 2 * ["compiling the kernels for this machine, once"]
         assert isinstance(self.load(), CompiledKernels)
@@ -260,7 +266,7 @@ class TestBuilding:
     def test_wrong_numbers_are_one_line_and_pytorchs_operations(self, monkeypatch, tmp_path, new_tensors_are_nan):
         source = tmp_path / "kernels.cpp"
         source.write_text(STUBS)
-        monkeypatch.setattr(module, "SOURCE", source)
+        monkeypatch.setattr(library, "SOURCE", source)
         assert type(self.load()) is PlainKernels
         others = "GELU, squared ReLU, gradients of weights, products of stacks, rotations, dropout, attention"
         others += ", draws, largest logits, blocks"

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from groundup.config.generate import SamplingConfig
 from groundup.generation.sampling import apply_min_p, apply_temperature, apply_top_k, apply_top_p, choose
-from groundup.kernels.compiled import COMPILERS, CompiledKernels, load_kernels
+from groundup.kernels.compiled import CompiledKernels, load_kernels
+from groundup.kernels.library import COMPILERS
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
 INF, NAN = math.inf, math.nan

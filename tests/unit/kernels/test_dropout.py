@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from groundup.config.model import GPTConfig, ModernConfig
-from groundup.kernels.compiled import COMPILERS, load_kernels
+from groundup.kernels.compiled import load_kernels
 from groundup.kernels.dropout import CountedDropout
+from groundup.kernels.library import COMPILERS
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import lm_loss_sum

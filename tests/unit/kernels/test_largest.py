@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.kernels.compiled import COMPILERS, CompiledKernels, load_kernels
+from groundup.kernels.compiled import CompiledKernels, load_kernels
+from groundup.kernels.library import COMPILERS
 from groundup.runtime.stored import Stored
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
@@ -37,7 +38,7 @@ def agree(found, logits, k):
     st.integers(0, 2**31),
     st.integers(1, 9),
     st.sampled_from(FLOATS),
-    st.floats(-12, 12),
+    st.floats(-140, 120),
     st.booleans(),
 )
 @settings(max_examples=150)
@@ -93,6 +94,19 @@ def test_what_is_no_number_is_left_to_the_whole_product(compiled, value, where):
     weight, x = torch.randn(V, C), torch.randn(2, C)
     (weight if where == "weight" else x)[1, 5] = value
     assert compiled.largest(x, weight, compiled.rounded(weight), 1) is None
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-30, 5e-23, 1e-22, 5e-22, 1e-20])
+def test_inputs_whose_squares_are_lost_are_left_to_the_whole_product(compiled, value):
+    weight, x = torch.randn(V, C), torch.zeros(1, C)
+    x[0, 0] = value
+    assert compiled.largest(x, weight, compiled.rounded(weight), 1) is None
+
+
+@pytest.mark.parametrize(("n_rows", "k"), [(33, 1), (1, 0), (1, V + 1)])
+def test_what_it_is_not_made_for_is_left_to_the_whole_product(compiled, n_rows, k):
+    weight = torch.randn(V, C)
+    assert compiled.largest(torch.randn(n_rows, C), weight, compiled.rounded(weight), k) is None
 
 
 def test_rows_are_rounded_by_no_more_than_half_a_unit(compiled):

@@ -4,7 +4,8 @@ import shutil
 import pytest
 import torch
 
-from groundup.kernels.compiled import COMPILERS, CompiledKernels, load_kernels
+from groundup.kernels.compiled import CompiledKernels, load_kernels
+from groundup.kernels.library import COMPILERS
 from groundup.model.rope import Rotate, rope_angles, rotate
 
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")

@@ -14,7 +14,7 @@ import pytest
 
 from groundup.cli.serve import Options
 from groundup.config.errors import UsageError
-from groundup.kernels.compiled import COMPILERS
+from groundup.kernels.library import COMPILERS
 from groundup.playground.start import http_server
 from groundup.serving.access import Access
 from groundup.serving.app import Server, build_app

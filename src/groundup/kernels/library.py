@@ -1,0 +1,82 @@
+"""The C++ files here as a shared library, compiled at first use and for this machine.
+
+It is called through ctypes: that takes a compiler and two seconds, where an extension of PyTorch takes its headers,
+Python's, ninja and half a minute. It lies in the user's cache under a hash of all that it was made from, so a new
+version or another machine with the same home folder makes its own; and under a hash of its bytes.
+"""
+
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from groundup.files.atomic import write_file
+from groundup.runtime.remember import cache_folder, machine_id
+
+SOURCE = Path(__file__).with_name("block.cpp")
+"""Includes the others."""
+COMPILERS = ("c++", "g++", "clang++")
+
+
+def shared_library(say: Callable[[str], None]) -> Path:
+    """The shared library, compiled if it is not there yet.
+
+    Raises:
+        OSError: There is no compiler, or the cache cannot be read.
+        UserError: The cache cannot be written.
+        SubprocessError: The compiler fails.
+    """
+    names = (os.environ["CXX"],) if os.environ.get("CXX") else COMPILERS
+    compiler = next(filter(None, map(shutil.which, names)), None)
+    if compiler is None:
+        raise FileNotFoundError(f"there is no C++ compiler ({', '.join(names)})")
+    native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
+    command = [compiler, "-std=c++17", "-O3", "-fno-math-errno", native, "-fopenmp", "-shared", "-fPIC"]
+    sources = b"".join(path.read_bytes() for path in sorted(SOURCE.parent.glob("*.cpp")))
+    made_from = sources + "\0".join([*command, machine_id()]).encode()
+    name = cache_folder() / f"kernels-{hashlib.sha256(made_from).hexdigest()[:16]}"
+    if path := _whole(name):
+        return path
+    name.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(name.with_suffix(".lock")):  # the system frees it, however its holder ends
+        if path := _whole(name):
+            return path
+        say("compiling the kernels for this machine, once")
+        with tempfile.TemporaryDirectory() as folder:
+            made = Path(folder, "made.so")
+            subprocess.run(
+                [*command, str(SOURCE), "-o", str(made)], check=True, timeout=300, capture_output=True, text=True
+            )
+            data = made.read_bytes()
+        path = name.with_suffix(f".{_digest(data)}.so")
+        write_file(path, data)
+    return path
+
+
+def _whole(name: Path) -> Path | None:
+    """The library of this name whose bytes are those that were written; others are removed: whoever calls them dies."""
+    for path in name.parent.glob(f"{name.name}.*.so"):
+        if path.suffixes[0] == f".{_digest(path.read_bytes())}":
+            return path
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def why_not(error: Exception) -> str:
+    """What to say of an error of `shared_library`, or of opening what it made."""
+    if isinstance(error, subprocess.CalledProcessError):
+        lines = error.stderr.splitlines() or ["it says nothing"]
+        return f"the compiler fails: {next((line for line in lines if 'error' in line), lines[0])}"
+    if isinstance(error, OSError) and (error.filename or "failed to map" in str(error)):  # the latter: noexec
+        return f"{error}; XDG_CACHE_HOME may name another folder for them"
+    return str(error)
