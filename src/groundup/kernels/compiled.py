@@ -4,6 +4,7 @@ import ctypes
 import functools
 import math
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -20,9 +21,13 @@ from groundup.kernels.library import shared_library, why_not
 from groundup.kernels.trust import wrong_parts
 from groundup.planner.memory import KERNEL_LANES
 from groundup.runtime.allocator import HUGE_PAGE, ask_for_huge_pages, forget_pages
+from groundup.runtime.remember import machine_id, remembered
 from groundup.runtime.stored import PlainKernels, Stored
 
+TRUSTED = "trusted.json"
+"""Holds what is wrong, and that is nothing: kernels that are right are tested once, as the test takes 20 MB."""
 PACKED_AT_ONCE = 4 << 20
+ROOMS, LINE = 16 << 20, 64
 
 
 class Rounded(NamedTuple):
@@ -51,6 +56,7 @@ class CompiledKernels(PlainKernels):
         self.name = path.name.split(".")[
             0
         ]  # has the hash of their source: what was chosen by measurement is for these and no others
+        self._rooms = _Rooms()
         pointer, size = ctypes.c_void_p, ctypes.c_int64
         self._linear, self._sum = library.linear, library.sum
         self._linear.argtypes = [ctypes.c_int, *5 * [pointer], *3 * [size]]
@@ -134,7 +140,7 @@ class CompiledKernels(PlainKernels):
         if stored.weight.dtype != torch.int8:
             return Stored(_taken(stored.weight)) if spend else stored
         rows, (n_outputs, n_inputs) = stored.weight.contiguous(), stored.shape
-        packed = _room((-(-n_outputs // self._lanes), -(-n_inputs // 4), 4 * self._lanes), torch.int8)
+        packed = self._rooms.take((-(-n_outputs // self._lanes), -(-n_inputs // 4), 4 * self._lanes))
         packed[-1] = 0  # behind the last output
         if n_inputs % 4:
             packed[:, -1] = 0
@@ -305,12 +311,27 @@ def _taken(weight: Float[Tensor, "D C"]) -> Float[Tensor, "D C"]:
     return copy
 
 
-def _room(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """An empty tensor that begins where a huge page does, in such pages where the kernel has them."""
-    size = math.prod(shape) * dtype.itemsize
-    room = torch.empty(size + HUGE_PAGE, dtype=torch.uint8)
-    ask_for_huge_pages(room.data_ptr(), room.nbytes)
-    return room[-room.data_ptr() % HUGE_PAGE :][:size].view(dtype).view(shape)
+class _Rooms:
+    """Places for matrices, one behind the other in huge pages where the kernel has them.
+
+    Each in pages of its own would leave most of a last page empty: 59 MB of GPT-2 124M. What is not used yet is
+    memory only once it is written.
+    """
+
+    def __init__(self) -> None:
+        self._left = torch.empty(0, dtype=torch.int8)
+        self._lock = threading.Lock()
+
+    def take(self, shape: tuple[int, ...]) -> Int8[Tensor, "*shape"]:
+        """An empty tensor that begins where a cache line does."""
+        size = math.prod(shape)
+        with self._lock:
+            if size > len(self._left):
+                block = torch.empty(max(size, ROOMS) + HUGE_PAGE, dtype=torch.int8)
+                ask_for_huge_pages(block.data_ptr(), block.nbytes)
+                self._left = block[-block.data_ptr() % HUGE_PAGE :]
+            room, self._left = self._left[:size], self._left[-(-size // LINE) * LINE :]
+        return room.view(shape)
 
 
 @functools.cache
@@ -325,7 +346,9 @@ def load_kernels(say: Callable[[str], None]) -> PlainKernels:
     except (OSError, UserError, subprocess.SubprocessError) as error:
         say(f"no compiled kernels, CPUs are slower, and with 8 bits per weight slowest: {why_not(error)}")
         return PlainKernels()
-    if wrong := wrong_parts(kernels):
-        say(f"the compiled kernels give wrong numbers here ({', '.join(wrong)}) and are not used; CPUs are slower")
+    key = f"{machine_id()} {kernels.name} {torch.get_num_threads()} threads, torch {torch.__version__}"
+    wrong = remembered(TRUSTED, key, ("",), lambda: ", ".join(wrong_parts(kernels)))
+    if wrong:
+        say(f"the compiled kernels give wrong numbers here ({wrong}) and are not used; CPUs are slower")
         return PlainKernels()
     return kernels

@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+import itertools
 import shutil
 
 import pytest
@@ -84,6 +85,18 @@ def test_packed_weights_are_the_same_in_another_order(compiled, size, seed):
     for wrong in (-1, len(stored.weight)):
         with pytest.raises(IndexError, match="rows are 0 to"):
             compiled.rows(packed, torch.tensor([0, wrong]))
+
+
+@needs_compiler
+def test_packed_matrices_share_blocks_and_no_byte(compiled):
+    matrices = [store(torch.randn(n, 500), "int8") for n in (3, 700, 30_000, 40_000, 5, 17, 9000)]
+    packed = [compiled.arranged(matrix) for matrix in matrices]
+    places = sorted((each.weight.data_ptr(), each.weight.nbytes) for each in packed)
+    assert all(start % 64 == 0 for start, _ in places)
+    assert all(start + size <= after for (start, size), (after, _) in itertools.pairwise(places))
+    assert len({each.weight.untyped_storage().data_ptr() for each in packed}) < len(packed)
+    for matrix, each in zip(matrices, packed, strict=True):
+        assert torch.equal(each.unpacked(), matrix.weight)
 
 
 @needs_compiler
@@ -260,7 +273,21 @@ class TestBuilding:
         assert self.said == 2 * ["compiling the kernels for this machine, once"]
         assert isinstance(self.load(), CompiledKernels)
         assert len(self.said) == 2
-        assert sorted(path.suffix for path in (tmp_path / "groundup").iterdir()) == [".lock", ".so"]
+        assert sorted(path.suffix for path in (tmp_path / "groundup").iterdir()) == [".json", ".lock", ".so"]
+
+    @needs_compiler
+    def test_what_was_right_is_tested_once_and_what_was_wrong_each_time(self, monkeypatch):
+        tested, found = [], [["blocks"], [], ["draws"]]
+        monkeypatch.setattr(module, "wrong_parts", lambda kernels: tested.append(1) or found[len(tested) - 1])
+        assert type(self.load()) is PlainKernels
+        assert isinstance(self.load(), CompiledKernels)
+        assert isinstance(self.load(), CompiledKernels)
+        assert len(tested) == 2
+        torch.set_num_threads(torch.get_num_threads() + 1)  # another way through the same code
+        try:
+            assert type(self.load()) is PlainKernels
+        finally:
+            torch.set_num_threads(torch.get_num_threads() - 1)
 
     @needs_compiler
     def test_wrong_numbers_are_one_line_and_pytorchs_operations(self, monkeypatch, tmp_path, new_tensors_are_nan):
