@@ -314,8 +314,8 @@ def _taken(weight: Float[Tensor, "D C"]) -> Float[Tensor, "D C"]:
 class _Rooms:
     """Places for matrices, one behind the other in huge pages where the kernel has them.
 
-    Each in pages of its own would leave most of a last page empty: 59 MB of GPT-2 124M. What is not used yet is
-    memory only once it is written.
+    Each in pages of its own would leave much of its last page empty. What is not used yet is memory only once it is
+    written.
     """
 
     def __init__(self) -> None:

@@ -34,7 +34,8 @@ int64_t maxima(const float* x, int64_t n, std::vector<float>& most) {
 }
 
 // The places of all x for which kept(x) holds, in their order; kept holds for whatever is larger.
-template <class Kept> void places(const float* x, int64_t n, const std::vector<float>& most, Kept kept, std::vector<int64_t>& into) {
+template <class Kept>
+void places(const float* x, int64_t n, const std::vector<float>& most, Kept kept, std::vector<int64_t>& into) {
     for (int64_t part = 0; part < (int64_t)most.size(); part++)
         if (kept(most[part]))
             for (int64_t i = part * PART; i < std::min(n, (part + 1) * PART); i++)

@@ -1,4 +1,4 @@
-// The k largest logits of a head from a third of its bytes, each to the bit what the whole product gives. Weights rounded to
+// The k largest logits of a head from a quarter of its bytes, each to the bit what the whole product gives. Weights rounded to
 // 8 bits tell every logit up to a bound; what may then be among the k largest is computed from the weights themselves. A
 // part of block.cpp.
 namespace {
