@@ -16,6 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from groundup.config.errors import UserError
 from groundup.files.atomic import write_file
 from groundup.runtime.remember import cache_folder, machine_id
 
@@ -77,6 +78,7 @@ def why_not(error: Exception) -> str:
     if isinstance(error, subprocess.CalledProcessError):
         lines = error.stderr.splitlines() or ["it says nothing"]
         return f"the compiler fails: {next((line for line in lines if 'error' in line), lines[0])}"
-    if isinstance(error, OSError) and (error.filename or "failed to map" in str(error)):  # the latter: noexec
-        return f"{error}; XDG_CACHE_HOME may name another folder for them"
-    return str(error)
+    of_the_cache = isinstance(error, UserError) or (
+        isinstance(error, OSError) and (error.filename or "failed to map" in str(error))  # the latter: noexec
+    )
+    return f"{error}; XDG_CACHE_HOME may name another folder for them" if of_the_cache else str(error)

@@ -2,6 +2,7 @@
 
 import copy
 import ctypes
+import errno
 import itertools
 import shutil
 
@@ -10,6 +11,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from groundup.files import atomic
 from groundup.kernels import compiled as module
 from groundup.kernels import library
 from groundup.kernels.compiled import CompiledKernels, load_kernels
@@ -248,6 +250,21 @@ class TestBuilding:
         (line,) = self.said
         assert "Not a directory" in line
         assert line.endswith("file/cache/groundup'; XDG_CACHE_HOME may name another folder for them")
+
+    @needs_compiler
+    def test_a_full_disk_is_one_line_that_names_the_way_out(self, monkeypatch, tmp_path):
+        source = tmp_path / "kernels.cpp"
+        source.write_text(STUBS)
+        monkeypatch.setattr(library, "SOURCE", source)
+
+        def refuse(operation, path):
+            if operation == "write" or operation == "fsync":
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(atomic, "fault_point", refuse)
+        assert type(self.load()) is PlainKernels
+        assert self.said[1].endswith(".so: No space left on device; XDG_CACHE_HOME may name another folder for them")
+        assert [path.suffix for path in (tmp_path / "groundup").iterdir()] == [".lock"]
 
     def test_a_compiler_that_fails_is_one_line(self, monkeypatch, tmp_path):
         broken = tmp_path / "kernels.cpp"
