@@ -293,7 +293,10 @@ class TestBuilding:
         assert sorted(path.suffix for path in (tmp_path / "groundup").iterdir()) == [".json", ".lock", ".so"]
 
     @needs_compiler
-    def test_what_was_right_is_tested_once_and_what_was_wrong_each_time(self, monkeypatch):
+    def test_what_was_right_is_tested_once_and_what_was_wrong_each_time(self, monkeypatch, tmp_path):
+        source = tmp_path / "kernels.cpp"
+        source.write_text(STUBS)
+        monkeypatch.setattr(library, "SOURCE", source)
         tested, found = [], [["blocks"], [], ["draws"]]
         monkeypatch.setattr(module, "wrong_parts", lambda kernels: tested.append(1) or found[len(tested) - 1])
         assert type(self.load()) is PlainKernels
