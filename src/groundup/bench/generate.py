@@ -89,8 +89,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         n_spared = 3 * n_head if isinstance(kernels, CompiledKernels) and n_head >= MIN_WEIGHTS else 0
     result["contestants"] = {}
     for name, timing in timings.items():
-        result["contestants"][name] = _row(name, timing, timings, result)
-        row = result["contestants"][name]
+        result["contestants"][name] = row = _row(name, timing, timings, result)
         if name == OURS[0] and "share_of_read_limit" in row:
             row["share_of_bandwidth"] = round(row["share_of_read_limit"] * (1 - n_spared / (4 * n_weights)), 3)
         limit = f"  {row['share_of_read_limit']:>4.0%} of the read limit" if "share_of_read_limit" in row else ""

@@ -125,8 +125,8 @@ def register() -> None:
             max_batch_size: object = None,
         ) -> None:
             super().__init__()
-            how = {"device": _device(device), "batch_tokens": int(batch_tokens), "weights": weights}
-            self.answers = Answers(Path(path), **how)
+            batch_tokens = int(batch_tokens)
+            self.answers = Answers(Path(path), device=_device(device), batch_tokens=batch_tokens, weights=weights)
 
         @property
         def eot_token_id(self) -> int:

@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from groundup.config.generate import SamplingConfig
-from groundup.generation.sampling import COLDEST, Drawn, Row, choose, depends_on_past, read_drawn, uniform_numbers
+from groundup.generation.sampling import COLDEST, Drawn, Row, choose, is_plain, read_drawn, uniform_numbers
 from groundup.model.kv_cache import KVCache
 from groundup.model.types import LanguageModel, wide
 
@@ -80,9 +80,7 @@ class DrawGraphs:
             UserError: The logits are not numbers.
         """
         config = rows[0].config
-        if config.logit_bias or depends_on_past(config):
-            return None
-        if any(row.n_top is not None or row.config != config for row in rows):
+        if not all(row.config == config and is_plain(row) for row in rows):
             return None
         key = _round_up(len(rows), most=self._n_slots), config
         if key not in self._draws:

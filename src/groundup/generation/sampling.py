@@ -155,14 +155,14 @@ def depends_on_past(config: SamplingConfig) -> bool:
     return bool(config.repetition_penalty != 1 or config.presence_penalty or config.frequency_penalty)
 
 
+def is_plain(row: Row) -> bool:
+    """Whether a row takes the logits as the model gives them, up to temperature, and tells nothing of them."""
+    return row.n_top is None and not row.config.logit_bias and not depends_on_past(row.config)
+
+
 def n_decisive(rows: Sequence[Row]) -> int:
     """How many of the largest logits of each row decide what is drawn; 0 where all of them do."""
-    numbers = []
-    for row in rows:
-        config = row.config
-        if row.n_top is not None or config.logit_bias or depends_on_past(config):
-            return 0
-        numbers.append(1 if config.temperature < COLDEST else config.top_k)
+    numbers = [(1 if row.config.temperature < COLDEST else row.config.top_k) if is_plain(row) else 0 for row in rows]
     return max(numbers) if all(numbers) else 0
 
 

@@ -7,7 +7,7 @@ largest, and these are computed from the weights themselves (kernels/largest.cpp
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from groundup.inference.weights import StoredHead, kernels_of
+from groundup.inference.weights import StoredHead
 from groundup.kernels.compiled import CompiledKernels, Rounded
 from groundup.model.types import LanguageModel
 
@@ -61,10 +61,10 @@ class ScreenedHead:
 
 def screened_head(model: LanguageModel) -> ScreenedHead | None:
     """For a model with a large stored head on a machine with compiled kernels; None for others."""
-    kernels = kernels_of(model)
-    if not isinstance(model, nn.Module) or not isinstance(kernels, CompiledKernels) or model.logit_softcap:
+    parts = model.modules() if isinstance(model, nn.Module) and not model.logit_softcap else ()
+    head = next((part for part in parts if isinstance(part, StoredHead)), None)
+    if head is None or not isinstance(head.kernels, CompiledKernels):
         return None
-    head = next((part for part in model.modules() if isinstance(part, StoredHead)), None)
-    if head is None or head.stored.scale is not None or head.stored.weight.numel() < MIN_WEIGHTS:
+    if head.stored.scale is not None or head.stored.weight.numel() < MIN_WEIGHTS:
         return None
-    return ScreenedHead(head, kernels)
+    return ScreenedHead(head, head.kernels)

@@ -46,6 +46,11 @@ class StoredHead(nn.Module):
         return self._embedding[0].stored
 
     @property
+    def kernels(self) -> PlainKernels:
+        """What it is multiplied by."""
+        return self._embedding[0].kernels
+
+    @property
     def is_watched(self) -> bool:
         """Whether somebody looks at its products by hooks."""
         return bool(self._forward_hooks or self._forward_pre_hooks)

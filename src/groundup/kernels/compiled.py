@@ -21,7 +21,7 @@ from groundup.kernels.library import shared_library, why_not
 from groundup.kernels.trust import wrong_parts
 from groundup.planner.memory import KERNEL_LANES
 from groundup.runtime.allocator import HUGE_PAGE, ask_for_huge_pages, forget_pages
-from groundup.runtime.remember import machine_id, remembered
+from groundup.runtime.remember import remembered
 from groundup.runtime.stored import PlainKernels, Stored
 
 TRUSTED = "trusted.json"
@@ -53,9 +53,7 @@ class CompiledKernels(PlainKernels):
 
     def __init__(self, path: Path) -> None:
         library = ctypes.CDLL(str(path))
-        self.name = path.name.split(".")[
-            0
-        ]  # has the hash of their source: what was chosen by measurement is for these and no others
+        self.name, _, _ = path.name.partition(".")  # has the hash of their source: choices are for these and no others
         self._rooms = _Rooms()
         pointer, size = ctypes.c_void_p, ctypes.c_int64
         self._linear, self._sum = library.linear, library.sum
@@ -346,7 +344,7 @@ def load_kernels(say: Callable[[str], None]) -> PlainKernels:
     except (OSError, UserError, subprocess.SubprocessError) as error:
         say(f"no compiled kernels, CPUs are slower, and with 8 bits per weight slowest: {why_not(error)}")
         return PlainKernels()
-    key = f"{machine_id()} {kernels.name} {torch.get_num_threads()} threads, torch {torch.__version__}"
+    key = f"{kernels.key}, torch {torch.__version__}"
     wrong = remembered(TRUSTED, key, ("",), lambda: ", ".join(wrong_parts(kernels)))
     if wrong:
         say(f"the compiled kernels give wrong numbers here ({wrong}) and are not used; CPUs are slower")

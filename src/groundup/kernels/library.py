@@ -18,6 +18,7 @@ from filelock import FileLock
 
 from groundup.config.errors import UserError
 from groundup.files.atomic import write_file
+from groundup.files.manifest import sha256_file
 from groundup.runtime.remember import cache_folder, machine_id
 
 SOURCE = Path(__file__).with_name("block.cpp")
@@ -54,23 +55,22 @@ def shared_library(say: Callable[[str], None]) -> Path:
             subprocess.run(
                 [*command, str(SOURCE), "-o", str(made)], check=True, timeout=300, capture_output=True, text=True
             )
-            data = made.read_bytes()
-        path = name.with_suffix(f".{_digest(data)}.so")
-        write_file(path, data)
+            path = name.with_suffix(f".{_digest(made)}.so")
+            write_file(path, made.read_bytes())
     return path
 
 
 def _whole(name: Path) -> Path | None:
     """The library of this name whose bytes are those that were written; others are removed: whoever calls them dies."""
     for path in name.parent.glob(f"{name.name}.*.so"):
-        if path.suffixes[0] == f".{_digest(path.read_bytes())}":
+        if path.suffixes[0] == f".{_digest(path)}":
             return path
         path.unlink(missing_ok=True)
     return None
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
+def _digest(path: Path) -> str:
+    return sha256_file(path)[:16]
 
 
 def why_not(error: Exception) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from groundup.kernels.compiled import CompiledKernels
 from groundup.kernels.pick import largest_layer, turns
 from groundup.runtime.matmul import onednn_is_there, onednn_product
-from groundup.runtime.remember import machine_id, remembered
+from groundup.runtime.remember import remembered
 from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, inputs_for, store
 
 Many = Literal["default", "onednn", "kernels"]
@@ -25,7 +25,7 @@ CHOICES = "many-rows.json"
 @functools.cache
 def pick_many(kernels: PlainKernels, weights: Weights, *, n_embd: int) -> Many:
     """What reads prompts fastest: measured once a machine, width and type of weights, and remembered."""
-    key = f"{machine_id()} {kernels.name} {torch.get_num_threads()} threads, {n_embd} wide, {weights}"
+    key = f"{kernels.key}, {n_embd} wide, {weights}"
     there: list[Many] = ["default"]
     there += ["onednn"] if onednn_is_there(torch.device("cpu")) else []
     there += ["kernels"] if isinstance(kernels, CompiledKernels) else []

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundup.kernels.compiled import load_kernels
-from groundup.runtime.remember import machine_id, remembered
+from groundup.runtime.remember import remembered
 from groundup.runtime.stored import DTYPES, PlainKernels, Weights, store
 from groundup.runtime.timing import seconds
 
@@ -29,7 +29,7 @@ def pick_weights(device: torch.device, *, n_embd: int, rows: int, say: Callable[
     if device.type != "cpu":
         return "fp16"
     kernels = load_kernels(say)
-    key = f"{machine_id()} {kernels.name} {torch.get_num_threads()} threads, {n_embd} wide, {rows} rows"
+    key = f"{kernels.key}, {n_embd} wide, {rows} rows"
     return remembered(CHOICES, key, DTYPES, lambda: _fastest(n_embd, rows, kernels))
 
 

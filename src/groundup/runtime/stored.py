@@ -16,6 +16,8 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int, Num
 from torch import Tensor
 
+from groundup.runtime.remember import machine_id
+
 Weights = Literal["fp32", "fp16", "bf16", "int8"]
 DTYPES: dict[Weights, torch.dtype] = {
     "fp32": torch.float32,
@@ -115,6 +117,11 @@ class PlainKernels:
     """Stands in what is remembered of choices among them and others."""
     lanes = 0
     """Widths that are multiples of this suit `weight_gradient`; 0 is none."""
+
+    @property
+    def key(self) -> str:
+        """What a choice among them and others depends on at least."""
+        return f"{machine_id()} {self.name} {torch.get_num_threads()} threads"
 
     def arranged(self, stored: Stored, *, spend: bool = False) -> Stored:
         """A matrix as `linear` wants it: the same one, or the same weights in another order.

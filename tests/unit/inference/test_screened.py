@@ -112,18 +112,18 @@ def test_scores_are_of_all_logits(model, counted):
 
 
 @pytest.mark.parametrize(
-    "model",
+    "make",
     [
-        stored(GPTConfig(**SHAPE, vocab_size=500)),
-        stored(GPTConfig(**LARGE), "int8"),
-        stored(GPTConfig(**LARGE), kernels=PlainKernels()),
-        stored(ModernConfig(**LARGE, logit_softcap=20.0)),
-        init_weights(build_model(GPTConfig(**LARGE)), seed=0),
+        lambda: stored(GPTConfig(**SHAPE, vocab_size=500)),
+        lambda: stored(GPTConfig(**LARGE), "int8"),
+        lambda: stored(GPTConfig(**LARGE), kernels=PlainKernels()),
+        lambda: stored(ModernConfig(**LARGE, logit_softcap=20.0)),
+        lambda: init_weights(build_model(GPTConfig(**LARGE)), seed=0),
     ],
     ids=["small", "8 bits", "no compiler", "bounded logits", "ordinary"],
 )
-def test_other_heads_are_read_whole(model):
-    assert screened_head(model) is None
+def test_other_heads_are_read_whole(make):
+    assert screened_head(make()) is None
 
 
 def test_a_head_of_its_own_is_found():
