@@ -9,7 +9,7 @@ template <class T> void drop(const T* x, T* y, int64_t rows, int64_t width, cons
         const T* from = x + i * width;
         T* to = y + i * width;
 #pragma omp simd
-        for (int64_t j = 0; j < width; j++) to[j] = from[j] * dropout.factor(number, j);
+        for (int64_t j = 0; j < width; j++) to[j] = from[j] * dropout.factor(number, dropout.columns[j]);
     }
 }
 

@@ -12,7 +12,9 @@ struct Left {  // the matrix A: element (i, k) at i * row + k * column
 // C (R, V vectors) = A (R, K) times B (K, V vectors), or added to C.
 template <int R, int V> void sums(Left a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_t K, bool add) {
     Floats total[R * V] = {};
-    for (int i = 0; add && i < R * V; i++) total[i] = read<Floats>(c + i / V * c_row + i % V * L);
+    if (add)
+#pragma GCC unroll 24
+        for (int i = 0; i < R * V; i++) total[i] = read<Floats>(c + i / V * c_row + i % V * L);
     for (int64_t k = 0; k < K; k++) {
         Floats row[V];
 #pragma GCC unroll 8
@@ -24,6 +26,7 @@ template <int R, int V> void sums(Left a, const float* b, int64_t b_row, float* 
             for (int v = 0; v < V; v++) total[r * V + v] += x * row[v];
         }
     }
+#pragma GCC unroll 24
     for (int i = 0; i < R * V; i++) std::memcpy(c + i / V * c_row + i % V * L, total + i, sizeof(Floats));
 }
 
