@@ -5,7 +5,8 @@
 | NVIDIA from Ampere on | bf16 | the matrix units do it 16 times as fast as fp32, and its range needs no loss scaling |
 | NVIDIA before (T4, V100, P100) | fp16 | their matrix units know no bf16; small gradients need loss scaling |
 | Apple | fp32 | 16-bit autocast is not faster there |
-| CPU whose bf16 products measure 1.5 times as fast, wide models | bf16 | narrow ones lose to the casts what they win |
+| CPU whose bf16 products measure 1.5 times as fast, width 256 or more | bf16 | the products are most of a step |
+| CPU with matrix units (2.5 times as fast), width 128 to 255 | bf16 | casts eat most of what a smaller gain saves |
 | other CPUs | fp32 | bf16 is emulated, several times slower |
 
 Weights, gradients, optimizer state and the loss stay in float32 in every mode (mixed precision, Micikevicius et
@@ -35,10 +36,9 @@ ATTENTION_ON_HOPPER = [
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
-CPU_SPEEDUP = 1.5
-"""bf16 products must be measured this much faster than fp32 before a CPU uses them."""
-CPU_MIN_WIDTH = 256
-"""Below this n_embd casts eat most of what the products save (docs/log.md has the measurement)."""
+CPU_SPEEDUPS = {256: 1.5, 128: 2.5}
+"""From an n_embd on, bf16 products must be measured this much faster than fp32 before a CPU uses them. In narrow models
+casts eat most of what the products save, and below 128 all of it (docs/log.md has the measurements)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +120,15 @@ def _best(device: torch.device, n_embd: int) -> Precision:
         return Precision("fp16", device, f"compute capability {major}.{minor} has fp16 matrix units but no bf16")
     if device.type == "mps":
         return Precision("fp32", device, "16-bit autocast is not faster on Apple GPUs")
-    if n_embd < CPU_MIN_WIDTH:
-        return Precision("fp32", device, f"below a width of {CPU_MIN_WIDTH} 16 bits are hardly faster on a CPU")
+    needed = next((gain for width, gain in CPU_SPEEDUPS.items() if n_embd >= width), None)
+    if needed is None:
+        return Precision("fp32", device, f"below a width of {min(CPU_SPEEDUPS)} 16 bits are no faster on a CPU")
     if not _cpu_has_bf16():
         return Precision("fp32", device, "this CPU has no bf16 products")
     gain = gemm_speedup(device, "bf16", over="fp32")
-    if gain >= CPU_SPEEDUP:
+    if gain >= needed:
         return Precision("bf16", device, f"bf16 products measured {gain:.1f} times as fast as fp32")
-    return Precision("fp32", device, f"bf16 products measured only {gain:.1f} times as fast as fp32")
+    return Precision("fp32", device, f"bf16 products measured only {gain:.1f} times as fast, {needed} would pay")
 
 
 def _cpu_has_bf16() -> bool:

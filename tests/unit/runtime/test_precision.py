@@ -3,7 +3,7 @@ import torch
 
 from groundup.config.errors import UsageError
 from groundup.runtime import precision as module
-from groundup.runtime.precision import CPU_MIN_WIDTH, CPU_SPEEDUP, Precision, pick_precision
+from groundup.runtime.precision import Precision, pick_precision
 
 CPU = torch.device("cpu")
 
@@ -23,10 +23,12 @@ def cpu(monkeypatch):
     ("gain", "width", "name", "why"),
     [
         (3.0, 768, "bf16", "measured 3.0 times as fast"),
-        (CPU_SPEEDUP, CPU_MIN_WIDTH, "bf16", "measured 1.5 times as fast"),
+        (1.5, 256, "bf16", "measured 1.5 times as fast"),
+        (1.5, 255, "fp32", "measured only 1.5 times as fast, 2.5 would pay"),
+        (2.5, 128, "bf16", "measured 2.5 times as fast"),
         (1.4, 768, "fp32", "measured only 1.4 times as fast"),
         (0.2, 768, "fp32", "measured only 0.2 times as fast"),
-        (3.0, CPU_MIN_WIDTH - 1, "fp32", "below a width of 256"),
+        (3.0, 127, "fp32", "below a width of 128"),
         (None, 768, "fp32", "no bf16 products"),
     ],
 )
