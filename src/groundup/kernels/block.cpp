@@ -10,6 +10,7 @@
 #include "prompt.cpp"
 #include "largest.cpp"
 #include "packed.cpp"
+#include "unit.cpp"
 #include "attention.cpp"
 #include "dropout.cpp"
 #include "sum.cpp"

@@ -5,6 +5,7 @@
 namespace {
 
 constexpr int64_t BLOCK = 128;  // as in runtime/stored.py
+constexpr int64_t UNIT_ROWS = 16;  // of x, which a matrix unit multiplies at a time
 typedef Vector<int8_t, 4 * L> Fours;  // of inputs, or of their weights
 
 #if defined(__AVX512VNNI__) || (defined(__AVXVNNI__) && !defined(__AVX512BW__))
@@ -42,12 +43,21 @@ constexpr int PACKED_ROWS = ROWS == 12 ? 8 : 4;  // of x by two groups: as many 
 
 int64_t group_bytes(int64_t K) { return (K + 3) / 4 * 4 * L; }
 
-struct Rounded {  // rows of x: integers, `stride` apart, and of each block a scale and where its sums begin
+struct Rounded {  // rows of x: integers, `stride` apart, and of each block a scale and where its sums begin; zeros at the end
     const int8_t* q;
     const float* scales;
     const int32_t* starts;
     int64_t stride, blocks;
 };
+
+bool multiply_by_unit(const Task& t, const Rounded& x, int64_t groups, int64_t some);  // in unit.cpp, where there is one
+
+// Outputs of a group: n rows of y from m on, from sums that lie `gap` apart.
+void write_scaled(const Task& t, const Floats* totals, int64_t gap, int64_t m, int64_t n, int64_t group) {
+    const int64_t at = group * L, left = t.N - at;
+    const Floats scale = part<Fp32>(t.w_scale + at, left), bias = t.bias ? part<Fp32>(t.bias + at, left) : Floats{};
+    for (int64_t i = 0; i < n; i++) write(totals[i * gap] * scale + bias, t.y + (m + i) * t.N + at, left);
+}
 
 // Outputs of R groups of L, `gap` groups apart, for M rows of x.
 template <int R, int M> void packed_tile(const Task& t, const Rounded& x, int64_t m, int64_t group, int64_t gap) {
@@ -75,11 +85,7 @@ template <int R, int M> void packed_tile(const Task& t, const Rounded& x, int64_
         for (int i = 0; i < M * R; i++)
             totals[i] += __builtin_convertvector(sums[i], Floats) * x.scales[at + i / R * x.blocks];
     }
-    for (int r = 0; r < R; r++) {
-        const int64_t at = (group + r * gap) * L, n = t.N - at;
-        const Floats scale = part<Fp32>(t.w_scale + at, n), bias = t.bias ? part<Fp32>(t.bias + at, n) : Floats{};
-        for (int i = 0; i < M; i++) write(totals[i * R + r] * scale + bias, t.y + (m + i) * t.N + at, n);
-    }
+    for (int r = 0; r < R; r++) write_scaled(t, totals + r, R, m, M, group + r * gap);
 }
 
 template <int R> void packed_rows(const Task& t, const Rounded& x, int64_t group, int64_t gap) {
@@ -93,8 +99,9 @@ template <int R> void packed_rows(const Task& t, const Rounded& x, int64_t group
 void multiply_packed(const Task& t) {
     const int64_t groups = (t.N + L - 1) / L, some = rows_of_a_task(groups, group_bytes(t.K));
     const int64_t blocks = (t.K + BLOCK - 1) / BLOCK, stride = (blocks + 1) * BLOCK;
-    Buffer<int8_t> q(t.M * stride);
-    Buffer<float> scales(t.M * blocks);
+    const int64_t rows = (t.M + UNIT_ROWS - 1) / UNIT_ROWS * UNIT_ROWS;
+    Buffer<int8_t> q(rows * stride);
+    Buffer<float> scales(rows * blocks);
     Buffer<int32_t> starts(t.M * blocks);
 #pragma omp parallel for if (t.M > 1)
     for (int64_t m = 0; m < t.M; m++)
@@ -105,7 +112,9 @@ void multiply_packed(const Task& t) {
             std::fill(row + n, row + BLOCK, 0);
             starts[at] = -LIFTED * std::accumulate(row, row + BLOCK, 0);
         }
+    std::fill(q + t.M * stride, q + rows * stride, 0), std::fill(scales + t.M * blocks, scales + rows * blocks, 0.0f);
     const Rounded x = {q, scales, starts, stride, blocks};
+    if (multiply_by_unit(t, x, groups, some)) return;
 #pragma omp parallel for schedule(dynamic, 1)
     for (int64_t first = 0; first < groups; first += some) {
         int64_t g = first;

@@ -63,7 +63,7 @@ def wrong_parts(kernels: "CompiledKernels") -> list[str]:
 
 def _products_agree(kernels: "CompiledKernels", weights: Weights, generator: torch.Generator) -> bool:
     agree = True
-    for n_rows, n_outputs, n_inputs in ((1, 40, 64), (5, 19, 77), (_MANY, 70, 77)):
+    for n_rows, n_outputs, n_inputs in ((1, 40, 64), (5, 19, 77), (_MANY, 70, 77), (_MANY, 40, 192)):
         x = torch.randn(n_rows, n_inputs, generator=generator)
         bias = torch.randn(n_outputs, generator=generator)
         stored = store(torch.randn(n_outputs, n_inputs, generator=generator), weights)

@@ -23,6 +23,8 @@ needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reaso
 sizes = st.tuples(st.integers(1, 18), st.integers(1, 70), st.integers(1, 200))
 many_rows = st.tuples(st.integers(33, 70), st.integers(1, 70), st.integers(1, 200))
 """They go another way: a tile of rows at a time."""
+for_a_unit = st.tuples(st.integers(9, 32), st.integers(1, 70), st.sampled_from((64, 128, 192, 320)))
+"""With 8 bits, a processor's matrix unit multiplies them where it has one."""
 seeds = st.integers(0, 2**31)
 STUBS = """extern "C" {
 void linear() {} void blocks() {} void attend_layer() {} void gelu_forward() {} void gelu_backward() {}
@@ -61,7 +63,7 @@ def exact(x, stored, bias=0):
 
 
 @needs_compiler
-@given(sizes | many_rows, seeds, st.sampled_from(list(DTYPES)))
+@given(sizes | many_rows | for_a_unit, seeds, st.sampled_from(list(DTYPES)))
 @example((63, 1, 88), 65, "int8").via("an activation between two integers")
 @settings(max_examples=120)
 def test_products_are_those_of_pytorch_up_to_rounding(compiled, size, seed, weights):
@@ -102,8 +104,9 @@ def test_packed_matrices_share_blocks_and_no_byte(compiled):
 
 
 @needs_compiler
-@given(sizes, seeds, st.sampled_from(list(DTYPES)))
+@given(sizes | for_a_unit, seeds, st.sampled_from(list(DTYPES)))
 @example((130, 19, 77), 0, "int8").via("more rows than are multiplied together")
+@example((33, 600, 192), 0, "int8").via("several tasks of a matrix unit")
 @settings(max_examples=60)
 def test_a_row_gives_the_same_bits_in_every_batch(compiled, size, seed, weights):
     x, stored, bias = draw(size, seed, weights)
@@ -124,10 +127,10 @@ def test_the_sum_reads_every_number(compiled, n, seed):
 def test_the_largest_sums_are_exact(kernels, n_inputs, request):
     kernels = request.getfixturevalue(kernels) if isinstance(kernels, str) else kernels
     stored = Stored(torch.full((5, n_inputs), 127, dtype=torch.int8), torch.ones(5))
-    x = torch.full((2, n_inputs), 127.0)
-    x[1] *= -1
-    wanted = float(127 * 127 * n_inputs)
-    assert torch.equal(kernels.linear(x, stored), torch.tensor([[wanted] * 5, [-wanted] * 5]))
+    signs = torch.tensor([1.0, -1.0]).repeat(9)[:, None]  # as many rows as go by a matrix unit
+    assert torch.equal(
+        kernels.linear(127 * signs.repeat(1, n_inputs), stored), 127.0 * 127 * n_inputs * signs.repeat(1, 5)
+    )
 
 
 @given(sizes, seeds)
