@@ -10,8 +10,8 @@ namespace {
 
 #if defined(__AMX_INT8__) && defined(__linux__)
 
-constexpr int64_t STEP = 64;      // inputs that a tile holds
-constexpr int64_t FEW_UNIT = 8;  // rows of x that vectors multiply as fast
+constexpr int64_t STEP = 64;         // inputs that a tile holds
+constexpr int64_t FEW_FOR_UNIT = 8;  // rows of x that vectors multiply as fast
 
 const bool MATRIX_UNIT = syscall(SYS_arch_prctl, 0x1023, 18) == 0;  // ARCH_REQ_XCOMP_PERM: the system lends it on request
 
@@ -63,7 +63,7 @@ template <int R> void unit_rows(const Task& t, const Rounded& x, int64_t group) 
 }
 
 bool multiply_by_unit(const Task& t, const Rounded& x, int64_t groups, int64_t some) {
-    if (!MATRIX_UNIT || t.M <= FEW_UNIT || t.K % STEP) return false;
+    if (!MATRIX_UNIT || t.M <= FEW_FOR_UNIT || t.K % STEP) return false;
 #pragma omp parallel
     {
         const TileShapes shapes;
