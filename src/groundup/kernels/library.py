@@ -1,7 +1,7 @@
 """The C++ files here as a shared library, compiled at first use and for this machine.
 
-It is called through ctypes: that takes a compiler and two seconds, where an extension of PyTorch takes its headers,
-Python's, ninja and half a minute. It lies in the user's cache under a hash of all that it was made from, so a new
+It is called through ctypes: that takes a compiler and some seconds (16 on a Xeon), where an extension of PyTorch takes
+its headers, Python's, ninja and longer. It lies in the user's cache under a hash of all that it was made from, so a new
 version or another machine with the same home folder makes its own; and under a hash of its bytes.
 """
 
