@@ -43,14 +43,15 @@ constexpr int PACKED_ROWS = ROWS == 12 ? 8 : 4;  // of x by two groups: as many 
 
 int64_t group_bytes(int64_t K) { return (K + 3) / 4 * 4 * L; }
 
-struct Rounded {  // rows of x: integers, `stride` apart, and of each block a scale and where its sums begin; zeros at the end
+struct Rounded {  // rows of x: integers, `stride` apart, and of each block a scale and where its sums begin
     const int8_t* q;
     const float* scales;
     const int32_t* starts;
     int64_t stride, blocks;
 };
 
-bool multiply_by_unit(const Task& t, const Rounded& x, int64_t groups, int64_t some);  // in unit.cpp, where there is one
+bool suits_unit(const Task& t);  // as the next in unit.cpp
+void multiply_by_unit(const Task& t, const Rounded& x, int64_t groups, int64_t some);
 
 // Outputs of a group: n rows of y from m on, from sums that lie `gap` apart.
 void write_scaled(const Task& t, const Floats* totals, int64_t gap, int64_t m, int64_t n, int64_t group) {
@@ -99,7 +100,8 @@ template <int R> void packed_rows(const Task& t, const Rounded& x, int64_t group
 void multiply_packed(const Task& t) {
     const int64_t groups = (t.N + L - 1) / L, some = rows_of_a_task(groups, group_bytes(t.K));
     const int64_t blocks = (t.K + BLOCK - 1) / BLOCK, stride = (blocks + 1) * BLOCK;
-    const int64_t rows = (t.M + UNIT_ROWS - 1) / UNIT_ROWS * UNIT_ROWS;
+    const bool unit = suits_unit(t);
+    const int64_t rows = unit ? (t.M + UNIT_ROWS - 1) / UNIT_ROWS * UNIT_ROWS : t.M;
     Buffer<int8_t> q(rows * stride);
     Buffer<float> scales(rows * blocks);
     Buffer<int32_t> starts(t.M * blocks);
@@ -114,7 +116,7 @@ void multiply_packed(const Task& t) {
         }
     std::fill(q + t.M * stride, q + rows * stride, 0), std::fill(scales + t.M * blocks, scales + rows * blocks, 0.0f);
     const Rounded x = {q, scales, starts, stride, blocks};
-    if (multiply_by_unit(t, x, groups, some)) return;
+    if (unit) return multiply_by_unit(t, x, groups, some);
 #pragma omp parallel for schedule(dynamic, 1)
     for (int64_t first = 0; first < groups; first += some) {
         int64_t g = first;

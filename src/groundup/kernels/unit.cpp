@@ -62,8 +62,10 @@ template <int R> void unit_rows(const Task& t, const Rounded& x, int64_t group) 
     for (int64_t m = 0; m < t.M; m += UNIT_ROWS) unit_tile<R>(t, x, m, group);
 }
 
-bool multiply_by_unit(const Task& t, const Rounded& x, int64_t groups, int64_t some) {
-    if (!MATRIX_UNIT || t.M <= FEW_FOR_UNIT || t.K % STEP) return false;
+bool suits_unit(const Task& t) { return MATRIX_UNIT && t.M > FEW_FOR_UNIT && t.K % STEP == 0; }
+
+// Behind the rows of x zeros fill the last UNIT_ROWS.
+void multiply_by_unit(const Task& t, const Rounded& x, int64_t groups, int64_t some) {
 #pragma omp parallel
     {
         const TileShapes shapes;
@@ -77,12 +79,12 @@ bool multiply_by_unit(const Task& t, const Rounded& x, int64_t groups, int64_t s
         }
         _tile_release();
     }
-    return true;
 }
 
 #else
 
-bool multiply_by_unit(const Task&, const Rounded&, int64_t, int64_t) { return false; }
+bool suits_unit(const Task&) { return false; }
+void multiply_by_unit(const Task&, const Rounded&, int64_t, int64_t) {}
 
 #endif
 
