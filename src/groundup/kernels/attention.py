@@ -93,6 +93,61 @@ class _Attention(torch.autograd.Function):
         return *grads, None, None
 
 
+def attend_side_by_side(
+    qkv: Float[Tensor, "B T 3*C"], n_head: int, dropout: Counted, kernels: "CompiledKernels"
+) -> tuple[Float[Tensor, "B T C"], Float[Tensor, "B H T"]]:
+    """Attention where queries, keys and values lie side by side, as one product gives them.
+
+    Args:
+        qkv: They, contiguous, float32 or bfloat16.
+        n_head: Heads, whose width is a multiple of the kernels' lanes.
+        dropout: Of weights.
+        kernels: Compute it.
+
+    Returns:
+        The heads' outputs, and what `attend_side_by_side_back` needs beside them.
+    """
+    texts, tokens, width = qkv.shape
+    y, log_sums = qkv.new_empty(texts, tokens, width // 3), torch.empty(texts, n_head, tokens)
+    views = (*_thirds(qkv, n_head), _heads_of(y, n_head))
+    kernels.attention_forward(_sizes_of(qkv, n_head, dropout), *views, log_sums.data_ptr())
+    return y, log_sums
+
+
+def attend_side_by_side_back(
+    grad: Float[Tensor, "B T C"],
+    qkv: Float[Tensor, "B T 3*C"],
+    y: Float[Tensor, "B T C"],
+    log_sums: Float[Tensor, "B H T"],
+    dropout: Counted,
+    kernels: "CompiledKernels",
+) -> Float[Tensor, "B T 3*C"]:
+    """What qkv gets where y, an output of `attend_side_by_side`, gets grad."""
+    n_head, grad_qkv = log_sums.shape[1], torch.empty_like(qkv)
+    views = (*_thirds(qkv, n_head), _heads_of(y, n_head), _heads_of(grad, n_head))
+    sizes = _sizes_of(qkv, n_head, dropout)
+    kernels.attention_backward(sizes, *views, log_sums.data_ptr(), *_thirds(grad_qkv, n_head))
+    return grad_qkv
+
+
+def _thirds(qkv: Float[Tensor, "B T 3*C"], n_head: int) -> tuple[Any, Any, Any]:
+    _, tokens, row = qkv.shape
+    at, width = qkv.data_ptr(), row // 3
+    views = (_View(at + i * width * qkv.element_size(), tokens * row, row, width // n_head) for i in range(3))
+    q, k, v = map(ctypes.byref, views)
+    return q, k, v
+
+
+def _heads_of(x: Float[Tensor, "B T C"], n_head: int) -> Any:
+    _, tokens, width = x.shape
+    return ctypes.byref(_View(x.data_ptr(), tokens * width, width, width // n_head))
+
+
+def _sizes_of(qkv: Float[Tensor, "B T 3*C"], n_head: int, dropout: Counted) -> Any:
+    texts, tokens, row = qkv.shape
+    return ctypes.byref(_Sizes(texts, tokens, n_head, n_head, row // 3 // n_head, TYPES[qkv.dtype], *dropout))
+
+
 def _fit(
     q: Float[Tensor, "B H T D"], k: Float[Tensor, "B K T D"], v: Float[Tensor, "B K T D"], *, shared: bool
 ) -> bool:

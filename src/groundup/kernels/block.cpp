@@ -11,6 +11,7 @@
 #include "largest.cpp"
 #include "packed.cpp"
 #include "unit.cpp"
+#include "narrow.cpp"
 #include "attention.cpp"
 #include "dropout.cpp"
 #include "sum.cpp"

@@ -10,6 +10,7 @@ from torch import Tensor
 from groundup.config.generate import SamplingConfig
 from groundup.kernels.attention import CausalAttention
 from groundup.kernels.block import BlockTensors, CompiledBlocks, Linear, Norm
+from groundup.kernels.unit_products import UnitProducts
 from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, keep_rows, read_rows, store
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def wrong_parts(kernels: "CompiledKernels") -> list[str]:
     grad, inputs = (torch.randn(_MANY, n, generator=generator) for n in (7, 32))
     if not torch.allclose(kernels.weight_gradient(grad, inputs), grad.T @ inputs, rtol=1e-4, atol=1e-4):
         wrong.append("gradients of weights")
+    if kernels.unit and not _narrow_products_agree(kernels.unit, generator):
+        wrong.append("products in bfloat16")
     stack = torch.randn(2, _MANY, 32, generator=generator)
     gram = kernels.bmm(stack.mT, stack)
     pairs = ((gram, stack.mT @ stack), (kernels.bmm(stack, gram), stack @ gram))
@@ -72,6 +75,19 @@ def _products_agree(kernels: "CompiledKernels", weights: Weights, generator: tor
         idx = torch.tensor([0, n_outputs - 1])
         agree = agree and torch.equal(kernels.rows(kernels.arranged(stored), idx), PlainKernels().rows(stored, idx))
     return agree
+
+
+def _narrow_products_agree(unit: UnitProducts, generator: torch.Generator) -> bool:
+    """Of numbers that bfloat16 has, in sizes that fill tiles or not."""
+    x, weight, grad = (
+        torch.randint(-8, 9, size, generator=generator).float() for size in ((_MANY, 70), (40, 70), (_MANY, 40))
+    )
+    pairs = (
+        (unit.product(x, weight.T, torch.float32, weight.sum(1)), x @ weight.T + weight.sum(1)),
+        (unit.of_inputs(grad.bfloat16(), weight), grad @ weight),
+        (unit.of_weight(grad.bfloat16(), x), grad.T @ x),
+    )
+    return all(torch.equal(ours, theirs) for ours, theirs in pairs)
 
 
 def _rotations_agree(kernels: "CompiledKernels", generator: torch.Generator) -> bool:

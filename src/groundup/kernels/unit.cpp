@@ -21,6 +21,7 @@ struct alignas(64) TileShapes {  // eight registers of 16 rows of 64 bytes
     uint16_t bytes[16] = {};
     uint8_t rows[16] = {};
 };
+const TileShapes TILE_SHAPES;  // of the program: the compiler does not see that the unit reads all of it
 
 // Outputs of R groups, one behind the other, for UNIT_ROWS rows of x.
 template <int R> void unit_tile(const Task& t, const Rounded& x, int64_t m, int64_t group) {
@@ -68,8 +69,7 @@ bool suits_unit(const Task& t) { return MATRIX_UNIT && t.M > FEW_FOR_UNIT && t.K
 void multiply_by_unit(const Task& t, const Rounded& x, int64_t groups, int64_t some) {
 #pragma omp parallel
     {
-        const TileShapes shapes;
-        _tile_loadconfig(&shapes);
+        _tile_loadconfig(&TILE_SHAPES);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t first = 0; first < groups; first += some) {
             const int64_t end = std::min(groups, first + some);

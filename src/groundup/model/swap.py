@@ -9,19 +9,21 @@ from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from groundup.kernels.attention import CausalAttention
 from groundup.kernels.compiled import CompiledKernels
 from groundup.kernels.dropout import CountedDropout
 from groundup.kernels.gelu import SigmoidGELU
+from groundup.kernels.gpt_block import HowBlock, run_block
 from groundup.kernels.relu import CompiledReLUSquared
 from groundup.model import modern
-from groundup.model.gpt import CausalSelfAttention, TiedHead
+from groundup.model.gpt import Block, CausalSelfAttention, TiedHead
+from groundup.model.kv_cache import KVCache
 from groundup.model.ngrams import NgramEmbedding
 from groundup.model.rope import Rotate
-from groundup.runtime.matmul import Matmul, OneDNNHead, OneDNNLinear
+from groundup.runtime.matmul import Matmul, OneDNNHead, OneDNNLinear, Products
 from groundup.runtime.stored import PlainKernels
 
 M = TypeVar("M", bound=nn.Module)
@@ -76,6 +78,7 @@ def use_kernels(model: nn.Module, kernels: PlainKernels) -> None:
         for part in model.modules():
             if isinstance(part, (CausalSelfAttention, modern.CausalSelfAttention)):
                 part.attend = CausalAttention(kernels)
+        replace_modules(model, Block, lambda block: OneStepBlock(block, kernels))
 
 
 def use_sparse_gradients(model: nn.Module) -> None:
@@ -91,6 +94,53 @@ def use_cpu_parts(model: nn.Module, matmul: Matmul, kernels: PlainKernels, *, al
     use_kernels(model, kernels)
     if alone:
         use_sparse_gradients(model)
+
+
+class OneStepBlock(Block):
+    """A block that is one step of autograd, by kernels; as the page has it where they do not suit.
+
+    Args:
+        block: The block it stands for; its parts are taken over, not copied.
+        kernels: Compute it.
+    """
+
+    def __init__(self, block: Block, kernels: CompiledKernels) -> None:
+        nn.Module.__init__(self)
+        self.ln_1, self.attn, self.ln_2, self.mlp = block.ln_1, block.attn, block.ln_2, block.mlp
+        self.training, self._kernels = block.training, kernels
+
+    def forward(
+        self, x: Float[Tensor, "B T C"], *, cache: KVCache | None = None, mask: Bool[Tensor, "*B T S"] | None = None
+    ) -> Float[Tensor, "B T C"]:
+        """As the page's."""
+        attn, mlp = self.attn, self.mlp
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        if cache is not None or dtype not in (torch.float32, torch.bfloat16) or not self._suits(x):
+            return super().forward(x, cache=cache, mask=mask)
+        wide, narrow = getattr(attn.c_attn, "products", None), self._kernels.unit
+        products = (wide if dtype == torch.float32 else narrow) or Products()
+        dropout = attn.drop.p if self.training else 0.0
+        how = HowBlock(self._kernels, products, attn.n_head, self.ln_1.eps, dropout, dtype)
+        parts = (self.ln_1, attn.c_attn, attn.c_proj, self.ln_2, mlp.c_fc, mlp.c_proj)
+        return run_block(x.contiguous(), how, [tensor for part in parts for tensor in (part.weight, part.bias)])
+
+    def _suits(self, x: Float[Tensor, "B T C"]) -> bool:
+        """Whether the kernels compute all of it, and nobody wants to see what is in between."""
+        attn, mlp = self.attn, self.mlp
+        linears = attn.c_attn, attn.c_proj, mlp.c_fc, mlp.c_proj
+        return (
+            not torch.compiler.is_compiling()
+            and x.device.type == "cpu"
+            and x.dtype == attn.c_attn.weight.dtype == torch.float32
+            and x.shape[-1] // attn.n_head % self._kernels.lanes == 0
+            and attn.drop.p == mlp.drop.p < 1
+            and isinstance(mlp.act, SigmoidGELU)
+            and all(type(part) in (nn.Linear, OneDNNLinear) for part in linears)
+            and not any(
+                part._forward_hooks or part._forward_pre_hooks or part._backward_hooks
+                for part in (self.ln_1, attn, attn.drop, self.ln_2, mlp, mlp.act, mlp.drop, *linears)
+            )
+        )
 
 
 class NarrowEmbedding(nn.Module):

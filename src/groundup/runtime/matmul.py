@@ -58,9 +58,9 @@ def pick_matmul(
         else:
             linear(x, weight, None)
 
-    ways: dict[Matmul, Callable[..., Tensor]] = {"default": F.linear, "onednn": _linear}
+    ways: dict[Matmul, Callable[..., Tensor]] = {"default": F.linear, "onednn": partial(_linear, OneDNNProducts())}
     if training and _gives_gradients(kernels, n_embd):
-        ways["kernels"] = partial(_linear, kernels=kernels)
+        ways["kernels"] = partial(_linear, OneDNNProducts(kernels))
     with torch.set_grad_enabled(training):
         least = {name: min(seconds(partial(step, way)) for _ in range(5)) for name, way in ways.items()}
     usual, best = least.pop("default"), min(least, key=least.__getitem__)
@@ -80,6 +80,59 @@ def onednn_product(
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
+class Products:
+    """The three products of a linear layer, by PyTorch's default library."""
+
+    def weights(self, weight: Float[Tensor, "D C"], dtype: torch.dtype) -> Float[Tensor, "D C"]:
+        """Weights as the others take them, where activations have this type."""
+        return weight.to(dtype)
+
+    def outputs(
+        self, x: Float[Tensor, "B C"], weight: Float[Tensor, "D C"], bias: Float[Tensor, " D"] | None
+    ) -> Float[Tensor, "B D"]:
+        """X @ weight.T + bias, in the type of x."""
+        return F.linear(x, weight, None if bias is None else bias.to(x.dtype))
+
+    def of_inputs(
+        self, grad: Float[Tensor, "B D"], weight: Float[Tensor, "D C"], dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, "B C"]:
+        """Grad @ weight, in this type: what the inputs get."""
+        return (grad @ weight).to(dtype)
+
+    def of_weight(self, grad: Float[Tensor, "B D"], x: Float[Tensor, "B C"]) -> Float[Tensor, "D C"]:
+        """Grad.T @ x: what the weights get."""
+        return grad.T @ x
+
+
+class OneDNNProducts(Products):
+    """The same by oneDNN, in float32 on the CPU.
+
+    Args:
+        kernels: Give the weights their gradient, where they can.
+    """
+
+    def __init__(self, kernels: PlainKernels | None = None) -> None:
+        self._kernels = kernels
+
+    def outputs(
+        self, x: Float[Tensor, "B C"], weight: Float[Tensor, "D C"], bias: Float[Tensor, " D"] | None
+    ) -> Float[Tensor, "B D"]:
+        """X @ weight.T + bias."""
+        return onednn_product(x, weight, bias)
+
+    def of_inputs(
+        self, grad: Float[Tensor, "B D"], weight: Float[Tensor, "D C"], dtype: torch.dtype = torch.float32
+    ) -> Float[Tensor, "B C"]:
+        """Grad @ weight."""
+        return onednn_product(grad, weight.T).to(dtype)
+
+    def of_weight(self, grad: Float[Tensor, "B D"], x: Float[Tensor, "B C"]) -> Float[Tensor, "D C"]:
+        """Grad.T @ x."""
+        if self._kernels is not None and _gives_gradients(self._kernels, x.shape[1]):
+            return self._kernels.weight_gradient(grad.contiguous(), x.contiguous())
+        return onednn_product(x.T, grad.T).T  # (C, D), turned: this way around oneDNN is a third faster than for (D, C)
+
+
 class OneDNNLinear(nn.Linear):
     """A linear layer whose products oneDNN computes, forward and backward, in float32 on the CPU.
 
@@ -90,11 +143,11 @@ class OneDNNLinear(nn.Linear):
 
     def __init__(self, linear: nn.Linear, kernels: PlainKernels | None = None) -> None:
         super().__init__(linear.in_features, linear.out_features, bias=linear.bias is not None, device="meta")
-        self.weight, self.bias, self._kernels = linear.weight, linear.bias, kernels
+        self.weight, self.bias, self.products = linear.weight, linear.bias, OneDNNProducts(kernels)
 
     def forward(self, input: Float[Tensor, "*B C"]) -> Float[Tensor, "*B D"]:
         """The product, plus the bias where there is one."""
-        return onednn_linear(input, self.weight, self.bias, self._kernels)
+        return onednn_linear(input, self.weight, self.bias, self.products)
 
 
 class OneDNNHead(nn.Module):
@@ -106,39 +159,42 @@ class OneDNNHead(nn.Module):
 
     def __init__(self, kernels: PlainKernels | None = None) -> None:
         super().__init__()
-        self._kernels = kernels
+        self._products = OneDNNProducts(kernels)
 
     def forward(self, x: Float[Tensor, "*B C"], weight: Float[Tensor, "V C"]) -> Float[Tensor, "*B V"]:
         """Logits."""
-        return onednn_linear(x, weight, kernels=self._kernels)
+        return onednn_linear(x, weight, products=self._products)
 
     def weight_gradient(self, grad: Float[Tensor, "B V"], x: Float[Tensor, "B C"]) -> Float[Tensor, "V C"]:
         """Grad.T @ x: what the weights get."""
         if grad.dtype != torch.float32 or grad.device.type != "cpu" or torch.compiler.is_compiling():
             return grad.T @ x
-        return _weight_gradient(grad, x, self._kernels)
+        return self._products.of_weight(grad, x)
 
     def matrix(self, weight: Float[Tensor, "V C"]) -> Float[Tensor, "V C"]:
         """What x is multiplied with."""
         return weight
 
 
-def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, kernels: PlainKernels | None = None) -> Tensor:
+_ONEDNN = OneDNNProducts()
+
+
+def onednn_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, products: Products = _ONEDNN) -> Tensor:
     """`F.linear`, by oneDNN where it can be: not in 16 bits, under autocast or in compiled code, which need no help."""
     narrow = x.dtype != torch.float32 or weight.dtype != torch.float32 or torch.is_autocast_enabled("cpu")
     if narrow or x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.linear(x, weight, bias)
-    return _linear(x, weight, bias, kernels)
+    return _linear(products, x, weight, bias)
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, kernels: PlainKernels | None = None) -> Tensor:
+def _linear(products: Products, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if torch.is_grad_enabled():
-        return _Linear.apply(x, weight, bias, kernels)  # type: ignore[no-untyped-call]
-    return onednn_product(x.flatten(0, -2), weight, bias).view(*x.shape[:-1], len(weight))
+        return _Linear.apply(x, weight, bias, products)  # type: ignore[no-untyped-call]
+    return products.outputs(x.flatten(0, -2), weight, bias).view(*x.shape[:-1], len(weight))
 
 
 class _Linear(torch.autograd.Function):
-    """x @ weight.T + bias, all three products by oneDNN, or the last by the kernels."""
+    """x @ weight.T + bias."""
 
     @staticmethod
     def forward(
@@ -146,12 +202,12 @@ class _Linear(torch.autograd.Function):
         x: Float[Tensor, "*B C"],
         weight: Float[Tensor, "D C"],
         bias: Float[Tensor, " D"] | None,
-        kernels: PlainKernels | None,
+        products: Products,
     ) -> Float[Tensor, "*B D"]:
         rows = x.flatten(0, -2)
         ctx.save_for_backward(rows, weight)
-        ctx.kernels = kernels
-        return onednn_product(rows, weight, bias).view(*x.shape[:-1], len(weight))
+        ctx.products = products
+        return products.outputs(rows, weight, bias).view(*x.shape[:-1], len(weight))
 
     @staticmethod
     @once_differentiable
@@ -159,18 +215,10 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         rows = grad.flatten(0, -2)
         need_x, need_weight, need_bias = ctx.needs_input_grad[:3]
-        grad_x = onednn_product(rows, weight.T).view(*grad.shape[:-1], weight.shape[1]) if need_x else None
-        grad_weight = _weight_gradient(rows, x, ctx.kernels) if need_weight else None
+        grad_x = ctx.products.of_inputs(rows, weight).view(*grad.shape[:-1], weight.shape[1]) if need_x else None
+        grad_weight = ctx.products.of_weight(rows, x) if need_weight else None
         return grad_x, grad_weight, rows.sum(0) if need_bias else None, None
 
 
 def _gives_gradients(kernels: PlainKernels | None, width: int) -> bool:
     return kernels is not None and kernels.lanes > 0 and width % kernels.lanes == 0
-
-
-def _weight_gradient(
-    grad: Float[Tensor, "B D"], x: Float[Tensor, "B C"], kernels: PlainKernels | None
-) -> Float[Tensor, "D C"]:
-    if kernels is not None and _gives_gradients(kernels, x.shape[1]):
-        return kernels.weight_gradient(grad.contiguous(), x.contiguous())
-    return onednn_product(x.T, grad.T).T  # (C, D), turned: this way around oneDNN is a third faster than for (D, C)

@@ -1,0 +1,172 @@
+// Products of matrices in bfloat16 by the matrix unit (unit.cpp), as training needs them: C = A B, where either may lie
+// turned, so neither a gradient of weights nor one of inputs needs a copy. Floats are rounded as they are read.
+//
+// The unit multiplies tiles: 16 rows of A, each with 32 numbers, by 32 rows of B with 16 numbers, of which pairs of rows lie
+// side by side. B is laid down so once, by all cores; of A, a core lays down the rows that it multiplies. A part of block.cpp.
+namespace {
+
+struct Lying {  // a matrix as it lies, row after row
+    const void* at;
+    int64_t rows, columns;
+    int32_t type;  // 0 fp32, 1 bf16
+};
+
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
+
+constexpr int64_t SIDE = 32;  // of what is laid down at a time: two tiles
+typedef Vector<uint16_t, SIDE> Narrow;
+
+// SIDE numbers of a row, with zeros beyond the edges where that is not WHOLE.
+template <bool IS_BF16, bool WHOLE> Narrow numbers(const Lying& m, int64_t row, int64_t column) {
+    if (!WHOLE && row >= m.rows) return Narrow{};
+    const int64_t place = row * m.columns + column, n = std::clamp<int64_t>(m.columns - column, 0, SIDE);
+    const uint32_t there = WHOLE ? ~0u : (uint32_t)((1ull << n) - 1);
+    if (IS_BF16) return (Narrow)_mm512_maskz_loadu_epi16(there, (const uint16_t*)m.at + place);
+    const float* from = (const float*)m.at + place;
+    return (Narrow)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(there >> 16, from + 16), _mm512_maskz_loadu_ps(there & 0xffff, from));
+}
+
+// Of two rows, each number of the first beside that of the second: those of columns HALF * 16 and on.
+template <int HALF, size_t... i> Ints side_by_side(Narrow a, Narrow b, std::index_sequence<i...>) {
+    return (Ints)__builtin_shufflevector(a, b, HALF * 16 + i / 2 + i % 2 * SIDE...);
+}
+
+// Two tiles of SIDE outer by SIDE inner places, the second `gap` vectors behind the first. ALONG: a row of m has inner
+// places. OF_A: rows of a tile are outer places; of B they are pairs of inner ones.
+template <bool IS_BF16, bool WHOLE, bool ALONG, bool OF_A>
+void lay_tiles(const Lying& m, int64_t outer, int64_t inner, Ints* to, int64_t gap) {
+    Ints tiles[2][L];
+#pragma GCC unroll 16
+    for (int i = 0; i < L; i++)
+        if constexpr (ALONG)
+            for (int half = 0; half < 2; half++)
+                tiles[half][i] = (Ints)numbers<IS_BF16, WHOLE>(m, outer + half * L + i, inner);
+        else {
+            const auto row = numbers<IS_BF16, WHOLE>(m, inner + 2 * i, outer);
+            const auto next = numbers<IS_BF16, WHOLE>(m, inner + 2 * i + 1, outer);
+            tiles[0][i] = side_by_side<0>(row, next, std::make_index_sequence<SIDE>{});
+            tiles[1][i] = side_by_side<1>(row, next, std::make_index_sequence<SIDE>{});
+        }
+    for (int half = 0; half < 2; half++) {
+        if (ALONG != OF_A) turn(tiles[half], std::make_index_sequence<L>{});
+        std::memcpy(to + half * gap, tiles[half], sizeof tiles[half]);
+    }
+}
+
+// SIDE outer places and all inner ones.
+template <bool IS_BF16, bool ALONG, bool OF_A> void lay_as(const Lying& m, int64_t outer, Ints* to) {
+    const int64_t outers = ALONG ? m.rows : m.columns, inners = ALONG ? m.columns : m.rows;
+    const int64_t steps = (inners + SIDE - 1) / SIDE;
+    for (int64_t s = 0; s < steps; s++)
+        if (outer + SIDE <= outers && (s + 1) * SIDE <= inners)
+            lay_tiles<IS_BF16, true, ALONG, OF_A>(m, outer, s * SIDE, to + s * L, steps * L);
+        else
+            lay_tiles<IS_BF16, false, ALONG, OF_A>(m, outer, s * SIDE, to + s * L, steps * L);
+}
+
+template <bool OF_A> void lay(const Lying& m, bool along, int64_t outer, Ints* to) {
+    if (m.type) along ? lay_as<true, true, OF_A>(m, outer, to) : lay_as<true, false, OF_A>(m, outer, to);
+    else along ? lay_as<false, true, OF_A>(m, outer, to) : lay_as<false, false, OF_A>(m, outer, to);
+}
+
+// 16 rows of SIDE sums to where they belong in C, or added to what is there, as far as C reaches; a bias may come in between.
+void write_sums(const float* sums, const float* bias, const Lying& c, int64_t row, int64_t column, bool add) {
+    const uint32_t there = (uint32_t)((1ull << std::min(SIDE, c.columns - column)) - 1);
+    const auto some = [there](const float* from) {
+        return std::make_pair((Floats)_mm512_maskz_loadu_ps(there & 0xffff, from),
+                              (Floats)_mm512_maskz_loadu_ps(there >> 16, from + L));
+    };
+    const auto [bias_1, bias_2] = bias ? some(bias + column) : std::make_pair(Floats{}, Floats{});
+    for (int64_t i = 0; i < std::min<int64_t>(L, c.rows - row); i++, sums += L) {
+        const int64_t place = (row + i) * c.columns + column;
+        Floats first = read<Floats>(sums) + bias_1, second = read<Floats>(sums + L * L) + bias_2;
+        if (c.type) {
+            _mm512_mask_storeu_epi16((uint16_t*)c.at + place, there, (__m512i)_mm512_cvtne2ps_pbh(second, first));
+            continue;
+        }
+        float* to = (float*)c.at + place;
+        if (add) first += some(to).first, second += some(to).second;
+        _mm512_mask_storeu_ps(to, there & 0xffff, first), _mm512_mask_storeu_ps(to + L, there >> 16, second);
+    }
+}
+
+// SIDE rows of A by SIDE columns of B, both laid down.
+void multiply_tiles(const Ints* a, const Ints* b, int64_t steps, float* sums) {
+    const Ints *next_a = a + steps * L, *next_b = b + steps * L;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    for (int64_t s = 0; s < steps * L; s += L) {
+        _tile_loadd(4, a + s, sizeof(Ints));
+        _tile_loadd(6, b + s, sizeof(Ints));
+        _tile_loadd(7, next_b + s, sizeof(Ints));
+        _tile_loadd(5, next_a + s, sizeof(Ints));
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+    }
+    _tile_stored(0, sums, sizeof(Ints));
+    _tile_stored(1, sums + L * L, sizeof(Ints));
+    _tile_stored(2, sums + 2 * L * L, sizeof(Ints));
+    _tile_stored(3, sums + 3 * L * L, sizeof(Ints));
+}
+
+void narrow_multiply(const Lying& a, bool a_along, const Lying& b, bool b_along, const float* bias, const Lying& c,
+                     bool add) {
+    const int64_t inners = a_along ? a.columns : a.rows, steps = (inners + SIDE - 1) / SIDE;
+    const int64_t panel = 2 * steps * L;  // vectors of what is laid down of SIDE outer places
+    Buffer<Ints> of_b((c.columns + SIDE - 1) / SIDE * panel);
+#pragma omp parallel
+    {
+        _tile_loadconfig(&TILE_SHAPES);
+        Buffer<Ints> of_a(panel);
+        Buffer<float> sums(4 * L * L);
+#pragma omp for schedule(static)
+        for (int64_t n = 0; n < c.columns; n += SIDE) lay<false>(b, b_along, n, of_b + n / SIDE * panel);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t m = 0; m < c.rows; m += SIDE) {
+            lay<true>(a, a_along, m, of_a);
+            for (int64_t n = 0; n < c.columns; n += SIDE) {
+                multiply_tiles(of_a, of_b + n / SIDE * panel, steps, sums);
+                write_sums(sums, bias, c, m, n, add);
+                write_sums(sums + 2 * L * L, bias, c, m + L, n, add);
+            }
+        }
+        _tile_release();
+    }
+}
+
+const bool NARROW_UNIT = MATRIX_UNIT;
+
+#else
+
+const bool NARROW_UNIT = false;
+void narrow_multiply(const Lying&, bool, const Lying&, bool, const float*, const Lying&, bool) {}
+
+#endif
+
+constexpr int64_t DEPTH_OF_UNIT = 1024;  // rows of a gradient's matrices that are laid down at a time
+
+}  // namespace
+
+extern "C" {
+
+int has_narrow_products() { return NARROW_UNIT; }
+
+// C (M, N) = A times B, plus a bias (N) or null. A lies as (M, K), or turned; B as (K, N), or turned.
+void narrow_product(const Lying* a, int a_turned, const Lying* b, int b_turned, const float* bias, const Lying* c) {
+    narrow_multiply(*a, !a_turned, *b, b_turned, bias, *c, false);
+}
+
+// C (M, N), fp32, = A (K, M) turned, times B (K, N): many rows, added up by parts that fit into caches.
+void narrow_gradient(const Lying* a, const Lying* b, const Lying* c) {
+    const auto part = [](const Lying& m, int64_t row) -> Lying {
+        const auto* at = (const char*)m.at + row * m.columns * (m.type ? 2 : 4);
+        return {at, std::min(DEPTH_OF_UNIT, m.rows - row), m.columns, m.type};
+    };
+    for (int64_t row = 0; row < a->rows; row += DEPTH_OF_UNIT)
+        narrow_multiply(part(*a, row), false, part(*b, row), false, nullptr, *c, row > 0);
+}
+}

@@ -1,0 +1,173 @@
+"""A block as one step of autograd computes what the page's block does, to the bit; by a matrix unit up to rounding."""
+
+import copy
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+
+from groundup.config.model import GPTConfig
+from groundup.kernels.compiled import CompiledKernels, load_kernels
+from groundup.kernels.library import COMPILERS
+from groundup.model import swap
+from groundup.model.build import build_model
+from groundup.model.init import init_weights
+from groundup.model.lora import add_lora
+from groundup.model.loss import LossModule
+from groundup.model.swap import OneStepBlock, use_cpu_parts
+from groundup.runtime.matmul import onednn_is_there
+
+pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
+SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=64, block_size=40, vocab_size=31)
+MATMULS = ["default", "onednn", "kernels"] if onednn_is_there(torch.device("cpu")) else ["default"]
+
+
+def new_model(*, bias=False, dropout=0.0, n_head=2):
+    model = init_weights(build_model(replace(SHAPE, bias=bias, dropout=dropout, n_head=n_head)), seed=0)
+    generator = torch.Generator().manual_seed(1)
+    for part in model.parameters():  # gains are not 1 and biases not 0
+        part.data += torch.randn(part.shape, generator=generator) * 0.05
+    return model
+
+
+def both_ways(model, monkeypatch, matmul="default", *, unit=True):
+    """The model with blocks of one step, and with those of the page; both have the other kernels."""
+    ours, pages = copy.deepcopy(model), copy.deepcopy(model)
+    kernels = copy.copy(load_kernels(lambda _: None))
+    assert isinstance(kernels, CompiledKernels)
+    if not unit:
+        kernels.unit = None
+    use_cpu_parts(ours, matmul, kernels, alone=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(swap, "OneStepBlock", lambda block, kernels: block)
+        use_cpu_parts(pages, matmul, kernels, alone=True)
+    assert all(isinstance(block, OneStepBlock) for block in ours.blocks)
+    assert not any(isinstance(block, OneStepBlock) for block in pages.blocks)
+    return ours, pages
+
+
+def learn(model, dtype=torch.float32):
+    """The loss of a batch, and the gradients."""
+    idx = torch.randint(31, (3, 37), generator=torch.Generator().manual_seed(2))
+    torch.manual_seed(3)
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        loss = LossModule(model)(idx, idx.roll(-1, 1))
+    loss.backward()
+    return loss, {name: part.grad for name, part in model.named_parameters()}
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """How often a block was one step."""
+    seen, run = [], swap.run_block
+    monkeypatch.setattr(swap, "run_block", lambda *args: seen.append(1) or run(*args))
+    return seen
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("matmul", MATMULS)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("bias", [False, True])
+def test_loss_and_gradients_are_those_of_the_page_to_the_bit(bias, dropout, matmul, dtype, monkeypatch, steps):
+    ours, pages = both_ways(new_model(bias=bias, dropout=dropout), monkeypatch, matmul, unit=False)
+    (loss, grads), (expected, theirs) = learn(ours, dtype), learn(pages, dtype)
+    assert len(steps) == SHAPE.n_layer
+    assert loss.equal(expected)
+    assert all(grads[name].equal(theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("bias", [False, True])
+def test_in_bfloat16_gradients_are_as_near_to_float32s_as_the_pages(bias, dropout, monkeypatch):
+    """With a matrix unit they are nearer: it does not round the gradients of weights."""
+    ours, pages = both_ways(new_model(bias=bias, dropout=dropout), monkeypatch)
+    (_, exact), (_, narrow), (_, usual) = (
+        learn(copy.deepcopy(pages)),
+        learn(ours, torch.bfloat16),
+        learn(pages, torch.bfloat16),
+    )
+    for name, grad in exact.items():
+        error, usual_error = ((part[name] - grad).norm() / grad.norm() for part in (narrow, usual))
+        assert error < max(0.01, 1.2 * usual_error), name
+
+
+def test_computing_a_block_again_gives_the_same_gradients(monkeypatch):
+    ours, _ = both_ways(new_model(bias=True, dropout=0.3), monkeypatch)
+    again = copy.deepcopy(ours)
+    again.recompute = True
+    (loss, grads), (expected, theirs) = learn(again), learn(ours)
+    assert loss.equal(expected)
+    assert all(grads[name].equal(theirs[name]) for name in theirs)
+
+
+def test_what_is_frozen_gets_no_gradient(monkeypatch):
+    ours, pages = both_ways(new_model(bias=True), monkeypatch)
+    for model in (ours, pages):
+        for name, part in model.named_parameters():
+            part.requires_grad_("c_fc" not in name and "ln_2" not in name and "c_attn.bias" not in name)
+    (_, grads), (_, theirs) = learn(ours), learn(pages)
+    assert {name for name, grad in grads.items() if grad is None} == {
+        name for name, grad in theirs.items() if grad is None
+    }
+    assert all(grad is None or grad.equal(theirs[name]) for name, grad in grads.items())
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_evaluation_drops_nothing_and_keeps_nothing(before, monkeypatch, steps):
+    ours, pages = both_ways(new_model(dropout=0.3).train(not before), monkeypatch)
+    if not before:
+        ours.eval(), pages.eval()
+    idx = torch.arange(20)[None]
+    with torch.no_grad():
+        assert ours(idx).equal(pages(idx))
+    with torch.inference_mode():
+        assert ours(idx).equal(pages(idx))
+    assert len(steps) == 2 * SHAPE.n_layer
+
+
+def hooked(model):
+    model.blocks[0].mlp.register_forward_hook(lambda *args: None)
+    model.blocks[1].attn.c_proj.register_forward_pre_hook(lambda *args: None)
+
+
+def watched_on_the_way_back(model):
+    model.blocks[0].mlp.register_full_backward_hook(lambda *args: None)
+    model.blocks[1].ln_2.register_full_backward_hook(lambda *args: None)
+
+
+def with_lora(model):
+    add_lora(model, rank=2, alpha=4.0, seed=0)
+
+
+def with_other_dropout(model):
+    for block in model.blocks:
+        block.mlp.drop.p = 0.1
+
+
+@pytest.mark.parametrize(
+    "change", [hooked, watched_on_the_way_back, with_lora, with_other_dropout, lambda model: model.double()]
+)
+def test_what_the_kernels_cannot_do_is_done_as_the_page_has_it(change, monkeypatch, steps):
+    ours, pages = both_ways(new_model(), monkeypatch)
+    change(ours), change(pages)
+    (loss, grads), (expected, theirs) = learn(ours), learn(pages)
+    assert not steps
+    assert loss.equal(expected)
+    assert all(grad is None or grad.equal(theirs[name]) for name, grad in grads.items())
+
+
+def test_narrow_heads_and_caches_go_the_pages_way(monkeypatch, steps):
+    ours, pages = both_ways(new_model(n_head=16), monkeypatch)  # 4 numbers fill no vector
+    assert learn(ours)[0].equal(learn(pages)[0])
+    ours, pages = both_ways(new_model(), monkeypatch)
+    idx = torch.arange(10)[None]
+    with torch.no_grad():
+        assert torch.allclose(ours(idx, cache=ours.new_cache(1, 10)), pages(idx), atol=1e-5)
+    assert not steps
+
+
+def test_it_has_the_parts_and_names_of_the_page(monkeypatch):
+    ours, pages = both_ways(new_model(bias=True), monkeypatch)
+    assert list(ours.state_dict()) == list(pages.state_dict())
+    assert [name for name, _ in ours.named_modules()] == [name for name, _ in pages.named_modules()]
