@@ -63,7 +63,7 @@ class TrainOptions:
     device: DeviceChoice = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     precision: PrecisionChoice = "auto"
-    """Of products; the same for everybody. On a CPU nanoGPT's own script computes in fp32."""
+    """Of products; the same for everybody. nanoGPT, whose script has fp32 on a CPU, has a turn in that, too."""
     compile: Literal["off", "whole", "parts"] = "off"
     """Compile everybody's model; parts compiles ours block by block, and the peers' whole."""
     threads: int = 0

@@ -3,6 +3,7 @@
 import importlib.util
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     contestants: dict[str, Factory] = {"groundup": _ours}
     if options.nanogpt is not None:
         contestants["nanoGPT"] = _nanogpt
+        if device.type == "cpu" and precision.half:
+            contestants["nanoGPT fp32"] = _nanogpt_fp32
     if options.transformers and importlib.util.find_spec("transformers"):
         contestants["transformers"] = _transformers
     known = known_peak_flops(device, precision.name)
@@ -64,14 +67,13 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     }
     for name, timing in timings.items():
         speed = tokens / timing.median
-        result["contestants"][name] = {
+        row = result["contestants"][name] = {
             "tokens_per_sec": round(speed),
             "ms_per_step": round(1e3 * timing.median, 3),
             "mfu": round(speed * flops / peak, 4),
             "peak_memory_mb": round(timing.peak_memory / 1e6),
             "times_our_time": round(median_ratio(timings["groundup"], timing), 3),
         }
-        row = result["contestants"][name]
         say(
             f"{name:<14}{speed:>10,.0f} tokens/s  MFU {row['mfu']:5.1%}  {row['peak_memory_mb']:>6,} MB"
             f"  {row['times_our_time']:.2f} times our time"
@@ -156,6 +158,11 @@ def _nanogpt(options: Options) -> Contestant:
     return nanogpt_step(options.model, options.micro_batch_size, precision, checkout, compiled=compiled)
 
 
+def _nanogpt_fp32(options: Options) -> Contestant:
+    """As its own script trains on a CPU."""
+    return _nanogpt(replace(options, precision="fp32"))
+
+
 def _transformers(options: Options) -> Contestant:
     _, precision = _start(options)
     return transformers_step(options.model, options.micro_batch_size, precision, compiled=options.compile != "off")
@@ -175,12 +182,7 @@ def nanogpt_step(
     optimizer = model.configure_optimizers(0.1, 6e-4, (0.9, 0.95), precision.device.type)
     forward = torch.compile(model) if compiled else model
     return peer_step(
-        config,
-        micro_batch_size,
-        precision,
-        lambda x, y: forward(x, y)[1],
-        optimizer,
-        grad_accum_steps=grad_accum_steps,
+        config, micro_batch_size, precision, lambda x, y: forward(x, y)[1], optimizer, grad_accum_steps=grad_accum_steps
     )
 
 

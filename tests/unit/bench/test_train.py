@@ -54,6 +54,8 @@ def test_peers_are_raced_beside_us_where_they_are(raced, monkeypatch, tmp_path):
     result = bench(Options(model=MODEL, device="cpu", nanogpt=tmp_path), lambda line: None)
     assert list(result["contestants"]) == ["groundup", "nanoGPT", "transformers"]
     assert result["contestants"]["nanoGPT"]["times_our_time"] == 2
+    result = bench(Options(model=MODEL, device="cpu", nanogpt=tmp_path, precision="bf16"), lambda line: None)
+    assert list(result["contestants"]) == ["groundup", "nanoGPT", "nanoGPT fp32", "transformers"]
     monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
     result = bench(Options(model=MODEL, device="cpu"), lambda line: None)
     assert list(result["contestants"]) == ["groundup"]
