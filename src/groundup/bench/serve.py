@@ -50,17 +50,18 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         for port in ports.values():
             ask(port, 1, given, seed=0)  # what happens once, such as compiling kernels, is not counted
         for n_clients in options.clients:
-            told, alone = {server: Answers() for server in ports}, list[float]()
+            told, pairs = {server: Answers() for server in ports}, list[tuple[float, float]]()
             for turn in range(options.rounds):
                 for server, port in ports.items():
                     theirs = {} if server == "groundup" else {"cache_prompt": False}
-                    told[server].add(ask(port, n_clients, given, seed=turn + 1, more=theirs))
-                alone.append(engine(n_clients))
+                    told[server].add(answers := ask(port, n_clients, given, seed=turn + 1, more=theirs))
+                    if server == "groundup":  # one right after the other: a machine's speed drifts
+                        pairs.append((answers.tokens / answers.seconds, engine(n_clients)))
             for server, answers in told.items():
                 row = answers.figures()
                 if server == "groundup":
-                    row["engine_tokens_per_sec"] = round(statistics.median(alone), 1)
-                    row["cost_of_serving"] = round(1 - row["tokens_per_sec"] / row["engine_tokens_per_sec"], 3)
+                    row["engine_tokens_per_sec"] = round(statistics.median(alone for _, alone in pairs), 1)
+                    row["cost_of_serving"] = round(statistics.median(1 - ours / alone for ours, alone in pairs), 3)
                 servers.setdefault(server, {})[str(n_clients)] = row
                 say(f"{server:<16}{n_clients:>3} clients  " + "  ".join(f"{key} {value}" for key, value in row.items()))
     machine = {"device": device_name(pick_device("cpu")), "threads": threads, "torch": torch.__version__}

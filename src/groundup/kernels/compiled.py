@@ -105,8 +105,8 @@ class CompiledKernels(PlainKernels):
             size,
         )
         self._rotate, self._rotate_backward = library.rotate, library.rotate_backward
-        self._rotate.argtypes = [*5 * [pointer], ctypes.c_float, *5 * [size], ctypes.c_float]
-        self._rotate_backward.argtypes = [*6 * [pointer], *5 * [size]]
+        self._rotate.argtypes = [ctypes.c_int, *5 * [pointer], ctypes.c_float, *5 * [size], ctypes.c_float]
+        self._rotate_backward.argtypes = [ctypes.c_int, *6 * [pointer], *5 * [size]]
         self._rotate.restype = self._rotate_backward.restype = None
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
@@ -225,9 +225,9 @@ class CompiledKernels(PlainKernels):
     def rotate(
         self, x: Float[Tensor, "B T H D"], cos: Float[Tensor, "*N D"], sin: Float[Tensor, "*N D"], *, back: bool = False
     ) -> Float[Tensor, "B T H D"]:
-        """Each pair of coordinates (i, i + D/2) turned by its angle; N tokens have angles of their own."""
+        """Each pair of coordinates (i, i + D/2) turned by its angle, N tokens' own; float32 or bfloat16."""
         parts, sizes = _heads(x, cos, sin)
-        self._rotate(*(part.data_ptr() for part in parts), None, 0.0, *sizes, -1.0 if back else 1.0)
+        self._rotate(TYPES[x.dtype], *(part.data_ptr() for part in parts), None, 0.0, *sizes, -1.0 if back else 1.0)
         return parts[-1]
 
     def normed_rotate(
@@ -236,7 +236,7 @@ class CompiledKernels(PlainKernels):
         """As `rotate`, of heads that get the mean square 1 before; and what they were multiplied by for that."""
         parts, sizes = _heads(x, cos, sin)
         scales = torch.empty(x.shape[:-1])
-        self._rotate(*(part.data_ptr() for part in (*parts, scales)), eps, *sizes, 1.0)
+        self._rotate(TYPES[x.dtype], *(part.data_ptr() for part in (*parts, scales)), eps, *sizes, 1.0)
         return parts[-1], scales
 
     def normed_rotate_backward(
@@ -248,8 +248,8 @@ class CompiledKernels(PlainKernels):
         scales: Float[Tensor, "B T H"],
     ) -> Float[Tensor, "B T H D"]:
         """The gradient of x, given that of y; y and scales are what `normed_rotate` gave."""
-        parts, sizes = _heads(grad, cos, sin)
-        self._rotate_backward(*(part.data_ptr() for part in (*parts, y, scales)), *sizes)
+        parts, sizes = _heads(grad.to(y.dtype), cos, sin)
+        self._rotate_backward(TYPES[y.dtype], *(part.data_ptr() for part in (*parts, y, scales)), *sizes)
         return parts[-1]
 
     def draw(
@@ -300,7 +300,7 @@ def _heads(x: Tensor, cos: Tensor, sin: Tensor) -> tuple[tuple[Tensor, Tensor, T
     if x.stride() != (tokens * stride, stride, width, 1):
         x, stride = x.contiguous(), heads * width
     sizes = (batch * tokens, stride, cos.numel() // width, heads, width // 2)
-    return (x, cos.contiguous(), sin.contiguous(), torch.empty(x.shape)), sizes
+    return (x, cos.contiguous(), sin.contiguous(), torch.empty(x.shape, dtype=x.dtype)), sizes
 
 
 def _taken(weight: Float[Tensor, "D C"]) -> Float[Tensor, "D C"]:

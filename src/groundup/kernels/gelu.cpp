@@ -61,7 +61,7 @@ void gelu(float* x, int64_t n) {
     for (int64_t i = 0; i < n; i++) x[i] *= sigmoid(x[i]);
 }
 
-float dot(const float* a, const float* b, int64_t n) {
+template <class A, class B> float dot(const A* a, const B* b, int64_t n) {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; i++) sum += a[i] * b[i];
@@ -69,14 +69,45 @@ float dot(const float* a, const float* b, int64_t n) {
 }
 
 // The pairs of x(i) and x(i + half) by their angles, times scale.
-template <class X>
-void turn_pairs(X&& x, const float* cosines, const float* sines, float sign, float scale, float* y, int64_t half) {
+template <class X, class Y>
+void turn_pairs(X&& x, const float* cosines, const float* sines, float sign, float scale, Y* y, int64_t half) {
 #pragma omp simd
     for (int64_t i = 0; i < half; i++) {
         const float first = x(i), second = x(i + half), sine = sign * sines[i];
         y[i] = (first * cosines[i] - second * sine) * scale;
         y[i + half] = (second * cosines[i] + first * sine) * scale;
     }
+}
+
+struct Heads {  // their sizes: tokens of x lie `stride` apart, and the table of angles repeats after n_angles tokens
+    int64_t n_tokens, stride, n_angles, n_heads, half;
+};
+
+template <class T>
+void rotate_of(const T* x, const float* cosines, const float* sines, T* y, float* scales, float eps, Heads s, float sign) {
+#pragma omp parallel for if (s.n_tokens * s.n_heads * s.half > FEW)
+    for (int64_t t = 0; t < s.n_tokens; t++)
+        for (int64_t h = 0; h < s.n_heads; h++) {
+            const int64_t width = 2 * s.half, angles = t % s.n_angles * width, n = t * s.n_heads + h;
+            const T* head = x + t * s.stride + h * width;
+            const float scale = scales ? 1 / std::sqrt(dot(head, head, width) / width + eps) : 1;
+            if (scales) scales[n] = scale;
+            turn_pairs([head](int64_t i) -> float { return head[i]; }, cosines + angles, sines + angles, sign, scale,
+                       y + n * width, s.half);
+        }
+}
+
+template <class T>
+void rotate_back(const T* grad, const float* cosines, const float* sines, T* grad_x, const T* y, const float* scales, Heads s) {
+#pragma omp parallel for if (s.n_tokens * s.n_heads * s.half > FEW)
+    for (int64_t t = 0; t < s.n_tokens; t++)
+        for (int64_t h = 0; h < s.n_heads; h++) {
+            const int64_t width = 2 * s.half, angles = t % s.n_angles * width, n = t * s.n_heads + h;
+            const T *g = grad + t * s.stride + h * width, *of_y = y + n * width;
+            const float along = dot(g, of_y, width) / width;
+            turn_pairs([=](int64_t i) -> float { return g[i] - along * of_y[i]; }, cosines + angles, sines + angles, -1,
+                       scales[n], grad_x + n * width, s.half);
+        }
 }
 
 }  // namespace
@@ -94,35 +125,21 @@ void gelu_backward(int type, const void* x, const void* grad, void* grad_x, int6
     else gelu_back((const float*)x, (const float*)grad, (float*)grad_x, n);
 }
 
-// Of every head of each token, the pairs (i, i + half) by their angles; `sign` -1 turns back. Tokens of x lie `stride`
-// apart, those of y one behind the other; the table repeats after n_angles tokens. Where there is room for `scales`, one
-// for each head, a head gets the mean square 1 before.
-void rotate(const float* x, const float* cosines, const float* sines, float* y, float* scales, float eps,
+// Of every head of each token, the pairs (i, i + half) by their angles; `sign` -1 turns back. Tokens of y lie one behind the
+// other. Where there is room for `scales`, one for each head, a head gets the mean square 1 before.
+void rotate(int type, const void* x, const float* cosines, const float* sines, void* y, float* scales, float eps,
             int64_t n_tokens, int64_t stride, int64_t n_angles, int64_t n_heads, int64_t half, float sign) {
-#pragma omp parallel for if (n_tokens * n_heads * half > FEW)
-    for (int64_t t = 0; t < n_tokens; t++)
-        for (int64_t h = 0; h < n_heads; h++) {
-            const int64_t angles = t % n_angles * 2 * half, n = t * n_heads + h;
-            const float* head = x + t * stride + h * 2 * half;
-            const float scale = scales ? 1 / std::sqrt(dot(head, head, 2 * half) / (2 * half) + eps) : 1;
-            if (scales) scales[n] = scale;
-            turn_pairs([head](int64_t i) { return head[i]; }, cosines + angles, sines + angles, sign, scale,
-                       y + n * 2 * half, half);
-        }
+    const Heads s = {n_tokens, stride, n_angles, n_heads, half};
+    if (type) rotate_of((const Bf16Number*)x, cosines, sines, (Bf16Number*)y, scales, eps, s, sign);
+    else rotate_of((const float*)x, cosines, sines, (float*)y, scales, eps, s, sign);
 }
 
 // The gradient of x, from that of y: (grad - y mean(y grad)) turned back, times the scale.
-void rotate_backward(const float* grad, const float* cosines, const float* sines, float* grad_x, const float* y,
+void rotate_backward(int type, const void* grad, const float* cosines, const float* sines, void* grad_x, const void* y,
                      const float* scales, int64_t n_tokens, int64_t stride, int64_t n_angles, int64_t n_heads,
                      int64_t half) {
-#pragma omp parallel for if (n_tokens * n_heads * half > FEW)
-    for (int64_t t = 0; t < n_tokens; t++)
-        for (int64_t h = 0; h < n_heads; h++) {
-            const int64_t angles = t % n_angles * 2 * half, n = t * n_heads + h;
-            const float *g = grad + t * stride + h * 2 * half, *of_y = y + n * 2 * half;
-            const float along = dot(g, of_y, 2 * half) / (2 * half);
-            turn_pairs([=](int64_t i) { return g[i] - along * of_y[i]; }, cosines + angles, sines + angles, -1, scales[n],
-                       grad_x + n * 2 * half, half);
-        }
+    const Heads s = {n_tokens, stride, n_angles, n_heads, half};
+    if (type) rotate_back((const Bf16Number*)grad, cosines, sines, (Bf16Number*)grad_x, (const Bf16Number*)y, scales, s);
+    else rotate_back((const float*)grad, cosines, sines, (float*)grad_x, (const float*)y, scales, s);
 }
 }

@@ -75,8 +75,8 @@ class Rotate(nn.Module):
     """`rotate` as a part of a model.
 
     Args:
-        kernels: Compute it for float32 on a CPU, where there are some: in one pass, and one more going back, with a
-            norm or without.
+        kernels: Compute it for float32 and bfloat16 on a CPU, where there are some: in one pass, and one more going
+            back, with a norm or without.
     """
 
     def __init__(self, kernels: CompiledKernels | None = None) -> None:
@@ -88,7 +88,8 @@ class Rotate(nn.Module):
     ) -> Float[Tensor, "B T H D"]:
         """Rotate queries or keys by their angles; with `norm_eps`, give them the mean square 1 before."""
         compiling = torch.compiler.is_compiling()
-        if self._kernels is not None and x.device.type == "cpu" and x.dtype == torch.float32 and not compiling:
+        known = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) and cos.dtype == torch.float32
+        if self._kernels is not None and known and not compiling:
             return _ByKernels.apply(x, cos, sin, norm_eps, self._kernels)  # type: ignore[no-untyped-call]
         if norm_eps is None:
             return rotate(x, cos, sin)

@@ -286,7 +286,7 @@ def _kept(config: TransformerConfig, tokens: int, *, half: bool, cpu: bool, kern
     # PyTorch has no fused RMSNorm for CPUs, and none there that stays in 16 bits.
     if cpu and modern.norm == "rms":
         block, ends = block + 2 * 4 * stream, ends + 4 * stream
-    if cpu and modern.qk_norm and (half or not kernels or modern.position != "rope"):  # else a kernel, as it rotates
+    if cpu and modern.qk_norm and (not kernels or modern.position != "rope"):  # else a kernel, as it rotates
         block += (5 if half else 2) * (stream + keys) - width * stream
     if cpu and not half and not kernels and modern.activation == "gelu_tanh":
         block += 4 * hidden

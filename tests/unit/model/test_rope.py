@@ -63,6 +63,29 @@ def test_the_kernel_normalizes_before_as_the_formula(compiled, B, T, H, D, rows)
 
 
 @needs_compiler
+@pytest.mark.parametrize("eps", [None, 1e-5])
+@pytest.mark.parametrize(("B", "T", "H", "D"), [(1, 1, 1, 2), (2, 7, 3, 10), (4, 64, 2, 64), (3, 1, 2, 34)])
+def test_the_kernel_rounds_only_its_result_to_bfloat16(compiled, B, T, H, D, eps):
+    generator = torch.Generator().manual_seed(0)
+    qkv, upstream = (torch.randn(B, T, 3, H, D, generator=generator).bfloat16() for _ in range(2))
+
+    def with_gradient(turn, dtype):
+        own = qkv.to(dtype).requires_grad_()
+        table = [part.unsqueeze(-2).to(dtype if dtype == torch.float64 else torch.float32) for part in table_of(T, D)]
+        turned = [turn(part, *table, norm_eps=eps) for part in own.unbind(2)]  # tokens lie apart
+        return *turned, *torch.autograd.grad(turned, own, list(upstream.to(dtype).unbind(2)))
+
+    def table_of(tokens, width):
+        return rope_angles(torch.arange(tokens), width, 10_000.0, torch.float64)
+
+    for ours, wanted in zip(
+        with_gradient(compiled, torch.bfloat16), with_gradient(Rotate(), torch.float64), strict=True
+    ):
+        assert ours.dtype == torch.bfloat16
+        assert (ours - wanted).norm() <= 2**-8 * upstream.double().norm()
+
+
+@needs_compiler
 def test_strides_that_no_slice_has_are_copied(compiled):
     x = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0))
     for strange in (x.transpose(1, 2), x[:, :, :, :4], x[::2], x.expand(2, 3, 4, 6)[:1].expand(2, 3, 4, 6)):
