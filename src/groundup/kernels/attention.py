@@ -77,7 +77,9 @@ class _Attention(torch.autograd.Function):
         q, k, v = map(_in_rows, (q, k, v))
         y, log_sums = _like(q), torch.empty(q.shape[:-1])
         ctx.dropout = count(dropout_p)
-        kernels.attention_forward(_sizes(q, k, ctx.dropout), *map(_view, (q, k, v, y)), log_sums.data_ptr())
+        kernels.attention_forward(
+            _sizes(q.shape, k.shape[1], q.dtype, ctx.dropout), *map(_view, (q, k, v, y)), log_sums.data_ptr()
+        )
         ctx.save_for_backward(q, k, v, y, log_sums)
         ctx.kernels = kernels
         return y
@@ -89,7 +91,9 @@ class _Attention(torch.autograd.Function):
         grad = _in_rows(grad.to(q.dtype))  # has a name, because a view of it is but its address
         grads = _like(q), _like(k), _like(v)
         parts = map(_view, (q, k, v, y, grad))
-        ctx.kernels.attention_backward(_sizes(q, k, ctx.dropout), *parts, log_sums.data_ptr(), *map(_view, grads))
+        ctx.kernels.attention_backward(
+            _sizes(q.shape, k.shape[1], q.dtype, ctx.dropout), *parts, log_sums.data_ptr(), *map(_view, grads)
+        )
         return *grads, None, None
 
 
@@ -145,7 +149,7 @@ def _heads_of(x: Float[Tensor, "B T C"], n_head: int) -> Any:
 
 def _sizes_of(qkv: Float[Tensor, "B T 3*C"], n_head: int, dropout: Counted) -> Any:
     texts, tokens, row = qkv.shape
-    return ctypes.byref(_Sizes(texts, tokens, n_head, n_head, row // 3 // n_head, TYPES[qkv.dtype], *dropout))
+    return _sizes((texts, n_head, tokens, row // 3 // n_head), n_head, qkv.dtype, dropout)
 
 
 def _fit(
@@ -172,6 +176,7 @@ def _view(x: Float[Tensor, "B H T D"]) -> Any:
     return ctypes.byref(_View(x.data_ptr(), text, token, head))
 
 
-def _sizes(q: Float[Tensor, "B H T D"], k: Float[Tensor, "B K T D"], dropout: Counted) -> Any:
-    texts, heads, tokens, width = q.shape
-    return ctypes.byref(_Sizes(texts, tokens, heads, k.shape[1], width, TYPES[q.dtype], *dropout))
+def _sizes(shape: tuple[int, ...], groups: int, dtype: torch.dtype, dropout: Counted) -> Any:
+    """Of queries (B, H, T, D), and how many heads of keys they share."""
+    texts, heads, tokens, width = shape
+    return ctypes.byref(_Sizes(texts, tokens, heads, groups, width, TYPES[dtype], *dropout))

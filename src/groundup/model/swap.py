@@ -1,7 +1,7 @@
 """Swap parts of a model for others that compute the same, so that `gpt.py` and `modern.py` stay as they are.
 
-LoRA, oneDNN's products, attention, activations and rotations for CPUs come in here. The new part takes over the tensors
-of the old one, so parameters and the names of the state dict remain.
+LoRA, oneDNN's products, and for CPUs attention, activations, rotations and whole blocks come in here. The new part
+takes over the tensors of the old one, so parameters and the names of the state dict remain.
 """
 
 from collections.abc import Callable
@@ -69,7 +69,7 @@ def use_sigmoid_gelu(model: nn.Module) -> None:
 
 
 def use_kernels(model: nn.Module, kernels: PlainKernels) -> None:
-    """Compute attention, activations, dropout and rotations on a CPU by kernels, where those are compiled, in place."""
+    """Compute attention, activations, dropout, rotations and blocks on a CPU by compiled kernels, if any, in place."""
     if isinstance(kernels, CompiledKernels):
         replace_modules(model, SigmoidGELU, lambda _: SigmoidGELU(kernels))
         replace_modules(model, modern.ReLUSquared, lambda _: CompiledReLUSquared(kernels))

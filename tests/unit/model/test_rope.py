@@ -71,12 +71,10 @@ def test_the_kernel_rounds_only_its_result_to_bfloat16(compiled, B, T, H, D, eps
 
     def with_gradient(turn, dtype):
         own = qkv.to(dtype).requires_grad_()
-        table = [part.unsqueeze(-2).to(dtype if dtype == torch.float64 else torch.float32) for part in table_of(T, D)]
+        wide = torch.promote_types(dtype, torch.float32)
+        table = [part.unsqueeze(-2) for part in rope_angles(torch.arange(T), D, 10_000.0, wide)]
         turned = [turn(part, *table, norm_eps=eps) for part in own.unbind(2)]  # tokens lie apart
         return *turned, *torch.autograd.grad(turned, own, list(upstream.to(dtype).unbind(2)))
-
-    def table_of(tokens, width):
-        return rope_angles(torch.arange(tokens), width, 10_000.0, torch.float64)
 
     for ours, wanted in zip(
         with_gradient(compiled, torch.bfloat16), with_gradient(Rotate(), torch.float64), strict=True
