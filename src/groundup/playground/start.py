@@ -1,20 +1,17 @@
 """From folders to a running server, and to its end."""
 
-import asyncio
 import functools
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, cast
 
-import h11
 import torch
 import uvicorn
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from groundup.playground import looking, offers, parts
 from groundup.playground.analysis import Analyses
@@ -25,7 +22,7 @@ from groundup.runtime.threads import FollowCores
 from groundup.serving.access import Access
 from groundup.serving.app import Server, build_app
 from groundup.serving.bodies import check_words
-from groundup.serving.errors import RequestError
+from groundup.serving.connection import Connection
 from groundup.serving.loop import EngineLoop
 from groundup.serving.models import Models
 from groundup.serving.page import page_files, page_routes
@@ -33,16 +30,6 @@ from groundup.terminal.ended import Ended
 
 GRACE = 30
 """Seconds that texts have to end when the server is stopped; new ones are refused meanwhile."""
-HEAD_BYTES = 16 << 10
-HEAD_SECONDS = 30.0
-"""For the head of a request to come, and for the rest of a body that was answered early; then it is closed."""
-CONNECTIONS = 512
-FULL = RequestError(
-    503,
-    f"{CONNECTIONS} connections are open, which is the most: close some, or try again later",
-    code="too_many_connections",
-    headers={"connection": "close", "retry-after": "1"},
-)
 
 
 def serve(
@@ -100,9 +87,8 @@ def http_server(app: ASGIApp) -> "_Server":
         access_log=False,  # prompts and paths are private
         server_header=False,
         proxy_headers=False,  # nobody here asks where a client is
-        h11_max_incomplete_event_size=HEAD_BYTES,
         timeout_graceful_shutdown=GRACE,
-        http=_Protocol,
+        http=Connection,
         ws="none",
         lifespan="off",
     )
@@ -128,62 +114,8 @@ def _with_known_words(route: Route) -> Route:
     return Route(route.path, handler, methods=list(route.methods or ()), name=route.name)
 
 
-class _Protocol(H11Protocol):
-    """Closes connections on which a head, or the rest of a body answered early, does not come: each takes a place."""
-
-    late: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wait for the first head; a connection beyond the limit is refused, and no other one."""
-        super().connection_made(transport)
-        if len(self.connections) > CONNECTIONS:
-            self.app = FULL.response()
-        self._wait()
-
-    def data_received(self, data: bytes) -> None:
-        """Read on; a head may come byte by byte, but within its time."""
-        before = self.conn.their_state
-        if before is h11.IDLE:
-            self._wait()
-        super().data_received(data)
-        if self.conn.their_state is not before:
-            self._wait_no_longer()
-
-    def on_response_complete(self) -> None:
-        """Wait for what is left of a body that was answered before its end."""
-        super().on_response_complete()
-        if self.conn.their_state is h11.SEND_BODY:
-            self._wait()
-
-    def send_400_response(self, msg: str) -> None:
-        """Tell a client that it sends no HTTP, in the form of all our errors; only end an answer that has begun."""
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
-            error = RequestError(400, msg, code="not_http", headers={"connection": "close"}).response()
-            for event in (
-                h11.Response(status_code=400, headers=error.raw_headers, reason=b"Bad Request"),
-                h11.Data(data=bytes(error.body)),
-                h11.EndOfMessage(),
-            ):
-                self.transport.write(self.conn.send(event) or b"")
-        self.transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """It is over."""
-        super().connection_lost(exc)
-        self._wait_no_longer()
-
-    def _wait(self) -> None:
-        if self.late is None:
-            self.late = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
-
-    def _wait_no_longer(self) -> None:
-        if self.late is not None:
-            self.late.cancel()
-            self.late = None
-
-
 class _Server(uvicorn.Server):
-    """Tells when it answers, and ends quietly with Ctrl-C."""
+    """Tells when it answers, ends quietly with Ctrl-C, and ten times a second ends connections that take too long."""
 
     answering: Callable[[], None] = staticmethod(lambda: None)
 
@@ -192,3 +124,9 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self.answering()
+
+    async def on_tick(self, counter: int) -> bool:
+        """What is due: one look at all connections costs less than a timer for each request."""
+        for connection in tuple(self.server_state.connections):
+            cast("Connection", connection).end_if_late()
+        return await super().on_tick(counter)

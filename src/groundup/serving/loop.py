@@ -24,7 +24,7 @@ MAX_FAILURES = 3
 """Ticks in a row that may fail for every text, and for one token too, before the server says it is not ready."""
 ROUNDS = 512
 """Ticks that are remembered, for the picture of the slots."""
-FRAME, TURN = 1 / 30, 1 / 250
+FRAME, TURN = 1 / 30, 1 / 160
 """Seconds for which events may wait, and for each text that is being written: so handlers are woken once for several
 tokens. Nobody reads faster, and being woken takes cores from the products of the next token."""
 HEARTBEAT = 15.0
@@ -117,7 +117,7 @@ class EngineLoop:
         """Engines with requests, by their identity."""
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._tickets: dict[tuple[int, int], Ticket] = {}
-        self._untold: list[tuple[Ticket, list[Event]]] = []
+        self._untold: dict[Ticket, list[Event]] = {}
         self._last_told = 0.0
         self._load = 0
         self._failures = 0
@@ -260,16 +260,16 @@ class EngineLoop:
             mine.setdefault(event.request, []).append(event)
         found = ((self._tickets.get((id(engine), number)), news) for number, news in mine.items())
         news = [(ticket, told) for ticket, told in found if ticket is not None]
-        self._untold += news
+        for ticket, told in news:
+            self._untold.setdefault(ticket, []).extend(told)
         if time.monotonic() >= self._last_told + max(FRAME, TURN * len(news)):
             self._tell_all()
-        elif eager := {t for t, told in news if not t.told or any(event.finish is not None for event in told)}:
-            self._tell_some([(t, told) for t, told in self._untold if t in eager])
-            self._untold = [(t, told) for t, told in self._untold if t not in eager]
+        elif eager := [t for t, told in news if not t.told or any(event.finish is not None for event in told)]:
+            self._tell_some([(t, self._untold.pop(t)) for t in eager])
 
     def _tell_all(self) -> None:
-        self._tell_some(self._untold)
-        self._untold, self._last_told = [], time.monotonic()
+        self._tell_some([*self._untold.items()])
+        self._untold, self._last_told = {}, time.monotonic()
 
     def _tell_some(self, news: Sequence[tuple[Ticket, list[Event]]]) -> None:
         for ticket, _ in news:

@@ -4,7 +4,7 @@ A character waits until all its bytes are drawn, and text that could be the begi
 not. A token's score is sent with the piece that makes its text certain.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,30 +91,32 @@ class ChoiceText:
         """Begin with no text."""
         self._utf8, self._stops = Utf8Stream(), StopStrings(self.stop)
 
-    def push(self, events: Iterable[Event]) -> ShownDelta:
+    def push(self, events: Sequence[Event]) -> ShownDelta:
         """Take the next events of this choice; what comes behind its end is passed over."""
         text, finish = "", None
-        for event in events:
-            if event.token is not None:
-                self.n_tokens += 1
-                if event.finish != "stop":  # a token that ends documents is no text
-                    text += self._text_of(event, event.token)
+        together = self.n_top is None and not self.stop  # else it matters which token brings what
+        for told in (events,) if together else ([event] for event in events):
+            tokens, end = [event.token for event in told if event.token is not None], told[-1].finish
+            self.n_tokens += len(tokens)
+            if end == "stop":  # a token that ends documents is no text
+                tokens = tokens[:-1]
+            text += self._text_of(told[-1], tokens)
             if self._stops.stopped:
                 finish = "stop"
-            elif event.finish is not None:
+            elif end is not None:
                 text += self._stops.push(self._utf8.finish()) + self._stops.finish()
-                finish = "stop" if self._stops.stopped else event.finish
+                finish = "stop" if self._stops.stopped else end
             if finish is not None:
                 break
         self._length += len(text)
         self.done = finish is not None
         return ShownDelta(text, self._certain(), finish)
 
-    def _text_of(self, event: Event, token: int) -> str:
-        if self.n_top is not None:
+    def _text_of(self, last: Event, tokens: Sequence[int]) -> str:
+        if self.n_top is not None:  # then it is one token at most
             offset = self.start + self._decoded
-            self._waiting.append(self.names.shown(token, offset, event.score, self.n_top))
-        decoded = self._utf8.push(self.tokenizer.decode_bytes([token]))
+            self._waiting += [self.names.shown(token, offset, last.score, self.n_top) for token in tokens]
+        decoded = self._utf8.push(self.tokenizer.decode_bytes(tokens))
         self._decoded += len(decoded)
         return self._stops.push(decoded)
 

@@ -147,7 +147,8 @@ class Look:
     """At the kernel's clocks, and at ours."""
 
     idle: int
-    """Ticks of all cores since the machine started; one that waits for a disk is idle."""
+    """Ticks in which cores ran no program, since the machine started: one that waits for a disk is idle, and so is one
+    that the host of a virtual machine gave to another: threads that sleep there get no more."""
     total: int
     ours: float
     """Seconds of processor time of this process."""
@@ -158,7 +159,7 @@ class Look:
         """What they say; no ticks where the kernel does not tell."""
         try:
             ticks = [int(word) for word in KERNEL_TIMES.read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
-            idle, total = ticks[3] + ticks[4], sum(ticks)
+            idle, total = ticks[3] + ticks[4] + ticks[7], sum(ticks)
         except (OSError, ValueError, IndexError):
             idle, total = 0, 0
         return cls(idle, total, time.process_time(), time.monotonic())

@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 import json
+import random
 import re
 import socket
 import threading
@@ -12,6 +14,7 @@ import httpx
 import pytest
 
 from groundup.playground import start
+from groundup.serving import connection as limits
 from groundup.serving import loop as engine_loop
 from groundup.serving.access import Access
 from groundup.serving.app import Server, build_app
@@ -91,21 +94,25 @@ CHUNKED = b"Transfer-Encoding: chunked\r\n"
     ("sent", "status"),
     [
         (lambda s: bytes.fromhex("16030100c8010000c40303") + b"\x07" * 100, 400),
-        (lambda s: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 421),
-        (lambda s: b"GET /livez\r\n\r\n", 400),
+        (lambda s: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
+        (lambda s: b"GET /livez\r\n\r\n", 421),
         (lambda s: b"GET /livez HTTP/1.0\r\n\r\n", 421),
         (lambda s: s.head(b"GET", b"/livez", b"X : a\r\n") + b"\r\n", 400),
         (lambda s: s.head(b"GET", b"/livez", b"X: \0\r\n") + b"\r\n", 400),
         (lambda s: s.head(more=b"Content-Length: 5\r\nContent-Length: 6\r\n") + b"\r\nhello", 400),
         (lambda s: s.head(more=b"Content-Length: +5\r\n") + b"\r\nhello", 400),
         (lambda s: s.head(more=b"Content-Length: 1" + b"0" * 5000 + b"\r\n") + b"\r\nhello", 400),
-        (lambda s: s.head(more=b"Transfer-Encoding: gzip, chunked\r\n") + b"\r\n0\r\n\r\n", 400),
+        (lambda s: s.head(more=CHUNKED + b"Content-Length: 5\r\n") + b"\r\n0\r\n\r\n", 400),
+        (lambda s: s.head(more=b"Transfer-Encoding: gzip\r\n") + b"\r\n0\r\n\r\n", 400),
+        (lambda s: s.head(more=b"Transfer-Encoding: gzip, chunked\r\n" + CLOSE) + b"\r\n0\r\n\r\n", 400),
         (lambda s: s.head(more=CHUNKED) + b"\r\nzz\r\n", 400),
-        (lambda s: s.head(more=CHUNKED) + b"\r\n5;" + b"a" * 20_000, 400),
-        (lambda s: s.head(b"A" * 9000, b"/livez", CLOSE) + b"\r\n", 403),
-        (lambda s: s.head(b"CONNECT", b"evil.com:443", CLOSE) + b"\r\n", 403),
-        (lambda s: s.head(b"GET", b"http://evil.com/livez", CLOSE) + b"\r\n", 404),
+        (lambda s: s.head(b"A" * 9000, b"/livez", CLOSE) + b"\r\n", 400),
+        (lambda s: s.head(b"CONNECT", b"evil.com:443", CLOSE) + b"\r\n", 400),
+        (lambda s: s.head(b"GET", b"http://evil.com/livez", CLOSE) + b"\r\n", 400),
         (lambda s: s.head(b"GET", b"/livez", b"X: " + b"a" * 20_000), 400),
+        (lambda s: s.head(b"GET", b"/livez", b"X: " + b"a" * 20_000 + b"\r\n") + b"\r\n", 400),
+        (lambda s: s.head(b"GET", b"/livez?" + b"a" * 20_000) + b"\r\n", 400),
+        (lambda s: (s.head(b"GET", b"/livez") + b"\r\n") * 70, 400),
     ],
 )
 def test_what_is_no_http(served, sent, status):
@@ -154,6 +161,17 @@ def test_requests_on_the_heels_of_each_other(served):
     served.is_well()
 
 
+@pytest.mark.fault("F6", "requests that come in pieces, cut anywhere", "answered as those that come whole")
+def test_requests_in_pieces(served):
+    sent = served.whole() + served.whole(more=b"X: " + b"a" * 15_000 + b"\r\n") + served.whole(more=CLOSE)
+    draw = random.Random(0)
+    for n_cuts in (1, 3, 10):
+        cuts = [0, *sorted(draw.sample(range(1, len(sent)), n_cuts)), len(sent)]
+        pieces = [sent[begin:end] for begin, end in itertools.pairwise(cuts)]
+        assert served.answers(*pieces, pause=0.02).count(b"HTTP/1.1 200 ") == 3
+    served.is_well()
+
+
 @pytest.mark.fault(
     "F6", "a body in chunks of a byte, with headers behind it", "read as any other; those headers are not"
 )
@@ -170,7 +188,7 @@ def test_a_body_in_small_chunks(served):
     "503 with the reason beyond them; all is well when they go",
 )
 def test_too_many_connections(served, monkeypatch):
-    monkeypatch.setattr(start, "CONNECTIONS", 20)
+    monkeypatch.setattr(limits, "CONNECTIONS", 20)
     with contextlib.ExitStack() as stack:
         opened = [stack.enter_context(socket.create_connection(served.address, timeout=60)) for _ in range(40)]
         for connection in opened:
@@ -226,8 +244,9 @@ def test_long_texts_keep_nobody_waiting(served, models, monkeypatch, path, body)
 @pytest.mark.fault(
     "F2", "a client goes away while its prompt waits or is read", "its slot is free before a token is drawn"
 )
+@pytest.mark.parametrize("n_requests", [1, 3])
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_before_its_first_token(served, models, loop, monkeypatch, stream):
+def test_a_client_that_leaves_before_its_first_token(served, models, loop, monkeypatch, stream, n_requests):
     monkeypatch.setattr(
         engine_loop, "HEARTBEAT", 600.0
     )  # no sign of life is written, which would show that nobody is there
@@ -236,7 +255,7 @@ def test_a_client_that_leaves_before_its_first_token(served, models, loop, monke
         patch.setattr(engine, "tick", lambda only=None: time.sleep(0.01) or [])  # reads, and has nothing to tell yet
         body = json.dumps({"prompt": "a", "max_tokens": 9, "stream": stream}).encode()
         with socket.create_connection(served.address) as connection:
-            connection.sendall(served.whole(body))
+            connection.sendall(served.whole(body) * n_requests)
             _wait(lambda: loop.load == 1 and engine.busy)
         _wait(lambda: loop.load == 0 and not engine.busy)
     served.is_well()

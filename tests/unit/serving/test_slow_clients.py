@@ -10,6 +10,7 @@ import pytest
 
 from groundup.playground import start
 from groundup.serving import bodies
+from groundup.serving import connection as limits
 from groundup.serving.access import Access
 from groundup.serving.app import Server, build_app
 
@@ -17,7 +18,7 @@ from groundup.serving.app import Server, build_app
 @pytest.fixture
 def address(models, loop, monkeypatch):
     """Of a server whose patience is short."""
-    monkeypatch.setattr(start, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(limits, "HEAD_SECONDS", 0.5)
     monkeypatch.setattr(bodies, "BODY_SECONDS", 0.5)
     listener = socket.create_server(("127.0.0.1", 0))
     name = f"127.0.0.1:{listener.getsockname()[1]}"
@@ -31,6 +32,7 @@ def address(models, loop, monkeypatch):
 
 
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nContent-Type: application/json\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 def answer_to(address, *pieces, pause=0.1):
@@ -50,7 +52,7 @@ def answer_to(address, *pieces, pause=0.1):
 @pytest.mark.fault("F6", "a head that comes byte by byte, or not at all", "the connection is closed, no other one")
 def test_a_head_that_does_not_come(address):
     assert answer_to(address) == b""
-    assert answer_to(address, *[b"G"] * 20) == b""
+    assert answer_to(address, *[b"%c" % byte for byte in b"GET /livez HTTP/1.1\r\n"]) == b""
     with httpx.Client(base_url=f"http://127.0.0.1:{address[1]}", timeout=60) as client:  # longer than a head has
         for _ in range(8):
             assert client.get("/livez").status_code == 200
@@ -62,11 +64,13 @@ def test_a_body_that_does_not_come(address):
     told = answer_to(address, HEAD % address[1], b"Content-Length: 20\r\n\r\n", b'{"prompt"')
     assert told.startswith(b"HTTP/1.1 408 ")
     assert b"the body did not come" in told
+    noted = answer_to(address, HEAD % address[1], CHUNKED, b"5;", *[b"a" * 10_000] * 20, pause=0.05)
+    assert noted.startswith(b"HTTP/1.1 408 ")  # a chunk's size, and a note behind it that has no end
 
 
 @pytest.mark.fault("F6", "a head of more than 16 KiB, a body of more than 1 MiB", "refused while it comes")
 def test_too_much(address):
     assert b" 400 " in answer_to(address, HEAD % address[1], b"X: " + b"a" * 70_000).partition(b"\r\n")[0]
     chunk = b"%x\r\n" % (1 << 18) + b"a" * (1 << 18) + b"\r\n"
-    told = answer_to(address, HEAD % address[1], b"Transfer-Encoding: chunked\r\n\r\n", *[chunk] * 5, pause=0)
+    told = answer_to(address, HEAD % address[1], CHUNKED, *[chunk] * 5, pause=0)
     assert told.startswith(b"HTTP/1.1 413 ")

@@ -20,10 +20,10 @@ class Bytes:
         return bytes(ids)
 
 
-def told(data, stop, finish, cuts=None):
+def told(data, stop, finish, cuts=None, n_top=0):
     """The pieces of a text whose tokens are the bytes: each alone, or as many as `cuts` have it, over and over."""
     tokenizer = Bytes()
-    choice = ChoiceText(tokenizer, TokenNames(tokenizer, as_ids=False), 7, stop, 0)
+    choice = ChoiceText(tokenizer, TokenNames(tokenizer, as_ids=False), 7, stop, n_top)
     last, pieces, sizes = len(data) - 1, [], itertools.cycle(cuts or [1])
     events = [
         Event(request=0, choice=0, token=byte, finish=finish if i == last else None) for i, byte in enumerate(data)
@@ -82,22 +82,30 @@ def test_every_token_of_the_text_is_told_once_in_order_with_the_text_it_begins(d
     texts.map(b"".join),
     st.lists(st.text("ab é€", min_size=1, max_size=3), max_size=3),
     st.lists(st.integers(1, 5), min_size=1, max_size=4),
+    st.sampled_from(["length", "stop"]),
 )
-def test_tokens_that_come_together_are_one_piece_of_the_same(data, stop, cuts):
-    (alone, first), (together, second) = told(data, stop, "length"), told(data, stop, "length", cuts)
+def test_tokens_that_come_together_are_one_piece_of_the_same(data, stop, cuts, finish):
+    (alone, first), (together, second) = told(data, stop, finish), told(data, stop, finish, cuts)
     assert "".join(piece.text for piece in together) == "".join(piece.text for piece in alone)
     assert [token for piece in together for token in piece.tokens] == [t for piece in alone for t in piece.tokens]
     assert together[-1].finish == alone[-1].finish
     assert second.n_tokens == first.n_tokens
     assert len(together) <= len(alone)
+    untold, third = told(data, stop, finish, cuts, n_top=None)
+    assert [(piece.text, piece.tokens, piece.finish) for piece in untold] == [(p.text, [], p.finish) for p in together]
+    assert third.n_tokens == first.n_tokens
 
 
 def test_the_end_of_a_document_is_no_text():
     tokenizer = Bytes()
-    choice = ChoiceText(tokenizer, TokenNames(tokenizer, as_ids=False), 0, ("z",), 0)
-    choice.push([Event(request=0, choice=0, token=97)])
-    piece = choice.push([Event(request=0, choice=0, token=256, finish="stop")])
-    assert (piece.text, piece.tokens, piece.finish, choice.n_tokens) == ("", [], "stop", 2)
+    events = [Event(request=0, choice=0, token=97), Event(request=0, choice=0, token=256, finish="stop")]
+    for n_top, stop in ((0, ("z",)), (None, ("z",)), (None, ())):
+        choice = ChoiceText(tokenizer, TokenNames(tokenizer, as_ids=False), 0, stop, n_top)
+        choice.push(events[:1])
+        piece = choice.push(events[1:])
+        assert (piece.text, piece.tokens, piece.finish, choice.n_tokens) == ("", [], "stop", 2)
+        piece = ChoiceText(tokenizer, TokenNames(tokenizer, as_ids=False), 0, stop, n_top).push(events)
+        assert (piece.text, piece.finish) == ("a", "stop")
 
 
 def test_tokens_that_are_no_text_are_written_as_bytes():

@@ -146,6 +146,7 @@ def test_what_this_process_computes_is_not_others_work(monkeypatch):
     ("before", "after", "in_use"),
     [
         ("cpu 10 0 10 80 0 0 0 0 0 0", "cpu 13 0 11 92 4 0 0 0 0 0", 4 * 0.2),  # of 20 ticks 12 idle, 4 for a disk
+        ("cpu 10 0 10 80 0 0 0 5 0 0", "cpu 13 0 11 92 0 0 0 9 0 0", 4 * 0.2),  # 4 of another virtual machine
         ("cpu 10 0 10 80 0 0 0 0 0 0", "cpu 10 0 10 80 0 0 0 0 0 0", 0.0),
         ("nonsense", "nonsense", 0.0),
         ("cpu a b", "cpu a b", 0.0),
