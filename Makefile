@@ -93,6 +93,7 @@ $(VENV)/.torch: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.demo: $(VENV)/.torch
 	$(PIP) --editable '.[serve,shakespeare]'
+	@$(BIN)/python -c 'from groundup.kernels.compiled import load_kernels; load_kernels(print)'
 	@touch $@
 
 $(VENV)/.learn: $(VENV)/.demo

@@ -3,7 +3,7 @@
 //
 // Nothing of the size T x T leaves the caches: a block of queries meets the keys up to its own end, its scores become
 // weights where they lie, and going back they are computed again from the logarithm of each query's sum. They lie turned, a
-// row per key: what belongs to a query stays in its lane, and nothing is added up across lanes. A part of block.cpp.
+// row per key: what belongs to a query stays in its lane, and nothing is added up across lanes. A part of products.cpp.
 namespace {
 
 constexpr int64_t QUERIES = 32;  // of a block: whole vectors

@@ -3,19 +3,10 @@
 // What lies between the products is little work. As calls from Python it would take a tenth of the time: weights stream
 // through the caches, and whatever Python needs has to come from memory again after each product. Rows are new tokens,
 // of one text or of many. What a row computes does not depend on the others.
-#include "gelu.cpp"
+#include "numbers.cpp"
 #include "kernels.cpp"
-#include "draw.cpp"
-#include "product.cpp"
 #include "prompt.cpp"
-#include "largest.cpp"
-#include "packed.cpp"
-#include "unit.cpp"
-#include "narrow.cpp"
-#include "attention.cpp"
-#include "dropout.cpp"
 #include "sum.cpp"
-#include "relu.cpp"
 
 namespace {
 

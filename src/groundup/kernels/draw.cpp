@@ -1,6 +1,6 @@
 // The draw of the next token, in one call: what `choose` of generation/sampling.py does from temperature on. As a dozen steps
 // of PyTorch it would take a tenth of a token's time in 8 bits: after the weights went by, no cache holds what those need. A
-// part of block.cpp.
+// part of products.cpp.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>

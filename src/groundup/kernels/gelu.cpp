@@ -1,46 +1,6 @@
-// What training does beside products, one pass over memory each: GELU in its tanh form, as x times a sigmoid, its
-// gradient, and the rotation of queries or keys, which may be normalized before.
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-
+// What training does beside products, one pass over memory each: GELU, its gradient, and the rotation of queries or keys,
+// which may be normalized before. A part of products.cpp.
 namespace {
-
-// e^x up to two units in the last place: 2^n times a polynomial of the rest, which is at most ln(2) / 2.
-inline float exponential(float x) {
-    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-    const float shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: n is in the lowest bits
-    const float n = shifted - 12582912.0f;
-    const float r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
-    const float p = 1 + r * (1 + r * (0.5f + r * (1 / 6.0f + r * (1 / 24.0f + r * (1 / 120.0f + r * (1 / 720.0f))))));
-    int32_t bits, power;
-    std::memcpy(&bits, &p, 4), std::memcpy(&power, &shifted, 4);
-    bits += (int32_t)((uint32_t)power << 23);
-    float y;
-    std::memcpy(&y, &bits, 4);
-    return y;
-}
-
-constexpr float SLOPE = 1.5957691216f, CUBIC = 0.044715f;  // of 2 sqrt(2 / pi) (x + CUBIC x^3)
-constexpr int64_t FEW = 1 << 14;                           // elements that one thread does sooner than two
-
-inline float sigmoid(float x) { return 1 / (1 + exponential(-SLOPE * (x + CUBIC * x * x * x))); }
-
-struct Bf16Number {  // the upper half of a float
-    uint16_t bits;
-    operator float() const {
-        const uint32_t wide = (uint32_t)bits << 16;
-        float x;
-        std::memcpy(&x, &wide, 4);
-        return x;
-    }
-    Bf16Number& operator=(float x) {  // the nearest, of two as near the even one; NaN stays NaN
-        uint32_t wide;
-        std::memcpy(&wide, &x, 4);
-        bits = x == x ? (wide + 0x7fff + (wide >> 16 & 1)) >> 16 : 0x7fc0;
-        return *this;
-    }
-};
 
 template <class T> void gelu_of(const T* x, T* y, int64_t n) {
 #pragma omp parallel for simd if (n > FEW)
@@ -54,18 +14,6 @@ template <class T> void gelu_back(const T* x, const T* grad, T* grad_x, int64_t 
         const float at = x[i], s = sigmoid(at);
         grad_x[i] = grad[i] * (s + at * s * (1 - s) * SLOPE * (1 + 3 * CUBIC * at * at));
     }
-}
-
-void gelu(float* x, int64_t n) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) x[i] *= sigmoid(x[i]);
-}
-
-template <class A, class B> float dot(const A* a, const B* b, int64_t n) {
-    float sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < n; i++) sum += a[i] * b[i];
-    return sum;
 }
 
 // The pairs of x(i) and x(i + half) by their angles, times scale.

@@ -1,6 +1,6 @@
 // The k largest logits of a head from a quarter of its bytes, each to the bit what the whole product gives. Weights rounded to
 // 8 bits tell every logit up to a bound; what may then be among the k largest is computed from the weights themselves. A
-// part of block.cpp.
+// part of products.cpp.
 namespace {
 
 // How far a product of x with a row of weights may be from that with the rounded row, in units of the row's scale. An error

@@ -1,17 +1,18 @@
 """The C++ files here as a shared library, compiled at first use and for this machine.
 
-It is called through ctypes: that takes a compiler and some seconds (16 on a Xeon), where an extension of PyTorch takes
+It is called through ctypes: that takes a compiler and some seconds (7 on a Xeon), where an extension of PyTorch takes
 its headers, Python's, ninja and longer. It lies in the user's cache under a hash of all that it was made from, so a new
 version or another machine with the same home folder makes its own; and under a hash of its bytes.
 """
 
+import contextlib
 import hashlib
 import os
 import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from filelock import FileLock
@@ -21,9 +22,11 @@ from groundup.files.atomic import write_file
 from groundup.files.manifest import sha256_file
 from groundup.runtime.remember import cache_folder, machine_id
 
-SOURCE = Path(__file__).with_name("block.cpp")
-"""Includes the others."""
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("products.cpp", "block.cpp"))
+"""Include the others. They take as long as each other, and are compiled side by side."""
 COMPILERS = ("c++", "g++", "clang++")
+SECONDS = 300
+"""A compiler that takes longer is ended."""
 
 
 def shared_library(say: Callable[[str], None]) -> Path:
@@ -39,8 +42,8 @@ def shared_library(say: Callable[[str], None]) -> Path:
     if compiler is None:
         raise FileNotFoundError(f"there is no C++ compiler ({', '.join(names)})")
     native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
-    command = [compiler, "-std=c++17", "-O3", "-fno-math-errno", native, "-fopenmp", "-shared", "-fPIC"]
-    sources = b"".join(path.read_bytes() for path in sorted(SOURCE.parent.glob("*.cpp")))
+    command = [compiler, "-std=c++17", "-O3", "-fno-math-errno", native, "-fopenmp", "-fPIC"]
+    sources = b"".join(path.read_bytes() for path in sorted(SOURCES[0].parent.glob("*.cpp")))
     made_from = sources + "\0".join([*command, machine_id()]).encode()
     name = cache_folder() / f"kernels-{hashlib.sha256(made_from).hexdigest()[:16]}"
     if path := _whole(name):
@@ -51,13 +54,34 @@ def shared_library(say: Callable[[str], None]) -> Path:
             return path
         say("compiling the kernels for this machine, once")
         with tempfile.TemporaryDirectory() as folder:
-            made = Path(folder, "made.so")
-            subprocess.run(
-                [*command, str(SOURCE), "-o", str(made)], check=True, timeout=300, capture_output=True, text=True
-            )
+            made, objects = Path(folder, "made.so"), [str(Path(folder, f"{path.stem}.o")) for path in SOURCES]
+            pairs = zip(SOURCES, objects, strict=True)
+            _run_together([[*command, "-c", str(source), "-o", to] for source, to in pairs])
+            _run_together([[*command, "-shared", *objects, "-o", str(made)]])
             path = name.with_suffix(f".{_digest(made)}.so")
             write_file(path, made.read_bytes())
     return path
+
+
+def _run_together(commands: Sequence[Sequence[str]]) -> None:
+    """Some commands side by side; none goes on when one has failed, or this process is interrupted.
+
+    Raises:
+        OSError: One of them does not start.
+        SubprocessError: One of them fails, or takes more than SECONDS.
+    """
+    with contextlib.ExitStack() as stack:
+        running = []
+        for command in commands:
+            process = stack.enter_context(
+                subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+            )
+            stack.callback(process.kill)  # which does nothing to one that has ended
+            running.append(process)
+        for process in running:
+            _, said = process.communicate(timeout=SECONDS)
+            if process.returncode:
+                raise subprocess.CalledProcessError(process.returncode, process.args, stderr=said)
 
 
 def _whole(name: Path) -> Path | None:

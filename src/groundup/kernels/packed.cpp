@@ -1,7 +1,7 @@
 // Products with weights of 8 bits that lie packed: of L outputs side by side, four inputs at a time. So a vector of sums
 // holds L outputs and no lanes are added up; four inputs of a row are spread over a vector as they are read. Where outputs
 // or inputs end within a vector, there are zeros. Inputs are rounded to 8 bits, BLOCK of them with a scale: a large one makes
-// only its neighbors coarse. Sums of a block are exact. A part of block.cpp.
+// only its neighbors coarse. Sums of a block are exact. A part of products.cpp.
 namespace {
 
 constexpr int64_t BLOCK = 128;  // as in runtime/stored.py

@@ -1,5 +1,5 @@
 // Products of matrices of floats, as training needs them: rows of A, a number at a time, by rows of B, some vectors at a
-// time. A may lie turned: neither a gradient of weights nor x^T x needs a copy of what it is made of. A part of block.cpp.
+// time. A may lie turned: neither a gradient of weights nor x^T x needs a copy of what it is made of. A part of products.cpp.
 namespace {
 
 constexpr int TILE_ROWS = 6, TILE_VECTORS = BYTES == 32 ? 2 : 4;  // of a tile: as many sums as registers hold

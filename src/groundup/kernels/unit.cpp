@@ -1,6 +1,6 @@
 // Products of packed weights of 8 bits by the matrix unit that some of Intel's processors have (AMX): 16 rows of x by 16
 // outputs in 64 steps of an instruction. `pack` has laid weights down as that unit reads them. Sums of a block are exact and
-// blocks are added up as `packed_tile` does it, so a row of x gets the same bits here and there. A part of block.cpp.
+// blocks are added up as `packed_tile` does it, so a row of x gets the same bits here and there. A part of products.cpp.
 #if defined(__AMX_INT8__) && defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>

@@ -264,7 +264,7 @@ class TestBuilding:
     def test_a_full_disk_is_one_line_that_names_the_way_out(self, monkeypatch, tmp_path):
         source = tmp_path / "kernels.cpp"
         source.write_text(STUBS)
-        monkeypatch.setattr(library, "SOURCE", source)
+        monkeypatch.setattr(library, "SOURCES", (source,))
 
         def refuse(operation, path):
             if operation == "write" or operation == "fsync":
@@ -278,7 +278,7 @@ class TestBuilding:
     def test_a_compiler_that_fails_is_one_line(self, monkeypatch, tmp_path):
         broken = tmp_path / "kernels.cpp"
         broken.write_text("int main( {")
-        monkeypatch.setattr(library, "SOURCE", broken)
+        monkeypatch.setattr(library, "SOURCES", (broken,))
         assert type(self.load()) is PlainKernels
         assert len(self.said) == 2
         assert "the compiler fails" in self.said[1]
@@ -291,7 +291,7 @@ class TestBuilding:
     def test_built_again_when_damaged_and_else_once(self, monkeypatch, tmp_path, damage):
         source = tmp_path / "kernels.cpp"  # as much of it as is asked for here, and quickly compiled
         source.write_text(STUBS)
-        monkeypatch.setattr(library, "SOURCE", source)
+        monkeypatch.setattr(library, "SOURCES", (source,))
         monkeypatch.setattr(module, "wrong_parts", lambda kernels: [])
         made = library.shared_library(self.said.append)
         made.write_bytes(damage(made.read_bytes()))  # not loaded yet, so no process has it mapped
@@ -305,7 +305,7 @@ class TestBuilding:
     def test_what_was_right_is_tested_once_and_what_was_wrong_each_time(self, monkeypatch, tmp_path):
         source = tmp_path / "kernels.cpp"
         source.write_text(STUBS)
-        monkeypatch.setattr(library, "SOURCE", source)
+        monkeypatch.setattr(library, "SOURCES", (source,))
         tested, found = [], [["blocks"], [], ["draws"]]
         monkeypatch.setattr(module, "wrong_parts", lambda kernels: tested.append(1) or found[len(tested) - 1])
         assert type(self.load()) is PlainKernels
@@ -322,7 +322,7 @@ class TestBuilding:
     def test_wrong_numbers_are_one_line_and_pytorchs_operations(self, monkeypatch, tmp_path, new_tensors_are_nan):
         source = tmp_path / "kernels.cpp"
         source.write_text(STUBS)
-        monkeypatch.setattr(library, "SOURCE", source)
+        monkeypatch.setattr(library, "SOURCES", (source,))
         assert type(self.load()) is PlainKernels
         others = "GELU, squared ReLU, gradients of weights, products of stacks, rotations, dropout, attention"
         others += ", draws, largest logits, blocks"
