@@ -62,5 +62,6 @@ def main(argv: Sequence[str]) -> int:
     with Working("loading PyTorch"):
         module = importlib.import_module(f"{spec.__module__.rpartition('.')[0]}.{name}")
     result = module.bench(options, lambda line: print(line, flush=True))
-    print(json.dumps(result, ensure_ascii=False))
+    signed = importlib.import_module("groundup.runtime.facts").signed(result, ["groundup", "bench", *argv])
+    print(json.dumps(signed, ensure_ascii=False))
     return 0

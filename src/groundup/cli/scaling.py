@@ -19,11 +19,11 @@ def main(argv: Sequence[str]) -> int:
 
     with Working("loading PyTorch") as working:
         from groundup.runtime.device import pick_device
-        from groundup.runtime.facts import machine_facts
+        from groundup.runtime.facts import machine_facts, signed
         from groundup.studies.scaling_law import study
 
         machine = machine_facts(pick_device(options.device))  # before all else: the device may not be there
         working.doing("training, a line for each model that is done")
         result = study(options, say, machine=machine)
-    print(json.dumps(result, ensure_ascii=False))
+    print(json.dumps(signed(result, ["groundup", "scaling", *argv]), ensure_ascii=False))
     return 0

@@ -3,7 +3,9 @@
 import hashlib
 import os
 import platform
+import shlex
 import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,13 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "groundup": __version__ + (f" ({commit})" if (commit := _commit()) else ""),
+        "groundup": _version(),
     }
+
+
+def signed(result: Mapping[str, Any], command: Sequence[str]) -> dict[str, Any]:
+    """A result with what it takes to measure it again: the code, and the words that were typed."""
+    return {"groundup": _version(), "command": shlex.join(command), **result}
 
 
 def code_fingerprint() -> str:
@@ -33,6 +40,10 @@ def code_fingerprint() -> str:
     for file in sorted(package.rglob("*.py")):
         digest.update(f"\0{file.relative_to(package).as_posix()}\0".encode() + file.read_bytes())
     return digest.hexdigest()
+
+
+def _version() -> str:
+    return __version__ + (f" ({commit})" if (commit := _commit()) else "")
 
 
 def _commit() -> str | None:

@@ -3,6 +3,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 
+from groundup import __version__
 from groundup.bench import train as bench_train
 from groundup.cli.bench import BENCHES
 from groundup.cli.main import main
@@ -23,7 +24,10 @@ def test_the_last_line_is_one_json_object(quick, capsys):
     assert main(["bench", "train", "--rounds", "3"]) == 0
     first, last = capsys.readouterr().out.splitlines()
     assert first == "a line for people"
-    assert json.loads(last) == {"bench": "train", "rounds": 3, "device": "Gerät"}
+    told = json.loads(last)
+    assert told.pop("command") == "groundup bench train --rounds 3"
+    assert told.pop("groundup").split()[0] == __version__
+    assert told == {"bench": "train", "rounds": 3, "device": "Gerät"}
 
 
 def test_help_lists_every_bench(capsys):
