@@ -10,6 +10,7 @@ import hashlib
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -56,15 +57,17 @@ def shared_library(say: Callable[[str], None]) -> Path:
         with tempfile.TemporaryDirectory() as folder:
             made, objects = Path(folder, "made.so"), [str(Path(folder, f"{path.stem}.o")) for path in SOURCES]
             pairs = zip(SOURCES, objects, strict=True)
-            _run_together([[*command, "-c", str(source), "-o", to] for source, to in pairs])
-            _run_together([[*command, "-shared", *objects, "-o", str(made)]])
+            _run_together([[*command, "-c", str(source), "-o", to] for source, to in pairs], folder)
+            _run_together([[*command, "-shared", *objects, "-o", str(made)]], folder)
             path = name.with_suffix(f".{_digest(made)}.so")
             write_file(path, made.read_bytes())
     return path
 
 
-def _run_together(commands: Sequence[Sequence[str]]) -> None:
-    """Some commands side by side; none goes on when one has failed, or this process is interrupted.
+def _run_together(commands: Sequence[Sequence[str]], folder: str) -> None:
+    """Some commands side by side, which write what they need for a while into a folder.
+
+    None goes on when one has failed, or this process is interrupted, nor do the programs that they have started.
 
     Raises:
         OSError: One of them does not start.
@@ -74,14 +77,30 @@ def _run_together(commands: Sequence[Sequence[str]]) -> None:
         running = []
         for command in commands:
             process = stack.enter_context(
-                subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                subprocess.Popen(
+                    command,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    env=os.environ | {"TMPDIR": folder},
+                    start_new_session=True,
+                )
             )
-            stack.callback(process.kill)  # which does nothing to one that has ended
+            stack.callback(_end_group, process)
             running.append(process)
         for process in running:
             _, said = process.communicate(timeout=SECONDS)
             if process.returncode:
                 raise subprocess.CalledProcessError(process.returncode, process.args, stderr=said)
+
+
+def _end_group(process: subprocess.Popen[str]) -> None:
+    """A compiler calls others, who would go on without it; nothing happens where all have ended."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
 
 
 def _whole(name: Path) -> Path | None:

@@ -5,6 +5,8 @@ import ctypes
 import errno
 import itertools
 import shutil
+import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -283,6 +285,28 @@ class TestBuilding:
         assert len(self.said) == 2
         assert "the compiler fails" in self.said[1]
         assert "\n" not in self.said[1]
+
+    def test_one_compiler_that_fails_ends_the_other_and_those_that_it_has_called(self, monkeypatch, tmp_path):
+        (tmp_path / "bad.cpp").touch()
+        (tmp_path / "long.cpp").touch()
+        compiler = tmp_path / "c++"
+        compiler.write_text(
+            '#!/bin/sh\ncase "$*" in\n*bad.cpp*) until [ -s "$0.pid" ]; do sleep 0.01; done; echo error >&2; exit 1;;\n'
+            '*) sleep 600 & echo $! > "$0.pid"; wait;;\nesac\n'
+        )
+        compiler.chmod(0o755)
+        monkeypatch.setenv("CXX", str(compiler))
+        monkeypatch.setattr(library, "SOURCES", (tmp_path / "bad.cpp", tmp_path / "long.cpp"))
+        assert type(self.load()) is PlainKernels
+        assert self.said[-1].endswith("the compiler fails: error")
+        called = int((tmp_path / "c++.pid").read_text())
+        for _ in range(1000):  # until the system has buried it
+            state = Path(f"/proc/{called}/stat")
+            if not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z":
+                break
+            time.sleep(0.01)
+        else:
+            pytest.fail("it goes on")
 
     @needs_compiler
     @pytest.mark.parametrize(
