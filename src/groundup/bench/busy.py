@@ -102,7 +102,7 @@ def _one_turn(options: Options, variables: dict[str, str] | None) -> float:
 
 def _train(pipe: Any, options: Options) -> None:
     device = torch.device("cpu")
-    precision = pick_precision("fp32", device, n_embd=options.model.n_embd)
+    precision = pick_precision("auto", device, n_embd=options.model.n_embd)
     trainer = our_trainer(options.model, options.micro_batch_size, device=device, precision=precision)
     for _ in range(3):
         trainer.train_step()

@@ -82,111 +82,115 @@ void blank(float* row, int64_t j, int64_t first, float with) {
     for (int32_t i = 0; i < (int32_t)QUERIES; i++) row[i] = i < before ? with : row[i];
 }
 
-}  // namespace
-
-extern "C" {
-
-// y of every head, and the logarithm of each query's sum (B, H, T), from which the way back computes its weights again.
-void attention_forward(const Sizes* sizes, const View* q, const View* k, const View* v, const View* y, float* log_sums) {
-    const Sizes s = *sizes;
+// Of all cores: y of every head, and the logarithm of each query's sum (B, H, T), from which the way back computes its
+// weights again.
+void attend_heads(const Sizes& s, const View& q, const View& k, const View& v, const View& y, float* log_sums) {
     const int64_t columns = (s.T + QUERIES - 1) / QUERIES * QUERIES;
     const float scale = 1 / std::sqrt((float)s.D);
-#pragma omp parallel
-    {
-        Buffer<float> rows(s.T * s.D), queries(s.D * columns), keys(s.T * s.D), values(s.T * s.D);
-        Buffer<float> scores(columns * QUERIES), out(QUERIES * s.D);
-        const Dropout dropout(s);
+    Buffer<float> rows(s.T * s.D), queries(s.D * columns), keys(s.T * s.D), values(s.T * s.D);
+    Buffer<float> scores(columns * QUERIES), out(QUERIES * s.D);
+    const Dropout dropout(s);
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t head = 0; head < s.B * s.H; head++) {
-            const int64_t shared = head / (s.H / s.K);
-            load(*q, s, head, s.H, scale, rows), turn(rows, s, queries, columns);
-            load(*k, s, shared, s.K, 1, keys), load(*v, s, shared, s.K, 1, values);
-            for (int64_t first = 0; first < s.T; first += QUERIES) {
-                const int64_t n = std::min(QUERIES, s.T - first), end = first + n;
-                float largest[QUERIES], total[QUERIES] = {};
-                uint32_t numbers[QUERIES];
-                std::fill(largest, largest + QUERIES, -INFINITY);
-                for (int64_t i = 0; i < QUERIES; i++) numbers[i] = dropout.row(head * s.T + first + i);
-                product(end, QUERIES, s.D, {keys, s.D, 1}, queries + first, columns, scores, QUERIES, false);
-                for (int64_t j = 0; j < end; j++) {
-                    float* row = scores + j * QUERIES;
-                    if (j > first) blank(row, j, first, -INFINITY);
+    for (int64_t head = 0; head < s.B * s.H; head++) {
+        const int64_t shared = head / (s.H / s.K);
+        load(q, s, head, s.H, scale, rows), turn(rows, s, queries, columns);
+        load(k, s, shared, s.K, 1, keys), load(v, s, shared, s.K, 1, values);
+        for (int64_t first = 0; first < s.T; first += QUERIES) {
+            const int64_t n = std::min(QUERIES, s.T - first), end = first + n;
+            float largest[QUERIES], total[QUERIES] = {};
+            uint32_t numbers[QUERIES];
+            std::fill(largest, largest + QUERIES, -INFINITY);
+            for (int64_t i = 0; i < QUERIES; i++) numbers[i] = dropout.row(head * s.T + first + i);
+            product(end, QUERIES, s.D, {keys, s.D, 1}, queries + first, columns, scores, QUERIES);
+            for (int64_t j = 0; j < end; j++) {
+                float* row = scores + j * QUERIES;
+                if (j > first) blank(row, j, first, -INFINITY);
 #pragma omp simd
-                    for (int64_t i = 0; i < QUERIES; i++) largest[i] = largest[i] < row[i] ? row[i] : largest[i];
-                }
-                for (int64_t j = 0; j < end; j++) {
-                    float* row = scores + j * QUERIES;
-                    const uint32_t column = dropout.columns[j];
+                for (int64_t i = 0; i < QUERIES; i++) largest[i] = largest[i] < row[i] ? row[i] : largest[i];
+            }
+            for (int64_t j = 0; j < end; j++) {
+                float* row = scores + j * QUERIES;
+                const uint32_t column = dropout.columns[j];
 #pragma omp simd
-                    for (int64_t i = 0; i < QUERIES; i++) {
-                        const float weight = exponential(row[i] - largest[i]);
-                        total[i] += weight, row[i] = weight * dropout.factor(numbers[i], column);
-                    }
-                    if (j > first) blank(row, j, first, 0);
+                for (int64_t i = 0; i < QUERIES; i++) {
+                    const float weight = exponential(row[i] - largest[i]);
+                    total[i] += weight, row[i] = weight * dropout.factor(numbers[i], column);
                 }
-                product(n, s.D, end, {scores, 1, QUERIES}, values, s.D, out, s.D, false);
-                for (int64_t i = 0; i < n; i++) {
-                    log_sums[head * s.T + first + i] = largest[i] + std::log(total[i]);
-                    save(out + i * s.D, 1 / total[i], *y, begin(*y, head, s.H), s, first + i, 1);
-                }
+                if (j > first) blank(row, j, first, 0);
+            }
+            product(n, s.D, end, {scores, 1, QUERIES}, values, s.D, out, s.D);
+            for (int64_t i = 0; i < n; i++) {
+                log_sums[head * s.T + first + i] = largest[i] + std::log(total[i]);
+                save(out + i * s.D, 1 / total[i], y, begin(y, head, s.H), s, first + i, 1);
             }
         }
     }
 }
 
 // What queries, keys and values get, where y gets `grad`.
-void attention_backward(const Sizes* sizes, const View* q, const View* k, const View* v, const View* y, const View* grad,
-                        const float* log_sums, const View* grad_q, const View* grad_k, const View* grad_v) {
-    const Sizes s = *sizes;
+void attend_heads_back(const Sizes& s, const View& q, const View& k, const View& v, const View& y, const View& grad,
+                       const float* log_sums, const View& grad_q, const View& grad_k, const View& grad_v) {
     const int64_t columns = (s.T + QUERIES - 1) / QUERIES * QUERIES, whole = s.T * s.D;
     const float scale = 1 / std::sqrt((float)s.D);
-#pragma omp parallel
-    {
-        Buffer<float> queries(whole), keys(whole), values(whole), outputs(whole), grads(whole);
-        Buffer<float> of_queries(QUERIES * s.D), of_keys(whole), of_values(whole);
-        Buffer<float> queries_turned(s.D * columns), grads_turned(s.D * columns);
-        Buffer<float> weights(columns * QUERIES), slopes(columns * QUERIES);
-        const Dropout dropout(s);
+    Buffer<float> queries(whole), keys(whole), values(whole), outputs(whole), grads(whole);
+    Buffer<float> of_queries(QUERIES * s.D), of_keys(whole), of_values(whole);
+    Buffer<float> queries_turned(s.D * columns), grads_turned(s.D * columns);
+    Buffer<float> weights(columns * QUERIES), slopes(columns * QUERIES);
+    const Dropout dropout(s);
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t shared = 0; shared < s.B * s.K; shared++) {
-            load(*v, s, shared, s.K, 1, values), load(*k, s, shared, s.K, 1, keys);
-            std::fill(of_keys + 0, of_keys + whole, 0.0f), std::fill(of_values + 0, of_values + whole, 0.0f);
-            for (int64_t head = shared * s.H / s.K; head < (shared + 1) * s.H / s.K; head++) {
-                load(*q, s, head, s.H, scale, queries), turn(queries, s, queries_turned, columns);
-                load(*grad, s, head, s.H, 1, grads), turn(grads, s, grads_turned, columns);
-                load(*y, s, head, s.H, 1, outputs);
-                const int64_t start = begin(*grad_q, head, s.H);
-                for (int64_t first = 0; first < s.T; first += QUERIES) {
-                    const int64_t n = std::min(QUERIES, s.T - first), end = first + n;
-                    const float *g = grads + first * s.D, *out = outputs + first * s.D, *query = queries + first * s.D;
-                    float log_sum[QUERIES] = {}, mean[QUERIES] = {};
-                    uint32_t numbers[QUERIES];
-                    for (int64_t i = 0; i < QUERIES; i++) numbers[i] = dropout.row(head * s.T + first + i);
-                    for (int64_t i = 0; i < n; i++)
-                        log_sum[i] = log_sums[head * s.T + first + i], mean[i] = dot(g + i * s.D, out + i * s.D, s.D);
-                    product(end, QUERIES, s.D, {keys, s.D, 1}, queries_turned + first, columns, weights, QUERIES, false);
-                    product(end, QUERIES, s.D, {values, s.D, 1}, grads_turned + first, columns, slopes, QUERIES, false);
-                    for (int64_t j = 0; j < end; j++) {
-                        float *weight = weights + j * QUERIES, *slope = slopes + j * QUERIES;
-                        const uint32_t column = dropout.columns[j];
+    for (int64_t shared = 0; shared < s.B * s.K; shared++) {
+        load(v, s, shared, s.K, 1, values), load(k, s, shared, s.K, 1, keys);
+        std::fill(of_keys + 0, of_keys + whole, 0.0f), std::fill(of_values + 0, of_values + whole, 0.0f);
+        for (int64_t head = shared * s.H / s.K; head < (shared + 1) * s.H / s.K; head++) {
+            load(q, s, head, s.H, scale, queries), turn(queries, s, queries_turned, columns);
+            load(grad, s, head, s.H, 1, grads), turn(grads, s, grads_turned, columns);
+            load(y, s, head, s.H, 1, outputs);
+            const int64_t start = begin(grad_q, head, s.H);
+            for (int64_t first = 0; first < s.T; first += QUERIES) {
+                const int64_t n = std::min(QUERIES, s.T - first), end = first + n;
+                const float *g = grads + first * s.D, *out = outputs + first * s.D, *query = queries + first * s.D;
+                float log_sum[QUERIES] = {}, mean[QUERIES] = {};
+                uint32_t numbers[QUERIES];
+                for (int64_t i = 0; i < QUERIES; i++) numbers[i] = dropout.row(head * s.T + first + i);
+                for (int64_t i = 0; i < n; i++)
+                    log_sum[i] = log_sums[head * s.T + first + i], mean[i] = dot(g + i * s.D, out + i * s.D, s.D);
+                product(end, QUERIES, s.D, {keys, s.D, 1}, queries_turned + first, columns, weights, QUERIES);
+                product(end, QUERIES, s.D, {values, s.D, 1}, grads_turned + first, columns, slopes, QUERIES);
+                for (int64_t j = 0; j < end; j++) {
+                    float *weight = weights + j * QUERIES, *slope = slopes + j * QUERIES;
+                    const uint32_t column = dropout.columns[j];
 #pragma omp simd
-                        for (int64_t i = 0; i < QUERIES; i++) {
-                            const float whole = exponential(weight[i] - log_sum[i]);
-                            const float factor = dropout.factor(numbers[i], column);
-                            weight[i] = whole * factor;
-                            slope[i] = whole * (slope[i] * factor - mean[i]);
-                        }
-                        if (j > first) blank(weight, j, first, 0), blank(slope, j, first, 0);
+                    for (int64_t i = 0; i < QUERIES; i++) {
+                        const float whole = exponential(weight[i] - log_sum[i]);
+                        const float factor = dropout.factor(numbers[i], column);
+                        weight[i] = whole * factor;
+                        slope[i] = whole * (slope[i] * factor - mean[i]);
                     }
-                    product(n, s.D, end, {slopes, 1, QUERIES}, keys, s.D, of_queries, s.D, false);
-                    product(end, s.D, n, {weights, QUERIES, 1}, g, s.D, of_values, s.D, true);
-                    product(end, s.D, n, {slopes, QUERIES, 1}, query, s.D, of_keys, s.D, true);
-                    save(of_queries, scale, *grad_q, start, s, first, n);
+                    if (j > first) blank(weight, j, first, 0), blank(slope, j, first, 0);
                 }
+                product(n, s.D, end, {slopes, 1, QUERIES}, keys, s.D, of_queries, s.D);
+                product(end, s.D, n, {weights, QUERIES, 1}, g, s.D, of_values, s.D, of_values, s.D);
+                product(end, s.D, n, {slopes, QUERIES, 1}, query, s.D, of_keys, s.D, of_keys, s.D);
+                save(of_queries, scale, grad_q, start, s, first, n);
             }
-            save(of_keys, 1, *grad_k, begin(*grad_k, shared, s.K), s, 0, s.T);
-            save(of_values, 1, *grad_v, begin(*grad_v, shared, s.K), s, 0, s.T);
         }
+        save(of_keys, 1, grad_k, begin(grad_k, shared, s.K), s, 0, s.T);
+        save(of_values, 1, grad_v, begin(grad_v, shared, s.K), s, 0, s.T);
     }
+}
+
+}  // namespace
+
+extern "C" {
+
+void attention_forward(const Sizes* sizes, const View* q, const View* k, const View* v, const View* y, float* log_sums) {
+#pragma omp parallel
+    attend_heads(*sizes, *q, *k, *v, *y, log_sums);
+}
+
+void attention_backward(const Sizes* sizes, const View* q, const View* k, const View* v, const View* y, const View* grad,
+                        const float* log_sums, const View* grad_q, const View* grad_k, const View* grad_v) {
+#pragma omp parallel
+    attend_heads_back(*sizes, *q, *k, *v, *y, *grad, log_sums, *grad_q, *grad_k, *grad_v);
 }
 }

@@ -19,7 +19,7 @@ from groundup.kernels.block import TYPES
 from groundup.kernels.dropout import Counted
 from groundup.kernels.library import shared_library, why_not
 from groundup.kernels.trust import wrong_parts
-from groundup.kernels.unit_products import UnitProducts
+from groundup.kernels.unit_block import UnitBlocks
 from groundup.planner.memory import KERNEL_LANES
 from groundup.runtime.allocator import HUGE_PAGE, ask_for_huge_pages, forget_pages
 from groundup.runtime.remember import remembered
@@ -61,8 +61,8 @@ class CompiledKernels(PlainKernels):
         self._linear.argtypes = [ctypes.c_int, *5 * [pointer], *3 * [size]]
         self._linear.restype = None
         self._sum.argtypes, self._sum.restype = [pointer, size], ctypes.c_int32
-        self.unit = UnitProducts(library) if library.has_narrow_products() else None
-        """Products in bfloat16, where this machine has a matrix unit for them."""
+        self.unit = UnitBlocks(library) if library.has_gpt_block() else None
+        """Blocks of GPT-2 in bfloat16, where this machine has a matrix unit for them."""
         self._lanes, self._pack, self._unpack = library.lanes(), library.pack, library.unpack
         self._pack.argtypes, self._pack.restype = [pointer, size, size, pointer], None
         self._unpack.argtypes, self._unpack.restype = [*3 * [pointer], *3 * [size], pointer], ctypes.c_int

@@ -3,7 +3,12 @@
 //
 // The unit multiplies tiles: 16 rows of A, each with 32 numbers, by 32 rows of B with 16 numbers, of which pairs of rows lie
 // side by side. B is laid down so once, by all cores; of A, a core lays down the rows that it multiplies. A part of products.cpp.
+#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
+#define WITH_UNIT
+
 namespace {
+
+constexpr int64_t DEPTH_OF_UNIT = 1024;  // rows of a gradient's matrices that are laid down at a time
 
 struct Lying {  // a matrix as it lies, row after row
     const void* at;
@@ -11,7 +16,11 @@ struct Lying {  // a matrix as it lies, row after row
     int32_t type;  // 0 fp32, 1 bf16
 };
 
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
+// Its rows from this one on, as many as are laid down at a time.
+Lying part_from(const Lying& m, int64_t row) {
+    const auto* at = (const char*)m.at + row * m.columns * (m.type ? 2 : 4);
+    return {at, std::min(DEPTH_OF_UNIT, m.rows - row), m.columns, m.type};
+}
 
 constexpr int64_t SIDE = 32;  // of what is laid down at a time: two tiles
 typedef Vector<uint16_t, SIDE> Narrow;
@@ -113,60 +122,111 @@ void multiply_tiles(const Ints* a, const Ints* b, int64_t steps, float* sums) {
     _tile_stored(3, sums + 3 * L * L, sizeof(Ints));
 }
 
-void narrow_multiply(const Lying& a, bool a_along, const Lying& b, bool b_along, const float* bias, const Lying& c,
-                     bool add) {
-    const int64_t inners = a_along ? a.columns : a.rows, steps = (inners + SIDE - 1) / SIDE;
-    const int64_t panel = 2 * steps * L;  // vectors of what is laid down of SIDE outer places
-    Buffer<Ints> of_b((c.columns + SIDE - 1) / SIDE * panel);
-#pragma omp parallel
-    {
-        _tile_loadconfig(&TILE_SHAPES);
-        Buffer<Ints> of_a(panel);
-        Buffer<float> sums(4 * L * L);
-#pragma omp for schedule(static)
-        for (int64_t n = 0; n < c.columns; n += SIDE) lay<false>(b, b_along, n, of_b + n / SIDE * panel);
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t m = 0; m < c.rows; m += SIDE) {
-            lay<true>(a, a_along, m, of_a);
-            for (int64_t n = 0; n < c.columns; n += SIDE) {
-                multiply_tiles(of_a, of_b + n / SIDE * panel, steps, sums);
-                write_sums(sums, bias, c, m, n, add);
-                write_sums(sums + 2 * L * L, bias, c, m + L, n, add);
-            }
-        }
-        _tile_release();
+// SIDE rows of C from row m on: those of A by all columns of B, which is laid down.
+void multiply_rows(const Lying& a, bool a_along, int64_t m, const Ints* of_b, int64_t steps, Ints* of_a, float* sums,
+                   const float* bias, const Lying& c, bool add) {
+    lay<true>(a, a_along, m, of_a);
+    for (int64_t n = 0; n < c.columns; n += SIDE) {
+        multiply_tiles(of_a, of_b + n / SIDE * 2 * steps * L, steps, sums);
+        write_sums(sums, bias, c, m, n, add);
+        write_sums(sums + 2 * L * L, bias, c, m + L, n, add);
     }
 }
 
-const bool NARROW_UNIT = MATRIX_UNIT;
+struct UnitCore {  // what a core needs for it: room for SIDE rows of up to so many numbers, and for their sums
+    explicit UnitCore(int64_t widest) : rows((std::max(widest, DEPTH_OF_UNIT) + SIDE - 1) / SIDE * 2 * L), sums(4 * L * L) {
+        _tile_loadconfig(&TILE_SHAPES);
+    }
+    ~UnitCore() { _tile_release(); }
+    Buffer<Ints> rows;
+    Buffer<float> sums;
+};
 
-#else
+// A matrix of weights laid down for products with some rows at a time.
+class UnitWeights {
+  public:
+    UnitWeights(int64_t columns, int64_t inner)
+        : columns(columns), inner(inner), steps((inner + SIDE - 1) / SIDE), laid((columns + SIDE - 1) / SIDE * 2 * steps * L) {}
 
-const bool NARROW_UNIT = false;
-void narrow_multiply(const Lying&, bool, const Lying&, bool, const float*, const Lying&, bool) {}
+    // By all cores, none of which waits: W, floats, lies as (inner, columns) or, turned, as (columns, inner).
+    void lay(const float* w, bool turned) {
+        const Lying matrix = {w, turned ? columns : inner, turned ? inner : columns, 0};
+#pragma omp for schedule(dynamic, 1) nowait
+        for (int64_t n = 0; n < columns; n += SIDE) ::lay<false>(matrix, turned, n, laid + n / SIDE * 2 * steps * L);
+    }
 
-#endif
+    // C (rows, columns), float or bfloat16, = A (rows, inner) times W, plus a bias or null.
+    template <class C> void multiply(UnitCore& core, const Bf16Number* a, int64_t rows, const float* bias, C* c) const {
+        const Lying of_a = {a, rows, inner, 1}, of_c = {c, rows, columns, sizeof(C) == 2};
+        for (int64_t m = 0; m < rows; m += SIDE)
+            multiply_rows(of_a, true, m, laid, steps, core.rows, core.sums, bias, of_c, false);
+    }
 
-constexpr int64_t DEPTH_OF_UNIT = 1024;  // rows of a gradient's matrices that are laid down at a time
+  private:
+    int64_t columns, inner, steps;
+    Buffer<Ints> laid;
+};
+
+struct GradientOf {  // a matrix of weights (D, C): what its outputs get (N, D), turned, times its inputs (N, C)
+    const void* grad;
+    int64_t D;
+    const void* x;
+    int64_t C;
+    bool needed;
+};
+
+// The gradients of some matrices, which lie one behind the other.
+class UnitGradients {
+  public:
+    UnitGradients(int64_t N, std::initializer_list<GradientOf> all, float* to) {
+        for (const GradientOf& one : all) {
+            if (one.needed) {
+                parts[n++] = {{one.grad, N, one.D, 1}, {one.x, N, one.C, 1}, {to, one.D, one.C, 0}, columns, rows};
+                columns += (one.C + SIDE - 1) / SIDE, rows += (one.D + SIDE - 1) / SIDE;
+            }
+            to += one.D * one.C;
+        }
+    }
+
+    // Room that it needs, in vectors.
+    int64_t room() const { return columns * DEPTH_OF_UNIT / SIDE * 2 * L; }
+
+    // By all cores, which wait for each other first.
+    void compute(UnitCore& core, Ints* laid) const {
+        const int64_t N = n ? parts[0].grad.rows : 0;
+        for (int64_t row = 0; row < N; row += DEPTH_OF_UNIT) {
+            const int64_t steps = (std::min(DEPTH_OF_UNIT, N - row) + SIDE - 1) / SIDE, panel = 2 * steps * L;
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t j = 0; j < columns; j++) {
+                const Part& part = with(j, &Part::first_column);
+                lay<false>(part_from(part.x, row), false, (j - part.first_column) * SIDE, laid + j * panel);
+            }
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t i = 0; i < rows; i++) {
+                const Part& part = with(i, &Part::first_row);
+                multiply_rows(part_from(part.grad, row), false, (i - part.first_row) * SIDE,
+                              laid + part.first_column * panel, steps, core.rows, core.sums, nullptr, part.to, row > 0);
+            }
+        }
+    }
+
+  private:
+    struct Part {
+        Lying grad, x, to;
+        int64_t first_column, first_row;
+    };
+
+    const Part& with(int64_t i, int64_t Part::*first) const {  // the one that has this column or row
+        int part = 0;
+        while (part + 1 < n && parts[part + 1].*first <= i) part++;
+        return parts[part];
+    }
+
+    Part parts[4];
+    int n = 0;
+    int64_t columns = 0, rows = 0;
+};
 
 }  // namespace
 
-extern "C" {
-
-int has_narrow_products() { return NARROW_UNIT; }
-
-// C (M, N) = A times B, plus a bias (N) or null. A lies as (M, K), or turned; B as (K, N), or turned.
-void narrow_product(const Lying* a, int a_turned, const Lying* b, int b_turned, const float* bias, const Lying* c) {
-    narrow_multiply(*a, !a_turned, *b, b_turned, bias, *c, false);
-}
-
-// C (M, N), fp32, = A (K, M) turned, times B (K, N): many rows, added up by parts that fit into caches.
-void narrow_gradient(const Lying* a, const Lying* b, const Lying* c) {
-    const auto part = [](const Lying& m, int64_t row) -> Lying {
-        const auto* at = (const char*)m.at + row * m.columns * (m.type ? 2 : 4);
-        return {at, std::min(DEPTH_OF_UNIT, m.rows - row), m.columns, m.type};
-    };
-    for (int64_t row = 0; row < a->rows; row += DEPTH_OF_UNIT)
-        narrow_multiply(part(*a, row), false, part(*b, row), false, nullptr, *c, row > 0);
-}
-}
+#endif

@@ -1,27 +1,33 @@
 // Products of matrices of floats, as training needs them: rows of A, a number at a time, by rows of B, some vectors at a
-// time. A may lie turned: neither a gradient of weights nor x^T x needs a copy of what it is made of. A part of products.cpp.
+// time. A may lie turned, so nothing as large as a matrix is copied. A part of products.cpp.
 namespace {
 
-constexpr int TILE_ROWS = 6, TILE_VECTORS = BYTES == 32 ? 2 : 4;  // of a tile: as many sums as registers hold
+constexpr int AHEAD_ROWS = 16;  // of B, asked for from a farther cache
+constexpr int TILE_ROWS = BYTES == 64 ? 12 : 6, TILE_VECTORS = BYTES == 16 ? 4 : 2;  // as many sums as registers hold
 
 struct Left {  // the matrix A: element (i, k) at i * row + k * column
     const float* at;
     int64_t row, column;
 };
 
-// C (R, V vectors) = A (R, K) times B (K, V vectors), or added to C.
-template <int R, int V> void sums(Left a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_t K, bool add) {
+// C (R, V vectors) = A (R, K) times B (K, V vectors), added to what `start` has, if there is one. IN_ROWS: the numbers of a
+// row of A lie side by side.
+template <int R, int V, bool IN_ROWS>
+void sums(Left a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_t K, const float* start, int64_t start_row) {
     Floats total[R * V] = {};
-    if (add)
+    if (start)
 #pragma GCC unroll 24
-        for (int i = 0; i < R * V; i++) total[i] = read<Floats>(c + i / V * c_row + i % V * L);
+        for (int i = 0; i < R * V; i++) total[i] = read<Floats>(start + i / V * start_row + i % V * L);
     for (int64_t k = 0; k < K; k++) {
         Floats row[V];
 #pragma GCC unroll 8
-        for (int v = 0; v < V; v++) row[v] = read<Floats>(b + k * b_row + v * L);
-#pragma GCC unroll 8
+        for (int v = 0; v < V; v++) {
+            row[v] = read<Floats>(b + k * b_row + v * L);
+            if (v * BYTES % 64 == 0) __builtin_prefetch(b + (k + AHEAD_ROWS) * b_row + v * L);
+        }
+#pragma GCC unroll 12
         for (int r = 0; r < R; r++) {
-            const Floats x = a.at[r * a.row + k * a.column] - Floats{};
+            const Floats x = a.at[r * a.row + k * (IN_ROWS ? 1 : a.column)] - Floats{};
 #pragma GCC unroll 8
             for (int v = 0; v < V; v++) total[r * V + v] += x * row[v];
         }
@@ -30,26 +36,49 @@ template <int R, int V> void sums(Left a, const float* b, int64_t b_row, float* 
     for (int i = 0; i < R * V; i++) std::memcpy(c + i / V * c_row + i % V * L, total + i, sizeof(Floats));
 }
 
-template <int R, int V, class... Rest> void tile_of(int64_t r, int64_t v, Rest... rest) {
-    if (r < R) {
-        if constexpr (R > 1) return tile_of<R - 1, V>(r, v, rest...);
+// The same of any size: as many of its rows and vectors at a time as a tile has, then a third of the rows, then one.
+template <int R, int V, bool IN_ROWS>
+void tiles(int64_t M, int64_t N, int64_t K, Left a, const float* b, int64_t b_row, float* c, int64_t c_row,
+           const float* start, int64_t start_row) {
+    const int64_t whole = N / (V * L) * V * L;
+    for (int64_t n = 0; n < whole; n += V * L) {
+        int64_t m = 0;
+        const auto rows = [&](auto some) {
+            constexpr int SOME = decltype(some)::value;
+            for (; m + SOME <= M; m += SOME)
+                sums<SOME, V, IN_ROWS>({a.at + m * a.row, a.row, a.column}, b + n, b_row, c + m * c_row + n, c_row, K,
+                                       start ? start + m * start_row + n : nullptr, start_row);
+        };
+        rows(std::integral_constant<int, R>()), rows(std::integral_constant<int, R / 3>());
+        rows(std::integral_constant<int, 1>());
     }
-    if (v < V) {
-        if constexpr (V > 1) return tile_of<R, V - 1>(r, v, rest...);
-    }
-    sums<R, V>(rest...);
+    if constexpr (V > 1)
+        if (whole < N)
+            tiles<R, 1, IN_ROWS>(M, N - whole, K, a, b + whole, b_row, c + whole, c_row, start ? start + whole : nullptr,
+                                 start_row);
 }
 
-// C (M, N) = A (M, K) times B (K, N), or added to C; N fills vectors.
-void product(int64_t M, int64_t N, int64_t K, Left a, const float* b, int64_t b_row, float* c, int64_t c_row, bool add) {
-    for (int64_t n = 0; n < N; n += TILE_VECTORS * L)
-        for (int64_t m = 0; m < M; m += TILE_ROWS) {
-            Left part = {a.at + m * a.row, a.row, a.column};
-            tile_of<TILE_ROWS, TILE_VECTORS>(M - m, (N - n) / L, part, b + n, b_row, c + m * c_row + n, c_row, K, add);
+// C (M, N) = A (M, K) times B (K, N), added to what `start` has, which may be C; N fills vectors.
+void product(int64_t M, int64_t N, int64_t K, Left a, const float* b, int64_t b_row, float* c, int64_t c_row,
+             const float* start = nullptr, int64_t start_row = 0) {
+    const auto compute = a.column == 1 ? tiles<TILE_ROWS, TILE_VECTORS, true> : tiles<TILE_ROWS, TILE_VECTORS, false>;
+    compute(M, N, K, a, b, b_row, c, c_row, start, start_row);
+}
+
+constexpr int64_t ROWS_OF_A_TASK = 96, OUTPUTS_OF_A_TASK = 48, DEPTH = 512;  // what a core adds up at a time
+constexpr int64_t APART = DEPTH + 64 / sizeof(float);  // a cache line more: else rows compete for the same places of a cache
+
+// Some columns of some rows, `row` apart, as rows that are APART.
+void turn_apart(const float* from, int64_t row, int64_t rows, int64_t columns, float* to) {
+    for (int64_t k = 0; k < rows; k += L)
+        for (int64_t j = 0; j < columns; j += L) {
+            Ints some[L] = {};
+            for (int64_t i = 0; i < std::min<int64_t>(L, rows - k); i++)
+                some[i] = (Ints)part<Fp32>(from + (k + i) * row + j, columns - j);
+            turn(some, std::make_index_sequence<L>{});
+            for (int64_t i = 0; i < L; i++) std::memcpy(to + (j + i) * APART + k, some + i, sizeof(Ints));
         }
 }
-
-constexpr int64_t ROWS_OF_A_TASK = 96, COLUMNS_OF_A_TASK = TILE_VECTORS * L, DEPTH = 512;  // what a core adds up at a time
 
 }  // namespace
 
@@ -57,12 +86,17 @@ extern "C" {
 
 // The gradient (D, C) of a linear layer's weights: what its outputs get (R, D), turned, times its inputs (R, C).
 void weight_gradient(const float* grad, const float* x, float* out, int64_t R, int64_t D, int64_t C) {
-#pragma omp parallel for schedule(dynamic, 1) collapse(2)
-    for (int64_t d = 0; d < D; d += ROWS_OF_A_TASK)
-        for (int64_t c = 0; c < C; c += COLUMNS_OF_A_TASK)
-            for (int64_t r = 0; r < R; r += DEPTH)
-                product(std::min(ROWS_OF_A_TASK, D - d), std::min(COLUMNS_OF_A_TASK, C - c), std::min(DEPTH, R - r),
-                        {grad + r * D + d, 1, D}, x + r * C + c, C, out + d * C + c, C, r > 0);
+#pragma omp parallel
+    {
+        Buffer<float> turned(OUTPUTS_OF_A_TASK * APART);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t d = 0; d < D; d += OUTPUTS_OF_A_TASK)
+            for (int64_t r = 0; r < R; r += DEPTH) {
+                const int64_t outputs = std::min(OUTPUTS_OF_A_TASK, D - d), rows = std::min(DEPTH, R - r);
+                turn_apart(grad + r * D + d, D, rows, outputs, turned);
+                product(outputs, C, rows, {turned, APART, 1}, x + r * C, C, out + d * C, C, r ? out + d * C : nullptr, C);
+            }
+    }
 }
 
 // Matrix by matrix: out (N, R, S) = a (N, R, K) times b (N, K, S). Those of a may lie turned: an element (r, k) is at
@@ -75,6 +109,6 @@ void products(const float* a, int64_t row, int64_t column, const float* b, float
             for (int64_t k = 0; k < K; k += DEPTH)
                 product(std::min(ROWS_OF_A_TASK, R - r), S, std::min(DEPTH, K - k),
                         {a + n * R * K + r * row + k * column, row, column}, b + (n * K + k) * S, S,
-                        out + (n * R + r) * S, S, k > 0);
+                        out + (n * R + r) * S, S, k ? out + (n * R + r) * S : nullptr, S);
 }
 }

@@ -2,8 +2,8 @@
 #include "numbers.cpp"
 #include "kernels.cpp"
 #include "draw.cpp"
-#include "product.cpp"
 #include "prompt.cpp"
+#include "product.cpp"
 #include "largest.cpp"
 #include "packed.cpp"
 #include "unit.cpp"
@@ -12,6 +12,7 @@
 #include "dropout.cpp"
 #include "gelu.cpp"
 #include "relu.cpp"
+#include "gpt_block.cpp"
 
 extern "C" {
 

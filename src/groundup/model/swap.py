@@ -117,12 +117,14 @@ class OneStepBlock(Block):
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         if cache is not None or dtype not in (torch.float32, torch.bfloat16) or not self._suits(x):
             return super().forward(x, cache=cache, mask=mask)
-        wide, narrow = getattr(attn.c_attn, "products", None), self._kernels.unit
-        products = (wide if dtype == torch.float32 else narrow) or Products()
         dropout = attn.drop.p if self.training else 0.0
-        how = HowBlock(self._kernels, products, attn.n_head, self.ln_1.eps, dropout, dtype)
         parts = (self.ln_1, attn.c_attn, attn.c_proj, self.ln_2, mlp.c_fc, mlp.c_proj)
-        return run_block(x.contiguous(), how, [tensor for part in parts for tensor in (part.weight, part.bias)])
+        tensors = [tensor for part in parts for tensor in (part.weight, part.bias)]
+        if dtype == torch.bfloat16 and self._kernels.unit:
+            return self._kernels.unit(x.contiguous(), attn.n_head, self.ln_1.eps, dropout, tensors)
+        wide = getattr(attn.c_attn, "products", None) if dtype == torch.float32 else None
+        how = HowBlock(self._kernels, wide or Products(), attn.n_head, self.ln_1.eps, dropout, dtype)
+        return run_block(x.contiguous(), how, tensors)
 
     def _suits(self, x: Float[Tensor, "B T C"]) -> bool:
         """Whether the kernels compute all of it, and nobody wants to see what is in between."""

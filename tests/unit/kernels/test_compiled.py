@@ -33,7 +33,7 @@ void linear() {} void blocks() {} void attend_layer() {} void gelu_forward() {} 
 void rotate() {} void rotate_backward() {} void draw() {} void attention_forward() {} void attention_backward() {}
 void weight_gradient() {} void products() {} void pack() {} int unpack() { return 1; } int lanes() { return 4; }
 void relu_squared_forward() {} void relu_squared_backward() {} void dropout() {}
-int has_narrow_products() { return 0; } void narrow_product() {} void narrow_gradient() {}
+int has_gpt_block() { return 0; }
 int sum() { return 7; } float round_rows() { return 0; } long largest_logits() { return 0; }
 }"""
 
@@ -212,11 +212,11 @@ def test_the_test_of_the_kernels_sees_what_is_wrong(compiled, new_tensors_are_na
         broken = copy.copy(compiled)
         setattr(broken, name, lambda *_: None)
         assert wrong_parts(broken) == [part]
-    for name in ("_product", "_gradient") if compiled.unit else ():
+    for name in ("forward", "backward") if compiled.unit else ():
         broken = copy.copy(compiled)
         broken.unit = copy.copy(compiled.unit)
         setattr(broken.unit, name, lambda *_: None)
-        assert wrong_parts(broken) == ["products in bfloat16"]
+        assert wrong_parts(broken) == ["blocks in bfloat16"]
 
 
 @needs_compiler

@@ -1,0 +1,221 @@
+// A block of GPT-2 in training, forward and back, in bfloat16 by the matrix unit (narrow.cpp). Some rows (tokens) at a time
+// go through all that treats them alone, while they are in a core's caches: norm and product before attention; behind it
+// product, norm, MLP and what is added to the stream. Cores wait for each other around attention only, and one that is
+// late has less to do. A part of products.cpp.
+#if defined(WITH_UNIT)
+
+namespace {
+
+constexpr int64_t ROWS_OF_A_BLOCK = 64;  // that a core takes at a time: whole tiles
+
+struct BlockSizes {
+    int64_t B, T, C, H;
+    uint32_t dropped[3][3];  // two seeds and a bound: of attention's weights, of what it adds, of what the MLP adds
+    float eps;
+};
+
+struct BlockWeights {  // shifts and biases may be null
+    const float *gain_1, *shift_1, *w_qkv, *b_qkv, *w_proj, *b_proj, *gain_2, *shift_2, *w_fc, *b_fc, *w_out, *b_out;
+};
+
+struct BlockKept {  // what the way back needs, a row per token, or per head and token
+    Bf16Number *a, *qkv, *y, *b, *h, *g;
+    float *between, *log_sums, *moments_1, *moments_2;
+};
+
+struct BlockGradients {  // of what is kept and of the stream before, a row per token; vectors and matrices in one piece each
+    Bf16Number *out, *h, *proj, *y, *qkv;
+    float *between, *stream, *vectors, *matrices;
+};
+
+// Where the gradients of vectors begin, in units of C.
+enum { GAIN_1, SHIFT_1, GAIN_2, SHIFT_2, B_PROJ, B_OUT, B_QKV, B_FC = 9, VECTORS = 13 };
+
+void norm(const float* x, const float* gain, const float* shift, float eps, int64_t n, float* moments, Bf16Number* y) {
+    float sum = 0, squares = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < n; j++) sum += x[j];
+    const float mean = sum / n;
+#pragma omp simd reduction(+ : squares)
+    for (int64_t j = 0; j < n; j++) squares += (x[j] - mean) * (x[j] - mean);
+    const float scale = 1 / std::sqrt(squares / n + eps);
+    moments[0] = mean, moments[1] = scale;
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++) y[j] = (x[j] - mean) * scale * gain[j] + (shift ? shift[j] : 0.0f);
+}
+
+// What x gets where y gets `grad`, added to `beside`; what gain and shift get is added to theirs.
+void norm_back(const float* grad, const float* x, const float* gain, const float* moments, int64_t n, const float* beside,
+               float* to, float* of_gain, float* of_shift) {
+    const float mean = moments[0], scale = moments[1];
+    float sum = 0, along = 0;
+#pragma omp simd reduction(+ : sum, along)
+    for (int64_t j = 0; j < n; j++) {
+        const float at = (x[j] - mean) * scale, g = grad[j] * gain[j];
+        sum += g, along += g * at;
+        of_gain[j] += grad[j] * at, of_shift[j] += grad[j];
+    }
+    sum /= n, along /= n;
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++)
+        to[j] = beside[j] + scale * (grad[j] * gain[j] - sum - (x[j] - mean) * scale * along);
+}
+
+// A row times its factors, plus what is beside it, or not.
+template <class T>
+void drop_row(const float* x, int64_t row, const Dropout& dropout, int64_t n, const float* beside, T* to) {
+    const uint32_t number = dropout.row(row);
+    if (dropout.dropped)
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++)
+            to[j] = x[j] * dropout.factor(number, dropout.columns[j]) + (beside ? beside[j] : 0.0f);
+    else
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) to[j] = x[j] + (beside ? beside[j] : 0.0f);
+}
+
+void add_rows(const Bf16Number* x, int64_t rows, int64_t n, float* sums) {
+    for (int64_t i = 0; i < rows; i++)
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) sums[j] += x[i * n + j];
+}
+
+Sizes attention_sizes(const BlockSizes& s) {
+    return {s.B, s.T, s.H, s.H, s.C / s.H, 1, s.dropped[0][0], s.dropped[0][1], s.dropped[0][2]};
+}
+
+// The heads of the nth of `parts` matrices that lie side by side.
+View heads(Bf16Number* at, const BlockSizes& s, int64_t nth, int64_t parts) {
+    return {at + nth * s.C, s.T * parts * s.C, parts * s.C, s.C / s.H};
+}
+
+Dropout dropout_of(const BlockSizes& s, int which) {
+    return {s.dropped[which][0], s.dropped[which][1], s.dropped[which][2], s.C};
+}
+
+}  // namespace
+
+extern "C" {
+
+void gpt_block_forward(const BlockSizes* sizes, const BlockWeights* weights, const float* stream, const BlockKept* all_kept,
+                       float* out) {
+    const BlockSizes& s = *sizes;
+    const BlockWeights& w = *weights;
+    const BlockKept& kept = *all_kept;
+    const int64_t C = s.C, N = s.B * s.T;
+    UnitWeights of_qkv(3 * C, C), of_proj(C, C), of_fc(4 * C, C), of_out(C, 4 * C);
+#pragma omp parallel
+    {
+        UnitCore core(4 * C);
+        Buffer<float> added(ROWS_OF_A_BLOCK * C);
+        const Dropout drop_attention = dropout_of(s, 1), drop_mlp = dropout_of(s, 2);
+        of_qkv.lay(w.w_qkv, true), of_proj.lay(w.w_proj, true), of_fc.lay(w.w_fc, true), of_out.lay(w.w_out, true);
+#pragma omp barrier
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {
+            const int64_t n = std::min(ROWS_OF_A_BLOCK, N - r);
+            for (int64_t i = r; i < r + n; i++)
+                norm(stream + i * C, w.gain_1, w.shift_1, s.eps, C, kept.moments_1 + 2 * i, kept.a + i * C);
+            of_qkv.multiply(core, kept.a + r * C, n, w.b_qkv, kept.qkv + r * 3 * C);
+        }
+        attend_heads(attention_sizes(s), heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3),
+                     heads(kept.y, s, 0, 1), kept.log_sums);
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {
+            const int64_t n = std::min(ROWS_OF_A_BLOCK, N - r);
+            Bf16Number *h = kept.h + r * 4 * C, *g = kept.g + r * 4 * C;
+            of_proj.multiply(core, kept.y + r * C, n, w.b_proj, added + 0);
+            for (int64_t i = r; i < r + n; i++) {
+                float* between = kept.between + i * C;
+                drop_row(added + (i - r) * C, i, drop_attention, C, stream + i * C, between);
+                norm(between, w.gain_2, w.shift_2, s.eps, C, kept.moments_2 + 2 * i, kept.b + i * C);
+            }
+            of_fc.multiply(core, kept.b + r * C, n, w.b_fc, h);
+#pragma omp simd
+            for (int64_t j = 0; j < n * 4 * C; j++) g[j] = h[j] * sigmoid(h[j]);
+            of_out.multiply(core, g, n, w.b_out, added + 0);
+            for (int64_t i = r; i < r + n; i++)
+                drop_row(added + (i - r) * C, i, drop_mlp, C, kept.between + i * C, out + i * C);
+        }
+    }
+}
+
+// Of the matrices c_attn, c_proj, c_fc, c_proj those get their gradient whose bit of `needed` is set.
+void gpt_block_backward(const BlockSizes* sizes, const BlockWeights* weights, const float* stream, const BlockKept* all_kept,
+                        const float* grad_out, const BlockGradients* all_grads, int needed) {
+    const BlockSizes& s = *sizes;
+    const BlockWeights& w = *weights;
+    const BlockKept& kept = *all_kept;
+    const BlockGradients& grads = *all_grads;
+    const int64_t C = s.C, N = s.B * s.T, parts = (N + ROWS_OF_A_BLOCK - 1) / ROWS_OF_A_BLOCK;
+    UnitWeights of_qkv(C, 3 * C), of_proj(C, C), of_fc(C, 4 * C), of_out(4 * C, C);
+    const UnitGradients of_matrices(N, {{grads.qkv, 3 * C, kept.a, C, (needed & 1) != 0},
+                                        {grads.proj, C, kept.y, C, (needed & 2) != 0},
+                                        {grads.h, 4 * C, kept.b, C, (needed & 4) != 0},
+                                        {grads.out, C, kept.g, 4 * C, (needed & 8) != 0}}, grads.matrices);
+    Buffer<Ints> laid(of_matrices.room());
+    Buffer<float> sums(parts * VECTORS * C);  // of vectors, each part of the rows' own: so their order is always the same
+    const auto part_of = [&](int64_t row, int64_t vector) { return sums + (row / ROWS_OF_A_BLOCK * VECTORS + vector) * C; };
+#pragma omp parallel
+    {
+        UnitCore core(4 * C);
+        Buffer<float> wide(ROWS_OF_A_BLOCK * 4 * C), narrow(ROWS_OF_A_BLOCK * C);
+        const Dropout drop_attention = dropout_of(s, 1), drop_mlp = dropout_of(s, 2);
+        of_qkv.lay(w.w_qkv, false), of_proj.lay(w.w_proj, false), of_fc.lay(w.w_fc, false), of_out.lay(w.w_out, false);
+#pragma omp barrier
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {
+            const int64_t n = std::min(ROWS_OF_A_BLOCK, N - r);
+            Bf16Number *out = grads.out + r * C, *h = grads.h + r * 4 * C, *proj = grads.proj + r * C;
+            const Bf16Number* kept_h = kept.h + r * 4 * C;
+            std::fill(part_of(r, 0), part_of(r, VECTORS), 0.0f);
+            for (int64_t i = 0; i < n; i++)
+                drop_row(grad_out + (r + i) * C, r + i, drop_mlp, C, nullptr, out + i * C);
+            of_out.multiply(core, out, n, nullptr, wide + 0);
+#pragma omp simd
+            for (int64_t j = 0; j < n * 4 * C; j++) h[j] = wide[j] * gelu_slope(kept_h[j]);
+            of_fc.multiply(core, h, n, nullptr, narrow + 0);
+            for (int64_t i = 0; i < n; i++) {
+                float* between = grads.between + (r + i) * C;
+                norm_back(narrow + i * C, kept.between + (r + i) * C, w.gain_2, kept.moments_2 + 2 * (r + i), C,
+                          grad_out + (r + i) * C, between, part_of(r, GAIN_2), part_of(r, SHIFT_2));
+                drop_row(between, r + i, drop_attention, C, nullptr, proj + i * C);
+            }
+            of_proj.multiply(core, proj, n, nullptr, grads.y + r * C);
+            if (w.b_out) add_rows(out, n, C, part_of(r, B_OUT));
+            if (w.b_fc) add_rows(h, n, 4 * C, part_of(r, B_FC));
+            if (w.b_proj) add_rows(proj, n, C, part_of(r, B_PROJ));
+        }
+        attend_heads_back(attention_sizes(s), heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3),
+                          heads(kept.y, s, 0, 1), heads(grads.y, s, 0, 1), kept.log_sums, heads(grads.qkv, s, 0, 3),
+                          heads(grads.qkv, s, 1, 3), heads(grads.qkv, s, 2, 3));
+#pragma omp for schedule(dynamic, 1) nowait
+        for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {
+            const int64_t n = std::min(ROWS_OF_A_BLOCK, N - r);
+            of_qkv.multiply(core, grads.qkv + r * 3 * C, n, nullptr, narrow + 0);
+            for (int64_t i = r; i < r + n; i++)
+                norm_back(narrow + (i - r) * C, stream + i * C, w.gain_1, kept.moments_1 + 2 * i, C, grads.between + i * C,
+                          grads.stream + i * C, part_of(r, GAIN_1), part_of(r, SHIFT_1));
+            if (w.b_qkv) add_rows(grads.qkv + r * 3 * C, n, 3 * C, part_of(r, B_QKV));
+        }
+        of_matrices.compute(core, laid);
+#pragma omp barrier
+#pragma omp for
+        for (int64_t j = 0; j < VECTORS * C; j += L) {
+            Floats total = {};
+            for (int64_t i = 0; i < parts; i++) total += read<Floats>(sums + i * VECTORS * C + j);
+            std::memcpy(grads.vectors + j, &total, sizeof total);
+        }
+    }
+}
+}
+
+#endif
+
+extern "C" int has_gpt_block() {
+#if defined(WITH_UNIT)
+    return MATRIX_UNIT;
+#else
+    return 0;
+#endif
+}

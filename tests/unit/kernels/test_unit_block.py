@@ -1,0 +1,127 @@
+"""A block in bfloat16 by a matrix unit computes what the page's block does in double precision, up to rounding."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.config.model import GPTConfig
+from groundup.kernels.compiled import load_kernels
+from groundup.model.gpt import Block
+
+UNIT = getattr(load_kernels(lambda _: None), "unit", None)
+pytestmark = pytest.mark.skipif(UNIT is None, reason="needs a matrix unit (AMX)")
+
+
+def draw(*shape, seed):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def new_block(n_head, width, *, bias=True, block_size=64):
+    """A block of the page; gains are not 1 and biases not 0."""
+    block = Block(GPTConfig(n_head=n_head, n_embd=width, block_size=block_size, vocab_size=3, bias=bias), layer=0)
+    for seed, part in enumerate(block.parameters()):
+        part.data = draw(*part.shape, seed=seed) * (part.shape[-1] ** -0.5 if part.ndim > 1 else 0.3)
+        part.data += part.ndim == 1
+    return block
+
+
+def tensors_of(block):
+    parts = (block.ln_1, block.attn.c_attn, block.attn.c_proj, block.ln_2, block.mlp.c_fc, block.mlp.c_proj)
+    return [tensor for part in parts for tensor in (part.weight, part.bias)]
+
+
+def ours(block, x, grad, dropout=0.0):
+    tensors = tensors_of(block)
+    x = x.clone().requires_grad_()
+    y = UNIT(x, block.attn.n_head, 1e-5, dropout, tensors)
+    wanted = [x, *(tensor for tensor in tensors if tensor is not None and tensor.requires_grad)]
+    return y.detach(), *torch.autograd.grad(y, wanted, grad)
+
+
+def theirs(block, x, grad):
+    block, x = block.double(), x.double().requires_grad_()
+    y = block(x)
+    result = (
+        y.detach(),
+        *torch.autograd.grad(y, [x, *(part for part in tensors_of(block) if part is not None)], grad.double()),
+    )
+    block.float()
+    return result
+
+
+def assert_near(some, others, bound=0.03):
+    for a, b in zip(some, others, strict=True):
+        assert a.shape == b.shape
+        assert (a - b).norm() <= bound * b.norm()
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    texts=st.integers(1, 3),
+    tokens=st.sampled_from([1, 2, 15, 31, 32, 33, 64, 70, 130]),
+    n_head=st.integers(1, 3),
+    head=st.sampled_from([16, 32, 48]),
+    bias=st.booleans(),
+)
+def test_numbers_and_gradients_are_those_of_the_page(texts, tokens, n_head, head, bias):
+    width = n_head * head
+    x, grad = draw(2, texts, tokens, width, seed=99)
+    block = new_block(n_head, width, bias=bias, block_size=tokens)
+    assert_near(ours(block, x, grad), theirs(block, x, grad))
+
+
+@pytest.mark.parametrize("tokens", [1023, 1024, 1025, 2500])
+def test_sums_over_many_rows(tokens):
+    x, grad = draw(2, 1, tokens, 48, seed=5)
+    block = new_block(3, 48, block_size=tokens)
+    assert_near(ours(block, x, grad), theirs(block, x, grad))
+
+
+def test_bits_do_not_depend_on_the_number_of_threads():
+    x, grad = draw(2, 5, 70, 64, seed=7)
+    block, told = new_block(2, 64), []
+    threads = torch.get_num_threads()
+    try:
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            torch.manual_seed(0)
+            told.append(ours(block, x, grad, dropout=0.2))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(a.equal(b) for some in told[1:] for a, b in zip(told[0], some, strict=True))
+
+
+def test_dropout_drops_its_share_and_finds_the_same_numbers_on_the_way_back():
+    """Where the MLP gives a bias alone, what the bias gets tells how often each number was kept."""
+    block = new_block(2, 64)
+    for part in (block.attn.c_proj, block.mlp.c_proj):
+        part.weight.data.zero_(), part.bias.data.zero_()
+    block.mlp.c_proj.bias.data.fill_(1)
+    x = torch.zeros(20, 50, 64)
+    torch.manual_seed(1)
+    y, *grads = ours(block, x, torch.ones_like(x), dropout=0.25)
+    assert set(y.unique().tolist()) == {0.0, torch.tensor(4 / 3).item()}
+    assert 0.74 < y.bool().float().mean() < 0.76
+    assert torch.allclose(grads[-1], y.sum((0, 1)), rtol=2e-2)  # 4/3 has 8 bits there
+
+
+def test_what_is_frozen_gets_no_gradient():
+    x, grad = draw(2, 2, 40, 64, seed=3)
+    block = new_block(2, 64)
+    everything = dict(zip(["x", *map(id, tensors_of(block))], ours(block, x, grad)[1:], strict=True))
+    for frozen in (block.attn.c_attn.weight, block.mlp.c_fc.weight, block.ln_2.bias, block.mlp.c_proj.bias):
+        frozen.requires_grad_(False)
+    left = [id(part) for part in tensors_of(block) if part.requires_grad]
+    some = ours(block, x, grad)[1:]
+    assert len(some) == 1 + len(left) == 9
+    assert all(a.equal(everything[name]) for a, name in zip(some, ["x", *left], strict=True))
+
+
+def test_what_is_no_number_stays_none_and_stays_in_its_text():
+    x = draw(3, 40, 64, seed=3)
+    x[1, 5, 3] = torch.nan
+    y, of_x, *_ = ours(new_block(2, 64), x, torch.ones_like(x))
+    for part in (y, of_x):
+        assert part[[0, 2]].isfinite().all()
+    assert y[1, 5:].isnan().all()
