@@ -9,7 +9,7 @@ import torch
 
 from groundup.bench.options import MemoryOptions as Options
 from groundup.config.errors import UserError
-from groundup.contestants.contest import Contestant, Factory, race
+from groundup.contestants.contest import Contestant, race
 from groundup.contestants.memory_cases import Setting, parts
 from groundup.contestants.ours import How, our_trainer
 from groundup.kernels.compiled import load_kernels
@@ -57,13 +57,13 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
             cpu=device.type == "cpu",
             recompute=setting.recompute,
             compiled=device.type == "cpu" and load_kernels(say).lanes > 0,
+            unit=device.type == "cpu" and load_kernels(say).has_unit,
             accumulates=False,
             optim=setting.optim,
         ).total
-        contestants: dict[str, Factory] = {setting.name: _steps}
         case = _Case(setting, options.device, precision.name)
         try:
-            timing = race(contestants, case, rounds=1, runs=1, warmup=1)[setting.name]
+            timing = race({setting.name: _steps}, case, rounds=1, runs=1, warmup=1)[setting.name]
         except UserError as error:
             raise UserError(f"{error}; it needs {planned / 1e9:.1f} GB: name smaller --micro-batch-sizes") from None
         rows.append(

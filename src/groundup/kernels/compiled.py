@@ -63,6 +63,7 @@ class CompiledKernels(PlainKernels):
         self._sum.argtypes, self._sum.restype = [pointer, size], ctypes.c_int32
         self.unit = UnitBlocks(library) if library.has_gpt_block() else None
         """Blocks of GPT-2 in bfloat16, where this machine has a matrix unit for them."""
+        self.has_unit = self.unit is not None
         self._lanes, self._pack, self._unpack = library.lanes(), library.pack, library.unpack
         self._pack.argtypes, self._pack.restype = [pointer, size, size, pointer], None
         self._unpack.argtypes, self._unpack.restype = [*3 * [pointer], *3 * [size], pointer], ctypes.c_int

@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from groundup.config.model import ModernConfig, TransformerConfig
+from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
 from groundup.config.train import OptimConfig, TrainConfig
 from groundup.planner.params import count_parameters, lora_parameters, matrix_parameters, parameter_table
 
@@ -104,6 +104,7 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
     accumulates: bool = True,
     optim: OptimConfig | None = None,
     lora_rank: int = 0,
+    unit: bool = False,
 ) -> Memory:
     """Peak memory of a training step.
 
@@ -120,13 +121,16 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
         accumulates: On a CPU: gradients of earlier micro-steps, or of other ranks, are there from the beginning.
         optim: How it learns; None is AdamW without an average of the weights.
         lora_rank: Gradients are those of a change of this rank alone; 0 is without. `under_lora` tells the rest.
+        unit: The kernels of a CPU have a matrix unit: in 16 bits it computes the blocks of GPT-2 and copies no weights.
     """
+    unit = unit and half and cpu and not lora_rank and _suits_unit(config)
     n = count_parameters(config)
     learned = 4 * (lora_parameters(config, lora_rank) or n)
     tokens = micro_batch_size * config.block_size
     block, ends = _kept(config, tokens, half=half, cpu=cpu, kernels=cpu and compiled)
     inputs = config.n_layer * (4 * tokens * config.n_embd if recompute else block)
-    kept = inputs + ends + (2 * n if half else 0)
+    copied = config.vocab_size * config.n_embd if unit else n
+    kept = inputs + ends + (2 * copied if half else 0)
     again = block if recompute else 0
     fixed = partial(Memory, weights=4 * n, optimizer=_optimizer(config, optim))
     if not cpu:
@@ -147,16 +151,21 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
     peak = max(moments, key=lambda moment: moment.total)
     if recompute:  # blocks of such a step are mapped alone, and leave no holes
         return replace(peak, holes=LIBRARIES * (2 if half else 1))
-    return replace(peak, holes=_holes(config, peak, tokens, half=half))
+    return replace(peak, holes=_holes(config, peak, tokens, more_sizes=half and not unit))
 
 
-def _holes(config: TransformerConfig, peak: Memory, tokens: int, *, half: bool) -> int:
+def _suits_unit(config: TransformerConfig) -> bool:
+    return isinstance(config, GPTConfig) and config.head_dim % KERNEL_LANES == 0
+
+
+def _holes(config: TransformerConfig, peak: Memory, tokens: int, *, more_sizes: bool) -> int:
     """Bytes between the blocks of a CPU's heap: twice as many where blocks come in more sizes.
 
-    Those are steps in 16 bits, whose residual stream stays in 32, and normalized queries and keys. Logits in chunks
+    Those are steps in 16 bits without a matrix unit, whose residual stream stays in 32, and normalized queries and
+    keys. Logits in chunks
     leave one more: in some runs a chunk does not find the place of an earlier one.
     """
-    times = 2 if half or ModernConfig.of(config).qk_norm else 1
+    times = 2 if more_sizes or ModernConfig.of(config).qk_norm else 1
     rows = _chunk_rows(config, tokens) if peak.logits else tokens
     chunk = 4 * rows * config.vocab_size if rows < tokens else 0
     return times * min(HOLES, peak.of_step // 4) + chunk
@@ -197,7 +206,7 @@ def _head(config: TransformerConfig, tokens: int, *, half: bool) -> int:
 
 
 def memory_of_run(
-    config: TrainConfig, shape: TransformerConfig, *, half: bool, cpu: bool, compiled: bool = False
+    config: TrainConfig, shape: TransformerConfig, *, half: bool, cpu: bool, compiled: bool = False, unit: bool = False
 ) -> Callable[[int], Memory]:
     """What a step of a run needs, by its micro batch.
 
@@ -207,6 +216,7 @@ def memory_of_run(
         half: See `training_memory`.
         cpu: See `training_memory`.
         compiled: See `training_memory`.
+        unit: See `training_memory`.
     """
 
     def need(size: int) -> Memory:
@@ -220,6 +230,7 @@ def memory_of_run(
             accumulates=size * shape.block_size < config.tokens_per_step,
             optim=config.optim,
             lora_rank=config.lora.rank,
+            unit=unit,
         )
         return under_lora(step, config, shape)
 

@@ -117,6 +117,8 @@ class PlainKernels:
     """Stands in what is remembered of choices among them and others."""
     lanes = 0
     """Widths that are multiples of this suit `weight_gradient`; 0 is none."""
+    has_unit = False
+    """Whether a matrix unit computes the blocks of GPT-2 in bfloat16."""
 
     @property
     def key(self) -> str:

@@ -1,6 +1,7 @@
 import contextlib
 import dataclasses
 import itertools
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -125,6 +126,25 @@ def test_a_step_takes_what_its_largest_moment_needs(monkeypatch, vocab_size, n_l
     # PyTorch's products make no copy, and the first block's gradients come one by one.
     assert 0.97 * measured < memory.of_step < 1.2 * measured
     assert bool(memory.logits) == (vocab_size == 9000)
+
+
+def test_a_matrix_unit_needs_copies_of_the_embedding_alone_and_leaves_fewer_holes():
+    config = shape()
+    bf16 = partial(training_memory, config, micro_batch_size=B, half=True, cpu=True, compiled=True)
+    others = sum(part.numel() for name, part in build_model(config).named_parameters() if name != "wte.weight")
+    assert bf16().activations - bf16(unit=True).activations == 2 * others
+    assert bf16().holes == 2 * (bf16().of_step // 4)
+    assert bf16(unit=True).holes == bf16(unit=True).of_step // 4
+
+
+@pytest.mark.parametrize(
+    "change", [{"half": False}, {"cpu": False}, {"lora_rank": 4}, {"modern": True}, {"narrow": True}]
+)
+def test_what_a_matrix_unit_does_not_compute_needs_as_much_as_without_one(change):
+    others = {"position": "learned"} if change.pop("modern", False) else {}
+    config = dataclasses.replace(shape(**others), n_head=16 if change.pop("narrow", False) else 4)
+    options = {"micro_batch_size": B, "half": True, "cpu": True, "compiled": True} | change
+    assert training_memory(config, **options, unit=True) == training_memory(config, **options)
 
 
 def test_state_is_what_adamw_keeps():
