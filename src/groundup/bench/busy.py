@@ -16,7 +16,7 @@ from groundup.contestants.ours import our_trainer
 from groundup.files.processes import piped, start_process
 from groundup.runtime.device import cpu_name
 from groundup.runtime.precision import pick_precision
-from groundup.terminal.waiting import SPIN, THREADS, choose_threads, own_cores, whole_cores
+from groundup.terminal.waiting import SPIN, THREADS, USUAL_THREADS, choose_threads, own_cores, whole_cores
 
 WAYS: dict[str, dict[str, str] | None] = {
     "OpenMP's default": {},
@@ -82,7 +82,7 @@ def _turns(options: Options) -> dict[str, float]:
 def _one_turn(options: Options, variables: dict[str, str] | None) -> float:
     """Train in a process of its own, which begins with these variables, or as a command of ours begins."""
     with ExitStack() as stack:
-        kept = {name: os.environ.pop(name, None) for name in (THREADS, SPIN, "OMP_WAIT_POLICY")}
+        kept = {name: os.environ.pop(name, None) for name in (THREADS, USUAL_THREADS, SPIN, "OMP_WAIT_POLICY")}
         try:
             if variables is None:
                 choose_threads(os.environ)

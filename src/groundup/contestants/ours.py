@@ -33,12 +33,13 @@ from groundup.optim.average import WeightAverage
 from groundup.optim.build import build_optimizers
 from groundup.planner.flops import flops_per_token
 from groundup.planner.forecast import USABLE, Hardware
-from groundup.planner.memory import memory_of_run
+from groundup.planner.memory import memory_of_run, suits_unit
 from groundup.runtime.allocator import allocate_for_steps
 from groundup.runtime.device import device_name, pick_device
 from groundup.runtime.matmul import pick_matmul
 from groundup.runtime.memory import free_memory
 from groundup.runtime.precision import Precision, pick_precision
+from groundup.runtime.threads import take_usual_threads
 from groundup.runtime.timing import OPTIMIZER, synchronize
 
 SECONDS = 5.0
@@ -106,6 +107,8 @@ def our_trainer(
     if kernels:
         matmul = pick_matmul(device, rows=tokens, n_embd=config.n_embd, training=True, kernels=kernels)
         use_cpu_parts(model, matmul, kernels, alone=world.size == 1)
+        if kernels.has_unit and precision.name == "bf16" and suits_unit(config):
+            take_usual_threads(_silent)
     if how.narrow_stream:
         use_narrow_stream(model)
     model.recompute = how.recompute

@@ -123,7 +123,7 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
         lora_rank: Gradients are those of a change of this rank alone; 0 is without. `under_lora` tells the rest.
         unit: The kernels of a CPU have a matrix unit: in 16 bits it computes the blocks of GPT-2 and copies no weights.
     """
-    unit = unit and half and cpu and not lora_rank and _suits_unit(config)
+    unit = unit and half and cpu and not lora_rank and suits_unit(config)
     n = count_parameters(config)
     learned = 4 * (lora_parameters(config, lora_rank) or n)
     tokens = micro_batch_size * config.block_size
@@ -154,7 +154,8 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
     return replace(peak, holes=_holes(config, peak, tokens, more_sizes=half and not unit))
 
 
-def _suits_unit(config: TransformerConfig) -> bool:
+def suits_unit(config: TransformerConfig) -> bool:
+    """Whether a matrix unit of a CPU computes blocks of this shape in bfloat16, where the kernels have one."""
     return isinstance(config, GPTConfig) and config.head_dim % KERNEL_LANES == 0
 
 

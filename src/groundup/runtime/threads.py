@@ -7,7 +7,7 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
-from groundup.terminal.waiting import THREADS, Look
+from groundup.terminal.waiting import THREADS, USUAL_THREADS, Look
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -15,6 +15,18 @@ SECONDS = 0.5
 """Between two looks."""
 AT_WORK = 0.3
 """Cores that we used since the last look. With less we had nothing to do, and what others did meanwhile is over."""
+
+
+def take_usual_threads(say: Callable[[str], None]) -> None:
+    """As many threads as without other programs, where `terminal.waiting` chose fewer: for work that waits seldom.
+
+    Args:
+        say: Told in one line if there are more.
+    """
+    usual = int(os.environ.get(USUAL_THREADS, "0"))
+    if usual > torch.get_num_threads():
+        torch.set_num_threads(usual)
+        say(f"threads of this model's training seldom wait for each other: computing with {usual} after all")
 
 
 class FollowCores:

@@ -22,6 +22,8 @@ from groundup.terminal.say import warn
 
 THREADS = "OMP_NUM_THREADS"
 """The variable that OpenMP reads its number of threads from."""
+USUAL_THREADS = "GROUNDUP_USUAL_THREADS"
+"""Ours: how many threads there would be, where other programs have made them fewer."""
 SPIN = "GOMP_SPINCOUNT"
 """The variable that GNU's OpenMP, which PyTorch brings along on Linux, reads its number of rounds from."""
 SPIN_ROUNDS = 1000
@@ -98,6 +100,8 @@ def choose_threads(
         return ""
     if n < min(_bound_cores(), whole):  # what PyTorch would take
         environ[THREADS] = str(n)
+        if n < usual:
+            environ[USUAL_THREADS] = str(usual)
     return note
 
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from groundup.runtime import threads as module
-from groundup.runtime.threads import SECONDS, FollowCores
-from groundup.terminal.waiting import THREADS, Look
+from groundup.runtime.threads import SECONDS, FollowCores, take_usual_threads
+from groundup.terminal.waiting import THREADS, USUAL_THREADS, Look
 
 
 @pytest.fixture
@@ -78,3 +78,19 @@ def test_a_function_looks_first(clocks):
     clocks.work(SECONDS, ours=1, others=3)
     report(0.5, of=2)
     assert seen == [(0.5, 2, 1)]
+
+
+@pytest.mark.parametrize(("usual", "threads"), [(None, 1), ("1", 1), ("3", 3)])
+def test_work_that_waits_seldom_takes_as_many_threads_as_ever_and_says_so(usual, threads, monkeypatch):
+    monkeypatch.delenv(USUAL_THREADS, raising=False)
+    if usual:
+        monkeypatch.setenv(USUAL_THREADS, usual)
+    before, said = torch.get_num_threads(), []
+    try:
+        torch.set_num_threads(1)
+        take_usual_threads(said.append)
+        assert torch.get_num_threads() == threads
+        take_usual_threads(said.append)
+    finally:
+        torch.set_num_threads(before)
+    assert [line.split(": ")[1] for line in said] == ["computing with 3 after all"] * (threads == 3)
