@@ -18,7 +18,9 @@ AT_WORK = 0.3
 
 
 def take_usual_threads(say: Callable[[str], None]) -> None:
-    """As many threads as without other programs, where `terminal.waiting` chose fewer: for work that waits seldom.
+    """As many threads as without other programs, where these leave no core free: for work whose threads wait seldom.
+
+    They have a share of each core then, where a single thread has a share of one.
 
     Args:
         say: Told in one line if there are more.

@@ -4,9 +4,10 @@ A thread that waits may spin until its work comes (no time is lost, a core is ta
 free, waking up takes time). GNU's OpenMP spins for about a millisecond. Where the cores are free that is fastest,
 by up to a factor of two. Beside other programs the waiting threads keep cores from the threads that they wait for, and
 training becomes several times slower than its share. No number of rounds serves both, and as many threads as there are
-free cores do better than all of them with any number (docs/log.md has the measurements). So a command that computes
-looks how busy the cores are before it loads PyTorch. The look takes 60 ms, and up to six times that where they are
-busy; help, mistakes and commands that compute nothing do without it.
+free cores do better than all of them with any number (docs/log.md has the measurements); where none is free, only if
+they wait for each other often, which `runtime.threads` is told later. So a command that computes looks how busy the
+cores are before it loads PyTorch. The look takes 60 ms, and up to six times that where they are busy; help, mistakes
+and commands that compute nothing do without it.
 """
 
 import os
@@ -23,7 +24,7 @@ from groundup.terminal.say import warn
 THREADS = "OMP_NUM_THREADS"
 """The variable that OpenMP reads its number of threads from."""
 USUAL_THREADS = "GROUNDUP_USUAL_THREADS"
-"""Ours: how many threads there would be, where other programs have made them fewer."""
+"""Ours: how many threads there would be, where other programs have left one and no free core for it."""
 SPIN = "GOMP_SPINCOUNT"
 """The variable that GNU's OpenMP, which PyTorch brings along on Linux, reads its number of rounds from."""
 SPIN_ROUNDS = 1000
@@ -37,6 +38,8 @@ LOOKS = 6
 """What one look finds may be over with the next: so many must find the cores busy."""
 BUSY_CORES = 0.5
 """Of those that our threads want: so many in use by others make the machine a busy one."""
+NO_CORE = 0.5
+"""With fewer free cores than that there is none, and a thread has no core of its own anyway."""
 KERNEL_TIMES = Path("/proc/stat")
 CORES = Path("/sys/devices/system/cpu")
 
@@ -87,6 +90,7 @@ def choose_threads(
     """
     own, whole, note = own_cores(), whole_cores(), ""
     usual = n = min(own, whole)
+    free = float(usual)
     if not {SPIN, "OMP_WAIT_POLICY"} & set(environ):
         busy = own - BUSY_CORES
         free = _free_cores(cores_in_use or look_at_cores, busy)
@@ -100,7 +104,7 @@ def choose_threads(
         return ""
     if n < min(_bound_cores(), whole):  # what PyTorch would take
         environ[THREADS] = str(n)
-        if n < usual:
+        if n < usual and free < NO_CORE:
             environ[USUAL_THREADS] = str(usual)
     return note
 

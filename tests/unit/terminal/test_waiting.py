@@ -54,7 +54,7 @@ def test_a_number_of_threads_that_a_person_says_stays(machine):
 def test_where_nobody_says_which_cores_are_ours_all_are(machine, monkeypatch):
     machine(8, 8)
     monkeypatch.delattr(waiting.os, "sched_getaffinity", raising=False)
-    for in_use, chosen in ((0.2, {}), (0.8, {SPIN: str(SPIN_ROUNDS), THREADS: "7", USUAL_THREADS: "8"})):
+    for in_use, chosen in ((0.2, {}), (0.8, {SPIN: str(SPIN_ROUNDS), THREADS: "7"})):
         environ = {}
         choose_threads(environ, lambda in_use=in_use: in_use)
         assert environ == chosen
@@ -68,7 +68,7 @@ def test_threads_are_as_many_as_others_leave_cores_and_sleep_soon(machine, cores
     machine(cores, ours)
     environ = {}
     note = choose_threads(environ, lambda: in_use)
-    fewer = {SPIN: str(SPIN_ROUNDS), THREADS: str(threads), USUAL_THREADS: str(ours)}
+    fewer = {SPIN: str(SPIN_ROUNDS), THREADS: str(threads)} | ({USUAL_THREADS: str(ours)} if in_use >= cores else {})
     assert environ == ({} if threads is None else fewer)
     if threads is None:
         assert note == ""
@@ -83,7 +83,7 @@ def test_threads_are_as_many_as_others_leave_cores_and_sleep_soon(machine, cores
 
 def test_a_core_with_two_threads_counts_once_as_pytorch_counts(machine):
     machine(16, 16, threads_per_core=2)
-    for in_use, chosen in ((1.0, {}), (7.0, {}), (10.0, {THREADS: "6", USUAL_THREADS: "8"})):
+    for in_use, chosen in ((1.0, {}), (7.0, {}), (10.0, {THREADS: "6"})):
         environ = {}
         choose_threads(environ, lambda in_use=in_use: in_use)
         environ.pop(SPIN, None)
