@@ -92,11 +92,12 @@ def test_in_bfloat16_gradients_are_as_near_to_float32s_as_the_pages(bias, dropou
         assert error < max(0.01, 1.2 * usual_error), name
 
 
-def test_computing_a_block_again_gives_the_same_gradients(monkeypatch):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_computing_a_block_again_gives_the_same_gradients(dtype, monkeypatch):
     ours, _ = both_ways(new_model(bias=True, dropout=0.3), monkeypatch)
     again = copy.deepcopy(ours)
     again.recompute = True
-    (loss, grads), (expected, theirs) = learn(again), learn(ours)
+    (loss, grads), (expected, theirs) = learn(again, dtype), learn(ours, dtype)
     assert loss.equal(expected)
     assert all(grads[name].equal(theirs[name]) for name in theirs)
 
