@@ -101,14 +101,13 @@ def our_trainer(
             world_size=world.size,
             pin_memory=device.type == "cuda",
         )
-    tokens = micro_batch_size * config.block_size
-    model = init_weights(build_model(config), seed=0).to(device)
+    tokens, model = micro_batch_size * config.block_size, init_weights(build_model(config), seed=0).to(device)
     kernels = load_kernels(_silent) if device.type == "cpu" else None
     if kernels:
-        matmul = pick_matmul(device, rows=tokens, n_embd=config.n_embd, training=True, kernels=kernels)
-        use_cpu_parts(model, matmul, kernels, alone=world.size == 1)
         if kernels.has_unit and precision.name == "bf16" and suits_unit(config):
             take_usual_threads(_silent)
+        matmul = pick_matmul(device, rows=tokens, n_embd=config.n_embd, training=True, kernels=kernels)
+        use_cpu_parts(model, matmul, kernels, alone=world.size == 1)
     if how.narrow_stream:
         use_narrow_stream(model)
     model.recompute = how.recompute
