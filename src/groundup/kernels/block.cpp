@@ -17,11 +17,6 @@ struct Matrix {  // (N, K), as `linear` takes it
     int32_t type;
 };
 
-struct Norm {
-    const float *gain, *shift;  // shift may be null
-    float eps;
-};
-
 struct Block {
     Norm ln_1, ln_2;
     Matrix c_attn, attn_proj, c_fc, mlp_proj;
@@ -32,18 +27,6 @@ struct Cache {  // keys and values (layers, rows, H, room, D), of type 0 fp32, 2
     int64_t layer, row, room, H, D;  // elements from a layer to the next, and from a row to the next
     int32_t type;
 };
-
-void normalize(const Norm& norm, const float* x, float* y, int64_t C) {
-    float sum = 0, squares = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t i = 0; i < C; i++) sum += x[i];
-    const float mean = sum / C;
-#pragma omp simd reduction(+ : squares)
-    for (int64_t i = 0; i < C; i++) squares += (x[i] - mean) * (x[i] - mean);
-    const float scale = 1 / std::sqrt(squares / C + norm.eps);
-#pragma omp simd
-    for (int64_t i = 0; i < C; i++) y[i] = (x[i] - mean) * scale * norm.gain[i] + (norm.shift ? norm.shift[i] : 0.0f);
-}
 
 // A row of D numbers, as it is kept.
 template <class T> void keep(const float* x, int64_t D, typename T::W* row) {

@@ -20,7 +20,8 @@ struct BlockWeights {  // shifts and biases may be null
 
 struct BlockKept {  // what the way back needs, a row per token, or per head and token
     Bf16Number *a, *qkv, *y, *b, *h, *g;
-    float *between, *log_sums, *moments_1, *moments_2;
+    float *between, *log_sums;
+    Moments *moments_1, *moments_2;
 };
 
 struct BlockGradients {  // of what is kept and of the stream before, a row per token; vectors and matrices in one piece each
@@ -31,23 +32,10 @@ struct BlockGradients {  // of what is kept and of the stream before, a row per 
 // Where the gradients of vectors begin, in units of C.
 enum { GAIN_1, SHIFT_1, GAIN_2, SHIFT_2, B_PROJ, B_OUT, B_QKV, B_FC = 9, VECTORS = 13 };
 
-void norm(const float* x, const float* gain, const float* shift, float eps, int64_t n, float* moments, Bf16Number* y) {
-    float sum = 0, squares = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < n; j++) sum += x[j];
-    const float mean = sum / n;
-#pragma omp simd reduction(+ : squares)
-    for (int64_t j = 0; j < n; j++) squares += (x[j] - mean) * (x[j] - mean);
-    const float scale = 1 / std::sqrt(squares / n + eps);
-    moments[0] = mean, moments[1] = scale;
-#pragma omp simd
-    for (int64_t j = 0; j < n; j++) y[j] = (x[j] - mean) * scale * gain[j] + (shift ? shift[j] : 0.0f);
-}
-
 // What x gets where y gets `grad`, added to `beside`; what gain and shift get is added to theirs.
-void norm_back(const float* grad, const float* x, const float* gain, const float* moments, int64_t n, const float* beside,
+void norm_back(const float* grad, const float* x, const float* gain, Moments moments, int64_t n, const float* beside,
                float* to, float* of_gain, float* of_shift) {
-    const float mean = moments[0], scale = moments[1];
+    const auto [mean, scale] = moments;
     float sum = 0, along = 0;
 #pragma omp simd reduction(+ : sum, along)
     for (int64_t j = 0; j < n; j++) {
@@ -115,7 +103,7 @@ void gpt_block_forward(const BlockSizes* sizes, const BlockWeights* weights, con
         for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {
             const int64_t n = std::min(ROWS_OF_A_BLOCK, N - r);
             for (int64_t i = r; i < r + n; i++)
-                norm(stream + i * C, w.gain_1, w.shift_1, s.eps, C, kept.moments_1 + 2 * i, kept.a + i * C);
+                kept.moments_1[i] = normalize({w.gain_1, w.shift_1, s.eps}, stream + i * C, kept.a + i * C, C);
             of_qkv.multiply(core, kept.a + r * C, n, w.b_qkv, kept.qkv + r * 3 * C);
         }
         attend_heads(attention_sizes(s), heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3),
@@ -128,7 +116,7 @@ void gpt_block_forward(const BlockSizes* sizes, const BlockWeights* weights, con
             for (int64_t i = r; i < r + n; i++) {
                 float* between = kept.between + i * C;
                 drop_row(added + (i - r) * C, i, drop_attention, C, stream + i * C, between);
-                norm(between, w.gain_2, w.shift_2, s.eps, C, kept.moments_2 + 2 * i, kept.b + i * C);
+                kept.moments_2[i] = normalize({w.gain_2, w.shift_2, s.eps}, between, kept.b + i * C, C);
             }
             of_fc.multiply(core, kept.b + r * C, n, w.b_fc, h);
 #pragma omp simd
@@ -177,7 +165,7 @@ void gpt_block_backward(const BlockSizes* sizes, const BlockWeights* weights, co
             of_fc.multiply(core, h, n, nullptr, narrow + 0);
             for (int64_t i = 0; i < n; i++) {
                 float* between = grads.between + (r + i) * C;
-                norm_back(narrow + i * C, kept.between + (r + i) * C, w.gain_2, kept.moments_2 + 2 * (r + i), C,
+                norm_back(narrow + i * C, kept.between + (r + i) * C, w.gain_2, kept.moments_2[r + i], C,
                           grad_out + (r + i) * C, between, part_of(r, GAIN_2), part_of(r, SHIFT_2));
                 drop_row(between, r + i, drop_attention, C, nullptr, proj + i * C);
             }
@@ -194,7 +182,7 @@ void gpt_block_backward(const BlockSizes* sizes, const BlockWeights* weights, co
             const int64_t n = std::min(ROWS_OF_A_BLOCK, N - r);
             of_qkv.multiply(core, grads.qkv + r * 3 * C, n, nullptr, narrow + 0);
             for (int64_t i = r; i < r + n; i++)
-                norm_back(narrow + (i - r) * C, stream + i * C, w.gain_1, kept.moments_1 + 2 * i, C, grads.between + i * C,
+                norm_back(narrow + (i - r) * C, stream + i * C, w.gain_1, kept.moments_1[i], C, grads.between + i * C,
                           grads.stream + i * C, part_of(r, GAIN_1), part_of(r, SHIFT_1));
             if (w.b_qkv) add_rows(grads.qkv + r * 3 * C, n, 3 * C, part_of(r, B_QKV));
         }

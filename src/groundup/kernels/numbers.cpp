@@ -1,4 +1,4 @@
-// What several kernels compute number by number: e^x, GELU in its tanh form as x times a sigmoid, bfloat16, sums of products.
+// What several kernels compute number by number: e^x, GELU in its tanh form as x times a sigmoid, bfloat16, sums of products, norms of rows.
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -44,6 +44,28 @@ struct Bf16Number {  // the upper half of a float
 void gelu(float* x, int64_t n) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) x[i] *= sigmoid(x[i]);
+}
+
+struct Norm {
+    const float *gain, *shift;  // shift may be null
+    float eps;
+};
+
+struct Moments {
+    float mean, scale;  // one over the deviation
+};
+
+template <class T> Moments normalize(const Norm& norm, const float* x, T* y, int64_t n) {
+    float sum = 0, squares = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) sum += x[i];
+    const float mean = sum / n;
+#pragma omp simd reduction(+ : squares)
+    for (int64_t i = 0; i < n; i++) squares += (x[i] - mean) * (x[i] - mean);
+    const float scale = 1 / std::sqrt(squares / n + norm.eps);
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) y[i] = (x[i] - mean) * scale * norm.gain[i] + (norm.shift ? norm.shift[i] : 0.0f);
+    return {mean, scale};
 }
 
 template <class A, class B> float dot(const A* a, const B* b, int64_t n) {
