@@ -33,7 +33,7 @@ from groundup.optim.average import WeightAverage
 from groundup.optim.build import build_optimizers
 from groundup.planner.flops import flops_per_token
 from groundup.planner.forecast import USABLE, Hardware
-from groundup.planner.memory import memory_of_run, suits_unit
+from groundup.planner.memory import memory_of_run, unit_computes
 from groundup.runtime.allocator import allocate_for_steps
 from groundup.runtime.device import device_name, pick_device
 from groundup.runtime.matmul import pick_matmul
@@ -104,7 +104,7 @@ def our_trainer(
     tokens, model = micro_batch_size * config.block_size, init_weights(build_model(config), seed=0).to(device)
     kernels = load_kernels(_silent) if device.type == "cpu" else None
     if kernels:
-        if kernels.has_unit and precision.name == "bf16" and suits_unit(config):
+        if unit_computes(config, unit=kernels.has_unit, half=precision.half):
             take_usual_threads(_silent)
         matmul = pick_matmul(device, rows=tokens, n_embd=config.n_embd, training=True, kernels=kernels)
         use_cpu_parts(model, matmul, kernels, alone=world.size == 1)

@@ -18,6 +18,7 @@ from groundup.config.generate import SamplingConfig
 from groundup.kernels.block import TYPES
 from groundup.kernels.dropout import Counted
 from groundup.kernels.library import shared_library, why_not
+from groundup.kernels.muon import MuonSteps
 from groundup.kernels.trust import wrong_parts
 from groundup.kernels.unit_block import UnitBlocks
 from groundup.planner.memory import KERNEL_LANES
@@ -64,6 +65,7 @@ class CompiledKernels(PlainKernels):
         self.unit = UnitBlocks(library) if library.has_gpt_block() else None
         """Blocks of GPT-2 in bfloat16, where this machine has a matrix unit for them."""
         self.has_unit = self.unit is not None
+        self.muon = MuonSteps(library, self.lanes)
         self._lanes, self._pack, self._unpack = library.lanes(), library.pack, library.unpack
         self._pack.argtypes, self._pack.restype = [pointer, size, size, pointer], None
         self._unpack.argtypes, self._unpack.restype = [*3 * [pointer], *3 * [size], pointer], ctypes.c_int
@@ -91,8 +93,6 @@ class CompiledKernels(PlainKernels):
         )
         self._weight_gradient = library.weight_gradient
         self._weight_gradient.argtypes, self._weight_gradient.restype = [*3 * [pointer], *3 * [size]], None
-        self._products = library.products
-        self._products.argtypes, self._products.restype = [pointer, *2 * [size], *2 * [pointer], *4 * [size]], None
         self._draw = library.draw
         self._draw.argtypes, self._draw.restype = (
             [pointer, *2 * [size], ctypes.c_float, size, *2 * [ctypes.c_double], *2 * [pointer]],
@@ -106,8 +106,8 @@ class CompiledKernels(PlainKernels):
             size,
         )
         self._rotate, self._rotate_backward = library.rotate, library.rotate_backward
-        self._rotate.argtypes = [ctypes.c_int, *5 * [pointer], ctypes.c_float, *5 * [size], ctypes.c_float]
-        self._rotate_backward.argtypes = [ctypes.c_int, *6 * [pointer], *5 * [size]]
+        self._rotate.argtypes = [ctypes.c_int, *5 * [pointer], ctypes.c_float, *6 * [size], ctypes.c_float]
+        self._rotate_backward.argtypes = [ctypes.c_int, *6 * [pointer], *6 * [size]]
         self._rotate.restype = self._rotate_backward.restype = None
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
@@ -174,18 +174,6 @@ class CompiledKernels(PlainKernels):
         self._weight_gradient(*(part.data_ptr() for part in (grad, x, out)), len(x), *out.shape)
         return out
 
-    def bmm(self, a: Float[Tensor, "N R K"], b: Float[Tensor, "N K S"]) -> Float[Tensor, "N R S"]:
-        """Each matrix of a, which may be a turned one, times that of b."""
-        if a.device.type != "cpu" or a.dtype != torch.float32 or b.dtype != a.dtype or b.shape[2] % self.lanes:
-            return super().bmm(a, b)
-        (n, rows, inner), columns = a.shape, b.shape[2]
-        if not (a.is_contiguous() or a.mT.is_contiguous()):
-            a = a.contiguous()
-        b, out = b.contiguous(), a.new_empty(n, rows, columns)
-        sizes = (n, rows, inner, columns)
-        self._products(a.data_ptr(), *a.stride()[1:], b.data_ptr(), out.data_ptr(), *sizes)
-        return out
-
     def gelu(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """GELU of every element, tanh form; float32 or bfloat16."""
         x = x.contiguous()
@@ -224,10 +212,16 @@ class CompiledKernels(PlainKernels):
         return y
 
     def rotate(
-        self, x: Float[Tensor, "B T H D"], cos: Float[Tensor, "*N D"], sin: Float[Tensor, "*N D"], *, back: bool = False
+        self,
+        x: Float[Tensor, "B T H D"],
+        cos: Float[Tensor, "*N D"],
+        sin: Float[Tensor, "*N D"],
+        *,
+        back: bool = False,
+        in_place: bool = False,
     ) -> Float[Tensor, "B T H D"]:
         """Each pair of coordinates (i, i + D/2) turned by its angle, N tokens' own; float32 or bfloat16."""
-        parts, sizes = _heads(x, cos, sin)
+        parts, sizes = _heads(x, cos, sin, in_place=in_place)
         self._rotate(TYPES[x.dtype], *(part.data_ptr() for part in parts), None, 0.0, *sizes, -1.0 if back else 1.0)
         return parts[-1]
 
@@ -295,13 +289,17 @@ class CompiledKernels(PlainKernels):
         return self._sum(x.data_ptr(), x.numel())
 
 
-def _heads(x: Tensor, cos: Tensor, sin: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], tuple[int, ...]]:
+def _heads(
+    x: Tensor, cos: Tensor, sin: Tensor, *, in_place: bool = False
+) -> tuple[tuple[Tensor, Tensor, Tensor, Tensor], tuple[int, ...]]:
     """What the kernels of rotation take: x, cosines, sines and room for the result, each in order; and their sizes."""
     (batch, tokens, heads, width), stride = x.shape, x.stride(1)
     if x.stride() != (tokens * stride, stride, width, 1):
+        assert not in_place, "tokens lie evenly, and heads side by side"
         x, stride = x.contiguous(), heads * width
-    sizes = (batch * tokens, stride, cos.numel() // width, heads, width // 2)
-    return (x, cos.contiguous(), sin.contiguous(), torch.empty(x.shape, dtype=x.dtype)), sizes
+    y = x if in_place else torch.empty(x.shape, dtype=x.dtype)
+    sizes = (batch * tokens, stride, y.stride(1), cos.numel() // width, heads, width // 2)
+    return (x, cos.contiguous(), sin.contiguous(), y), sizes
 
 
 def _taken(weight: Float[Tensor, "D C"]) -> Float[Tensor, "D C"]:

@@ -1,7 +1,7 @@
-// A block of GPT-2 in training, forward and back, in bfloat16 by the matrix unit (narrow.cpp). Some rows (tokens) at a time
-// go through all that treats them alone, while they are in a core's caches: norm and product before attention; behind it
-// product, norm, MLP and what is added to the stream. Cores wait for each other around attention only, and one that is
-// late has less to do. A part of products.cpp.
+// A block of GPT-2 in training, forward and back, in bfloat16 by the matrix unit (narrow.cpp); queries and keys may be
+// rotated. Some rows (tokens) at a time go through all that treats them alone, while they are in a core's caches: norm and
+// product before attention; behind it product, norm, MLP and what is added to the stream. Cores wait for each other around
+// attention only, and one that is late has less to do. A part of products.cpp.
 #if defined(WITH_UNIT)
 
 namespace {
@@ -12,6 +12,7 @@ struct BlockSizes {
     int64_t B, T, C, H;
     uint32_t dropped[3][3];  // two seeds and a bound: of attention's weights, of what it adds, of what the MLP adds
     float eps;
+    const float *cosines, *sines;  // (T, D), by which queries and keys are rotated; null where they are not
 };
 
 struct BlockWeights {  // shifts and biases may be null
@@ -77,6 +78,15 @@ View heads(Bf16Number* at, const BlockSizes& s, int64_t nth, int64_t parts) {
     return {at + nth * s.C, s.T * parts * s.C, parts * s.C, s.C / s.H};
 }
 
+// Queries and keys of n rows by the angles of their tokens; `sign` -1 turns back.
+void turn_heads(const BlockSizes& s, int64_t row, int64_t n, float sign, Bf16Number* qkv) {
+    const int64_t D = s.C / s.H;
+    for (int64_t i = row; s.cosines && i < row + n; i++)
+        for (Bf16Number *head = qkv + i * 3 * s.C, *end = head + 2 * s.C; head < end; head += D)
+            turn_pairs([head](int64_t d) -> float { return head[d]; }, s.cosines + i % s.T * D, s.sines + i % s.T * D, sign, 1,
+                       head, D / 2);
+}
+
 Dropout dropout_of(const BlockSizes& s, int which) {
     return {s.dropped[which][0], s.dropped[which][1], s.dropped[which][2], s.C};
 }
@@ -105,6 +115,7 @@ void gpt_block_forward(const BlockSizes* sizes, const BlockWeights* weights, con
             for (int64_t i = r; i < r + n; i++)
                 kept.moments_1[i] = normalize({w.gain_1, w.shift_1, s.eps}, stream + i * C, kept.a + i * C, C);
             of_qkv.multiply(core, kept.a + r * C, n, w.b_qkv, kept.qkv + r * 3 * C);
+            turn_heads(s, r, n, 1, kept.qkv);
         }
         attend_heads(attention_sizes(s), heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3),
                      heads(kept.y, s, 0, 1), kept.log_sums);
@@ -180,6 +191,7 @@ void gpt_block_backward(const BlockSizes* sizes, const BlockWeights* weights, co
 #pragma omp for schedule(dynamic, 1) nowait
         for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {
             const int64_t n = std::min(ROWS_OF_A_BLOCK, N - r);
+            turn_heads(s, r, n, -1, grads.qkv);
             of_qkv.multiply(core, grads.qkv + r * 3 * C, n, nullptr, narrow + 0);
             for (int64_t i = r; i < r + n; i++)
                 norm_back(narrow + (i - r) * C, stream + i * C, w.gain_1, kept.moments_1[i], C, grads.between + i * C,

@@ -1,4 +1,4 @@
-"""A block of GPT-2 as one step of autograd, for training on a CPU.
+"""A block of GPT-2 as one step of autograd, for training on a CPU; queries and keys may be rotated.
 
 As the page writes a block, PyTorch notes some thirty operations of it, and visits each again going back: a tenth of a
 small model's step. Here the same operations follow each other in the same order, with the same numbers, and the way
@@ -35,6 +35,8 @@ class HowBlock:
     """Of attention's weights and of what is added to the stream."""
     dtype: torch.dtype
     """Of what products read and give, float32 or bfloat16. The stream and norms have float32."""
+    rotation: tuple[Float[Tensor, "T 1 D"], Float[Tensor, "T 1 D"]] | None = None
+    """Of queries and keys, float32."""
 
 
 def run_block(x: Float[Tensor, "B T C"], how: HowBlock, tensors: Sequence[Tensor | None]) -> Float[Tensor, "B T C"]:
@@ -60,6 +62,7 @@ class _Block(torch.autograd.Function):
             a, *moments_1 = torch.native_layer_norm(stream, (width,), gain_1, shift_1, how.eps)
             a = a.to(how.dtype)
             qkv = products.outputs(a, w_qkv, b_qkv).view(texts, tokens, -1)
+            _rotate(qkv, how)
             y, log_sums = attend_side_by_side(qkv, how.n_head, dropped[0], how.kernels)
             between = stream + _drop(products.outputs(y.view(-1, width), w_proj, b_proj), dropped[1], how)
             b, *moments_2 = torch.native_layer_norm(between, (width,), gain_2, shift_2, how.eps)
@@ -91,10 +94,18 @@ class _Block(torch.autograd.Function):
         grad = _drop(grad_between.to(how.dtype), ctx.dropped[1], how)
         grad, *grads_proj = _linear(how, grad, y.view(-1, width), w_proj, of_proj)
         grad = attend_side_by_side_back(grad.view_as(y), qkv, y, log_sums, ctx.dropped[0], how.kernels)
+        _rotate(grad, how, back=True)
         grad, *grads_qkv = _linear(how, grad.view(-1, 3 * width), a, w_qkv, of_qkv, torch.float32)
         grad, *grads_ln_1 = _norm(grad, stream, gain_1, shift_1, mean_1, scale_1)
         grad_x = grad.add_(grad_between).view(texts, tokens, width)
         return grad_x, None, *grads_ln_1, *grads_qkv, *grads_proj, *grads_ln_2, *grads_fc, *grads_out
+
+
+def _rotate(qkv: Float[Tensor, "B T 3*C"], how: HowBlock, *, back: bool = False) -> None:
+    """Queries and keys by the angles of their tokens, in place."""
+    if how.rotation is not None:
+        heads = qkv.view(*qkv.shape[:2], 3 * how.n_head, -1)[:, :, : 2 * how.n_head]
+        how.kernels.rotate(heads, *how.rotation, back=back, in_place=True)
 
 
 def _drop(x: Tensor, counted: Counted, how: HowBlock) -> Tensor:

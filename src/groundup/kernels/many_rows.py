@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundup.kernels.compiled import CompiledKernels
-from groundup.kernels.pick import largest_layer, turns
+from groundup.kernels.pick import largest_layer
 from groundup.runtime.matmul import onednn_is_there, onednn_product
 from groundup.runtime.remember import remembered
 from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, inputs_for, store
+from groundup.runtime.timing import turns
 
 Many = Literal["default", "onednn", "kernels"]
 """What multiplies many rows: PyTorch's usual library or oneDNN with widened weights, or the compiled kernels."""

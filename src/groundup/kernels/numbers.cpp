@@ -1,4 +1,5 @@
-// What several kernels compute number by number: e^x, GELU in its tanh form as x times a sigmoid, bfloat16, sums of products, norms of rows.
+// What several kernels compute number by number: e^x, GELU in its tanh form as x times a sigmoid, bfloat16, sums of products,
+// norms of rows.
 #include <cmath>
 #include <cstdint>
 #include <cstring>

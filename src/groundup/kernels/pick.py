@@ -1,9 +1,7 @@
 """Which weights decode fastest on this machine: measured once, and remembered."""
 
-import math
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -12,13 +10,12 @@ from torch import Tensor
 from groundup.kernels.compiled import load_kernels
 from groundup.runtime.remember import remembered
 from groundup.runtime.stored import DTYPES, PlainKernels, Weights, store
-from groundup.runtime.timing import seconds
+from groundup.runtime.timing import turns
 
 CANDIDATES: tuple[Weights, ...] = ("fp32", "fp16", "int8")
 MIN_SPEEDUP = 1.15
 CHOICES = "weights.json"
 OUT_OF_CACHE = 128 << 20
-Way = TypeVar("Way", bound=str)
 
 
 def pick_weights(device: torch.device, *, n_embd: int, rows: int, say: Callable[[str], None]) -> Weights:
@@ -56,12 +53,3 @@ def largest_layer(n_embd: int, rows: int) -> tuple[Float[Tensor, "D C"], Float[T
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(4 * n_embd, n_embd, generator=generator)
     return weight, torch.randn(rows, n_embd, generator=generator)
-
-
-def turns(ways: dict[Way, Callable[[], object]]) -> dict[Way, float]:
-    """The least seconds of each, in turns: what else the machine does slows all down."""
-    least = dict.fromkeys(ways, math.inf)
-    for _ in range(5):
-        for name, way in ways.items():
-            least[name] = min(least[name], seconds(way))
-    return least

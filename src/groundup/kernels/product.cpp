@@ -65,7 +65,7 @@ void product(int64_t M, int64_t N, int64_t K, Left a, const float* b, int64_t b_
     compute(M, N, K, a, b, b_row, c, c_row, start, start_row);
 }
 
-constexpr int64_t ROWS_OF_A_TASK = 96, OUTPUTS_OF_A_TASK = 48, DEPTH = 512;  // what a core adds up at a time
+constexpr int64_t OUTPUTS_OF_A_TASK = 48, DEPTH = 512;  // what a core adds up at a time
 constexpr int64_t APART = DEPTH + 64 / sizeof(float);  // a cache line more: else rows compete for the same places of a cache
 
 // Some columns of some rows, `row` apart, as rows that are APART.
@@ -97,18 +97,5 @@ void weight_gradient(const float* grad, const float* x, float* out, int64_t R, i
                 product(outputs, C, rows, {turned, APART, 1}, x + r * C, C, out + d * C, C, r ? out + d * C : nullptr, C);
             }
     }
-}
-
-// Matrix by matrix: out (N, R, S) = a (N, R, K) times b (N, K, S). Those of a may lie turned: an element (r, k) is at
-// r * row + k * column.
-void products(const float* a, int64_t row, int64_t column, const float* b, float* out, int64_t N, int64_t R, int64_t K,
-              int64_t S) {
-#pragma omp parallel for schedule(dynamic, 1) collapse(2)
-    for (int64_t n = 0; n < N; n++)
-        for (int64_t r = 0; r < R; r += ROWS_OF_A_TASK)
-            for (int64_t k = 0; k < K; k += DEPTH)
-                product(std::min(ROWS_OF_A_TASK, R - r), S, std::min(DEPTH, K - k),
-                        {a + n * R * K + r * row + k * column, row, column}, b + (n * K + k) * S, S,
-                        out + (n * R + r) * S, S, k ? out + (n * R + r) * S : nullptr, S);
 }
 }

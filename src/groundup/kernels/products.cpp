@@ -12,6 +12,7 @@
 #include "dropout.cpp"
 #include "gelu.cpp"
 #include "relu.cpp"
+#include "muon.cpp"
 #include "gpt_block.cpp"
 
 extern "C" {

@@ -1,5 +1,7 @@
 """Whether compiled kernels may be trusted: their numbers beside PyTorch's, in a hundredth of a second."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 from groundup.config.generate import SamplingConfig
 from groundup.kernels.attention import CausalAttention
 from groundup.kernels.block import BlockTensors, CompiledBlocks, Linear, Norm
+from groundup.kernels.muon import MuonHow, MuonMatrix, MuonSteps
 from groundup.kernels.unit_block import UnitBlocks
 from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, keep_rows, read_rows, store
 
@@ -20,6 +23,8 @@ _HEADS, _WIDTH, _HELD = 2, 20, 3
 """Of the small block: a head fills no vector whole, and a text has begun."""
 _FEW, _MANY = 2, 45
 """New tokens that go different ways through the kernels."""
+_COSINE, _SINE = 0.6, 0.8
+"""Of an angle."""
 
 
 @torch.inference_mode(mode=False)  # whoever loads the kernels first may be in it, and its tensors have no gradients
@@ -43,11 +48,8 @@ def wrong_parts(kernels: "CompiledKernels") -> list[str]:
         wrong.append("gradients of weights")
     if kernels.unit and not _unit_block_agrees(kernels.unit, generator):
         wrong.append("blocks in bfloat16")
-    stack = torch.randn(2, _MANY, 32, generator=generator)
-    gram = kernels.bmm(stack.mT, stack)
-    pairs = ((gram, stack.mT @ stack), (kernels.bmm(stack, gram), stack @ gram))
-    if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-3) for a, b in pairs):
-        wrong.append("products of stacks")
+    if not _muon_agrees(kernels.muon, generator):
+        wrong.append("steps of Muon")
     if not _rotations_agree(kernels, generator):
         wrong.append("rotations")
     (dropped,) = kernels.dropout(torch.ones(1, 4096), (1, 2, 1 << 30)).unbind()  # a quarter
@@ -80,48 +82,65 @@ def _products_agree(kernels: "CompiledKernels", weights: Weights, generator: tor
 def _unit_block_agrees(unit: UnitBlocks, generator: torch.Generator) -> bool:
     """Two texts of rows that fill no tile, and all gradients: float32's up to rounding."""
     n_head, width = 3, 48
-    block, told = _block(width, generator), []
+    told, angles = [], torch.tensor([_COSINE, _SINE]).repeat_interleave(_MANY * 16).view(2, _MANY, 1, 16)
     x, grad = torch.randn(2, 2, _MANY, width, generator=generator)
-    norms = [(norm.gain, norm.shift) for norm in block.norms]
-    linears = [(linear.stored.weight, linear.bias) for linear in block.linears]
-    pairs = (norms[0], *linears[:2], norms[1], *linears[2:])
-    tensors = [part.clone().requires_grad_() for part in (x, *(tensor for pair in pairs for tensor in pair))]
+    tensors = [part.clone().requires_grad_() for part in (x, *_tensors(_block(width, generator)))]
 
-    def theirs(x: Tensor, *tensors: Tensor) -> Tensor:
-        gain_1, shift_1, *attention, gain_2, shift_2, w_fc, b_fc, w_out, b_out = tensors
-        qkv = F.linear(F.layer_norm(x, (width,), gain_1, shift_1), *attention[:2])
-        q, k, v = (part.view(*x.shape[:2], n_head, -1).transpose(1, 2) for part in qkv.chunk(3, dim=-1))
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + F.linear(y.transpose(1, 2).flatten(2), *attention[2:])
-        h = F.linear(F.layer_norm(x, (width,), gain_2, shift_2), w_fc, b_fc)
-        return x + F.linear(F.gelu(h, approximate="tanh"), w_out, b_out)
+    def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(_turned(q), _turned(k), v, is_causal=True)
 
     with torch.enable_grad():
-        for y in (unit(tensors[0], n_head, 1e-5, 0.0, tensors[1:]), theirs(*tensors)):
+        ours = unit(tensors[0], n_head, 1e-5, 0.0, tensors[1:], (angles[0], angles[1]))
+        for y in (ours, _through(tensors[0], n_head, tensors[1:], attend)):
             told.append((y, *torch.autograd.grad((y * grad).sum(), tensors)))
     return all((a - b).abs().max() <= 0.05 * b.abs().max() for a, b in zip(*told, strict=True))
 
 
+def _muon_agrees(steps: MuonSteps, generator: torch.Generator) -> bool:
+    """Two square maps, a long and a wide matrix, of whose elements some decay."""
+    how = MuonHow((3.0, -3.0, 1.0), iterations=3, eps=1e-7, momentum=0.75, lr=0.5, decay=0.25, cautious=True)
+    matrices, expected = [], []
+    for maps, *shape in ((1, 80, 32), (1, 32, 80), (2, 64, 32)):
+        p, grad, momentum = torch.randn(3, *shape, generator=generator)
+        matrices.append(MuonMatrix(p, grad, momentum, maps))
+    for p, grad, momentum, maps in matrices:
+        average = momentum.lerp(grad, 0.25)
+        x = grad.lerp(average, 0.75).view(maps, -1, p.shape[1])
+        x = x / x.norm(dim=(1, 2), keepdim=True)
+        for _ in range(how.iterations):
+            gram = x @ x.mT
+            x = 3 * x - 3 * gram @ x + gram @ gram @ x
+        x = x.flatten(0, 1)
+        length = 0.5 * max(1, p.shape[0] / maps / p.shape[1]) ** 0.5
+        expected.append((p - 0.25 * p * (p * x > 0) - length * x, average))
+    steps(matrices, how)
+    return all(
+        torch.allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+        for matrix, (p, average) in zip(matrices, expected, strict=True)
+        for ours, theirs in ((matrix.p, p), (matrix.momentum, average))
+    )
+
+
 def _rotations_agree(kernels: "CompiledKernels", generator: torch.Generator) -> bool:
     """By an angle whose cosine is 0.6, of heads as they are and normalized before, with the gradient of these."""
-    cos, sin = torch.full((3, 40), 0.6), torch.full((3, 40), 0.8)
-
-    def turned(x: Tensor) -> Tensor:
-        first, second = x.chunk(2, dim=-1)
-        return torch.cat((0.6 * first - 0.8 * second, 0.6 * second + 0.8 * first), -1)
-
+    cos, sin = torch.full((3, 40), _COSINE), torch.full((3, 40), _SINE)
     with torch.enable_grad():
         x = torch.randn(1, 3, 2, 40, generator=generator).requires_grad_()
-        y = turned(F.rms_norm(x, x.shape[-1:], eps=1e-5))
+        y = _turned(F.rms_norm(x, x.shape[-1:], eps=1e-5))
         (grad,) = torch.autograd.grad((y**3).sum(), x)
     x = x.detach()
     ours, scales = kernels.normed_rotate(x, cos, sin, 1e-5)
     ours_back = kernels.normed_rotate_backward(3 * y.detach() ** 2, cos, sin, ours, scales)
-    pairs = ((kernels.rotate(x, cos, sin), turned(x)), (ours, y), (ours_back, grad))
+    pairs = ((kernels.rotate(x, cos, sin), _turned(x)), (ours, y), (ours_back, grad))
     narrow = kernels.rotate(x.bfloat16(), cos, sin)
     return all(torch.allclose(a, b, atol=1e-5) for a, b in pairs) and torch.allclose(
-        narrow.float(), turned(x), atol=0.05
+        narrow.float(), _turned(x), atol=0.05
     )
+
+
+def _turned(x: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat((_COSINE * first - _SINE * second, _COSINE * second + _SINE * first), -1)
 
 
 def _draws_agree(kernels: "CompiledKernels", generator: torch.Generator) -> bool:
@@ -172,7 +191,8 @@ def _blocks_agree(kernels: "CompiledKernels", kept: torch.dtype, generator: torc
         ours, theirs = [x.clone(), *(part.clone() for part in cache)], [x.clone(), *(part.clone() for part in cache)]
         compiled(ours[0], ours[1], ours[2], [_HELD] * 2)
         for layer, block in enumerate(blocks):
-            theirs[0] = _through(block, theirs[0], theirs[1][layer], theirs[2][layer])
+            attend = partial(_attend_behind, theirs[1][layer], theirs[2][layer])
+            theirs[0] = _through(theirs[0], _HEADS, _tensors(block), attend)
         atol = {torch.float32: 1e-4, torch.float16: 1e-2, torch.int8: 5e-2}[kept]
         pairs = [(ours[0], theirs[0])]
         pairs += [(read_rows(ours[i], x.dtype), read_rows(theirs[i], x.dtype)) for i in (1, 2)]
@@ -189,24 +209,32 @@ def _block(n_embd: int, generator: torch.Generator) -> BlockTensors:
     return BlockTensors(norms, [Linear(store(draw(*size), "fp32"), draw(size[0])) for size in sizes])
 
 
-def _through(
-    block: BlockTensors, x: Float[Tensor, "B T C"], keys: Float[Tensor, "B H S D"], values: Float[Tensor, "B H S D"]
-) -> Float[Tensor, "B T C"]:
-    """A block in PyTorch's operations, behind _HELD tokens."""
-
-    def norm(norm: Norm, x: Tensor) -> Tensor:
-        return F.layer_norm(x, norm.gain.shape, norm.gain, norm.shift, norm.eps)
-
-    def linear(linear: Linear, x: Tensor) -> Tensor:
-        return F.linear(x, linear.stored.weight, linear.bias)
-
+def _tensors(block: BlockTensors) -> list[Tensor]:
+    """Weight and bias of each of its parts, in their order."""
     (ln_1, ln_2), (c_attn, attn_proj, c_fc, mlp_proj) = block.norms, block.linears
-    end = _HELD + x.shape[1]
-    qkv = linear(c_attn, norm(ln_1, x)).view(*x.shape[:2], 3, _HEADS, _WIDTH)
-    q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, D)
+    parts = (ln_1, c_attn, attn_proj, ln_2, c_fc, mlp_proj)
+    pairs = ((part.gain, part.shift) if isinstance(part, Norm) else (part.stored.weight, part.bias) for part in parts)
+    return [tensor for pair in pairs for tensor in pair if tensor is not None]
+
+
+def _through(
+    x: Float[Tensor, "B T C"], n_head: int, tensors: list[Tensor], attend: Callable[[Tensor, Tensor, Tensor], Tensor]
+) -> Float[Tensor, "B T C"]:
+    """A block in PyTorch's operations."""
+    gain_1, shift_1, w_qkv, b_qkv, w_proj, b_proj, gain_2, shift_2, w_fc, b_fc, w_out, b_out = tensors
+    qkv = F.linear(F.layer_norm(x, gain_1.shape, gain_1, shift_1), w_qkv, b_qkv)
+    y = attend(*qkv.view(*x.shape[:2], 3, n_head, -1).permute(2, 0, 3, 1, 4))  # each (B, H, T, D)
+    x = x + F.linear(y.transpose(1, 2).flatten(2), w_proj, b_proj)
+    h = F.linear(F.layer_norm(x, gain_2.shape, gain_2, shift_2), w_fc, b_fc)
+    return x + F.linear(F.gelu(h, approximate="tanh"), w_out, b_out)
+
+
+def _attend_behind(
+    keys: Float[Tensor, "B H S D"], values: Float[Tensor, "B H S D"], q: Tensor, k: Tensor, v: Tensor
+) -> Float[Tensor, "B H T D"]:
+    """Behind _HELD tokens; keys and values get the new ones."""
+    n_new = q.shape[2]
+    end = _HELD + n_new
     keys[:, :, _HELD:end], values[:, :, _HELD:end] = keep_rows(k, keys.dtype), keep_rows(v, values.dtype)
-    mask = torch.ones(x.shape[1], end, dtype=torch.bool).tril(_HELD)
-    k, v = read_rows(keys[:, :, :end], x.dtype), read_rows(values[:, :, :end], x.dtype)
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    x = x + linear(attn_proj, y.transpose(1, 2).flatten(2))
-    return x + linear(mlp_proj, F.gelu(linear(c_fc, norm(ln_2, x)), approximate="tanh"))
+    k, v = read_rows(keys[:, :, :end], q.dtype), read_rows(values[:, :, :end], q.dtype)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=torch.ones(n_new, end, dtype=torch.bool).tril(_HELD))

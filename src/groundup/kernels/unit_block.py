@@ -28,6 +28,8 @@ class _Sizes(ctypes.Structure):
         *((name, ctypes.c_int64) for name in ("B", "T", "C", "H")),
         ("dropped", ctypes.c_uint32 * 9),
         ("eps", ctypes.c_float),
+        ("cosines", ctypes.c_void_p),
+        ("sines", ctypes.c_void_p),
     )
 
 
@@ -44,7 +46,13 @@ class UnitBlocks:
         self.backward.argtypes, self.backward.restype = [*6 * [ctypes.c_void_p], ctypes.c_int], None
 
     def __call__(
-        self, x: Float[Tensor, "B T C"], n_head: int, eps: float, dropout: float, tensors: Sequence[Tensor | None]
+        self,
+        x: Float[Tensor, "B T C"],
+        n_head: int,
+        eps: float,
+        dropout: float,
+        tensors: Sequence[Tensor | None],
+        rotation: tuple[Float[Tensor, "T 1 D"], Float[Tensor, "T 1 D"]] | None = None,
     ) -> Float[Tensor, "B T C"]:
         """The residual stream after a block.
 
@@ -54,21 +62,23 @@ class UnitBlocks:
             eps: Of both norms.
             dropout: Of attention's weights and of what is added to the stream.
             tensors: Weight and bias, or None, of ln_1, c_attn, c_proj of attention, ln_2, c_fc and c_proj of the MLP.
+            rotation: Of queries and keys, contiguous, float32.
         """
         seeds = (number for _ in ("weights", "attention", "MLP") for number in count(dropout))
-        sizes = _Sizes(*x.shape, n_head, (ctypes.c_uint32 * 9)(*seeds), eps)
-        return _Block.apply(x, self, sizes, *tensors)  # type: ignore[no-untyped-call]
+        angles = [part.data_ptr() for part in rotation or ()]
+        sizes = _Sizes(*x.shape, n_head, (ctypes.c_uint32 * 9)(*seeds), eps, *angles)
+        return _Block.apply(x, self, sizes, rotation, *tensors)  # type: ignore[no-untyped-call]
 
 
 class _Block(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, blocks: UnitBlocks, sizes: _Sizes, *tensors: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, blocks: UnitBlocks, sizes: _Sizes, rotation: Any, *tensors: Any) -> Tensor:
         rows = sizes.B * sizes.T
         kept = [_narrow(rows, n * sizes.C) for n in _KEPT]
         kept += [torch.empty(rows, n) for n in (sizes.C, sizes.H, 2, 2)]  # the stream between, sums, moments
         out = torch.empty_like(x)
         blocks.forward(ctypes.byref(sizes), _addresses(tensors), x.data_ptr(), _addresses(kept), out.data_ptr())
-        ctx.blocks, ctx.sizes = blocks, sizes
+        ctx.blocks, ctx.sizes, ctx.rotation = blocks, sizes, rotation  # whose addresses the sizes have
         ctx.save_for_backward(x, *tensors, *kept)
         return out
 
@@ -76,7 +86,7 @@ class _Block(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         x, *saved = ctx.saved_tensors
-        tensors, kept, needs = saved[:12], saved[12:], ctx.needs_input_grad[3:]
+        tensors, kept, needs = saved[:12], saved[12:], ctx.needs_input_grad[4:]
         sizes, grad_out, grad_x = ctx.sizes, grad_out.contiguous(), torch.empty_like(x)
         shapes = [tensors[i].shape for i in _MATRICES]
         matrices, vectors = torch.empty(sum(map(math.prod, shapes))), torch.empty(sum(_VECTORS) * sizes.C)
@@ -97,7 +107,7 @@ class _Block(torch.autograd.Function):
         parts = zip(torch.split(matrices, [math.prod(shape) for shape in shapes]), shapes, strict=True)
         w_qkv, w_proj, w_fc, w_out = (part.view(shape) for part, shape in parts)
         of_tensors = (gain_1, shift_1, w_qkv, b_qkv, w_proj, b_proj, gain_2, shift_2, w_fc, b_fc, w_out, b_out)
-        return grad_x, None, None, *(grad if need else None for grad, need in zip(of_tensors, needs, strict=True))
+        return grad_x, None, None, None, *(grad if need else None for grad, need in zip(of_tensors, needs, strict=True))
 
 
 def _narrow(rows: int, columns: int) -> Tensor:

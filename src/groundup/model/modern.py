@@ -156,7 +156,7 @@ class Block(nn.Module):
         *,
         cache: KVCache | None = None,
         mask: Bool[Tensor, "*B T S"] | None = None,
-    ) -> tuple[Float[Tensor, "B T C"], Values]:
+    ) -> tuple[Float[Tensor, "B T C"], Values | None]:
         """Attention moves information between tokens, the MLP works on each.
 
         Args:
@@ -168,7 +168,7 @@ class Block(nn.Module):
             mask: Which of them each token may attend to.
 
         Returns:
-            The stream, and the values of this layer.
+            The stream, and the values of this layer, which need not be there where no layer mixes them.
         """
         if self.x_scale is not None and self.x0_scale is not None:
             x = self.x_scale * x + self.x0_scale * x0

@@ -22,7 +22,8 @@ from groundup.model import modern
 from groundup.model.gpt import Block, CausalSelfAttention, TiedHead
 from groundup.model.kv_cache import KVCache
 from groundup.model.ngrams import NgramEmbedding
-from groundup.model.rope import Rotate
+from groundup.model.rope import Rotate, Rotation
+from groundup.planner.memory import suits_one_step
 from groundup.runtime.matmul import Matmul, OneDNNHead, OneDNNLinear, Products
 from groundup.runtime.stored import PlainKernels
 
@@ -79,6 +80,11 @@ def use_kernels(model: nn.Module, kernels: PlainKernels) -> None:
             if isinstance(part, (CausalSelfAttention, modern.CausalSelfAttention)):
                 part.attend = CausalAttention(kernels)
         replace_modules(model, Block, lambda block: OneStepBlock(block, kernels))
+        replace_modules(
+            model,
+            modern.Block,
+            lambda block: OneStepModernBlock(block, kernels) if suits_one_step(block.attn.config) else block,
+        )
 
 
 def use_sparse_gradients(model: nn.Module) -> None:
@@ -113,36 +119,78 @@ class OneStepBlock(Block):
         self, x: Float[Tensor, "B T C"], *, cache: KVCache | None = None, mask: Bool[Tensor, "*B T S"] | None = None
     ) -> Float[Tensor, "B T C"]:
         """As the page's."""
-        attn, mlp = self.attn, self.mlp
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        if cache is not None or dtype not in (torch.float32, torch.bfloat16) or not self._suits(x):
-            return super().forward(x, cache=cache, mask=mask)
-        dropout = attn.drop.p if self.training else 0.0
-        parts = (self.ln_1, attn.c_attn, attn.c_proj, self.ln_2, mlp.c_fc, mlp.c_proj)
-        tensors = [tensor for part in parts for tensor in (part.weight, part.bias)]
-        if dtype == torch.bfloat16 and self._kernels.unit:
-            return self._kernels.unit(x.contiguous(), attn.n_head, self.ln_1.eps, dropout, tensors)
-        wide = getattr(attn.c_attn, "products", None) if dtype == torch.float32 else None
-        how = HowBlock(self._kernels, wide or Products(), attn.n_head, self.ln_1.eps, dropout, dtype)
-        return run_block(x.contiguous(), how, tensors)
+        y = None if cache is not None else _in_one_step(self, x, self._kernels, self.attn.n_head)
+        return super().forward(x, cache=cache, mask=mask) if y is None else y
 
-    def _suits(self, x: Float[Tensor, "B T C"]) -> bool:
-        """Whether the kernels compute all of it, and nobody wants to see what is in between."""
-        attn, mlp = self.attn, self.mlp
-        linears = attn.c_attn, attn.c_proj, mlp.c_fc, mlp.c_proj
-        return (
-            not torch.compiler.is_compiling()
-            and x.device.type == "cpu"
-            and x.dtype == attn.c_attn.weight.dtype == torch.float32
-            and x.shape[-1] // attn.n_head % self._kernels.lanes == 0
-            and attn.drop.p == mlp.drop.p < 1
-            and isinstance(mlp.act, SigmoidGELU)
-            and all(type(part) in (nn.Linear, OneDNNLinear) for part in linears)
-            and not any(
-                part._forward_hooks or part._forward_pre_hooks or part._backward_hooks
-                for part in (self.ln_1, attn, attn.drop, self.ln_2, mlp, mlp.act, mlp.drop, *linears)
-            )
+
+class OneStepModernBlock(modern.Block):
+    """The same of the modern page, for blocks of which `planner.memory.suits_one_step`.
+
+    Args:
+        block: The block it stands for; its parts are taken over, not copied.
+        kernels: Compute it.
+    """
+
+    def __init__(self, block: modern.Block, kernels: CompiledKernels) -> None:
+        nn.Module.__init__(self)
+        self.ln_1, self.attn, self.ln_2, self.mlp = block.ln_1, block.attn, block.ln_2, block.mlp
+        self.x_scale, self.x0_scale = block.x_scale, block.x0_scale
+        self.training, self._kernels = block.training, kernels
+
+    def forward(
+        self,
+        x: Float[Tensor, "B T C"],
+        x0: Float[Tensor, "B T C"],
+        rotation: Rotation | None,
+        first: modern.Values | None,
+        *,
+        cache: KVCache | None = None,
+        mask: Bool[Tensor, "*B T S"] | None = None,
+    ) -> tuple[Float[Tensor, "B T C"], modern.Values | None]:
+        """As the page's; the values of this layer, which no other mixes with its own, are not told."""
+        y = None if cache is not None else _in_one_step(self, x, self._kernels, self.attn.config.n_head, rotation)
+        return super().forward(x, x0, rotation, first, cache=cache, mask=mask) if y is None else (y, None)
+
+
+def _in_one_step(
+    block: Block | modern.Block,
+    x: Float[Tensor, "B T C"],
+    kernels: CompiledKernels,
+    n_head: int,
+    rotation: Rotation | None = None,
+) -> Float[Tensor, "B T C"] | None:
+    """The residual stream after a block; None where the kernels do not suit."""
+    attn, mlp = block.attn, block.mlp
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    wide_enough = x.shape[-1] // n_head % kernels.lanes == 0
+    if dtype not in (torch.float32, torch.bfloat16) or not wide_enough or not _suits(block, x):
+        return None
+    dropout = attn.drop.p if block.training else 0.0
+    parts = (block.ln_1, attn.c_attn, attn.c_proj, block.ln_2, mlp.c_fc, mlp.c_proj)
+    tensors = [tensor for part in parts for tensor in (part.weight, part.bias)]
+    x, eps = x.contiguous(), block.ln_1.eps
+    if dtype == torch.bfloat16 and kernels.unit:
+        return kernels.unit(x, n_head, eps, dropout, tensors, rotation)
+    wide = getattr(attn.c_attn, "products", None) if dtype == torch.float32 else None
+    return run_block(x, HowBlock(kernels, wide or Products(), n_head, eps, dropout, dtype, rotation), tensors)
+
+
+def _suits(block: Block | modern.Block, x: Float[Tensor, "B T C"]) -> bool:
+    """Whether the kernels compute all parts of it, and nobody wants to see what is in between."""
+    attn, mlp = block.attn, block.mlp
+    return (
+        not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
+        and x.dtype == attn.c_attn.weight.dtype == torch.float32
+        and attn.drop.p == mlp.drop.p < 1
+        and isinstance(mlp.act, SigmoidGELU)
+        and all(type(part) in (nn.Linear, OneDNNLinear) for part in (attn.c_attn, attn.c_proj, mlp.c_fc, mlp.c_proj))
+        and not any(
+            part._forward_hooks or part._forward_pre_hooks or part._backward_hooks
+            for part in block.modules()
+            if part is not block
         )
+    )
 
 
 class NarrowEmbedding(nn.Module):

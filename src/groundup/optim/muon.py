@@ -14,50 +14,34 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from groundup.kernels.compiled import CompiledKernels
+from groundup.kernels.muon import MuonHow, MuonMatrix
 from groundup.optim.eager import Eager
 from groundup.runtime.stored import PlainKernels
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Quintic of Jordan et al.: steepest at zero among those that keep singular values in about [0.7, 1.2]."""
+_ITERATIONS = 5
+_EPS = 1e-7
+"""Added to the norm of a matrix, so that zeros stay zeros."""
 
 
-def orthogonalize(
-    matrices: Float[Tensor, "N R S"], *, kernels: PlainKernels | None = None, steps: int = 5, eps: float = 1e-7
-) -> Float[Tensor, "N R S"]:
+def orthogonalize(matrices: Float[Tensor, "N R S"]) -> Float[Tensor, "N R S"]:
     """Move the singular values of each matrix to about 1, keeping its singular vectors.
 
-    On a GPU it is computed in bfloat16, whose three significant digits are enough for this. Elsewhere the
-    iterations of a matrix twice as long as wide work on x.mT @ x, which is smaller: each multiplies x from the right by
-    a polynomial of it, so their product is applied once.
+    On a GPU it is computed in bfloat16, whose three significant digits are enough for this.
 
     Args:
         matrices: A stack of N matrices; R >= S costs least.
-        kernels: Multiply; None is PyTorch.
-        steps: Newton-Schulz iterations.
-        eps: Added to the norm, so that a zero matrix stays zero.
     """
-    (a, b, c), kernels = _COEFFICIENTS, kernels or PlainKernels()
-    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + eps)
-    x = x.bfloat16() if x.is_cuda else x
-    if not x.is_cuda and x.shape[1] >= 2 * x.shape[2]:
-        return kernels.bmm(x, _right_factor(kernels.bmm(x.mT, x), steps, kernels))
-    for _ in range(steps):
-        gram = kernels.bmm(x.mT, x)
-        factor = kernels.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = kernels.baddbmm(x, x, factor, beta=a, alpha=1)
-    return x.to(matrices.dtype)
-
-
-def _right_factor(gram: Float[Tensor, "N S S"], steps: int, kernels: PlainKernels) -> Float[Tensor, "N S S"]:
-    """The matrix by which all iterations together multiply x from the right, where gram is x.mT @ x."""
     a, b, c = _COEFFICIENTS
-    whole = unit = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device).expand_as(gram)
-    for step in range(steps):
-        factor = kernels.baddbmm(gram, gram, gram, beta=b, alpha=c) + a * unit
-        whole = kernels.bmm(whole, factor) if step else factor
-        if step < steps - 1:
-            gram = kernels.bmm(kernels.bmm(factor, gram), factor)
-    return whole
+    x = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + _EPS)
+    x = x.bfloat16() if x.is_cuda else x
+    for _ in range(_ITERATIONS):
+        gram = x.mT @ x
+        factor = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, x, factor, beta=a, alpha=1)
+    return x.to(matrices.dtype)
 
 
 class Muon(Eager):
@@ -71,7 +55,7 @@ class Muon(Eager):
         cautious: Decay only the elements that the update moves towards zero (Chen et al. 2025), in proportion to the
             square of lr: where the group has an `initial_lr`, by weight_decay * lr / initial_lr per unit of lr.
         maps: How many linear maps are stacked in a matrix (QKV: 3); each is orthogonalized alone. 1 where not named.
-        kernels: Multiply on a CPU; None is PyTorch.
+        kernels: Take whole steps on a CPU, where there are some.
 
     Source: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon
     """
@@ -89,7 +73,8 @@ class Muon(Eager):
     ) -> None:
         defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "cautious": cautious}
         super().__init__(params, defaults)
-        self._maps, self._kernels = dict(maps or {}), kernels
+        self._maps = dict(maps or {})
+        self._steps = kernels.muon if isinstance(kernels, CompiledKernels) else None
         for group in self.param_groups:
             for p in group["params"]:
                 if p.dim() != 2:
@@ -100,32 +85,37 @@ class Muon(Eager):
         """Apply one update to every parameter that has a gradient."""
         assert closure is None, "muon needs no closure"
         for group in self.param_groups:
+            alone: list[MuonMatrix] = []
             stacks: dict[tuple[int, int, int], list[tuple[nn.Parameter, Tensor]]] = defaultdict(list)
             for p in group["params"]:
-                if p.grad is not None:
-                    update = self._momentum(p, group["momentum"])
-                    stacks[(self._maps.get(p, 1), min(p.shape), max(p.shape))].append((p, update))
+                if p.grad is None:
+                    continue
+                matrix = MuonMatrix(p, p.grad, self._average(p), self._maps.get(p, 1))
+                if self._steps and self._steps.suits(matrix):
+                    alone.append(matrix)
+                else:
+                    update = _ahead(matrix, group["momentum"])
+                    stacks[(matrix.maps, min(p.shape), max(p.shape))].append((p, update))
+            if self._steps and alone:
+                self._steps(
+                    alone, MuonHow(_COEFFICIENTS, _ITERATIONS, _EPS, group["momentum"], group["lr"], *_decay(group))
+                )
             for members in stacks.values():
                 self._apply(members, group)
 
-    def _momentum(self, p: nn.Parameter, momentum: float) -> Tensor:
-        """Advance the momentum; return Nesterov's look-ahead gradient."""
-        assert p.grad is not None
+    def _average(self, p: nn.Parameter) -> Tensor:
         state = self.state[p]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(p)
-        average = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
-        return p.grad.lerp(average, momentum)
+        average: Tensor = state["momentum_buffer"]
+        return average
 
     def _apply(self, members: list[tuple[nn.Parameter, Tensor]], group: dict[str, Any]) -> None:
         """Orthogonalize the updates of parameters of one shape together, and take the step."""
-        lr, decay = group["lr"], group["lr"] * group["weight_decay"]
-        cautious = group.get("cautious", False)  # checkpoints of older versions do not say
-        if cautious:
-            decay *= lr / group.get("initial_lr", lr)
+        lr, (decay, cautious) = group["lr"], _decay(group)
         stacked = [update.view(self._maps.get(p, 1), -1, update.shape[1]) for p, update in members]  # each (N, R, S)
         flat = [m.mT if m.shape[1] < m.shape[2] else m for m in stacked]
-        together = orthogonalize(torch.cat(flat), kernels=self._kernels)
+        together = orthogonalize(torch.cat(flat))
         directions = torch.split(together, [len(m) for m in flat])
         for (p, _), matrices, direction in zip(members, stacked, directions, strict=True):
             rows, columns = matrices.shape[1:]
@@ -137,3 +127,15 @@ class Muon(Eager):
             else:
                 p.mul_(1 - decay)
             p.add_(direction, alpha=-lr * max(1, rows / columns) ** 0.5)
+
+
+def _ahead(matrix: MuonMatrix, momentum: float) -> Tensor:
+    """Advance the momentum; return Nesterov's look-ahead gradient."""
+    return matrix.grad.lerp(matrix.momentum.lerp_(matrix.grad, 1 - momentum), momentum)
+
+
+def _decay(group: dict[str, Any]) -> tuple[float, bool]:
+    """The share that a step takes away, and whether only of what the update shrinks."""
+    lr, decay = group["lr"], group["lr"] * group["weight_decay"]
+    cautious = group.get("cautious", False)  # checkpoints of older versions do not say
+    return (decay * lr / group.get("initial_lr", lr) if cautious else decay), cautious

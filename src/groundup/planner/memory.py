@@ -6,7 +6,7 @@ norms (2, always float32: they are the residual stream), the norms' outputs (2),
 which is small. Rotary positions keep the rotated q and k beside the projection that v still needs (2), dropout the
 masks of two places. Of a modern model's other parts, ReLU keeps its output alone, scales of the stream keep what they
 scale (1), mixed values the difference and the sum (2), normalized queries and keys what rotary ones do. Our kernels for
-CPUs keep no masks, and of the squared ReLU the output alone.
+CPUs keep no masks, of the squared ReLU the output alone, and rotate in place in blocks of GPT-2's parts.
 
 CPUs keep more where our kernels do not compute: our GELU keeps a sigmoid (4), and PyTorch has no fused attention with
 dropout for them, so the matrices of scores, weights and masks (B, H, T, T) stay.
@@ -26,7 +26,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
+from groundup.config.model import ModernConfig, TransformerConfig
 from groundup.config.train import OptimConfig, TrainConfig
 from groundup.planner.params import count_parameters, lora_parameters, matrix_parameters, parameter_table
 
@@ -123,7 +123,7 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
         lora_rank: Gradients are those of a change of this rank alone; 0 is without. `under_lora` tells the rest.
         unit: The kernels of a CPU have a matrix unit: in 16 bits it computes the blocks of GPT-2 and copies no weights.
     """
-    unit = unit and half and cpu and not lora_rank and suits_unit(config)
+    unit = cpu and unit_computes(config, unit=unit, half=half, lora_rank=lora_rank)
     n = count_parameters(config)
     learned = 4 * (lora_parameters(config, lora_rank) or n)
     tokens = micro_batch_size * config.block_size
@@ -154,9 +154,24 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
     return replace(peak, holes=_holes(config, peak, tokens, more_sizes=half and not unit))
 
 
-def suits_unit(config: TransformerConfig) -> bool:
-    """Whether a matrix unit of a CPU computes blocks of this shape in bfloat16, where the kernels have one."""
-    return isinstance(config, GPTConfig) and config.head_dim % KERNEL_LANES == 0
+def suits_one_step(config: TransformerConfig) -> bool:
+    """Whether the kernels of a CPU compute a block of this shape as one step: it is GPT-2's, rotated or not."""
+    c = ModernConfig.of(config)
+    differs = c.norm != "layer" or c.activation != "gelu_tanh" or c.qk_norm or c.value_residual or c.stream_scales
+    as_wide = c.kv_heads == c.n_head and c.mlp_width == 4 * c.n_embd and c.head_dim % KERNEL_LANES == 0
+    return as_wide and not differs
+
+
+def unit_computes(config: TransformerConfig, *, unit: bool, half: bool, lora_rank: int = 0) -> bool:
+    """Whether the blocks of a step on a CPU are computed by a matrix unit.
+
+    Args:
+        config: The model's shape.
+        unit: The kernels have one.
+        half: The step computes in 16 bits.
+        lora_rank: Of a change that learns alone; 0 is without.
+    """
+    return unit and half and not lora_rank and suits_one_step(config)
 
 
 def _holes(config: TransformerConfig, peak: Memory, tokens: int, *, more_sizes: bool) -> int:
@@ -288,7 +303,8 @@ def _kept(config: TransformerConfig, tokens: int, *, half: bool, cpu: bool, kern
     narrow = NORM_OUTPUTS * stream + 2 * (stream + keys) + (1 if output_alone else 2) * hidden
     by_kernel = kernels and config.head_dim % KERNEL_LANES == 0
     whole_scores = cpu and config.dropout > 0 and not by_kernel
-    if modern.qk_norm or (modern.position == "rope" and not whole_scores):
+    in_place = kernels and suits_one_step(config)
+    if modern.qk_norm or (modern.position == "rope" and not (whole_scores or in_place)):
         narrow += stream + keys
     if modern.value_residual:
         narrow += 2 * keys * (config.n_layer - 1) // config.n_layer

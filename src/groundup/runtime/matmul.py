@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from groundup.runtime.stored import PlainKernels
-from groundup.runtime.timing import seconds
+from groundup.runtime.timing import turns
 
 Matmul = Literal["default", "onednn", "kernels"]
 """The last is oneDNN, and kernels of ours for the gradients of weights: they copy neither of their matrices."""
@@ -62,7 +62,7 @@ def pick_matmul(
     if training and _gives_gradients(kernels, n_embd):
         ways["kernels"] = partial(_linear, OneDNNProducts(kernels))
     with torch.set_grad_enabled(training):
-        least = {name: min(seconds(partial(step, way)) for _ in range(5)) for name, way in ways.items()}
+        least = turns({name: partial(step, way) for name, way in ways.items()})
     usual, best = least.pop("default"), min(least, key=least.__getitem__)
     return best if usual > MIN_SPEEDUP * least[best] else "default"
 

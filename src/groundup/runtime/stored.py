@@ -155,24 +155,6 @@ class PlainKernels:
         """Grad.T @ x: what the weights of a linear layer get."""
         return grad.T @ x
 
-    def bmm(self, a: Float[Tensor, "N R K"], b: Float[Tensor, "N K S"]) -> Float[Tensor, "N R S"]:
-        """Each matrix of a, times that of b."""
-        return torch.bmm(a, b)
-
-    def baddbmm(
-        self,
-        x: Float[Tensor, "N R S"],
-        a: Float[Tensor, "N R K"],
-        b: Float[Tensor, "N K S"],
-        *,
-        beta: float,
-        alpha: float,
-    ) -> Float[Tensor, "N R S"]:
-        """Beta x + alpha a @ b, matrix by matrix."""
-        if self.lanes and a.device.type == "cpu":
-            return self.bmm(a, b).mul_(alpha).add_(x, alpha=beta)
-        return torch.baddbmm(x, a, b, beta=beta, alpha=alpha)
-
     def sum(self, x: Int[Tensor, " N"]) -> int:
         """The sum of 32-bit integers: every byte read once."""
         return int(x.sum())

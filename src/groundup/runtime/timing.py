@@ -9,11 +9,15 @@ computes. If the parts add up to more than the step, loading overlaps with compu
 data.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
+
+Way = TypeVar("Way", bound=str)
 
 DATA, FORWARD_BACKWARD, OPTIMIZER = "data", "forward_backward", "optimizer"
 """Fetching a batch and handing it to the device; the micro-steps' computing; clipping, the check and the update."""
@@ -73,6 +77,15 @@ def seconds(call: Callable[[], object], device: torch.device | None = None) -> f
     if device is not None:
         synchronize(device)
     return time.perf_counter() - start
+
+
+def turns(ways: dict[Way, Callable[[], object]]) -> dict[Way, float]:
+    """The least seconds of each, in turns: what else the machine does slows all down."""
+    least = dict.fromkeys(ways, math.inf)
+    for _ in range(5):
+        for name, way in ways.items():
+            least[name] = min(least[name], seconds(way))
+    return least
 
 
 def synchronize(device: torch.device) -> None:

@@ -14,7 +14,7 @@ from groundup.config.train import TrainConfig
 from groundup.distributed.ranks import World
 from groundup.kernels.compiled import load_kernels
 from groundup.loop.micro_batch import estimate
-from groundup.planner.memory import memory_of_run, suits_unit
+from groundup.planner.memory import memory_of_run, unit_computes
 from groundup.runtime.allocator import allocate_for_steps
 from groundup.runtime.device import pick_device
 from groundup.runtime.matmul import Matmul, pick_matmul
@@ -116,7 +116,7 @@ def pick_setup(request: SetupRequest) -> Setup:
     if world.size > 1:  # auto measures on a CPU, and all ranks must compute alike
         precision = pick_precision(world.broadcast(precision.name), device, n_embd=request.shape.n_embd)
     kernels = load_kernels(request.say) if device.type == "cpu" else PlainKernels()
-    if kernels.has_unit and precision.name == "bf16" and suits_unit(request.shape) and not config.lora.rank:
+    if unit_computes(request.shape, unit=kernels.has_unit, half=precision.half, lora_rank=config.lora.rank):
         take_usual_threads(request.say)
     size = _micro_batch_size(request, precision, kernels)
     return Setup(

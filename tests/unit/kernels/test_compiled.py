@@ -31,7 +31,7 @@ seeds = st.integers(0, 2**31)
 STUBS = """extern "C" {
 void linear() {} void blocks() {} void attend_layer() {} void gelu_forward() {} void gelu_backward() {}
 void rotate() {} void rotate_backward() {} void draw() {} void attention_forward() {} void attention_backward() {}
-void weight_gradient() {} void products() {} void pack() {} int unpack() { return 1; } int lanes() { return 4; }
+void weight_gradient() {} void muon_step() {} void pack() {} int unpack() { return 1; } int lanes() { return 4; }
 void relu_squared_forward() {} void relu_squared_backward() {} void dropout() {}
 int has_gpt_block() { return 0; }
 int sum() { return 7; } float round_rows() { return 0; } long largest_logits() { return 0; }
@@ -180,23 +180,6 @@ def test_activations_lose_at_most_half_a_unit_of_the_largest_in_their_block(size
 
 
 @needs_compiler
-@pytest.mark.parametrize(("n", "rows", "inner", "columns"), [(1, 1, 1, 16), (3, 100, 70, 48), (2, 97, 600, 144)])
-def test_stacks_of_matrices_are_multiplied_as_pytorch_does(compiled, n, rows, inner, columns):
-    generator = torch.Generator().manual_seed(0)
-    b = torch.randn(n, inner, columns, generator=generator)
-    for a in (
-        torch.randn(n, rows, inner, generator=generator),
-        torch.randn(n, inner, rows, generator=generator).mT,  # turned
-        torch.randn(n, rows, 2 * inner, generator=generator)[:, :, ::2],  # in pieces
-    ):
-        torch.testing.assert_close(compiled.bmm(a, b), a @ b, rtol=1e-4, atol=1e-4)
-        added = compiled.baddbmm(torch.ones(n, rows, columns), a, b, beta=0.5, alpha=-2)
-        torch.testing.assert_close(added, 0.5 - 2 * a @ b, rtol=1e-4, atol=1e-4)
-    assert compiled.bmm(a.double(), b.double()).equal(a.double() @ b.double())
-    assert compiled.bmm(a, b[:, :, :5]).equal(a @ b[:, :, :5])  # fills no vector
-
-
-@needs_compiler
 def test_the_test_of_the_kernels_sees_what_is_wrong(compiled, new_tensors_are_nan):
     assert wrong_parts(compiled) == []
     for name, part in (
@@ -205,7 +188,7 @@ def test_the_test_of_the_kernels_sees_what_is_wrong(compiled, new_tensors_are_na
         ("_rotate", "rotations"),
         ("_rotate_backward", "rotations"),
         ("_weight_gradient", "gradients of weights"),
-        ("_products", "products of stacks"),
+        ("muon", "steps of Muon"),
         ("attention_backward", "attention"),
         ("_draw", "draws"),
     ):
@@ -348,6 +331,6 @@ class TestBuilding:
         source.write_text(STUBS)
         monkeypatch.setattr(library, "SOURCES", (source,))
         assert type(self.load()) is PlainKernels
-        others = "GELU, squared ReLU, gradients of weights, products of stacks, rotations, dropout, attention"
+        others = "GELU, squared ReLU, gradients of weights, steps of Muon, rotations, dropout, attention"
         others += ", draws, largest logits, blocks"
         assert f"wrong numbers here (fp32, fp16, bf16, int8, {others})" in self.said[-1]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.kernels.compiled import CompiledKernels, load_kernels
 from groundup.kernels.library import COMPILERS
 from groundup.model import swap
@@ -15,16 +15,20 @@ from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.lora import add_lora
 from groundup.model.loss import LossModule
-from groundup.model.swap import OneStepBlock, use_cpu_parts
+from groundup.model.modern import Block
+from groundup.model.swap import OneStepBlock, OneStepModernBlock, use_cpu_parts
+from groundup.planner.memory import suits_one_step
 from groundup.runtime.matmul import onednn_is_there
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=64, block_size=40, vocab_size=31)
+ROTATED = ModernConfig(n_layer=2, n_head=2, n_embd=64, block_size=40, vocab_size=31, rope_share=0.5, norm_eps=1e-3)
+SHAPES = pytest.mark.parametrize("shape", [SHAPE, ROTATED], ids=["gpt2", "rotated"])
 MATMULS = ["default", "onednn", "kernels"] if onednn_is_there(torch.device("cpu")) else ["default"]
 
 
-def new_model(*, bias=False, dropout=0.0, n_head=2):
-    model = init_weights(build_model(replace(SHAPE, bias=bias, dropout=dropout, n_head=n_head)), seed=0)
+def new_model(shape=SHAPE, **changes):
+    model = init_weights(build_model(replace(shape, **{"bias": False, **changes})), seed=0)
     generator = torch.Generator().manual_seed(1)
     for part in model.parameters():  # gains are not 1 and biases not 0
         part.data += torch.randn(part.shape, generator=generator) * 0.05
@@ -40,10 +44,12 @@ def both_ways(model, monkeypatch, matmul="default", *, unit=True):
         kernels.unit = None
     use_cpu_parts(ours, matmul, kernels, alone=True)
     with monkeypatch.context() as patch:
-        patch.setattr(swap, "OneStepBlock", lambda block, kernels: block)
+        for name in ("OneStepBlock", "OneStepModernBlock"):
+            patch.setattr(swap, name, lambda block, kernels: block)
         use_cpu_parts(pages, matmul, kernels, alone=True)
-    assert all(isinstance(block, OneStepBlock) for block in ours.blocks)
-    assert not any(isinstance(block, OneStepBlock) for block in pages.blocks)
+    one_step = OneStepBlock, OneStepModernBlock
+    assert all(isinstance(block, one_step) for block in ours.blocks)
+    assert not any(isinstance(block, one_step) for block in pages.blocks)
     return ours, pages
 
 
@@ -69,8 +75,9 @@ def steps(monkeypatch):
 @pytest.mark.parametrize("matmul", MATMULS)
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("bias", [False, True])
-def test_loss_and_gradients_are_those_of_the_page_to_the_bit(bias, dropout, matmul, dtype, monkeypatch, steps):
-    ours, pages = both_ways(new_model(bias=bias, dropout=dropout), monkeypatch, matmul, unit=False)
+@SHAPES
+def test_loss_and_gradients_are_those_of_the_page_to_the_bit(shape, bias, dropout, matmul, dtype, monkeypatch, steps):
+    ours, pages = both_ways(new_model(shape, bias=bias, dropout=dropout), monkeypatch, matmul, unit=False)
     (loss, grads), (expected, theirs) = learn(ours, dtype), learn(pages, dtype)
     assert len(steps) == SHAPE.n_layer
     assert loss.equal(expected)
@@ -79,9 +86,10 @@ def test_loss_and_gradients_are_those_of_the_page_to_the_bit(bias, dropout, matm
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("bias", [False, True])
-def test_in_bfloat16_gradients_are_as_near_to_float32s_as_the_pages(bias, dropout, monkeypatch):
+@SHAPES
+def test_in_bfloat16_gradients_are_as_near_to_float32s_as_the_pages(shape, bias, dropout, monkeypatch):
     """With a matrix unit they are nearer: it does not round the gradients of weights."""
-    ours, pages = both_ways(new_model(bias=bias, dropout=dropout), monkeypatch)
+    ours, pages = both_ways(new_model(shape, bias=bias, dropout=dropout), monkeypatch)
     (_, exact), (_, narrow), (_, usual) = (
         learn(copy.deepcopy(pages)),
         learn(ours, torch.bfloat16),
@@ -93,8 +101,9 @@ def test_in_bfloat16_gradients_are_as_near_to_float32s_as_the_pages(bias, dropou
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_computing_a_block_again_gives_the_same_gradients(dtype, monkeypatch):
-    ours, _ = both_ways(new_model(bias=True, dropout=0.3), monkeypatch)
+@SHAPES
+def test_computing_a_block_again_gives_the_same_gradients(shape, dtype, monkeypatch):
+    ours, _ = both_ways(new_model(shape, bias=True, dropout=0.3), monkeypatch)
     again = copy.deepcopy(ours)
     again.recompute = True
     (loss, grads), (expected, theirs) = learn(again, dtype), learn(ours, dtype)
@@ -158,17 +167,56 @@ def test_what_the_kernels_cannot_do_is_done_as_the_page_has_it(change, monkeypat
     assert all(grad is None or grad.equal(theirs[name]) for name, grad in grads.items())
 
 
-def test_narrow_heads_and_caches_go_the_pages_way(monkeypatch, steps):
-    ours, pages = both_ways(new_model(n_head=16), monkeypatch)  # 4 numbers fill no vector
-    assert learn(ours)[0].equal(learn(pages)[0])
-    ours, pages = both_ways(new_model(), monkeypatch)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"norm": "rms"},
+        {"activation": "relu2"},
+        {"n_kv_head": 1},
+        {"n_inner": 192},
+        {"qk_norm": True},
+        {"value_residual": True},
+        {"stream_scales": True},
+    ],
+    ids=str,
+)
+def test_blocks_of_other_parts_stay_the_pages(change):
+    model = new_model(ROTATED, **change)
+    use_cpu_parts(model, "default", load_kernels(lambda _: None), alone=True)
+    assert all(type(block) is Block for block in model.blocks)
+    assert not suits_one_step(model.config)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"ngram": 3}, {"smear": True}, {"tied_head": False}, {"logit_softcap": 15.0}, {"position": "learned"}],
+    ids=str,
+)
+def test_what_is_outside_of_blocks_does_not_matter_to_them(change, monkeypatch, steps):
+    ours, pages = both_ways(new_model(ROTATED, **change), monkeypatch)
+    (loss, grads), (expected, theirs) = learn(ours), learn(pages)
+    assert len(steps) == SHAPE.n_layer
+    assert loss.equal(expected)
+    assert all(
+        (grad.to_dense() if grad.is_sparse else grad).equal(theirs[name].to_dense()) for name, grad in grads.items()
+    )
+
+
+@SHAPES
+def test_narrow_heads_and_caches_go_the_pages_way(shape, monkeypatch, steps):
+    narrow = new_model(shape, n_head=16)  # 4 numbers fill no vector
+    pages = copy.deepcopy(narrow)
+    use_cpu_parts(narrow, "default", load_kernels(lambda _: None), alone=True)
+    assert torch.allclose(learn(narrow)[0], learn(pages)[0], atol=1e-6)
+    ours, pages = both_ways(new_model(shape), monkeypatch)
     idx = torch.arange(10)[None]
     with torch.no_grad():
         assert torch.allclose(ours(idx, cache=ours.new_cache(1, 10)), pages(idx), atol=1e-5)
     assert not steps
 
 
-def test_it_has_the_parts_and_names_of_the_page(monkeypatch):
-    ours, pages = both_ways(new_model(bias=True), monkeypatch)
+@SHAPES
+def test_it_has_the_parts_and_names_of_the_page(shape, monkeypatch):
+    ours, pages = both_ways(new_model(shape, bias=True), monkeypatch)
     assert list(ours.state_dict()) == list(pages.state_dict())
     assert [name for name, _ in ours.named_modules()] == [name for name, _ in pages.named_modules()]

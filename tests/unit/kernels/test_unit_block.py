@@ -5,9 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.kernels.compiled import load_kernels
+from groundup.model import modern
 from groundup.model.gpt import Block
+from groundup.model.rope import rope_angles
 
 UNIT = getattr(load_kernels(lambda _: None), "unit", None)
 pytestmark = pytest.mark.skipif(UNIT is None, reason="needs a matrix unit (AMX)")
@@ -17,9 +19,10 @@ def draw(*shape, seed):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def new_block(n_head, width, *, bias=True, block_size=64):
+def new_block(n_head, width, *, bias=True, block_size=64, rotated=False):
     """A block of the page; gains are not 1 and biases not 0."""
-    block = Block(GPTConfig(n_head=n_head, n_embd=width, block_size=block_size, vocab_size=3, bias=bias), layer=0)
+    make, config = (modern.Block, ModernConfig) if rotated else (Block, GPTConfig)
+    block = make(config(n_head=n_head, n_embd=width, block_size=block_size, vocab_size=3, bias=bias), layer=0)
     for seed, part in enumerate(block.parameters()):
         part.data = draw(*part.shape, seed=seed) * (part.shape[-1] ** -0.5 if part.ndim > 1 else 0.3)
         part.data += part.ndim == 1
@@ -31,17 +34,21 @@ def tensors_of(block):
     return [tensor for part in parts for tensor in (part.weight, part.bias)]
 
 
-def ours(block, x, grad, dropout=0.0):
+def angles(tokens, head, dtype=torch.float32):
+    return tuple(part.unsqueeze(-2) for part in rope_angles(torch.arange(tokens), head, 100.0, dtype))
+
+
+def ours(block, x, grad, n_head, dropout=0.0, rotation=None):
     tensors = tensors_of(block)
     x = x.clone().requires_grad_()
-    y = UNIT(x, block.attn.n_head, 1e-5, dropout, tensors)
+    y = UNIT(x, n_head, 1e-5, dropout, tensors, rotation)
     wanted = [x, *(tensor for tensor in tensors if tensor is not None and tensor.requires_grad)]
     return y.detach(), *torch.autograd.grad(y, wanted, grad)
 
 
-def theirs(block, x, grad):
+def theirs(block, x, grad, rotation=None):
     block, x = block.double(), x.double().requires_grad_()
-    y = block(x)
+    y = block(x, x, rotation, None)[0] if rotation else block(x)
     result = (
         y.detach(),
         *torch.autograd.grad(y, [x, *(part for part in tensors_of(block) if part is not None)], grad.double()),
@@ -63,19 +70,21 @@ def assert_near(some, others, bound=0.03):
     n_head=st.integers(1, 3),
     head=st.sampled_from([16, 32, 48]),
     bias=st.booleans(),
+    rotated=st.booleans(),
 )
-def test_numbers_and_gradients_are_those_of_the_page(texts, tokens, n_head, head, bias):
+def test_numbers_and_gradients_are_those_of_the_page(texts, tokens, n_head, head, bias, rotated):
     width = n_head * head
     x, grad = draw(2, texts, tokens, width, seed=99)
-    block = new_block(n_head, width, bias=bias, block_size=tokens)
-    assert_near(ours(block, x, grad), theirs(block, x, grad))
+    block = new_block(n_head, width, bias=bias, block_size=tokens, rotated=rotated)
+    narrow, wide = (angles(tokens, head, dtype) if rotated else None for dtype in (torch.float32, torch.float64))
+    assert_near(ours(block, x, grad, n_head, rotation=narrow), theirs(block, x, grad, wide))
 
 
 @pytest.mark.parametrize("tokens", [1023, 1024, 1025, 2500])
 def test_sums_over_many_rows(tokens):
     x, grad = draw(2, 1, tokens, 48, seed=5)
     block = new_block(3, 48, block_size=tokens)
-    assert_near(ours(block, x, grad), theirs(block, x, grad))
+    assert_near(ours(block, x, grad, 3), theirs(block, x, grad))
 
 
 def test_bits_do_not_depend_on_the_number_of_threads():
@@ -86,7 +95,7 @@ def test_bits_do_not_depend_on_the_number_of_threads():
         for n in (1, 2, 3):
             torch.set_num_threads(n)
             torch.manual_seed(0)
-            told.append(ours(block, x, grad, dropout=0.2))
+            told.append(ours(block, x, grad, 2, dropout=0.2, rotation=angles(70, 32)))
     finally:
         torch.set_num_threads(threads)
     assert all(a.equal(b) for some in told[1:] for a, b in zip(told[0], some, strict=True))
@@ -100,7 +109,7 @@ def test_dropout_drops_its_share_and_finds_the_same_numbers_on_the_way_back():
     block.mlp.c_proj.bias.data.fill_(1)
     x = torch.zeros(20, 50, 64)
     torch.manual_seed(1)
-    y, *grads = ours(block, x, torch.ones_like(x), dropout=0.25)
+    y, *grads = ours(block, x, torch.ones_like(x), 2, dropout=0.25)
     assert set(y.unique().tolist()) == {0.0, torch.tensor(4 / 3).item()}
     assert 0.74 < y.bool().float().mean() < 0.76
     assert torch.allclose(grads[-1], y.sum((0, 1)), rtol=2e-2)  # 4/3 has 8 bits there
@@ -109,11 +118,11 @@ def test_dropout_drops_its_share_and_finds_the_same_numbers_on_the_way_back():
 def test_what_is_frozen_gets_no_gradient():
     x, grad = draw(2, 2, 40, 64, seed=3)
     block = new_block(2, 64)
-    everything = dict(zip(["x", *map(id, tensors_of(block))], ours(block, x, grad)[1:], strict=True))
+    everything = dict(zip(["x", *map(id, tensors_of(block))], ours(block, x, grad, 2)[1:], strict=True))
     for frozen in (block.attn.c_attn.weight, block.mlp.c_fc.weight, block.ln_2.bias, block.mlp.c_proj.bias):
         frozen.requires_grad_(False)
     left = [id(part) for part in tensors_of(block) if part.requires_grad]
-    some = ours(block, x, grad)[1:]
+    some = ours(block, x, grad, 2)[1:]
     assert len(some) == 1 + len(left) == 9
     assert all(a.equal(everything[name]) for a, name in zip(some, ["x", *left], strict=True))
 
@@ -121,7 +130,7 @@ def test_what_is_frozen_gets_no_gradient():
 def test_what_is_no_number_stays_none_and_stays_in_its_text():
     x = draw(3, 40, 64, seed=3)
     x[1, 5, 3] = torch.nan
-    y, of_x, *_ = ours(new_block(2, 64), x, torch.ones_like(x))
+    y, of_x, *_ = ours(new_block(2, 64), x, torch.ones_like(x), 2)
     for part in (y, of_x):
         assert part[[0, 2]].isfinite().all()
     assert y[1, 5:].isnan().all()

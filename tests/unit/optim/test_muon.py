@@ -1,9 +1,17 @@
+import shutil
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from groundup.kernels.compiled import load_kernels
+from groundup.kernels.library import COMPILERS
 from groundup.optim.muon import Muon, orthogonalize
+
+KERNELS = load_kernels(lambda _: None)
+needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
 
 
 def test_singular_values_come_close_to_one_and_vectors_stay():
@@ -21,22 +29,6 @@ def test_singular_values_come_close_to_one_and_vectors_stay():
 
 def test_zero_matrix_stays_zero():
     assert orthogonalize(torch.zeros(1, 3, 4)).abs().max() == 0
-
-
-@pytest.mark.parametrize("rank", [1, 5, 16])
-def test_a_long_matrix_of_any_rank_is_what_double_precision_says(rank):
-    """Its iterations work on x.mT @ x, whose small values are more rounding than number."""
-    generator = torch.Generator().manual_seed(3)
-    matrix = torch.randn(1, 16, rank, generator=generator) @ torch.randn(1, rank, 64, generator=generator)
-    expected = orthogonalize(matrix.double()).float()
-    assert (orthogonalize(matrix.mT).mT - expected).norm() / expected.norm() < 1e-3
-
-
-@pytest.mark.parametrize("shape", [(3, 48, 48), (2, 160, 32), (1, 50, 32), (2, 20, 20)])
-def test_the_kernels_give_what_pytorch_gives(shape):
-    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    ours = orthogonalize(matrices, kernels=load_kernels(lambda _: None))
-    torch.testing.assert_close(ours, orthogonalize(matrices.double()).float(), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="PyTorch has one from 2.9 on")
@@ -143,6 +135,67 @@ def test_equals_a_step_written_out(shape, cautious):
             expected, p.grad, average, lr=0.05, decay=0.4, momentum=momentum, cautious=cautious, peak=0.1
         )
         torch.testing.assert_close(p.detach(), expected, rtol=1e-10, atol=1e-12)
+
+
+SIDES = st.integers(1, 9).map(lambda n: 16 * n)
+
+
+@needs_compiler
+@settings(max_examples=30, deadline=None)
+@given(rows=SIDES, columns=SIDES, maps=st.integers(1, 3), cautious=st.booleans(), rank=st.integers(1, 200))
+def test_a_step_of_the_kernels_is_the_step_in_double_precision(rows, columns, maps, cautious, rank):
+    """Small singular values of a matrix of low rank are more rounding than number, and grow."""
+    generator = torch.Generator().manual_seed(3)
+    start = torch.randn(maps * rows, columns, generator=generator)
+    ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.double())
+    how = {"lr": 0.05, "weight_decay": 0.4, "cautious": cautious}
+    optimizers = Muon([ours], **how, maps={ours: maps}, kernels=KERNELS), Muon([theirs], **how, maps={theirs: maps})
+    gradient = torch.randn(maps, rows, rank, generator=generator) @ torch.randn(
+        maps, rank, columns, generator=generator
+    )
+    for _ in range(2):
+        ours.grad = gradient.flatten(0, 1)
+        theirs.grad = ours.grad.double()
+        for optimizer in optimizers:
+            optimizer.step()
+    averages = (optimizer.state[p]["momentum_buffer"] for optimizer, p in zip(optimizers, (ours, theirs), strict=True))
+    torch.testing.assert_close(*averages, rtol=1e-5, atol=1e-5, check_dtype=False)
+    full = rank >= min(rows, columns)  # else some of what cautious decay asks for has no sign
+    far = (ours - theirs).norm() / (theirs - start).norm()
+    assert far < (1e-3 if full or not cautious else 0.1)
+
+
+@needs_compiler
+@pytest.mark.parametrize("shape", [(16, 16), (48, 48), (20, 20), (32, 50), (16, 4112), (1040, 1040)])
+def test_the_kernels_take_what_fills_vectors_and_is_not_too_large(shape, monkeypatch):
+    p = nn.Parameter(torch.ones(shape))
+    p.grad = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    expected = nn.Parameter(p.detach().clone())
+    expected.grad = p.grad.clone()
+    optimizer, taken = Muon([p], kernels=KERNELS), []
+    take = optimizer._steps._step
+    monkeypatch.setattr(optimizer._steps, "_step", lambda *args: taken.append(1) or take(*args))
+    optimizer.step()
+    Muon([expected]).step()
+    assert bool(taken) == (shape in ((16, 16), (48, 48)))
+    torch.testing.assert_close(p, expected, rtol=1e-4, atol=1e-4)
+
+
+@needs_compiler
+def test_a_step_of_the_kernels_is_the_same_with_any_number_of_threads():
+    told, threads = [], torch.get_num_threads()
+    try:
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            generator = torch.Generator().manual_seed(0)
+            parts = [nn.Parameter(torch.randn(shape, generator=generator)) for shape in ((96, 32), (32, 96), (48, 48))]
+            for p in parts:
+                p.grad = torch.randn(p.shape, generator=generator)
+            Muon(parts, kernels=KERNELS).step()
+            told.append(parts)
+    finally:
+        torch.set_num_threads(threads)
+    assert all(a.equal(b) for parts in told[1:] for a, b in zip(told[0], parts, strict=True))
 
 
 def test_cautious_decay_shrinks_only_what_the_update_shrinks():

@@ -10,9 +10,11 @@ import torch
 
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.train import LoRAConfig, OptimConfig, TrainConfig
+from groundup.kernels.compiled import load_kernels
 from groundup.model.build import build_model
 from groundup.model.lora import add_lora
 from groundup.model.loss import LossModule
+from groundup.model.swap import use_cpu_parts
 from groundup.optim.average import WeightAverage
 from groundup.optim.build import build_optimizers
 from groundup.planner import memory as planner
@@ -26,9 +28,11 @@ def shape(**options):
     return cls(n_layer=3, n_head=4, n_embd=128, block_size=64, vocab_size=151, **options)
 
 
-def kept_for_backward(config, *, half, recompute=False):
+def kept_for_backward(config, *, half, recompute=False, kernels=None):
     """Bytes of all storages that autograd keeps, except the weights themselves."""
     model = build_model(config).train()
+    if kernels:
+        use_cpu_parts(model, "default", kernels, alone=True)
     model.recompute = recompute
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept = {}
@@ -51,6 +55,20 @@ def test_activations_are_what_autograd_keeps(half, dropout, position):
     log_probabilities = B * config.block_size * config.vocab_size * 4
     predicted = memory.activations + log_probabilities
     assert predicted == pytest.approx(kept_for_backward(config, half=half), rel=0.03)
+
+
+@pytest.mark.parametrize(("half", "dropout", "position"), list(product([False, True], [0.0, 0.1], ["learned", "rope"])))
+def test_blocks_of_one_step_keep_what_is_planned(half, dropout, position):
+    """Kernels rotate queries and keys where they lie, and drop without masks."""
+    kernels = load_kernels(lambda _: None)
+    if not kernels.lanes:
+        pytest.skip("needs a C++ compiler")
+    config = shape(dropout=dropout, position=position)
+    options = {"compiled": True, "unit": kernels.has_unit}
+    memory = training_memory(config, micro_batch_size=B, half=half, cpu=True, **options)
+    log_probabilities = B * config.block_size * config.vocab_size * 4
+    kept = kept_for_backward(config, half=half, kernels=kernels)
+    assert memory.activations + log_probabilities == pytest.approx(kept, rel=0.03)
 
 
 @pytest.mark.parametrize("shared", [{}, {"position": "learned", "n_kv_head": 2}], ids=["own keys", "shared keys"])
@@ -137,11 +155,9 @@ def test_a_matrix_unit_needs_copies_of_the_embedding_alone_and_leaves_fewer_hole
     assert bf16(unit=True).holes == bf16(unit=True).of_step // 4
 
 
-@pytest.mark.parametrize(
-    "change", [{"half": False}, {"cpu": False}, {"lora_rank": 4}, {"modern": True}, {"narrow": True}]
-)
+@pytest.mark.parametrize("change", [{"half": False}, {"cpu": False}, {"lora_rank": 4}, {"rms": True}, {"narrow": True}])
 def test_what_a_matrix_unit_does_not_compute_needs_as_much_as_without_one(change):
-    others = {"position": "learned"} if change.pop("modern", False) else {}
+    others = {"position": "rope", "norm": "rms"} if change.pop("rms", False) else {}
     config = dataclasses.replace(shape(**others), n_head=16 if change.pop("narrow", False) else 4)
     options = {"micro_batch_size": B, "half": True, "cpu": True, "compiled": True} | change
     assert training_memory(config, **options, unit=True) == training_memory(config, **options)

@@ -13,7 +13,7 @@ from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
 from groundup.model.swap import use_matmul
-from groundup.runtime import matmul
+from groundup.runtime import matmul, timing
 from groundup.runtime.matmul import OneDNNLinear, onednn_is_there, onednn_product, pick_matmul
 
 CPU = torch.device("cpu")
@@ -137,7 +137,7 @@ def fresh():
 
 @pytest.mark.usefixtures("fresh")
 def test_no_choice(monkeypatch):
-    monkeypatch.setattr(matmul, "seconds", lambda call: 1.0 if call.args[0] is F.linear else 0.1)
+    monkeypatch.setattr(timing, "seconds", lambda call: 1.0 if call.args[0] is F.linear else 0.1)
     assert pick_matmul(torch.device("meta"), rows=64, n_embd=8, training=True) == "default"
     assert pick_matmul(CPU, rows=1, n_embd=8, training=False) == "default"  # too narrow to decode by detour
     monkeypatch.setattr(matmul, "onednn_is_there", lambda device: False)
@@ -149,7 +149,7 @@ def test_no_choice(monkeypatch):
 @pytest.mark.parametrize("training", [True, False])
 def test_takes_what_measures_faster(monkeypatch, ours, expected, training):
     monkeypatch.setattr(matmul, "onednn_is_there", lambda device: True)
-    monkeypatch.setattr(matmul, "seconds", lambda call: 1.0 if call.args[0] is F.linear else ours)
+    monkeypatch.setattr(timing, "seconds", lambda call: 1.0 if call.args[0] is F.linear else ours)
     assert pick_matmul(CPU, rows=64, n_embd=256, training=training) == expected
 
 
@@ -165,7 +165,7 @@ def test_takes_the_gradients_of_the_kernels_where_they_are_faster(monkeypatch, s
         way = call.args[0]
         return 1.0 if way is F.linear else 0.5 * (sooner if way.args[0]._kernels else 1)
 
-    monkeypatch.setattr(matmul, "seconds", seconds)
+    monkeypatch.setattr(timing, "seconds", seconds)
     assert pick_matmul(CPU, rows=64, n_embd=256, training=True, kernels=kernels) == expected
     assert pick_matmul(CPU, rows=64, n_embd=256, training=False, kernels=kernels) == "onednn"
     assert pick_matmul(CPU, rows=64, n_embd=250, training=True, kernels=kernels) == "onednn"  # fills no vectors
