@@ -22,6 +22,7 @@ from groundup.distributed.parallel import replicate
 from groundup.distributed.ranks import World
 from groundup.distributed.signals import StopRequest
 from groundup.kernels.compiled import load_kernels
+from groundup.kernels.pick_blocks import pick_products
 from groundup.loop.micro_batch import estimate, largest_divisor
 from groundup.loop.state import TrainState
 from groundup.loop.trainer import Trainer
@@ -33,10 +34,9 @@ from groundup.optim.average import WeightAverage
 from groundup.optim.build import build_optimizers
 from groundup.planner.flops import flops_per_token
 from groundup.planner.forecast import USABLE, Hardware
-from groundup.planner.memory import memory_of_run, unit_computes
+from groundup.planner.memory import memory_of_run
 from groundup.runtime.allocator import allocate_for_steps
 from groundup.runtime.device import device_name, pick_device
-from groundup.runtime.matmul import pick_matmul
 from groundup.runtime.memory import free_memory
 from groundup.runtime.precision import Precision, pick_precision
 from groundup.runtime.threads import take_usual_threads
@@ -104,10 +104,10 @@ def our_trainer(
     tokens, model = micro_batch_size * config.block_size, init_weights(build_model(config), seed=0).to(device)
     kernels = load_kernels(_silent) if device.type == "cpu" else None
     if kernels:
-        if unit_computes(config, unit=kernels.has_unit, half=precision.half):
+        matmul, one_call = pick_products(kernels, config, half=precision.half, rows=tokens)
+        if one_call:
             take_usual_threads(_silent)
-        matmul = pick_matmul(device, rows=tokens, n_embd=config.n_embd, training=True, kernels=kernels)
-        use_cpu_parts(model, matmul, kernels, alone=world.size == 1)
+        use_cpu_parts(model, matmul, kernels, alone=world.size == 1, one_call=one_call)
     if how.narrow_stream:
         use_narrow_stream(model)
     model.recompute = how.recompute

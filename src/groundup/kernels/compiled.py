@@ -19,8 +19,8 @@ from groundup.kernels.block import TYPES
 from groundup.kernels.dropout import Counted
 from groundup.kernels.library import shared_library, why_not
 from groundup.kernels.muon import MuonSteps
+from groundup.kernels.one_call import OneCallBlocks
 from groundup.kernels.trust import wrong_parts
-from groundup.kernels.unit_block import UnitBlocks
 from groundup.planner.memory import KERNEL_LANES
 from groundup.runtime.allocator import HUGE_PAGE, ask_for_huge_pages, forget_pages
 from groundup.runtime.remember import remembered
@@ -62,9 +62,11 @@ class CompiledKernels(PlainKernels):
         self._linear.argtypes = [ctypes.c_int, *5 * [pointer], *3 * [size]]
         self._linear.restype = None
         self._sum.argtypes, self._sum.restype = [pointer, size], ctypes.c_int32
-        self.unit = UnitBlocks(library) if library.has_gpt_block() else None
-        """Blocks of GPT-2 in bfloat16, where this machine has a matrix unit for them."""
-        self.has_unit = self.unit is not None
+        self.one_call = {torch.float32: OneCallBlocks(library, torch.float32)}
+        """Blocks of GPT-2 in training, by the type of their products; in bfloat16 where there is a matrix unit."""
+        self.has_unit = bool(library.has_gpt_block())
+        if self.has_unit:
+            self.one_call[torch.bfloat16] = OneCallBlocks(library, torch.bfloat16)
         self.muon = MuonSteps(library, self.lanes)
         self._lanes, self._pack, self._unpack = library.lanes(), library.pack, library.unpack
         self._pack.argtypes, self._pack.restype = [pointer, size, size, pointer], None

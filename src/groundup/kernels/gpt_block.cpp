@@ -1,12 +1,26 @@
-// A block of GPT-2 in training, forward and back, in bfloat16 by the matrix unit (narrow.cpp); queries and keys may be
-// rotated. Some rows (tokens) at a time go through all that treats them alone, while they are in a core's caches: norm and
-// product before attention; behind it product, norm, MLP and what is added to the stream. Cores wait for each other around
-// attention only, and one that is late has less to do. A part of products.cpp.
-#if defined(WITH_UNIT)
-
+// A block of GPT-2 in training, forward and back, in bfloat16 by the matrix unit (narrow.cpp) or in float32 (wide.cpp); queries
+// and keys may be rotated. Some rows (tokens) at a time go through all that treats them alone, while they are in a core's
+// caches: norm and product before attention; behind it product, norm, MLP and what is added to the stream. Cores wait for each
+// other around attention only, and one that is late has less to do. A part of products.cpp.
 namespace {
 
-constexpr int64_t ROWS_OF_A_BLOCK = 64;  // that a core takes at a time: whole tiles
+struct InFloats {
+    typedef float Number;
+    typedef FloatCore Core;
+    typedef FloatWeights Weights;
+    typedef FloatGradients Gradients;
+    static constexpr int32_t TYPE = 0;  // as attention.cpp counts them
+};
+
+#if defined(WITH_UNIT)
+struct ByUnit {
+    typedef Bf16Number Number;
+    typedef UnitCore Core;
+    typedef UnitWeights Weights;
+    typedef UnitGradients Gradients;
+    static constexpr int32_t TYPE = 1;
+};
+#endif
 
 struct BlockSizes {
     int64_t B, T, C, H;
@@ -19,14 +33,15 @@ struct BlockWeights {  // shifts and biases may be null
     const float *gain_1, *shift_1, *w_qkv, *b_qkv, *w_proj, *b_proj, *gain_2, *shift_2, *w_fc, *b_fc, *w_out, *b_out;
 };
 
-struct BlockKept {  // what the way back needs, a row per token, or per head and token
-    Bf16Number *a, *qkv, *y, *b, *h, *g;
+template <class Number> struct BlockKept {  // what the way back needs, a row per token, or per head and token
+    Number *a, *qkv, *y, *b, *h, *g;
     float *between, *log_sums;
     Moments *moments_1, *moments_2;
 };
 
-struct BlockGradients {  // of what is kept and of the stream before, a row per token; vectors and matrices in one piece each
-    Bf16Number *out, *h, *proj, *y, *qkv;
+// Of what is kept and of the stream before, a row per token; vectors and matrices in one piece each.
+template <class Number> struct BlockGradients {
+    Number *out, *h, *proj, *y, *qkv;
     float *between, *stream, *vectors, *matrices;
 };
 
@@ -63,26 +78,26 @@ void drop_row(const float* x, int64_t row, const Dropout& dropout, int64_t n, co
         for (int64_t j = 0; j < n; j++) to[j] = x[j] + (beside ? beside[j] : 0.0f);
 }
 
-void add_rows(const Bf16Number* x, int64_t rows, int64_t n, float* sums) {
+template <class T> void add_rows(const T* x, int64_t rows, int64_t n, float* sums) {
     for (int64_t i = 0; i < rows; i++)
 #pragma omp simd
         for (int64_t j = 0; j < n; j++) sums[j] += x[i * n + j];
 }
 
-Sizes attention_sizes(const BlockSizes& s) {
-    return {s.B, s.T, s.H, s.H, s.C / s.H, 1, s.dropped[0][0], s.dropped[0][1], s.dropped[0][2]};
+Sizes attention_sizes(const BlockSizes& s, int32_t type) {
+    return {s.B, s.T, s.H, s.H, s.C / s.H, type, s.dropped[0][0], s.dropped[0][1], s.dropped[0][2]};
 }
 
 // The heads of the nth of `parts` matrices that lie side by side.
-View heads(Bf16Number* at, const BlockSizes& s, int64_t nth, int64_t parts) {
+template <class T> View heads(T* at, const BlockSizes& s, int64_t nth, int64_t parts) {
     return {at + nth * s.C, s.T * parts * s.C, parts * s.C, s.C / s.H};
 }
 
 // Queries and keys of n rows by the angles of their tokens; `sign` -1 turns back.
-void turn_heads(const BlockSizes& s, int64_t row, int64_t n, float sign, Bf16Number* qkv) {
+template <class T> void turn_heads(const BlockSizes& s, int64_t row, int64_t n, float sign, T* qkv) {
     const int64_t D = s.C / s.H;
     for (int64_t i = row; s.cosines && i < row + n; i++)
-        for (Bf16Number *head = qkv + i * 3 * s.C, *end = head + 2 * s.C; head < end; head += D)
+        for (T *head = qkv + i * 3 * s.C, *end = head + 2 * s.C; head < end; head += D)
             turn_pairs([head](int64_t d) -> float { return head[d]; }, s.cosines + i % s.T * D, s.sines + i % s.T * D, sign, 1,
                        head, D / 2);
 }
@@ -91,20 +106,15 @@ Dropout dropout_of(const BlockSizes& s, int which) {
     return {s.dropped[which][0], s.dropped[which][1], s.dropped[which][2], s.C};
 }
 
-}  // namespace
-
-extern "C" {
-
-void gpt_block_forward(const BlockSizes* sizes, const BlockWeights* weights, const float* stream, const BlockKept* all_kept,
-                       float* out) {
-    const BlockSizes& s = *sizes;
-    const BlockWeights& w = *weights;
-    const BlockKept& kept = *all_kept;
+template <class Way>
+void forward(const BlockSizes& s, const BlockWeights& w, const float* stream, const BlockKept<typename Way::Number>& kept,
+             float* out) {
+    typedef typename Way::Number Number;
     const int64_t C = s.C, N = s.B * s.T;
-    UnitWeights of_qkv(3 * C, C), of_proj(C, C), of_fc(4 * C, C), of_out(C, 4 * C);
+    typename Way::Weights of_qkv(3 * C, C), of_proj(C, C), of_fc(4 * C, C), of_out(C, 4 * C);
 #pragma omp parallel
     {
-        UnitCore core(4 * C);
+        typename Way::Core core(4 * C);
         Buffer<float> added(ROWS_OF_A_BLOCK * C);
         const Dropout drop_attention = dropout_of(s, 1), drop_mlp = dropout_of(s, 2);
         of_qkv.lay(w.w_qkv, true), of_proj.lay(w.w_proj, true), of_fc.lay(w.w_fc, true), of_out.lay(w.w_out, true);
@@ -117,12 +127,12 @@ void gpt_block_forward(const BlockSizes* sizes, const BlockWeights* weights, con
             of_qkv.multiply(core, kept.a + r * C, n, w.b_qkv, kept.qkv + r * 3 * C);
             turn_heads(s, r, n, 1, kept.qkv);
         }
-        attend_heads(attention_sizes(s), heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3),
+        attend_heads(attention_sizes(s, Way::TYPE), heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3),
                      heads(kept.y, s, 0, 1), kept.log_sums);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {
             const int64_t n = std::min(ROWS_OF_A_BLOCK, N - r);
-            Bf16Number *h = kept.h + r * 4 * C, *g = kept.g + r * 4 * C;
+            Number *h = kept.h + r * 4 * C, *g = kept.g + r * 4 * C;
             of_proj.multiply(core, kept.y + r * C, n, w.b_proj, added + 0);
             for (int64_t i = r; i < r + n; i++) {
                 float* between = kept.between + i * C;
@@ -140,15 +150,13 @@ void gpt_block_forward(const BlockSizes* sizes, const BlockWeights* weights, con
 }
 
 // Of the matrices c_attn, c_proj, c_fc, c_proj those get their gradient whose bit of `needed` is set.
-void gpt_block_backward(const BlockSizes* sizes, const BlockWeights* weights, const float* stream, const BlockKept* all_kept,
-                        const float* grad_out, const BlockGradients* all_grads, int needed) {
-    const BlockSizes& s = *sizes;
-    const BlockWeights& w = *weights;
-    const BlockKept& kept = *all_kept;
-    const BlockGradients& grads = *all_grads;
+template <class Way>
+void backward(const BlockSizes& s, const BlockWeights& w, const float* stream, const BlockKept<typename Way::Number>& kept,
+              const float* grad_out, const BlockGradients<typename Way::Number>& grads, int needed) {
+    typedef typename Way::Number Number;
     const int64_t C = s.C, N = s.B * s.T, parts = (N + ROWS_OF_A_BLOCK - 1) / ROWS_OF_A_BLOCK;
-    UnitWeights of_qkv(C, 3 * C), of_proj(C, C), of_fc(C, 4 * C), of_out(4 * C, C);
-    const UnitGradients of_matrices(N, {{grads.qkv, 3 * C, kept.a, C, (needed & 1) != 0},
+    typename Way::Weights of_qkv(C, 3 * C), of_proj(C, C), of_fc(C, 4 * C), of_out(4 * C, C);
+    const typename Way::Gradients of_matrices(N, {{grads.qkv, 3 * C, kept.a, C, (needed & 1) != 0},
                                         {grads.proj, C, kept.y, C, (needed & 2) != 0},
                                         {grads.h, 4 * C, kept.b, C, (needed & 4) != 0},
                                         {grads.out, C, kept.g, 4 * C, (needed & 8) != 0}}, grads.matrices);
@@ -157,7 +165,7 @@ void gpt_block_backward(const BlockSizes* sizes, const BlockWeights* weights, co
     const auto part_of = [&](int64_t row, int64_t vector) { return sums + (row / ROWS_OF_A_BLOCK * VECTORS + vector) * C; };
 #pragma omp parallel
     {
-        UnitCore core(4 * C);
+        typename Way::Core core(4 * C);
         Buffer<float> wide(ROWS_OF_A_BLOCK * 4 * C), narrow(ROWS_OF_A_BLOCK * C);
         const Dropout drop_attention = dropout_of(s, 1), drop_mlp = dropout_of(s, 2);
         of_qkv.lay(w.w_qkv, false), of_proj.lay(w.w_proj, false), of_fc.lay(w.w_fc, false), of_out.lay(w.w_out, false);
@@ -165,8 +173,8 @@ void gpt_block_backward(const BlockSizes* sizes, const BlockWeights* weights, co
 #pragma omp for schedule(dynamic, 1)
         for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {
             const int64_t n = std::min(ROWS_OF_A_BLOCK, N - r);
-            Bf16Number *out = grads.out + r * C, *h = grads.h + r * 4 * C, *proj = grads.proj + r * C;
-            const Bf16Number* kept_h = kept.h + r * 4 * C;
+            Number *out = grads.out + r * C, *h = grads.h + r * 4 * C, *proj = grads.proj + r * C;
+            const Number* kept_h = kept.h + r * 4 * C;
             std::fill(part_of(r, 0), part_of(r, VECTORS), 0.0f);
             for (int64_t i = 0; i < n; i++)
                 drop_row(grad_out + (r + i) * C, r + i, drop_mlp, C, nullptr, out + i * C);
@@ -185,7 +193,7 @@ void gpt_block_backward(const BlockSizes* sizes, const BlockWeights* weights, co
             if (w.b_fc) add_rows(h, n, 4 * C, part_of(r, B_FC));
             if (w.b_proj) add_rows(proj, n, C, part_of(r, B_PROJ));
         }
-        attend_heads_back(attention_sizes(s), heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3),
+        attend_heads_back(attention_sizes(s, Way::TYPE), heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3),
                           heads(kept.y, s, 0, 1), heads(grads.y, s, 0, 1), kept.log_sums, heads(grads.qkv, s, 0, 3),
                           heads(grads.qkv, s, 1, 3), heads(grads.qkv, s, 2, 3));
 #pragma omp for schedule(dynamic, 1) nowait
@@ -208,14 +216,36 @@ void gpt_block_backward(const BlockSizes* sizes, const BlockWeights* weights, co
         }
     }
 }
+
+}  // namespace
+
+extern "C" {
+
+// type: 0 fp32, 1 bf16.
+void gpt_block_forward(int type, const BlockSizes* sizes, const BlockWeights* weights, const float* stream, const void* kept,
+                       float* out) {
+#if defined(WITH_UNIT)
+    if (type) return forward<ByUnit>(*sizes, *weights, stream, *(const BlockKept<Bf16Number>*)kept, out);
+#endif
+    forward<InFloats>(*sizes, *weights, stream, *(const BlockKept<float>*)kept, out);
 }
 
+void gpt_block_backward(int type, const BlockSizes* sizes, const BlockWeights* weights, const float* stream, const void* kept,
+                        const float* grad_out, const void* grads, int needed) {
+#if defined(WITH_UNIT)
+    if (type)
+        return backward<ByUnit>(*sizes, *weights, stream, *(const BlockKept<Bf16Number>*)kept, grad_out,
+                                *(const BlockGradients<Bf16Number>*)grads, needed);
 #endif
+    backward<InFloats>(*sizes, *weights, stream, *(const BlockKept<float>*)kept, grad_out, *(const BlockGradients<float>*)grads,
+                       needed);
+}
 
-extern "C" int has_gpt_block() {
+int has_gpt_block() {  // in bf16
 #if defined(WITH_UNIT)
     return MATRIX_UNIT;
 #else
     return 0;
 #endif
+}
 }

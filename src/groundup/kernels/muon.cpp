@@ -19,12 +19,7 @@ struct MuonStep {
 // (rows, columns) turned.
 void turn(const float* from, int64_t rows, int64_t columns, float* to) {
     for (int64_t i = 0; i < rows; i += L)
-        for (int64_t j = 0; j < columns; j += L) {
-            Ints part[L];
-            for (int64_t r = 0; r < L; r++) part[r] = read<Ints>(from + (i + r) * columns + j);
-            turn(part, std::make_index_sequence<L>{});
-            for (int64_t r = 0; r < L; r++) std::memcpy(to + (j + r) * rows + i, part + r, sizeof(Ints));
-        }
+        for (int64_t j = 0; j < columns; j += L) turn_square(from + i * columns + j, columns, to + j * rows + i, rows);
 }
 
 // C (S, S) = A (S, K) times B (K, S), which is symmetric: what lies on the diagonal and right of it, and the rest from there.
@@ -35,12 +30,7 @@ void symmetric_product(int64_t S, int64_t K, Left a, const float* b, float* c) {
         product(std::min(ROWS, S - r), S - first, K, {a.at + r * a.row, a.row, a.column}, b + first, S, c + r * S + first, S);
     }
     for (int64_t i = L; i < S; i += L)
-        for (int64_t j = 0; j < i; j += L) {
-            Ints part[L];
-            for (int64_t r = 0; r < L; r++) part[r] = read<Ints>(c + (j + r) * S + i);
-            turn(part, std::make_index_sequence<L>{});
-            for (int64_t r = 0; r < L; r++) std::memcpy(c + (i + r) * S + j, part + r, sizeof(Ints));
-        }
+        for (int64_t j = 0; j < i; j += L) turn_square(c + j * S + i, S, c + i * S + j, S);
 }
 
 // What a core needs for matrices of up to so many rows R and columns S, R >= S.

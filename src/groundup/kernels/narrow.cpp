@@ -167,14 +167,6 @@ class UnitWeights {
     Buffer<Ints> laid;
 };
 
-struct GradientOf {  // a matrix of weights (D, C): what its outputs get (N, D), turned, times its inputs (N, C)
-    const void* grad;
-    int64_t D;
-    const void* x;
-    int64_t C;
-    bool needed;
-};
-
 // The gradients of some matrices, which lie one behind the other.
 class UnitGradients {
   public:

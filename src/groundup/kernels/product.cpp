@@ -68,6 +68,14 @@ void product(int64_t M, int64_t N, int64_t K, Left a, const float* b, int64_t b_
 constexpr int64_t OUTPUTS_OF_A_TASK = 48, DEPTH = 512;  // what a core adds up at a time
 constexpr int64_t APART = DEPTH + 64 / sizeof(float);  // a cache line more: else rows compete for the same places of a cache
 
+// L rows of L numbers, `row` apart, turned.
+void turn_square(const float* from, int64_t row, float* to, int64_t to_row) {
+    Ints part[L];
+    for (int64_t i = 0; i < L; i++) part[i] = read<Ints>(from + i * row);
+    turn(part, std::make_index_sequence<L>{});
+    for (int64_t i = 0; i < L; i++) std::memcpy(to + i * to_row, part + i, sizeof(Ints));
+}
+
 // Some columns of some rows, `row` apart, as rows that are APART.
 void turn_apart(const float* from, int64_t row, int64_t rows, int64_t columns, float* to) {
     for (int64_t k = 0; k < rows; k += L)
@@ -80,22 +88,24 @@ void turn_apart(const float* from, int64_t row, int64_t rows, int64_t columns, f
         }
 }
 
+// Of all cores, none of which waits: the gradient (D, C) of a linear layer's weights, what its outputs get (R, D), turned,
+// times its inputs (R, C).
+void gradient_of_weights(const float* grad, const float* x, float* out, int64_t R, int64_t D, int64_t C, float* turned) {
+#pragma omp for schedule(dynamic, 1) nowait
+    for (int64_t d = 0; d < D; d += OUTPUTS_OF_A_TASK)
+        for (int64_t r = 0; r < R; r += DEPTH) {
+            const int64_t outputs = std::min(OUTPUTS_OF_A_TASK, D - d), rows = std::min(DEPTH, R - r);
+            turn_apart(grad + r * D + d, D, rows, outputs, turned);
+            product(outputs, C, rows, {turned, APART, 1}, x + r * C, C, out + d * C, C, r ? out + d * C : nullptr, C);
+        }
+}
+
 }  // namespace
 
-extern "C" {
-
-// The gradient (D, C) of a linear layer's weights: what its outputs get (R, D), turned, times its inputs (R, C).
-void weight_gradient(const float* grad, const float* x, float* out, int64_t R, int64_t D, int64_t C) {
+extern "C" void weight_gradient(const float* grad, const float* x, float* out, int64_t R, int64_t D, int64_t C) {
 #pragma omp parallel
     {
         Buffer<float> turned(OUTPUTS_OF_A_TASK * APART);
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t d = 0; d < D; d += OUTPUTS_OF_A_TASK)
-            for (int64_t r = 0; r < R; r += DEPTH) {
-                const int64_t outputs = std::min(OUTPUTS_OF_A_TASK, D - d), rows = std::min(DEPTH, R - r);
-                turn_apart(grad + r * D + d, D, rows, outputs, turned);
-                product(outputs, C, rows, {turned, APART, 1}, x + r * C, C, out + d * C, C, r ? out + d * C : nullptr, C);
-            }
+        gradient_of_weights(grad, x, out, R, D, C, turned);
     }
-}
 }

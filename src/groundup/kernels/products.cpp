@@ -4,6 +4,7 @@
 #include "draw.cpp"
 #include "prompt.cpp"
 #include "product.cpp"
+#include "wide.cpp"
 #include "largest.cpp"
 #include "packed.cpp"
 #include "unit.cpp"

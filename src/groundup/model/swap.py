@@ -5,7 +5,8 @@ takes over the tensors of the old one, so parameters and the names of the state 
 """
 
 from collections.abc import Callable
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -69,8 +70,14 @@ def use_sigmoid_gelu(model: nn.Module) -> None:
     replace_modules(model, nn.GELU, lambda gelu: SigmoidGELU() if gelu.approximate == "tanh" else gelu)
 
 
-def use_kernels(model: nn.Module, kernels: PlainKernels) -> None:
-    """Compute attention, activations, dropout, rotations and blocks on a CPU by compiled kernels, if any, in place."""
+def use_kernels(model: nn.Module, kernels: PlainKernels, *, one_call: bool = False) -> None:
+    """Compute attention, activations, dropout, rotations and blocks on a CPU by compiled kernels, if any, in place.
+
+    Args:
+        model: The model.
+        kernels: The kernels.
+        one_call: Products of whole blocks in float32, too.
+    """
     if isinstance(kernels, CompiledKernels):
         replace_modules(model, SigmoidGELU, lambda _: SigmoidGELU(kernels))
         replace_modules(model, modern.ReLUSquared, lambda _: CompiledReLUSquared(kernels))
@@ -79,11 +86,11 @@ def use_kernels(model: nn.Module, kernels: PlainKernels) -> None:
         for part in model.modules():
             if isinstance(part, (CausalSelfAttention, modern.CausalSelfAttention)):
                 part.attend = CausalAttention(kernels)
-        replace_modules(model, Block, lambda block: OneStepBlock(block, kernels))
+        one_step = partial(OneStepBlock, kernels=kernels, one_call=one_call)
+        one_step_modern = partial(OneStepModernBlock, kernels=kernels, one_call=one_call)
+        replace_modules(model, Block, one_step)
         replace_modules(
-            model,
-            modern.Block,
-            lambda block: OneStepModernBlock(block, kernels) if suits_one_step(block.attn.config) else block,
+            model, modern.Block, lambda block: one_step_modern(block) if suits_one_step(block.attn.config) else block
         )
 
 
@@ -94,48 +101,86 @@ def use_sparse_gradients(model: nn.Module) -> None:
             part.sparse = True
 
 
-def use_cpu_parts(model: nn.Module, matmul: Matmul, kernels: PlainKernels, *, alone: bool) -> None:
+def use_cpu_parts(
+    model: nn.Module, matmul: Matmul, kernels: PlainKernels, *, alone: bool, one_call: bool = False
+) -> None:
     """What training on a CPU has in place of parts of the pages: products, kernels, sparse gradients of one process."""
     use_matmul(model, matmul, kernels)
-    use_kernels(model, kernels)
+    use_kernels(model, kernels, one_call=one_call)
     if alone:
         use_sparse_gradients(model)
 
 
-class OneStepBlock(Block):
+class _OneStep(nn.Module):
     """A block that is one step of autograd, by kernels; as the page has it where they do not suit.
 
     Args:
         block: The block it stands for; its parts are taken over, not copied.
         kernels: Compute it.
+        one_call: All of it in float32, too, without a library's products.
     """
 
-    def __init__(self, block: Block, kernels: CompiledKernels) -> None:
+    ln_1: Any
+    attn: Any
+    ln_2: Any
+    mlp: Any
+    _kernels: CompiledKernels
+    _one_call: bool
+
+    def __init__(self, block: nn.Module, kernels: CompiledKernels, *, one_call: bool = False) -> None:
         nn.Module.__init__(self)
-        self.ln_1, self.attn, self.ln_2, self.mlp = block.ln_1, block.attn, block.ln_2, block.mlp
-        self.training, self._kernels = block.training, kernels
+        self.__dict__.update(block.__dict__, _kernels=kernels, _one_call=one_call)
+
+    def in_one_step(
+        self, x: Float[Tensor, "B T C"], n_head: int, cache: KVCache | None, rotation: Rotation | None = None
+    ) -> Float[Tensor, "B T C"] | None:
+        """The residual stream after the block; None where the kernels do not suit."""
+        attn, mlp, kernels = self.attn, self.mlp, self._kernels
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        known = cache is None and dtype in (torch.float32, torch.bfloat16)
+        if not known or x.shape[-1] // n_head % kernels.lanes or not self._suits(x):
+            return None
+        dropout = attn.drop.p if self.training else 0.0
+        parts = (self.ln_1, attn.c_attn, attn.c_proj, self.ln_2, mlp.c_fc, mlp.c_proj)
+        tensors = [tensor for part in parts for tensor in (part.weight, part.bias)]
+        x, eps, call = x.contiguous(), self.ln_1.eps, kernels.one_call.get(dtype)
+        if call and (self._one_call or dtype != torch.float32):
+            return call(x, n_head, eps, dropout, tensors, rotation)
+        wide = getattr(attn.c_attn, "products", None) if dtype == torch.float32 else None
+        return run_block(x, HowBlock(kernels, wide or Products(), n_head, eps, dropout, dtype, rotation), tensors)
+
+    def _suits(self, x: Float[Tensor, "B T C"]) -> bool:
+        """Whether the kernels compute all parts of it, and nobody wants to see what is in between."""
+        attn, mlp = self.attn, self.mlp
+        linears = attn.c_attn, attn.c_proj, mlp.c_fc, mlp.c_proj
+        return (
+            not torch.compiler.is_compiling()
+            and x.device.type == "cpu"
+            and x.dtype == attn.c_attn.weight.dtype == torch.float32
+            and attn.drop.p == mlp.drop.p < 1
+            and isinstance(mlp.act, SigmoidGELU)
+            and all(type(part) in (nn.Linear, OneDNNLinear) for part in linears)
+            and not any(
+                part._forward_hooks or part._forward_pre_hooks or part._backward_hooks
+                for part in self.modules()
+                if part is not self
+            )
+        )
+
+
+class OneStepBlock(_OneStep, Block):
+    """That of `gpt.py`."""
 
     def forward(
         self, x: Float[Tensor, "B T C"], *, cache: KVCache | None = None, mask: Bool[Tensor, "*B T S"] | None = None
     ) -> Float[Tensor, "B T C"]:
         """As the page's."""
-        y = None if cache is not None else _in_one_step(self, x, self._kernels, self.attn.n_head)
-        return super().forward(x, cache=cache, mask=mask) if y is None else y
+        y = self.in_one_step(x, self.attn.n_head, cache)
+        return Block.forward(self, x, cache=cache, mask=mask) if y is None else y
 
 
-class OneStepModernBlock(modern.Block):
-    """The same of the modern page, for blocks of which `planner.memory.suits_one_step`.
-
-    Args:
-        block: The block it stands for; its parts are taken over, not copied.
-        kernels: Compute it.
-    """
-
-    def __init__(self, block: modern.Block, kernels: CompiledKernels) -> None:
-        nn.Module.__init__(self)
-        self.ln_1, self.attn, self.ln_2, self.mlp = block.ln_1, block.attn, block.ln_2, block.mlp
-        self.x_scale, self.x0_scale = block.x_scale, block.x0_scale
-        self.training, self._kernels = block.training, kernels
+class OneStepModernBlock(_OneStep, modern.Block):
+    """That of `modern.py`, of which `suits_one_step`."""
 
     def forward(
         self,
@@ -148,49 +193,8 @@ class OneStepModernBlock(modern.Block):
         mask: Bool[Tensor, "*B T S"] | None = None,
     ) -> tuple[Float[Tensor, "B T C"], modern.Values | None]:
         """As the page's; the values of this layer, which no other mixes with its own, are not told."""
-        y = None if cache is not None else _in_one_step(self, x, self._kernels, self.attn.config.n_head, rotation)
-        return super().forward(x, x0, rotation, first, cache=cache, mask=mask) if y is None else (y, None)
-
-
-def _in_one_step(
-    block: Block | modern.Block,
-    x: Float[Tensor, "B T C"],
-    kernels: CompiledKernels,
-    n_head: int,
-    rotation: Rotation | None = None,
-) -> Float[Tensor, "B T C"] | None:
-    """The residual stream after a block; None where the kernels do not suit."""
-    attn, mlp = block.attn, block.mlp
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-    wide_enough = x.shape[-1] // n_head % kernels.lanes == 0
-    if dtype not in (torch.float32, torch.bfloat16) or not wide_enough or not _suits(block, x):
-        return None
-    dropout = attn.drop.p if block.training else 0.0
-    parts = (block.ln_1, attn.c_attn, attn.c_proj, block.ln_2, mlp.c_fc, mlp.c_proj)
-    tensors = [tensor for part in parts for tensor in (part.weight, part.bias)]
-    x, eps = x.contiguous(), block.ln_1.eps
-    if dtype == torch.bfloat16 and kernels.unit:
-        return kernels.unit(x, n_head, eps, dropout, tensors, rotation)
-    wide = getattr(attn.c_attn, "products", None) if dtype == torch.float32 else None
-    return run_block(x, HowBlock(kernels, wide or Products(), n_head, eps, dropout, dtype, rotation), tensors)
-
-
-def _suits(block: Block | modern.Block, x: Float[Tensor, "B T C"]) -> bool:
-    """Whether the kernels compute all parts of it, and nobody wants to see what is in between."""
-    attn, mlp = block.attn, block.mlp
-    return (
-        not torch.compiler.is_compiling()
-        and x.device.type == "cpu"
-        and x.dtype == attn.c_attn.weight.dtype == torch.float32
-        and attn.drop.p == mlp.drop.p < 1
-        and isinstance(mlp.act, SigmoidGELU)
-        and all(type(part) in (nn.Linear, OneDNNLinear) for part in (attn.c_attn, attn.c_proj, mlp.c_fc, mlp.c_proj))
-        and not any(
-            part._forward_hooks or part._forward_pre_hooks or part._backward_hooks
-            for part in block.modules()
-            if part is not block
-        )
-    )
+        y = self.in_one_step(x, self.attn.config.n_head, cache, rotation)
+        return modern.Block.forward(self, x, x0, rotation, first, cache=cache, mask=mask) if y is None else (y, None)
 
 
 class NarrowEmbedding(nn.Module):

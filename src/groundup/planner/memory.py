@@ -41,6 +41,8 @@ LIBRARIES = 5_000_000
 """Bytes that libraries take as a CPU's first step runs, measured, too; in 16 bits twice as many."""
 KERNEL_LANES = 16
 """Widths that are multiples of this suit the kernels of training: they fill the vectors of every machine."""
+WIDEST_IN_ONE_CALL = 384
+"""Of models whose blocks kernels compute in float32, too: of wider ones, products of a library are nearly all."""
 RESIDUAL_TENSORS = 2
 NORM_OUTPUTS = 2
 
@@ -123,13 +125,13 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
         lora_rank: Gradients are those of a change of this rank alone; 0 is without. `under_lora` tells the rest.
         unit: The kernels of a CPU have a matrix unit: in 16 bits it computes the blocks of GPT-2 and copies no weights.
     """
-    unit = cpu and unit_computes(config, unit=unit, half=half, lora_rank=lora_rank)
+    one_call = cpu and compiled and not lora_rank and suits_one_call(config, half=half, unit=unit)
     n = count_parameters(config)
     learned = 4 * (lora_parameters(config, lora_rank) or n)
     tokens = micro_batch_size * config.block_size
     block, ends = _kept(config, tokens, half=half, cpu=cpu, kernels=cpu and compiled)
     inputs = config.n_layer * (4 * tokens * config.n_embd if recompute else block)
-    copied = config.vocab_size * config.n_embd if unit else n
+    copied = config.vocab_size * config.n_embd if one_call else n
     kept = inputs + ends + (2 * copied if half else 0)
     again = block if recompute else 0
     fixed = partial(Memory, weights=4 * n, optimizer=_optimizer(config, optim))
@@ -138,7 +140,7 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
         # They are gone when the first block is computed again.
         return fixed(gradients=learned, activations=kept + again, logits=max(0, logits - again))
     head = _head(config, tokens, half=half)
-    passing = _passing(config, tokens, half=half, kernels=compiled)
+    passing = _passing(config, tokens, half=half, kernels=compiled, one_call=one_call)
     table = 0 if lora_rank else 4 * config.vocab_size * config.n_embd
     before = learned if accumulates else 0
     waiting = table if accumulates and ModernConfig.of(config).tied_head else 0
@@ -151,7 +153,7 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
     peak = max(moments, key=lambda moment: moment.total)
     if recompute:  # blocks of such a step are mapped alone, and leave no holes
         return replace(peak, holes=LIBRARIES * (2 if half else 1))
-    return replace(peak, holes=_holes(config, peak, tokens, more_sizes=half and not unit))
+    return replace(peak, holes=_holes(config, peak, tokens, more_sizes=half and not one_call))
 
 
 def suits_one_step(config: TransformerConfig) -> bool:
@@ -162,16 +164,15 @@ def suits_one_step(config: TransformerConfig) -> bool:
     return as_wide and not differs
 
 
-def unit_computes(config: TransformerConfig, *, unit: bool, half: bool, lora_rank: int = 0) -> bool:
-    """Whether the blocks of a step on a CPU are computed by a matrix unit.
+def suits_one_call(config: TransformerConfig, *, half: bool, unit: bool = False) -> bool:
+    """Whether the kernels of a CPU may compute such blocks in one call each way, without a library's products.
 
     Args:
         config: The model's shape.
+        half: In 16 bits, which takes a matrix unit; in 32, of a narrow model alone.
         unit: The kernels have one.
-        half: The step computes in 16 bits.
-        lora_rank: Of a change that learns alone; 0 is without.
     """
-    return unit and half and not lora_rank and suits_one_step(config)
+    return suits_one_step(config) and (unit if half else config.n_embd <= WIDEST_IN_ONE_CALL)
 
 
 def _holes(config: TransformerConfig, peak: Memory, tokens: int, *, more_sizes: bool) -> int:
@@ -327,14 +328,18 @@ def _kept(config: TransformerConfig, tokens: int, *, half: bool, cpu: bool, kern
     return block, ends
 
 
-def _passing(config: TransformerConfig, tokens: int, *, half: bool, kernels: bool) -> int:
-    """Bytes that the way back through an MLP has beside what was kept: two tensors of its hidden layer's size.
+def _passing(config: TransformerConfig, tokens: int, *, half: bool, kernels: bool, one_call: bool) -> int:
+    """Bytes that the way back through a block has in its hands beside what was kept.
 
-    First a gradient and the copy that oneDNN makes of what the product's other side read, then the gradients of both
+    In one call that is a gradient of all that products read or give, and two of the stream. Else it is most in the MLP:
+    first a gradient and the copy that oneDNN makes of what the product's other side read, then the gradients of both
     sides of the activation, and their factor for a squared ReLU without kernels.
     """
+    width = 2 if half else 4
+    if one_call:
+        return (10 * width + 2 * 4) * tokens * config.n_embd
     tensors = 3 if ModernConfig.of(config).activation == "relu2" and not kernels else 2
-    return tensors * (2 if half else 4) * tokens * config.mlp_width
+    return tensors * width * tokens * config.mlp_width
 
 
 def kv_cache_bytes(config: TransformerConfig, *, batch_size: int, tokens: int, width: int = 4) -> int:

@@ -67,6 +67,11 @@ def pick_matmul(
     return best if usual > MIN_SPEEDUP * least[best] else "default"
 
 
+def products_of(matmul: Matmul, kernels: PlainKernels) -> "Products":
+    """What computes the products of a linear layer."""
+    return Products() if matmul == "default" else OneDNNProducts(kernels if matmul == "kernels" else None)
+
+
 def onednn_is_there(device: torch.device) -> bool:
     """Whether this build of PyTorch can be asked for oneDNN's products on this device."""
     built = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]

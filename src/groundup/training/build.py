@@ -149,6 +149,7 @@ def _resolved(config: TrainConfig, setup: Setup, shape: TransformerConfig, compi
         compile=compiled,
         vocab_size=shape.vocab_size,
         background=_saves_in_background(config, setup),
+        one_call=setup.one_call,
     )
 
 
@@ -264,7 +265,8 @@ def _new_model(
         init_from(model, tokenizer, config.init_from)
     model.recompute = config.runtime.recompute
     if setup.device.type == "cpu":
-        use_cpu_parts(model, setup.matmul, setup.kernels, alone=setup.world.size == 1)
+        alone = setup.world.size == 1
+        use_cpu_parts(model, setup.matmul, setup.kernels, alone=alone, one_call=setup.one_call)
     if setup.device.type == "cuda" and setup.precision.name == "bf16":  # whose range is that of float32
         use_narrow_stream(model)
     if config.lora.rank:

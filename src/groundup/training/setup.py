@@ -13,15 +13,16 @@ from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.train import TrainConfig
 from groundup.distributed.ranks import World
 from groundup.kernels.compiled import load_kernels
+from groundup.kernels.pick_blocks import pick_products
 from groundup.loop.micro_batch import estimate
-from groundup.planner.memory import memory_of_run, unit_computes
+from groundup.loop.small_models import faster_device
+from groundup.planner.memory import memory_of_run
 from groundup.runtime.allocator import allocate_for_steps
 from groundup.runtime.device import pick_device
-from groundup.runtime.matmul import Matmul, pick_matmul
+from groundup.runtime.matmul import Matmul
 from groundup.runtime.precision import Precision, pick_precision
 from groundup.runtime.stored import PlainKernels
 from groundup.runtime.threads import take_usual_threads
-from groundup.training.small_models import faster_device
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,8 @@ class Resolved:
     vocab_size: int
     background: bool = False
     """Whether checkpoints are written while training goes on."""
+    one_call: bool = False
+    """Whether kernels compute whole blocks, in float32, too."""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -85,6 +88,8 @@ class Setup:
     kernels: PlainKernels
     """Compiled ones on a CPU that can have them."""
     matmul: Matmul
+    one_call: bool
+    """Whether kernels compute whole blocks, in float32, too."""
     world: World
     parallel: str
     """none, ddp or fsdp."""
@@ -116,14 +121,16 @@ def pick_setup(request: SetupRequest) -> Setup:
     if world.size > 1:  # auto measures on a CPU, and all ranks must compute alike
         precision = pick_precision(world.broadcast(precision.name), device, n_embd=request.shape.n_embd)
     kernels = load_kernels(request.say) if device.type == "cpu" else PlainKernels()
-    if unit_computes(request.shape, unit=kernels.has_unit, half=precision.half, lora_rank=config.lora.rank):
-        take_usual_threads(request.say)
     size = _micro_batch_size(request, precision, kernels)
+    matmul, one_call = _products(request, precision, kernels, rows=size * request.shape.block_size)
+    if one_call:
+        take_usual_threads(request.say)
     return Setup(
         device=device,
         precision=precision,
         kernels=kernels,
-        matmul=_matmul(request, precision, kernels, rows=size * request.shape.block_size),
+        matmul=matmul,
+        one_call=one_call,
         world=world,
         parallel=request.parallel,
         micro_batch_size=size,
@@ -162,13 +169,15 @@ def _micro_batch_size(request: SetupRequest, precision: Precision, kernels: Plai
     )
 
 
-def _matmul(request: SetupRequest, precision: Precision, kernels: PlainKernels, *, rows: int) -> Matmul:
-    """The library for matrix products: the run's, the one asked for, or the faster one on the main rank."""
-    asked = request.saved.matmul if request.saved else request.config.runtime.matmul
-    if asked != "auto":
-        return asked
-    # oneDNN already multiplies 16 bits; FSDP's tensors are not ours
-    if precision.name != "fp32" or request.parallel == "fsdp":
-        return "default"
-    picked = pick_matmul(precision.device, rows=rows, n_embd=request.shape.n_embd, training=True, kernels=kernels)
-    return request.world.broadcast(picked)
+def _products(request: SetupRequest, precision: Precision, kernels: PlainKernels, *, rows: int) -> tuple[Matmul, bool]:
+    """The library of matrix products, and whether blocks do without: the run's, or the faster on the main rank."""
+    config, saved = request.config, request.saved
+    if saved:
+        return saved.matmul, saved.one_call
+    if config.runtime.matmul != "auto" or precision.device.type != "cpu" or request.parallel == "fsdp":
+        return "default" if config.runtime.matmul == "auto" else config.runtime.matmul, False
+    lora = bool(config.lora.rank)
+    matmul, one_call = request.world.broadcast(
+        pick_products(kernels, request.shape, half=precision.half, rows=rows, lora=lora)
+    )
+    return matmul, one_call

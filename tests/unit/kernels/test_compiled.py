@@ -33,7 +33,7 @@ void linear() {} void blocks() {} void attend_layer() {} void gelu_forward() {} 
 void rotate() {} void rotate_backward() {} void draw() {} void attention_forward() {} void attention_backward() {}
 void weight_gradient() {} void muon_step() {} void pack() {} int unpack() { return 1; } int lanes() { return 4; }
 void relu_squared_forward() {} void relu_squared_backward() {} void dropout() {}
-int has_gpt_block() { return 0; }
+void gpt_block_forward() {} void gpt_block_backward() {} int has_gpt_block() { return 0; }
 int sum() { return 7; } float round_rows() { return 0; } long largest_logits() { return 0; }
 }"""
 
@@ -195,11 +195,11 @@ def test_the_test_of_the_kernels_sees_what_is_wrong(compiled, new_tensors_are_na
         broken = copy.copy(compiled)
         setattr(broken, name, lambda *_: None)
         assert wrong_parts(broken) == [part]
-    for name in ("forward", "backward") if compiled.unit else ():
-        broken = copy.copy(compiled)
-        broken.unit = copy.copy(compiled.unit)
-        setattr(broken.unit, name, lambda *_: None)
-        assert wrong_parts(broken) == ["blocks in bfloat16"]
+    for name, dtype in itertools.product(("forward", "backward"), compiled.one_call):
+        call, broken = copy.copy(compiled.one_call[dtype]), copy.copy(compiled)
+        setattr(call, name, lambda *_: None)
+        broken.one_call = {**compiled.one_call, dtype: call}
+        assert wrong_parts(broken) == ["blocks in training"]
 
 
 @needs_compiler
@@ -332,5 +332,5 @@ class TestBuilding:
         monkeypatch.setattr(library, "SOURCES", (source,))
         assert type(self.load()) is PlainKernels
         others = "GELU, squared ReLU, gradients of weights, steps of Muon, rotations, dropout, attention"
-        others += ", draws, largest logits, blocks"
+        others += ", draws, largest logits, blocks, blocks in training"
         assert f"wrong numbers here (fp32, fp16, bf16, int8, {others})" in self.said[-1]

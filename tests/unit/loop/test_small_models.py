@@ -9,10 +9,10 @@ from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.config.presets import RECIPES
 from groundup.distributed.ranks import World
+from groundup.loop import small_models
+from groundup.loop.small_models import faster_device, step_seconds
 from groundup.training import setup as under_test
-from groundup.training import small_models
 from groundup.training.setup import SetupRequest
-from groundup.training.small_models import faster_device, step_seconds
 
 TINY = GPTConfig(n_layer=1, n_head=1, n_embd=16, block_size=16, vocab_size=27)
 MPS = torch.device("mps")

@@ -1,13 +1,14 @@
-"""A block of GPT-2 in bfloat16 in two calls of gpt_block.cpp, one each way, where a processor has a matrix unit.
+"""A block of GPT-2 in two calls of gpt_block.cpp, one each way: in float32, and in bfloat16 by a matrix unit.
 
 As single operations every product, norm and GELU reads and writes all activations, and cores wait for each other behind
-each of them. Here some rows go through all that treats them alone, and cores wait around attention only. Weights are
-rounded as they are read, and their gradients are not rounded at all.
+each of them. Here some rows go through all that treats them alone, and cores wait around attention only. In bfloat16
+weights are rounded as they are read, and their gradients are not rounded at all.
 """
 
 import ctypes
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from groundup.kernels.attention import TYPES
 from groundup.kernels.dropout import count
 
 _KEPT, _GRADIENTS, _VECTORS = (1, 3, 1, 1, 4, 4), (1, 4, 1, 1, 3), (1, 1, 1, 1, 1, 1, 3, 4)
@@ -33,17 +35,20 @@ class _Sizes(ctypes.Structure):
     )
 
 
-class UnitBlocks:
+class OneCallBlocks:
     """Computes blocks of a library that has them.
 
     Args:
         library: The shared library of the kernels.
+        dtype: Of what products read and give; the stream and norms have float32.
     """
 
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self.forward, self.backward = library.gpt_block_forward, library.gpt_block_backward
-        self.forward.argtypes, self.forward.restype = 5 * [ctypes.c_void_p], None
-        self.backward.argtypes, self.backward.restype = [*6 * [ctypes.c_void_p], ctypes.c_int], None
+    def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        forward, backward = library.gpt_block_forward, library.gpt_block_backward
+        forward.argtypes, forward.restype = [ctypes.c_int, *5 * [ctypes.c_void_p]], None
+        backward.argtypes, backward.restype = [ctypes.c_int, *6 * [ctypes.c_void_p], ctypes.c_int], None
+        self.forward, self.backward = partial(forward, TYPES[dtype]), partial(backward, TYPES[dtype])
 
     def __call__(
         self,
@@ -72,9 +77,9 @@ class UnitBlocks:
 
 class _Block(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, blocks: UnitBlocks, sizes: _Sizes, rotation: Any, *tensors: Any) -> Tensor:
+    def forward(ctx: Any, x: Tensor, blocks: OneCallBlocks, sizes: _Sizes, rotation: Any, *tensors: Any) -> Tensor:
         rows = sizes.B * sizes.T
-        kept = [_narrow(rows, n * sizes.C) for n in _KEPT]
+        kept = [torch.empty(rows, n * sizes.C, dtype=blocks.dtype) for n in _KEPT]
         kept += [torch.empty(rows, n) for n in (sizes.C, sizes.H, 2, 2)]  # the stream between, sums, moments
         out = torch.empty_like(x)
         blocks.forward(ctypes.byref(sizes), _addresses(tensors), x.data_ptr(), _addresses(kept), out.data_ptr())
@@ -90,7 +95,7 @@ class _Block(torch.autograd.Function):
         sizes, grad_out, grad_x = ctx.sizes, grad_out.contiguous(), torch.empty_like(x)
         shapes = [tensors[i].shape for i in _MATRICES]
         matrices, vectors = torch.empty(sum(map(math.prod, shapes))), torch.empty(sum(_VECTORS) * sizes.C)
-        grads = [_narrow(sizes.B * sizes.T, n * sizes.C) for n in _GRADIENTS]
+        grads = [torch.empty(sizes.B * sizes.T, n * sizes.C, dtype=ctx.blocks.dtype) for n in _GRADIENTS]
         grads += [torch.empty_like(x), grad_x, vectors, matrices]
         ctx.blocks.backward(
             ctypes.byref(sizes),
@@ -108,10 +113,6 @@ class _Block(torch.autograd.Function):
         w_qkv, w_proj, w_fc, w_out = (part.view(shape) for part, shape in parts)
         of_tensors = (gain_1, shift_1, w_qkv, b_qkv, w_proj, b_proj, gain_2, shift_2, w_fc, b_fc, w_out, b_out)
         return grad_x, None, None, None, *(grad if need else None for grad, need in zip(of_tensors, needs, strict=True))
-
-
-def _narrow(rows: int, columns: int) -> Tensor:
-    return torch.empty(rows, columns, dtype=torch.bfloat16)
 
 
 def _addresses(tensors: Sequence[Tensor | None]) -> Any:
