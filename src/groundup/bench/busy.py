@@ -12,7 +12,8 @@ import torch
 
 from groundup.bench.options import BusyOptions as Options
 from groundup.config.errors import UserError
-from groundup.contestants.ours import our_trainer
+from groundup.config.presets import RECIPES
+from groundup.contestants.ours import How, our_trainer
 from groundup.files.processes import piped, start_process
 from groundup.runtime.device import cpu_name
 from groundup.runtime.precision import pick_precision
@@ -43,7 +44,6 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     quiet = _turns(options)
     with _others(options.others):
         busy = _turns(options)
-    cores = os.cpu_count() or 1
     threads = min(own_cores(), whole_cores())  # of each turn; this process may have begun beside other programs
     fair = threads / max(threads, threads + options.others) * quiet["OpenMP's default"]
     ways = {
@@ -63,20 +63,18 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     return {
         "bench": "busy",
         "device": cpu_name(),
-        "cores": cores,
+        "cores": os.cpu_count() or 1,
         "threads": threads,
         "others": options.others,
+        "precision": options.precision,
         "ways": ways,
     }
 
 
 def _turns(options: Options) -> dict[str, float]:
     """Tokens per second: the medians of turns in which every way has one."""
-    rates: dict[str, list[float]] = {name: [] for name in WAYS}
-    for _ in range(options.rounds):
-        for name, variables in WAYS.items():
-            rates[name].append(_one_turn(options, variables))
-    return {name: statistics.median(each) for name, each in rates.items()}
+    turns = [{name: _one_turn(options, WAYS[name]) for name in WAYS} for _ in range(options.rounds)]
+    return {name: statistics.median(turn[name] for turn in turns) for name in WAYS}
 
 
 def _one_turn(options: Options, variables: dict[str, str] | None) -> float:
@@ -101,9 +99,9 @@ def _one_turn(options: Options, variables: dict[str, str] | None) -> float:
 
 
 def _train(pipe: Any, options: Options) -> None:
-    device = torch.device("cpu")
-    precision = pick_precision("auto", device, n_embd=options.model.n_embd)
-    trainer = our_trainer(options.model, options.micro_batch_size, device=device, precision=precision)
+    device, how = torch.device("cpu"), How(optim=RECIPES["shakespeare"].optim)
+    precision = pick_precision(options.precision, device, n_embd=options.model.n_embd)
+    trainer = our_trainer(options.model, options.micro_batch_size, device=device, precision=precision, how=how)
     for _ in range(3):
         trainer.train_step()
     n_steps, start = 0, time.perf_counter()

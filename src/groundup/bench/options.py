@@ -129,11 +129,13 @@ class EvalOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class BusyOptions:
-    """Measure how training on a CPU stands other programs, by how its threads wait."""
+    """Measure how the demo's training on a CPU stands other programs, by how its threads wait."""
 
-    model: GPTConfig = NANOGPT_CPU
-    micro_batch_size: int = 12
+    model: GPTConfig | ModernConfig = DEMO
+    micro_batch_size: int = 16
     """Sequences per step."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """Arithmetic of training."""
     others: int = 4
     """Programs beside it that compute without end."""
     seconds: int = 4
