@@ -1,13 +1,13 @@
 """What each benchmark can be told. Flags stand apart from what they measure: help and mistakes need no PyTorch."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from groundup.config.errors import UsageError, UserError
 from groundup.config.model import GPTConfig, ModernConfig
-from groundup.config.presets import GPT2
+from groundup.config.presets import GPT2, RECIPES
 from groundup.config.train import DeviceChoice, PrecisionChoice
 from groundup.contestants.gpu_cases import chosen
 from groundup.terminal.absent import is_absent
@@ -15,7 +15,7 @@ from groundup.terminal.waiting import own_cores
 
 NANOGPT_CPU = GPTConfig(n_layer=4, n_head=4, n_embd=128, block_size=64, vocab_size=65, bias=False)
 """The model of nanoGPT's published CPU setting."""
-DEMO = ModernConfig(n_layer=4, n_head=4, n_embd=128, block_size=128, vocab_size=65)
+DEMO = replace(RECIPES["shakespeare"].model, vocab_size=65)
 """The shape of the demo's."""
 NO_GPU = "this machine has no GPU that PyTorch can use; --device cpu tries the command with tiny models"
 
