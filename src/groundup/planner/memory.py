@@ -125,11 +125,11 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
         lora_rank: Gradients are those of a change of this rank alone; 0 is without. `under_lora` tells the rest.
         unit: The kernels of a CPU have a matrix unit: in 16 bits it computes the blocks of GPT-2 and copies no weights.
     """
-    one_call = cpu and compiled and not lora_rank and suits_one_call(config, half=half, unit=unit)
-    n = count_parameters(config)
+    one_step = cpu and compiled and not lora_rank and suits_one_step(config)
+    one_call = one_step and suits_one_call(config, half=half, unit=unit)
+    n, tokens = count_parameters(config), micro_batch_size * config.block_size
     learned = 4 * (lora_parameters(config, lora_rank) or n)
-    tokens = micro_batch_size * config.block_size
-    block, ends = _kept(config, tokens, half=half, cpu=cpu, kernels=cpu and compiled)
+    block, ends = _kept(config, tokens, half=half, cpu=cpu, kernels=cpu and compiled, one_step=one_step)
     inputs = config.n_layer * (4 * tokens * config.n_embd if recompute else block)
     copied = config.vocab_size * config.n_embd if one_call else n
     kept = inputs + ends + (2 * copied if half else 0)
@@ -290,7 +290,9 @@ def _optimizer(config: TransformerConfig, optim: OptimConfig | None) -> int:
     return 4 * (2 * n - muon - tables + average)
 
 
-def _kept(config: TransformerConfig, tokens: int, *, half: bool, cpu: bool, kernels: bool) -> tuple[int, int]:
+def _kept(
+    config: TransformerConfig, tokens: int, *, half: bool, cpu: bool, kernels: bool, one_step: bool
+) -> tuple[int, int]:
     """Bytes that the backward pass needs of each block, and of what stands before and after all blocks."""
     width = 2 if half else 4
     stream = tokens * config.n_embd
@@ -304,8 +306,7 @@ def _kept(config: TransformerConfig, tokens: int, *, half: bool, cpu: bool, kern
     narrow = NORM_OUTPUTS * stream + 2 * (stream + keys) + (1 if output_alone else 2) * hidden
     by_kernel = kernels and config.head_dim % KERNEL_LANES == 0
     whole_scores = cpu and config.dropout > 0 and not by_kernel
-    in_place = kernels and suits_one_step(config)
-    if modern.qk_norm or (modern.position == "rope" and not (whole_scores or in_place)):
+    if modern.qk_norm or (modern.position == "rope" and not (whole_scores or one_step)):
         narrow += stream + keys
     if modern.value_residual:
         narrow += 2 * keys * (config.n_layer - 1) // config.n_layer
