@@ -184,8 +184,7 @@ class RuntimeConfig:
     precision: PrecisionChoice = "auto"
     """Arithmetic of the matrix products: auto takes what the hardware does well."""
     matmul: Literal["auto", "default", "onednn", "kernels"] = "auto"
-    """fp32 products on a CPU: PyTorch's default (MKL), oneDNN, or that with kernels of ours; auto takes the fastest,
-    and kernels for whole blocks of a narrow model."""
+    """fp32 products on a CPU: PyTorch's default (MKL), oneDNN, or that with kernels of ours; auto takes the fastest."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile: auto measures both and keeps the faster, when the run is long enough to pay for it."""
     micro_batch_size: int | Literal["auto"] = 12

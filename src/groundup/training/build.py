@@ -265,7 +265,7 @@ def _new_model(
         init_from(model, tokenizer, config.init_from)
     model.recompute = config.runtime.recompute
     if setup.device.type == "cpu":
-        alone = setup.world.size == 1
+        alone = setup.parallel == "none"  # DDP of one process has no sparse gradients either
         use_cpu_parts(model, setup.matmul, setup.kernels, alone=alone, one_call=setup.one_call)
     if setup.device.type == "cuda" and setup.precision.name == "bf16":  # whose range is that of float32
         use_narrow_stream(model)
