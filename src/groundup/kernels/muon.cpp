@@ -39,7 +39,7 @@ struct MuonCore {
     Buffer<float> x, next, gram, factor, whole, spare;
 };
 
-// x (R, S) times the polynomials of x' x, iteration after iteration, into `next`. Of a matrix twice as long as wide the
+// x (R, S) times the polynomials of x' x, iteration after iteration. Of a matrix twice as long as wide the
 // polynomials are multiplied with each other, which are smaller, and then with x.
 const float* iterate(const MuonCore& core, const MuonStep& step, int64_t R, int64_t S) {
     const auto [a, b, c] = step.coefficients;
@@ -58,9 +58,10 @@ const float* iterate(const MuonCore& core, const MuonStep& step, int64_t R, int6
             if (!last) symmetric_product(S, R, {x, 1, S}, x, gram);
             continue;
         }
-        if (n) symmetric_product(S, S, {whole, S, 1}, factor, spare), std::swap(whole, spare);
+        // By rounding, products of two different polynomials are not quite symmetric. A half of them would let that grow.
+        if (n) product(S, S, S, {whole, S, 1}, factor, S, spare, S), std::swap(whole, spare);
         else std::copy(factor, factor + S * S, whole);
-        if (!last) symmetric_product(S, S, {factor, S, 1}, gram, spare), symmetric_product(S, S, {spare, S, 1}, factor, gram);
+        if (!last) product(S, S, S, {factor, S, 1}, gram, S, spare, S), symmetric_product(S, S, {spare, S, 1}, factor, gram);
     }
     if (!is_long) return x;
     product(R, S, S, {x, S, 1}, whole, S, next, S);
