@@ -7,6 +7,7 @@ namespace {
 struct InFloats {
     typedef float Number;
     typedef FloatCore Core;
+    typedef FloatHead Head;
     typedef FloatWeights Weights;
     typedef FloatGradients Gradients;
     static constexpr int32_t TYPE = 0;  // as attention.cpp counts them
@@ -16,6 +17,7 @@ struct InFloats {
 struct ByUnit {
     typedef Bf16Number Number;
     typedef UnitCore Core;
+    typedef UnitHead Head;
     typedef UnitWeights Weights;
     typedef UnitGradients Gradients;
     static constexpr int32_t TYPE = 1;
@@ -111,6 +113,7 @@ void forward(const BlockSizes& s, const BlockWeights& w, const float* stream, co
              float* out) {
     typedef typename Way::Number Number;
     const int64_t C = s.C, N = s.B * s.T;
+    const Sizes of_attention = attention_sizes(s, Way::TYPE);
     typename Way::Weights of_qkv(3 * C, C), of_proj(C, C), of_fc(4 * C, C), of_out(C, 4 * C);
 #pragma omp parallel
     {
@@ -127,7 +130,7 @@ void forward(const BlockSizes& s, const BlockWeights& w, const float* stream, co
             of_qkv.multiply(core, kept.a + r * C, n, w.b_qkv, kept.qkv + r * 3 * C);
             turn_heads(s, r, n, 1, kept.qkv);
         }
-        attend_heads(attention_sizes(s, Way::TYPE), heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3),
+        attend_heads(typename Way::Head(core, of_attention, false), of_attention, heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3),
                      heads(kept.y, s, 0, 1), kept.log_sums);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {
@@ -155,6 +158,7 @@ void backward(const BlockSizes& s, const BlockWeights& w, const float* stream, c
               const float* grad_out, const BlockGradients<typename Way::Number>& grads, int needed) {
     typedef typename Way::Number Number;
     const int64_t C = s.C, N = s.B * s.T, parts = (N + ROWS_OF_A_BLOCK - 1) / ROWS_OF_A_BLOCK;
+    const Sizes of_attention = attention_sizes(s, Way::TYPE);
     typename Way::Weights of_qkv(C, 3 * C), of_proj(C, C), of_fc(C, 4 * C), of_out(4 * C, C);
     const typename Way::Gradients of_matrices(N, {{grads.qkv, 3 * C, kept.a, C, (needed & 1) != 0},
                                         {grads.proj, C, kept.y, C, (needed & 2) != 0},
@@ -193,7 +197,7 @@ void backward(const BlockSizes& s, const BlockWeights& w, const float* stream, c
             if (w.b_fc) add_rows(h, n, 4 * C, part_of(r, B_FC));
             if (w.b_proj) add_rows(proj, n, C, part_of(r, B_PROJ));
         }
-        attend_heads_back(attention_sizes(s, Way::TYPE), heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3),
+        attend_heads_back(typename Way::Head(core, of_attention, true), of_attention, heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3),
                           heads(kept.y, s, 0, 1), heads(grads.y, s, 0, 1), kept.log_sums, heads(grads.qkv, s, 0, 3),
                           heads(grads.qkv, s, 1, 3), heads(grads.qkv, s, 2, 3));
 #pragma omp for schedule(dynamic, 1) nowait

@@ -11,15 +11,16 @@ namespace {
 constexpr int64_t DEPTH_OF_UNIT = 1024;  // rows of a gradient's matrices that are laid down at a time
 
 struct Lying {  // a matrix as it lies, row after row
-    const void* at;
-    int64_t rows, columns;
-    int32_t type;  // 0 fp32, 1 bf16
+    const void* at = nullptr;
+    int64_t rows = 0, columns = 0;
+    int32_t type = 0;         // 0 fp32, 1 bf16
+    int64_t apart = columns;  // numbers from a row to the next
 };
 
 // Its rows from this one on, as many as are laid down at a time.
 Lying part_from(const Lying& m, int64_t row) {
-    const auto* at = (const char*)m.at + row * m.columns * (m.type ? 2 : 4);
-    return {at, std::min(DEPTH_OF_UNIT, m.rows - row), m.columns, m.type};
+    const auto* at = (const char*)m.at + row * m.apart * (m.type ? 2 : 4);
+    return {at, std::min(DEPTH_OF_UNIT, m.rows - row), m.columns, m.type, m.apart};
 }
 
 constexpr int64_t SIDE = 32;  // of what is laid down at a time: two tiles
@@ -28,7 +29,7 @@ typedef Vector<uint16_t, SIDE> Narrow;
 // SIDE numbers of a row, with zeros beyond the edges where that is not WHOLE.
 template <bool IS_BF16, bool WHOLE> Narrow numbers(const Lying& m, int64_t row, int64_t column) {
     if (!WHOLE && row >= m.rows) return Narrow{};
-    const int64_t place = row * m.columns + column, n = std::clamp<int64_t>(m.columns - column, 0, SIDE);
+    const int64_t place = row * m.apart + column, n = std::clamp<int64_t>(m.columns - column, 0, SIDE);
     const uint32_t there = WHOLE ? ~0u : (uint32_t)((1ull << n) - 1);
     if (IS_BF16) return (Narrow)_mm512_maskz_loadu_epi16(there, (const uint16_t*)m.at + place);
     const float* from = (const float*)m.at + place;
@@ -78,7 +79,7 @@ template <bool OF_A> void lay(const Lying& m, bool along, int64_t outer, Ints* t
     else along ? lay_as<false, true, OF_A>(m, outer, to) : lay_as<false, false, OF_A>(m, outer, to);
 }
 
-// 16 rows of SIDE sums to where they belong in C, or added to what is there, as far as C reaches; a bias may come in between.
+// SIDE rows of SIDE sums to where they belong in C, or added to what is there, as far as C reaches; a bias may come in between.
 void write_sums(const float* sums, const float* bias, const Lying& c, int64_t row, int64_t column, bool add) {
     const uint32_t there = (uint32_t)((1ull << std::min(SIDE, c.columns - column)) - 1);
     const auto some = [there](const float* from) {
@@ -86,9 +87,9 @@ void write_sums(const float* sums, const float* bias, const Lying& c, int64_t ro
                               (Floats)_mm512_maskz_loadu_ps(there >> 16, from + L));
     };
     const auto [bias_1, bias_2] = bias ? some(bias + column) : std::make_pair(Floats{}, Floats{});
-    for (int64_t i = 0; i < std::min<int64_t>(L, c.rows - row); i++, sums += L) {
-        const int64_t place = (row + i) * c.columns + column;
-        Floats first = read<Floats>(sums) + bias_1, second = read<Floats>(sums + L * L) + bias_2;
+    for (int64_t i = 0; i < std::min(SIDE, c.rows - row); i++, sums += SIDE) {
+        const int64_t place = (row + i) * c.apart + column;
+        Floats first = read<Floats>(sums) + bias_1, second = read<Floats>(sums + L) + bias_2;
         if (c.type) {
             _mm512_mask_storeu_epi16((uint16_t*)c.at + place, there, (__m512i)_mm512_cvtne2ps_pbh(second, first));
             continue;
@@ -99,27 +100,37 @@ void write_sums(const float* sums, const float* bias, const Lying& c, int64_t ro
     }
 }
 
-// SIDE rows of A by SIDE columns of B, both laid down.
-void multiply_tiles(const Ints* a, const Ints* b, int64_t steps, float* sums) {
-    const Ints *next_a = a + steps * L, *next_b = b + steps * L;
-    _tile_zero(0);
-    _tile_zero(1);
-    _tile_zero(2);
-    _tile_zero(3);
+// SIDE rows of A by SIDE columns of B, both laid down, the second half of each so many vectors behind the first. Sums have rows
+// of so many numbers, or are added to what is there.
+void multiply_tiles(const Ints* a, int64_t a_gap, const Ints* b, int64_t b_gap, int64_t steps, float* sums, int64_t row,
+                    bool add = false) {
+    float* const below = sums + L * row;
+    const int64_t apart = row * sizeof(float);
+    if (add) {
+        _tile_loadd(0, sums, apart);
+        _tile_loadd(1, sums + L, apart);
+        _tile_loadd(2, below, apart);
+        _tile_loadd(3, below + L, apart);
+    } else {
+        _tile_zero(0);
+        _tile_zero(1);
+        _tile_zero(2);
+        _tile_zero(3);
+    }
     for (int64_t s = 0; s < steps * L; s += L) {
         _tile_loadd(4, a + s, sizeof(Ints));
         _tile_loadd(6, b + s, sizeof(Ints));
-        _tile_loadd(7, next_b + s, sizeof(Ints));
-        _tile_loadd(5, next_a + s, sizeof(Ints));
+        _tile_loadd(7, b + b_gap + s, sizeof(Ints));
+        _tile_loadd(5, a + a_gap + s, sizeof(Ints));
         _tile_dpbf16ps(0, 4, 6);
         _tile_dpbf16ps(1, 4, 7);
         _tile_dpbf16ps(2, 5, 6);
         _tile_dpbf16ps(3, 5, 7);
     }
-    _tile_stored(0, sums, sizeof(Ints));
-    _tile_stored(1, sums + L * L, sizeof(Ints));
-    _tile_stored(2, sums + 2 * L * L, sizeof(Ints));
-    _tile_stored(3, sums + 3 * L * L, sizeof(Ints));
+    _tile_stored(0, sums, apart);
+    _tile_stored(1, sums + L, apart);
+    _tile_stored(2, below, apart);
+    _tile_stored(3, below + L, apart);
 }
 
 // SIDE rows of C from row m on: those of A by all columns of B, which is laid down.
@@ -127,9 +138,8 @@ void multiply_rows(const Lying& a, bool a_along, int64_t m, const Ints* of_b, in
                    const float* bias, const Lying& c, bool add) {
     lay<true>(a, a_along, m, of_a);
     for (int64_t n = 0; n < c.columns; n += SIDE) {
-        multiply_tiles(of_a, of_b + n / SIDE * 2 * steps * L, steps, sums);
+        multiply_tiles(of_a, steps * L, of_b + n / SIDE * 2 * steps * L, steps * L, steps, sums, SIDE);
         write_sums(sums, bias, c, m, n, add);
-        write_sums(sums + 2 * L * L, bias, c, m + L, n, add);
     }
 }
 

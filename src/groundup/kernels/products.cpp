@@ -9,6 +9,7 @@
 #include "packed.cpp"
 #include "unit.cpp"
 #include "narrow.cpp"
+#include "heads.cpp"
 #include "attention.cpp"
 #include "dropout.cpp"
 #include "gelu.cpp"

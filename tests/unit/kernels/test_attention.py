@@ -41,29 +41,39 @@ def by_repeated_keys(q, k, v, *, is_causal, enable_gqa):
     return F.scaled_dot_product_attention(q, k, v, is_causal=is_causal)
 
 
-def assert_as_exact_as_can_be(parts, grad, *, rtol):
+def assert_as_exact_as_can_be(parts, grad, *, rtol, of_inputs=1e-6):
     """Beside PyTorch in float64. A gradient may be zero, so what goes into it counts, too."""
     ours = with_gradients(attend(), parts, grad)
     exact = with_gradients(by_repeated_keys, [part.double() for part in parts], grad.double())
     size = grad.float().norm() * max(1, *(part.float().abs().max() for part in parts))
     for a, b in zip(ours, exact, strict=True):
         assert a.dtype == parts[0].dtype
-        assert (a.double() - b).norm() <= rtol * b.norm() + 1e-6 * size
+        assert (a.double() - b).norm() <= rtol * b.norm() + of_inputs * size
+
+
+SIZES = {
+    "texts": st.integers(1, 3),
+    "groups": st.integers(1, 3),
+    "heads": st.integers(1, 4),
+    "tokens": st.integers(1, 130),
+    "width": st.sampled_from([16, 32, 48, 80]),
+}
 
 
 @settings(max_examples=40)
-@given(
-    texts=st.integers(1, 3),
-    groups=st.integers(1, 3),
-    heads=st.integers(1, 4),
-    tokens=st.integers(1, 130),
-    width=st.sampled_from([16, 32, 48, 80]),
-    scale=st.sampled_from([0.1, 1.0, 8.0]),
-)
+@given(**SIZES, scale=st.sampled_from([0.1, 1.0, 8.0]))
 def test_any_size(texts, groups, heads, tokens, width, scale):
     q, grad = draw(2, texts, groups * heads, tokens, width, seed=tokens)
     k, v = draw(2, texts, groups, tokens, width, seed=tokens + 1)
     assert_as_exact_as_can_be((scale * q, scale * k, v), grad, rtol=1e-5)
+
+
+@settings(max_examples=40)
+@given(**SIZES)
+def test_any_size_in_bfloat16(texts, groups, heads, tokens, width):
+    q, grad = draw(2, texts, groups * heads, tokens, width, seed=tokens).bfloat16()
+    k, v = draw(2, texts, groups, tokens, width, seed=tokens + 1).bfloat16()
+    assert_as_exact_as_can_be((q, k, v), grad, rtol=5e-3, of_inputs=5e-4)  # y, from which scores get theirs, is rounded
 
 
 def test_heads_side_by_side_in_one_tensor_are_read_where_they_lie():
@@ -76,7 +86,7 @@ def test_heads_side_by_side_in_one_tensor_are_read_where_they_lie():
 
 
 @pytest.mark.parametrize("groups", [4, 1])
-def test_bfloat16_is_rounded_at_the_end_alone(groups):
+def test_bfloat16_is_as_exact_as_pytorch(groups):
     (q, grad), (k, v) = draw(2, 2, 4, 100, 64).bfloat16(), draw(2, 2, groups, 100, 64, seed=1).bfloat16()
     assert_as_exact_as_can_be((q, k, v), grad, rtol=5e-3)
     arguments = {"is_causal": True, "enable_gqa": groups < 4}
@@ -93,8 +103,9 @@ def test_under_autocast_it_computes_in_bfloat16_as_pytorch_does():
     torch.testing.assert_close(y.float(), F.scaled_dot_product_attention(q, k, v, is_causal=True), rtol=0.02, atol=0.02)
 
 
-def test_what_is_no_number_is_not_hidden():
-    q, k, v = draw(3, 1, 1, 20, 16)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_no_number_is_not_hidden(dtype):
+    q, k, v = draw(3, 1, 1, 20, 16).to(dtype)
     q[0, 0, 7, 3] = torch.nan
     y = attend()(q, k, v, is_causal=True)
     assert y[0, 0, 7].isnan().all()
@@ -132,10 +143,10 @@ def test_dropout_drops_its_share_of_the_weights_and_scales_the_others():
     assert not torch.equal(shown, weights_after_dropout(q, k, 0.3, seed=6)[0])
 
 
-@pytest.mark.parametrize("groups", [4, 2])
-def test_the_gradient_under_dropout_is_that_of_the_weights_that_were_kept(groups):
-    (q, grad), (k, v) = draw(2, 2, 4, 110, 32), draw(2, 2, groups, 110, 32, seed=1)
-    shown, whole = weights_after_dropout(q, k.repeat_interleave(4 // groups, dim=1), 0.4, seed=2)
+@pytest.mark.parametrize(("groups", "dtype"), [(4, torch.float32), (2, torch.float32), (2, torch.bfloat16)])
+def test_the_gradient_under_dropout_is_that_of_the_weights_that_were_kept(groups, dtype):
+    (q, grad), (k, v) = draw(2, 2, 4, 110, 32).to(dtype), draw(2, 2, groups, 110, 32, seed=1).to(dtype)
+    shown, whole = weights_after_dropout(q.float(), k.repeat_interleave(4 // groups, dim=1).float(), 0.4, seed=2)
     factors = torch.where(shown > 0, 1 / 0.6, 0.0).double()
     parts = [part.double().requires_grad_() for part in (q, k, v)]
     keys, values = (part.repeat_interleave(4 // groups, dim=1) for part in parts[1:])
@@ -146,7 +157,7 @@ def test_the_gradient_under_dropout_is_that_of_the_weights_that_were_kept(groups
     torch.manual_seed(2)
     ours = with_gradients(lambda *parts, **rest: function(*parts, dropout_p=0.4, **rest), (q, k, v), grad)
     for a, b in zip(ours, exact, strict=True):
-        assert (a.double() - b).norm() <= 1e-5 * b.norm()
+        assert (a.double() - b).norm() <= (1e-5 if dtype == torch.float32 else 5e-3) * b.norm()
 
 
 @pytest.mark.parametrize(
