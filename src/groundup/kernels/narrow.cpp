@@ -9,6 +9,7 @@
 namespace {
 
 constexpr int64_t DEPTH_OF_UNIT = 1024;  // rows of a gradient's matrices that are laid down at a time
+constexpr int64_t IN_CACHES = 3 << 18;   // weights that stay there beside all else
 
 struct Lying {  // a matrix as it lies, row after row
     const void* at = nullptr;
@@ -143,8 +144,9 @@ void multiply_rows(const Lying& a, bool a_along, int64_t m, const Ints* of_b, in
     }
 }
 
-struct UnitCore {  // what a core needs for it: room for SIDE rows of up to so many numbers, and for their sums
-    explicit UnitCore(int64_t widest) : rows((std::max(widest, DEPTH_OF_UNIT) + SIDE - 1) / SIDE * 2 * L), sums(4 * L * L) {
+struct UnitCore {  // what a core needs for it: room for ROWS_OF_A_BLOCK rows of up to so many numbers, and for sums
+    explicit UnitCore(int64_t widest)
+        : rows((std::max(ROWS_OF_A_BLOCK / SIDE * widest, DEPTH_OF_UNIT) + SIDE - 1) / SIDE * 2 * L), sums(SIDE * SIDE) {
         _tile_loadconfig(&TILE_SHAPES);
     }
     ~UnitCore() { _tile_release(); }
@@ -168,8 +170,18 @@ class UnitWeights {
     // C (rows, columns), float or bfloat16, = A (rows, inner) times W, plus a bias or null.
     template <class C> void multiply(UnitCore& core, const Bf16Number* a, int64_t rows, const float* bias, C* c) const {
         const Lying of_a = {a, rows, inner, 1}, of_c = {c, rows, columns, sizeof(C) == 2};
-        for (int64_t m = 0; m < rows; m += SIDE)
-            multiply_rows(of_a, true, m, laid, steps, core.rows, core.sums, bias, of_c, false);
+        const int64_t half = steps * L, panel = 2 * half;
+        if (columns * inner <= IN_CACHES) {
+            for (int64_t m = 0; m < rows; m += SIDE)
+                multiply_rows(of_a, true, m, laid, steps, core.rows, core.sums, bias, of_c, false);
+            return;
+        }
+        for (int64_t m = 0; m < rows; m += SIDE) ::lay<true>(of_a, true, m, core.rows + m / SIDE * panel);
+        for (int64_t n = 0; n < columns; n += SIDE)  // what is fetched of W meets all rows
+            for (int64_t m = 0; m < rows; m += SIDE) {
+                multiply_tiles(core.rows + m / SIDE * panel, half, laid + n / SIDE * panel, half, steps, core.sums, SIDE);
+                write_sums(core.sums, bias, of_c, m, n, false);
+            }
     }
 
   private:

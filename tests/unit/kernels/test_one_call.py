@@ -84,6 +84,13 @@ def test_numbers_and_gradients_are_those_of_the_page(dtype, texts, tokens, n_hea
     assert_near(ours(dtype, block, x, grad, n_head, rotation=narrow), theirs(block, x, grad, wide), dtype)
 
 
+@pytest.mark.parametrize("tokens", [33, 70])
+def test_weights_that_fill_the_caches(dtype, tokens):
+    x, grad = draw(2, 1, tokens, 3 * 192, seed=4)
+    block = new_block(3, 3 * 192, block_size=tokens)
+    assert_near(ours(dtype, block, x, grad, 3), theirs(block, x, grad), dtype)
+
+
 @pytest.mark.parametrize("tokens", [1023, 1024, 1025, 2500])
 def test_sums_over_many_rows(dtype, tokens):
     x, grad = draw(2, 1, tokens, 48, seed=5)
