@@ -192,7 +192,7 @@ class UnitWeights {
 // The gradients of some matrices, which lie one behind the other.
 class UnitGradients {
   public:
-    UnitGradients(int64_t N, std::initializer_list<GradientOf> all, float* to) {
+    UnitGradients(int64_t N, std::initializer_list<GradientOf> all, float* to, bool added = false) : added(added) {
         for (const GradientOf& one : all) {
             if (one.needed) {
                 parts[n++] = {{one.grad, N, one.D, 1}, {one.x, N, one.C, 1}, {to, one.D, one.C, 0}, columns, rows};
@@ -219,7 +219,7 @@ class UnitGradients {
             for (int64_t i = 0; i < rows; i++) {
                 const Part& part = with(i, &Part::first_row);
                 multiply_rows(part_from(part.grad, row), false, (i - part.first_row) * SIDE,
-                              laid + part.first_column * panel, steps, core.rows, core.sums, nullptr, part.to, row > 0);
+                              laid + part.first_column * panel, steps, core.rows, core.sums, nullptr, part.to, added || row > 0);
             }
         }
     }
@@ -236,6 +236,7 @@ class UnitGradients {
         return parts[part];
     }
 
+    const bool added;  // to what is there
     Part parts[4];
     int n = 0;
     int64_t columns = 0, rows = 0;

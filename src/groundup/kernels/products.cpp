@@ -16,6 +16,7 @@
 #include "relu.cpp"
 #include "muon.cpp"
 #include "gpt_block.cpp"
+#include "head.cpp"
 
 extern "C" {
 

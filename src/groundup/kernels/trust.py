@@ -37,6 +37,7 @@ def wrong_parts(kernels: "CompiledKernels") -> list[str]:
         "squared ReLU": _squares_agree(kernels),
         "gradients of weights": _gradients_agree(kernels, generator),
         "steps of Muon": _muon_agrees(kernels.muon, generator),
+        "cross-entropy": _losses_agree(kernels, generator),
         "rotations": _rotations_agree(kernels, generator),
         "dropout": _dropout_agrees(kernels),
         "attention": _attention_agrees(kernels, generator),
@@ -79,7 +80,22 @@ def _squares_agree(kernels: "CompiledKernels") -> bool:
 
 def _gradients_agree(kernels: "CompiledKernels", generator: torch.Generator) -> bool:
     grad, inputs = (torch.randn(_MANY, n, generator=generator) for n in (7, 32))
-    return torch.allclose(kernels.weight_gradient(grad, inputs), grad.T @ inputs, rtol=1e-4, atol=1e-4)
+    pairs = [(kernels.weight_gradient(grad, inputs), grad.T @ inputs)]
+    if kernels.has_unit:
+        grad, inputs = grad.bfloat16(), inputs.bfloat16()
+        total = torch.ones(7, 32)
+        pairs.append((kernels.add_narrow_gradient(total, grad, inputs), 1 + grad.float().T @ inputs.float()))
+    return all(torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4) for ours, theirs in pairs)
+
+
+def _losses_agree(kernels: "CompiledKernels", generator: torch.Generator) -> bool:
+    logits, picked = torch.randn(3, 77, generator=generator), torch.tensor([[0], [76], [5]])
+    grad = logits.softmax(-1).scatter_add(1, picked, torch.full((3, 1), -1.0))
+    nats = F.cross_entropy(logits, picked[:, 0], reduction="none")[:, None]
+    told, narrow = kernels.cross_entropy(logits, picked, back=True), logits.bfloat16()
+    rounded = F.cross_entropy(narrow.float(), picked[:, 0], reduction="none")[:, None]
+    pairs = (told, nats), (logits, grad), (kernels.cross_entropy(narrow, picked, back=False), rounded)
+    return all(torch.allclose(ours, theirs, atol=1e-5) for ours, theirs in pairs)
 
 
 def _dropout_agrees(kernels: "CompiledKernels") -> bool:

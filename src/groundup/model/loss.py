@@ -7,6 +7,7 @@ are, p - onehot(target), so it is computed in the same visit: no chunk's logits 
 Kernel's fused linear cross-entropy, Hsu et al. 2024, without a kernel).
 """
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -15,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.config.data import IGNORE
+from groundup.kernels.head import CompiledHead
 from groundup.model.types import LanguageModel, wide
 from groundup.planner.memory import even_rows, logits_bytes
 from groundup.runtime.matmul import OneDNNHead
@@ -45,7 +47,7 @@ def head_loss_sum(
     softcap: float = 0.0,
     chunk_rows: int | None = None,
     multiple: int | None = None,
-    by: OneDNNHead | None = None,
+    by: OneDNNHead | CompiledHead | None = None,
 ) -> Float[Tensor, ""]:
     """`lm_loss_sum(hidden @ weight.T, targets)` without ever holding the logits of all tokens.
 
@@ -56,7 +58,7 @@ def head_loss_sum(
         softcap: Logits are softcap * tanh(logits / softcap); 0 leaves them.
         chunk_rows: Tokens whose logits are in memory together; None takes as many as `logits_bytes` allows, evenly.
         multiple: The vocabulary is padded to a multiple of this inside the products; None takes what suits the device.
-        by: Multiplies; None is PyTorch.
+        by: Multiplies, and may have kernels for the rest; None is PyTorch.
     """
     device = hidden.device.type
     chunk_rows = chunk_rows or even_rows(targets.numel(), _chunk_rows(weight))
@@ -106,7 +108,7 @@ class _HeadLoss(torch.autograd.Function):
         chunk_rows: int,
         multiple: int,
         with_gradients: bool,  # noqa: FBT001
-        by: OneDNNHead | None,
+        by: OneDNNHead | CompiledHead | None,
     ) -> Float[Tensor, ""]:
         linear = F.linear if by is None else by
         with torch.autocast(hidden.device.type, enabled=False):
@@ -121,7 +123,7 @@ class _HeadLoss(torch.autograd.Function):
                 counts = (targets[rows] != IGNORE)[:, None]
                 picked = targets[rows, None].where(counts, 0)
                 x = hidden[rows].to(dtype)
-                of_rows = _fusable if torch.compiler.is_compiling() else _in_place
+                of_rows = _fusable if torch.compiler.is_compiling() else partial(_in_place, by=by, back=with_gradients)
                 nats, grad, scale = of_rows(linear(x, head), picked, vocab_size, softcap, wide)
                 loss = loss + (nats * counts).sum()
                 if with_gradients:  # rows are scaled, and dropped if they do not count, where there is less to multiply
@@ -141,13 +143,22 @@ class _HeadLoss(torch.autograd.Function):
 
 
 def _in_place(
-    logits: Float[Tensor, "N W"], picked: Int[Tensor, "N 1"], vocab_size: int, softcap: float, wide: torch.dtype
+    logits: Float[Tensor, "N W"],
+    picked: Int[Tensor, "N 1"],
+    vocab_size: int,
+    softcap: float,
+    wide: torch.dtype,
+    *,
+    by: OneDNNHead | CompiledHead | None,
+    back: bool,
 ) -> tuple[Float[Tensor, "N 1"], Float[Tensor, "N W"], Tensor | float]:
     """-ln p(target) of each row, its gradient p - onehot in the type of the logits, and a factor that this still lacks.
 
-    With as little memory as there can be, and the factor 1.
+    With as little memory as there can be, and the factor 1. Kernels may give no gradient unless it goes back.
     """
     dtype, padding, bent = logits.dtype, logits.shape[1] - vocab_size, None
+    if isinstance(by, CompiledHead) and not padding and not softcap and by.suits(logits):
+        return by.cross_entropy(logits, picked, back=back), logits, 1.0
     logits = logits[:, :vocab_size]
     if softcap:
         bent = torch.tanh(logits.to(wide) / softcap)
@@ -195,9 +206,13 @@ def _add_product(
     grad: Float[Tensor, "N W"],
     x: Float[Tensor, "N C"],
     wide: torch.dtype,
-    by: OneDNNHead | None,
+    by: OneDNNHead | CompiledHead | None,
 ) -> Float[Tensor, "W C"]:
     """Add grad.T @ x to a total, if there is one; the sum over chunks stays in float32 where products are narrower."""
+    if isinstance(by, CompiledHead):
+        if by.adds(grad):
+            return by.add_gradient(total, grad, x)
+        by = by.products
     if by is None and total is not None and total.dtype == grad.dtype:
         return total.addmm_(grad.T, x)
     product = grad.T @ x if by is None else by.weight_gradient(grad, x)
@@ -227,5 +242,5 @@ class LossModule(nn.Module):
         if head is None or not needs_chunks(targets, head):
             return lm_loss_sum(self.model(idx), targets)
         part = getattr(self.model, "lm_head", None)
-        by = part if isinstance(part, OneDNNHead) else None
+        by = part if isinstance(part, OneDNNHead | CompiledHead) else None
         return self.head_loss(self.model.hidden(idx), head, targets, softcap=self.model.logit_softcap, by=by)

@@ -18,6 +18,7 @@ from groundup.kernels.compiled import CompiledKernels
 from groundup.kernels.dropout import CountedDropout
 from groundup.kernels.gelu import SigmoidGELU
 from groundup.kernels.gpt_block import HowBlock, run_block
+from groundup.kernels.head import CompiledHead
 from groundup.kernels.relu import CompiledReLUSquared
 from groundup.model import modern
 from groundup.model.gpt import Block, CausalSelfAttention, TiedHead
@@ -71,7 +72,7 @@ def use_sigmoid_gelu(model: nn.Module) -> None:
 
 
 def use_kernels(model: nn.Module, kernels: PlainKernels, *, one_call: bool = False) -> None:
-    """Compute attention, activations, dropout, rotations and blocks on a CPU by compiled kernels, if any, in place.
+    """Compute attention, activations, dropout, rotations, blocks and the loss on a CPU by kernels, if any, in place.
 
     Args:
         model: The model.
@@ -83,6 +84,8 @@ def use_kernels(model: nn.Module, kernels: PlainKernels, *, one_call: bool = Fal
         replace_modules(model, modern.ReLUSquared, lambda _: CompiledReLUSquared(kernels))
         replace_modules(model, nn.Dropout, lambda drop: CountedDropout(drop.p, kernels).train(drop.training))
         replace_modules(model, Rotate, lambda _: Rotate(kernels))
+        replace_modules(model, TiedHead, lambda _: CompiledHead(kernels))
+        replace_modules(model, OneDNNHead, lambda head: CompiledHead(kernels, head))
         for part in model.modules():
             if isinstance(part, (CausalSelfAttention, modern.CausalSelfAttention)):
                 part.attend = CausalAttention(kernels)

@@ -139,7 +139,7 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
         logits = _logits(config, tokens, half=half, compiled=compiled, chunk=logits_bytes("cuda", device_memory))
         # They are gone when the first block is computed again.
         return fixed(gradients=learned, activations=kept + again, logits=max(0, logits - again))
-    head = _head(config, tokens, half=half)
+    head = _head(config, tokens, half=half, kernels=compiled, unit=unit)
     passing = _passing(config, tokens, half=half, kernels=compiled, one_call=one_call)
     table = 0 if lora_rank else 4 * config.vocab_size * config.n_embd
     before = learned if accumulates else 0
@@ -205,20 +205,21 @@ def _logits(config: TransformerConfig, tokens: int, *, half: bool, compiled: boo
     return chunk * each // 4 + 4 * config.n_embd * (tokens + config.vocab_size)
 
 
-def _head(config: TransformerConfig, tokens: int, *, half: bool) -> int:
+def _head(config: TransformerConfig, tokens: int, *, half: bool, kernels: bool, unit: bool) -> int:
     """Most bytes that the head and the loss work on at once on a CPU, see `model/loss.py`.
 
     Whole, that is on the way back: ln p and the gradients of it and of the logits. In chunks: logits and ln p in place
     of which their gradient comes, in 16 bits with a copy, beside the head's gradient so far; then the gradient alone,
-    and the head's so far beside that of this chunk. The gradient of what the head reads is there in both.
+    and the head's so far beside that of this chunk. Kernels have the gradient in place of the logits, and those of a
+    matrix unit add to the head's where it lies. The gradient of what the head reads is there in both.
     """
     rows = _chunk_rows(config, tokens)
     if rows == tokens:
         return (3 * 4 + (2 if half else 0)) * tokens * config.vocab_size
     width, table = (2 if half else 4), config.vocab_size * config.n_embd
-    chunk = rows * config.vocab_size
-    visit = 2 * 4 * chunk + 4 * table
-    product = width * chunk + (4 + width) * table
+    chunk, in_place = rows * config.vocab_size, kernels and not ModernConfig.of(config).logit_softcap
+    visit = (width if in_place else 2 * 4) * chunk + 4 * table
+    product = width * chunk + (4 if kernels and unit and half else 4 + width) * table
     return 4 * tokens * config.n_embd + max(visit, product)
 
 

@@ -35,6 +35,7 @@ void weight_gradient() {} void muon_step() {} void pack() {} int unpack() { retu
 void relu_squared_forward() {} void relu_squared_backward() {} void dropout() {}
 void gpt_block_forward() {} void gpt_block_backward() {} int has_gpt_block() { return 0; }
 int sum() { return 7; } float round_rows() { return 0; } long largest_logits() { return 0; }
+void cross_entropy() {} int unit_weight_gradient() { return 0; }
 }"""
 
 
@@ -191,6 +192,7 @@ def test_the_test_of_the_kernels_sees_what_is_wrong(compiled, new_tensors_are_na
         ("muon", "steps of Muon"),
         ("attention_backward", "attention"),
         ("_draw", "draws"),
+        ("_cross_entropy", "cross-entropy"),
     ):
         broken = copy.copy(compiled)
         setattr(broken, name, lambda *_: None)
@@ -331,6 +333,6 @@ class TestBuilding:
         source.write_text(STUBS)
         monkeypatch.setattr(library, "SOURCES", (source,))
         assert type(self.load()) is PlainKernels
-        others = "GELU, squared ReLU, gradients of weights, steps of Muon, rotations, dropout, attention"
+        others = "GELU, squared ReLU, gradients of weights, steps of Muon, cross-entropy, rotations, dropout, attention"
         others += ", draws, largest logits, blocks, blocks in training"
         assert f"wrong numbers here (fp32, fp16, bf16, int8, {others})" in self.said[-1]

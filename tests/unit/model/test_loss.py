@@ -1,6 +1,8 @@
 """The chunked head against autograd on whole logits."""
 
+import contextlib
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -10,14 +12,18 @@ from hypothesis import strategies as st
 
 from groundup.config.data import IGNORE
 from groundup.config.model import GPTConfig
-from groundup.kernels.compiled import load_kernels
+from groundup.kernels.compiled import CompiledKernels, load_kernels
+from groundup.kernels.head import CompiledHead
 from groundup.model import loss as loss_room
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule, head_loss_sum, lm_loss_sum
-from groundup.model.swap import use_matmul
+from groundup.model.swap import use_kernels, use_matmul
 from groundup.planner import memory
 from groundup.runtime.matmul import OneDNNHead, onednn_is_there
+
+KERNELS = load_kernels(lambda _: None)
+needs_kernels = pytest.mark.skipif(not isinstance(KERNELS, CompiledKernels), reason="needs a C++ compiler")
 
 
 def both(hidden, weight, targets, upstream=1.0, **chunks):
@@ -119,25 +125,81 @@ def test_chunks_are_even_and_stay_below_the_limit(monkeypatch):
     assert memory.logits_bytes("cuda", 80 << 30) == 80 << 25
 
 
+def in_chunks(dtype, by, softcap, autocast=contextlib.nullcontext):
+    """Loss and gradients of random numbers."""
+    torch.manual_seed(0)
+    targets = torch.randint(70, (2, 50))
+    targets[0, 3] = IGNORE
+    hidden, weight = (torch.randn(shape).to(dtype).requires_grad_() for shape in ((2, 50, 32), (70, 32)))
+    with autocast():
+        loss = head_loss_sum(hidden, weight, targets, softcap=softcap, chunk_rows=30, by=by)
+    return [loss, *torch.autograd.grad(loss, (hidden, weight))]
+
+
 @pytest.mark.parametrize("softcap", [0.0, 5.0])
 @pytest.mark.parametrize("with_kernels", [False, True])
 def test_the_products_of_onednn_and_the_kernels_give_the_same(softcap, with_kernels):
     if not onednn_is_there(torch.device("cpu")):
         pytest.skip("this PyTorch has no oneDNN")
-    torch.manual_seed(0)
-    targets = torch.randint(70, (2, 50))
-    targets[0, 3] = IGNORE
-    told = []
-    for dtype, by in (
-        (torch.float64, None),
-        (torch.float32, OneDNNHead(load_kernels(lambda _: None) if with_kernels else None)),
-    ):
-        torch.manual_seed(1)
-        hidden, weight = (torch.randn(shape).to(dtype).requires_grad_() for shape in ((2, 50, 32), (70, 32)))
-        loss = head_loss_sum(hidden, weight, targets, softcap=softcap, chunk_rows=30, by=by)
-        told.append([loss, *torch.autograd.grad(loss, (hidden, weight))])
-    for exact, ours in zip(*told, strict=True):
+    by = OneDNNHead(load_kernels(lambda _: None) if with_kernels else None)
+    pairs = zip(in_chunks(torch.float64, None, softcap), in_chunks(torch.float32, by, softcap), strict=True)
+    for exact, ours in pairs:
         torch.testing.assert_close(ours.double(), exact, rtol=1e-4, atol=1e-4)
+
+
+@needs_kernels
+@pytest.mark.parametrize("softcap", [0.0, 5.0])
+@pytest.mark.parametrize("onednn", [False, True])
+def test_kernels_of_the_loss_give_the_same(softcap, onednn):
+    by = CompiledHead(KERNELS, OneDNNHead(KERNELS) if onednn else None)
+    exact = in_chunks(torch.float64, None, softcap)
+    for numbers, theirs in zip(in_chunks(torch.float32, by, softcap), exact, strict=True):
+        torch.testing.assert_close(numbers.double(), theirs, rtol=1e-4, atol=1e-4)
+    autocast = partial(torch.autocast, "cpu", dtype=torch.bfloat16)
+    plain = in_chunks(torch.float32, None, softcap, autocast)
+    for numbers, others, theirs in zip(in_chunks(torch.float32, by, softcap, autocast), plain, exact, strict=True):
+        assert numbers.dtype == others.dtype
+        assert (numbers - theirs).norm() <= 1.05 * (others - theirs).norm() + 2e-4 * theirs.norm()
+
+
+@needs_kernels
+def test_a_model_with_kernels_has_the_same_loss_in_training_and_in_evaluation(monkeypatch, tiny_config):
+    seen, right = [], CompiledHead.cross_entropy
+    monkeypatch.setattr(loss_room, "_chunk_rows", lambda weight: 5)
+    monkeypatch.setattr(CompiledHead, "cross_entropy", lambda *args, back: seen.append(back) or right(*args, back=back))
+    plain, model = (init_weights(GPT(tiny_config), seed=0) for _ in range(2))
+    use_kernels(model, KERNELS)
+    idx = torch.randint(27, (2, 16))
+    expected = LossModule(plain)(idx, idx)
+    torch.testing.assert_close(LossModule(model)(idx, idx), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(LossModule(model)(idx, idx), expected)
+    assert seen == 7 * [True] + 7 * [False]
+
+
+@needs_kernels
+@settings(max_examples=40)
+@given(rows=st.integers(1, 5), columns=st.integers(1, 300), scale=st.sampled_from([0.1, 1.0, 30.0]))
+def test_cross_entropy_of_any_size(rows, columns, scale):
+    logits = scale * torch.randn(rows, columns, generator=torch.Generator().manual_seed(columns))
+    picked = torch.arange(rows)[:, None] * 7 % columns
+    wide = logits.double().requires_grad_()
+    exact = F.cross_entropy(wide, picked[:, 0], reduction="none")
+    (slope,) = torch.autograd.grad(exact.sum(), wide)
+    nats = KERNELS.cross_entropy(logits, picked, back=True)
+    torch.testing.assert_close(nats[:, 0].double(), exact, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(logits.double(), slope, rtol=1e-4, atol=1e-6)
+
+
+@needs_kernels
+def test_cross_entropy_hides_no_nan_and_refuses_a_column_that_is_not_there():
+    logits = torch.tensor([[0.0, torch.nan], [0.0, -torch.inf], [torch.inf, 0.0]])
+    nats = KERNELS.cross_entropy(logits, torch.zeros(3, 1, dtype=torch.long), back=True)[:, 0]
+    assert nats.isnan().tolist() == [True, False, True]
+    assert nats[1] == 0
+    for column in (-1, 2):
+        with pytest.raises(IndexError, match="columns are 0 to 1"):
+            KERNELS.cross_entropy(logits, torch.full((3, 1), column), back=False)
 
 
 def test_a_model_whose_head_is_onednns_uses_it_for_the_loss(monkeypatch, tiny_model):
