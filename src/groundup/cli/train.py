@@ -16,7 +16,7 @@ from groundup.config.train import TrainConfig
 from groundup.files.layout import CHECKPOINTS, CONFIG, WEIGHTS, resolved
 from groundup.records.models_here import check_model, missing_run, nothing_to_resume
 from groundup.terminal.parse import parse
-from groundup.terminal.waiting import before_torch
+from groundup.terminal.waiting import before_torch, is_for_cpu
 from groundup.terminal.words import split_equals, take_switch, take_value
 from groundup.training.own_text import FINETUNE, PIPE, TEXT, choices, meant, no_text, passes, recipe_of, unknown_preset
 
@@ -78,17 +78,15 @@ def main(argv: Sequence[str]) -> int:
     from groundup.terminal.working import Working
 
     before_torch(request.config.runtime.device, fewer=not (request.resume or request.config.runtime.threads))
+    if is_for_cpu(request.config.runtime.device):
+        from groundup.kernels.library import compile_ahead
+
+        compile_ahead()
     with Working("loading PyTorch", console):
         from groundup.training.run import train
 
-    command = "groundup train " + shlex.join(argv)
-    return train(
-        request.config,
-        resume=request.resume,
-        allow_data_change=request.allow_data_change,
-        command=command,
-        console=console,
-    )
+    how = {"resume": request.resume, "allow_data_change": request.allow_data_change}
+    return train(request.config, **how, command="groundup train " + shlex.join(argv), console=console)
 
 
 def _usage() -> str:

@@ -3,7 +3,7 @@
 //
 // Nothing of the size T x T leaves the caches: a block of queries meets the keys up to its own end, its scores become
 // weights where they lie, and going back they are computed again from the logarithm of each query's sum. They lie turned, a
-// row per key: what belongs to a query stays in its lane, and nothing is added up across lanes. A part of products.cpp.
+// row per key: what belongs to a query stays in its lane, and nothing is added up across lanes. A part of training.cpp.
 namespace {
 
 uint32_t mixed(uint32_t x) {  // each bit of x turns half of the others (Wellons 2018, "lowbias32")

@@ -17,6 +17,7 @@ from groundup.config.errors import UserError
 from groundup.config.generate import SamplingConfig
 from groundup.kernels.block import TYPES
 from groundup.kernels.dropout import Counted
+from groundup.kernels.head import HeadKernels
 from groundup.kernels.library import shared_library, why_not
 from groundup.kernels.muon import MuonSteps
 from groundup.kernels.one_call import OneCallBlocks
@@ -67,7 +68,7 @@ class CompiledKernels(PlainKernels):
         self.has_unit = bool(library.has_gpt_block())
         if self.has_unit:
             self.one_call[torch.bfloat16] = OneCallBlocks(library, torch.bfloat16)
-        self.muon = MuonSteps(library, self.lanes)
+        self.muon, self.head = MuonSteps(library, self.lanes), HeadKernels(library)
         self._lanes, self._pack, self._unpack = library.lanes(), library.pack, library.unpack
         self._pack.argtypes, self._pack.restype = [pointer, size, size, pointer], None
         self._unpack.argtypes, self._unpack.restype = [*3 * [pointer], *3 * [size], pointer], ctypes.c_int
@@ -95,10 +96,6 @@ class CompiledKernels(PlainKernels):
         )
         self._weight_gradient = library.weight_gradient
         self._weight_gradient.argtypes, self._weight_gradient.restype = [*3 * [pointer], *3 * [size]], None
-        self._cross_entropy, self._unit_weight_gradient = library.cross_entropy, library.unit_weight_gradient
-        self._cross_entropy.argtypes = [ctypes.c_int, *3 * [pointer], *2 * [size], ctypes.c_int]
-        self._cross_entropy.restype = None
-        self._unit_weight_gradient.argtypes = [*3 * [pointer], *3 * [size], ctypes.c_int]
         self._draw = library.draw
         self._draw.argtypes, self._draw.restype = (
             [pointer, *2 * [size], ctypes.c_float, size, *2 * [ctypes.c_double], *2 * [pointer]],
@@ -179,38 +176,6 @@ class CompiledKernels(PlainKernels):
         out = x.new_empty(grad.shape[1], x.shape[1])
         self._weight_gradient(*(part.data_ptr() for part in (grad, x, out)), len(x), *out.shape)
         return out
-
-    def add_narrow_gradient(
-        self, total: Float[Tensor, "D C"] | None, grad: Float[Tensor, "B D"], x: Float[Tensor, "B C"]
-    ) -> Float[Tensor, "D C"]:
-        """Grad.T @ x of bfloat16 in float32, by a matrix unit; added to a total, in place, if there is one."""
-        grad, x = grad.contiguous(), x.contiguous()
-        out = x.new_empty(grad.shape[1], x.shape[1], dtype=torch.float32) if total is None else total
-        addresses = (part.data_ptr() for part in (grad, x, out))
-        there = self._unit_weight_gradient(*addresses, len(x), *out.shape, total is not None)
-        assert there, "has_unit says so"
-        return out
-
-    def cross_entropy(
-        self, logits: Float[Tensor, "N V"], picked: Int[Tensor, "N 1"], *, back: bool
-    ) -> Float[Tensor, "N 1"]:
-        """-ln p of the picked column of each row; going back, p - onehot(picked) comes in place of the logits.
-
-        Args:
-            logits: Contiguous, float32 or bfloat16.
-            picked: Contiguous.
-            back: Whether it does.
-
-        Raises:
-            IndexError: There is no such column.
-        """
-        n_rows, n_columns = logits.shape
-        if n_rows and not 0 <= int(picked.min()) <= int(picked.max()) < n_columns:
-            raise IndexError(f"columns are 0 to {n_columns - 1}")
-        nats = torch.empty(n_rows, 1)
-        addresses = (part.data_ptr() for part in (logits, picked, nats))
-        self._cross_entropy(TYPES[logits.dtype], *addresses, n_rows, n_columns, back)
-        return nats
 
     def gelu(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """GELU of every element, tanh form; float32 or bfloat16."""

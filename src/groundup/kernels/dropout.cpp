@@ -1,5 +1,5 @@
 // Dropout of rows of numbers, one pass over memory each way: what a number is multiplied with is counted and not kept. A
-// part of products.cpp.
+// part of training.cpp.
 namespace {
 
 template <class T> void drop(const T* x, T* y, int64_t rows, int64_t width, const Dropout& dropout) {

@@ -1,5 +1,5 @@
 // What training does beside products, one pass over memory each: GELU, its gradient, and the rotation of queries or keys,
-// which may be normalized before. A part of products.cpp.
+// which may be normalized before. A part of training.cpp.
 namespace {
 
 template <class T> void gelu_of(const T* x, T* y, int64_t n) {

@@ -1,5 +1,5 @@
 // What the head of a model needs in training beside its products: cross-entropy of rows of logits, each of which stays in a
-// core's caches; and by the matrix unit what its weights get, added to what other rows gave them. A part of products.cpp.
+// core's caches; and by the matrix unit what its weights get, added to what other rows gave them. A part of training.cpp.
 namespace {
 
 // -ln p of each row's target. Going back, p - onehot(target) comes in place of the logits.

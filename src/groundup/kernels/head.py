@@ -1,5 +1,6 @@
 """The head of a model in training on a CPU: cross-entropy, and in bfloat16 what its weights get, by head.cpp."""
 
+import ctypes
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,53 @@ if TYPE_CHECKING:
     from groundup.kernels.compiled import CompiledKernels
 
 
+class HeadKernels:
+    """Those of a library.
+
+    Args:
+        library: The shared library of the kernels.
+    """
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        pointer, size = ctypes.c_void_p, ctypes.c_int64
+        self._cross_entropy, self._gradient = library.cross_entropy, library.unit_weight_gradient
+        self._cross_entropy.argtypes = [ctypes.c_int, *3 * [pointer], *2 * [size], ctypes.c_int]
+        self._cross_entropy.restype = None
+        self._gradient.argtypes = [*3 * [pointer], *3 * [size], ctypes.c_int]
+
+    def cross_entropy(
+        self, logits: Float[Tensor, "N V"], picked: Int[Tensor, "N 1"], *, back: bool
+    ) -> Float[Tensor, "N 1"]:
+        """-ln p of the picked column of each row; going back, p - onehot(picked) comes in place of the logits.
+
+        Args:
+            logits: Contiguous, float32 or bfloat16.
+            picked: Columns.
+            back: Whether it goes back.
+
+        Raises:
+            IndexError: There is no such column.
+        """
+        picked, (n_rows, n_columns) = picked.contiguous(), logits.shape
+        if n_rows and not 0 <= int(picked.min()) <= int(picked.max()) < n_columns:
+            raise IndexError(f"columns are 0 to {n_columns - 1}")
+        nats = torch.empty(n_rows, 1)
+        addresses = (part.data_ptr() for part in (logits, picked, nats))
+        self._cross_entropy(TYPES[logits.dtype], *addresses, n_rows, n_columns, back)
+        return nats
+
+    def add_gradient(
+        self, total: Float[Tensor, "D C"] | None, grad: Float[Tensor, "B D"], x: Float[Tensor, "B C"]
+    ) -> Float[Tensor, "D C"]:
+        """Grad.T @ x of bfloat16 in float32, by a matrix unit; added to a total, in its place, if there is one."""
+        grad, x = grad.contiguous(), x.contiguous()
+        out = x.new_empty(grad.shape[1], x.shape[1], dtype=torch.float32) if total is None else total
+        addresses = (part.data_ptr() for part in (grad, x, out))
+        there = self._gradient(*addresses, len(x), *out.shape, total is not None)
+        assert there, "there is a matrix unit"
+        return out
+
+
 class CompiledHead(nn.Module):
     """A head whose loss the kernels compute.
 
@@ -24,7 +72,7 @@ class CompiledHead(nn.Module):
 
     def __init__(self, kernels: "CompiledKernels", products: OneDNNHead | None = None) -> None:
         super().__init__()
-        self.products, self._kernels = products, kernels
+        self.kernels, self.products = kernels, products
 
     def forward(self, x: Float[Tensor, "*B C"], weight: Float[Tensor, "V C"]) -> Float[Tensor, "*B V"]:
         """Logits."""
@@ -38,18 +86,6 @@ class CompiledHead(nn.Module):
         """Whether the kernels compute the cross-entropy of these."""
         return logits.dtype in TYPES and logits.device.type == "cpu" and logits.is_contiguous()
 
-    def cross_entropy(
-        self, logits: Float[Tensor, "N V"], picked: Int[Tensor, "N 1"], *, back: bool
-    ) -> Float[Tensor, "N 1"]:
-        """-ln p of the picked, as `CompiledKernels.cross_entropy`."""
-        return self._kernels.cross_entropy(logits, picked, back=back)
-
     def adds(self, grad: Float[Tensor, "N V"]) -> bool:
         """Whether the kernels add up what the weights get: in bfloat16, by a matrix unit."""
-        return grad.dtype == torch.bfloat16 and grad.device.type == "cpu" and self._kernels.has_unit
-
-    def add_gradient(
-        self, total: Float[Tensor, "V C"] | None, grad: Float[Tensor, "N V"], x: Float[Tensor, "N C"]
-    ) -> Float[Tensor, "V C"]:
-        """`total + grad.T @ x` in float32, in place of a total, if there is one."""
-        return self._kernels.add_narrow_gradient(total, grad, x)
+        return grad.dtype == torch.bfloat16 and grad.device.type == "cpu" and self.kernels.has_unit

@@ -1,5 +1,5 @@
 // The products that attention makes of one head: by vectors in floats, or by the matrix unit in bfloat16. What belongs to a
-// key is a row of scores, weights and slopes, with a column for each of QUERIES queries. A part of products.cpp.
+// key is a row of scores, weights and slopes, with a column for each of QUERIES queries. A part of training.cpp.
 namespace {
 
 constexpr int64_t QUERIES = 32;  // of a block: whole vectors, and tiles of the unit

@@ -1,6 +1,6 @@
 """The C++ files here as a shared library, compiled at first use and for this machine.
 
-It is called through ctypes: that takes a compiler and some seconds (7 on a Xeon), where an extension of PyTorch takes
+It is called through ctypes: that takes a compiler and some seconds (10 on a Xeon), where an extension of PyTorch takes
 its headers, Python's, ninja and longer. It lies in the user's cache under a hash of all that it was made from, so a new
 version or another machine with the same home folder makes its own; and under a hash of its bytes.
 """
@@ -12,6 +12,7 @@ import platform
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,8 +24,8 @@ from groundup.files.atomic import write_file
 from groundup.files.manifest import sha256_file
 from groundup.runtime.remember import cache_folder, machine_id
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("products.cpp", "block.cpp"))
-"""Include the others. They take as long as each other, and are compiled side by side."""
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("training.cpp", "block.cpp", "products.cpp"))
+"""Include the others, and are compiled side by side: the longest first."""
 COMPILERS = ("c++", "g++", "clang++")
 SECONDS = 300
 """A compiler that takes longer is ended."""
@@ -38,22 +39,14 @@ def shared_library(say: Callable[[str], None]) -> Path:
         UserError: The cache cannot be written.
         SubprocessError: The compiler fails.
     """
-    names = (os.environ["CXX"],) if os.environ.get("CXX") else COMPILERS
-    compiler = next(filter(None, map(shutil.which, names)), None)
-    if compiler is None:
-        raise FileNotFoundError(f"there is no C++ compiler ({', '.join(names)})")
-    native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
-    command = [compiler, "-std=c++17", "-O3", "-fno-math-errno", native, "-fopenmp", "-fPIC"]
-    sources = b"".join(path.read_bytes() for path in sorted(SOURCES[0].parent.glob("*.cpp")))
-    made_from = sources + "\0".join([*command, machine_id()]).encode()
-    name = cache_folder() / f"kernels-{hashlib.sha256(made_from).hexdigest()[:16]}"
+    name, command = _made_from()
     if path := _whole(name):
         return path
     name.parent.mkdir(parents=True, exist_ok=True)
+    say("compiling the kernels for this machine, once")
     with FileLock(name.with_suffix(".lock")):  # the system frees it, however its holder ends
         if path := _whole(name):
             return path
-        say("compiling the kernels for this machine, once")
         with tempfile.TemporaryDirectory() as folder:
             made, objects = Path(folder, "made.so"), [str(Path(folder, f"{path.stem}.o")) for path in SOURCES]
             pairs = zip(SOURCES, objects, strict=True)
@@ -62,6 +55,36 @@ def shared_library(say: Callable[[str], None]) -> Path:
             path = name.with_suffix(f".{_digest(made)}.so")
             write_file(path, made.read_bytes())
     return path
+
+
+def compile_ahead() -> None:
+    """Begin with what `shared_library` will wait for, if it is not there yet, in a process of its own.
+
+    That process goes on when this one ends early, and says nothing: what fails is tried again by who needs it.
+    """
+    with contextlib.suppress(OSError, UserError):
+        name, _ = _made_from()
+        if _whole(name) is None:
+            code = f"from {__name__} import shared_library; shared_library(lambda _: None)"
+            none = subprocess.DEVNULL
+            _AHEAD.append(subprocess.Popen([sys.executable, "-c", code], stdin=none, stdout=none, stderr=none))
+
+
+_AHEAD: list[subprocess.Popen[bytes]] = []
+"""Python warns of processes that are forgotten before they have ended."""
+
+
+def _made_from() -> tuple[Path, list[str]]:
+    """A library's name for these sources, this compiler and machine, less the hash of its bytes; and how to make it."""
+    names = (os.environ["CXX"],) if os.environ.get("CXX") else COMPILERS
+    compiler = next(filter(None, map(shutil.which, names)), None)
+    if compiler is None:
+        raise FileNotFoundError(f"there is no C++ compiler ({', '.join(names)})")
+    native = "-mcpu=native" if platform.machine() in ("arm64", "aarch64") else "-march=native"
+    command = [compiler, "-std=c++17", "-O3", "-fno-math-errno", native, "-fopenmp", "-fPIC"]
+    sources = b"".join(path.read_bytes() for path in sorted(SOURCES[0].parent.glob("*.cpp")))
+    made_from = sources + "\0".join([*command, machine_id()]).encode()
+    return cache_folder() / f"kernels-{hashlib.sha256(made_from).hexdigest()[:16]}", command
 
 
 def _run_together(commands: Sequence[Sequence[str]], folder: str) -> None:

@@ -1,5 +1,5 @@
 // A step of Muon (optim/muon.py): momentum, Newton-Schulz iterations and the update of a matrix, all by one core, while others
-// compute other matrices. Most products of the iterations are symmetric: a half of them is computed. A part of products.cpp.
+// compute other matrices. Most products of the iterations are symmetric: a half of them is computed. A part of training.cpp.
 namespace {
 
 struct MuonMatrix {  // (rows, columns), a row behind the other

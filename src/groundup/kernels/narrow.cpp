@@ -2,7 +2,7 @@
 // turned, so neither a gradient of weights nor one of inputs needs a copy. Floats are rounded as they are read.
 //
 // The unit multiplies tiles: 16 rows of A, each with 32 numbers, by 32 rows of B with 16 numbers, of which pairs of rows lie
-// side by side. B is laid down so once, by all cores; of A, a core lays down the rows that it multiplies. A part of products.cpp.
+// side by side. B is laid down so once, by all cores; of A, a core lays down the rows that it multiplies. A part of training.cpp.
 #if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
 #define WITH_UNIT
 

@@ -5,7 +5,6 @@
 namespace {
 
 constexpr int64_t BLOCK = 128;  // as in runtime/stored.py
-constexpr int64_t UNIT_ROWS = 16;  // of x, which a matrix unit multiplies at a time
 typedef Vector<int8_t, 4 * L> Fours;  // of inputs, or of their weights
 
 #if defined(__AVX512VNNI__) || (defined(__AVXVNNI__) && !defined(__AVX512BW__))
@@ -50,7 +49,7 @@ struct Rounded {  // rows of x: integers, `stride` apart, and of each block a sc
     int64_t stride, blocks;
 };
 
-bool suits_unit(const Task& t);  // as the next in unit.cpp
+bool suits_unit(const Task& t);  // as the next in packed_unit.cpp
 void multiply_by_unit(const Task& t, const Rounded& x, int64_t groups, int64_t some);
 
 // Outputs of a group: n rows of y from m on, from sums that lie `gap` apart.

@@ -1,5 +1,5 @@
 // Products of matrices of floats, as training needs them: rows of A, a number at a time, by rows of B, some vectors at a
-// time. A may lie turned, so nothing as large as a matrix is copied. A part of products.cpp.
+// time. A may lie turned, so nothing as large as a matrix is copied. A part of training.cpp.
 namespace {
 
 constexpr int AHEAD_ROWS = 16;  // of B, asked for from a farther cache

@@ -1,22 +1,12 @@
-// Products with weights of any type, and training: all but what block.cpp has, so that two compilers share the work.
+// Products of few or many rows with weights of any type, draws and the largest logits: what decoding has beside block.cpp.
 #include "numbers.cpp"
 #include "kernels.cpp"
 #include "draw.cpp"
 #include "prompt.cpp"
-#include "product.cpp"
-#include "wide.cpp"
 #include "largest.cpp"
-#include "packed.cpp"
 #include "unit.cpp"
-#include "narrow.cpp"
-#include "heads.cpp"
-#include "attention.cpp"
-#include "dropout.cpp"
-#include "gelu.cpp"
-#include "relu.cpp"
-#include "muon.cpp"
-#include "gpt_block.cpp"
-#include "head.cpp"
+#include "packed.cpp"
+#include "packed_unit.cpp"
 
 extern "C" {
 

@@ -1,4 +1,4 @@
-// The squared ReLU and its gradient, one pass over memory each. A part of products.cpp.
+// The squared ReLU and its gradient, one pass over memory each. A part of training.cpp.
 namespace {
 
 template <class T> void relu_squared_of(const T* x, T* y, int64_t n) {

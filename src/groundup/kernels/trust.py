@@ -84,7 +84,7 @@ def _gradients_agree(kernels: "CompiledKernels", generator: torch.Generator) -> 
     if kernels.has_unit:
         grad, inputs = grad.bfloat16(), inputs.bfloat16()
         total = torch.ones(7, 32)
-        pairs.append((kernels.add_narrow_gradient(total, grad, inputs), 1 + grad.float().T @ inputs.float()))
+        pairs.append((kernels.head.add_gradient(total, grad, inputs), 1 + grad.float().T @ inputs.float()))
     return all(torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4) for ours, theirs in pairs)
 
 
@@ -92,9 +92,9 @@ def _losses_agree(kernels: "CompiledKernels", generator: torch.Generator) -> boo
     logits, picked = torch.randn(3, 77, generator=generator), torch.tensor([[0], [76], [5]])
     grad = logits.softmax(-1).scatter_add(1, picked, torch.full((3, 1), -1.0))
     nats = F.cross_entropy(logits, picked[:, 0], reduction="none")[:, None]
-    told, narrow = kernels.cross_entropy(logits, picked, back=True), logits.bfloat16()
+    told, narrow = kernels.head.cross_entropy(logits, picked, back=True), logits.bfloat16()
     rounded = F.cross_entropy(narrow.float(), picked[:, 0], reduction="none")[:, None]
-    pairs = (told, nats), (logits, grad), (kernels.cross_entropy(narrow, picked, back=False), rounded)
+    pairs = (told, nats), (logits, grad), (kernels.head.cross_entropy(narrow, picked, back=False), rounded)
     return all(torch.allclose(ours, theirs, atol=1e-5) for ours, theirs in pairs)
 
 

@@ -1,5 +1,5 @@
 // Products of matrices of floats as a block of training needs them (gpt_block.cpp), by product.cpp: what narrow.cpp has for
-// bfloat16. All widths fill vectors. A part of products.cpp.
+// bfloat16. All widths fill vectors. A part of training.cpp.
 namespace {
 
 constexpr int64_t ROWS_OF_A_BLOCK = 64;  // that a core takes at a time: whole tiles of a matrix unit

@@ -158,7 +158,7 @@ def _in_place(
     """
     dtype, padding, bent = logits.dtype, logits.shape[1] - vocab_size, None
     if isinstance(by, CompiledHead) and not padding and not softcap and by.suits(logits):
-        return by.cross_entropy(logits, picked, back=back), logits, 1.0
+        return by.kernels.head.cross_entropy(logits, picked, back=back), logits, 1.0
     logits = logits[:, :vocab_size]
     if softcap:
         bent = torch.tanh(logits.to(wide) / softcap)
@@ -211,7 +211,7 @@ def _add_product(
     """Add grad.T @ x to a total, if there is one; the sum over chunks stays in float32 where products are narrower."""
     if isinstance(by, CompiledHead):
         if by.adds(grad):
-            return by.add_gradient(total, grad, x)
+            return by.kernels.head.add_gradient(total, grad, x)
         by = by.products
     if by is None and total is not None and total.dtype == grad.dtype:
         return total.addmm_(grad.T, x)

@@ -59,12 +59,13 @@ def before_torch(device: str = "auto", *, serving: bool = False, fewer: bool = T
     refuse_absent(device)
     if "torch" in sys.modules:  # then OpenMP has read its variables
         return
-    fewer = fewer and not serving and _is_for_cpu(device)
+    fewer = fewer and not serving and is_for_cpu(device)
     if note := choose_threads(os.environ, quiet=SERVER_ROUNDS if serving else None, fewer=fewer):
         warn(note)
 
 
-def _is_for_cpu(device: str) -> bool:
+def is_for_cpu(device: str) -> bool:
+    """Whether the CPU will compute where this device is asked for, as far as is known without PyTorch."""
     return device == "cpu" or (device == "auto" and is_absent("cuda") and is_absent("mps"))
 
 

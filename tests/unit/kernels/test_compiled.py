@@ -192,11 +192,13 @@ def test_the_test_of_the_kernels_sees_what_is_wrong(compiled, new_tensors_are_na
         ("muon", "steps of Muon"),
         ("attention_backward", "attention"),
         ("_draw", "draws"),
-        ("_cross_entropy", "cross-entropy"),
     ):
         broken = copy.copy(compiled)
         setattr(broken, name, lambda *_: None)
         assert wrong_parts(broken) == [part]
+    head, broken = copy.copy(compiled.head), copy.copy(compiled)
+    head._cross_entropy, broken.head = lambda *_: None, head
+    assert wrong_parts(broken) == ["cross-entropy"]
     for name, dtype in itertools.product(("forward", "backward"), compiled.one_call):
         call, broken = copy.copy(compiled.one_call[dtype]), copy.copy(compiled)
         setattr(call, name, lambda *_: None)
@@ -292,6 +294,27 @@ class TestBuilding:
             time.sleep(0.01)
         else:
             pytest.fail("it goes on")
+
+    def test_who_needs_it_waits_for_what_was_begun_ahead(self, monkeypatch, tmp_path):
+        compiler = tmp_path / "c++"
+        compiler.write_text(
+            '#!/bin/sh\necho >> "$0.calls"\nsleep 0.3\n'
+            'while [ "$1" ]; do if [ "$1" = -o ]; then echo made > "$2"; fi; shift; done\n'
+        )
+        compiler.chmod(0o755)
+        monkeypatch.setenv("CXX", str(compiler))
+        library.compile_ahead()
+        process = library._AHEAD.pop()
+        path = library.shared_library(self.said.append)
+        assert path.read_text() == "made\n"
+        assert self.said == ["compiling the kernels for this machine, once"]
+        assert process.wait() == 0
+        assert len((tmp_path / "c++.calls").read_text()) == len(library.SOURCES) + 1
+        library.compile_ahead()
+        assert not library._AHEAD
+        monkeypatch.setenv("CXX", "no-such-compiler")
+        library.compile_ahead()
+        assert not library._AHEAD
 
     @needs_compiler
     @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from groundup.config.data import IGNORE
 from groundup.config.model import GPTConfig
 from groundup.kernels.compiled import CompiledKernels, load_kernels
-from groundup.kernels.head import CompiledHead
+from groundup.kernels.head import CompiledHead, HeadKernels
 from groundup.model import loss as loss_room
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
@@ -164,9 +164,9 @@ def test_kernels_of_the_loss_give_the_same(softcap, onednn):
 
 @needs_kernels
 def test_a_model_with_kernels_has_the_same_loss_in_training_and_in_evaluation(monkeypatch, tiny_config):
-    seen, right = [], CompiledHead.cross_entropy
+    seen, right = [], HeadKernels.cross_entropy
     monkeypatch.setattr(loss_room, "_chunk_rows", lambda weight: 5)
-    monkeypatch.setattr(CompiledHead, "cross_entropy", lambda *args, back: seen.append(back) or right(*args, back=back))
+    monkeypatch.setattr(HeadKernels, "cross_entropy", lambda *args, back: seen.append(back) or right(*args, back=back))
     plain, model = (init_weights(GPT(tiny_config), seed=0) for _ in range(2))
     use_kernels(model, KERNELS)
     idx = torch.randint(27, (2, 16))
@@ -186,7 +186,7 @@ def test_cross_entropy_of_any_size(rows, columns, scale):
     wide = logits.double().requires_grad_()
     exact = F.cross_entropy(wide, picked[:, 0], reduction="none")
     (slope,) = torch.autograd.grad(exact.sum(), wide)
-    nats = KERNELS.cross_entropy(logits, picked, back=True)
+    nats = KERNELS.head.cross_entropy(logits, picked, back=True)
     torch.testing.assert_close(nats[:, 0].double(), exact, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(logits.double(), slope, rtol=1e-4, atol=1e-6)
 
@@ -194,12 +194,12 @@ def test_cross_entropy_of_any_size(rows, columns, scale):
 @needs_kernels
 def test_cross_entropy_hides_no_nan_and_refuses_a_column_that_is_not_there():
     logits = torch.tensor([[0.0, torch.nan], [0.0, -torch.inf], [torch.inf, 0.0]])
-    nats = KERNELS.cross_entropy(logits, torch.zeros(3, 1, dtype=torch.long), back=True)[:, 0]
+    nats = KERNELS.head.cross_entropy(logits, torch.zeros(3, 1, dtype=torch.long), back=True)[:, 0]
     assert nats.isnan().tolist() == [True, False, True]
     assert nats[1] == 0
     for column in (-1, 2):
         with pytest.raises(IndexError, match="columns are 0 to 1"):
-            KERNELS.cross_entropy(logits, torch.full((3, 1), column), back=False)
+            KERNELS.head.cross_entropy(logits, torch.full((3, 1), column), back=False)
 
 
 def test_a_model_whose_head_is_onednns_uses_it_for_the_loss(monkeypatch, tiny_model):
