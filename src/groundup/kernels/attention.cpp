@@ -6,7 +6,7 @@
 // row per key: what belongs to a query stays in its lane, and nothing is added up across lanes. A part of training.cpp.
 namespace {
 
-uint32_t mixed(uint32_t x) {  // each bit of x turns half of the others (Wellons 2018, "lowbias32")
+INLINE uint32_t mixed(uint32_t x) {  // each bit of x turns half of the others (Wellons 2018, "lowbias32")
     x = (x ^ x >> 16) * 0x7feb352du;
     x = (x ^ x >> 15) * 0x846ca68bu;
     return x ^ x >> 16;
@@ -22,7 +22,7 @@ struct Dropout {
     }
     explicit Dropout(const Sizes& s) : Dropout(s.seed, s.other_seed, s.dropped, s.T) {}
     uint32_t row(int64_t i) const { return mixed(mixed((uint32_t)i) ^ seed); }
-    float factor(uint32_t row, uint32_t column) const { return mixed(row ^ column) < dropped ? 0.0f : kept; }  // no branch
+    INLINE float factor(uint32_t row, uint32_t column) const { return mixed(row ^ column) < dropped ? 0.0f : kept; }  // no branch
     const uint32_t seed, dropped;
     const float kept;
     Buffer<uint32_t> columns;
@@ -88,7 +88,7 @@ struct Queries {  // of a block
         }
     }
 
-    template <bool DROPS> float factor(int64_t i, int64_t j) const {
+    template <bool DROPS> INLINE float factor(int64_t i, int64_t j) const {
         return DROPS ? dropout.factor(numbers[i], dropout.columns[j]) : 1.0f;
     }
 

@@ -7,7 +7,7 @@ template <class T> void gelu_of(const T* x, T* y, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] = x[i] * sigmoid(x[i]);
 }
 
-inline float gelu_slope(float x) {
+INLINE float gelu_slope(float x) {
     const float s = sigmoid(x);
     return s + x * s * (1 - s) * SLOPE * (1 + 3 * CUBIC * x * x);
 }

@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <cstring>
 
+#define INLINE __attribute__((always_inline)) inline  // in loops of vectors, however large a program gets
+
 namespace {
 
 // e^x up to two units in the last place: 2^n times a polynomial of the rest, which is at most ln(2) / 2.
-inline float exponential(float x) {
+INLINE float exponential(float x) {
     x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
     const float shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: n is in the lowest bits
     const float n = shifted - 12582912.0f;
@@ -24,17 +26,17 @@ inline float exponential(float x) {
 constexpr float SLOPE = 1.5957691216f, CUBIC = 0.044715f;  // of 2 sqrt(2 / pi) (x + CUBIC x^3)
 constexpr int64_t FEW = 1 << 14;                           // elements that one thread does sooner than two
 
-inline float sigmoid(float x) { return 1 / (1 + exponential(-SLOPE * (x + CUBIC * x * x * x))); }
+INLINE float sigmoid(float x) { return 1 / (1 + exponential(-SLOPE * (x + CUBIC * x * x * x))); }
 
 struct Bf16Number {  // the upper half of a float
     uint16_t bits;
-    operator float() const {
+    INLINE operator float() const {
         const uint32_t wide = (uint32_t)bits << 16;
         float x;
         std::memcpy(&x, &wide, 4);
         return x;
     }
-    Bf16Number& operator=(float x) {  // the nearest, of two as near the even one; NaN stays NaN
+    INLINE Bf16Number& operator=(float x) {  // the nearest, of two as near the even one; NaN stays NaN
         uint32_t wide;
         std::memcpy(&wide, &x, 4);
         bits = x == x ? (wide + 0x7fff + (wide >> 16 & 1)) >> 16 : 0x7fc0;
