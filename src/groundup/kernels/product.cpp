@@ -65,7 +65,8 @@ void product(int64_t M, int64_t N, int64_t K, Left a, const float* b, int64_t b_
     compute(M, N, K, a, b, b_row, c, c_row, start, start_row);
 }
 
-constexpr int64_t OUTPUTS_OF_A_TASK = 48, DEPTH = 512;  // what a core adds up at a time
+constexpr int64_t OUTPUTS_OF_A_TASK = 96, DEPTH = 512;  // what a core adds up at a time
+constexpr int64_t PANEL = TILE_VECTORS * L;             // columns of B whose numbers lie together
 constexpr int64_t APART = DEPTH + 64 / sizeof(float);  // a cache line more: else rows compete for the same places of a cache
 
 // L rows of L numbers, `row` apart, turned.
@@ -89,14 +90,25 @@ void turn_apart(const float* from, int64_t row, int64_t rows, int64_t columns, f
 }
 
 // Of all cores, none of which waits: the gradient (D, C) of a linear layer's weights, what its outputs get (R, D), turned,
-// times its inputs (R, C).
-void gradient_of_weights(const float* grad, const float* x, float* out, int64_t R, int64_t D, int64_t C, float* turned) {
+// times its inputs (R, C). `turned` and `panel` are room for parts of both: read where they lie, each row of x would be in
+// another page of memory.
+void gradient_of_weights(const float* grad, const float* x, float* out, int64_t R, int64_t D, int64_t C, float* turned,
+                         float* panel) {
 #pragma omp for schedule(dynamic, 1) nowait
     for (int64_t d = 0; d < D; d += OUTPUTS_OF_A_TASK)
         for (int64_t r = 0; r < R; r += DEPTH) {
             const int64_t outputs = std::min(OUTPUTS_OF_A_TASK, D - d), rows = std::min(DEPTH, R - r);
             turn_apart(grad + r * D + d, D, rows, outputs, turned);
-            product(outputs, C, rows, {turned, APART, 1}, x + r * C, C, out + d * C, C, r ? out + d * C : nullptr, C);
+            for (int64_t n = 0; n < C; n += PANEL) {
+                const int64_t columns = std::min(PANEL, C - n);
+                for (int64_t k = 0; k < rows; k++) {
+                    const float* row = x + (r + k) * C + n;
+                    for (int64_t v = 0; v < PANEL; v += 16) __builtin_prefetch(row + 8 * C + v);
+                    std::copy_n(row, columns, panel + k * PANEL);
+                }
+                float* to = out + d * C + n;
+                product(outputs, columns, rows, {turned, APART, 1}, panel, PANEL, to, C, r ? to : nullptr, C);
+            }
         }
 }
 
@@ -105,7 +117,7 @@ void gradient_of_weights(const float* grad, const float* x, float* out, int64_t 
 extern "C" void weight_gradient(const float* grad, const float* x, float* out, int64_t R, int64_t D, int64_t C) {
 #pragma omp parallel
     {
-        Buffer<float> turned(OUTPUTS_OF_A_TASK * APART);
-        gradient_of_weights(grad, x, out, R, D, C, turned);
+        Buffer<float> turned(OUTPUTS_OF_A_TASK * APART), panel(DEPTH * PANEL);
+        gradient_of_weights(grad, x, out, R, D, C, turned, panel);
     }
 }

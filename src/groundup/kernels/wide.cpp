@@ -3,11 +3,10 @@
 namespace {
 
 constexpr int64_t ROWS_OF_A_BLOCK = 64;  // that a core takes at a time: whole tiles of a matrix unit
-constexpr int64_t PANEL = TILE_VECTORS * L;  // columns of B whose numbers lie together
 
-struct FloatCore {  // room for what a core multiplies: some rows of A, or outputs turned
-    explicit FloatCore(int64_t) : rows(std::max(ROWS_OF_A_BLOCK, OUTPUTS_OF_A_TASK) * APART) {}
-    Buffer<float> rows;
+struct FloatCore {  // room for what a core multiplies: some rows of A, or outputs turned, and columns of B
+    explicit FloatCore(int64_t) : rows(std::max(ROWS_OF_A_BLOCK, OUTPUTS_OF_A_TASK) * APART), panel(DEPTH * PANEL) {}
+    Buffer<float> rows, panel;
 };
 
 // A matrix of weights laid down for products with some rows at a time.
@@ -67,7 +66,8 @@ class FloatGradients {
     void compute(FloatCore& core, Ints*) const {
 #pragma omp barrier
         for (int i = 0; i < n; i++)
-            gradient_of_weights((const float*)parts[i].grad, (const float*)parts[i].x, outs[i], N, parts[i].D, parts[i].C, core.rows);
+            gradient_of_weights((const float*)parts[i].grad, (const float*)parts[i].x, outs[i], N, parts[i].D, parts[i].C, core.rows,
+                                core.panel);
     }
 
   private:
