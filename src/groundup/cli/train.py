@@ -85,8 +85,8 @@ def main(argv: Sequence[str]) -> int:
     with Working("loading PyTorch", console):
         from groundup.training.run import train
 
-    how = {"resume": request.resume, "allow_data_change": request.allow_data_change}
-    return train(request.config, **how, command="groundup train " + shlex.join(argv), console=console)
+    command, other_data = "groundup train " + shlex.join(argv), request.allow_data_change
+    return train(request.config, resume=request.resume, allow_data_change=other_data, command=command, console=console)
 
 
 def _usage() -> str:

@@ -162,10 +162,10 @@ template <class Act> void with_head(const Sizes& s, bool back, Act&& act) {
 #if defined(WITH_UNIT)
         if (s.type == 1 && MATRIX_UNIT) {
             const UnitCore core(0);
-            act(UnitHead(core, s, back));
+            act(UnitHead(s, back));
         } else
 #endif
-            act(FloatHead(FloatCore(0), s, back));
+            act(FloatHead(s, back));
     }
 }
 

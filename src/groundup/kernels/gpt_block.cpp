@@ -130,8 +130,8 @@ void forward(const BlockSizes& s, const BlockWeights& w, const float* stream, co
             of_qkv.multiply(core, kept.a + r * C, n, w.b_qkv, kept.qkv + r * 3 * C);
             turn_heads(s, r, n, 1, kept.qkv);
         }
-        attend_heads(typename Way::Head(core, of_attention, false), of_attention, heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3),
-                     heads(kept.y, s, 0, 1), kept.log_sums);
+        attend_heads(typename Way::Head(of_attention, false), of_attention, heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3),
+                     heads(kept.qkv, s, 2, 3), heads(kept.y, s, 0, 1), kept.log_sums);
 #pragma omp for schedule(dynamic, 1)
         for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {
             const int64_t n = std::min(ROWS_OF_A_BLOCK, N - r);
@@ -197,9 +197,9 @@ void backward(const BlockSizes& s, const BlockWeights& w, const float* stream, c
             if (w.b_fc) add_rows(h, n, 4 * C, part_of(r, B_FC));
             if (w.b_proj) add_rows(proj, n, C, part_of(r, B_PROJ));
         }
-        attend_heads_back(typename Way::Head(core, of_attention, true), of_attention, heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3),
-                          heads(kept.y, s, 0, 1), heads(grads.y, s, 0, 1), kept.log_sums, heads(grads.qkv, s, 0, 3),
-                          heads(grads.qkv, s, 1, 3), heads(grads.qkv, s, 2, 3));
+        attend_heads_back(typename Way::Head(of_attention, true), of_attention, heads(kept.qkv, s, 0, 3),
+                          heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3), heads(kept.y, s, 0, 1), heads(grads.y, s, 0, 1),
+                          kept.log_sums, heads(grads.qkv, s, 0, 3), heads(grads.qkv, s, 1, 3), heads(grads.qkv, s, 2, 3));
 #pragma omp for schedule(dynamic, 1) nowait
         for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {
             const int64_t n = std::min(ROWS_OF_A_BLOCK, N - r);

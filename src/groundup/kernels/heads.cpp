@@ -27,7 +27,7 @@ int64_t begin(const View& view, int64_t n, int64_t heads) { return n / heads * v
 // By vectors, as floats. Queries have been multiplied with one over the root of D.
 class FloatHead {
   public:
-    FloatHead(const FloatCore&, const Sizes& s, bool back)
+    FloatHead(const Sizes& s, bool back)
         : width(s.D), scale(1), s(s), columns((s.T + QUERIES - 1) / QUERIES * QUERIES), root(1 / std::sqrt((float)s.D)),
           query_rows(s.T * s.D), key_rows(s.T * s.D), value_rows(s.T * s.D), turned(s.D * columns), some(QUERIES * s.D),
           grad_rows(back * s.T * s.D), grads_turned(back * s.D * columns), of_keys(back * s.T * s.D),
@@ -72,15 +72,7 @@ class FloatHead {
             else scaled((const Bf16Number*)view.at + place, s.D, factor, to);
     }
 
-    void turn_all(const float* from, float* to) const {  // a column per token, with zeros behind the last
-        for (int64_t t = 0; t < columns; t += L)
-            for (int64_t d = 0; d < s.D; d += L) {
-                Ints part[L] = {};
-                for (int64_t i = 0; i < std::min<int64_t>(L, s.T - t); i++) part[i] = read<Ints>(from + (t + i) * s.D + d);
-                turn(part, std::make_index_sequence<L>{});
-                for (int64_t i = 0; i < L; i++) std::memcpy(to + (d + i) * columns + t, part + i, sizeof(Ints));
-            }
-    }
+    void turn_all(const float* from, float* to) const { turn_rows(from, s.D, s.T, s.D, to, columns, columns); }
 
     void fit(const float* rows, const float* to_what, int64_t first, int64_t end, float* to) const {
         product(end, QUERIES, s.D, {rows, s.D, 1}, to_what + first, columns, to, QUERIES);
@@ -97,10 +89,11 @@ class FloatHead {
 
 #if defined(WITH_UNIT)
 
-// By the matrix unit: weights and slopes are rounded for it. Zeros stand behind the last token and the last number of a head.
+// By the matrix unit, which a UnitCore has set up: weights and slopes are rounded for it. Zeros stand behind the last token
+// and the last number of a head.
 class UnitHead {
   public:
-    UnitHead(const UnitCore&, const Sizes& s, bool back)
+    UnitHead(const Sizes& s, bool back)
         : width(whole(s.D)), scale(1 / std::sqrt((float)s.D)), s(s), is_back(back), tokens(whole(s.T)), room(tokens * width / L / 2),
           keys(room), values(room), queries(room), turned(QUERIES * width), some(QUERIES * width), laid(tokens * QUERIES / L / 2),
           keys_across(back * room), queries_across(back * room), grads(back * room), grads_across(back * room),

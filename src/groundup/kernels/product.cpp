@@ -77,15 +77,15 @@ void turn_square(const float* from, int64_t row, float* to, int64_t to_row) {
     for (int64_t i = 0; i < L; i++) std::memcpy(to + i * to_row, part + i, sizeof(Ints));
 }
 
-// Some columns of some rows, `row` apart, as rows that are APART.
-void turn_apart(const float* from, int64_t row, int64_t rows, int64_t columns, float* to) {
-    for (int64_t k = 0; k < rows; k += L)
+// Some columns of some rows, `row` apart, as rows that are `to_row` apart; whole vectors of them, with zeros behind the last.
+void turn_rows(const float* from, int64_t row, int64_t rows, int64_t columns, float* to, int64_t to_row, int64_t whole) {
+    for (int64_t k = 0; k < whole; k += L)
         for (int64_t j = 0; j < columns; j += L) {
             Ints some[L] = {};
             for (int64_t i = 0; i < std::min<int64_t>(L, rows - k); i++)
                 some[i] = (Ints)part<Fp32>(from + (k + i) * row + j, columns - j);
             turn(some, std::make_index_sequence<L>{});
-            for (int64_t i = 0; i < L; i++) std::memcpy(to + (j + i) * APART + k, some + i, sizeof(Ints));
+            for (int64_t i = 0; i < L; i++) std::memcpy(to + (j + i) * to_row + k, some + i, sizeof(Ints));
         }
 }
 
@@ -98,7 +98,7 @@ void gradient_of_weights(const float* grad, const float* x, float* out, int64_t 
     for (int64_t d = 0; d < D; d += OUTPUTS_OF_A_TASK)
         for (int64_t r = 0; r < R; r += DEPTH) {
             const int64_t outputs = std::min(OUTPUTS_OF_A_TASK, D - d), rows = std::min(DEPTH, R - r);
-            turn_apart(grad + r * D + d, D, rows, outputs, turned);
+            turn_rows(grad + r * D + d, D, rows, outputs, turned, APART, rows);
             for (int64_t n = 0; n < C; n += PANEL) {
                 const int64_t columns = std::min(PANEL, C - n);
                 for (int64_t k = 0; k < rows; k++) {

@@ -4,7 +4,7 @@ At GPT-2's vocabulary the logits are the largest tensor of a step by far: 823 MB
 plain autograd holds them three times (logits, log-probabilities, gradient). `head_loss_sum` goes through the head in
 chunks of rows instead and keeps none of them. The gradient of a sum of cross-entropies is known as soon as the logits
 are, p - onehot(target), so it is computed in the same visit: no chunk's logits are computed twice (the idea of Liger
-Kernel's fused linear cross-entropy, Hsu et al. 2024, without a kernel).
+Kernel's fused linear cross-entropy, Hsu et al. 2024; a kernel of ours does it on CPUs, PyTorch elsewhere).
 """
 
 from functools import partial

@@ -232,6 +232,18 @@ class TestBuilding:
         self.said = []
         self.load = lambda: load_kernels.__wrapped__(self.said.append)
 
+    @pytest.fixture
+    def use_compiler(self, monkeypatch, tmp_path):
+        """Let a script stand for the compiler, as c++ in tmp_path."""
+
+        def use(script):
+            compiler = tmp_path / "c++"
+            compiler.write_text(script)
+            compiler.chmod(0o755)
+            monkeypatch.setenv("CXX", str(compiler))
+
+        return use
+
     def test_no_compiler_is_one_line_and_pytorchs_operations(self, monkeypatch):
         monkeypatch.setenv("CXX", "no-such-compiler")
         assert type(self.load()) is PlainKernels
@@ -273,16 +285,15 @@ class TestBuilding:
         assert "the compiler fails" in self.said[1]
         assert "\n" not in self.said[1]
 
-    def test_one_compiler_that_fails_ends_the_other_and_those_that_it_has_called(self, monkeypatch, tmp_path):
+    def test_one_compiler_that_fails_ends_the_other_and_those_that_it_has_called(
+        self, monkeypatch, tmp_path, use_compiler
+    ):
         (tmp_path / "bad.cpp").touch()
         (tmp_path / "long.cpp").touch()
-        compiler = tmp_path / "c++"
-        compiler.write_text(
+        use_compiler(
             '#!/bin/sh\ncase "$*" in\n*bad.cpp*) until [ -s "$0.pid" ]; do sleep 0.01; done; echo error >&2; exit 1;;\n'
             '*) sleep 600 & echo $! > "$0.pid"; wait;;\nesac\n'
         )
-        compiler.chmod(0o755)
-        monkeypatch.setenv("CXX", str(compiler))
         monkeypatch.setattr(library, "SOURCES", (tmp_path / "bad.cpp", tmp_path / "long.cpp"))
         assert type(self.load()) is PlainKernels
         assert self.said[-1].endswith("the compiler fails: error")
@@ -295,14 +306,11 @@ class TestBuilding:
         else:
             pytest.fail("it goes on")
 
-    def test_who_needs_it_waits_for_what_was_begun_ahead(self, monkeypatch, tmp_path):
-        compiler = tmp_path / "c++"
-        compiler.write_text(
+    def test_who_needs_it_waits_for_what_was_begun_ahead(self, monkeypatch, tmp_path, use_compiler):
+        use_compiler(
             '#!/bin/sh\necho >> "$0.calls"\nsleep 0.3\n'
             'while [ "$1" ]; do if [ "$1" = -o ]; then echo made > "$2"; fi; shift; done\n'
         )
-        compiler.chmod(0o755)
-        monkeypatch.setenv("CXX", str(compiler))
         library.compile_ahead()
         process = library._AHEAD.pop()
         path = library.shared_library(self.said.append)
