@@ -22,7 +22,9 @@ struct Dropout {
     }
     explicit Dropout(const Sizes& s) : Dropout(s.seed, s.other_seed, s.dropped, s.T) {}
     uint32_t row(int64_t i) const { return mixed(mixed((uint32_t)i) ^ seed); }
-    INLINE float factor(uint32_t row, uint32_t column) const { return mixed(row ^ column) < dropped ? 0.0f : kept; }  // no branch
+    INLINE float factor(uint32_t row, uint32_t column) const {  // read on one side only, `kept` would keep loops from vectors
+        return (mixed(row ^ column) < dropped ? 0.0f : 1.0f) * kept;
+    }
     const uint32_t seed, dropped;
     const float kept;
     Buffer<uint32_t> columns;

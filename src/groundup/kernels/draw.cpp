@@ -2,6 +2,7 @@
 // of PyTorch it would take a tenth of a token's time in 8 bits: after the weights went by, no cache holds what those need. A
 // part of products.cpp.
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 #include <cstdint>
 #include <functional>
@@ -28,6 +29,8 @@ int64_t maxima(const float* x, int64_t n, std::vector<float>& most) {
             found = x[i] > found ? x[i] : found;
             n_nan += x[i] != x[i];
         }
+        if (found == -FLT_MAX && !std::count(x + part * PART, x + std::min(n, (part + 1) * PART), found))
+            found = -INFINITY;  // Clang begins a maximum with the least finite number
         most[part] = found;
     }
     return n_nan;
@@ -89,11 +92,10 @@ int64_t draw_one(const float* x, int64_t n, const Filters& filters, const double
     std::vector<int64_t> kept;
     places(x, n, most, [&](float value) { return value / filters.temperature >= bound; }, kept);
     std::vector<float> weights(kept.size());
+    for (size_t i = 0; i < kept.size(); i++) weights[i] = x[kept[i]] / filters.temperature - largest;
+    float* const at = weights.data();
 #pragma omp simd
-    for (size_t i = 0; i < kept.size(); i++) {
-        const float below = x[kept[i]] / filters.temperature - largest;
-        weights[i] = below < -87.0f ? 0.0f : exponential(below);
-    }
+    for (int64_t i = 0; i < (int64_t)kept.size(); i++) at[i] = at[i] < -87.0f ? 0.0f : exponential(at[i]);
     float least = 0;
     if (filters.top_p < 1) least = least_of_share(weights, filters.top_p);
     least = std::max(least, (float)filters.min_p);  // the largest weight is 1

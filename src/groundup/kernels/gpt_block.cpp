@@ -53,7 +53,7 @@ enum { GAIN_1, SHIFT_1, GAIN_2, SHIFT_2, B_PROJ, B_OUT, B_QKV, B_FC = 9, VECTORS
 // What x gets where y gets `grad`, added to `beside`; what gain and shift get is added to theirs.
 void norm_back(const float* grad, const float* x, const float* gain, Moments moments, int64_t n, const float* beside,
                float* to, float* of_gain, float* of_shift) {
-    const auto [mean, scale] = moments;
+    const float mean = moments.mean, scale = moments.scale;  // Clang lets no loop of vectors use a structured binding
     float sum = 0, along = 0;
 #pragma omp simd reduction(+ : sum, along)
     for (int64_t j = 0; j < n; j++) {

@@ -42,7 +42,7 @@ struct MuonCore {
 // x (R, S) times the polynomials of x' x, iteration after iteration. Of a matrix twice as long as wide the
 // polynomials are multiplied with each other, which are smaller, and then with x.
 const float* iterate(const MuonCore& core, const MuonStep& step, int64_t R, int64_t S) {
-    const auto [a, b, c] = step.coefficients;
+    const float a = step.coefficients[0], b = step.coefficients[1], c = step.coefficients[2];
     float *x = core.x, *next = core.next, *gram = core.gram, *factor = core.factor, *whole = core.whole, *spare = core.spare;
     const bool is_long = R >= 2 * S;
     symmetric_product(S, R, {x, 1, S}, x, gram);

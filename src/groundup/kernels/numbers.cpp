@@ -1,5 +1,6 @@
 // What several kernels compute number by number: e^x, GELU in its tanh form as x times a sigmoid, bfloat16, sums of products,
 // norms of rows.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -8,19 +9,25 @@
 
 namespace {
 
-// e^x up to two units in the last place: 2^n times a polynomial of the rest, which is at most ln(2) / 2.
+// e^x up to two units in the last place: 2^n times a polynomial of the rest, which is at most ln(2) / 2. x is kept within
+// -87 and 88 by its bits: where floats are compared, GCC makes ways of their own for what lies outside, which vectors take too.
 INLINE float exponential(float x) {
-    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-    const float shifted = x * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: n is in the lowest bits
+    uint32_t inside;
+    std::memcpy(&inside, &x, 4);
+    inside = std::min(inside, 0xc2ae0000u);  // negative floats grow downwards
+    inside = (uint32_t)std::min((int32_t)inside, 0x42b00000);
+    float at;
+    std::memcpy(&at, &inside, 4);
+    const float shifted = at * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: n is in the lowest bits
     const float n = shifted - 12582912.0f;
-    const float r = (x - n * 0.693145752f) - n * 1.42860677e-6f;
+    const float r = (at - n * 0.693145752f) - n * 1.42860677e-6f;
     const float p = 1 + r * (1 + r * (0.5f + r * (1 / 6.0f + r * (1 / 24.0f + r * (1 / 120.0f + r * (1 / 720.0f))))));
-    int32_t bits, power;
+    uint32_t bits, power;
     std::memcpy(&bits, &p, 4), std::memcpy(&power, &shifted, 4);
-    bits += (int32_t)((uint32_t)power << 23);
+    bits += power << 23;
     float y;
     std::memcpy(&y, &bits, 4);
-    return y;
+    return x == x ? y : x;  // NaN stays
 }
 
 constexpr float SLOPE = 1.5957691216f, CUBIC = 0.044715f;  // of 2 sqrt(2 / pi) (x + CUBIC x^3)

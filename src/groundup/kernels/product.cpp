@@ -2,8 +2,8 @@
 // time. A may lie turned, so nothing as large as a matrix is copied. A part of training.cpp.
 namespace {
 
-constexpr int AHEAD_ROWS = 16;  // of B, asked for from a farther cache
-constexpr int TILE_ROWS = BYTES == 64 ? 12 : 6, TILE_VECTORS = BYTES == 16 ? 4 : 2;  // as many sums as registers hold
+constexpr int TILE_ROWS = BYTES == 64 ? 12 : BYTES == 32 ? 4 : 6;  // as many sums as registers hold
+constexpr int TILE_VECTORS = BYTES == 64 ? 2 : BYTES == 32 ? 3 : 4;
 
 struct Left {  // the matrix A: element (i, k) at i * row + k * column
     const float* at;
@@ -18,13 +18,11 @@ void sums(Left a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_
     if (start)
 #pragma GCC unroll 24
         for (int i = 0; i < R * V; i++) total[i] = read<Floats>(start + i / V * start_row + i % V * L);
+#pragma GCC unroll 2
     for (int64_t k = 0; k < K; k++) {
         Floats row[V];
 #pragma GCC unroll 8
-        for (int v = 0; v < V; v++) {
-            row[v] = read<Floats>(b + k * b_row + v * L);
-            if (v * BYTES % 64 == 0) __builtin_prefetch(b + (k + AHEAD_ROWS) * b_row + v * L);
-        }
+        for (int v = 0; v < V; v++) row[v] = read<Floats>(b + k * b_row + v * L);
 #pragma GCC unroll 12
         for (int r = 0; r < R; r++) {
             const Floats x = a.at[r * a.row + k * (IN_ROWS ? 1 : a.column)] - Floats{};
@@ -67,6 +65,7 @@ void product(int64_t M, int64_t N, int64_t K, Left a, const float* b, int64_t b_
 
 constexpr int64_t OUTPUTS_OF_A_TASK = 96, DEPTH = 512;  // what a core adds up at a time
 constexpr int64_t PANEL = TILE_VECTORS * L;             // columns of B whose numbers lie together
+constexpr int64_t PANELS = 2;                           // laid at a time: a row of both is read at once
 constexpr int64_t APART = DEPTH + 64 / sizeof(float);  // a cache line more: else rows compete for the same places of a cache
 
 // L rows of L numbers, `row` apart, turned.
@@ -89,25 +88,36 @@ void turn_rows(const float* from, int64_t row, int64_t rows, int64_t columns, fl
         }
 }
 
+// Some columns of some rows, `row` apart, as panels of DEPTH rows.
+void lay_panels(const float* from, int64_t row, int64_t rows, int64_t columns, float* to) {
+    for (int64_t k = 0; k < rows; k++, from += row) {
+        for (int64_t n = 0; n < columns; n += 16) __builtin_prefetch(from + 8 * row + n);
+        for (int64_t first = 0; first < columns; first += PANEL)
+            for (int64_t n = first; n < std::min(first + PANEL, columns); n += L) {
+                const auto some = read<Floats>(from + n);
+                std::memcpy(to + first * DEPTH + k * PANEL + n - first, &some, sizeof some);
+            }
+    }
+}
+
 // Of all cores, none of which waits: the gradient (D, C) of a linear layer's weights, what its outputs get (R, D), turned,
-// times its inputs (R, C). `turned` and `panel` are room for parts of both: read where they lie, each row of x would be in
+// times its inputs (R, C). `turned` and `panels` are room for parts of both: read where they lie, each row of x would be in
 // another page of memory.
 void gradient_of_weights(const float* grad, const float* x, float* out, int64_t R, int64_t D, int64_t C, float* turned,
-                         float* panel) {
+                         float* panels) {
 #pragma omp for schedule(dynamic, 1) nowait
     for (int64_t d = 0; d < D; d += OUTPUTS_OF_A_TASK)
         for (int64_t r = 0; r < R; r += DEPTH) {
             const int64_t outputs = std::min(OUTPUTS_OF_A_TASK, D - d), rows = std::min(DEPTH, R - r);
             turn_rows(grad + r * D + d, D, rows, outputs, turned, APART, rows);
-            for (int64_t n = 0; n < C; n += PANEL) {
-                const int64_t columns = std::min(PANEL, C - n);
-                for (int64_t k = 0; k < rows; k++) {
-                    const float* row = x + (r + k) * C + n;
-                    for (int64_t v = 0; v < PANEL; v += 16) __builtin_prefetch(row + 8 * C + v);
-                    std::copy_n(row, columns, panel + k * PANEL);
+            for (int64_t first = 0; first < C; first += PANELS * PANEL) {
+                const int64_t end = std::min(first + PANELS * PANEL, C);
+                lay_panels(x + r * C + first, C, rows, end - first, panels);
+                for (int64_t n = first; n < end; n += PANEL) {
+                    float* to = out + d * C + n;
+                    product(outputs, std::min(PANEL, end - n), rows, {turned, APART, 1}, panels + (n - first) * DEPTH, PANEL, to,
+                            C, r ? to : nullptr, C);
                 }
-                float* to = out + d * C + n;
-                product(outputs, columns, rows, {turned, APART, 1}, panel, PANEL, to, C, r ? to : nullptr, C);
             }
         }
 }
@@ -117,7 +127,7 @@ void gradient_of_weights(const float* grad, const float* x, float* out, int64_t 
 extern "C" void weight_gradient(const float* grad, const float* x, float* out, int64_t R, int64_t D, int64_t C) {
 #pragma omp parallel
     {
-        Buffer<float> turned(OUTPUTS_OF_A_TASK * APART), panel(DEPTH * PANEL);
-        gradient_of_weights(grad, x, out, R, D, C, turned, panel);
+        Buffer<float> turned(OUTPUTS_OF_A_TASK * APART), panels(PANELS * PANEL * DEPTH);
+        gradient_of_weights(grad, x, out, R, D, C, turned, panels);
     }
 }

@@ -5,8 +5,8 @@ namespace {
 constexpr int64_t ROWS_OF_A_BLOCK = 64;  // that a core takes at a time: whole tiles of a matrix unit
 
 struct FloatCore {  // room for what a core multiplies: some rows of A, or outputs turned, and columns of B
-    explicit FloatCore(int64_t) : rows(std::max(ROWS_OF_A_BLOCK, OUTPUTS_OF_A_TASK) * APART), panel(DEPTH * PANEL) {}
-    Buffer<float> rows, panel;
+    explicit FloatCore(int64_t) : rows(std::max(ROWS_OF_A_BLOCK, OUTPUTS_OF_A_TASK) * APART), panels(PANELS * PANEL * DEPTH) {}
+    Buffer<float> rows, panels;
 };
 
 // A matrix of weights laid down for products with some rows at a time.
@@ -67,7 +67,7 @@ class FloatGradients {
 #pragma omp barrier
         for (int i = 0; i < n; i++)
             gradient_of_weights((const float*)parts[i].grad, (const float*)parts[i].x, outs[i], N, parts[i].D, parts[i].C, core.rows,
-                                core.panel);
+                                core.panels);
     }
 
   private:
