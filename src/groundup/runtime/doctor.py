@@ -16,7 +16,7 @@ from groundup.runtime.compile import try_compiler
 from groundup.runtime.device import cpu_name, device_name, pick_device
 from groundup.runtime.facts import machine_facts
 from groundup.runtime.measure import copy_bandwidth, gemm_rate
-from groundup.runtime.precision import pick_precision
+from groundup.runtime.precision import cpu_has_bf16, pick_precision
 from groundup.terminal.containers import cores_allowed
 from groundup.terminal.display import quantity
 from groundup.terminal.waiting import describe_waiting
@@ -46,6 +46,7 @@ LONGEST = 15.0
 COMPILE_SECONDS = 10.0
 """What the trial of the compiler may take at most."""
 BUSY = "not measured: the machine is too busy to do it in time"
+EMULATED = "not measured: this CPU has none, and PyTorch would emulate them for seconds"
 LEAST = 5.0
 """A compiler that has less is not tried: PyTorch is loaded for it once more."""
 
@@ -90,10 +91,11 @@ def _speeds(device: torch.device, doing: Callable[[str], None], end: float) -> I
         yield f"precision for {size}", f"{chosen.name}: {chosen.why}" if chosen else BUSY
     rates: dict[str, float] = {}
     for precision in ("fp32", "bf16") if device.type == "cpu" else ("fp32", "bf16", "fp16"):
-        doing(f"multiplying matrices in {precision}")
-        if time.perf_counter() < end:
+        emulated = precision == "bf16" and device.type == "cpu" and not cpu_has_bf16()
+        if time.perf_counter() < end and not emulated:
+            doing(f"multiplying matrices in {precision}")
             rates[precision] = gemm_rate(device, precision)
-        said = f"{rates[precision] / 1e9:,.0f} GFLOP/s" if precision in rates else BUSY
+        said = f"{rates[precision] / 1e9:,.0f} GFLOP/s" if precision in rates else EMULATED if emulated else BUSY
         yield f"matrix products, {precision}", said
     model, said = MODELS["gpt2"], BUSY
     if chosen and chosen.name in rates:

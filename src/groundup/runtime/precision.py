@@ -123,7 +123,7 @@ def _best(device: torch.device, n_embd: int) -> Precision:
     needed = next((gain for width, gain in CPU_SPEEDUPS.items() if n_embd >= width), None)
     if needed is None:
         return Precision("fp32", device, f"below a width of {min(CPU_SPEEDUPS)} 16 bits are no faster on a CPU")
-    if not _cpu_has_bf16():
+    if not cpu_has_bf16():
         return Precision("fp32", device, "this CPU has no bf16 products")
     gain = gemm_speedup(device, "bf16", over="fp32")
     if gain >= needed:
@@ -131,6 +131,7 @@ def _best(device: torch.device, n_embd: int) -> Precision:
     return Precision("fp32", device, f"bf16 products measured only {gain:.1f} times as fast, {needed} would pay")
 
 
-def _cpu_has_bf16() -> bool:
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies in bfloat16; PyTorch emulates that on others, many times as slowly."""
     known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     return bool(known.get("avx512_bf16") or known.get("amx_bf16") or known.get("bf16"))

@@ -26,6 +26,7 @@ def fast(monkeypatch):
         monkeypatch.setitem(target, "gemm_rate", lambda device, precision: rates[precision])
     speedup = lambda device, precision, *, over: rates[precision] / rates[over]  # noqa: E731
     monkeypatch.setitem(doctor.pick_precision.__globals__, "gemm_speedup", speedup)
+    monkeypatch.setattr(doctor, "cpu_has_bf16", lambda: True)
     monkeypatch.setattr(doctor, "copy_bandwidth", lambda device: 2e10)
     monkeypatch.setattr(doctor, "try_compiler", lambda *args, **options: "works")
 
@@ -84,6 +85,17 @@ def test_what_there_is_no_time_for_is_said_and_not_measured(fast, monkeypatch):
     assert {facts[name] for name in measured} == {doctor.BUSY}
     assert facts["torch.compile"] == "not tried: the machine is too busy to do it in time"
     assert facts["threads"] == str(torch.get_num_threads())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a CPU")
+def test_products_that_a_cpu_would_emulate_take_no_time_from_the_others(fast, monkeypatch):
+    measured = []
+    monkeypatch.setattr(doctor, "cpu_has_bf16", lambda: False)
+    monkeypatch.setattr(doctor, "gemm_rate", lambda device, precision: measured.append(precision) or 1e11)
+    facts = dict(doctor.examine())
+    assert measured == ["fp32"]
+    assert facts["matrix products, bf16"].startswith("not measured: this CPU has none")
+    assert facts["memory bandwidth"].startswith("20 GB/s")
 
 
 def test_the_compiler_has_what_the_measurements_leave(fast, monkeypatch):

@@ -13,7 +13,7 @@ def cpu(monkeypatch):
     """A CPU whose bf16 products are `gain` times as fast as its fp32 ones; None has no bf16 at all."""
 
     def install(gain):
-        monkeypatch.setattr(module, "_cpu_has_bf16", lambda: gain is not None)
+        monkeypatch.setattr(module, "cpu_has_bf16", lambda: gain is not None)
         monkeypatch.setattr(module, "gemm_speedup", lambda device, precision, over: gain)
 
     return install
