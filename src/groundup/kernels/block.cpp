@@ -69,9 +69,8 @@ void attend(const float* q, const typename T::W* keys, const typename T::W* valu
     const int64_t gap = S / L * (L / 2);  // two streams, as few are read fastest where each is short
     for (int64_t s = 0; s < gap; s += L / 2) fit([=](int j) { return s + j % (L / 2) + j / (L / 2) * gap; });
     if (2 * gap < S) fit([=](int j) { return std::min(2 * gap + j, S - 1); });
-    float largest = weights[0], total = 0;
-#pragma omp simd reduction(max : largest)
-    for (int64_t s = 0; s < S; s++) largest = weights[s] > largest ? weights[s] : largest;
+    const float largest = largest_of(weights + 0, S);
+    float total = 0;
 #pragma omp simd reduction(+ : total)
     for (int64_t s = 0; s < S; s++) total += weights[s] = exponential(weights[s] - largest);
     for (int64_t first = 0; first < D; first += 4 * L) {

@@ -2,7 +2,6 @@
 // of PyTorch it would take a tenth of a token's time in 8 bits: after the weights went by, no cache holds what those need. A
 // part of products.cpp.
 #include <algorithm>
-#include <cfloat>
 #include <cmath>
 #include <cstdint>
 #include <functional>
@@ -23,15 +22,11 @@ int64_t maxima(const float* x, int64_t n, std::vector<float>& most) {
     int64_t n_nan = 0;
     most.assign((n + PART - 1) / PART, -INFINITY);
     for (int64_t part = 0; part < (int64_t)most.size(); part++) {
-        float found = -INFINITY;
-#pragma omp simd reduction(max : found) reduction(+ : n_nan)
-        for (int64_t i = part * PART; i < std::min(n, (part + 1) * PART); i++) {
-            found = x[i] > found ? x[i] : found;
-            n_nan += x[i] != x[i];
-        }
-        if (found == -FLT_MAX && !std::count(x + part * PART, x + std::min(n, (part + 1) * PART), found))
-            found = -INFINITY;  // Clang begins a maximum with the least finite number
-        most[part] = found;
+        const float* from = x + part * PART;
+        const int64_t some = std::min(PART, n - part * PART);
+#pragma omp simd reduction(+ : n_nan)
+        for (int64_t i = 0; i < some; i++) n_nan += from[i] != from[i];
+        most[part] = largest_of(from, some);
     }
     return n_nan;
 }

@@ -8,9 +8,8 @@ template <class T> void cross_entropy(T* logits, const int64_t* targets, float* 
     for (int64_t i = 0; i < rows; i++) {
         T* row = logits + i * V;
         T& target = row[targets[i]];
-        float largest = -INFINITY, total = 0;
-#pragma omp simd reduction(max : largest)
-        for (int64_t j = 0; j < V; j++) largest = row[j] > largest ? (float)row[j] : largest;
+        const float largest = largest_of(row, V);
+        float total = 0;
 #pragma omp simd reduction(+ : total)
         for (int64_t j = 0; j < V; j++) total += exponential(row[j] - largest);
         const float log_total = largest + std::log(total);

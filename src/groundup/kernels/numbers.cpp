@@ -1,6 +1,7 @@
 // What several kernels compute number by number: e^x, GELU in its tanh form as x times a sigmoid, bfloat16, sums of products,
 // norms of rows.
 #include <algorithm>
+#include <cfloat>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -83,6 +84,14 @@ template <class A, class B> float dot(const A* a, const B* b, int64_t n) {
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; i++) sum += a[i] * b[i];
     return sum;
+}
+
+// The largest of n numbers, past those that are none. Clang begins a maximum with the least finite number, not minus infinity.
+template <class T> float largest_of(const T* x, int64_t n) {
+    float largest = -INFINITY;
+#pragma omp simd reduction(max : largest)
+    for (int64_t i = 0; i < n; i++) largest = x[i] > largest ? (float)x[i] : largest;
+    return largest == -FLT_MAX && !std::count(x, x + n, largest) ? -INFINITY : largest;
 }
 
 }  // namespace

@@ -49,7 +49,6 @@ def made(folder: Path, architecture: str) -> set[tuple[str, int]]:
 
 def test_loops_are_of_vectors_also_without_masks(tmp_path: Path) -> None:
     lines = made(tmp_path, "haswell")
-    near = {
-        (name, line + far) for name, line in lines for far in (-2, -1, 0, 1)
-    }  # the report is at the pragma or within
+    # A report is at the pragma, at the loop or within.
+    near = {(name, line + far) for name, line in lines for far in (-2, -1, 0, 1)}
     assert not [f"{name}:{line} {text}" for name, line, text in loops() if (name, line) not in near]
