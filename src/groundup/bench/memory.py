@@ -57,7 +57,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
             cpu=device.type == "cpu",
             recompute=setting.recompute,
             compiled=device.type == "cpu" and load_kernels(say).lanes > 0,
-            unit=device.type == "cpu" and load_kernels(say).has_unit,
+            bf16=device.type == "cpu" and load_kernels(say).has_bf16,
             accumulates=False,
             optim=setting.optim,
         ).total

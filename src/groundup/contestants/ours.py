@@ -173,8 +173,8 @@ def _micro_batch_size(config: TrainConfig, shape: GPTConfig | ModernConfig, samp
     if asked != "auto":
         return asked
     device, cpu = precision.device, precision.device.type == "cpu"
-    compiled, unit = _kernels(cpu=cpu)
-    need = memory_of_run(config, shape, half=precision.half, cpu=cpu, compiled=compiled, unit=unit)
+    compiled, bf16 = _kernels(cpu=cpu)
+    need = memory_of_run(config, shape, half=precision.half, cpu=cpu, compiled=compiled, bf16=bf16)
     most = estimate(need, samples=samples, device=device, parallel="none", world=World())
     return largest_divisor(samples, most=min(most, max(1, MOST_TOKENS // shape.block_size)))
 
@@ -194,17 +194,17 @@ def this_machine(config: TrainConfig, shape: GPTConfig | ModernConfig) -> Hardwa
     rate = flops / seconds_per_step(config, shape, device=device, precision=precision)
     memory = int(USABLE * free_memory(device))
     cpu = device.type == "cpu"
-    kernels, unit = _kernels(cpu=cpu)
+    kernels, bf16 = _kernels(cpu=cpu)
     name = device_name(device)
-    return Hardware(name, 1, precision.name, rate, memory, measured=True, cpu=cpu, kernels=kernels, unit=unit)
+    return Hardware(name, 1, precision.name, rate, memory, measured=True, cpu=cpu, kernels=kernels, bf16=bf16)
 
 
 def _kernels(*, cpu: bool) -> tuple[bool, bool]:
-    """Whether there are some, and whether they have a matrix unit."""
+    """Whether there are some, and whether they multiply in bfloat16."""
     if not cpu:
         return False, False
     kernels = load_kernels(_silent)
-    return kernels.lanes > 0, kernels.has_unit
+    return kernels.lanes > 0, kernels.has_bf16
 
 
 def split_of(ids: NDArray[np.integer], vocab_size: int, folder: Path) -> Split:

@@ -161,10 +161,10 @@ void attend_heads_back(Head&& head, const Sizes& s, const View& q, const View& k
 template <class Act> void with_head(const Sizes& s, bool back, Act&& act) {
 #pragma omp parallel
     {
-#if defined(WITH_UNIT)
-        if (s.type == 1 && MATRIX_UNIT) {
-            const UnitCore core(0);
-            act(UnitHead(s, back));
+#if defined(WITH_BF16)
+        if (s.type == 1) {
+            const Bf16Core core(0);
+            act(Bf16Head(s, back));
         } else
 #endif
             act(FloatHead(s, back));

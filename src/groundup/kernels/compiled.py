@@ -64,9 +64,9 @@ class CompiledKernels(PlainKernels):
         self._linear.restype = None
         self._sum.argtypes, self._sum.restype = [pointer, size], ctypes.c_int32
         self.one_call = {torch.float32: OneCallBlocks(library, torch.float32)}
-        """Blocks of GPT-2 in training, by the type of their products; in bfloat16 where there is a matrix unit."""
-        self.has_unit = bool(library.has_gpt_block())
-        if self.has_unit:
+        """Blocks of GPT-2 in training, by the type of their products; in bfloat16 where the processor multiplies it."""
+        self.has_bf16 = bool(library.has_bf16())
+        if self.has_bf16:
             self.one_call[torch.bfloat16] = OneCallBlocks(library, torch.bfloat16)
         self.muon, self.head = MuonSteps(library, self.lanes), HeadKernels(library)
         self._lanes, self._pack, self._unpack = library.lanes(), library.pack, library.unpack

@@ -1,4 +1,4 @@
-// A block of GPT-2 in training, forward and back, in bfloat16 by the matrix unit (narrow.cpp) or in float32 (wide.cpp); queries
+// A block of GPT-2 in training, forward and back, in bfloat16 (narrow.cpp) or in float32 (wide.cpp); queries
 // and keys may be rotated. Some rows (tokens) at a time go through all that treats them alone, while they are in a core's
 // caches: norm and product before attention; behind it product, norm, MLP and what is added to the stream. Cores wait for each
 // other around attention only, and one that is late has less to do. A part of training.cpp.
@@ -13,13 +13,13 @@ struct InFloats {
     static constexpr int32_t TYPE = 0;  // as attention.cpp counts them
 };
 
-#if defined(WITH_UNIT)
-struct ByUnit {
+#if defined(WITH_BF16)
+struct InBf16 {
     typedef Bf16Number Number;
-    typedef UnitCore Core;
-    typedef UnitHead Head;
-    typedef UnitWeights Weights;
-    typedef UnitGradients Gradients;
+    typedef Bf16Core Core;
+    typedef Bf16Head Head;
+    typedef Bf16Weights Weights;
+    typedef Bf16Gradients Gradients;
     static constexpr int32_t TYPE = 1;
 };
 #endif
@@ -228,26 +228,26 @@ extern "C" {
 // type: 0 fp32, 1 bf16.
 void gpt_block_forward(int type, const BlockSizes* sizes, const BlockWeights* weights, const float* stream, const void* kept,
                        float* out) {
-#if defined(WITH_UNIT)
-    if (type) return forward<ByUnit>(*sizes, *weights, stream, *(const BlockKept<Bf16Number>*)kept, out);
+#if defined(WITH_BF16)
+    if (type) return forward<InBf16>(*sizes, *weights, stream, *(const BlockKept<Bf16Number>*)kept, out);
 #endif
     forward<InFloats>(*sizes, *weights, stream, *(const BlockKept<float>*)kept, out);
 }
 
 void gpt_block_backward(int type, const BlockSizes* sizes, const BlockWeights* weights, const float* stream, const void* kept,
                         const float* grad_out, const void* grads, int needed) {
-#if defined(WITH_UNIT)
+#if defined(WITH_BF16)
     if (type)
-        return backward<ByUnit>(*sizes, *weights, stream, *(const BlockKept<Bf16Number>*)kept, grad_out,
+        return backward<InBf16>(*sizes, *weights, stream, *(const BlockKept<Bf16Number>*)kept, grad_out,
                                 *(const BlockGradients<Bf16Number>*)grads, needed);
 #endif
     backward<InFloats>(*sizes, *weights, stream, *(const BlockKept<float>*)kept, grad_out, *(const BlockGradients<float>*)grads,
                        needed);
 }
 
-int has_gpt_block() {  // in bf16
-#if defined(WITH_UNIT)
-    return MATRIX_UNIT;
+int has_bf16() {
+#if defined(WITH_BF16)
+    return 1;
 #else
     return 0;
 #endif

@@ -1,5 +1,5 @@
 // What the head of a model needs in training beside its products: cross-entropy of rows of logits, each of which stays in a
-// core's caches; and by the matrix unit what its weights get, added to what other rows gave them. A part of training.cpp.
+// core's caches; and in bfloat16 what its weights get, added to what other rows gave them. A part of training.cpp.
 namespace {
 
 // -ln p of each row's target. Going back, p - onehot(target) comes in place of the logits.
@@ -32,15 +32,14 @@ void cross_entropy(int type, void* logits, const int64_t* targets, float* nats, 
     else cross_entropy((float*)logits, targets, nats, rows, V, back);
 }
 
-// out (D, C), floats, is grad (R, D) turned times x (R, C), both bfloat16, or has that added. 0 where there is no matrix unit.
-int unit_weight_gradient(const void* grad, const void* x, float* out, int64_t R, int64_t D, int64_t C, int add) {
-#if defined(WITH_UNIT)
-    if (!MATRIX_UNIT) return 0;
-    const UnitGradients gradients(R, {{grad, D, x, C, true}}, out, add);
+// out (D, C), floats, is grad (R, D) turned times x (R, C), both bfloat16, or has that added. 0 where those are not multiplied here.
+int bf16_weight_gradient(const void* grad, const void* x, float* out, int64_t R, int64_t D, int64_t C, int add) {
+#if defined(WITH_BF16)
+    const Bf16Gradients gradients(R, {{grad, D, x, C, true}}, out, add);
     Buffer<Ints> laid(gradients.room());
 #pragma omp parallel
     {
-        UnitCore core(0);
+        Bf16Core core(0);
         gradients.compute(core, laid);
     }
     return 1;

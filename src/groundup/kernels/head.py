@@ -24,7 +24,7 @@ class HeadKernels:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         pointer, size = ctypes.c_void_p, ctypes.c_int64
-        self._cross_entropy, self._gradient = library.cross_entropy, library.unit_weight_gradient
+        self._cross_entropy, self._gradient = library.cross_entropy, library.bf16_weight_gradient
         self._cross_entropy.argtypes = [ctypes.c_int, *3 * [pointer], *2 * [size], ctypes.c_int]
         self._cross_entropy.restype = None
         self._gradient.argtypes = [*3 * [pointer], *3 * [size], ctypes.c_int]
@@ -53,12 +53,12 @@ class HeadKernels:
     def add_gradient(
         self, total: Float[Tensor, "D C"] | None, grad: Float[Tensor, "B D"], x: Float[Tensor, "B C"]
     ) -> Float[Tensor, "D C"]:
-        """Grad.T @ x of bfloat16 in float32, by a matrix unit; added to a total, in its place, if there is one."""
+        """Grad.T @ x of bfloat16 in float32; added to a total, in its place, if there is one."""
         grad, x = grad.contiguous(), x.contiguous()
         out = x.new_empty(grad.shape[1], x.shape[1], dtype=torch.float32) if total is None else total
         addresses = (part.data_ptr() for part in (grad, x, out))
         there = self._gradient(*addresses, len(x), *out.shape, total is not None)
-        assert there, "there is a matrix unit"
+        assert there, "the kernels multiply in bfloat16"
         return out
 
 
@@ -87,5 +87,5 @@ class CompiledHead(nn.Module):
         return logits.dtype in TYPES and logits.device.type == "cpu" and logits.is_contiguous()
 
     def adds(self, grad: Float[Tensor, "N V"]) -> bool:
-        """Whether the kernels add up what the weights get: in bfloat16, by a matrix unit."""
-        return grad.dtype == torch.bfloat16 and grad.device.type == "cpu" and self.kernels.has_unit
+        """Whether the kernels add up what the weights get: in bfloat16, where the processor multiplies it."""
+        return grad.dtype == torch.bfloat16 and grad.device.type == "cpu" and self.kernels.has_bf16

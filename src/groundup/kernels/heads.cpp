@@ -1,8 +1,8 @@
-// The products that attention makes of one head: by vectors in floats, or by the matrix unit in bfloat16. What belongs to a
+// The products that attention makes of one head: by vectors in floats, or by tiles of bfloat16. What belongs to a
 // key is a row of scores, weights and slopes, with a column for each of QUERIES queries. A part of training.cpp.
 namespace {
 
-constexpr int64_t QUERIES = 32;  // of a block: whole vectors, and tiles of the unit
+constexpr int64_t QUERIES = 32;  // of a block: whole vectors and tiles
 
 struct View {  // (B, T, H, D) of type 0 fp32 or 1 bf16: elements from a text, a token and a head to the next
     void* at;
@@ -87,13 +87,13 @@ class FloatHead {
     Buffer<float> of_keys, of_values;
 };
 
-#if defined(WITH_UNIT)
+#if defined(WITH_BF16)
 
-// By the matrix unit, which a UnitCore has set up: weights and slopes are rounded for it. Zeros stand behind the last token
+// By tiles, for which a Bf16Core has set a matrix unit up: weights and slopes are rounded for them. Zeros stand behind the last token
 // and the last number of a head.
-class UnitHead {
+class Bf16Head {
   public:
-    UnitHead(const Sizes& s, bool back)
+    Bf16Head(const Sizes& s, bool back)
         : width(whole(s.D)), scale(1 / std::sqrt((float)s.D)), s(s), is_back(back), tokens(whole(s.T)), room(tokens * width / L / 2),
           keys(room), values(room), queries(room), turned(QUERIES * width), some(QUERIES * width), laid(tokens * QUERIES / L / 2),
           keys_across(back * room), queries_across(back * room), grads(back * room), grads_across(back * room),

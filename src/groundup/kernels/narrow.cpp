@@ -1,15 +1,14 @@
-// Products of matrices in bfloat16 by the matrix unit (unit.cpp), as training needs them: C = A B, where either may lie
+// Products of matrices in bfloat16 by tiles (tiles.cpp), as training needs them: C = A B, where either may lie
 // turned, so neither a gradient of weights nor one of inputs needs a copy. Floats are rounded as they are read.
 //
-// The unit multiplies tiles: 16 rows of A, each with 32 numbers, by 32 rows of B with 16 numbers, of which pairs of rows lie
+// A tile has 16 rows of A, each with 32 numbers, or 32 rows of B with 16 numbers, of which pairs of rows lie
 // side by side. B is laid down so once, by all cores; of A, a core lays down the rows that it multiplies. A part of training.cpp.
-#if defined(__AMX_BF16__) && defined(__AVX512BF16__) && defined(__linux__)
-#define WITH_UNIT
+#if defined(WITH_BF16)
 
 namespace {
 
-constexpr int64_t DEPTH_OF_UNIT = 1024;  // rows of a gradient's matrices that are laid down at a time
-constexpr int64_t IN_CACHES = 3 << 18;   // weights that stay there beside all else
+constexpr int64_t DEPTH_OF_TILES = 1024;  // rows of a gradient's matrices that are laid down at a time
+constexpr int64_t IN_CACHES = 3 << 18;    // weights that stay there beside all else
 
 struct Lying {  // a matrix as it lies, row after row
     const void* at = nullptr;
@@ -21,10 +20,9 @@ struct Lying {  // a matrix as it lies, row after row
 // Its rows from this one on, as many as are laid down at a time.
 Lying part_from(const Lying& m, int64_t row) {
     const auto* at = (const char*)m.at + row * m.apart * (m.type ? 2 : 4);
-    return {at, std::min(DEPTH_OF_UNIT, m.rows - row), m.columns, m.type, m.apart};
+    return {at, std::min(DEPTH_OF_TILES, m.rows - row), m.columns, m.type, m.apart};
 }
 
-constexpr int64_t SIDE = 32;  // of what is laid down at a time: two tiles
 typedef Vector<uint16_t, SIDE> Narrow;
 
 // SIDE numbers of a row, with zeros beyond the edges where that is not WHOLE.
@@ -101,39 +99,6 @@ void write_sums(const float* sums, const float* bias, const Lying& c, int64_t ro
     }
 }
 
-// SIDE rows of A by SIDE columns of B, both laid down, the second half of each so many vectors behind the first. Sums have rows
-// of so many numbers, or are added to what is there.
-void multiply_tiles(const Ints* a, int64_t a_gap, const Ints* b, int64_t b_gap, int64_t steps, float* sums, int64_t row,
-                    bool add = false) {
-    float* const below = sums + L * row;
-    const int64_t apart = row * sizeof(float);
-    if (add) {
-        _tile_loadd(0, sums, apart);
-        _tile_loadd(1, sums + L, apart);
-        _tile_loadd(2, below, apart);
-        _tile_loadd(3, below + L, apart);
-    } else {
-        _tile_zero(0);
-        _tile_zero(1);
-        _tile_zero(2);
-        _tile_zero(3);
-    }
-    for (int64_t s = 0; s < steps * L; s += L) {
-        _tile_loadd(4, a + s, sizeof(Ints));
-        _tile_loadd(6, b + s, sizeof(Ints));
-        _tile_loadd(7, b + b_gap + s, sizeof(Ints));
-        _tile_loadd(5, a + a_gap + s, sizeof(Ints));
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
-    _tile_stored(0, sums, apart);
-    _tile_stored(1, sums + L, apart);
-    _tile_stored(2, below, apart);
-    _tile_stored(3, below + L, apart);
-}
-
 // SIDE rows of C from row m on: those of A by all columns of B, which is laid down.
 void multiply_rows(const Lying& a, bool a_along, int64_t m, const Ints* of_b, int64_t steps, Ints* of_a, float* sums,
                    const float* bias, const Lying& c, bool add) {
@@ -144,20 +109,18 @@ void multiply_rows(const Lying& a, bool a_along, int64_t m, const Ints* of_b, in
     }
 }
 
-struct UnitCore {  // what a core needs for it: room for ROWS_OF_A_BLOCK rows of up to so many numbers, and for sums
-    explicit UnitCore(int64_t widest)
-        : rows((std::max(ROWS_OF_A_BLOCK / SIDE * widest, DEPTH_OF_UNIT) + SIDE - 1) / SIDE * 2 * L), sums(SIDE * SIDE) {
-        _tile_loadconfig(&TILE_SHAPES);
-    }
-    ~UnitCore() { _tile_release(); }
+struct Bf16Core {  // what a core needs for it: room for ROWS_OF_A_BLOCK rows of up to so many numbers, and for sums
+    explicit Bf16Core(int64_t widest)
+        : rows((std::max(ROWS_OF_A_BLOCK / SIDE * widest, DEPTH_OF_TILES) + SIDE - 1) / SIDE * 2 * L), sums(SIDE * SIDE) {}
+    const Unit unit;
     Buffer<Ints> rows;
     Buffer<float> sums;
 };
 
 // A matrix of weights laid down for products with some rows at a time.
-class UnitWeights {
+class Bf16Weights {
   public:
-    UnitWeights(int64_t columns, int64_t inner)
+    Bf16Weights(int64_t columns, int64_t inner)
         : columns(columns), inner(inner), steps((inner + SIDE - 1) / SIDE), laid((columns + SIDE - 1) / SIDE * 2 * steps * L) {}
 
     // By all cores, none of which waits: W, floats, lies as (inner, columns) or, turned, as (columns, inner).
@@ -168,7 +131,7 @@ class UnitWeights {
     }
 
     // C (rows, columns), float or bfloat16, = A (rows, inner) times W, plus a bias or null.
-    template <class C> void multiply(UnitCore& core, const Bf16Number* a, int64_t rows, const float* bias, C* c) const {
+    template <class C> void multiply(Bf16Core& core, const Bf16Number* a, int64_t rows, const float* bias, C* c) const {
         const Lying of_a = {a, rows, inner, 1}, of_c = {c, rows, columns, sizeof(C) == 2};
         const int64_t half = steps * L, panel = 2 * half;
         if (columns * inner <= IN_CACHES) {
@@ -190,9 +153,9 @@ class UnitWeights {
 };
 
 // The gradients of some matrices, which lie one behind the other.
-class UnitGradients {
+class Bf16Gradients {
   public:
-    UnitGradients(int64_t N, std::initializer_list<GradientOf> all, float* to, bool added = false) : added(added) {
+    Bf16Gradients(int64_t N, std::initializer_list<GradientOf> all, float* to, bool added = false) : added(added) {
         for (const GradientOf& one : all) {
             if (one.needed) {
                 parts[n++] = {{one.grad, N, one.D, 1}, {one.x, N, one.C, 1}, {to, one.D, one.C, 0}, columns, rows};
@@ -203,13 +166,13 @@ class UnitGradients {
     }
 
     // Room that it needs, in vectors.
-    int64_t room() const { return columns * DEPTH_OF_UNIT / SIDE * 2 * L; }
+    int64_t room() const { return columns * DEPTH_OF_TILES / SIDE * 2 * L; }
 
     // By all cores, which wait for each other first.
-    void compute(UnitCore& core, Ints* laid) const {
+    void compute(Bf16Core& core, Ints* laid) const {
         const int64_t N = n ? parts[0].grad.rows : 0;
-        for (int64_t row = 0; row < N; row += DEPTH_OF_UNIT) {
-            const int64_t steps = (std::min(DEPTH_OF_UNIT, N - row) + SIDE - 1) / SIDE, panel = 2 * steps * L;
+        for (int64_t row = 0; row < N; row += DEPTH_OF_TILES) {
+            const int64_t steps = (std::min(DEPTH_OF_TILES, N - row) + SIDE - 1) / SIDE, panel = 2 * steps * L;
 #pragma omp for schedule(dynamic, 1)
             for (int64_t j = 0; j < columns; j++) {
                 const Part& part = with(j, &Part::first_column);

@@ -1,4 +1,4 @@
-"""A block of GPT-2 in two calls of gpt_block.cpp, one each way: in float32, and in bfloat16 by a matrix unit.
+"""A block of GPT-2 in two calls of gpt_block.cpp, one each way: in float32, and in bfloat16 where a processor has it.
 
 As single operations every product, norm and GELU reads and writes all activations, and cores wait for each other behind
 each of them. Here some rows go through all that treats them alone, and cores wait around attention only. In bfloat16

@@ -3,7 +3,7 @@
 // it, so a row of x gets the same bits here and there. A part of products.cpp.
 namespace {
 
-#if defined(__AMX_INT8__) && defined(__linux__)
+#if defined(WITH_UNIT)
 
 constexpr int64_t STEP = 64;         // inputs that a tile holds
 constexpr int64_t FEW_FOR_UNIT = 8;  // rows of x that vectors multiply as fast
@@ -54,7 +54,7 @@ bool suits_unit(const Task& t) { return MATRIX_UNIT && t.M > FEW_FOR_UNIT && t.K
 void multiply_by_unit(const Task& t, const Rounded& x, int64_t groups, int64_t some) {
 #pragma omp parallel
     {
-        _tile_loadconfig(&TILE_SHAPES);
+        const Unit unit;
 #pragma omp for schedule(dynamic, 1)
         for (int64_t first = 0; first < groups; first += some) {
             const int64_t end = std::min(groups, first + some);
@@ -62,7 +62,6 @@ void multiply_by_unit(const Task& t, const Rounded& x, int64_t groups, int64_t s
             for (; g + 2 <= end; g += 2) unit_rows<2>(t, x, g);
             if (g < end) unit_rows<1>(t, x, g);
         }
-        _tile_release();
     }
 }
 

@@ -39,7 +39,7 @@ def pick_products(
         lora: A change of low rank learns alone, which the page computes.
     """
     if half:
-        return "default", not lora and suits_one_call(config, half=True, unit=kernels.has_unit)
+        return "default", not lora and suits_one_call(config, half=True, bf16=kernels.has_bf16)
     matmul = pick_matmul(torch.device("cpu"), rows=rows, n_embd=config.n_embd, training=True, kernels=kernels)
     if lora or not isinstance(kernels, CompiledKernels) or not suits_one_call(config, half=False):
         return matmul, False

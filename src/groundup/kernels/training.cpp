@@ -5,6 +5,7 @@
 #include "product.cpp"
 #include "wide.cpp"
 #include "unit.cpp"
+#include "tiles.cpp"
 #include "narrow.cpp"
 #include "heads.cpp"
 #include "attention.cpp"

@@ -81,7 +81,7 @@ def _squares_agree(kernels: "CompiledKernels") -> bool:
 def _gradients_agree(kernels: "CompiledKernels", generator: torch.Generator) -> bool:
     grad, inputs = (torch.randn(_MANY, n, generator=generator) for n in (7, 32))
     pairs = [(kernels.weight_gradient(grad, inputs), grad.T @ inputs)]
-    if kernels.has_unit:
+    if kernels.has_bf16:
         grad, inputs = grad.bfloat16(), inputs.bfloat16()
         total = torch.ones(7, 32)
         pairs.append((kernels.head.add_gradient(total, grad, inputs), 1 + grad.float().T @ inputs.float()))

@@ -2,7 +2,7 @@
 // bfloat16. All widths fill vectors. A part of training.cpp.
 namespace {
 
-constexpr int64_t ROWS_OF_A_BLOCK = 64;  // that a core takes at a time: whole tiles of a matrix unit
+constexpr int64_t ROWS_OF_A_BLOCK = 64;  // that a core takes at a time: whole tiles
 
 struct FloatCore {  // room for what a core multiplies: some rows of A, or outputs turned, and columns of B
     explicit FloatCore(int64_t) : rows(std::max(ROWS_OF_A_BLOCK, OUTPUTS_OF_A_TASK) * APART), panels(PANELS * PANEL * DEPTH) {}

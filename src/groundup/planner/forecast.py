@@ -34,7 +34,7 @@ class Hardware:
         measured: Whether `flops` was measured in training, so that no share of it is lost any more.
         cpu: A CPU, which keeps more for the backward pass.
         kernels: Of the CPU: ours compute what can be computed with less.
-        unit: Of the CPU: they have a matrix unit.
+        bf16: Of the CPU: they multiply in bfloat16.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Hardware:
     measured: bool = False
     cpu: bool = False
     kernels: bool = False
-    unit: bool = False
+    bf16: bool = False
 
 
 def parse_hardware(text: str) -> Hardware:
@@ -212,7 +212,7 @@ def _memory(
             accumulates=size * shape.block_size < config.tokens_per_step,
             optim=config.optim,
             lora_rank=config.lora.rank,
-            unit=hardware.unit,
+            bf16=hardware.bf16,
         )
         return under_lora(step, config, shape)
 

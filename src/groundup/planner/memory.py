@@ -106,7 +106,7 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
     accumulates: bool = True,
     optim: OptimConfig | None = None,
     lora_rank: int = 0,
-    unit: bool = False,
+    bf16: bool = False,
 ) -> Memory:
     """Peak memory of a training step.
 
@@ -123,10 +123,10 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
         accumulates: On a CPU: gradients of earlier micro-steps, or of other ranks, are there from the beginning.
         optim: How it learns; None is AdamW without an average of the weights.
         lora_rank: Gradients are those of a change of this rank alone; 0 is without. `under_lora` tells the rest.
-        unit: The kernels of a CPU have a matrix unit: in 16 bits it computes the blocks of GPT-2 and copies no weights.
+        bf16: The kernels of a CPU multiply in bfloat16: in 16 bits they compute GPT-2's blocks and copy no weights.
     """
     one_step = cpu and compiled and not lora_rank and suits_one_step(config)
-    one_call = one_step and suits_one_call(config, half=half, unit=unit)
+    one_call = one_step and suits_one_call(config, half=half, bf16=bf16)
     n, tokens = count_parameters(config), micro_batch_size * config.block_size
     learned = 4 * (lora_parameters(config, lora_rank) or n)
     block, ends = _kept(config, tokens, half=half, cpu=cpu, kernels=cpu and compiled, one_step=one_step)
@@ -139,7 +139,7 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
         logits = _logits(config, tokens, half=half, compiled=compiled, chunk=logits_bytes("cuda", device_memory))
         # They are gone when the first block is computed again.
         return fixed(gradients=learned, activations=kept + again, logits=max(0, logits - again))
-    head = _head(config, tokens, half=half, kernels=compiled, unit=unit)
+    head = _head(config, tokens, half=half, kernels=compiled, bf16=bf16)
     passing = _passing(config, tokens, half=half, kernels=compiled, one_call=one_call)
     table = 0 if lora_rank else 4 * config.vocab_size * config.n_embd
     before = learned if accumulates else 0
@@ -164,23 +164,22 @@ def suits_one_step(config: TransformerConfig) -> bool:
     return as_wide and not differs
 
 
-def suits_one_call(config: TransformerConfig, *, half: bool, unit: bool = False) -> bool:
+def suits_one_call(config: TransformerConfig, *, half: bool, bf16: bool = False) -> bool:
     """Whether the kernels of a CPU may compute such blocks in one call each way, without a library's products.
 
     Args:
         config: The model's shape.
-        half: In 16 bits, which takes a matrix unit; in 32, of a narrow model alone.
-        unit: The kernels have one.
+        half: In 16 bits; in 32, of a narrow model alone.
+        bf16: The kernels multiply in bfloat16, which blocks in 16 bits need.
     """
-    return suits_one_step(config) and (unit if half else config.n_embd <= WIDEST_IN_ONE_CALL)
+    return suits_one_step(config) and (bf16 if half else config.n_embd <= WIDEST_IN_ONE_CALL)
 
 
 def _holes(config: TransformerConfig, peak: Memory, tokens: int, *, more_sizes: bool) -> int:
     """Bytes between the blocks of a CPU's heap: twice as many where blocks come in more sizes.
 
-    Those are steps in 16 bits without a matrix unit, whose residual stream stays in 32, and normalized queries and
-    keys. Logits in chunks
-    leave one more: in some runs a chunk does not find the place of an earlier one.
+    Those are steps in 16 bits that libraries multiply, whose residual stream stays in 32, and normalized queries and
+    keys. Logits in chunks leave one more: in some runs a chunk does not find the place of an earlier one.
     """
     times = 2 if more_sizes or ModernConfig.of(config).qk_norm else 1
     rows = _chunk_rows(config, tokens) if peak.logits else tokens
@@ -205,13 +204,13 @@ def _logits(config: TransformerConfig, tokens: int, *, half: bool, compiled: boo
     return chunk * each // 4 + 4 * config.n_embd * (tokens + config.vocab_size)
 
 
-def _head(config: TransformerConfig, tokens: int, *, half: bool, kernels: bool, unit: bool) -> int:
+def _head(config: TransformerConfig, tokens: int, *, half: bool, kernels: bool, bf16: bool) -> int:
     """Most bytes that the head and the loss work on at once on a CPU, see `model/loss.py`.
 
     Whole, that is on the way back: ln p and the gradients of it and of the logits. In chunks: logits and ln p in place
     of which their gradient comes, in 16 bits with a copy, beside the head's gradient so far; then the gradient alone,
-    and the head's so far beside that of this chunk. Kernels have the gradient in place of the logits, and those of a
-    matrix unit add to the head's where it lies. The gradient of what the head reads is there in both.
+    and the head's so far beside that of this chunk. Kernels have the gradient in place of the logits, and where
+    they multiply in 16 bits they add to the head's where it lies. The gradient of what the head reads is there in both.
     """
     rows = _chunk_rows(config, tokens)
     if rows == tokens:
@@ -219,12 +218,12 @@ def _head(config: TransformerConfig, tokens: int, *, half: bool, kernels: bool, 
     width, table = (2 if half else 4), config.vocab_size * config.n_embd
     chunk, in_place = rows * config.vocab_size, kernels and not ModernConfig.of(config).logit_softcap
     visit = (width if in_place else 2 * 4) * chunk + 4 * table
-    product = width * chunk + (4 if kernels and unit and half else 4 + width) * table
+    product = width * chunk + (4 if kernels and bf16 and half else 4 + width) * table
     return 4 * tokens * config.n_embd + max(visit, product)
 
 
 def memory_of_run(
-    config: TrainConfig, shape: TransformerConfig, *, half: bool, cpu: bool, compiled: bool = False, unit: bool = False
+    config: TrainConfig, shape: TransformerConfig, *, half: bool, cpu: bool, compiled: bool = False, bf16: bool = False
 ) -> Callable[[int], Memory]:
     """What a step of a run needs, by its micro batch.
 
@@ -234,7 +233,7 @@ def memory_of_run(
         half: See `training_memory`.
         cpu: See `training_memory`.
         compiled: See `training_memory`.
-        unit: See `training_memory`.
+        bf16: See `training_memory`.
     """
 
     def need(size: int) -> Memory:
@@ -248,7 +247,7 @@ def memory_of_run(
             accumulates=size * shape.block_size < config.tokens_per_step,
             optim=config.optim,
             lora_rank=config.lora.rank,
-            unit=unit,
+            bf16=bf16,
         )
         return under_lora(step, config, shape)
 

@@ -16,7 +16,7 @@ from groundup.runtime.compile import try_compiler
 from groundup.runtime.device import cpu_name, device_name, pick_device
 from groundup.runtime.facts import machine_facts
 from groundup.runtime.measure import copy_bandwidth, gemm_rate
-from groundup.runtime.precision import cpu_has_bf16, pick_precision
+from groundup.runtime.precision import narrowest_in_bf16, pick_precision
 from groundup.terminal.containers import cores_allowed
 from groundup.terminal.display import quantity
 from groundup.terminal.waiting import describe_waiting
@@ -91,7 +91,7 @@ def _speeds(device: torch.device, doing: Callable[[str], None], end: float) -> I
         yield f"precision for {size}", f"{chosen.name}: {chosen.why}" if chosen else BUSY
     rates: dict[str, float] = {}
     for precision in ("fp32", "bf16") if device.type == "cpu" else ("fp32", "bf16", "fp16"):
-        emulated = precision == "bf16" and device.type == "cpu" and not cpu_has_bf16()
+        emulated = precision == "bf16" and device.type == "cpu" and narrowest_in_bf16() is None
         if time.perf_counter() < end and not emulated:
             doing(f"multiplying matrices in {precision}")
             rates[precision] = gemm_rate(device, precision)

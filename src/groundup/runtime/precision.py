@@ -6,7 +6,7 @@
 | NVIDIA before (T4, V100, P100) | fp16 | their matrix units know no bf16; small gradients need loss scaling |
 | Apple | fp32 | 16-bit autocast is not faster there |
 | CPU whose bf16 products measure 1.5 times as fast, width 256 or more | bf16 | the products are most of a step |
-| CPU with matrix units (2.5 times as fast), width 128 to 255 | bf16 | casts eat most of what a smaller gain saves |
+| the same with AVX-512 BF16, width 128 to 255 | bf16 | kernels narrow what they read, where others cast first |
 | other CPUs | fp32 | bf16 is emulated, several times slower |
 
 Weights, gradients, optimizer state and the loss stay in float32 in every mode (mixed precision, Micikevicius et
@@ -36,9 +36,11 @@ ATTENTION_ON_HOPPER = [
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
-CPU_SPEEDUPS = {256: 1.5, 128: 2.5}
-"""From an n_embd on, bf16 products must be measured this much faster than fp32 before a CPU uses them. In narrow models
-casts eat most of what the products save, and below 128 all of it (docs/log.md has the measurements)."""
+CPU_SPEEDUP = 1.5
+"""Bf16 products must be measured this much faster than fp32 before a CPU uses them."""
+NARROWEST, NARROWEST_OF_LIBRARIES = 128, 256
+"""Least n_embd that gains by bf16 where our kernels multiply in it, and where libraries do, between whose products are
+casts that eat what a narrow model saves (docs/log.md has the measurements)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,18 +122,20 @@ def _best(device: torch.device, n_embd: int) -> Precision:
         return Precision("fp16", device, f"compute capability {major}.{minor} has fp16 matrix units but no bf16")
     if device.type == "mps":
         return Precision("fp32", device, "16-bit autocast is not faster on Apple GPUs")
-    needed = next((gain for width, gain in CPU_SPEEDUPS.items() if n_embd >= width), None)
-    if needed is None:
-        return Precision("fp32", device, f"below a width of {min(CPU_SPEEDUPS)} 16 bits are no faster on a CPU")
-    if not cpu_has_bf16():
+    narrowest = narrowest_in_bf16()
+    if narrowest is None:
         return Precision("fp32", device, "this CPU has no bf16 products")
+    if n_embd < narrowest:
+        return Precision("fp32", device, f"below a width of {narrowest} 16 bits are no faster on this CPU")
     gain = gemm_speedup(device, "bf16", over="fp32")
-    if gain >= needed:
+    if gain >= CPU_SPEEDUP:
         return Precision("bf16", device, f"bf16 products measured {gain:.1f} times as fast as fp32")
-    return Precision("fp32", device, f"bf16 products measured only {gain:.1f} times as fast, {needed} would pay")
+    return Precision("fp32", device, f"bf16 products measured only {gain:.1f} times as fast, {CPU_SPEEDUP} would pay")
 
 
-def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies in bfloat16; PyTorch emulates that on others, many times as slowly."""
+def narrowest_in_bf16() -> int | None:
+    """Least n_embd that bfloat16 may pay for on this CPU; None where PyTorch emulates it, many times as slowly."""
     known = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16") or known.get("bf16"))
+    if known.get("avx512_bf16"):
+        return NARROWEST
+    return NARROWEST_OF_LIBRARIES if known.get("amx_bf16") or known.get("bf16") else None

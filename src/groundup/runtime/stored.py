@@ -117,8 +117,8 @@ class PlainKernels:
     """Stands in what is remembered of choices among them and others."""
     lanes = 0
     """Widths that are multiples of this suit `weight_gradient`; 0 is none."""
-    has_unit = False
-    """Whether a matrix unit computes the blocks of GPT-2 in bfloat16."""
+    has_bf16 = False
+    """Whether the kernels multiply in bfloat16: the blocks of GPT-2 in training, attention, the head's gradient."""
 
     @property
     def key(self) -> str:

@@ -159,7 +159,7 @@ def _micro_batch_size(request: SetupRequest, precision: Precision, kernels: Plai
     if request.saved and request.same_world:
         return request.saved.micro_batch_size
     device, cpu = precision.device, precision.device.type == "cpu"
-    ours = {"compiled": kernels.lanes > 0, "unit": kernels.has_unit}
+    ours = {"compiled": kernels.lanes > 0, "bf16": kernels.has_bf16}
     return estimate(
         memory_of_run(request.config, request.shape, half=precision.half, cpu=cpu, **ours),
         samples=request.config.samples_per_process(request.world.size),

@@ -26,7 +26,7 @@ def fast(monkeypatch):
         monkeypatch.setitem(target, "gemm_rate", lambda device, precision: rates[precision])
     speedup = lambda device, precision, *, over: rates[precision] / rates[over]  # noqa: E731
     monkeypatch.setitem(doctor.pick_precision.__globals__, "gemm_speedup", speedup)
-    monkeypatch.setattr(doctor, "cpu_has_bf16", lambda: True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"bf16": True}, raising=False)
     monkeypatch.setattr(doctor, "copy_bandwidth", lambda device: 2e10)
     monkeypatch.setattr(doctor, "try_compiler", lambda *args, **options: "works")
 
@@ -90,7 +90,7 @@ def test_what_there_is_no_time_for_is_said_and_not_measured(fast, monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="of a CPU")
 def test_products_that_a_cpu_would_emulate_take_no_time_from_the_others(fast, monkeypatch):
     measured = []
-    monkeypatch.setattr(doctor, "cpu_has_bf16", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
     monkeypatch.setattr(doctor, "gemm_rate", lambda device, precision: measured.append(precision) or 1e11)
     facts = dict(doctor.examine())
     assert measured == ["fp32"]

@@ -1,4 +1,4 @@
-"""A block as one step of autograd computes what the page's block does, to the bit; by a matrix unit up to rounding."""
+"""A block as one step of autograd computes what the page's block does, to the bit; in one call up to rounding."""
 
 import copy
 import shutil
@@ -35,12 +35,12 @@ def new_model(shape=SHAPE, **changes):
     return model
 
 
-def both_ways(model, monkeypatch, matmul="default", *, unit=True):
+def both_ways(model, monkeypatch, matmul="default", *, one_call=True):
     """The model with blocks of one step, and with those of the page; both have the other kernels."""
     ours, pages = copy.deepcopy(model), copy.deepcopy(model)
     kernels = copy.copy(load_kernels(lambda _: None))
     assert isinstance(kernels, CompiledKernels)
-    if not unit:
+    if not one_call:
         kernels.one_call = {}
     use_cpu_parts(ours, matmul, kernels, alone=True)
     with monkeypatch.context() as patch:
@@ -77,7 +77,7 @@ def steps(monkeypatch):
 @pytest.mark.parametrize("bias", [False, True])
 @SHAPES
 def test_loss_and_gradients_are_those_of_the_page_to_the_bit(shape, bias, dropout, matmul, dtype, monkeypatch, steps):
-    ours, pages = both_ways(new_model(shape, bias=bias, dropout=dropout), monkeypatch, matmul, unit=False)
+    ours, pages = both_ways(new_model(shape, bias=bias, dropout=dropout), monkeypatch, matmul, one_call=False)
     (loss, grads), (expected, theirs) = learn(ours, dtype), learn(pages, dtype)
     assert len(steps) == SHAPE.n_layer
     assert loss.equal(expected)
@@ -88,7 +88,7 @@ def test_loss_and_gradients_are_those_of_the_page_to_the_bit(shape, bias, dropou
 @pytest.mark.parametrize("bias", [False, True])
 @SHAPES
 def test_in_bfloat16_gradients_are_as_near_to_float32s_as_the_pages(shape, bias, dropout, monkeypatch):
-    """With a matrix unit they are nearer: it does not round the gradients of weights."""
+    """In one call they are nearer: it does not round the gradients of weights."""
     ours, pages = both_ways(new_model(shape, bias=bias, dropout=dropout), monkeypatch)
     (_, exact), (_, narrow), (_, usual) = (
         learn(copy.deepcopy(pages)),

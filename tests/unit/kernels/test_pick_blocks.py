@@ -76,7 +76,7 @@ def test_what_the_kernels_do_not_compute_is_left_to_the_library(kernels, monkeyp
     assert not ran
 
 
-def test_in_16_bits_a_matrix_unit_decides(kernels):
-    assert pick_products(kernels, SHAPE, half=True, rows=64) == ("default", kernels.has_unit)
+def test_in_16_bits_what_the_kernels_multiply_decides(kernels):
+    assert pick_products(kernels, SHAPE, half=True, rows=64) == ("default", kernels.has_bf16)
     assert pick_products(kernels, SHAPE, half=True, rows=64, lora=True) == ("default", False)
     assert pick_products(PlainKernels(), SHAPE, half=True, rows=64) == ("default", False)

@@ -64,7 +64,7 @@ def test_blocks_of_one_step_keep_what_is_planned(half, dropout, position):
     if not kernels.lanes:
         pytest.skip("needs a C++ compiler")
     config = shape(dropout=dropout, position=position)
-    options = {"compiled": True, "unit": kernels.has_unit}
+    options = {"compiled": True, "bf16": kernels.has_bf16}
     memory = training_memory(config, micro_batch_size=B, half=half, cpu=True, **options)
     log_probabilities = B * config.block_size * config.vocab_size * 4
     kept = kept_for_backward(config, half=half, kernels=kernels)
@@ -146,21 +146,21 @@ def test_a_step_takes_what_its_largest_moment_needs(monkeypatch, vocab_size, n_l
     assert bool(memory.logits) == (vocab_size == 9000)
 
 
-def test_a_matrix_unit_needs_copies_of_the_embedding_alone_and_leaves_fewer_holes():
+def test_kernels_in_bfloat16_need_copies_of_the_embedding_alone_and_leave_fewer_holes():
     config = shape()
     bf16 = partial(training_memory, config, micro_batch_size=B, half=True, cpu=True, compiled=True)
     others = sum(part.numel() for name, part in build_model(config).named_parameters() if name != "wte.weight")
-    assert bf16().activations - bf16(unit=True).activations == 2 * others
+    assert bf16().activations - bf16(bf16=True).activations == 2 * others
     assert bf16().holes == 2 * (bf16().of_step // 4)
-    assert bf16(unit=True).holes == bf16(unit=True).of_step // 4
+    assert bf16(bf16=True).holes == bf16(bf16=True).of_step // 4
 
 
 @pytest.mark.parametrize("change", [{"half": False}, {"cpu": False}, {"lora_rank": 4}, {"rms": True}, {"narrow": True}])
-def test_what_a_matrix_unit_does_not_compute_needs_as_much_as_without_one(change):
+def test_what_no_kernel_multiplies_in_bfloat16_needs_as_much_as_without_them(change):
     others = {"position": "rope", "norm": "rms"} if change.pop("rms", False) else {}
     config = dataclasses.replace(shape(**others), n_head=16 if change.pop("narrow", False) else 4)
     options = {"micro_batch_size": B, "half": True, "cpu": True, "compiled": True} | change
-    assert training_memory(config, **options, unit=True) == training_memory(config, **options)
+    assert training_memory(config, **options, bf16=True) == training_memory(config, **options)
 
 
 def test_state_is_what_adamw_keeps():

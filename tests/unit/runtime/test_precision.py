@@ -10,30 +10,30 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def cpu(monkeypatch):
-    """A CPU whose bf16 products are `gain` times as fast as its fp32 ones; None has no bf16 at all."""
+    """A CPU whose bf16 products are `gain` times as fast as its fp32 ones, by what it has."""
 
-    def install(gain):
-        monkeypatch.setattr(module, "cpu_has_bf16", lambda: gain is not None)
+    def install(gain, *features):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(features, True), raising=False)
         monkeypatch.setattr(module, "gemm_speedup", lambda device, precision, over: gain)
 
     return install
 
 
 @pytest.mark.parametrize(
-    ("gain", "width", "name", "why"),
+    ("gain", "feature", "width", "name", "why"),
     [
-        (3.0, 768, "bf16", "measured 3.0 times as fast"),
-        (1.5, 256, "bf16", "measured 1.5 times as fast"),
-        (1.5, 255, "fp32", "measured only 1.5 times as fast, 2.5 would pay"),
-        (2.5, 128, "bf16", "measured 2.5 times as fast"),
-        (1.4, 768, "fp32", "measured only 1.4 times as fast"),
-        (0.2, 768, "fp32", "measured only 0.2 times as fast"),
-        (3.0, 127, "fp32", "below a width of 128"),
-        (None, 768, "fp32", "no bf16 products"),
+        (3.0, "bf16", 768, "bf16", "measured 3.0 times as fast"),
+        (1.5, "amx_bf16", 256, "bf16", "measured 1.5 times as fast"),
+        (3.0, "bf16", 255, "fp32", "below a width of 256"),
+        (1.5, "avx512_bf16", 128, "bf16", "measured 1.5 times as fast"),
+        (1.4, "avx512_bf16", 768, "fp32", "measured only 1.4 times as fast, 1.5 would pay"),
+        (0.2, "bf16", 768, "fp32", "measured only 0.2 times as fast"),
+        (3.0, "avx512_bf16", 127, "fp32", "below a width of 128"),
+        (3.0, "avx512", 768, "fp32", "no bf16 products"),
     ],
 )
-def test_auto_on_a_cpu_takes_what_measures_faster(gain, width, name, why, cpu):
-    cpu(gain)
+def test_auto_on_a_cpu_takes_what_measures_faster(gain, feature, width, name, why, cpu):
+    cpu(gain, feature)
     chosen = pick_precision("auto", CPU, n_embd=width)
     assert chosen.name == name
     assert why in chosen.why
