@@ -35,8 +35,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         say: Told a line per way to wait.
 
     Returns:
-        Tokens per second of each way. The fair share is the cores' part of all that want one, of the default's quiet
-        speed.
+        Tokens per second of each way, and shares: of the default's quiet speed, turn by turn, and of our cores' part of it.
 
     Raises:
         UserError: Training does not run.
@@ -45,15 +44,17 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     with _others(options.others):
         busy = _turns(options)
     threads = min(own_cores(), whole_cores())  # of each turn; this process may have begun beside other programs
-    fair = threads / (threads + options.others) * quiet["OpenMP's default"]
+    rates = {name: [statistics.median(turn[name] for turn in turns) for turns in (quiet, busy)] for name in WAYS}
+    default = next(iter(WAYS))
+    fair = threads / (threads + options.others) * rates[default][0]
     ways = {
         name: {
-            "quiet_tokens_per_sec": round(quiet[name]),
-            "busy_tokens_per_sec": round(busy[name]),
-            "share_of_quiet_default": round(quiet[name] / quiet["OpenMP's default"], 3),
-            "share_of_fair": round(busy[name] / fair, 3),
+            "quiet_tokens_per_sec": round(alone),
+            "busy_tokens_per_sec": round(beside),
+            "share_of_quiet_default": round(statistics.median(turn[name] / turn[default] for turn in quiet), 3),
+            "share_of_fair": round(beside / fair, 3),
         }
-        for name in WAYS
+        for name, (alone, beside) in rates.items()
     }
     for name, row in ways.items():
         say(
@@ -71,11 +72,10 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     }
 
 
-def _turns(options: Options) -> dict[str, float]:
-    """Tokens per second: the medians of turns in which every way has one."""
-    orders = (list(WAYS)[:: -1 if i % 2 else 1] for i in range(options.rounds))  # who is first may be the fastest
-    turns = [{name: _one_turn(options, WAYS[name]) for name in order} for order in orders]
-    return {name: statistics.median(turn[name] for turn in turns) for name in WAYS}
+def _turns(options: Options) -> list[dict[str, float]]:
+    """Tokens per second, in turns: every way has one in each, and is the first, the second and the last as often."""
+    names, places = list(WAYS), [i % len(WAYS) for i in range(options.rounds)]
+    return [{name: _one_turn(options, WAYS[name]) for name in names[i:] + names[:i]} for i in places]
 
 
 def _one_turn(options: Options, variables: dict[str, str] | None) -> float:

@@ -9,11 +9,13 @@ from groundup.terminal.waiting import SPIN
 
 
 def test_figures_are_the_arithmetic_of_the_turns(monkeypatch):
-    others = []
+    """A machine that becomes faster from turn to turn: shares are of what the default has in the same turn."""
+    others, orders = [], []
 
     def turn(options, variables):
+        orders.append(variables)
         quiet = 900.0 if variables is None else 1000.0
-        return quiet if not others else 300.0
+        return (0.8, 1, 1.5)[(len(orders) - 1) // len(WAYS)] * quiet if not others else 300.0
 
     monkeypatch.setattr(module, "_one_turn", turn)
     monkeypatch.setattr(module, "_others", lambda count: _counting(others, count))
@@ -21,7 +23,8 @@ def test_figures_are_the_arithmetic_of_the_turns(monkeypatch):
     monkeypatch.setattr(module, "whole_cores", lambda: 2)
     monkeypatch.setattr(module.os, "cpu_count", lambda: 2)
     lines = []
-    result = bench(Options(others=4), lines.append)
+    result = bench(Options(others=4, rounds=3), lines.append)
+    assert [orders[i] for i in (0, 4, 8)] == [WAYS["OpenMP's default"], WAYS["asleep at once"], WAYS["ours"]]
     assert list(result["ways"]) == list(WAYS)
     assert len(lines) == len(WAYS)
     row = result["ways"]["ours"]
