@@ -35,7 +35,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         say: Told a line per way to wait.
 
     Returns:
-        Tokens per second of each way, and shares: of the default's quiet speed, turn by turn, and of our cores' part of it.
+        Tokens per second of each way, and shares: turn by turn of the default's quiet speed, and of our part of it.
 
     Raises:
         UserError: Training does not run.

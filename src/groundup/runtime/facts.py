@@ -29,8 +29,10 @@ def machine_facts(device: torch.device) -> dict[str, Any]:
 
 
 def signed(result: Mapping[str, Any], command: Sequence[str]) -> dict[str, Any]:
-    """A result with what it takes to measure it again: the code, and the words that were typed."""
-    return {"groundup": _version(), "command": shlex.join(command), **result}
+    """A result, which may not call anything else so, with what it takes to measure it again: code and command."""
+    signature = {"groundup": _version(), "command": shlex.join(command)}
+    assert all(result.get(key, value) == value for key, value in signature.items())
+    return {**signature, **result}
 
 
 def code_fingerprint() -> str:

@@ -76,8 +76,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         "preset": options.preset,
         **machine_facts(torch.device("cpu")),
         "threads": torch.get_num_threads(),
-        "nanoGPT": theirs,
-        "groundup": ours,
+        "contestants": {"nanoGPT": theirs, "groundup": ours},
     }
     if options.out:
         write_file(options.out / f"loss-seed{options.seed}.json", dump_json(result).encode())

@@ -9,12 +9,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from forked import ForkedPopen
+from groundup import __version__
 from groundup.checkpoint.model_folder import save_model
 from groundup.config.errors import UsageError, UserError
 from groundup.config.model import GPTConfig
 from groundup.config.presets import RECIPES
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
+from groundup.runtime.facts import signed
 from groundup.studies import ablation, contexts, loss, scaling_law, weights
 from groundup.studies.runs import best_loss, changed, curve, spread, train_all
 from groundup.studies.variants import SETS
@@ -94,6 +96,18 @@ def test_what_does_not_exist_is_refused(tmp_path):
         scaling_law.Options(at_once=0)
     with pytest.raises(UsageError, match="preset must be one of"):
         loss.Options(nanogpt=tmp_path, tiny_shakespeare=tmp_path, preset="x")
+
+
+def test_the_result_of_the_loss_names_the_code_and_both_contestants(tmp_path, monkeypatch):
+    theirs, ours = {"seconds": 9.0, "estimate": 1.9}, {"seconds": 8.0, "loss": 1.5, "estimate": 1.5}
+    monkeypatch.setattr(loss, "_nanogpt", lambda options, folder: theirs)
+    monkeypatch.setattr(loss, "_ours", lambda *_: ours)
+    options = loss.Options(nanogpt=tmp_path, tiny_shakespeare=tmp_path)
+    result = signed(loss.bench(options, lambda _: None), ["groundup", "bench", "loss"])
+    assert result["contestants"] == {"nanoGPT": theirs, "groundup": ours}
+    assert __version__ in result["groundup"]
+    with pytest.raises(AssertionError):
+        signed({"groundup": ours}, [])
 
 
 def test_runs_train_side_by_side_and_a_failed_one_is_told(tmp_path, monkeypatch):
