@@ -12,12 +12,11 @@ template <class T> void cross_entropy(T* logits, const int64_t* targets, float* 
         float total = 0;
 #pragma omp simd reduction(+ : total)
         for (int64_t j = 0; j < V; j++) total += exponential(row[j] - largest);
-        const float log_total = largest + std::log(total);
-        nats[i] = log_total - target;
+        nats[i] = std::log(total) + (largest - target);  // a sum with a large logit would round away what tells p from 1
         if (!back) continue;
-        const float of_target = exponential(target - log_total) - 1;
+        const float share = 1 / total, of_target = exponential(target - largest) * share - 1;
 #pragma omp simd
-        for (int64_t j = 0; j < V; j++) row[j] = exponential(row[j] - log_total);
+        for (int64_t j = 0; j < V; j++) row[j] = exponential(row[j] - largest) * share;
         target = of_target;
     }
 }
