@@ -7,24 +7,25 @@ namespace {
 
 constexpr int64_t SIDE = 32;  // of what is multiplied at a time: two tiles
 
-// R rows of A by SIDE columns of B: each pair of numbers of A, spread over a vector, by vectors of pairs of B.
-template <int R>
+constexpr int ROWS_OF_PAIRS = 8;  // rows whose sums keep the multipliers of vectors busy
+
+// So many rows of A by SIDE columns of B: each pair of numbers of A, spread over a vector, by vectors of pairs of B.
 void multiply_pairs(const Ints* a, const Ints* b, int64_t b_gap, int64_t steps, float* sums, int64_t row, bool add) {
     const auto* pairs = (const int32_t*)a;
-    __m512 total[2 * R];
+    __m512 total[2 * ROWS_OF_PAIRS];
 #pragma GCC unroll 16
-    for (int i = 0; i < 2 * R; i++) total[i] = add ? _mm512_loadu_ps(sums + i / 2 * row + i % 2 * L) : __m512{};
+    for (int i = 0; i < 2 * ROWS_OF_PAIRS; i++) total[i] = add ? _mm512_loadu_ps(sums + i / 2 * row + i % 2 * L) : __m512{};
     for (int64_t k = 0; k < steps * L; k++) {
         const auto first = (__m512bh)b[k], second = (__m512bh)b[b_gap + k];
 #pragma GCC unroll 8
-        for (int r = 0; r < R; r++) {
+        for (int r = 0; r < ROWS_OF_PAIRS; r++) {
             const auto x = (__m512bh)_mm512_set1_epi32(pairs[(k / L * L + r) * L + k % L]);
             total[2 * r] = _mm512_dpbf16_ps(total[2 * r], x, first);
             total[2 * r + 1] = _mm512_dpbf16_ps(total[2 * r + 1], x, second);
         }
     }
 #pragma GCC unroll 16
-    for (int i = 0; i < 2 * R; i++) _mm512_storeu_ps(sums + i / 2 * row + i % 2 * L, total[i]);
+    for (int i = 0; i < 2 * ROWS_OF_PAIRS; i++) _mm512_storeu_ps(sums + i / 2 * row + i % 2 * L, total[i]);
 }
 
 // SIDE rows of A by SIDE columns of B, both laid down, the second half of each so many vectors behind the first. Sums have rows
@@ -63,9 +64,8 @@ void multiply_tiles(const Ints* a, int64_t a_gap, const Ints* b, int64_t b_gap, 
         return;
     }
 #endif
-    constexpr int ROWS = 8;  // whose sums keep both multipliers busy
-    for (int64_t i = 0; i < SIDE; i += ROWS)
-        multiply_pairs<ROWS>(a + i / L * a_gap + i % L, b, b_gap, steps, sums + i * row, row, add);
+    for (int64_t i = 0; i < SIDE; i += ROWS_OF_PAIRS)
+        multiply_pairs(a + i / L * a_gap + i % L, b, b_gap, steps, sums + i * row, row, add);
 }
 
 }  // namespace
