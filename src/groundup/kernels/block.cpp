@@ -38,6 +38,22 @@ template <class T> void keep(const float* x, int64_t D, typename T::W* row) {
         for (int64_t d = 0; d < D; d += L) write(part<Fp32>(x + d, D - d), row + d, D - d);
 }
 
+template <class T> __attribute__((noinline)) Floats along_any(const float* q, const typename T::W* key, int64_t n) {
+    Floats sums = {};
+    for (int64_t d = 0; d < n; d += L) sums += part<Fp32>(q + d, n - d) * part<T>(key + d, n - d);
+    return sums;
+}
+
+// Products of a query and a key, to be added up. Only where their width is known are a loop's steps written out.
+template <class T, int64_t WIDTH> Floats along(const float* q, const typename T::W* key, int64_t n) {
+    constexpr bool WHOLE = WIDTH % L == 0;
+    Floats sums = {};
+#pragma GCC unroll 8
+    for (int64_t d = 0; d < WIDTH; d += L) sums += part<Fp32, WHOLE>(q + d, WIDTH - d) * part<T, WHOLE>(key + d, WIDTH - d);
+    if (!WIDTH) sums = along_any<T>(q, key, n);
+    return sums;
+}
+
 // One head of one row over S positions: y (D) is the mean of values, weighted by how well the query fits their keys. WIDTH is
 // D where that is known as this is compiled, else 0.
 template <class T, int64_t WIDTH>
@@ -58,9 +74,7 @@ void attend(const float* q, const typename T::W* keys, const typename T::W* valu
         for (int j = 0; j < L; j++) {
             const auto* key = keys + at(j) * width;
             fetch(key + FAR, D);
-            sums[j] = Floats{};
-#pragma GCC unroll 8
-            for (int64_t d = 0; d < D; d += L) sums[j] += part<Fp32, WHOLE>(q + d, D - d) * part<T, WHOLE>(key + d, D - d);
+            sums[j] = along<T, WIDTH>(q, key, D);
             scales[j] = scale_of<T>(key, D) * scale;
         }
         const Floats fits = add_lanes(sums, L) * read<Floats>(scales);
