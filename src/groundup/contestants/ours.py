@@ -26,7 +26,7 @@ from groundup.kernels.pick_blocks import pick_products
 from groundup.loop.micro_batch import estimate, largest_divisor
 from groundup.loop.state import TrainState
 from groundup.loop.trainer import Trainer
-from groundup.model.build import build_model
+from groundup.model.build import Transformer, build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
 from groundup.model.swap import use_cpu_parts, use_narrow_stream
@@ -39,6 +39,7 @@ from groundup.runtime.allocator import allocate_for_steps
 from groundup.runtime.device import device_name, pick_device
 from groundup.runtime.memory import free_memory
 from groundup.runtime.precision import Precision, pick_precision
+from groundup.runtime.stored import PlainKernels
 from groundup.runtime.threads import take_usual_threads
 from groundup.runtime.timing import OPTIMIZER, synchronize
 
@@ -102,12 +103,9 @@ def our_trainer(
             pin_memory=device.type == "cuda",
         )
     tokens, model = micro_batch_size * config.block_size, init_weights(build_model(config), seed=0).to(device)
-    kernels = load_kernels(_silent) if device.type == "cpu" else None
-    if kernels:
-        matmul, one_call = pick_products(kernels, config, half=precision.half, rows=tokens)
-        if one_call:
-            take_usual_threads(_silent)
-        use_cpu_parts(model, matmul, kernels, alone=world.size == 1, one_call=one_call)
+    kernels = load_kernels(_silent) if device.type == "cpu" else PlainKernels()
+    if device.type == "cpu":
+        _use_cpu_parts(model, kernels, half=precision.half, rows=tokens, alone=world.size == 1)
     if how.narrow_stream:
         use_narrow_stream(model)
     model.recompute = how.recompute
@@ -116,6 +114,7 @@ def our_trainer(
         model=model,
         loss_module=replicate(loss_module, device) if world.size > 1 else loss_module,
         optimizers=build_optimizers(model, how.optim, device, kernels),
+        kernels=kernels,
         average=WeightAverage(model, how.optim.average) if how.optim.average else None,
         batches=batches,
         lr_scale=lambda step: 1.0,
@@ -130,6 +129,14 @@ def our_trainer(
         stop=StopRequest(),
         world=world,
     )
+
+
+def _use_cpu_parts(model: Transformer, kernels: PlainKernels, *, half: bool, rows: int, alone: bool) -> None:
+    """What a run of this model takes on a CPU."""
+    matmul, one_call = pick_products(kernels, model.config, half=half, rows=rows)
+    if one_call:
+        take_usual_threads(_silent)
+    use_cpu_parts(model, matmul, kernels, alone=alone, one_call=one_call)
 
 
 def _silent(_: str) -> None:

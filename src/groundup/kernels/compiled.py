@@ -5,7 +5,7 @@ import functools
 import math
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from groundup.config.errors import UserError
 from groundup.config.generate import SamplingConfig
+from groundup.kernels.adamw import AdamWSteps
 from groundup.kernels.block import TYPES
 from groundup.kernels.dropout import Counted
 from groundup.kernels.head import HeadKernels
@@ -68,7 +69,8 @@ class CompiledKernels(PlainKernels):
         self.has_bf16 = bool(library.has_bf16())
         if self.has_bf16:
             self.one_call[torch.bfloat16] = OneCallBlocks(library, torch.bfloat16)
-        self.muon, self.head = MuonSteps(library, self.lanes), HeadKernels(library)
+        self.muon, self.adamw = MuonSteps(library, self.lanes), AdamWSteps(library)
+        self.head = HeadKernels(library)
         self._lanes, self._pack, self._unpack = library.lanes(), library.pack, library.unpack
         self._pack.argtypes, self._pack.restype = [pointer, size, size, pointer], None
         self._unpack.argtypes, self._unpack.restype = [*3 * [pointer], *3 * [size], pointer], ctypes.c_int
@@ -286,6 +288,10 @@ class CompiledKernels(PlainKernels):
         sizes = (len(x), *weight.shape)
         n_found = self._largest(TYPES[weight.dtype], *addresses, rounded.length, y.data_ptr(), *sizes, k)
         return None if n_found < 0 else y
+
+    def length(self, tensors: Sequence[Tensor]) -> Float[Tensor, ""]:
+        """The norm of all these tensors together; zeros have 0."""
+        return self.adamw.length(tensors) if self.adamw.suit(tensors) else super().length(tensors)
 
     def sum(self, x: Int[Tensor, " N"]) -> int:
         """The sum of 32-bit integers, modulo 2^32: every byte read once, by all cores."""

@@ -13,5 +13,6 @@
 #include "gelu.cpp"
 #include "relu.cpp"
 #include "muon.cpp"
+#include "adamw.cpp"
 #include "gpt_block.cpp"
 #include "head.cpp"

@@ -30,6 +30,7 @@ from groundup.optim.average import WeightAverage
 from groundup.optim.build import set_lr
 from groundup.optim.lazy import gradient_values
 from groundup.runtime.precision import Precision
+from groundup.runtime.stored import PlainKernels
 from groundup.runtime.timing import DATA, FORWARD_BACKWARD, OPTIMIZER, StepClock
 
 
@@ -113,6 +114,8 @@ class Trainer:
     gradients: Callable[["Trainer"], Tensor] = lambda trainer: trainer.accumulate()
     """Leaves the gradients of a step in the parameters and returns this rank's loss: `accumulate`, or one of
     `loop.retry`, which know what to do when memory runs out."""
+    kernels: PlainKernels = field(default_factory=PlainKernels)
+    """Measure the gradient on a CPU."""
     notes: list[str] = field(default_factory=list)
     """What the user should know about the step that is being made."""
     clock: StepClock = field(init=False)
@@ -197,8 +200,9 @@ class Trainer:
 
     def _clip_gradients(self) -> Tensor:
         """Scale the gradient down to a norm of grad_clip, unless it is not finite; returns the norm before that."""
-        gradients = [g for p in self.model.parameters() if (g := gradient_values(p)) is not None]
-        norm = whole(nn.utils.get_total_norm(gradients))
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        gradients = [g for group in groups for p in group["params"] if (g := gradient_values(p)) is not None]
+        norm = whole(self.kernels.length(gradients))
         # On a GPU the host would have to wait to see whether there is something to scale.
         small = norm.device.type == "cpu" and bool(norm + 1e-6 <= self.grad_clip)
         if self.grad_clip and not small:

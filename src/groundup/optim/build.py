@@ -32,7 +32,7 @@ def build_optimizers(
         model: Whose parameters learn.
         config: How.
         device: Where they are.
-        kernels: Multiply Muon's matrices on a CPU; None is PyTorch.
+        kernels: Take steps on a CPU; None is PyTorch.
 
     Raises:
         ValueError: A parameter is not in the model's table.
@@ -47,7 +47,8 @@ def build_optimizers(
         optimizers.append(LazyRMSProp(tables, lr=config.lr, beta2=config.beta2))
     if others:  # LoRA trains nothing but matrices
         betas, fused = (config.beta1, config.beta2), device.type in ("cpu", "cuda")
-        optimizers.append(AdamW(decay_groups(others, config.weight_decay), lr=config.lr, betas=betas, fused=fused))
+        groups = decay_groups(others, config.weight_decay)
+        optimizers.append(AdamW(groups, lr=config.lr, betas=betas, fused=fused, kernels=kernels))
     if matrices:
         maps = {p: rule.maps for rule, p in matrices}
         optimizers.append(
@@ -61,9 +62,9 @@ def build_optimizers(
                 kernels=kernels,
             )
         )
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
-    assert_covers(model, groups)
-    for group in groups:
+    every = [group for optimizer in optimizers for group in optimizer.param_groups]
+    assert_covers(model, every)
+    for group in every:
         group["initial_lr"] = group["lr"]
     return optimizers
 

@@ -5,11 +5,15 @@ second of every process that trains, of which most compile nothing. Here the met
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch.optim import Optimizer
+
+from groundup.kernels.adamw import AdamWSteps, Moved
+from groundup.kernels.compiled import CompiledKernels
+from groundup.runtime.stored import PlainKernels
 
 
 class Eager(Optimizer):
@@ -22,9 +26,41 @@ class Eager(Optimizer):
 
 
 class AdamW(Eager, torch.optim.AdamW):
-    """PyTorch's, step by step the same."""
+    """PyTorch's, step by step the same: bit by bit, or by kernels up to rounding.
+
+    Args:
+        params: As PyTorch's.
+        kernels: Take whole steps on a CPU, where there are some.
+        options: As PyTorch's.
+    """
+
+    def __init__(self, params: Iterable[Any], *, kernels: PlainKernels | None = None, **options: Any) -> None:
+        super().__init__(params, **options)
+        self._steps = kernels.adamw if isinstance(kernels, CompiledKernels) else None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Apply one update to every parameter that has a gradient."""
+        if closure is None and self._steps and (groups := self._known(self._steps)):
+            for group, tensors in groups:
+                self._steps(
+                    tensors, lr=group["lr"], betas=group["betas"], eps=group["eps"], decay=group["weight_decay"]
+                )
+            return None
         return inspect.unwrap(torch.optim.AdamW.step)(self, closure)
+
+    def _known(self, steps: AdamWSteps) -> list[tuple[dict[str, Any], list[Moved]]]:
+        """What the kernels read, group by group; nothing if they cannot, and in the first step, which makes state."""
+        groups = []
+        for group in self.param_groups:
+            tensors = []
+            for p in group["params"]:
+                if p.grad is not None:
+                    state = self.state[p]
+                    if not state:
+                        return []
+                    tensors.append((p, p.grad, state["exp_avg"], state["exp_avg_sq"], state["step"]))
+            if not all(map(steps.suit, tensors)):
+                return []
+            groups.append((group, tensors))
+        return groups

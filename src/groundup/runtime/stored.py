@@ -8,13 +8,14 @@ what runs where there is no compiler.
 BLOCK of them with a scale: one that is large makes only its neighbors coarse.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int, Num
-from torch import Tensor
+from torch import Tensor, nn
 
 from groundup.runtime.remember import machine_id
 
@@ -154,6 +155,10 @@ class PlainKernels:
     def weight_gradient(self, grad: Float[Tensor, "B D"], x: Float[Tensor, "B C"]) -> Float[Tensor, "D C"]:
         """Grad.T @ x: what the weights of a linear layer get."""
         return grad.T @ x
+
+    def length(self, tensors: Sequence[Tensor]) -> Float[Tensor, ""]:
+        """The norm of all these tensors together, as of the gradients of a model."""
+        return nn.utils.get_total_norm(tensors)
 
     def sum(self, x: Int[Tensor, " N"]) -> int:
         """The sum of 32-bit integers: every byte read once."""

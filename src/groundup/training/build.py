@@ -180,6 +180,7 @@ def _trainer(
         model=model,
         loss_module=loss_module,
         optimizers=build_optimizers(model, optim, setup.device, setup.kernels),
+        kernels=setup.kernels,
         batches=batches,
         lr_scale=schedule.lr_scale,
         set_muon=schedule.set_muon,

@@ -35,7 +35,7 @@ void weight_gradient() {} void muon_step() {} void pack() {} int unpack() { retu
 void relu_squared_forward() {} void relu_squared_backward() {} void dropout() {}
 void gpt_block_forward() {} void gpt_block_backward() {} int has_bf16() { return 0; }
 int sum() { return 7; } float round_rows() { return 0; } long largest_logits() { return 0; }
-void cross_entropy() {} int bf16_weight_gradient() { return 0; }
+void cross_entropy() {} int bf16_weight_gradient() { return 0; } void adamw_step() {} double length_of() { return 0; }
 }"""
 
 
@@ -196,6 +196,11 @@ def test_the_test_of_the_kernels_sees_what_is_wrong(compiled, new_tensors_are_na
         broken = copy.copy(compiled)
         setattr(broken, name, lambda *_: None)
         assert wrong_parts(broken) == [part]
+    for name, nothing in (("_step", None), ("_length", 0.0)):
+        steps, broken = copy.copy(compiled.adamw), copy.copy(compiled)
+        setattr(steps, name, lambda *_, nothing=nothing: nothing)
+        broken.adamw = steps
+        assert wrong_parts(broken) == ["steps of AdamW"]
     head, broken = copy.copy(compiled.head), copy.copy(compiled)
     head._cross_entropy, broken.head = lambda *_: None, head
     assert wrong_parts(broken) == ["cross-entropy"]
@@ -364,6 +369,6 @@ class TestBuilding:
         source.write_text(STUBS)
         monkeypatch.setattr(library, "SOURCES", (source,))
         assert type(self.load()) is PlainKernels
-        others = "GELU, squared ReLU, gradients of weights, steps of Muon, cross-entropy, rotations, dropout, attention"
-        others += ", draws, largest logits, blocks, blocks in training"
+        others = "GELU, squared ReLU, gradients of weights, steps of Muon, steps of AdamW, cross-entropy"
+        others += ", rotations, dropout, attention, draws, largest logits, blocks, blocks in training"
         assert f"wrong numbers here (fp32, fp16, bf16, int8, {others})" in self.said[-1]

@@ -4,7 +4,9 @@ import sys
 import pytest
 import torch
 
+from groundup.kernels.compiled import load_kernels
 from groundup.optim.eager import AdamW
+from groundup.runtime.stored import PlainKernels
 
 CODE = """
 import dataclasses, sys, torch
@@ -51,6 +53,57 @@ def test_steps_and_state_are_those_of_pytorchs_adamw(fused):
         later.step()
         told.append((p.detach(), again.detach(), *later.state_dict()["state"][0].values()))
     assert all(map(torch.equal, *told))
+
+
+def adamw_in_double(p, gradients, *, lr, betas, decay, eps=1e-8):
+    """The paper's algorithm 2, in float64."""
+    p, average, square = p.double(), torch.zeros_like(p).double(), torch.zeros_like(p).double()
+    for step, gradient in enumerate(gradients, start=1):
+        average = betas[0] * average + (1 - betas[0]) * gradient
+        square = betas[1] * square + (1 - betas[1]) * gradient.double() ** 2
+        ahead = (average / (1 - betas[0] ** step)) / ((square / (1 - betas[1] ** step)).sqrt() + eps)
+        p = p - lr * ahead - lr * decay * p
+    return p, average, square
+
+
+@pytest.mark.parametrize("kernels", [PlainKernels(), load_kernels(print)])
+def test_steps_are_those_of_the_paper(kernels):
+    """Parameters longer than a part, of one number, and one that has no gradient at first; and how far both are off."""
+    generator = torch.Generator().manual_seed(0)
+    start = [torch.randn(shape, generator=generator) for shape in ((300, 200), (1,), (3, 5))]
+    gradients = [[torch.randn(p.shape, generator=generator) for _ in range(20)] for p in start]
+    parameters = [torch.nn.Parameter(p.clone()) for p in start]
+    groups = [{"params": parameters[:1], "weight_decay": 0.1}, {"params": parameters[1:], "weight_decay": 0.0}]
+    optimizer = AdamW(groups, kernels=kernels, lr=0.01, betas=(0.9, 0.95), fused=True)
+    for step in range(20):
+        for p, of_p in zip(parameters, gradients, strict=True):
+            p.grad = of_p[step].clone()
+        if step < 3:
+            parameters[2].grad = None
+        optimizer.step()
+        assert all(p.grad is None or p.grad.equal(of_p[step]) for p, of_p in zip(parameters, gradients, strict=True))
+    for p, of_p, first, decay, skipped in zip(parameters, gradients, start, (0.1, 0, 0), (0, 0, 3), strict=True):
+        expected = adamw_in_double(first, of_p[skipped:], lr=0.01, betas=(0.9, 0.95), decay=decay)
+        state = optimizer.state[p]
+        for ours, theirs in zip((p, state["exp_avg"], state["exp_avg_sq"]), expected, strict=True):
+            torch.testing.assert_close(ours.double(), theirs, rtol=1e-5, atol=1e-6)
+        assert state["step"].item() == 20 - skipped
+    later = torch.optim.AdamW(groups)
+    later.load_state_dict(optimizer.state_dict())  # PyTorch goes on from it
+    later.step()
+
+
+@pytest.mark.parametrize("kernels", [PlainKernels(), load_kernels(print)])
+def test_the_length_of_gradients_is_that_of_all_together(kernels):
+    generator = torch.Generator().manual_seed(0)
+    parts = [torch.randn(shape, generator=generator) for shape in ((300, 200), (1,), (64,))]
+    parts.append(torch.randn(40, 30, generator=generator).T)  # kernels leave it to PyTorch
+    for some in (parts[:3], parts, [part.double() for part in parts]):
+        expected = torch.cat([part.flatten().double() for part in some]).norm()
+        assert kernels.length(some).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert not kernels.length([parts[0], torch.tensor([torch.nan])]).isfinite()
+    assert not kernels.length([parts[0], torch.tensor([-torch.inf])]).isfinite()
+    assert kernels.length([torch.zeros(3)]) == kernels.length([]) == 0
 
 
 def test_a_step_can_be_hooked_and_leaves_no_graph():

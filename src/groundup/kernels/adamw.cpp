@@ -1,0 +1,73 @@
+// A step of AdamW (Loshchilov & Hutter 2019) and the length of all gradients: one pass over memory each, by all cores, however
+// many tensors there are. A part of training.cpp.
+#include <vector>
+
+namespace {
+
+constexpr int64_t NUMBERS_OF_A_PART = 1 << 14;  // that a core takes at a time
+
+struct AdamTensor {  // a parameter of n numbers, and its state: averages of the gradient and of its square, steps so far
+    float* p;
+    const float* grad;
+    float *average, *square, *step;
+    int64_t n;
+};
+
+struct AdamStep {
+    double lr, beta1, beta2, eps, decay;
+};
+
+struct Part {  // of a tensor
+    int64_t tensor, first, n;
+};
+
+template <class Tensor> std::vector<Part> parts_of(const Tensor* all, int64_t n) {
+    std::vector<Part> parts;
+    for (int64_t t = 0; t < n; t++)
+        for (int64_t first = 0; first < all[t].n; first += NUMBERS_OF_A_PART)
+            parts.push_back({t, first, std::min(NUMBERS_OF_A_PART, all[t].n - first)});
+    return parts;
+}
+
+void move_part(const AdamTensor& t, int64_t first, int64_t n, const AdamStep& how) {
+    float *p = t.p + first, *average = t.average + first, *square = t.square + first;
+    const float* grad = t.grad + first;
+    const float kept = 1 - how.lr * how.decay, fresh = 1 - how.beta1, fresh_square = 1 - how.beta2, beta2 = how.beta2, eps = how.eps;
+    const float length = how.lr / (1 - std::pow(how.beta1, *t.step));  // both averages began with zeros
+    const float grown = 1 / std::sqrt(1 - std::pow(how.beta2, *t.step));
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        average[i] += fresh * (grad[i] - average[i]);
+        square[i] = beta2 * square[i] + fresh_square * grad[i] * grad[i];
+        p[i] = kept * p[i] - length * average[i] / (std::sqrt(square[i]) * grown + eps);
+    }
+}
+
+}  // namespace
+
+extern "C" {
+
+void adamw_step(const AdamTensor* all, int64_t n, const AdamStep* how) {
+    const auto parts = parts_of(all, n);
+    for (int64_t t = 0; t < n; t++) *all[t].step += 1;
+#pragma omp parallel for schedule(dynamic, 1)
+    for (size_t i = 0; i < parts.size(); i++) move_part(all[parts[i].tensor], parts[i].first, parts[i].n, *how);
+}
+
+struct Numbers {
+    const float* at;
+    int64_t n;
+};
+
+// The square root of the sum of all squares. Sums of parts are added in their order, whoever has made them.
+double length_of(const Numbers* all, int64_t n) {
+    const auto parts = parts_of(all, n);
+    std::vector<float> squares(parts.size());
+#pragma omp parallel for schedule(dynamic, 1)
+    for (size_t i = 0; i < parts.size(); i++) {
+        const float* at = all[parts[i].tensor].at + parts[i].first;
+        squares[i] = dot(at, at, parts[i].n);
+    }
+    return std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));
+}
+}
