@@ -38,19 +38,20 @@ template <class T> void keep(const float* x, int64_t D, typename T::W* row) {
         for (int64_t d = 0; d < D; d += L) write(part<Fp32>(x + d, D - d), row + d, D - d);
 }
 
+// Products of a query and a key of any width, to be added up: called, as GCC takes two seconds to write them out for L keys.
 template <class T> __attribute__((noinline)) Floats along_any(const float* q, const typename T::W* key, int64_t n) {
     Floats sums = {};
     for (int64_t d = 0; d < n; d += L) sums += part<Fp32>(q + d, n - d) * part<T>(key + d, n - d);
     return sums;
 }
 
-// Products of a query and a key, to be added up. Only where their width is known are a loop's steps written out.
+// The same of a width that is known as this is compiled, or 0.
 template <class T, int64_t WIDTH> Floats along(const float* q, const typename T::W* key, int64_t n) {
+    if (!WIDTH) return along_any<T>(q, key, n);
     constexpr bool WHOLE = WIDTH % L == 0;
     Floats sums = {};
 #pragma GCC unroll 8
     for (int64_t d = 0; d < WIDTH; d += L) sums += part<Fp32, WHOLE>(q + d, WIDTH - d) * part<T, WHOLE>(key + d, WIDTH - d);
-    if (!WIDTH) sums = along_any<T>(q, key, n);
     return sums;
 }
 

@@ -33,13 +33,13 @@ class FloatHead {
           grad_rows(back * s.T * s.D), grads_turned(back * s.D * columns), of_keys(back * s.T * s.D),
           of_values(back * s.T * s.D) {}
 
-    void take_keys(const View& k, const View& v, int64_t n) const {
+    void take_keys(const View& k, const View& v, int64_t n) {
         load(k, n, s.K, 1, key_rows), load(v, n, s.K, 1, value_rows);
     }
 
-    void take_queries(const View& q, int64_t n) const { load(q, n, s.H, root, query_rows), turn_all(query_rows, turned); }
+    void take_queries(const View& q, int64_t n) { load(q, n, s.H, root, query_rows), turn_all(query_rows, turned); }
 
-    void take_grads(const View& grad, int64_t n) const { load(grad, n, s.H, 1, grad_rows), turn_all(grad_rows, grads_turned); }
+    void take_grads(const View& grad, int64_t n) { load(grad, n, s.H, 1, grad_rows), turn_all(grad_rows, grads_turned); }
 
     // Of the keys before `end`, the products with the queries from `first` on.
     void scores(int64_t first, int64_t end, float* to) const { fit(key_rows, turned, first, end, to); }
@@ -99,17 +99,17 @@ class Bf16Head {
           keys_across(back * room), queries_across(back * room), grads(back * room), grads_across(back * room),
           of_keys(back * tokens * width), of_values(back * tokens * width) {}
 
-    void take_keys(const View& k, const View& v, int64_t n) const {
+    void take_keys(const View& k, const View& v, int64_t n) {
         lay_head<true>(k, n, s.K, true, keys), lay_head<true>(v, n, s.K, is_back, values);
         if (is_back) lay_head<true>(k, n, s.K, false, keys_across);
     }
 
-    void take_queries(const View& q, int64_t n) const {
+    void take_queries(const View& q, int64_t n) {
         lay_head<false>(q, n, s.H, true, queries);
         if (is_back) lay_head<false>(q, n, s.H, false, queries_across);
     }
 
-    void take_grads(const View& grad, int64_t n) const {
+    void take_grads(const View& grad, int64_t n) {
         lay_head<false>(grad, n, s.H, true, grads), lay_head<false>(grad, n, s.H, false, grads_across);
     }
 

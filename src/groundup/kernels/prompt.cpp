@@ -12,16 +12,12 @@ constexpr int ROWS = 6;
 #endif
 constexpr int64_t WIDE = 2 * L;  // outputs of a tile
 
-// Fewer elements than fill a step, and zeros behind them.
-template <class T> __attribute__((noinline)) Floats end_of(const typename T::W* p, int64_t n) {
+// The first n elements of a step, and zeros behind them. WHOLE: there are never fewer than fill it.
+template <class T, bool WHOLE = false> Floats part(const typename T::W* p, int64_t n) {
+    if (WHOLE || n >= L) return T::widen(p);
     typename T::W end[L] = {};
     std::copy(p, p + std::max<int64_t>(n, 0), end);
     return T::widen(end);
-}
-
-// The first n elements of a step. WHOLE: there are never fewer than fill it.
-template <class T, bool WHOLE = false> Floats part(const typename T::W* p, int64_t n) {
-    return WHOLE || n >= L ? T::widen(p) : end_of<T>(p, n);
 }
 
 // What the n elements of a row are to be multiplied by.
@@ -45,13 +41,12 @@ void narrow(Floats v, uint16_t* p) {  // to fp16
     std::memcpy(p, &half, sizeof half);
 }
 
-template <class W> __attribute__((noinline)) void write_end(Floats v, W* p, int64_t n) {
+template <class W> void write(Floats v, W* p, int64_t n) {
+    if (n >= L) return narrow(v, p);
     W end[L];
     narrow(v, end);
     std::copy(end, end + std::max<int64_t>(n, 0), p);
 }
-
-template <class W> void write(Floats v, W* p, int64_t n) { n >= L ? narrow(v, p) : write_end(v, p, n); }
 
 // A matrix of L vectors turned. Interleaving the first half of the rows with the second moves each element's place by
 // one bit from its row to its column.

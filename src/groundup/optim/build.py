@@ -47,8 +47,8 @@ def build_optimizers(
         optimizers.append(LazyRMSProp(tables, lr=config.lr, beta2=config.beta2))
     if others:  # LoRA trains nothing but matrices
         betas, fused = (config.beta1, config.beta2), device.type in ("cpu", "cuda")
-        groups = decay_groups(others, config.weight_decay)
-        optimizers.append(AdamW(groups, lr=config.lr, betas=betas, fused=fused, kernels=kernels))
+        decayed = decay_groups(others, config.weight_decay)
+        optimizers.append(AdamW(decayed, lr=config.lr, betas=betas, fused=fused, kernels=kernels))
     if matrices:
         maps = {p: rule.maps for rule, p in matrices}
         optimizers.append(
@@ -62,9 +62,9 @@ def build_optimizers(
                 kernels=kernels,
             )
         )
-    every = [group for optimizer in optimizers for group in optimizer.param_groups]
-    assert_covers(model, every)
-    for group in every:
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    assert_covers(model, groups)
+    for group in groups:
         group["initial_lr"] = group["lr"]
     return optimizers
 

@@ -53,13 +53,10 @@ class AdamW(Eager, torch.optim.AdamW):
         """What the kernels read, group by group; nothing if they cannot, and in the first step, which makes state."""
         groups = []
         for group in self.param_groups:
-            tensors = []
-            for p in group["params"]:
-                if p.grad is not None:
-                    state = self.state[p]
-                    if not state:
-                        return []
-                    tensors.append((p, p.grad, state["exp_avg"], state["exp_avg_sq"], state["step"]))
+            moving = [(p, p.grad, self.state[p]) for p in group["params"] if p.grad is not None]
+            if not all(state for *_, state in moving):
+                return []
+            tensors = [(p, grad, s["exp_avg"], s["exp_avg_sq"], s["step"]) for p, grad, s in moving]
             if not all(map(steps.suit, tensors)):
                 return []
             groups.append((group, tensors))
