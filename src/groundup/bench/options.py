@@ -68,8 +68,10 @@ class TrainOptions:
     """Compile everybody's model; parts compiles ours block by block, and the peers' whole."""
     threads: int = 0
     """CPU threads of each contestant; 0 takes PyTorch's choice."""
-    rounds: int = 9
-    """Turns of each contestant; medians are taken over them."""
+    starts: int = 3
+    """Processes of each contestant, one after the other: some are faster than others, by chance."""
+    rounds: int = 3
+    """Turns of each process; medians are taken over all of them."""
     steps: int = 20
     """Steps per turn."""
     nanogpt: Path | None = None

@@ -43,6 +43,7 @@ def race(
     rounds: int,
     runs: int,
     warmup: int = 5,
+    starts: int = 1,
     together: bool = False,
     failures: dict[str, str] | None = None,
 ) -> dict[str, Timing]:
@@ -51,35 +52,40 @@ def race(
     Args:
         contestants: By name.
         options: What each is made from.
-        rounds: Turns of each.
+        rounds: Turns of each process.
         runs: Units of work per turn.
         warmup: Units before the first round.
+        starts: Processes of each, one after the other: a process may be slow or fast by chance, as its memory lies.
         together: All get ready at the same time.
         failures: Where it is given, a contestant that fails is told here, by name, instead of ending the race.
 
     Raises:
         UserError: A contestant could not start.
     """
-    field = _Field(options, warmup, failures)
-    try:
-        for name, factory in contestants.items():
-            field.start(name, factory)
-            if not together:
-                field.wait(name)
-        if together:
-            for name in contestants:
-                field.wait(name)
-        names = list(contestants)
-        seconds: dict[str, list[float]] = {name: [] for name in names}
-        for number in range(rounds):
-            first = number % len(names)
-            for name in names[first:] + names[:first]:
-                if (taken := field.wait(name, runs)) is not None:
-                    seconds[name].append(taken / runs)
-        peaks = {name: field.wait(name, 0) for name in names}
-        return {name: Timing(seconds[name], int(peak)) for name, peak in peaks.items() if peak is not None}
-    finally:
-        field.end()
+    names = list(contestants)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    peaks: dict[str, float] = {}
+    for _ in range(starts):
+        field = _Field(options, warmup, failures)
+        try:
+            for name, factory in contestants.items():
+                field.start(name, factory)
+                if not together:
+                    field.wait(name)
+            if together:
+                for name in names:
+                    field.wait(name)
+            for number in range(rounds):
+                first = number % len(names)
+                for name in names[first:] + names[:first]:
+                    if (taken := field.wait(name, runs)) is not None:
+                        seconds[name].append(taken / runs)
+            for name in names:
+                if (peak := field.wait(name, 0)) is not None:
+                    peaks[name] = max(peak, peaks.get(name, 0.0))
+        finally:
+            field.end()
+    return {name: Timing(seconds[name], int(peak)) for name, peak in peaks.items()}
 
 
 class _Field:

@@ -22,8 +22,8 @@ def raced(monkeypatch):
     """No process is started; every contestant takes its known time."""
     seen = {}
 
-    def race(contestants, options, *, rounds, runs):
-        seen.update(contestants=contestants, rounds=rounds, runs=runs)
+    def race(contestants, options, *, rounds, runs, starts):
+        seen.update(contestants=contestants, rounds=rounds, runs=runs, starts=starts)
         seconds = {"groundup": 0.01, "matrix products alone": 0.5}
         return {name: Timing([seconds.get(name, 0.02)] * rounds, 5_000_000) for name in contestants}
 
@@ -33,8 +33,8 @@ def raced(monkeypatch):
 
 def test_the_figures_are_the_arithmetic_of_the_times(raced):
     lines = []
-    result = bench(Options(model=MODEL, micro_batch_size=4, device="cpu", rounds=3, steps=7), lines.append)
-    assert (raced["rounds"], raced["runs"]) == (3, 7)
+    result = bench(Options(model=MODEL, micro_batch_size=4, device="cpu", starts=2, rounds=3, steps=7), lines.append)
+    assert (raced["starts"], raced["rounds"], raced["runs"]) == (2, 3, 7)
     peak = 2 * math.prod(GEMM_SHAPE) / 0.5
     ours = result["contestants"]["groundup"]
     assert ours["tokens_per_sec"] == 4 * 8 / 0.01

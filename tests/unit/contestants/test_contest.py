@@ -117,6 +117,15 @@ def test_turns_rotate_and_every_unit_of_work_is_done(contestants, tmp_path):
         assert timing.peak_memory == 1000 + len(name)
 
 
+def test_each_start_has_new_processes(contestants, tmp_path):
+    timings = race({"a": contestants.a, "bb": contestants.bb}, str(tmp_path), starts=3, rounds=2, runs=2, warmup=1)
+    lines = [line.split() for line in (tmp_path / "notes").read_text().splitlines()]
+    assert [name for name, _ in lines] == 3 * ["a", "bb", *2 * ["a"], *4 * ["bb"], *2 * ["a"]]
+    assert len({pid for _, pid in lines}) == 6
+    assert [len(timing.seconds) for timing in timings.values()] == [6, 6]
+    assert [timing.peak_memory for timing in timings.values()] == [1001, 1002]
+
+
 def test_seconds_are_per_unit_of_work(contestants):
     timings = race({"slow": contestants.slow, "quick": contestants.quick}, None, rounds=3, runs=4, warmup=2)
     assert timings["slow"].seconds == [3.0] * 3
