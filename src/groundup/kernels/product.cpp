@@ -2,22 +2,39 @@
 // time. A may lie turned, so nothing as large as a matrix is copied. A part of training.cpp.
 namespace {
 
-constexpr int TILE_ROWS = BYTES == 64 ? 12 : BYTES == 32 ? 4 : 6;  // as many sums as registers hold
 constexpr int TILE_VECTORS = BYTES == 64 ? 2 : BYTES == 32 ? 3 : 4;
+constexpr int TILE_SUMS = BYTES == 32 ? 12 : 24;  // vectors, as many as registers hold
+constexpr int TILE_ROWS = TILE_SUMS / TILE_VECTORS;
+constexpr int64_t PANEL = TILE_VECTORS * L;  // columns of B that are multiplied at a time
 
 struct Left {  // the matrix A: element (i, k) at i * row + k * column
     const float* at;
     int64_t row, column;
 };
 
-// C (R, V vectors) = A (R, K) times B (K, V vectors), added to what `start` has, if there is one. IN_ROWS: the numbers of a
-// row of A lie side by side.
+struct Panel {
+    int64_t first, columns;
+};
+
+int64_t panels_of(int64_t columns) { return (columns + PANEL - 1) / PANEL; }
+
+// The nth of so many columns. If one vector were left for the last, the one before gives it another: alone it keeps no core busy.
+Panel panel_of(int64_t columns, int64_t nth) {
+    const bool gives = TILE_VECTORS > 2 && columns > PANEL && columns % PANEL == L;
+    const auto begin = [=](int64_t n) { return std::min(n * PANEL, columns) - (gives && (n + 1) * PANEL == columns + PANEL - L ? L : 0); };
+    return {begin(nth), begin(nth + 1) - begin(nth)};
+}
+
+const float NOTHING[PANEL] = {};  // where sums start: asked whether they start, GCC would keep them in memory, too
+
+// C (R, V vectors) = A (R, K) times B (K, V vectors), added to what `start` has. IN_ROWS: the numbers of a row of A lie side
+// by side. K is not 0.
 template <int R, int V, bool IN_ROWS>
 void sums(Left a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_t K, const float* start, int64_t start_row) {
-    Floats total[R * V] = {};
-    if (start)
+    if (K <= 0) __builtin_unreachable();
+    Floats total[R * V];
 #pragma GCC unroll 24
-        for (int i = 0; i < R * V; i++) total[i] = read<Floats>(start + i / V * start_row + i % V * L);
+    for (int i = 0; i < R * V; i++) total[i] = read<Floats>(start + i / V * start_row + i % V * L);
 #pragma GCC unroll 2
     for (int64_t k = 0; k < K; k++) {
         Floats row[V];
@@ -34,39 +51,41 @@ void sums(Left a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_
     for (int i = 0; i < R * V; i++) std::memcpy(c + i / V * c_row + i % V * L, total + i, sizeof(Floats));
 }
 
-// The same of any size: as many of its rows and vectors at a time as a tile has, then a third of the rows, then one.
-template <int R, int V, bool IN_ROWS>
-void tiles(int64_t M, int64_t N, int64_t K, Left a, const float* b, int64_t b_row, float* c, int64_t c_row,
-           const float* start, int64_t start_row) {
-    const int64_t whole = N / (V * L) * V * L;
-    for (int64_t n = 0; n < whole; n += V * L) {
-        int64_t m = 0;
-        const auto rows = [&](auto some) {
-            constexpr int SOME = decltype(some)::value;
-            for (; m + SOME <= M; m += SOME)
-                sums<SOME, V, IN_ROWS>({a.at + m * a.row, a.row, a.column}, b + n, b_row, c + m * c_row + n, c_row, K,
-                                       start ? start + m * start_row + n : nullptr, start_row);
-        };
-        rows(std::integral_constant<int, R>()), rows(std::integral_constant<int, R / 3>());
-        rows(std::integral_constant<int, 1>());
-    }
+// The same of M rows and some vectors, V or fewer: as many rows at a time as there are sums for, then a third of them, then one.
+template <int V, bool IN_ROWS>
+void rows_of_tiles(int64_t M, int64_t vectors, int64_t K, Left a, const float* b, int64_t b_row, float* c, int64_t c_row,
+                   const float* start, int64_t start_row) {
     if constexpr (V > 1)
-        if (whole < N)
-            tiles<R, 1, IN_ROWS>(M, N - whole, K, a, b + whole, b_row, c + whole, c_row, start ? start + whole : nullptr,
-                                 start_row);
+        if (vectors < V) return rows_of_tiles<V - 1, IN_ROWS>(M, vectors, K, a, b, b_row, c, c_row, start, start_row);
+    int64_t m = 0;
+    const auto rows = [&](auto some) {
+        constexpr int R = decltype(some)::value;
+        for (; m + R <= M; m += R)
+            sums<R, V, IN_ROWS>({a.at + m * a.row, a.row, a.column}, b, b_row, c + m * c_row, c_row, K, start + m * start_row,
+                                start_row);
+    };
+    constexpr int MOST = std::min(TILE_SUMS / V, 12);
+    rows(std::integral_constant<int, MOST>()), rows(std::integral_constant<int, MOST / 3>());
+    rows(std::integral_constant<int, 1>());
 }
 
 // C (M, N) = A (M, K) times B (K, N), added to what `start` has, which may be C; N fills vectors.
 void product(int64_t M, int64_t N, int64_t K, Left a, const float* b, int64_t b_row, float* c, int64_t c_row,
              const float* start = nullptr, int64_t start_row = 0) {
-    const auto compute = a.column == 1 ? tiles<TILE_ROWS, TILE_VECTORS, true> : tiles<TILE_ROWS, TILE_VECTORS, false>;
-    compute(M, N, K, a, b, b_row, c, c_row, start, start_row);
+    const auto compute = a.column == 1 ? rows_of_tiles<TILE_VECTORS, true> : rows_of_tiles<TILE_VECTORS, false>;
+    for (int64_t nth = 0; nth < panels_of(N); nth++) {
+        const auto [n, columns] = panel_of(N, nth);
+        compute(M, columns / L, K, a, b + n, b_row, c + n, c_row, start ? start + n : NOTHING, start ? start_row : 0);
+    }
 }
 
-constexpr int64_t OUTPUTS_OF_A_TASK = 96, DEPTH = 512;  // what a core adds up at a time
-constexpr int64_t PANEL = TILE_VECTORS * L;             // columns of B whose numbers lie together
-constexpr int64_t PANELS = 2;                           // laid at a time: a row of both is read at once
-constexpr int64_t APART = DEPTH + 64 / sizeof(float);  // a cache line more: else rows compete for the same places of a cache
+// What a core adds up at a time of a gradient of weights.
+constexpr int64_t OUTPUTS_OF_A_TASK = BYTES == 32 ? 128 : 96, INPUTS_OF_A_TASK = 192, DEPTH = 512;
+constexpr int64_t GROUP = 12;  // columns of A whose numbers lie together: whole tiles
+constexpr int64_t PANELS = 2;  // of B, laid at a time: a row of both is read at once
+constexpr int64_t LINE = 64 / sizeof(float);  // a cache line more: else rows, or groups, compete for the same places of a cache
+constexpr int64_t APART = DEPTH + LINE, GROUP_ROOM = GROUP * DEPTH + LINE;
+constexpr int64_t GROUPS_ROOM = (OUTPUTS_OF_A_TASK + GROUP - 1) / GROUP * GROUP_ROOM;
 
 // L rows of L numbers, `row` apart, turned.
 void turn_square(const float* from, int64_t row, float* to, int64_t to_row) {
@@ -88,35 +107,54 @@ void turn_rows(const float* from, int64_t row, int64_t rows, int64_t columns, fl
         }
 }
 
-// Some columns of some rows, `row` apart, as panels of DEPTH rows.
-void lay_panels(const float* from, int64_t row, int64_t rows, int64_t columns, float* to) {
-    for (int64_t k = 0; k < rows; k++, from += row) {
-        for (int64_t n = 0; n < columns; n += 16) __builtin_prefetch(from + 8 * row + n);
-        for (int64_t first = 0; first < columns; first += PANEL)
-            for (int64_t n = first; n < std::min(first + PANEL, columns); n += L) {
-                const auto some = read<Floats>(from + n);
-                std::memcpy(to + first * DEPTH + k * PANEL + n - first, &some, sizeof some);
+// Some columns of some rows, `row` apart, as panels of DEPTH rows: of `of` columns, from the nth panel on PANELS.
+void lay_panels(const float* from, int64_t row, int64_t rows, int64_t of, int64_t nth, float* to) {
+    const int64_t end = std::min(nth + PANELS, panels_of(of));
+    Panel some[PANELS] = {};
+    for (int64_t p = nth; p < end; p++) some[p - nth] = panel_of(of, p);
+    for (int64_t k = 0; k < rows; k++, from += row)
+        for (int64_t p = 0; p < end - nth; p++) {
+            const float* part = from + some[p].first;
+            float* at = to + p * PANEL * DEPTH + k * some[p].columns;
+            __builtin_prefetch(part + 8 * row), __builtin_prefetch(part + 8 * row + LINE);
+            for (int64_t n = 0; n < some[p].columns; n += L) {
+                const auto vector = read<Floats>(part + n);
+                std::memcpy(at + n, &vector, sizeof vector);
             }
+        }
+}
+
+// The same as groups.
+void lay_groups(const float* from, int64_t row, int64_t rows, int64_t columns, float* to) {
+    for (int64_t k = 0; k < rows; k++, from += row) {
+        for (int64_t n = 0; n < columns; n += LINE) __builtin_prefetch(from + 8 * row + n);
+        float* at = to + k * GROUP;
+        int64_t n = 0;
+        for (; n + GROUP <= columns; n += GROUP, at += GROUP_ROOM) std::memcpy(at, from + n, GROUP * sizeof(float));
+        for (; n < columns; n++) *at++ = from[n];
     }
 }
 
 // Of all cores, none of which waits: the gradient (D, C) of a linear layer's weights, what its outputs get (R, D), turned,
-// times its inputs (R, C). `turned` and `panels` are room for parts of both: read where they lie, each row of x would be in
+// times its inputs (R, C). `groups` and `panels` are room for parts of both: read where they lie, each row would be in
 // another page of memory.
-void gradient_of_weights(const float* grad, const float* x, float* out, int64_t R, int64_t D, int64_t C, float* turned,
+void gradient_of_weights(const float* grad, const float* x, float* out, int64_t R, int64_t D, int64_t C, float* groups,
                          float* panels) {
-#pragma omp for schedule(dynamic, 1) nowait
+#pragma omp for collapse(2) schedule(dynamic, 1) nowait
     for (int64_t d = 0; d < D; d += OUTPUTS_OF_A_TASK)
-        for (int64_t r = 0; r < R; r += DEPTH) {
-            const int64_t outputs = std::min(OUTPUTS_OF_A_TASK, D - d), rows = std::min(DEPTH, R - r);
-            turn_rows(grad + r * D + d, D, rows, outputs, turned, APART, rows);
-            for (int64_t first = 0; first < C; first += PANELS * PANEL) {
-                const int64_t end = std::min(first + PANELS * PANEL, C);
-                lay_panels(x + r * C + first, C, rows, end - first, panels);
-                for (int64_t n = first; n < end; n += PANEL) {
-                    float* to = out + d * C + n;
-                    product(outputs, std::min(PANEL, end - n), rows, {turned, APART, 1}, panels + (n - first) * DEPTH, PANEL, to,
-                            C, r ? to : nullptr, C);
+        for (int64_t c = 0; c < C; c += INPUTS_OF_A_TASK) {
+            const int64_t outputs = std::min(OUTPUTS_OF_A_TASK, D - d), end = std::min(c + INPUTS_OF_A_TASK, C);
+            for (int64_t r = 0; r < R; r += DEPTH) {
+                const int64_t rows = std::min(DEPTH, R - r);
+                lay_groups(grad + r * D + d, D, rows, outputs, groups);
+                for (int64_t nth = 0; nth < panels_of(end - c); nth++) {
+                    const auto [n, columns] = panel_of(end - c, nth);
+                    if (nth % PANELS == 0) lay_panels(x + r * C + c, C, rows, end - c, nth, panels);
+                    for (int64_t i = 0; i < outputs; i += GROUP) {
+                        float* to = out + (d + i) * C + c + n;
+                        product(std::min(GROUP, outputs - i), columns, rows, {groups + i / GROUP * GROUP_ROOM, 1, GROUP},
+                                panels + nth % PANELS * PANEL * DEPTH, columns, to, C, r ? to : nullptr, C);
+                    }
                 }
             }
         }
@@ -127,7 +165,7 @@ void gradient_of_weights(const float* grad, const float* x, float* out, int64_t 
 extern "C" void weight_gradient(const float* grad, const float* x, float* out, int64_t R, int64_t D, int64_t C) {
 #pragma omp parallel
     {
-        Buffer<float> turned(OUTPUTS_OF_A_TASK * APART), panels(PANELS * PANEL * DEPTH);
-        gradient_of_weights(grad, x, out, R, D, C, turned, panels);
+        Buffer<float> groups(GROUPS_ROOM), panels(PANELS * PANEL * DEPTH);
+        gradient_of_weights(grad, x, out, R, D, C, groups, panels);
     }
 }

@@ -5,35 +5,41 @@ namespace {
 constexpr int64_t ROWS_OF_A_BLOCK = 64;  // that a core takes at a time: whole tiles
 
 struct FloatCore {  // room for what a core multiplies: some rows of A, or outputs turned, and columns of B
-    explicit FloatCore(int64_t) : rows(std::max(ROWS_OF_A_BLOCK, OUTPUTS_OF_A_TASK) * APART), panels(PANELS * PANEL * DEPTH) {}
+    explicit FloatCore(int64_t) : rows(std::max(ROWS_OF_A_BLOCK * APART, GROUPS_ROOM)), panels(PANELS * PANEL * DEPTH) {}
     Buffer<float> rows, panels;
 };
 
 // A matrix of weights laid down for products with some rows at a time.
 class FloatWeights {
   public:
-    FloatWeights(int64_t columns, int64_t inner) : columns(columns), inner(inner), laid((columns + PANEL - 1) / PANEL * PANEL * inner) {}
+    FloatWeights(int64_t columns, int64_t inner) : columns(columns), inner(inner), laid(columns * inner) {}
 
     // By all cores, none of which waits: W lies as (inner, columns) or, turned, as (columns, inner).
     void lay(const float* w, bool turned) {
 #pragma omp for schedule(dynamic, 1) nowait
-        for (int64_t n = 0; n < columns; n += PANEL)
-            for (int64_t v = n; v < std::min(n + PANEL, columns); v += L) {
-                float* to = laid + n * inner + (v - n);
+        for (int64_t nth = 0; nth < panels_of(columns); nth++) {
+            const Panel panel = panel_of(columns, nth);
+            for (int64_t v = panel.first; v < panel.first + panel.columns; v += L) {
+                float* to = laid + panel.first * inner + (v - panel.first);
                 for (int64_t k = 0; k < inner; k += turned ? L : 1)
-                    if (turned) turn_square(w + v * inner + k, inner, to + k * PANEL, PANEL);
-                    else std::copy_n(w + k * columns + v, L, to + k * PANEL);
+                    if (turned) turn_square(w + v * inner + k, inner, to + k * panel.columns, panel.columns);
+                    else std::memcpy(to + k * panel.columns, w + k * columns + v, sizeof(Floats));
             }
+        }
     }
 
     // C (rows, columns) = A (rows, inner) times W, plus a bias or null.
     void multiply(FloatCore& core, const float* a, int64_t rows, const float* bias, float* c) const {
+        const bool apart = inner > DEPTH;
         for (int64_t k = 0; k < inner; k += DEPTH) {
             const int64_t depth = std::min(DEPTH, inner - k);
-            for (int64_t i = 0; i < rows; i++) std::copy_n(a + i * inner + k, depth, core.rows + i * APART);
-            for (int64_t n = 0; n < columns; n += PANEL)
-                product(rows, std::min(PANEL, columns - n), depth, {core.rows, APART, 1}, laid + n * inner + k * PANEL, PANEL,
-                        c + n, columns, k ? c + n : bias ? bias + n : nullptr, k ? columns : 0);
+            for (int64_t i = 0; i < rows && apart; i++) std::copy_n(a + i * inner + k, depth, core.rows + i * APART);
+            const Left left = apart ? Left{core.rows, APART, 1} : Left{a, inner, 1};
+            for (int64_t nth = 0; nth < panels_of(columns); nth++) {
+                const auto [n, some] = panel_of(columns, nth);
+                product(rows, some, depth, left, laid + n * inner + k * some, some, c + n, columns,
+                        k ? c + n : bias ? bias + n : nullptr, k ? columns : 0);
+            }
         }
     }
 
@@ -65,7 +71,7 @@ class FloatGradients {
     // By all cores, which wait for each other first.
     void compute(FloatCore& core, Ints*) const {
 #pragma omp barrier
-        for (int i = 0; i < n; i++)
+        for (int i = n; i-- > 0;)
             gradient_of_weights((const float*)parts[i].grad, (const float*)parts[i].x, outs[i], N, parts[i].D, parts[i].C, core.rows,
                                 core.panels);
     }
