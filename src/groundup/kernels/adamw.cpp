@@ -6,11 +6,10 @@ namespace {
 
 constexpr int64_t NUMBERS_OF_A_PART = 1 << 14;  // that a core takes at a time
 
-struct AdamTensor {  // a parameter of n numbers, and its state: averages of the gradient and of its square, steps so far
+struct AdamTensor {  // a parameter, and its state: averages of the gradient and of its square, steps so far
     float* p;
     const float* grad;
     float *average, *square, *step;
-    int64_t n;
 };
 
 struct AdamStep {
@@ -21,11 +20,11 @@ struct Part {  // of a tensor
     int64_t tensor, first, n;
 };
 
-template <class Tensor> std::vector<Part> parts_of(const Tensor* all, int64_t n) {
+std::vector<Part> parts_of(const int64_t* sizes, int64_t n) {
     std::vector<Part> parts;
     for (int64_t t = 0; t < n; t++)
-        for (int64_t first = 0; first < all[t].n; first += NUMBERS_OF_A_PART)
-            parts.push_back({t, first, std::min(NUMBERS_OF_A_PART, all[t].n - first)});
+        for (int64_t first = 0; first < sizes[t]; first += NUMBERS_OF_A_PART)
+            parts.push_back({t, first, std::min(NUMBERS_OF_A_PART, sizes[t] - first)});
     return parts;
 }
 
@@ -47,25 +46,20 @@ void move_part(const AdamTensor& t, int64_t first, int64_t n, const AdamStep& ho
 
 extern "C" {
 
-void adamw_step(const AdamTensor* all, int64_t n, const AdamStep* how) {
-    const auto parts = parts_of(all, n);
+void adamw_step(const AdamTensor* all, const int64_t* sizes, int64_t n, const AdamStep* how) {
+    const auto parts = parts_of(sizes, n);
     for (int64_t t = 0; t < n; t++) *all[t].step += 1;
 #pragma omp parallel for schedule(dynamic, 1)
     for (size_t i = 0; i < parts.size(); i++) move_part(all[parts[i].tensor], parts[i].first, parts[i].n, *how);
 }
 
-struct Numbers {
-    const float* at;
-    int64_t n;
-};
-
 // The square root of the sum of all squares. Sums of parts are added in their order, whoever has made them.
-double length_of(const Numbers* all, int64_t n) {
-    const auto parts = parts_of(all, n);
+double length_of(const float* const* all, const int64_t* sizes, int64_t n) {
+    const auto parts = parts_of(sizes, n);
     std::vector<float> squares(parts.size());
 #pragma omp parallel for schedule(dynamic, 1)
     for (size_t i = 0; i < parts.size(); i++) {
-        const float* at = all[parts[i].tensor].at + parts[i].first;
+        const float* at = all[parts[i].tensor] + parts[i].first;
         squares[i] = dot(at, at, parts[i].n);
     }
     return std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-Moved = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
-"""A parameter, its gradient, the averages of this and of its square, and the number of steps so far, a scalar."""
+MOVED = 5
+"""Tensors of a step: a parameter, its gradient, the averages of this and of its square, the steps so far (a scalar)."""
 
 
 class AdamWSteps:
@@ -19,21 +19,34 @@ class AdamWSteps:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._step, self._length = library.adamw_step, library.length_of
-        self._step.argtypes, self._step.restype = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p], None
-        self._length.argtypes, self._length.restype = [ctypes.c_void_p, ctypes.c_int64], ctypes.c_double
+        pointer = ctypes.c_void_p
+        self._step.argtypes, self._step.restype = [pointer, pointer, ctypes.c_int64, pointer], None
+        self._length.argtypes, self._length.restype = [pointer, pointer, ctypes.c_int64], ctypes.c_double
 
     def suit(self, tensors: Sequence[Tensor]) -> bool:
         """Whether kernels can read these: float32 on the CPU, each in one piece."""
         kinds = (Tensor, torch.nn.Parameter)
         return all(type(t) in kinds and t.is_cpu and t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
 
-    def __call__(self, tensors: Sequence[Moved], lr: float, betas: Sequence[float], eps: float, decay: float) -> None:
-        """Take a step: parameters and state change in place."""
-        numbers = [n for t in tensors for n in (*(part.data_ptr() for part in t), t[0].numel())]
+    def __call__(self, tensors: Sequence[Tensor], lr: float, betas: Sequence[float], eps: float, decay: float) -> None:
+        """Take a step: parameters and state change in place.
+
+        Args:
+            tensors: MOVED of each parameter, one behind the other.
+            lr: The learning rate.
+            betas: Of both averages.
+            eps: Added to the root.
+            decay: Of weights.
+        """
+        addresses, sizes = [t.data_ptr() for t in tensors], [p.numel() for p in tensors[::MOVED]]
         how = (ctypes.c_double * 5)(lr, *betas, eps, decay)
-        self._step((ctypes.c_int64 * len(numbers))(*numbers), len(tensors), how)
+        self._step(_numbers(addresses), _numbers(sizes), len(sizes), how)
 
     def length(self, tensors: Sequence[Tensor]) -> Tensor:
         """The norm of all of them together, a scalar."""
-        numbers = [n for t in tensors for n in (t.data_ptr(), t.numel())]
-        return torch.tensor(self._length((ctypes.c_int64 * len(numbers))(*numbers), len(tensors)), dtype=torch.float32)
+        addresses, sizes = [t.data_ptr() for t in tensors], [t.numel() for t in tensors]
+        return torch.tensor(self._length(_numbers(addresses), _numbers(sizes), len(sizes)), dtype=torch.float32)
+
+
+def _numbers(numbers: Sequence[int]) -> "ctypes.Array[ctypes.c_int64]":
+    return (ctypes.c_int64 * len(numbers))(*numbers)

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundup.config.generate import SamplingConfig
-from groundup.kernels.adamw import AdamWSteps
+from groundup.kernels.adamw import MOVED, AdamWSteps
 from groundup.kernels.attention import CausalAttention
 from groundup.kernels.block import BlockTensors, CompiledBlocks, Linear, Norm
 from groundup.kernels.muon import MuonHow, MuonMatrix, MuonSteps
@@ -151,20 +151,19 @@ def _muon_agrees(steps: MuonSteps, generator: torch.Generator) -> bool:
 
 def _adamw_agrees(steps: AdamWSteps, generator: torch.Generator) -> bool:
     """The fourth step of a long and a short parameter, and the length of their gradients."""
-    tensors, expected = [], []
+    tensors: list[Tensor] = []
+    expected: list[Tensor] = []
     for n in (40_000, 5):
         p, grad, average, square = torch.randn(4, n, generator=generator)
-        tensors.append((p, grad, average, square.abs(), torch.tensor(3.0)))
-    for p, grad, average, square, _ in tensors:
+        square = square.abs()
+        tensors += p, grad, average, square, torch.tensor(3.0)
         average, square = average.lerp(grad, 0.25), square.lerp(grad**2, 0.125)
         moved = 0.5 * average / (1 - 0.75**4) / ((square / (1 - 0.875**4)).sqrt() + 0.125)
-        expected.append((0.95 * p - moved, grad, average, square, torch.tensor(4.0)))
+        expected += 0.95 * p - moved, grad, average, square, torch.tensor(4.0)
     steps(tensors, lr=0.5, betas=(0.75, 0.875), eps=0.125, decay=0.1)
-    gradients = [moved[1] for moved in tensors]
+    gradients = tensors[1::MOVED]
     return torch.allclose(steps.length(gradients), torch.cat(gradients).norm(), rtol=1e-4) and all(
-        torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-        for parts in zip(tensors, expected, strict=True)
-        for ours, theirs in zip(*parts, strict=True)
+        torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5) for ours, theirs in zip(tensors, expected, strict=True)
     )
 
 

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
-from groundup.kernels.adamw import AdamWSteps, Moved
+from groundup.kernels.adamw import AdamWSteps
 from groundup.kernels.compiled import CompiledKernels
 from groundup.runtime.stored import PlainKernels
 
@@ -49,15 +50,17 @@ class AdamW(Eager, torch.optim.AdamW):
             return None
         return inspect.unwrap(torch.optim.AdamW.step)(self, closure)
 
-    def _known(self, steps: AdamWSteps) -> list[tuple[dict[str, Any], list[Moved]]]:
+    def _known(self, steps: AdamWSteps) -> list[tuple[dict[str, Any], list[Tensor]]]:
         """What the kernels read, group by group; nothing if they cannot, and in the first step, which makes state."""
         groups = []
         for group in self.param_groups:
-            moving = [(p, p.grad, self.state[p]) for p in group["params"] if p.grad is not None]
-            if not all(state for *_, state in moving):
-                return []
-            tensors = [(p, grad, s["exp_avg"], s["exp_avg_sq"], s["step"]) for p, grad, s in moving]
-            if not all(map(steps.suit, tensors)):
+            tensors: list[Tensor] = []
+            for p in group["params"]:
+                if p.grad is not None:
+                    if not (state := self.state[p]):
+                        return []
+                    tensors += p, p.grad, state["exp_avg"], state["exp_avg_sq"], state["step"]
+            if not steps.suit(tensors):
                 return []
             groups.append((group, tensors))
         return groups
