@@ -7,7 +7,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from jaxtyping import Float, Int, Int8
@@ -59,11 +59,9 @@ class CompiledKernels(PlainKernels):
         library = ctypes.CDLL(str(path))
         self.name, _, _ = path.name.partition(".")  # has the hash of their source: choices are for these and no others
         self._rooms = _Rooms()
-        pointer, size = ctypes.c_void_p, ctypes.c_int64
-        self._linear, self._sum = library.linear, library.sum
-        self._linear.argtypes = [ctypes.c_int, *5 * [pointer], *3 * [size]]
-        self._linear.restype = None
-        self._sum.argtypes, self._sum.restype = [pointer, size], ctypes.c_int32
+        pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+        self._linear = _declare(library.linear, number, *5 * [pointer], *3 * [size])
+        self._sum = _declare(library.sum, pointer, size, gives=ctypes.c_int32)
         self.one_call = {torch.float32: OneCallBlocks(library, torch.float32)}
         """Blocks of GPT-2 in training, by the type of their products; in bfloat16 where the processor multiplies it."""
         self.has_bf16 = bool(library.has_bf16())
@@ -71,49 +69,32 @@ class CompiledKernels(PlainKernels):
             self.one_call[torch.bfloat16] = OneCallBlocks(library, torch.bfloat16)
         self.muon, self.adamw = MuonSteps(library, self.lanes), AdamWSteps(library)
         self.head = HeadKernels(library)
-        self._lanes, self._pack, self._unpack = library.lanes(), library.pack, library.unpack
-        self._pack.argtypes, self._pack.restype = [pointer, size, size, pointer], None
-        self._unpack.argtypes, self._unpack.restype = [*3 * [pointer], *3 * [size], pointer], ctypes.c_int
-        self.blocks, self.attend_layer = library.blocks, library.attend_layer
-        """Of block.cpp: `CompiledBlocks` calls them."""
-        self.blocks.argtypes, self.blocks.restype = [pointer, size, *3 * [pointer], size, size], None
-        self.attend_layer.argtypes, self.attend_layer.restype = (
-            [pointer, size, *2 * [pointer], size, size, pointer],
-            None,
+        self._lanes = library.lanes()
+        self._pack = _declare(library.pack, pointer, size, size, pointer)
+        self._unpack = _declare(library.unpack, *3 * [pointer], *3 * [size], pointer, gives=number)
+        self.blocks = _declare(library.blocks, pointer, size, *3 * [pointer], size, size)
+        """As the next, of block.cpp: `CompiledBlocks` calls them."""
+        self.attend_layer = _declare(library.attend_layer, pointer, size, *2 * [pointer], size, size, pointer)
+        self.attention_forward = _declare(library.attention_forward, *6 * [pointer])
+        """As the next, of attention.cpp: `CausalAttention` calls them."""
+        self.attention_backward = _declare(library.attention_backward, *10 * [pointer])
+        self._gelu = _declare(library.gelu_forward, number, *2 * [pointer], size)
+        self._gelu_backward = _declare(library.gelu_backward, number, *3 * [pointer], size)
+        self._relu_squared = _declare(library.relu_squared_forward, number, *2 * [pointer], size)
+        self._relu_squared_backward = _declare(library.relu_squared_backward, number, *3 * [pointer], size)
+        self._dropout = _declare(library.dropout, number, *2 * [pointer], *2 * [size], *3 * [ctypes.c_uint32])
+        self._weight_gradient = _declare(library.weight_gradient, *3 * [pointer], *3 * [size])
+        self._draw = _declare(
+            library.draw, pointer, *2 * [size], ctypes.c_float, size, *2 * [ctypes.c_double], *2 * [pointer]
         )
-        self.attention_forward, self.attention_backward = library.attention_forward, library.attention_backward
-        """Of attention.cpp: `CausalAttention` calls them."""
-        self.attention_forward.argtypes, self.attention_forward.restype = 6 * [pointer], None
-        self.attention_backward.argtypes, self.attention_backward.restype = 10 * [pointer], None
-        self._gelu, self._gelu_backward = library.gelu_forward, library.gelu_backward
-        self._gelu.argtypes, self._gelu.restype = [ctypes.c_int, pointer, pointer, size], None
-        self._gelu_backward.argtypes, self._gelu_backward.restype = [ctypes.c_int, *3 * [pointer], size], None
-        self._relu_squared, self._relu_squared_backward = library.relu_squared_forward, library.relu_squared_backward
-        self._relu_squared.argtypes, self._relu_squared.restype = self._gelu.argtypes, None
-        self._relu_squared_backward.argtypes, self._relu_squared_backward.restype = self._gelu_backward.argtypes, None
-        self._dropout = library.dropout
-        self._dropout.argtypes, self._dropout.restype = (
-            [ctypes.c_int, *2 * [pointer], *2 * [size], *3 * [ctypes.c_uint32]],
-            None,
+        self._round_rows = _declare(
+            library.round_rows, number, pointer, *2 * [size], *2 * [pointer], gives=ctypes.c_float
         )
-        self._weight_gradient = library.weight_gradient
-        self._weight_gradient.argtypes, self._weight_gradient.restype = [*3 * [pointer], *3 * [size]], None
-        self._draw = library.draw
-        self._draw.argtypes, self._draw.restype = (
-            [pointer, *2 * [size], ctypes.c_float, size, *2 * [ctypes.c_double], *2 * [pointer]],
-            None,
+        self._largest = _declare(
+            library.largest_logits, number, *4 * [pointer], ctypes.c_float, pointer, *4 * [size], gives=size
         )
-        self._round_rows, self._largest = library.round_rows, library.largest_logits
-        self._round_rows.argtypes = [ctypes.c_int, pointer, *2 * [size], *2 * [pointer]]
-        self._round_rows.restype = ctypes.c_float
-        self._largest.argtypes, self._largest.restype = (
-            [ctypes.c_int, *4 * [pointer], ctypes.c_float, pointer, *4 * [size]],
-            size,
-        )
-        self._rotate, self._rotate_backward = library.rotate, library.rotate_backward
-        self._rotate.argtypes = [ctypes.c_int, *5 * [pointer], ctypes.c_float, *6 * [size], ctypes.c_float]
-        self._rotate_backward.argtypes = [ctypes.c_int, *6 * [pointer], *6 * [size]]
-        self._rotate.restype = self._rotate_backward.restype = None
+        self._rotate = _declare(library.rotate, number, *5 * [pointer], ctypes.c_float, *6 * [size], ctypes.c_float)
+        self._rotate_backward = _declare(library.rotate_backward, number, *6 * [pointer], *6 * [size])
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         """The library is there once, however often a model with it is copied."""
@@ -296,6 +277,12 @@ class CompiledKernels(PlainKernels):
     def sum(self, x: Int[Tensor, " N"]) -> int:
         """The sum of 32-bit integers, modulo 2^32: every byte read once, by all cores."""
         return self._sum(x.data_ptr(), x.numel())
+
+
+def _declare(function: Any, *takes: Any, gives: Any = None) -> Any:
+    """A function of a library, whose types ctypes knows from then on."""
+    function.argtypes, function.restype = takes, gives
+    return function
 
 
 def _heads(

@@ -35,56 +35,46 @@ struct BlockWeights {  // shifts and biases may be null
     const float *gain_1, *shift_1, *w_qkv, *b_qkv, *w_proj, *b_proj, *gain_2, *shift_2, *w_fc, *b_fc, *w_out, *b_out;
 };
 
-template <class Number> struct BlockKept {  // what the way back needs, a row per token, or per head and token
-    Number *a, *qkv, *y, *b, *h, *g;
+// Rooms in one piece, one behind the other, each at the border of a cache line. From null on they tell how much all take.
+class Rooms {
+  public:
+    explicit Rooms(void* first) : next((char*)first) {}
+    template <class T> void give(T*& to, int64_t n) {
+        to = (T*)next;
+        next += (n * sizeof(T) + 63) / 64 * 64;
+    }
+    int64_t taken() const { return (int64_t)next; }
+
+  private:
+    char* next;
+};
+
+// What the way back needs, a row per token, or per head and token. What norms and GELU give it computes again, while it reads
+// what they were given: to read that back from memory would take longer.
+template <class Number> struct BlockKept {
+    BlockKept(const BlockSizes& s, void* room) : all(room) {
+        const int64_t N = s.B * s.T;
+        all.give(qkv, N * 3 * s.C), all.give(y, N * s.C), all.give(h, N * 4 * s.C), all.give(between, N * s.C);
+        all.give(log_sums, N * s.H), all.give(moments_1, N), all.give(moments_2, N);
+    }
+    Rooms all;
+    Number *qkv, *y, *h;
     float *between, *log_sums;
     Moments *moments_1, *moments_2;
 };
 
-// Of what is kept and of the stream before, a row per token; vectors and matrices in one piece each.
-template <class Number> struct BlockGradients {
-    Number *out, *h, *proj, *y, *qkv;
-    float *between, *stream, *vectors, *matrices;
+// What it has in its hands beside: products' inputs, and the gradients of their outputs and of the stream between.
+template <class Number> struct BlockPassing {
+    explicit BlockPassing(const BlockSizes& s)
+        : N(s.B * s.T), a(N * s.C), b(N * s.C), g(N * 4 * s.C), out(N * s.C), h(N * 4 * s.C), proj(N * s.C), y(N * s.C), qkv(N * 3 * s.C),
+          between(N * s.C) {}
+    const int64_t N;
+    Buffer<Number> a, b, g, out, h, proj, y, qkv;
+    Buffer<float> between;
 };
 
 // Where the gradients of vectors begin, in units of C.
 enum { GAIN_1, SHIFT_1, GAIN_2, SHIFT_2, B_PROJ, B_OUT, B_QKV, B_FC = 9, VECTORS = 13 };
-
-// What x gets where y gets `grad`, added to `beside`; what gain and shift get is added to theirs.
-void norm_back(const float* grad, const float* x, const float* gain, Moments moments, int64_t n, const float* beside,
-               float* to, float* of_gain, float* of_shift) {
-    const float mean = moments.mean, scale = moments.scale;  // Clang lets no loop of vectors use a structured binding
-    float sum = 0, along = 0;
-#pragma omp simd reduction(+ : sum, along)
-    for (int64_t j = 0; j < n; j++) {
-        const float at = (x[j] - mean) * scale, g = grad[j] * gain[j];
-        sum += g, along += g * at;
-        of_gain[j] += grad[j] * at, of_shift[j] += grad[j];
-    }
-    sum /= n, along /= n;
-#pragma omp simd
-    for (int64_t j = 0; j < n; j++)
-        to[j] = beside[j] + scale * (grad[j] * gain[j] - sum - (x[j] - mean) * scale * along);
-}
-
-// A row times its factors, plus what is beside it, or not.
-template <class T>
-void drop_row(const float* x, int64_t row, const Dropout& dropout, int64_t n, const float* beside, T* to) {
-    const uint32_t number = dropout.row(row);
-    if (dropout.dropped)
-#pragma omp simd
-        for (int64_t j = 0; j < n; j++)
-            to[j] = x[j] * dropout.factor(number, dropout.columns[j]) + (beside ? beside[j] : 0.0f);
-    else
-#pragma omp simd
-        for (int64_t j = 0; j < n; j++) to[j] = x[j] + (beside ? beside[j] : 0.0f);
-}
-
-template <class T> void add_rows(const T* x, int64_t rows, int64_t n, float* sums) {
-    for (int64_t i = 0; i < rows; i++)
-#pragma omp simd
-        for (int64_t j = 0; j < n; j++) sums[j] += x[i * n + j];
-}
 
 Sizes attention_sizes(const BlockSizes& s, int32_t type) {
     return {s.B, s.T, s.H, s.H, s.C / s.H, type, s.dropped[0][0], s.dropped[0][1], s.dropped[0][2]};
@@ -109,9 +99,9 @@ Dropout dropout_of(const BlockSizes& s, int which) {
 }
 
 template <class Way>
-void forward(const BlockSizes& s, const BlockWeights& w, const float* stream, const BlockKept<typename Way::Number>& kept,
-             float* out) {
+void forward(const BlockSizes& s, const BlockWeights& w, const float* stream, void* room, float* out) {
     typedef typename Way::Number Number;
+    const BlockKept<Number> kept(s, room);
     const int64_t C = s.C, N = s.B * s.T;
     const Sizes of_attention = attention_sizes(s, Way::TYPE);
     typename Way::Weights of_qkv(3 * C, C), of_proj(C, C), of_fc(4 * C, C), of_out(C, 4 * C);
@@ -119,6 +109,7 @@ void forward(const BlockSizes& s, const BlockWeights& w, const float* stream, co
     {
         typename Way::Core core(4 * C);
         Buffer<float> added(ROWS_OF_A_BLOCK * C);
+        Buffer<Number> normed(ROWS_OF_A_BLOCK * C), g(ROWS_OF_A_BLOCK * 4 * C);
         const Dropout drop_attention = dropout_of(s, 1), drop_mlp = dropout_of(s, 2);
         of_qkv.lay(w.w_qkv, true), of_proj.lay(w.w_proj, true), of_fc.lay(w.w_fc, true), of_out.lay(w.w_out, true);
 #pragma omp barrier
@@ -126,8 +117,8 @@ void forward(const BlockSizes& s, const BlockWeights& w, const float* stream, co
         for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {
             const int64_t n = std::min(ROWS_OF_A_BLOCK, N - r);
             for (int64_t i = r; i < r + n; i++)
-                kept.moments_1[i] = normalize({w.gain_1, w.shift_1, s.eps}, stream + i * C, kept.a + i * C, C);
-            of_qkv.multiply(core, kept.a + r * C, n, w.b_qkv, kept.qkv + r * 3 * C);
+                kept.moments_1[i] = normalize({w.gain_1, w.shift_1, s.eps}, stream + i * C, normed + (i - r) * C, C);
+            of_qkv.multiply(core, normed, n, w.b_qkv, kept.qkv + r * 3 * C);
             turn_heads(s, r, n, 1, kept.qkv);
         }
         attend_heads(typename Way::Head(of_attention, false), of_attention, heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3),
@@ -135,14 +126,14 @@ void forward(const BlockSizes& s, const BlockWeights& w, const float* stream, co
 #pragma omp for schedule(dynamic, 1)
         for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {
             const int64_t n = std::min(ROWS_OF_A_BLOCK, N - r);
-            Number *h = kept.h + r * 4 * C, *g = kept.g + r * 4 * C;
+            Number* h = kept.h + r * 4 * C;
             of_proj.multiply(core, kept.y + r * C, n, w.b_proj, added + 0);
             for (int64_t i = r; i < r + n; i++) {
                 float* between = kept.between + i * C;
                 drop_row(added + (i - r) * C, i, drop_attention, C, stream + i * C, between);
-                kept.moments_2[i] = normalize({w.gain_2, w.shift_2, s.eps}, between, kept.b + i * C, C);
+                kept.moments_2[i] = normalize({w.gain_2, w.shift_2, s.eps}, between, normed + (i - r) * C, C);
             }
-            of_fc.multiply(core, kept.b + r * C, n, w.b_fc, h);
+            of_fc.multiply(core, normed, n, w.b_fc, h);
 #pragma omp simd
             for (int64_t j = 0; j < n * 4 * C; j++) g[j] = h[j] * sigmoid(h[j]);
             of_out.multiply(core, g, n, w.b_out, added + 0);
@@ -154,16 +145,18 @@ void forward(const BlockSizes& s, const BlockWeights& w, const float* stream, co
 
 // Of the matrices c_attn, c_proj, c_fc, c_proj those get their gradient whose bit of `needed` is set.
 template <class Way>
-void backward(const BlockSizes& s, const BlockWeights& w, const float* stream, const BlockKept<typename Way::Number>& kept,
-              const float* grad_out, const BlockGradients<typename Way::Number>& grads, int needed) {
+void backward(const BlockSizes& s, const BlockWeights& w, const float* stream, void* room, const float* grad_out,
+              float* grad_stream, float* grad_weights, int needed) {
     typedef typename Way::Number Number;
+    const BlockKept<Number> kept(s, room);
+    const BlockPassing<Number> grads(s);
     const int64_t C = s.C, N = s.B * s.T, parts = (N + ROWS_OF_A_BLOCK - 1) / ROWS_OF_A_BLOCK;
     const Sizes of_attention = attention_sizes(s, Way::TYPE);
     typename Way::Weights of_qkv(C, 3 * C), of_proj(C, C), of_fc(C, 4 * C), of_out(4 * C, C);
-    const typename Way::Gradients of_matrices(N, {{grads.qkv, 3 * C, kept.a, C, (needed & 1) != 0},
+    const typename Way::Gradients of_matrices(N, {{grads.qkv, 3 * C, grads.a, C, (needed & 1) != 0},
                                         {grads.proj, C, kept.y, C, (needed & 2) != 0},
-                                        {grads.h, 4 * C, kept.b, C, (needed & 4) != 0},
-                                        {grads.out, C, kept.g, 4 * C, (needed & 8) != 0}}, grads.matrices);
+                                        {grads.h, 4 * C, grads.b, C, (needed & 4) != 0},
+                                        {grads.out, C, grads.g, 4 * C, (needed & 8) != 0}}, grad_weights + VECTORS * C);
     Buffer<Ints> laid(of_matrices.room());
     Buffer<float> sums(parts * VECTORS * C);  // of vectors, each part of the rows' own: so their order is always the same
     const auto part_of = [&](int64_t row, int64_t vector) { return sums + (row / ROWS_OF_A_BLOCK * VECTORS + vector) * C; };
@@ -177,19 +170,19 @@ void backward(const BlockSizes& s, const BlockWeights& w, const float* stream, c
 #pragma omp for schedule(dynamic, 1)
         for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {
             const int64_t n = std::min(ROWS_OF_A_BLOCK, N - r);
-            Number *out = grads.out + r * C, *h = grads.h + r * 4 * C, *proj = grads.proj + r * C;
+            Number *out = grads.out + r * C, *h = grads.h + r * 4 * C, *proj = grads.proj + r * C, *g = grads.g + r * 4 * C;
             const Number* kept_h = kept.h + r * 4 * C;
             std::fill(part_of(r, 0), part_of(r, VECTORS), 0.0f);
             for (int64_t i = 0; i < n; i++)
                 drop_row(grad_out + (r + i) * C, r + i, drop_mlp, C, nullptr, out + i * C);
             of_out.multiply(core, out, n, nullptr, wide + 0);
 #pragma omp simd
-            for (int64_t j = 0; j < n * 4 * C; j++) h[j] = wide[j] * gelu_slope(kept_h[j]);
+            for (int64_t j = 0; j < n * 4 * C; j++) h[j] = wide[j] * gelu_slope(kept_h[j]), g[j] = kept_h[j] * sigmoid(kept_h[j]);
             of_fc.multiply(core, h, n, nullptr, narrow + 0);
             for (int64_t i = 0; i < n; i++) {
                 float* between = grads.between + (r + i) * C;
-                norm_back(narrow + i * C, kept.between + (r + i) * C, w.gain_2, kept.moments_2[r + i], C,
-                          grad_out + (r + i) * C, between, part_of(r, GAIN_2), part_of(r, SHIFT_2));
+                norm_back(narrow + i * C, kept.between + (r + i) * C, w.gain_2, w.shift_2, kept.moments_2[r + i], C,
+                          grad_out + (r + i) * C, between, part_of(r, GAIN_2), part_of(r, SHIFT_2), grads.b + (r + i) * C);
                 drop_row(between, r + i, drop_attention, C, nullptr, proj + i * C);
             }
             of_proj.multiply(core, proj, n, nullptr, grads.y + r * C);
@@ -198,16 +191,16 @@ void backward(const BlockSizes& s, const BlockWeights& w, const float* stream, c
             if (w.b_proj) add_rows(proj, n, C, part_of(r, B_PROJ));
         }
         attend_heads_back(typename Way::Head(of_attention, true), of_attention, heads(kept.qkv, s, 0, 3),
-                          heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3), heads(kept.y, s, 0, 1), heads(grads.y, s, 0, 1),
-                          kept.log_sums, heads(grads.qkv, s, 0, 3), heads(grads.qkv, s, 1, 3), heads(grads.qkv, s, 2, 3));
+                          heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3), heads(kept.y, s, 0, 1), heads(grads.y + 0, s, 0, 1),
+                          kept.log_sums, heads(grads.qkv + 0, s, 0, 3), heads(grads.qkv + 0, s, 1, 3), heads(grads.qkv + 0, s, 2, 3));
 #pragma omp for schedule(dynamic, 1) nowait
         for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {
             const int64_t n = std::min(ROWS_OF_A_BLOCK, N - r);
-            turn_heads(s, r, n, -1, grads.qkv);
+            turn_heads(s, r, n, -1, grads.qkv + 0);
             of_qkv.multiply(core, grads.qkv + r * 3 * C, n, nullptr, narrow + 0);
             for (int64_t i = r; i < r + n; i++)
-                norm_back(narrow + (i - r) * C, stream + i * C, w.gain_1, kept.moments_1[i], C, grads.between + i * C,
-                          grads.stream + i * C, part_of(r, GAIN_1), part_of(r, SHIFT_1));
+                norm_back(narrow + (i - r) * C, stream + i * C, w.gain_1, w.shift_1, kept.moments_1[i], C, grads.between + i * C,
+                          grad_stream + i * C, part_of(r, GAIN_1), part_of(r, SHIFT_1), grads.a + i * C);
             if (w.b_qkv) add_rows(grads.qkv + r * 3 * C, n, 3 * C, part_of(r, B_QKV));
         }
         of_matrices.compute(core, laid);
@@ -216,7 +209,7 @@ void backward(const BlockSizes& s, const BlockWeights& w, const float* stream, c
         for (int64_t j = 0; j < VECTORS * C; j += L) {
             Floats total = {};
             for (int64_t i = 0; i < parts; i++) total += read<Floats>(sums + i * VECTORS * C + j);
-            std::memcpy(grads.vectors + j, &total, sizeof total);
+            std::memcpy(grad_weights + j, &total, sizeof total);
         }
     }
 }
@@ -225,24 +218,25 @@ void backward(const BlockSizes& s, const BlockWeights& w, const float* stream, c
 
 extern "C" {
 
-// type: 0 fp32, 1 bf16.
-void gpt_block_forward(int type, const BlockSizes* sizes, const BlockWeights* weights, const float* stream, const void* kept,
-                       float* out) {
-#if defined(WITH_BF16)
-    if (type) return forward<InBf16>(*sizes, *weights, stream, *(const BlockKept<Bf16Number>*)kept, out);
-#endif
-    forward<InFloats>(*sizes, *weights, stream, *(const BlockKept<float>*)kept, out);
+// type: 0 fp32, 1 bf16. Bytes that `forward` keeps in a room for the way back.
+int64_t gpt_block_room(int type, const BlockSizes* sizes) {
+    return type ? BlockKept<Bf16Number>(*sizes, nullptr).all.taken() : BlockKept<float>(*sizes, nullptr).all.taken();
 }
 
-void gpt_block_backward(int type, const BlockSizes* sizes, const BlockWeights* weights, const float* stream, const void* kept,
-                        const float* grad_out, const void* grads, int needed) {
+void gpt_block_forward(int type, const BlockSizes* sizes, const BlockWeights* weights, const float* stream, void* room, float* out) {
 #if defined(WITH_BF16)
-    if (type)
-        return backward<InBf16>(*sizes, *weights, stream, *(const BlockKept<Bf16Number>*)kept, grad_out,
-                                *(const BlockGradients<Bf16Number>*)grads, needed);
+    if (type) return forward<InBf16>(*sizes, *weights, stream, room, out);
 #endif
-    backward<InFloats>(*sizes, *weights, stream, *(const BlockKept<float>*)kept, grad_out, *(const BlockGradients<float>*)grads,
-                       needed);
+    forward<InFloats>(*sizes, *weights, stream, room, out);
+}
+
+// grad_weights: of the vectors, then of the matrices.
+void gpt_block_backward(int type, const BlockSizes* sizes, const BlockWeights* weights, const float* stream, void* room,
+                        const float* grad_out, float* grad_stream, float* grad_weights, int needed) {
+#if defined(WITH_BF16)
+    if (type) return backward<InBf16>(*sizes, *weights, stream, room, grad_out, grad_stream, grad_weights, needed);
+#endif
+    backward<InFloats>(*sizes, *weights, stream, room, grad_out, grad_stream, grad_weights, needed);
 }
 
 int has_bf16() {

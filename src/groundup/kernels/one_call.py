@@ -19,10 +19,12 @@ from torch.autograd.function import once_differentiable
 from groundup.kernels.attention import TYPES
 from groundup.kernels.dropout import count
 
-_KEPT, _GRADIENTS, _VECTORS = (1, 3, 1, 1, 4, 4), (1, 4, 1, 1, 3), (1, 1, 1, 1, 1, 1, 3, 4)
-"""How often parts of `BlockKept` and `BlockGradients`, and gradients of vectors, are as wide as the stream."""
-_MATRICES = 2, 4, 8, 10
-"""Their places among a block's tensors."""
+_TENSORS = 12
+"""Of a block: weight and bias, or None, of ln_1, c_attn, c_proj of attention, ln_2, c_fc and c_proj of the MLP."""
+_ORDER = (0, 1, 6, 7, 5, 11, 3, 9, 2, 4, 8, 10)
+"""Their places there, as the library writes their gradients: vectors, then matrices."""
+_VECTORS, _MATRICES = (1, 1, 1, 1, 1, 1, 3, 4), _ORDER[8:]
+"""How often the vectors are as long as the stream is wide, and the places of the matrices."""
 
 
 class _Sizes(ctypes.Structure):
@@ -47,8 +49,10 @@ class OneCallBlocks:
         self.dtype = dtype
         forward, backward = library.gpt_block_forward, library.gpt_block_backward
         forward.argtypes, forward.restype = [ctypes.c_int, *5 * [ctypes.c_void_p]], None
-        backward.argtypes, backward.restype = [ctypes.c_int, *6 * [ctypes.c_void_p], ctypes.c_int], None
-        self.forward, self.backward = partial(forward, TYPES[dtype]), partial(backward, TYPES[dtype])
+        backward.argtypes, backward.restype = [ctypes.c_int, *7 * [ctypes.c_void_p], ctypes.c_int], None
+        room = library.gpt_block_room
+        room.argtypes, room.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_int64
+        self.forward, self.backward, self.room = (partial(call, TYPES[dtype]) for call in (forward, backward, room))
 
     def __call__(
         self,
@@ -59,61 +63,65 @@ class OneCallBlocks:
         tensors: Sequence[Tensor | None],
         rotation: tuple[Float[Tensor, "T 1 D"], Float[Tensor, "T 1 D"]] | None = None,
     ) -> Float[Tensor, "B T C"]:
-        """The residual stream after a block.
+        """The residual stream after some blocks.
 
         Args:
             x: Before it, contiguous, float32.
             n_head: Heads, whose width is a multiple of the kernels' lanes.
             eps: Of both norms.
             dropout: Of attention's weights and of what is added to the stream.
-            tensors: Weight and bias, or None, of ln_1, c_attn, c_proj of attention, ln_2, c_fc and c_proj of the MLP.
+            tensors: Those of all blocks, twelve of each.
             rotation: Of queries and keys, contiguous, float32.
         """
-        seeds = (number for _ in ("weights", "attention", "MLP") for number in count(dropout))
         angles = [part.data_ptr() for part in rotation or ()]
-        sizes = _Sizes(*x.shape, n_head, (ctypes.c_uint32 * 9)(*seeds), eps, *angles)
-        return _Block.apply(x, self, sizes, rotation, *tensors)  # type: ignore[no-untyped-call]
+        shape, blocks = (*x.shape, n_head), range(len(tensors) // _TENSORS)
+        seeds = [[number for _ in ("weights", "attention", "MLP") for number in count(dropout)] for _ in blocks]
+        sizes = [_Sizes(*shape, (ctypes.c_uint32 * 9)(*some), eps, *angles) for some in seeds]
+        how = sizes, rotation, torch.is_grad_enabled()
+        return _Blocks.apply(x, self, how, *tensors)  # type: ignore[no-untyped-call]
 
 
-class _Block(torch.autograd.Function):
+class _Blocks(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, blocks: OneCallBlocks, sizes: _Sizes, rotation: Any, *tensors: Any) -> Tensor:
-        rows = sizes.B * sizes.T
-        kept = [torch.empty(rows, n * sizes.C, dtype=blocks.dtype) for n in _KEPT]
-        kept += [torch.empty(rows, n) for n in (sizes.C, sizes.H, 2, 2)]  # the stream between, sums, moments
-        out = torch.empty_like(x)
-        blocks.forward(ctypes.byref(sizes), _addresses(tensors), x.data_ptr(), _addresses(kept), out.data_ptr())
-        ctx.blocks, ctx.sizes, ctx.rotation = blocks, sizes, rotation  # whose addresses the sizes have
-        ctx.save_for_backward(x, *tensors, *kept)
-        return out
+    def forward(ctx: Any, x: Tensor, calls: OneCallBlocks, how: Any, *tensors: Any) -> Tensor:
+        ctx.calls, (ctx.sizes, ctx.rotation, keeps) = calls, how  # the rotation, as the sizes have its addresses
+        ctx.save_for_backward(x, *tensors)
+        ctx.kept = []
+        room = None
+        for n, block in enumerate(ctx.sizes):
+            if keeps or room is None:
+                room = torch.empty(calls.room(ctypes.byref(block)), dtype=torch.uint8)
+            weights = _addresses(tensors[n * _TENSORS : (n + 1) * _TENSORS])
+            before, x = x, torch.empty_like(x)
+            calls.forward(ctypes.byref(block), weights, before.data_ptr(), room.data_ptr(), x.data_ptr())
+            if keeps:
+                ctx.kept.append((before if n else None, room, weights))
+        return x
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        x, *saved = ctx.saved_tensors
-        tensors, kept, needs = saved[:12], saved[12:], ctx.needs_input_grad[4:]
-        sizes, grad_out, grad_x = ctx.sizes, grad_out.contiguous(), torch.empty_like(x)
-        shapes = [tensors[i].shape for i in _MATRICES]
-        matrices, vectors = torch.empty(sum(map(math.prod, shapes))), torch.empty(sum(_VECTORS) * sizes.C)
-        grads = [torch.empty(sizes.B * sizes.T, n * sizes.C, dtype=ctx.blocks.dtype) for n in _GRADIENTS]
-        grads += [torch.empty_like(x), grad_x, vectors, matrices]
-        ctx.blocks.backward(
-            ctypes.byref(sizes),
-            _addresses(tensors),
-            x.data_ptr(),
-            _addresses(kept),
-            grad_out.data_ptr(),
-            _addresses(grads),
-            sum(needs[place] << i for i, place in enumerate(_MATRICES)),
-        )
-        gain_1, shift_1, gain_2, shift_2, b_proj, b_out, b_qkv, b_fc = torch.split(
-            vectors, [n * sizes.C for n in _VECTORS]
-        )
-        parts = zip(torch.split(matrices, [math.prod(shape) for shape in shapes]), shapes, strict=True)
-        w_qkv, w_proj, w_fc, w_out = (part.view(shape) for part, shape in parts)
-        of_tensors = (gain_1, shift_1, w_qkv, b_qkv, w_proj, b_proj, gain_2, shift_2, w_fc, b_fc, w_out, b_out)
-        return grad_x, None, None, None, *(grad if need else None for grad, need in zip(of_tensors, needs, strict=True))
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        first, *tensors = ctx.saved_tensors
+        needs, grad = ctx.needs_input_grad[3:], grad.contiguous()
+        of_tensors: list[Tensor | None] = [None] * len(tensors)
+        if not ctx.kept:
+            raise RuntimeError("what blocks in one call keep is used up by their way back: they go back once")
+        for n in reversed(range(len(ctx.sizes))):
+            block, (before, room, weights), start = ctx.sizes[n], ctx.kept.pop(), n * _TENSORS
+            before = first if before is None else before
+            shapes = [tensors[start + place].shape for place in _MATRICES]
+            lengths = [n * block.C for n in _VECTORS] + [math.prod(shape) for shape in shapes]
+            of_x, of_weights = torch.empty_like(first), torch.empty(sum(lengths))
+            *vectors, w_qkv, w_proj, w_fc, w_out = torch.split(of_weights, lengths)
+            matrices = (part.view(shape) for part, shape in zip((w_qkv, w_proj, w_fc, w_out), shapes, strict=True))
+            for place, part in zip(_ORDER, (*vectors, *matrices), strict=True):
+                of_tensors[start + place] = part if needs[start + place] else None
+            needed = sum(needs[start + place] << i for i, place in enumerate(_MATRICES))
+            addresses = [part.data_ptr() for part in (before, room, grad, of_x, of_weights)]
+            ctx.calls.backward(ctypes.byref(block), weights, *addresses, needed)
+            grad = of_x
+        return grad, None, None, *of_tensors
 
 
 def _addresses(tensors: Sequence[Tensor | None]) -> Any:
-    return (ctypes.c_void_p * len(tensors))(*(None if part is None else part.data_ptr() for part in tensors))
+    return (ctypes.c_void_p * len(tensors))(*[None if part is None else part.data_ptr() for part in tensors])

@@ -14,5 +14,6 @@
 #include "relu.cpp"
 #include "muon.cpp"
 #include "adamw.cpp"
+#include "rows.cpp"
 #include "gpt_block.cpp"
 #include "head.cpp"

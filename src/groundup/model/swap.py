@@ -6,7 +6,7 @@ takes over the tensors of the old one, so parameters and the names of the state 
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -19,9 +19,10 @@ from groundup.kernels.dropout import CountedDropout
 from groundup.kernels.gelu import SigmoidGELU
 from groundup.kernels.gpt_block import HowBlock, run_block
 from groundup.kernels.head import CompiledHead
+from groundup.kernels.one_call import OneCallBlocks
 from groundup.kernels.relu import CompiledReLUSquared
 from groundup.model import modern
-from groundup.model.gpt import Block, CausalSelfAttention, TiedHead
+from groundup.model.gpt import Block, Blocks, CausalSelfAttention, TiedHead
 from groundup.model.kv_cache import KVCache
 from groundup.model.ngrams import NgramEmbedding
 from groundup.model.rope import Rotate, Rotation
@@ -92,6 +93,7 @@ def use_kernels(model: nn.Module, kernels: PlainKernels, *, one_call: bool = Fal
         one_step = partial(OneStepBlock, kernels=kernels, one_call=one_call)
         one_step_modern = partial(OneStepModernBlock, kernels=kernels, one_call=one_call)
         replace_modules(model, Block, one_step)
+        replace_modules(model, Blocks, OneStepBlocks)
         replace_modules(
             model, modern.Block, lambda block: one_step_modern(block) if suits_one_step(block.attn.config) else block
         )
@@ -138,37 +140,55 @@ class _OneStep(nn.Module):
         self, x: Float[Tensor, "B T C"], n_head: int, cache: KVCache | None, rotation: Rotation | None = None
     ) -> Float[Tensor, "B T C"] | None:
         """The residual stream after the block; None where the kernels do not suit."""
-        attn, mlp, kernels = self.attn, self.mlp, self._kernels
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        known = cache is None and dtype in (torch.float32, torch.bfloat16)
-        if not known or x.shape[-1] // n_head % kernels.lanes or not self._suits(x):
+        if cache is not None or not self._suits(x, n_head, dtype):
             return None
-        dropout = attn.drop.p if self.training else 0.0
-        parts = (self.ln_1, attn.c_attn, attn.c_proj, self.ln_2, mlp.c_fc, mlp.c_proj)
-        tensors = [tensor for part in parts for tensor in (part.weight, part.bias)]
-        x, eps, call = x.contiguous(), self.ln_1.eps, kernels.one_call.get(dtype)
-        if call and (self._one_call or dtype != torch.float32):
-            return call(x, n_head, eps, dropout, tensors, rotation)
-        wide = getattr(attn.c_attn, "products", None) if dtype == torch.float32 else None
-        return run_block(x, HowBlock(kernels, wide or Products(), n_head, eps, dropout, dtype, rotation), tensors)
+        if call := self.call(dtype):
+            return call(x.contiguous(), n_head, self.ln_1.eps, self.dropout, self.tensors, rotation)
+        wide = getattr(self.attn.c_attn, "products", None) if dtype == torch.float32 else None
+        how = HowBlock(self._kernels, wide or Products(), n_head, self.ln_1.eps, self.dropout, dtype, rotation)
+        return run_block(x.contiguous(), how, self.tensors)
 
-    def _suits(self, x: Float[Tensor, "B T C"]) -> bool:
+    def call(self, dtype: torch.dtype) -> OneCallBlocks | None:
+        """Computes the block without a library's products; None where these are faster."""
+        return self._kernels.one_call.get(dtype) if self._one_call or dtype != torch.float32 else None
+
+    @property
+    def tensors(self) -> list[Tensor | None]:
+        """Weights and biases, as the kernels take them."""
+        attn, mlp = self.attn, self.mlp
+        parts = (self.ln_1, attn.c_attn, attn.c_proj, self.ln_2, mlp.c_fc, mlp.c_proj)
+        return [tensor for part in parts for tensor in (part.weight, part.bias)]
+
+    @property
+    def dropout(self) -> float:
+        """The probability, now."""
+        return float(self.attn.drop.p) if self.training else 0.0
+
+    def _suits(self, x: Float[Tensor, "B T C"], n_head: int, dtype: torch.dtype) -> bool:
         """Whether the kernels compute all parts of it, and nobody wants to see what is in between."""
         attn, mlp = self.attn, self.mlp
         linears = attn.c_attn, attn.c_proj, mlp.c_fc, mlp.c_proj
         return (
-            not torch.compiler.is_compiling()
+            dtype in (torch.float32, torch.bfloat16)
+            and x.shape[-1] // n_head % self._kernels.lanes == 0
+            and not torch.compiler.is_compiling()
             and x.device.type == "cpu"
             and x.dtype == attn.c_attn.weight.dtype == torch.float32
             and attn.drop.p == mlp.drop.p < 1
             and isinstance(mlp.act, SigmoidGELU)
             and all(type(part) in (nn.Linear, OneDNNLinear) for part in linears)
-            and not any(
-                part._forward_hooks or part._forward_pre_hooks or part._backward_hooks
-                for part in self.modules()
-                if part is not self
-            )
+            and not _watched(self)
         )
+
+
+def _watched(module: nn.Module) -> bool:
+    """Whether anything below a module has hooks. It takes a fifth of the time of `modules()`."""
+    return any(_hooked(part) or _watched(part) for part in module._modules.values() if part is not None)
+
+
+def _hooked(part: nn.Module) -> bool:
+    return bool(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks)
 
 
 class OneStepBlock(_OneStep, Block):
@@ -180,6 +200,32 @@ class OneStepBlock(_OneStep, Block):
         """As the page's."""
         y = self.in_one_step(x, self.attn.n_head, cache)
         return Block.forward(self, x, cache=cache, mask=mask) if y is None else y
+
+    def is_like(self, first: "OneStepBlock", x: Float[Tensor, "B T C"], dtype: torch.dtype) -> bool:
+        """Whether it can follow this block in one step; not where anything happens as it is called."""
+        alone = _hooked(self) or self._compiled_call_impl is not None or not self._suits(x, self.attn.n_head, dtype)
+        return not alone and (self.dropout, self.ln_1.eps) == (first.dropout, first.ln_1.eps)
+
+
+class OneStepBlocks(Blocks):
+    """All blocks of `gpt.py` as one step, where each takes one call; they are taken over, not copied."""
+
+    def __init__(self, blocks: Blocks) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(blocks.__dict__)
+
+    def forward(self, x: Float[Tensor, "B T C"], *, recompute: bool = False, **context: Any) -> Float[Tensor, "B T C"]:
+        """As the page's."""
+        blocks = cast("list[OneStepBlock]", list(self))
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        first = blocks[0]
+        together = (
+            not recompute and context.get("cache") is None and all(block.is_like(first, x, dtype) for block in blocks)
+        )
+        if not together or (call := first.call(dtype)) is None:
+            return super().forward(x, recompute=recompute, **context)
+        tensors = [tensor for block in blocks for tensor in block.tensors]
+        return call(x.contiguous(), first.attn.n_head, first.ln_1.eps, first.dropout, tensors)
 
 
 class OneStepModernBlock(_OneStep, modern.Block):

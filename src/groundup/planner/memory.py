@@ -125,14 +125,14 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
         lora_rank: Gradients are those of a change of this rank alone; 0 is without. `under_lora` tells the rest.
         bf16: The kernels of a CPU multiply in bfloat16: in 16 bits they compute GPT-2's blocks and copy no weights.
     """
-    one_step = cpu and compiled and not lora_rank and suits_one_step(config)
+    kernels = cpu and compiled
+    one_step = kernels and not lora_rank and suits_one_step(config)
     one_call = one_step and suits_one_call(config, half=half, bf16=bf16)
     n, tokens = count_parameters(config), micro_batch_size * config.block_size
     learned = 4 * (lora_parameters(config, lora_rank) or n)
-    block, ends = _kept(config, tokens, half=half, cpu=cpu, kernels=cpu and compiled, one_step=one_step)
+    block, ends = _kept(config, tokens, half=half, cpu=cpu, kernels=kernels, one_step=one_step, one_call=one_call)
     inputs = config.n_layer * (4 * tokens * config.n_embd if recompute else block)
-    copied = config.vocab_size * config.n_embd if one_call else n
-    kept = inputs + ends + (2 * copied if half else 0)
+    kept = inputs + ends + (2 * (config.vocab_size * config.n_embd if one_call else n) if half else 0)
     again = block if recompute else 0
     fixed = partial(Memory, weights=4 * n, optimizer=_optimizer(config, optim))
     if not cpu:
@@ -291,9 +291,12 @@ def _optimizer(config: TransformerConfig, optim: OptimConfig | None) -> int:
 
 
 def _kept(
-    config: TransformerConfig, tokens: int, *, half: bool, cpu: bool, kernels: bool, one_step: bool
+    config: TransformerConfig, tokens: int, *, half: bool, cpu: bool, kernels: bool, one_step: bool, one_call: bool
 ) -> tuple[int, int]:
-    """Bytes that the backward pass needs of each block, and of what stands before and after all blocks."""
+    """Bytes that the backward pass needs of each block, and of what stands before and after all blocks.
+
+    In one call it computes what norms and the activation gave again, from what they were given.
+    """
     width = 2 if half else 4
     stream = tokens * config.n_embd
     modern = ModernConfig.of(config)
@@ -303,7 +306,9 @@ def _kept(
     if modern.smear:
         ends += 4 * stream
     output_alone = modern.activation == "relu" or (modern.activation == "relu2" and kernels)
-    narrow = NORM_OUTPUTS * stream + 2 * (stream + keys) + (1 if output_alone else 2) * hidden
+    narrow = 2 * (stream + keys) + (1 if output_alone or one_call else 2) * hidden
+    if not one_call:
+        narrow += NORM_OUTPUTS * stream
     by_kernel = kernels and config.head_dim % KERNEL_LANES == 0
     whole_scores = cpu and config.dropout > 0 and not by_kernel
     if modern.qk_norm or (modern.position == "rope" and not (whole_scores or one_step)):
@@ -332,13 +337,14 @@ def _kept(
 def _passing(config: TransformerConfig, tokens: int, *, half: bool, kernels: bool, one_call: bool) -> int:
     """Bytes that the way back through a block has in its hands beside what was kept.
 
-    In one call that is a gradient of all that products read or give, and two of the stream. Else it is most in the MLP:
+    In one call that is a gradient of all that products read or give, what norms and the activation give, and two of
+    the stream. Else it is most in the MLP:
     first a gradient and the copy that oneDNN makes of what the product's other side read, then the gradients of both
     sides of the activation, and their factor for a squared ReLU without kernels.
     """
     width = 2 if half else 4
     if one_call:
-        return (10 * width + 2 * 4) * tokens * config.n_embd
+        return (16 * width + 2 * 4) * tokens * config.n_embd
     tensors = 3 if ModernConfig.of(config).activation == "relu2" and not kernels else 2
     return tensors * width * tokens * config.mlp_width
 

@@ -33,7 +33,7 @@ void linear() {} void blocks() {} void attend_layer() {} void gelu_forward() {} 
 void rotate() {} void rotate_backward() {} void draw() {} void attention_forward() {} void attention_backward() {}
 void weight_gradient() {} void muon_step() {} void pack() {} int unpack() { return 1; } int lanes() { return 4; }
 void relu_squared_forward() {} void relu_squared_backward() {} void dropout() {}
-void gpt_block_forward() {} void gpt_block_backward() {} int has_bf16() { return 0; }
+void gpt_block_room() {} void gpt_block_forward() {} void gpt_block_backward() {} int has_bf16() { return 0; }
 int sum() { return 7; } float round_rows() { return 0; } long largest_logits() { return 0; }
 void cross_entropy() {} int bf16_weight_gradient() { return 0; } void adamw_step() {} double length_of() { return 0; }
 }"""

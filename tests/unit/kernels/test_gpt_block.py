@@ -44,7 +44,7 @@ def both_ways(model, monkeypatch, matmul="default", *, one_call=True):
         kernels.one_call = {}
     use_cpu_parts(ours, matmul, kernels, alone=True)
     with monkeypatch.context() as patch:
-        for name in ("OneStepBlock", "OneStepModernBlock"):
+        for name in ("OneStepBlock", "OneStepBlocks", "OneStepModernBlock"):
             patch.setattr(swap, name, lambda block, *_, **__: block)
         use_cpu_parts(pages, matmul, kernels, alone=True)
     one_step = OneStepBlock, OneStepModernBlock

@@ -1,0 +1,42 @@
+// What a block of training does row by row beside products: back through a norm, dropout, sums. A part of training.cpp.
+namespace {
+
+// What x gets where y gets `grad`, added to `beside`; what gain and shift get is added to theirs. And y once more.
+template <class T>
+void norm_back(const float* grad, const float* x, const float* gain, const float* shift, Moments moments, int64_t n,
+               const float* beside, float* to, float* of_gain, float* of_shift, T* y) {
+    const float mean = moments.mean, scale = moments.scale;  // Clang lets no loop of vectors use a structured binding
+    float sum = 0, along = 0;
+#pragma omp simd reduction(+ : sum, along)
+    for (int64_t j = 0; j < n; j++) {
+        const float at = (x[j] - mean) * scale, g = grad[j] * gain[j];
+        sum += g, along += g * at;
+        of_gain[j] += grad[j] * at, of_shift[j] += grad[j];
+        y[j] = at * gain[j] + (shift ? shift[j] : 0.0f);
+    }
+    sum /= n, along /= n;
+#pragma omp simd
+    for (int64_t j = 0; j < n; j++)
+        to[j] = beside[j] + scale * (grad[j] * gain[j] - sum - (x[j] - mean) * scale * along);
+}
+
+// A row times its factors, plus what is beside it, or not.
+template <class T>
+void drop_row(const float* x, int64_t row, const Dropout& dropout, int64_t n, const float* beside, T* to) {
+    const uint32_t number = dropout.row(row);
+    if (dropout.dropped)
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++)
+            to[j] = x[j] * dropout.factor(number, dropout.columns[j]) + (beside ? beside[j] : 0.0f);
+    else
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) to[j] = x[j] + (beside ? beside[j] : 0.0f);
+}
+
+template <class T> void add_rows(const T* x, int64_t rows, int64_t n, float* sums) {
+    for (int64_t i = 0; i < rows; i++)
+#pragma omp simd
+        for (int64_t j = 0; j < n; j++) sums[j] += x[i * n + j];
+}
+
+}  // namespace
