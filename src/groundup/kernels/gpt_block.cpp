@@ -65,10 +65,8 @@ template <class Number> struct BlockKept {
 
 // What it has in its hands beside: products' inputs, and the gradients of their outputs and of the stream between.
 template <class Number> struct BlockPassing {
-    explicit BlockPassing(const BlockSizes& s)
-        : N(s.B * s.T), a(N * s.C), b(N * s.C), g(N * 4 * s.C), out(N * s.C), h(N * 4 * s.C), proj(N * s.C), y(N * s.C), qkv(N * 3 * s.C),
-          between(N * s.C) {}
-    const int64_t N;
+    BlockPassing(int64_t N, int64_t C)
+        : a(N * C), b(N * C), g(4 * N * C), out(N * C), h(4 * N * C), proj(N * C), y(N * C), qkv(3 * N * C), between(N * C) {}
     Buffer<Number> a, b, g, out, h, proj, y, qkv;
     Buffer<float> between;
 };
@@ -149,8 +147,8 @@ void backward(const BlockSizes& s, const BlockWeights& w, const float* stream, v
               float* grad_stream, float* grad_weights, int needed) {
     typedef typename Way::Number Number;
     const BlockKept<Number> kept(s, room);
-    const BlockPassing<Number> grads(s);
     const int64_t C = s.C, N = s.B * s.T, parts = (N + ROWS_OF_A_BLOCK - 1) / ROWS_OF_A_BLOCK;
+    const BlockPassing<Number> grads(N, C);
     const Sizes of_attention = attention_sizes(s, Way::TYPE);
     typename Way::Weights of_qkv(C, 3 * C), of_proj(C, C), of_fc(C, 4 * C), of_out(4 * C, C);
     const typename Way::Gradients of_matrices(N, {{grads.qkv, 3 * C, grads.a, C, (needed & 1) != 0},
@@ -223,7 +221,8 @@ int64_t gpt_block_room(int type, const BlockSizes* sizes) {
     return type ? BlockKept<Bf16Number>(*sizes, nullptr).all.taken() : BlockKept<float>(*sizes, nullptr).all.taken();
 }
 
-void gpt_block_forward(int type, const BlockSizes* sizes, const BlockWeights* weights, const float* stream, void* room, float* out) {
+void gpt_block_forward(int type, const BlockSizes* sizes, const BlockWeights* weights, const float* stream, void* room,
+                       float* out) {
 #if defined(WITH_BF16)
     if (type) return forward<InBf16>(*sizes, *weights, stream, room, out);
 #endif

@@ -18,10 +18,11 @@ struct Panel {
 
 int64_t panels_of(int64_t columns) { return (columns + PANEL - 1) / PANEL; }
 
-// The nth of so many columns. If one vector were left for the last, the one before gives it another: alone it keeps no core busy.
+// The nth of so many columns. Where a single vector were left for the last, which does not keep a core busy, it gets the one
+// before, too.
 Panel panel_of(int64_t columns, int64_t nth) {
-    const bool gives = TILE_VECTORS > 2 && columns > PANEL && columns % PANEL == L;
-    const auto begin = [=](int64_t n) { return std::min(n * PANEL, columns) - (gives && (n + 1) * PANEL == columns + PANEL - L ? L : 0); };
+    const bool alone = TILE_VECTORS > 2 && columns > PANEL && columns % PANEL == L;
+    const auto begin = [=](int64_t n) { return std::min(n * PANEL, columns) - (alone && n + 1 == panels_of(columns) ? L : 0); };
     return {begin(nth), begin(nth + 1) - begin(nth)};
 }
 

@@ -6,7 +6,7 @@ takes over the tensors of the old one, so parameters and the names of the state 
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -188,7 +188,8 @@ def _watched(module: nn.Module) -> bool:
 
 
 def _hooked(part: nn.Module) -> bool:
-    return bool(part._forward_hooks or part._forward_pre_hooks or part._backward_hooks)
+    hooks = part._forward_hooks, part._forward_pre_hooks, part._backward_hooks, part._backward_pre_hooks
+    return any(hooks)
 
 
 class OneStepBlock(_OneStep, Block):
@@ -201,10 +202,11 @@ class OneStepBlock(_OneStep, Block):
         y = self.in_one_step(x, self.attn.n_head, cache)
         return Block.forward(self, x, cache=cache, mask=mask) if y is None else y
 
-    def is_like(self, first: "OneStepBlock", x: Float[Tensor, "B T C"], dtype: torch.dtype) -> bool:
+    def is_like(self, first: nn.Module, x: Float[Tensor, "B T C"], dtype: torch.dtype) -> bool:
         """Whether it can follow this block in one step; not where anything happens as it is called."""
         alone = _hooked(self) or self._compiled_call_impl is not None or not self._suits(x, self.attn.n_head, dtype)
-        return not alone and (self.dropout, self.ln_1.eps) == (first.dropout, first.ln_1.eps)
+        same = isinstance(first, OneStepBlock) and (self.dropout, self.ln_1.eps) == (first.dropout, first.ln_1.eps)
+        return same and not alone
 
 
 class OneStepBlocks(Blocks):
@@ -216,14 +218,12 @@ class OneStepBlocks(Blocks):
 
     def forward(self, x: Float[Tensor, "B T C"], *, recompute: bool = False, **context: Any) -> Float[Tensor, "B T C"]:
         """As the page's."""
-        blocks = cast("list[OneStepBlock]", list(self))
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        first = blocks[0]
-        together = (
-            not recompute and context.get("cache") is None and all(block.is_like(first, x, dtype) for block in blocks)
-        )
-        if not together or (call := first.call(dtype)) is None:
+        blocks = [block for block in self if isinstance(block, OneStepBlock) and block.is_like(self[0], x, dtype)]
+        together = len(blocks) == len(self) > 0 and not recompute and context.get("cache") is None
+        if not together or (call := blocks[0].call(dtype)) is None:
             return super().forward(x, recompute=recompute, **context)
+        first = blocks[0]
         tensors = [tensor for block in blocks for tensor in block.tensors]
         return call(x.contiguous(), first.attn.n_head, first.ln_1.eps, first.dropout, tensors)
 

@@ -23,6 +23,7 @@ SHAPE = {"n_layer": 3, "n_head": 2, "n_embd": 64, "block_size": 40, "vocab_size"
 @pytest.fixture
 def steps(monkeypatch):
     """How many blocks each step had."""
+    load_kernels(lambda _: None)  # whose own test, where it is still to be made, takes steps, too
     seen, apply = [], one_call._Blocks.apply
     monkeypatch.setattr(
         one_call._Blocks,
@@ -75,7 +76,11 @@ def hooked_back(model, seen):
     model.h[1].register_full_backward_hook(lambda *_: seen.append("back"))
 
 
-@pytest.mark.parametrize("hook", [hooked, hooked_before, hooked_back])
+def hooked_before_the_way_back(model, seen):
+    model.h[1].register_full_backward_pre_hook(lambda *_: seen.append("before the way back"))
+
+
+@pytest.mark.parametrize("hook", [hooked, hooked_before, hooked_back, hooked_before_the_way_back])
 def test_who_watches_a_block_sees_it(hook, steps):
     model, seen = new_model(), []
     expected = learn(copy.deepcopy(model))
@@ -95,6 +100,18 @@ def test_blocks_that_differ_follow_each_other(change, steps):
     other = one_by_one(model)
     assert all(a.equal(b) for a, b in zip(learn(model), learn(other), strict=True))
     assert steps == 6 * [1]
+
+
+def test_another_block_among_them_is_called(steps):
+    class Other(torch.nn.Module):
+        def forward(self, x, **context):
+            return 2 * x
+
+    model = new_model()
+    model.h[1] = Other()
+    other = one_by_one(model)
+    assert all(a.equal(b) for a, b in zip(learn(model), learn(other), strict=True))
+    assert steps == 4 * [1]
 
 
 def test_computed_again_they_follow_each_other(steps):

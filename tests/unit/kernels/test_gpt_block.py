@@ -143,7 +143,7 @@ def hooked(model):
 
 def watched_on_the_way_back(model):
     model.blocks[0].mlp.register_full_backward_hook(lambda *args: None)
-    model.blocks[1].ln_2.register_full_backward_hook(lambda *args: None)
+    model.blocks[1].ln_2.register_full_backward_pre_hook(lambda *args: None)
 
 
 def with_lora(model):
