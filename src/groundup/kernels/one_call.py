@@ -85,40 +85,39 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, calls: OneCallBlocks, how: Any, *tensors: Any) -> Tensor:
         ctx.calls, (ctx.sizes, ctx.rotation, keeps) = calls, how  # the rotation, as the sizes have its addresses
-        ctx.save_for_backward(x, *tensors)
-        ctx.kept = []
-        room = None
-        for n, block in enumerate(ctx.sizes):
+        ctx.weights = [_addresses(tensors[n : n + _TENSORS]) for n in range(0, len(tensors), _TENSORS)]
+        kept: list[tuple[Tensor, Tensor]] = []
+        stream, room = x, None
+        for sizes, weights in zip(ctx.sizes, ctx.weights, strict=True):
             if keeps or room is None:
-                room = torch.empty(calls.room(ctypes.byref(block)), dtype=torch.uint8)
-            weights = _addresses(tensors[n * _TENSORS : (n + 1) * _TENSORS])
-            before, x = x, torch.empty_like(x)
-            calls.forward(ctypes.byref(block), weights, before.data_ptr(), room.data_ptr(), x.data_ptr())
-            if keeps:
-                ctx.kept.append((before if n else None, room, weights))
-        return x
+                room = torch.empty(calls.room(ctypes.byref(sizes)), dtype=torch.uint8)
+                kept.append((stream, room))
+            before, stream = stream, torch.empty_like(x)
+            calls.forward(ctypes.byref(sizes), weights, before.data_ptr(), room.data_ptr(), stream.data_ptr())
+        ctx.save_for_backward(*kept[0], *tensors)
+        ctx.kept = kept[1:]  # not by autograd: each is free as soon as its block has gone back
+        return stream
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        first, *tensors = ctx.saved_tensors
+        first, first_room, *tensors = ctx.saved_tensors
         needs, grad = ctx.needs_input_grad[3:], grad.contiguous()
         of_tensors: list[Tensor | None] = [None] * len(tensors)
-        if not ctx.kept:
-            raise RuntimeError("what blocks in one call keep is used up by their way back: they go back once")
+        if len(ctx.kept) != len(ctx.sizes) - 1:
+            raise RuntimeError("what blocks in one step keep is used up by their way back: they go back once")
         for n in reversed(range(len(ctx.sizes))):
-            block, (before, room, weights), start = ctx.sizes[n], ctx.kept.pop(), n * _TENSORS
-            before = first if before is None else before
+            block, start, (before, room) = ctx.sizes[n], n * _TENSORS, ctx.kept.pop() if n else (first, first_room)
             shapes = [tensors[start + place].shape for place in _MATRICES]
             lengths = [n * block.C for n in _VECTORS] + [math.prod(shape) for shape in shapes]
-            of_x, of_weights = torch.empty_like(first), torch.empty(sum(lengths))
+            of_x, of_weights = torch.empty_like(before), torch.empty(sum(lengths))
             *vectors, w_qkv, w_proj, w_fc, w_out = torch.split(of_weights, lengths)
             matrices = (part.view(shape) for part, shape in zip((w_qkv, w_proj, w_fc, w_out), shapes, strict=True))
             for place, part in zip(_ORDER, (*vectors, *matrices), strict=True):
                 of_tensors[start + place] = part if needs[start + place] else None
             needed = sum(needs[start + place] << i for i, place in enumerate(_MATRICES))
             addresses = [part.data_ptr() for part in (before, room, grad, of_x, of_weights)]
-            ctx.calls.backward(ctypes.byref(block), weights, *addresses, needed)
+            ctx.calls.backward(ctypes.byref(block), ctx.weights[n], *addresses, needed)
             grad = of_x
         return grad, None, None, *of_tensors
 

@@ -45,13 +45,13 @@ def kept_for_backward(config, *, half, recompute=False, kernels=None):
     autocast = torch.autocast("cpu", dtype=torch.bfloat16) if half else contextlib.nullcontext()
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor), autocast:
         loss = LossModule(model)(idx, idx)
-    for before, room, _ in in_one_call(loss.grad_fn):
-        pack(room), before is None or pack(before)
+    for before, room in kept_by_blocks(loss.grad_fn):
+        pack(before), pack(room)
     return sum(t.untyped_storage().nbytes() for address, t in kept.items() if address not in weights)
 
 
-def in_one_call(node):
-    """What blocks in one call keep without the hooks of autograd, of each block."""
+def kept_by_blocks(node):
+    """What blocks in one step keep themselves: the streams before them, and their rooms."""
     found, waiting, seen = [], [node], set()
     while waiting:
         node = waiting.pop()
@@ -110,6 +110,18 @@ def test_a_squared_relu_by_kernels_keeps_its_output_alone():
         training_memory(config, micro_batch_size=B, cpu=True, compiled=c).activations for c in (False, True)
     )
     assert by_pytorch - by_kernels == config.n_layer * 4 * B * config.block_size * 4 * config.n_embd
+
+
+def test_recomputing_keeps_one_input_of_a_block_that_kernels_compute():
+    kernels = load_kernels(lambda _: None)
+    if not kernels.lanes:
+        pytest.skip("needs a C++ compiler")
+    config = shape()
+    stream = 4 * B * config.block_size * config.n_embd
+    memory = training_memory(config, micro_batch_size=B, cpu=True, recompute=True, compiled=True)
+    kept = kept_for_backward(config, half=False, recompute=True, kernels=kernels)
+    log_probabilities = B * config.block_size * config.vocab_size * 4
+    assert memory.activations + log_probabilities == pytest.approx(kept, abs=1.1 * stream)
 
 
 def test_recomputing_keeps_one_input_a_block():
