@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from groundup.kernels.library import declare, numbers
+
 MOVED = 5
 """Tensors of a step: a parameter, its gradient, the averages of this and of its square, the steps so far (a scalar)."""
 
@@ -18,10 +20,9 @@ class AdamWSteps:
     """Takes steps of AdamW, by a library."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        self._step, self._length = library.adamw_step, library.length_of
-        pointer = ctypes.c_void_p
-        self._step.argtypes, self._step.restype = [pointer, pointer, ctypes.c_int64, pointer], None
-        self._length.argtypes, self._length.restype = [pointer, pointer, ctypes.c_int64], ctypes.c_double
+        pointer, size = ctypes.c_void_p, ctypes.c_int64
+        self._step = declare(library.adamw_step, pointer, pointer, size, pointer)
+        self._length = declare(library.length_of, pointer, pointer, size, gives=ctypes.c_double)
 
     def suit(self, tensors: Sequence[Tensor]) -> bool:
         """Whether kernels can read these: float32 on the CPU, each in one piece."""
@@ -40,13 +41,9 @@ class AdamWSteps:
         """
         addresses, sizes = [t.data_ptr() for t in tensors], [p.numel() for p in tensors[::MOVED]]
         how = (ctypes.c_double * 5)(lr, *betas, eps, decay)
-        self._step(_numbers(addresses), _numbers(sizes), len(sizes), how)
+        self._step(numbers(addresses), numbers(sizes), len(sizes), how)
 
     def length(self, tensors: Sequence[Tensor]) -> Tensor:
         """The norm of all of them together, a scalar."""
         addresses, sizes = [t.data_ptr() for t in tensors], [t.numel() for t in tensors]
-        return torch.tensor(self._length(_numbers(addresses), _numbers(sizes), len(sizes)), dtype=torch.float32)
-
-
-def _numbers(numbers: Sequence[int]) -> "ctypes.Array[ctypes.c_int64]":
-    return (ctypes.c_int64 * len(numbers))(*numbers)
+        return torch.tensor(self._length(numbers(addresses), numbers(sizes), len(sizes)), dtype=torch.float32)

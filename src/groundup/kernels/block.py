@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor
 
+from groundup.kernels.library import numbers
 from groundup.runtime.stored import BYTES_OF_SCALE, Stored
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int8: 3}
@@ -96,7 +97,7 @@ class CompiledBlocks:
         """
         cache, (n_texts, n_new, _) = _cache(keys, values), x.shape
         address = ctypes.byref(cache)
-        self._call(self._blocks, len(self._blocks), address, x.data_ptr(), _numbers(held), n_texts, n_new)
+        self._call(self._blocks, len(self._blocks), address, x.data_ptr(), numbers(held), n_texts, n_new)
 
     def attend(
         self,
@@ -117,7 +118,7 @@ class CompiledBlocks:
         """
         cache, (n_texts, n_new, width) = _cache(keys, values), qkv.shape
         y = qkv.new_empty(n_texts, n_new, width // 3)
-        self._attend(ctypes.byref(cache), layer, qkv.data_ptr(), _numbers(held), n_texts, n_new, y.data_ptr())
+        self._attend(ctypes.byref(cache), layer, qkv.data_ptr(), numbers(held), n_texts, n_new, y.data_ptr())
         return y
 
 
@@ -125,11 +126,6 @@ def _cache(keys: Tensor, values: Tensor) -> _Cache:
     (_, _, n_head, _, width), (layer, row, head, _, _) = keys.shape, keys.stride()
     n_numbers = width - (BYTES_OF_SCALE if keys.dtype == torch.int8 else 0)
     return _Cache(keys.data_ptr(), values.data_ptr(), layer, row, head // width, n_head, n_numbers, TYPES[keys.dtype])
-
-
-def _numbers(held: Sequence[int]) -> Any:
-    numbers: Any = ctypes.c_int64 * len(held)
-    return numbers(*held)
 
 
 def _norm(norm: Norm) -> _Norm:

@@ -7,7 +7,7 @@ import subprocess
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 from jaxtyping import Float, Int, Int8
@@ -19,7 +19,7 @@ from groundup.kernels.adamw import AdamWSteps
 from groundup.kernels.block import TYPES
 from groundup.kernels.dropout import Counted
 from groundup.kernels.head import HeadKernels
-from groundup.kernels.library import shared_library, why_not
+from groundup.kernels.library import declare, shared_library, why_not
 from groundup.kernels.muon import MuonSteps
 from groundup.kernels.one_call import OneCallBlocks
 from groundup.kernels.trust import wrong_parts
@@ -60,8 +60,8 @@ class CompiledKernels(PlainKernels):
         self.name, _, _ = path.name.partition(".")  # has the hash of their source: choices are for these and no others
         self._rooms = _Rooms()
         pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-        self._linear = _declare(library.linear, number, *5 * [pointer], *3 * [size])
-        self._sum = _declare(library.sum, pointer, size, gives=ctypes.c_int32)
+        self._linear = declare(library.linear, number, *5 * [pointer], *3 * [size])
+        self._sum = declare(library.sum, pointer, size, gives=ctypes.c_int32)
         self.one_call = {torch.float32: OneCallBlocks(library, torch.float32)}
         """Blocks of GPT-2 in training, by the type of their products; in bfloat16 where the processor multiplies it."""
         self.has_bf16 = bool(library.has_bf16())
@@ -70,31 +70,31 @@ class CompiledKernels(PlainKernels):
         self.muon, self.adamw = MuonSteps(library, self.lanes), AdamWSteps(library)
         self.head = HeadKernels(library)
         self._lanes = library.lanes()
-        self._pack = _declare(library.pack, pointer, size, size, pointer)
-        self._unpack = _declare(library.unpack, *3 * [pointer], *3 * [size], pointer, gives=number)
-        self.blocks = _declare(library.blocks, pointer, size, *3 * [pointer], size, size)
+        self._pack = declare(library.pack, pointer, size, size, pointer)
+        self._unpack = declare(library.unpack, *3 * [pointer], *3 * [size], pointer, gives=number)
+        self.blocks = declare(library.blocks, pointer, size, *3 * [pointer], size, size)
         """As the next, of block.cpp: `CompiledBlocks` calls them."""
-        self.attend_layer = _declare(library.attend_layer, pointer, size, *2 * [pointer], size, size, pointer)
-        self.attention_forward = _declare(library.attention_forward, *6 * [pointer])
+        self.attend_layer = declare(library.attend_layer, pointer, size, *2 * [pointer], size, size, pointer)
+        self.attention_forward = declare(library.attention_forward, *6 * [pointer])
         """As the next, of attention.cpp: `CausalAttention` calls them."""
-        self.attention_backward = _declare(library.attention_backward, *10 * [pointer])
-        self._gelu = _declare(library.gelu_forward, number, *2 * [pointer], size)
-        self._gelu_backward = _declare(library.gelu_backward, number, *3 * [pointer], size)
-        self._relu_squared = _declare(library.relu_squared_forward, number, *2 * [pointer], size)
-        self._relu_squared_backward = _declare(library.relu_squared_backward, number, *3 * [pointer], size)
-        self._dropout = _declare(library.dropout, number, *2 * [pointer], *2 * [size], *3 * [ctypes.c_uint32])
-        self._weight_gradient = _declare(library.weight_gradient, *3 * [pointer], *3 * [size])
-        self._draw = _declare(
+        self.attention_backward = declare(library.attention_backward, *10 * [pointer])
+        self._gelu = declare(library.gelu_forward, number, *2 * [pointer], size)
+        self._gelu_backward = declare(library.gelu_backward, number, *3 * [pointer], size)
+        self._relu_squared = declare(library.relu_squared_forward, number, *2 * [pointer], size)
+        self._relu_squared_backward = declare(library.relu_squared_backward, number, *3 * [pointer], size)
+        self._dropout = declare(library.dropout, number, *2 * [pointer], *2 * [size], *3 * [ctypes.c_uint32])
+        self._weight_gradient = declare(library.weight_gradient, *3 * [pointer], *3 * [size])
+        self._draw = declare(
             library.draw, pointer, *2 * [size], ctypes.c_float, size, *2 * [ctypes.c_double], *2 * [pointer]
         )
-        self._round_rows = _declare(
+        self._round_rows = declare(
             library.round_rows, number, pointer, *2 * [size], *2 * [pointer], gives=ctypes.c_float
         )
-        self._largest = _declare(
+        self._largest = declare(
             library.largest_logits, number, *4 * [pointer], ctypes.c_float, pointer, *4 * [size], gives=size
         )
-        self._rotate = _declare(library.rotate, number, *5 * [pointer], ctypes.c_float, *6 * [size], ctypes.c_float)
-        self._rotate_backward = _declare(library.rotate_backward, number, *6 * [pointer], *6 * [size])
+        self._rotate = declare(library.rotate, number, *5 * [pointer], ctypes.c_float, *6 * [size], ctypes.c_float)
+        self._rotate_backward = declare(library.rotate_backward, number, *6 * [pointer], *6 * [size])
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         """The library is there once, however often a model with it is copied."""
@@ -277,12 +277,6 @@ class CompiledKernels(PlainKernels):
     def sum(self, x: Int[Tensor, " N"]) -> int:
         """The sum of 32-bit integers, modulo 2^32: every byte read once, by all cores."""
         return self._sum(x.data_ptr(), x.numel())
-
-
-def _declare(function: Any, *takes: Any, gives: Any = None) -> Any:
-    """A function of a library, whose types ctypes knows from then on."""
-    function.argtypes, function.restype = takes, gives
-    return function
 
 
 def _heads(

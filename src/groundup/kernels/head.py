@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from groundup.kernels.attention import TYPES
+from groundup.kernels.library import declare
 from groundup.runtime.matmul import OneDNNHead
 
 if TYPE_CHECKING:
@@ -23,11 +24,9 @@ class HeadKernels:
     """
 
     def __init__(self, library: ctypes.CDLL) -> None:
-        pointer, size = ctypes.c_void_p, ctypes.c_int64
-        self._cross_entropy, self._gradient = library.cross_entropy, library.bf16_weight_gradient
-        self._cross_entropy.argtypes = [ctypes.c_int, *3 * [pointer], *2 * [size], ctypes.c_int]
-        self._cross_entropy.restype = None
-        self._gradient.argtypes = [*3 * [pointer], *3 * [size], ctypes.c_int]
+        pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+        self._cross_entropy = declare(library.cross_entropy, number, *3 * [pointer], *2 * [size], number)
+        self._gradient = declare(library.bf16_weight_gradient, *3 * [pointer], *3 * [size], number, gives=number)
 
     def cross_entropy(
         self, logits: Float[Tensor, "N V"], picked: Int[Tensor, "N 1"], *, back: bool

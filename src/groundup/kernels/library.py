@@ -6,6 +6,7 @@ version or another machine with the same home folder makes its own; and under a 
 """
 
 import contextlib
+import ctypes
 import hashlib
 import os
 import platform
@@ -16,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
@@ -151,3 +153,14 @@ def why_not(error: Exception) -> str:
         isinstance(error, OSError) and (error.filename or "failed to map" in str(error))  # the latter: noexec
     )
     return f"{error}; XDG_CACHE_HOME may name another folder for them" if of_the_cache else str(error)
+
+
+def declare(function: Any, *takes: Any, gives: Any = None) -> Any:
+    """A function of the library, whose types ctypes knows from then on."""
+    function.argtypes, function.restype = takes, gives
+    return function
+
+
+def numbers(values: Sequence[int]) -> Any:
+    """Integers of 64 bits, one behind the other: sizes, or addresses."""
+    return (ctypes.c_int64 * len(values))(*values)

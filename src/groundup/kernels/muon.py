@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from groundup.kernels.library import declare
+
 MOST_COLUMNS = 1024
 """Of the shorter side of a matrix, and four times as many of the longer: one core takes a second for the largest."""
 
@@ -66,8 +68,8 @@ class MuonSteps:
     """
 
     def __init__(self, library: ctypes.CDLL, lanes: int) -> None:
-        self._step, self._lanes = library.muon_step, lanes
-        self._step.argtypes, self._step.restype = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p], None
+        self._lanes = lanes
+        self._step = declare(library.muon_step, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
 
     def suits(self, matrix: MuonMatrix) -> bool:
         """Whether its step can be taken here: it is not too large, fills vectors and is float32."""

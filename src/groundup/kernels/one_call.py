@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 
 from groundup.kernels.attention import TYPES
 from groundup.kernels.dropout import count
+from groundup.kernels.library import declare
 
 _TENSORS = 12
 """Of a block: weight and bias, or None, of ln_1, c_attn, c_proj of attention, ln_2, c_fc and c_proj of the MLP."""
@@ -47,12 +48,10 @@ class OneCallBlocks:
 
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        forward, backward = library.gpt_block_forward, library.gpt_block_backward
-        forward.argtypes, forward.restype = [ctypes.c_int, *5 * [ctypes.c_void_p]], None
-        backward.argtypes, backward.restype = [ctypes.c_int, *7 * [ctypes.c_void_p], ctypes.c_int], None
-        room = library.gpt_block_room
-        room.argtypes, room.restype = [ctypes.c_int, ctypes.c_void_p], ctypes.c_int64
-        self.forward, self.backward, self.room = (partial(call, TYPES[dtype]) for call in (forward, backward, room))
+        number, pointer, of_type = ctypes.c_int, ctypes.c_void_p, TYPES[dtype]
+        self.forward = partial(declare(library.gpt_block_forward, number, *5 * [pointer]), of_type)
+        self.backward = partial(declare(library.gpt_block_backward, number, *7 * [pointer], number), of_type)
+        self.room = partial(declare(library.gpt_block_room, number, pointer, gives=ctypes.c_int64), of_type)
 
     def __call__(
         self,

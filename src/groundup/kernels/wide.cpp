@@ -4,7 +4,7 @@ namespace {
 
 constexpr int64_t ROWS_OF_A_BLOCK = 64;  // that a core takes at a time: whole tiles
 
-struct FloatCore {  // room for what a core multiplies: some rows of A, or outputs turned, and columns of B
+struct FloatCore {  // room for what a core multiplies: some rows of A, or outputs in groups, and columns of B
     explicit FloatCore(int64_t) : rows(std::max(ROWS_OF_A_BLOCK * APART, GROUPS_ROOM)), panels(PANELS * PANEL * DEPTH) {}
     Buffer<float> rows, panels;
 };
@@ -68,7 +68,7 @@ class FloatGradients {
 
     int64_t room() const { return 0; }
 
-    // By all cores, which wait for each other first.
+    // By all cores, which wait for each other first. They begin with the last, whose tasks are the largest.
     void compute(FloatCore& core, Ints*) const {
 #pragma omp barrier
         for (int i = n; i-- > 0;)
