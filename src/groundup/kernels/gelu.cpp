@@ -7,15 +7,10 @@ template <class T> void gelu_of(const T* x, T* y, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] = x[i] * sigmoid(x[i]);
 }
 
-INLINE float gelu_slope(float x) {
-    const float s = sigmoid(x);
-    return s + x * s * (1 - s) * SLOPE * (1 + 3 * CUBIC * x * x);
-}
-
 // What x gets, where y gets `grad`. Nothing but x was kept: its sigmoid is computed again.
 template <class T> void gelu_back(const T* x, const T* grad, T* grad_x, int64_t n) {
 #pragma omp parallel for simd if (n > FEW)
-    for (int64_t i = 0; i < n; i++) grad_x[i] = grad[i] * gelu_slope(x[i]);
+    for (int64_t i = 0; i < n; i++) grad_x[i] = grad[i] * gelu_slope(x[i], sigmoid(x[i]));
 }
 
 // The pairs of x(i) and x(i + half) by their angles, times scale.

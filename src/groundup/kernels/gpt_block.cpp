@@ -175,7 +175,10 @@ void backward(const BlockSizes& s, const BlockWeights& w, const float* stream, v
                 drop_row(grad_out + (r + i) * C, r + i, drop_mlp, C, nullptr, out + i * C);
             of_out.multiply(core, out, n, nullptr, wide + 0);
 #pragma omp simd
-            for (int64_t j = 0; j < n * 4 * C; j++) h[j] = wide[j] * gelu_slope(kept_h[j]), g[j] = kept_h[j] * sigmoid(kept_h[j]);
+            for (int64_t j = 0; j < n * 4 * C; j++) {
+                const float x = kept_h[j], share = sigmoid(x);
+                g[j] = x * share, h[j] = wide[j] * gelu_slope(x, share);
+            }
             of_fc.multiply(core, h, n, nullptr, narrow + 0);
             for (int64_t i = 0; i < n; i++) {
                 float* between = grads.between + (r + i) * C;

@@ -10,31 +10,50 @@
 
 namespace {
 
-// e^x up to two units in the last place: 2^n times a polynomial of the rest, which is at most ln(2) / 2. x is kept within
-// -87 and 88 by its bits: where floats are compared, GCC makes ways of their own for what lies outside, which vectors take too.
+template <class To, class From> INLINE To same_bits(From x) {
+    static_assert(sizeof(To) == sizeof x);
+    To y;
+    std::memcpy(&y, &x, sizeof y);
+    return y;
+}
+
+// x, or LOW (below 0) or HIGH, which are given by their bits: where floats are compared, GCC makes ways of their own for what
+// lies outside, which vectors take too; so do its references of std::min. Negative floats grow downwards. NaN becomes one of
+// the two.
+template <uint32_t LOW, int32_t HIGH> INLINE float within(float x) {
+    const uint32_t bits = same_bits<uint32_t>(x), above = bits < LOW ? bits : LOW;
+    return same_bits<float>((int32_t)above < HIGH ? (int32_t)above : HIGH);
+}
+
+constexpr float LOG2_E = 1.44269502f, LOG2_E_REST = 1.92596303e-8f;  // together log2(e)
+constexpr float ROUNDS = 12582912.0f;  // 1.5 * 2^23: what is added to it becomes an integer, in the lowest bits
+
+// 2^(n + rest) where `shifted` is n + ROUNDS, and rest at most 1/2. The polynomial is off by 2e-9 at most.
+INLINE float power_of_2(float shifted, float rest) {
+    const float p = 1 + rest * (0.693147182f + rest * (0.240226477f + rest * (0.0555033237f + rest * (0.00961843692f +
+                    rest * (0.0013398875f + rest * 0.00015353362f)))));
+    return same_bits<float>(same_bits<uint32_t>(p) + (same_bits<uint32_t>(shifted) << 23));
+}
+
+// e^x up to two units in the last place, for x from -87 to 88; the nearer of them's for others.
 INLINE float exponential(float x) {
-    uint32_t inside;
-    std::memcpy(&inside, &x, 4);
-    inside = std::min(inside, 0xc2ae0000u);  // negative floats grow downwards
-    inside = (uint32_t)std::min((int32_t)inside, 0x42b00000);
-    float at;
-    std::memcpy(&at, &inside, 4);
-    const float shifted = at * 1.44269504f + 12582912.0f;  // 1.5 * 2^23: n is in the lowest bits
-    const float n = shifted - 12582912.0f;
-    const float r = (at - n * 0.693145752f) - n * 1.42860677e-6f;
-    const float p = 1 + r * (1 + r * (0.5f + r * (1 / 6.0f + r * (1 / 24.0f + r * (1 / 120.0f + r * (1 / 720.0f))))));
-    uint32_t bits, power;
-    std::memcpy(&bits, &p, 4), std::memcpy(&power, &shifted, 4);
-    bits += power << 23;
-    float y;
-    std::memcpy(&y, &bits, 4);
+    const float at = within<0xc2ae0000u, 0x42b00000>(x), shifted = at * LOG2_E + ROUNDS;
+    const float y = power_of_2(shifted, (at * LOG2_E - (shifted - ROUNDS)) + at * LOG2_E_REST);
     return x == x ? y : x;  // NaN stays
 }
 
 constexpr float SLOPE = 1.5957691216f, CUBIC = 0.044715f;  // of 2 sqrt(2 / pi) (x + CUBIC x^3)
 constexpr int64_t FEW = 1 << 14;                           // elements that one thread does sooner than two
 
-INLINE float sigmoid(float x) { return 1 / (1 + exponential(-SLOPE * (x + CUBIC * x * x * x))); }
+// By which GELU multiplies x. Of NaN it is a number.
+INLINE float sigmoid(float x) {
+    const float at = within<0xc2fc0000u, 0x42fc0000>(x * (-SLOPE * LOG2_E - SLOPE * LOG2_E * CUBIC * (x * x)));  // -126, 126
+    const float shifted = at + ROUNDS;
+    return 1 / (1 + power_of_2(shifted, at - (shifted - ROUNDS)));
+}
+
+// Of GELU at x, whose sigmoid is s.
+INLINE float gelu_slope(float x, float s) { return s + x * s * (1 - s) * (SLOPE + 3 * SLOPE * CUBIC * (x * x)); }
 
 struct Bf16Number {  // the upper half of a float
     uint16_t bits;
