@@ -22,16 +22,16 @@ from groundup.distributed.parallel import replicate
 from groundup.distributed.ranks import World
 from groundup.distributed.signals import StopRequest
 from groundup.kernels.compiled import load_kernels
-from groundup.kernels.pick_blocks import pick_products
 from groundup.loop.micro_batch import estimate, largest_divisor
 from groundup.loop.state import TrainState
 from groundup.loop.trainer import Trainer
 from groundup.model.build import Transformer, build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
-from groundup.model.swap import use_cpu_parts, use_narrow_stream
 from groundup.optim.average import WeightAverage
 from groundup.optim.build import build_optimizers
+from groundup.parts.pick_blocks import pick_products
+from groundup.parts.swap import use_cpu_parts, use_narrow_stream
 from groundup.planner.flops import flops_per_token
 from groundup.planner.forecast import USABLE, Hardware
 from groundup.planner.memory import memory_of_run

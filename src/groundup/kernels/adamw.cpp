@@ -7,9 +7,7 @@ namespace {
 constexpr int64_t NUMBERS_OF_A_PART = 1 << 14;  // that a core takes at a time
 
 struct AdamTensor {  // a parameter, and its state: averages of the gradient and of its square, steps so far
-    float* p;
-    const float* grad;
-    float *average, *square, *step;
+    float *p, *average, *square, *step;
 };
 
 struct AdamStep {
@@ -28,9 +26,9 @@ std::vector<Part> parts_of(const int64_t* sizes, int64_t n) {
     return parts;
 }
 
-void move_part(const AdamTensor& t, int64_t first, int64_t n, const AdamStep& how) {
+void move_part(const AdamTensor& t, const float* grad, int64_t first, int64_t n, const AdamStep& how) {
     float *p = t.p + first, *average = t.average + first, *square = t.square + first;
-    const float* grad = t.grad + first;
+    grad += first;
     const float kept = 1 - how.lr * how.decay, fresh = 1 - how.beta1, fresh_square = 1 - how.beta2, beta2 = how.beta2, eps = how.eps;
     const float length = how.lr / (1 - std::pow(how.beta1, *t.step));  // both averages began with zeros
     const float grown = 1 / std::sqrt(1 - std::pow(how.beta2, *t.step));
@@ -46,11 +44,14 @@ void move_part(const AdamTensor& t, int64_t first, int64_t n, const AdamStep& ho
 
 extern "C" {
 
-void adamw_step(const AdamTensor* all, const int64_t* sizes, int64_t n, const AdamStep* how) {
+void adamw_step(const AdamTensor* all, const float* const* grads, const int64_t* sizes, int64_t n, const AdamStep* how) {
     const auto parts = parts_of(sizes, n);
     for (int64_t t = 0; t < n; t++) *all[t].step += 1;
 #pragma omp parallel for schedule(dynamic, 1)
-    for (size_t i = 0; i < parts.size(); i++) move_part(all[parts[i].tensor], parts[i].first, parts[i].n, *how);
+    for (size_t i = 0; i < parts.size(); i++) {
+        const Part& part = parts[i];
+        move_part(all[part.tensor], grads[part.tensor], part.first, part.n, *how);
+    }
 }
 
 // The square root of the sum of all squares. Sums of parts are added in their order, whoever has made them.

@@ -12,8 +12,20 @@ from torch import Tensor
 
 from groundup.kernels.library import declare, numbers
 
-MOVED = 5
-"""Tensors of a step: a parameter, its gradient, the averages of this and of its square, the steps so far (a scalar)."""
+STATE = "exp_avg", "exp_avg_sq", "step"
+"""Of a parameter, by PyTorch's names: averages of its gradient and of this squared, and the steps so far, a scalar."""
+
+
+class Moved:
+    """Parameters and their state, as the library takes them.
+
+    Args:
+        tensors: A parameter and its STATE, then the next; they stay where they are.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self._tensors, sizes = tensors, [p.numel() for p in tensors[:: 1 + len(STATE)]]
+        self.addresses, self.sizes = numbers([t.data_ptr() for t in tensors]), numbers(sizes)
 
 
 class AdamWSteps:
@@ -21,27 +33,30 @@ class AdamWSteps:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         pointer, size = ctypes.c_void_p, ctypes.c_int64
-        self._step = declare(library.adamw_step, pointer, pointer, size, pointer)
+        self._step = declare(library.adamw_step, *3 * [pointer], size, pointer)
         self._length = declare(library.length_of, pointer, pointer, size, gives=ctypes.c_double)
 
     def suit(self, tensors: Sequence[Tensor]) -> bool:
         """Whether kernels can read these: float32 on the CPU, each in one piece."""
-        kinds = (Tensor, torch.nn.Parameter)
-        return all(type(t) in kinds and t.is_cpu and t.dtype == torch.float32 and t.is_contiguous() for t in tensors)
+        kinds, dtype = (Tensor, torch.nn.Parameter), torch.float32
+        return all(type(t) in kinds and t.dtype is dtype and t.is_cpu and t.is_contiguous() for t in tensors)
 
-    def __call__(self, tensors: Sequence[Tensor], lr: float, betas: Sequence[float], eps: float, decay: float) -> None:
+    def __call__(
+        self, moved: Moved, gradients: Sequence[Tensor], lr: float, betas: Sequence[float], eps: float, decay: float
+    ) -> None:
         """Take a step: parameters and state change in place.
 
         Args:
-            tensors: MOVED of each parameter, one behind the other.
+            moved: Changes.
+            gradients: One of each parameter.
             lr: The learning rate.
             betas: Of both averages.
             eps: Added to the root.
             decay: Of weights.
         """
-        addresses, sizes = [t.data_ptr() for t in tensors], [p.numel() for p in tensors[::MOVED]]
         how = (ctypes.c_double * 5)(lr, *betas, eps, decay)
-        self._step(numbers(addresses), numbers(sizes), len(sizes), how)
+        addresses = numbers([grad.data_ptr() for grad in gradients])
+        self._step(moved.addresses, addresses, moved.sizes, len(gradients), how)
 
     def length(self, tensors: Sequence[Tensor]) -> Tensor:
         """The norm of all of them together, a scalar."""

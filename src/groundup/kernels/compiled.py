@@ -23,6 +23,7 @@ from groundup.kernels.library import declare, shared_library, why_not
 from groundup.kernels.muon import MuonSteps
 from groundup.kernels.one_call import OneCallBlocks
 from groundup.kernels.trust import wrong_parts
+from groundup.kernels.whole_loss import WholeLoss
 from groundup.planner.memory import KERNEL_LANES
 from groundup.runtime.allocator import HUGE_PAGE, ask_for_huge_pages, forget_pages
 from groundup.runtime.remember import remembered
@@ -67,6 +68,7 @@ class CompiledKernels(PlainKernels):
         self.has_bf16 = bool(library.has_bf16())
         if self.has_bf16:
             self.one_call[torch.bfloat16] = OneCallBlocks(library, torch.bfloat16)
+        self.whole_loss = {dtype: WholeLoss(library, calls) for dtype, calls in self.one_call.items()}
         self.muon, self.adamw = MuonSteps(library, self.lanes), AdamWSteps(library)
         self.head = HeadKernels(library)
         self._lanes = library.lanes()

@@ -168,7 +168,7 @@ class Bf16Gradients {
     // Room that it needs, in vectors.
     int64_t room() const { return columns * DEPTH_OF_TILES / SIDE * 2 * L; }
 
-    // By all cores, which wait for each other first.
+    // By all cores, once all of those is there.
     void compute(Bf16Core& core, Ints* laid) const {
         const int64_t N = n ? parts[0].grad.rows : 0;
         for (int64_t row = 0; row < N; row += DEPTH_OF_TILES) {

@@ -1,4 +1,4 @@
-"""A block of GPT-2 in two calls of gpt_block.cpp, one each way: in float32, and in bfloat16 where a processor has it.
+"""Blocks of GPT-2 in two calls of gpt_block.cpp, one each way: in float32, and in bfloat16 where a processor has it.
 
 As single operations every product, norm and GELU reads and writes all activations, and cores wait for each other behind
 each of them. Here some rows go through all that treats them alone, and cores wait around attention only. In bfloat16
@@ -6,7 +6,6 @@ weights are rounded as they are read, and their gradients are not rounded at all
 """
 
 import ctypes
-import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -22,10 +21,10 @@ from groundup.kernels.library import declare
 
 _TENSORS = 12
 """Of a block: weight and bias, or None, of ln_1, c_attn, c_proj of attention, ln_2, c_fc and c_proj of the MLP."""
-_ORDER = (0, 1, 6, 7, 5, 11, 3, 9, 2, 4, 8, 10)
-"""Their places there, as the library writes their gradients: vectors, then matrices."""
-_VECTORS, _MATRICES = (1, 1, 1, 1, 1, 1, 3, 4), _ORDER[8:]
-"""How often the vectors are as long as the stream is wide, and the places of the matrices."""
+_MATRICES = 2, 4, 8, 10
+"""Their places there."""
+_PLACES = [(0, 1, 6, 7, 5, 11, 3, 9, *_MATRICES).index(place) for place in range(_TENSORS)]
+"""Where the library writes what each of them gets: vectors, then matrices."""
 
 
 class _Sizes(ctypes.Structure):
@@ -48,10 +47,11 @@ class OneCallBlocks:
 
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        number, pointer, of_type = ctypes.c_int, ctypes.c_void_p, TYPES[dtype]
-        self.forward = partial(declare(library.gpt_block_forward, number, *5 * [pointer]), of_type)
-        self.backward = partial(declare(library.gpt_block_backward, number, *7 * [pointer], number), of_type)
-        self.room = partial(declare(library.gpt_block_room, number, pointer, gives=ctypes.c_int64), of_type)
+        number, size, pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
+        forward = declare(library.gpt_blocks_forward, number, size, *4 * [pointer])
+        backward = declare(library.gpt_block_backward, number, *7 * [pointer], number)
+        self.forward, self.backward = partial(forward, TYPES[dtype]), partial(backward, TYPES[dtype])
+        self.room = partial(declare(library.gpt_block_room, number, pointer, gives=size), TYPES[dtype])
 
     def __call__(
         self,
@@ -72,54 +72,86 @@ class OneCallBlocks:
             tensors: Those of all blocks, twelve of each.
             rotation: Of queries and keys, contiguous, float32.
         """
+        blocks = SomeBlocks((*x.shape, n_head), eps, dropout, tensors, rotation)
+        return _Blocks.apply(x, self, blocks, torch.is_grad_enabled(), *tensors)  # type: ignore[no-untyped-call]
+
+
+class SomeBlocks:
+    """Blocks one behind the other, as the library takes them for one way there and back.
+
+    Args:
+        shape: B, T, C and H.
+        eps: See `OneCallBlocks`, as for the next ones.
+        dropout: Its seeds are drawn here.
+        tensors: Theirs.
+        rotation: Theirs.
+    """
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        eps: float,
+        dropout: float,
+        tensors: Sequence[Tensor | None],
+        rotation: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        self.n, self._rotation = len(tensors) // _TENSORS, rotation  # the sizes have its addresses
         angles = [part.data_ptr() for part in rotation or ()]
-        shape, blocks = (*x.shape, n_head), range(len(tensors) // _TENSORS)
-        seeds = [[number for _ in ("weights", "attention", "MLP") for number in count(dropout)] for _ in blocks]
-        sizes = [_Sizes(*shape, (ctypes.c_uint32 * 9)(*some), eps, *angles) for some in seeds]
-        how = sizes, rotation, torch.is_grad_enabled()
-        return _Blocks.apply(x, self, how, *tensors)  # type: ignore[no-untyped-call]
+        seeds = [[number for _ in ("weights", "attention", "MLP") for number in count(dropout)] for _ in range(self.n)]
+        self.sizes = (_Sizes * self.n)(*[_Sizes(*shape, (ctypes.c_uint32 * 9)(*some), eps, *angles) for some in seeds])
+        self.weights = addresses(tensors)
+        width = shape[2]
+        self._matrices = (3 * width, width), (width, width), (4 * width, width), (width, 4 * width)
+        self.lengths = [width] * 6 + [3 * width, 4 * width] + [rows * columns for rows, columns in self._matrices]
+        """Numbers of what a block's tensors get, as they follow each other."""
+
+    def in_order(self, parts: Sequence[Tensor]) -> list[Tensor]:
+        """What the tensors of some blocks get, in their order and shapes; so do biases that are not there."""
+        ordered = [parts[start + place] for start in range(0, len(parts), _TENSORS) for place in _PLACES]
+        for start in range(0, len(parts), _TENSORS):
+            for place, shape in zip(_MATRICES, self._matrices, strict=True):
+                ordered[start + place] = ordered[start + place].view(shape)
+        return ordered
 
 
 class _Blocks(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, calls: OneCallBlocks, how: Any, *tensors: Any) -> Tensor:
-        ctx.calls, (ctx.sizes, ctx.rotation, keeps) = calls, how  # the rotation, as the sizes have its addresses
-        ctx.weights = [_addresses(tensors[n : n + _TENSORS]) for n in range(0, len(tensors), _TENSORS)]
-        kept: list[tuple[Tensor, Tensor]] = []
-        stream, room = x, None
-        for sizes, weights in zip(ctx.sizes, ctx.weights, strict=True):
-            if keeps or room is None:
-                room = torch.empty(calls.room(ctypes.byref(sizes)), dtype=torch.uint8)
-                kept.append((stream, room))
-            before, stream = stream, torch.empty_like(x)
-            calls.forward(ctypes.byref(sizes), weights, before.data_ptr(), room.data_ptr(), stream.data_ptr())
-        ctx.save_for_backward(*kept[0], *tensors)
-        ctx.kept = kept[1:]  # not by autograd: each is free as soon as its block has gone back
-        return stream
+    def forward(ctx: Any, x: Tensor, calls: OneCallBlocks, blocks: SomeBlocks, keep: bool, *tensors: Any) -> Tensor:  # noqa: FBT001  # apply takes no keywords
+        ctx.calls, ctx.blocks, n = calls, blocks, blocks.n
+        streams = [x, *[torch.empty_like(x) for _ in range(n if keep else min(n, 2))]]
+        rooms = [torch.empty(calls.room(blocks.sizes), dtype=torch.uint8) for _ in range(n if keep else 1)]
+        if not keep:  # what a block was given is overwritten by the next one
+            streams, rooms = [x, *(streams[1:] * n)[:n]], rooms * n
+        calls.forward(n, blocks.sizes, blocks.weights, addresses(streams), addresses(rooms))
+        ctx.save_for_backward(x, rooms[0], *tensors)
+        ctx.kept = list(
+            zip(streams[1:n], rooms[1:], strict=True)
+        )  # not by autograd: each is free when its block was back
+        return streams[-1]
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        first, first_room, *tensors = ctx.saved_tensors
-        needs, grad = ctx.needs_input_grad[3:], grad.contiguous()
-        of_tensors: list[Tensor | None] = [None] * len(tensors)
-        if len(ctx.kept) != len(ctx.sizes) - 1:
+        first, room, *_ = ctx.saved_tensors
+        blocks, needs, to = ctx.blocks, ctx.needs_input_grad[4:], torch.empty_like(first)
+        of_tensors: list[Tensor] = []
+        if len(ctx.kept) != blocks.n - 1:
             raise RuntimeError("what blocks in one step keep is used up by their way back: they go back once")
-        for n in reversed(range(len(ctx.sizes))):
-            block, start, (before, room) = ctx.sizes[n], n * _TENSORS, ctx.kept.pop() if n else (first, first_room)
-            shapes = [tensors[start + place].shape for place in _MATRICES]
-            lengths = [n * block.C for n in _VECTORS] + [math.prod(shape) for shape in shapes]
-            of_x, of_weights = torch.empty_like(before), torch.empty(sum(lengths))
-            *vectors, w_qkv, w_proj, w_fc, w_out = torch.split(of_weights, lengths)
-            matrices = (part.view(shape) for part, shape in zip((w_qkv, w_proj, w_fc, w_out), shapes, strict=True))
-            for place, part in zip(_ORDER, (*vectors, *matrices), strict=True):
-                of_tensors[start + place] = part if needs[start + place] else None
-            needed = sum(needs[start + place] << i for i, place in enumerate(_MATRICES))
-            addresses = [part.data_ptr() for part in (before, room, grad, of_x, of_weights)]
-            ctx.calls.backward(ctypes.byref(block), ctx.weights[n], *addresses, needed)
-            grad = of_x
-        return grad, None, None, *of_tensors
+        grad = grad.contiguous()
+        for n in reversed(range(blocks.n)):
+            start, kept = n * _TENSORS, ctx.kept.pop() if n else (first, room)
+            of_weights = torch.empty(sum(blocks.lengths))
+            ctx.calls.backward(
+                ctypes.byref(blocks.sizes, n * ctypes.sizeof(_Sizes)),
+                ctypes.byref(blocks.weights, start * ctypes.sizeof(ctypes.c_void_p)),
+                *[part.data_ptr() for part in (*kept, grad, to, of_weights)],
+                sum(needs[start + place] << bit for bit, place in enumerate(_MATRICES)),
+            )
+            of_tensors[:0] = blocks.in_order(of_weights.split_with_sizes(blocks.lengths))
+            grad = to
+        return grad, None, None, None, *[part if need else None for part, need in zip(of_tensors, needs, strict=True)]
 
 
-def _addresses(tensors: Sequence[Tensor | None]) -> Any:
+def addresses(tensors: Sequence[Tensor | None]) -> Any:
+    """Those of some tensors, one behind the other."""
     return (ctypes.c_void_p * len(tensors))(*[None if part is None else part.data_ptr() for part in tensors])

@@ -82,6 +82,7 @@ void product(int64_t M, int64_t N, int64_t K, Left a, const float* b, int64_t b_
 
 // What a core adds up at a time of a gradient of weights.
 constexpr int64_t OUTPUTS_OF_A_TASK = BYTES == 32 ? 128 : 96, INPUTS_OF_A_TASK = 192, DEPTH = 512;
+constexpr int64_t FEWER_INPUTS = 128;  // of a matrix whose outputs are one task's: more cores have something to do
 constexpr int64_t GROUP = 12;  // columns of A whose numbers lie together: whole tiles
 constexpr int64_t PANELS = 2;  // of B, laid at a time: a row of both is read at once
 constexpr int64_t LINE = 64 / sizeof(float);  // a cache line more: else rows, or groups, compete for the same places of a cache
@@ -141,10 +142,11 @@ void lay_groups(const float* from, int64_t row, int64_t rows, int64_t columns, f
 // another page of memory.
 void gradient_of_weights(const float* grad, const float* x, float* out, int64_t R, int64_t D, int64_t C, float* groups,
                          float* panels) {
+    const int64_t inputs = D > OUTPUTS_OF_A_TASK ? INPUTS_OF_A_TASK : FEWER_INPUTS;
 #pragma omp for collapse(2) schedule(dynamic, 1) nowait
     for (int64_t d = 0; d < D; d += OUTPUTS_OF_A_TASK)
-        for (int64_t c = 0; c < C; c += INPUTS_OF_A_TASK) {
-            const int64_t outputs = std::min(OUTPUTS_OF_A_TASK, D - d), end = std::min(c + INPUTS_OF_A_TASK, C);
+        for (int64_t c = 0; c < C; c += inputs) {
+            const int64_t outputs = std::min(OUTPUTS_OF_A_TASK, D - d), end = std::min(c + inputs, C);
             for (int64_t r = 0; r < R; r += DEPTH) {
                 const int64_t rows = std::min(DEPTH, R - r);
                 lay_groups(grad + r * D + d, D, rows, outputs, groups);

@@ -16,4 +16,6 @@
 #include "adamw.cpp"
 #include "rows.cpp"
 #include "gpt_block.cpp"
+#include "gpt_block_back.cpp"
 #include "head.cpp"
+#include "whole_loss.cpp"

@@ -9,8 +9,9 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float
 from torch import Tensor
 
+from groundup.config.data import IGNORE
 from groundup.config.generate import SamplingConfig
-from groundup.kernels.adamw import MOVED, AdamWSteps
+from groundup.kernels.adamw import AdamWSteps, Moved
 from groundup.kernels.attention import CausalAttention
 from groundup.kernels.block import BlockTensors, CompiledBlocks, Linear, Norm
 from groundup.kernels.muon import MuonHow, MuonMatrix, MuonSteps
@@ -26,6 +27,8 @@ _FEW, _MANY = 2, 45
 """New tokens that go different ways through the kernels."""
 _COSINE, _SINE = 0.6, 0.8
 """Of an angle."""
+_IN_TRAINING, _BOUNDS = 48, {torch.float32: 1e-4, torch.bfloat16: 0.05}
+"""The width of a block in training, of three heads, and how far off it may be, of the largest number."""
 
 
 @torch.inference_mode(mode=False)  # whoever loads the kernels first may be in it, and its tensors have no gradients
@@ -47,6 +50,7 @@ def wrong_parts(kernels: "CompiledKernels") -> list[str]:
         "largest logits": _largest_agree(kernels, generator),
         "blocks": all(_blocks_agree(kernels, dtype, generator) for dtype in kept),
         "blocks in training": all(_one_call_agrees(blocks, generator) for blocks in kernels.one_call.values()),
+        "whole losses": all(_whole_loss_agrees(kernels, dtype, generator) for dtype in kernels.whole_loss),
     }
     return [name for name, right in agree.items() if not right]
 
@@ -108,20 +112,44 @@ def _dropout_agrees(kernels: "CompiledKernels") -> bool:
 
 def _one_call_agrees(blocks: OneCallBlocks, generator: torch.Generator) -> bool:
     """Two texts of rows that fill no tile, and all gradients: float32's up to rounding."""
-    bound = 0.05 if blocks.dtype == torch.bfloat16 else 1e-4
-    n_head, width = 3, 48
     told, angles = [], torch.tensor([_COSINE, _SINE]).repeat_interleave(_MANY * 16).view(2, _MANY, 1, 16)
-    x, grad = torch.randn(2, 2, _MANY, width, generator=generator)
-    tensors = [part.clone().requires_grad_() for part in (x, *_tensors(_block(width, generator)))]
+    x, grad = torch.randn(2, 2, _MANY, _IN_TRAINING, generator=generator)
+    tensors = [part.clone().requires_grad_() for part in (x, *_tensors(_block(_IN_TRAINING, generator)))]
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(_turned(q), _turned(k), v, is_causal=True)
 
     with torch.enable_grad():
-        ours = blocks(tensors[0], n_head, 1e-5, 0.0, tensors[1:], (angles[0], angles[1]))
-        for y in (ours, _through(tensors[0], n_head, tensors[1:], attend)):
+        ours = blocks(tensors[0], 3, 1e-5, 0.0, tensors[1:], (angles[0], angles[1]))
+        for y in (ours, _through(tensors[0], 3, tensors[1:], attend)):
             told.append((y, *torch.autograd.grad((y * grad).sum(), tensors)))
-    return all((a - b).abs().max() <= bound * b.abs().max() for a, b in zip(*told, strict=True))
+    return all((a - b).abs().max() <= _BOUNDS[blocks.dtype] * b.abs().max() for a, b in zip(*told, strict=True))
+
+
+def _whole_loss_agrees(kernels: "CompiledKernels", dtype: torch.dtype, generator: torch.Generator) -> bool:
+    """Two blocks, a vocabulary that fills no vector, a target that does not count, and all gradients."""
+    told, idx = [], torch.randint(9, (2, _MANY), generator=generator)
+    targets = idx.roll(1, 1).masked_fill(idx == 0, IGNORE)
+    start = [torch.randn(n, _IN_TRAINING, generator=generator) for n in (9, _MANY + 1)]
+    start += [
+        1 + start[0][0],
+        start[0][1],
+        *(part for _ in range(2) for part in _tensors(_block(_IN_TRAINING, generator))),
+    ]
+
+    def in_steps(tensors: list[Tensor]) -> Tensor:
+        tokens, places, gain, shift, *blocks = tensors
+        x = kernels.one_call[dtype](tokens[idx] + places[:_MANY], 3, 1e-5, 0.0, blocks)
+        logits = F.linear(F.layer_norm(x, gain.shape, gain, shift), tokens)
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
+
+    with torch.enable_grad():
+        for way in (partial(kernels.whole_loss[dtype], idx, targets, 3, 1e-5, 0.0), in_steps):
+            tensors = [part.clone().requires_grad_() for part in start]
+            loss = way(tensors)
+            torch.autograd.backward(loss)
+            told.append([loss, *(part.grad for part in tensors)])
+    return all((a - b).abs().max() <= _BOUNDS[dtype] * b.abs().max() for a, b in zip(*told, strict=True))
 
 
 def _muon_agrees(steps: MuonSteps, generator: torch.Generator) -> bool:
@@ -152,16 +180,17 @@ def _muon_agrees(steps: MuonSteps, generator: torch.Generator) -> bool:
 def _adamw_agrees(steps: AdamWSteps, generator: torch.Generator) -> bool:
     """The fourth step of a long and a short parameter, and the length of their gradients."""
     tensors: list[Tensor] = []
+    gradients: list[Tensor] = []
     expected: list[Tensor] = []
     for n in (40_000, 5):
         p, grad, average, square = torch.randn(4, n, generator=generator)
         square = square.abs()
-        tensors += p, grad, average, square, torch.tensor(3.0)
+        tensors += p, average, square, torch.tensor(3.0)
+        gradients.append(grad)
         average, square = average.lerp(grad, 0.25), square.lerp(grad**2, 0.125)
         moved = 0.5 * average / (1 - 0.75**4) / ((square / (1 - 0.875**4)).sqrt() + 0.125)
-        expected += 0.95 * p - moved, grad, average, square, torch.tensor(4.0)
-    steps(tensors, lr=0.5, betas=(0.75, 0.875), eps=0.125, decay=0.1)
-    gradients = tensors[1::MOVED]
+        expected += 0.95 * p - moved, average, square, torch.tensor(4.0)
+    steps(Moved(tensors), gradients, lr=0.5, betas=(0.75, 0.875), eps=0.125, decay=0.1)
     return torch.allclose(steps.length(gradients), torch.cat(gradients).norm(), rtol=1e-4) and all(
         torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5) for ours, theirs in zip(tensors, expected, strict=True)
     )

@@ -68,9 +68,8 @@ class FloatGradients {
 
     int64_t room() const { return 0; }
 
-    // By all cores, which wait for each other first. They begin with the last, whose tasks are the largest.
+    // By all cores, none of which waits, once all of those is there. They begin with the last, whose tasks are the largest.
     void compute(FloatCore& core, Ints*) const {
-#pragma omp barrier
         for (int i = n; i-- > 0;)
             gradient_of_weights((const float*)parts[i].grad, (const float*)parts[i].x, outs[i], N, parts[i].D, parts[i].C, core.rows,
                                 core.panels);

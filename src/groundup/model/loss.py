@@ -240,6 +240,9 @@ class LossModule(nn.Module):
         """The summed loss."""
         head = self.model.head_weight
         if head is None or not needs_chunks(targets, head):
+            in_one_step = getattr(getattr(self.model, "blocks", None), "loss", None)  # by the room `parts`
+            if in_one_step and (loss := in_one_step(self.model, idx, targets)) is not None:
+                return cast("Tensor", loss)
             return lm_loss_sum(self.model(idx), targets)
         part = getattr(self.model, "lm_head", None)
         by = part if isinstance(part, OneDNNHead | CompiledHead) else None

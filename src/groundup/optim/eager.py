@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from groundup.kernels.adamw import AdamWSteps
+from groundup.kernels.adamw import STATE, AdamWSteps, Moved
 from groundup.kernels.compiled import CompiledKernels
 from groundup.runtime.stored import PlainKernels
 
@@ -36,6 +36,7 @@ class AdamW(Eager, torch.optim.AdamW):
     """
 
     def __init__(self, params: Iterable[Any], *, kernels: PlainKernels | None = None, **options: Any) -> None:
+        self._moved: dict[int, tuple[list[int], Moved]] = {}
         super().__init__(params, **options)
         self._steps = kernels.adamw if isinstance(kernels, CompiledKernels) else None
 
@@ -43,24 +44,42 @@ class AdamW(Eager, torch.optim.AdamW):
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Apply one update to every parameter that has a gradient."""
         if closure is None and self._steps and (groups := self._known(self._steps)):
-            for group, tensors in groups:
+            for group, moved, gradients in groups:
                 self._steps(
-                    tensors, lr=group["lr"], betas=group["betas"], eps=group["eps"], decay=group["weight_decay"]
+                    moved,
+                    gradients,
+                    lr=group["lr"],
+                    betas=group["betas"],
+                    eps=group["eps"],
+                    decay=group["weight_decay"],
                 )
             return None
         return inspect.unwrap(torch.optim.AdamW.step)(self, closure)
 
-    def _known(self, steps: AdamWSteps) -> list[tuple[dict[str, Any], list[Tensor]]]:
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As PyTorch's."""
+        self._moved.clear()
+        super().load_state_dict(state_dict)
+
+    def _known(self, steps: AdamWSteps) -> list[tuple[dict[str, Any], Moved, list[Tensor]]]:
         """What the kernels read, group by group; nothing if they cannot, and in the first step, which makes state."""
         groups = []
-        for group in self.param_groups:
-            tensors: list[Tensor] = []
-            for p in group["params"]:
-                if p.grad is not None:
-                    if not (state := self.state[p]):
-                        return []
-                    tensors += p, p.grad, state["exp_avg"], state["exp_avg_sq"], state["step"]
-            if not steps.suit(tensors):
+        for n, group in enumerate(self.param_groups):
+            parameters = [p for p in group["params"] if p.grad is not None]
+            gradients = [p.grad for p in parameters]
+            if not steps.suit(gradients) or (moved := self._moved_by(n, parameters, steps)) is None:
                 return []
-            groups.append((group, tensors))
+            groups.append((group, moved, gradients))
         return groups
+
+    def _moved_by(self, n: int, parameters: list[Tensor], steps: AdamWSteps) -> Moved | None:
+        """What changes in a group: looked up once for the same parameters at the same places."""
+        places = [len(self.state), *(p.data_ptr() for p in parameters)]
+        if n not in self._moved or self._moved[n][0] != places:
+            if not all(self.state.get(p) for p in parameters):
+                return None
+            tensors = [t for p in parameters for t in (p, *(self.state[p][name] for name in STATE))]
+            if not steps.suit(tensors):
+                return None
+            self._moved[n] = places, Moved(tensors)
+        return self._moved[n][1]

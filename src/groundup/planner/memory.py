@@ -20,13 +20,15 @@ them is larger:
   in its hands, and the head's gradient, which waits for that of the embedding if they share a matrix;
 - the way back through the first block: all gradients, and one block;
 - the way back through the embedding: all gradients, and that of the table once more.
+
+Where kernels compute a loss in one step, all that it needs is there at once.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from groundup.config.model import ModernConfig, TransformerConfig
+from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
 from groundup.config.train import OptimConfig, TrainConfig
 from groundup.planner.params import count_parameters, lora_parameters, matrix_parameters, parameter_table
 
@@ -134,15 +136,15 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
     inputs = config.n_layer * (4 * tokens * config.n_embd if recompute else block)
     kept = inputs + ends + (2 * (config.vocab_size * config.n_embd if one_call else n) if half else 0)
     again = block if recompute else 0
-    fixed = partial(Memory, weights=4 * n, optimizer=_optimizer(config, optim))
+    fixed = partial(Memory, weights=4 * n, optimizer=_optimizer(config, optim), holes=cpu * LIBRARIES * (1 + half))
     if not cpu:
         logits = _logits(config, tokens, half=half, compiled=compiled, chunk=logits_bytes("cuda", device_memory))
-        # They are gone when the first block is computed again.
-        return fixed(gradients=learned, activations=kept + again, logits=max(0, logits - again))
+        return fixed(gradients=learned, activations=kept + again, logits=max(0, logits - again))  # gone by then
     head = _head(config, tokens, half=half, kernels=compiled, bf16=bf16)
     passing = _passing(config, tokens, half=half, kernels=compiled, one_call=one_call)
-    table = 0 if lora_rank else 4 * config.vocab_size * config.n_embd
-    before = learned if accumulates else 0
+    table, before = 0 if lora_rank else 4 * config.vocab_size * config.n_embd, learned if accumulates else 0
+    if one_call and _in_one_step(config, tokens, recompute=recompute):
+        return fixed(gradients=before + learned, activations=kept, logits=0, backward=passing)
     waiting = table if accumulates and ModernConfig.of(config).tied_head else 0
     moments = (
         fixed(gradients=before, activations=kept, logits=head),
@@ -151,8 +153,8 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
         fixed(gradients=learned + waiting, activations=kept - inputs - ends, logits=0, backward=table),
     )
     peak = max(moments, key=lambda moment: moment.total)
-    if recompute:  # blocks of such a step are mapped alone, and leave no holes
-        return replace(peak, holes=LIBRARIES * (2 if half else 1))
+    if recompute:  # its blocks are mapped alone, and leave no holes
+        return peak
     return replace(peak, holes=_holes(config, peak, tokens, more_sizes=half and not one_call))
 
 
@@ -173,6 +175,14 @@ def suits_one_call(config: TransformerConfig, *, half: bool, bf16: bool = False)
         bf16: The kernels multiply in bfloat16, which blocks in 16 bits need.
     """
     return suits_one_step(config) and (bf16 if half else config.n_embd <= WIDEST_IN_ONE_CALL)
+
+
+def _in_one_step(config: TransformerConfig, tokens: int, *, recompute: bool) -> bool:
+    """Whether the kernels of a CPU may compute the loss, too, in that step: GPT-2's, whose logits are there at once.
+
+    It has what all parameters get in its hands from the beginning, and asks for little else, so it leaves no holes.
+    """
+    return isinstance(config, GPTConfig) and _chunk_rows(config, tokens) == tokens and not recompute
 
 
 def _holes(config: TransformerConfig, peak: Memory, tokens: int, *, more_sizes: bool) -> int:

@@ -28,9 +28,9 @@ from groundup.loop.trainer import Trainer
 from groundup.model.build import Transformer, build_model
 from groundup.model.init import init_weights
 from groundup.model.lora import add_lora
-from groundup.model.swap import use_cpu_parts, use_narrow_stream
 from groundup.optim.average import WeightAverage
 from groundup.optim.build import Schedule, build_optimizers
+from groundup.parts.swap import use_cpu_parts, use_narrow_stream
 from groundup.planner.params import count_parameters
 from groundup.prepare.corpus import open_corpus, refuse_moved
 from groundup.runtime.facts import code_fingerprint

@@ -13,9 +13,9 @@ from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.train import TrainConfig
 from groundup.distributed.ranks import World
 from groundup.kernels.compiled import load_kernels
-from groundup.kernels.pick_blocks import pick_products
 from groundup.loop.micro_batch import estimate
 from groundup.loop.small_models import faster_device
+from groundup.parts.pick_blocks import pick_products
 from groundup.planner.memory import memory_of_run
 from groundup.runtime.allocator import allocate_for_steps
 from groundup.runtime.device import pick_device

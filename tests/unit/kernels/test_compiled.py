@@ -33,7 +33,8 @@ void linear() {} void blocks() {} void attend_layer() {} void gelu_forward() {} 
 void rotate() {} void rotate_backward() {} void draw() {} void attention_forward() {} void attention_backward() {}
 void weight_gradient() {} void muon_step() {} void pack() {} int unpack() { return 1; } int lanes() { return 4; }
 void relu_squared_forward() {} void relu_squared_backward() {} void dropout() {}
-void gpt_block_room() {} void gpt_block_forward() {} void gpt_block_backward() {} int has_bf16() { return 0; }
+void gpt_block_room() {} void gpt_blocks_forward() {} void gpt_block_backward() {} int has_bf16() { return 0; }
+double gpt_loss() { return 0; }
 int sum() { return 7; } float round_rows() { return 0; } long largest_logits() { return 0; }
 void cross_entropy() {} int bf16_weight_gradient() { return 0; } void adamw_step() {} double length_of() { return 0; }
 }"""
@@ -208,7 +209,12 @@ def test_the_test_of_the_kernels_sees_what_is_wrong(compiled, new_tensors_are_na
         call, broken = copy.copy(compiled.one_call[dtype]), copy.copy(compiled)
         setattr(call, name, lambda *_: None)
         broken.one_call = {**compiled.one_call, dtype: call}
-        assert wrong_parts(broken) == ["blocks in training"]
+        assert wrong_parts(broken) == ["blocks in training", "whole losses"]  # these are compared with blocks
+    for dtype in compiled.whole_loss:
+        loss, broken = copy.copy(compiled.whole_loss[dtype]), copy.copy(compiled)
+        loss._call = lambda *_: 1.0
+        broken.whole_loss = {**compiled.whole_loss, dtype: loss}
+        assert wrong_parts(broken) == ["whole losses"]
 
 
 @needs_compiler
@@ -370,5 +376,5 @@ class TestBuilding:
         monkeypatch.setattr(library, "SOURCES", (source,))
         assert type(self.load()) is PlainKernels
         others = "GELU, squared ReLU, gradients of weights, steps of Muon, steps of AdamW, cross-entropy"
-        others += ", rotations, dropout, attention, draws, largest logits, blocks, blocks in training"
+        others += ", rotations, dropout, attention, draws, largest logits, blocks, blocks in training, whole losses"
         assert f"wrong numbers here (fp32, fp16, bf16, int8, {others})" in self.said[-1]

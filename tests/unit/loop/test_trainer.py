@@ -16,8 +16,8 @@ from groundup.loop.trainer import Callback, Trainer
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
-from groundup.model.swap import use_sparse_gradients
 from groundup.optim.build import build_optimizers
+from groundup.parts.swap import use_sparse_gradients
 from groundup.runtime.precision import Precision
 
 CPU = torch.device("cpu")

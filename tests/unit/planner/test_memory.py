@@ -14,9 +14,9 @@ from groundup.kernels.compiled import load_kernels
 from groundup.model.build import build_model
 from groundup.model.lora import add_lora
 from groundup.model.loss import LossModule
-from groundup.model.swap import use_cpu_parts
 from groundup.optim.average import WeightAverage
 from groundup.optim.build import build_optimizers
+from groundup.parts.swap import use_cpu_parts
 from groundup.planner import memory as planner
 from groundup.planner.memory import Memory, kv_cache_bytes, memory_of_run, training_memory
 
@@ -144,9 +144,11 @@ def test_logits_of_a_large_vocabulary_are_never_whole():
     assert logits < of_twice < 1.3 * logits
 
 
-def in_use_at_most(config, *, recompute, accumulates):
+def in_use_at_most(config, *, recompute=False, accumulates, kernels=None):
     """Bytes that PyTorch allocates for a step besides weights, at the most; their gradients are there or not."""
     model = build_model(config).train()
+    if kernels:
+        use_cpu_parts(model, "default", kernels, alone=True, one_call=True)
     model.recompute = recompute
     module = LossModule(model)
     idx = torch.randint(config.vocab_size, (2 * B, config.block_size), generator=torch.Generator().manual_seed(0))
@@ -172,6 +174,19 @@ def test_a_step_takes_what_its_largest_moment_needs(monkeypatch, vocab_size, n_l
     assert bool(memory.logits) == (vocab_size == 9000)
 
 
+@pytest.mark.parametrize("accumulates", [False, True])
+def test_a_loss_in_one_step_has_all_gradients_from_the_beginning(accumulates):
+    """What the kernels ask for by themselves apart: that is `backward`."""
+    kernels = load_kernels(lambda _: None)
+    if not kernels.lanes:
+        pytest.skip("needs a C++ compiler")
+    config = shape()
+    memory = training_memory(config, micro_batch_size=2 * B, cpu=True, compiled=True, accumulates=accumulates)
+    measured = in_use_at_most(config, accumulates=accumulates, kernels=kernels)
+    assert memory.of_step - memory.backward == pytest.approx(measured, rel=0.05)
+    assert memory.gradients == (2 if accumulates else 1) * memory.weights
+
+
 def test_kernels_in_bfloat16_need_copies_of_the_embedding_alone_and_leave_fewer_holes():
     config = shape()
     bf16 = partial(training_memory, config, micro_batch_size=B, half=True, cpu=True, compiled=True)
@@ -179,7 +194,7 @@ def test_kernels_in_bfloat16_need_copies_of_the_embedding_alone_and_leave_fewer_
     again = 6 * B * config.block_size * config.n_embd  # what norms and GELU give, a block
     assert bf16().activations - bf16(bf16=True).activations == 2 * (others + config.n_layer * again)
     assert bf16().holes == 2 * (bf16().of_step // 4)
-    assert bf16(bf16=True).holes == bf16(bf16=True).of_step // 4
+    assert bf16(bf16=True).holes == 2 * planner.LIBRARIES  # the loss in one step leaves none
 
 
 @pytest.mark.parametrize("change", [{"half": False}, {"cpu": False}, {"lora_rank": 4}, {"rms": True}, {"narrow": True}])

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from groundup.config.model import GPTConfig, ModernConfig
-from groundup.kernels import pick_blocks
 from groundup.kernels.compiled import load_kernels
 from groundup.kernels.library import COMPILERS
-from groundup.kernels.pick_blocks import pick_products
+from groundup.parts import pick_blocks
+from groundup.parts.pick_blocks import pick_products
 from groundup.runtime.stored import PlainKernels
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from groundup.config.model import TransformerConfig
 from groundup.kernels.compiled import CompiledKernels
-from groundup.kernels.gpt_block import HowBlock, run_block
+from groundup.parts.gpt_block import HowBlock, run_block
 from groundup.planner.memory import suits_one_call
 from groundup.runtime.matmul import Matmul, pick_matmul, products_of
 from groundup.runtime.remember import remembered

@@ -14,7 +14,8 @@ from groundup.model.build import build_model
 from groundup.model.gpt import Blocks
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
-from groundup.model.swap import OneStepBlocks, use_cpu_parts
+from groundup.parts.one_step import OneStepBlocks
+from groundup.parts.swap import use_cpu_parts
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
 SHAPE = {"n_layer": 3, "n_head": 2, "n_embd": 64, "block_size": 40, "vocab_size": 31}
@@ -28,14 +29,14 @@ def steps(monkeypatch):
     monkeypatch.setattr(
         one_call._Blocks,
         "apply",
-        lambda x, calls, how, *tensors: seen.append(len(how[0])) or apply(x, calls, how, *tensors),
+        lambda x, calls, blocks, *others: seen.append(blocks.n) or apply(x, calls, blocks, *others),
     )
     return seen
 
 
 def new_model(**changes):
     model = init_weights(build_model(GPTConfig(**SHAPE, **changes)), seed=0)
-    use_cpu_parts(model, "default", load_kernels(lambda _: None), alone=True, one_call=True)
+    use_cpu_parts(model, "default", load_kernels(lambda _: None), alone=False, one_call=True)
     assert isinstance(model.h, OneStepBlocks)
     return model
 

@@ -10,13 +10,14 @@ import torch
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.kernels.compiled import CompiledKernels, load_kernels
 from groundup.kernels.library import COMPILERS
-from groundup.model import swap
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.lora import add_lora
 from groundup.model.loss import LossModule
 from groundup.model.modern import Block
-from groundup.model.swap import OneStepBlock, OneStepModernBlock, use_cpu_parts
+from groundup.parts import one_step, swap
+from groundup.parts.one_step import OneStepBlock, OneStepModernBlock
+from groundup.parts.swap import use_cpu_parts
 from groundup.planner.memory import suits_one_step
 from groundup.runtime.matmul import onednn_is_there
 
@@ -42,14 +43,14 @@ def both_ways(model, monkeypatch, matmul="default", *, one_call=True):
     assert isinstance(kernels, CompiledKernels)
     if not one_call:
         kernels.one_call = {}
-    use_cpu_parts(ours, matmul, kernels, alone=True)
+    use_cpu_parts(ours, matmul, kernels, alone=False)
     with monkeypatch.context() as patch:
         for name in ("OneStepBlock", "OneStepBlocks", "OneStepModernBlock"):
             patch.setattr(swap, name, lambda block, *_, **__: block)
-        use_cpu_parts(pages, matmul, kernels, alone=True)
-    one_step = OneStepBlock, OneStepModernBlock
-    assert all(isinstance(block, one_step) for block in ours.blocks)
-    assert not any(isinstance(block, one_step) for block in pages.blocks)
+        use_cpu_parts(pages, matmul, kernels, alone=False)
+    kinds = OneStepBlock, OneStepModernBlock
+    assert all(isinstance(block, kinds) for block in ours.blocks)
+    assert not any(isinstance(block, kinds) for block in pages.blocks)
     return ours, pages
 
 
@@ -66,8 +67,8 @@ def learn(model, dtype=torch.float32):
 @pytest.fixture
 def steps(monkeypatch):
     """How often a block was one step."""
-    seen, run = [], swap.run_block
-    monkeypatch.setattr(swap, "run_block", lambda *args: seen.append(1) or run(*args))
+    seen, run = [], one_step.run_block
+    monkeypatch.setattr(one_step, "run_block", lambda *args: seen.append(1) or run(*args))
     return seen
 
 
