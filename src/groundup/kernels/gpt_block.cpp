@@ -1,7 +1,7 @@
-// A block of GPT-2 in training, forward and back, in bfloat16 (narrow.cpp) or in float32 (wide.cpp); queries
-// and keys may be rotated. Some rows (tokens) at a time go through all that treats them alone, while they are in a core's
-// caches: norm and product before attention; behind it product, norm, MLP and what is added to the stream. Cores wait for each
-// other around attention only, and one that is late has less to do. A part of training.cpp.
+// Blocks of GPT-2 in training, forward here and back in gpt_block_back.cpp, in bfloat16 (narrow.cpp) or in float32 (wide.cpp);
+// queries and keys may be rotated. Some rows (tokens) at a time go through all that treats them alone, while they are in a
+// core's caches: norm and product before attention; behind it product, norm, MLP and what is added to the stream. Cores wait
+// for each other around attention only, and one that is late has less to do. A part of training.cpp.
 namespace {
 
 struct InFloats {

@@ -17,6 +17,7 @@ from groundup.model.kv_cache import KVCache
 from groundup.model.rope import Rotation
 from groundup.parts.gpt_block import HowBlock, run_block
 from groundup.parts.whole_model import WholeModel, suit_a_step
+from groundup.planner.memory import suits_a_whole_step
 from groundup.runtime.matmul import OneDNNLinear, Products
 
 
@@ -147,7 +148,8 @@ class OneStepBlocks(Blocks):
         if self._whole is None or not self._whole.holds(dtype):
             self._whole = WholeModel(model, dtype, self._all_tensors(model, dtype))
         tensors, first = self._whole.tensors, cast("OneStepBlock", self[0])
-        if tensors is None or not suit_a_step(idx, targets, model.config.block_size):
+        suits = suits_a_whole_step(model.config, idx.numel()) and suit_a_step(idx, targets, model.config.block_size)
+        if tensors is None or not suits:
             return None
         by = first._kernels.whole_loss[dtype]
         return by(idx.contiguous(), targets.contiguous(), first.attn.n_head, first.ln_1.eps, first.dropout, tensors)

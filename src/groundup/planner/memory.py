@@ -45,6 +45,8 @@ KERNEL_LANES = 16
 """Widths that are multiples of this suit the kernels of training: they fill the vectors of every machine."""
 WIDEST_IN_ONE_CALL = 384
 """Of models whose blocks kernels compute in float32, too: of wider ones, products of a library are nearly all."""
+LARGEST_IN_ONE_STEP = 1024
+"""Vocabulary of models whose loss kernels compute in one step: of larger ones the head is nearly all."""
 RESIDUAL_TENSORS = 2
 NORM_OUTPUTS = 2
 
@@ -143,7 +145,7 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
     head = _head(config, tokens, half=half, kernels=compiled, bf16=bf16)
     passing = _passing(config, tokens, half=half, kernels=compiled, one_call=one_call)
     table, before = 0 if lora_rank else 4 * config.vocab_size * config.n_embd, learned if accumulates else 0
-    if one_call and _in_one_step(config, tokens, recompute=recompute):
+    if one_call and suits_a_whole_step(config, tokens) and not recompute:
         return fixed(gradients=before + learned, activations=kept, logits=0, backward=passing)
     waiting = table if accumulates and ModernConfig.of(config).tied_head else 0
     moments = (
@@ -177,12 +179,13 @@ def suits_one_call(config: TransformerConfig, *, half: bool, bf16: bool = False)
     return suits_one_step(config) and (bf16 if half else config.n_embd <= WIDEST_IN_ONE_CALL)
 
 
-def _in_one_step(config: TransformerConfig, tokens: int, *, recompute: bool) -> bool:
-    """Whether the kernels of a CPU may compute the loss, too, in that step: GPT-2's, whose logits are there at once.
+def suits_a_whole_step(config: TransformerConfig, tokens: int) -> bool:
+    """Whether kernels that compute blocks in one call may compute the loss of so many tokens in that step, too.
 
     It has what all parameters get in its hands from the beginning, and asks for little else, so it leaves no holes.
     """
-    return isinstance(config, GPTConfig) and _chunk_rows(config, tokens) == tokens and not recompute
+    small = config.vocab_size <= LARGEST_IN_ONE_STEP and _chunk_rows(config, tokens) == tokens
+    return small and isinstance(config, GPTConfig)
 
 
 def _holes(config: TransformerConfig, peak: Memory, tokens: int, *, more_sizes: bool) -> int:

@@ -20,6 +20,7 @@ from groundup.model.lora import add_lora
 from groundup.model.loss import LossModule
 from groundup.parts.one_step import OneStepBlocks
 from groundup.parts.swap import use_cpu_parts
+from groundup.planner.memory import LARGEST_IN_ONE_STEP
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
 SHAPE = {"n_layer": 3, "n_head": 2, "n_embd": 64, "block_size": 40, "vocab_size": 31}
@@ -298,6 +299,12 @@ def test_nothing_is_kept_where_nothing_goes_back(steps):
         loss = LossModule(model)(*batch())
     assert not steps
     assert loss.item() == pytest.approx(learn(model)[0].item(), rel=1e-6)
+
+
+@pytest.mark.parametrize(("vocab_size", "n_steps"), [(LARGEST_IN_ONE_STEP, 1), (LARGEST_IN_ONE_STEP + 1, 0)])
+def test_a_large_vocabulary_goes_the_pages_way(vocab_size, n_steps, steps):
+    learn(new_model(vocab_size=vocab_size))
+    assert len(steps) == n_steps
 
 
 def test_ids_of_another_type_go_the_pages_way(steps):
