@@ -142,6 +142,7 @@ void attend_heads_back(Head&& head, const Sizes& s, const View& q, const View& k
                 const Queries block(dropout, nth, s, first);
                 float log_sum[QUERIES] = {}, mean[QUERIES] = {};
                 for (int64_t i = 0; i < block.n; i++) {
+                    fetch_row(y, of_y + (first + i + FETCHED) * y.token, s);
                     log_sum[i] = log_sums[block.row + i];
                     mean[i] = dot_of(grad, of_grad + (first + i) * grad.token, y, of_y + (first + i) * y.token, s);
                 }

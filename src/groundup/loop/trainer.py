@@ -204,7 +204,7 @@ class Trainer:
         gradients = [g for group in groups for p in group["params"] if (g := gradient_values(p)) is not None]
         norm = whole(self.kernels.length(gradients))
         # On a GPU the host would have to wait to see whether there is something to scale.
-        small = norm.device.type == "cpu" and bool(norm + 1e-6 <= self.grad_clip)
+        small = norm.device.type == "cpu" and norm.item() + 1e-6 <= self.grad_clip
         if self.grad_clip and not small:
             finite = norm.nan_to_num(nan=0.0, posinf=0.0)
             torch._foreach_mul_(gradients, (self.grad_clip / (finite + 1e-6)).clamp(max=1.0))
