@@ -2,25 +2,29 @@
 // core's caches; and in bfloat16 what its weights get, added to what other rows gave them. A part of training.cpp.
 namespace {
 
-// -ln p of a row's target.
-template <class T> float nats_of(const T* row, int64_t target, int64_t V, float& largest, float& total) {
-    largest = largest_of(row, V), total = 0;
-    float sum = 0;
-    const float most = largest;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t j = 0; j < V; j++) sum += exponential(row[j] - most);
-    total = sum;
-    return std::log(sum) + (most - row[target]);  // a sum with a large logit would round away what tells p from 1
+struct RowSum {  // of e^(logit - largest)
+    float largest, total;
+};
+
+template <class T> RowSum sum_of_row(const T* row, int64_t V) {
+    const float largest = largest_of(row, V);
+    float total = 0;
+#pragma omp simd reduction(+ : total)
+    for (int64_t j = 0; j < V; j++) total += exponential(row[j] - largest);
+    return {largest, total};
 }
 
-// The same, and p - onehot(target) comes in place of the logits; zeros where the target does not count.
+// -ln p of a logit of that row: a sum with a large logit would round away what tells p from 1.
+float nats_of(float logit, const RowSum& sum) { return std::log(sum.total) + (sum.largest - logit); }
+
+// That of a row's target, and p - onehot(target) in place of the logits; zeros where the target does not count.
 template <class T> float pass_back(T* row, int64_t target, int64_t V) {
     if (target < 0) {
         std::fill(row, row + V, T{});
         return 0;
     }
-    float largest, total;
-    const float nats = nats_of(row, target, V, largest, total), share = 1 / total;
+    const RowSum sum = sum_of_row(row, V);
+    const float largest = sum.largest, share = 1 / sum.total, nats = nats_of(row[target], sum);
     const float of_target = exponential(row[target] - largest) * share - 1;
 #pragma omp simd
     for (int64_t j = 0; j < V; j++) row[j] = exponential(row[j] - largest) * share;
@@ -31,9 +35,8 @@ template <class T> float pass_back(T* row, int64_t target, int64_t V) {
 template <class T> void cross_entropy(T* logits, const int64_t* targets, float* nats, int64_t rows, int64_t V, bool back) {
 #pragma omp parallel for
     for (int64_t i = 0; i < rows; i++) {
-        float largest, total;
         T* row = logits + i * V;
-        nats[i] = back ? pass_back(row, targets[i], V) : nats_of(row, targets[i], V, largest, total);
+        nats[i] = back ? pass_back(row, targets[i], V) : nats_of(row[targets[i]], sum_of_row(row, V));
     }
 }
 

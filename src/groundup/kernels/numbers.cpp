@@ -17,9 +17,9 @@ template <class To, class From> INLINE To same_bits(From x) {
     return y;
 }
 
-// x, or LOW (below 0) or HIGH, which are given by their bits: where floats are compared, GCC makes ways of their own for what
-// lies outside, which vectors take too; so do its references of std::min. Negative floats grow downwards. NaN becomes one of
-// the two.
+// x, or LOW (below 0) or HIGH where it lies outside. By their bits, and as values: where floats are compared, or integers by
+// std::min, GCC makes a way of its own for what lies outside, which vectors take, too. Bits of negative floats grow downwards.
+// NaN becomes one of the two.
 template <uint32_t LOW, int32_t HIGH> INLINE float within(float x) {
     const uint32_t bits = same_bits<uint32_t>(x), above = bits < LOW ? bits : LOW;
     return same_bits<float>((int32_t)above < HIGH ? (int32_t)above : HIGH);
@@ -35,7 +35,7 @@ INLINE float power_of_2(float shifted, float rest) {
     return same_bits<float>(same_bits<uint32_t>(p) + (same_bits<uint32_t>(shifted) << 23));
 }
 
-// e^x up to two units in the last place, for x from -87 to 88; the nearer of them's for others.
+// e^x up to two units in the last place; below -87 and above 88 what it is there.
 INLINE float exponential(float x) {
     const float at = within<0xc2ae0000u, 0x42b00000>(x), shifted = at * LOG2_E + ROUNDS;
     const float y = power_of_2(shifted, (at * LOG2_E - (shifted - ROUNDS)) + at * LOG2_E_REST);

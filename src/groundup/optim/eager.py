@@ -68,6 +68,7 @@ class AdamW(Eager, torch.optim.AdamW):
             parameters = [p for p in group["params"] if p.grad is not None]
             gradients = [p.grad for p in parameters]
             if not steps.suit(gradients) or (moved := self._moved_by(n, parameters, steps)) is None:
+                self._moved.clear()  # PyTorch's step may make new state
                 return []
             groups.append((group, moved, gradients))
         return groups

@@ -141,7 +141,7 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
     fixed = partial(Memory, weights=4 * n, optimizer=_optimizer(config, optim), holes=cpu * LIBRARIES * (1 + half))
     if not cpu:
         logits = _logits(config, tokens, half=half, compiled=compiled, chunk=logits_bytes("cuda", device_memory))
-        return fixed(gradients=learned, activations=kept + again, logits=max(0, logits - again))  # gone by then
+        return fixed(gradients=learned, activations=kept + again, logits=max(0, logits - again))  # these go first
     head = _head(config, tokens, half=half, kernels=compiled, bf16=bf16)
     passing = _passing(config, tokens, half=half, kernels=compiled, one_call=one_call)
     table, before = 0 if lora_rank else 4 * config.vocab_size * config.n_embd, learned if accumulates else 0

@@ -1,3 +1,4 @@
+import copy
 import subprocess
 import sys
 
@@ -91,6 +92,31 @@ def test_steps_are_those_of_the_paper(kernels):
     later = torch.optim.AdamW(groups)
     later.load_state_dict(optimizer.state_dict())  # PyTorch goes on from it
     later.step()
+
+
+@pytest.mark.parametrize("change", ["state is loaded", "state is dropped", "the parameter lies elsewhere"])
+def test_kernels_move_what_is_there_now(change):
+    """They look up once where parameters and state lie."""
+    generator = torch.Generator().manual_seed(0)
+    start, *gradients = torch.randn(7, 5, 3, generator=generator)
+    told = []
+    for kernels in (load_kernels(print), PlainKernels()):
+        first, p = (torch.nn.Parameter(start.clone()) for _ in range(2))
+        optimizer = AdamW([{"params": [first]}, {"params": [p], "lr": 0.02}], kernels=kernels, lr=0.01)
+        for step, gradient in enumerate(gradients):
+            if step == 2:
+                early = copy.deepcopy(optimizer.state_dict())
+            if step == 3 and change == "state is loaded":
+                optimizer.load_state_dict(early)
+            elif step == 3 and change == "state is dropped":
+                optimizer.state.clear()
+            elif step == 3:
+                p.data = start.clone()
+            first.grad, p.grad = gradient.clone(), gradient.clone()
+            optimizer.step()
+        told.append([t.detach() for part in (first, p) for t in (part, *optimizer.state[part].values())])
+    for ours, theirs in zip(*told, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kernels", [PlainKernels(), load_kernels(print)])
