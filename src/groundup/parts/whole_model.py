@@ -27,7 +27,8 @@ class WholeModel:
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype, tensors: Sequence[Tensor | None] | None) -> None:
-        self._dtype, self._parts = dtype, [part.__dict__ for part in model.modules()]
+        self._modules = list(model.modules())  # as long as they are kept, no other has the id of one
+        self._dtype, self._parts = dtype, [part.__dict__ for part in self._modules]
         self._hooks = [part[name] for part in self._parts for name in _HOOKS]
         self._inside = [part[name] for part in self._parts for name in ("_modules", "_parameters") if part[name]]
         self._parameters = list(model.parameters())

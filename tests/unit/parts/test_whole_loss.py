@@ -1,7 +1,9 @@
 """The loss of a GPT-2 in one step is the page's, with all gradients, where nobody could tell the difference."""
 
 import copy
+import gc
 import shutil
+import weakref
 
 import pytest
 import torch
@@ -273,6 +275,21 @@ def test_what_suits_again_is_one_step_again(steps):
     handle.remove()
     learn(model)
     assert len(steps) == 1
+
+
+def test_a_part_that_was_replaced_lives_until_it_is_missed(steps):
+    """Else a new one might have its id, and pass for it."""
+    model = new_model()
+    learn(model)
+    part = weakref.ref(model.ln_f)
+    del model.ln_f
+    gc.collect()
+    assert part() is not None
+    model.ln_f = new_page().ln_f
+    learn(model)
+    gc.collect()
+    assert part() is None
+    assert len(steps) == 2
 
 
 def test_a_copy_looks_for_itself(steps):
