@@ -124,9 +124,8 @@ class _Blocks(torch.autograd.Function):
             streams, rooms = [x, *(streams[1:] * n)[:n]], rooms * n
         calls.forward(n, blocks.sizes, blocks.weights, addresses(streams), addresses(rooms))
         ctx.save_for_backward(x, rooms[0], *tensors)
-        ctx.kept = list(
-            zip(streams[1:n], rooms[1:], strict=True)
-        )  # not by autograd: each is free when its block was back
+        # Not by autograd: each is free as soon as its block has gone back.
+        ctx.kept = list(zip(streams[1:n], rooms[1:], strict=True))
         return streams[-1]
 
     @staticmethod

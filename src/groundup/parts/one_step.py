@@ -45,7 +45,7 @@ class _OneStep(nn.Module):
         self, x: Float[Tensor, "B T C"], n_head: int, cache: KVCache | None, rotation: Rotation | None = None
     ) -> Float[Tensor, "B T C"] | None:
         """The residual stream after the block; None where the kernels do not suit."""
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        dtype = _of_products(x.dtype)
         if cache is not None or not self._suits(x, n_head, dtype):
             return None
         if call := self.call(dtype):
@@ -85,6 +85,11 @@ class _OneStep(nn.Module):
             and all(type(part) in (nn.Linear, OneDNNLinear) for part in linears)
             and not _watched(self)
         )
+
+
+def _of_products(dtype: torch.dtype) -> torch.dtype:
+    """The type of products, where what they read has this one."""
+    return torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else dtype
 
 
 def _watched(module: nn.Module) -> bool:
@@ -131,20 +136,25 @@ class OneStepBlocks(Blocks):
 
     def forward(self, x: Float[Tensor, "B T C"], *, recompute: bool = False, **context: Any) -> Float[Tensor, "B T C"]:
         """As the page's."""
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        blocks = [block for block in self if isinstance(block, OneStepBlock) and block.is_like(self[0], x, dtype)]
-        together = len(blocks) == len(self) > 0 and not recompute and context.get("cache") is None
-        if not together or (call := blocks[0].call(dtype)) is None:
+        dtype = _of_products(x.dtype)
+        alone = recompute or context.get("cache") is not None
+        blocks = [] if alone else self._alike(x, dtype)
+        if not blocks or (call := blocks[0].call(dtype)) is None:
             return super().forward(x, recompute=recompute, **context)
         first = blocks[0]
         tensors = [tensor for block in blocks for tensor in block.tensors]
         return call(x.contiguous(), first.attn.n_head, first.ln_1.eps, first.dropout, tensors)
 
+    def _alike(self, x: Float[Tensor, "*B T C"], dtype: torch.dtype) -> list[OneStepBlock]:
+        """All blocks, if they can follow each other in one step, else none."""
+        blocks = [block for block in self if isinstance(block, OneStepBlock) and block.is_like(self[0], x, dtype)]
+        return blocks if len(blocks) == len(self) else []
+
     def loss(self, model: Any, idx: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""] | None:
         """The summed loss of the model whose blocks these are, in one step; None where that does not suit."""
         if not (self._alone and torch.is_grad_enabled()) or model.recompute or torch.compiler.is_compiling():
             return None
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else torch.float32
+        dtype = _of_products(torch.float32)
         if self._whole is None or not self._whole.holds(dtype):
             self._whole = WholeModel(model, dtype, self._all_tensors(model, dtype))
         tensors, first = self._whole.tensors, cast("OneStepBlock", self[0])
@@ -156,15 +166,12 @@ class OneStepBlocks(Blocks):
 
     def _all_tensors(self, model: Any, dtype: torch.dtype) -> list[Tensor | None] | None:
         """Those of the model, as the kernels take them; None where they do not compute all of it."""
-        wte, wpe, norm, first = model.wte, model.wpe, model.ln_f, cast("OneStepBlock", self[0])
-        blocks = [
-            block for block in self if isinstance(block, OneStepBlock) and block.is_like(first, wte.weight, dtype)
-        ]
+        wte, wpe, norm, blocks = model.wte, model.wpe, model.ln_f, self._alike(model.wte.weight, dtype)
         plain = type(wte) is type(wpe) is nn.Embedding and type(norm) is LayerNorm
         plain = plain and isinstance(model.drop, CountedDropout) and isinstance(model.lm_head, CompiledHead)
-        if not plain or len(blocks) != len(self) or blocks[0].call(dtype) is None:
+        if not plain or not blocks or blocks[0].call(dtype) is None:
             return None
-        if (model.drop.p, norm.eps) != (first.attn.drop.p, first.ln_1.eps):
+        if (model.drop.p, norm.eps) != (blocks[0].attn.drop.p, blocks[0].ln_1.eps):
             return None
         return [wte.weight, wpe.weight, norm.weight, norm.bias, *(t for block in blocks for t in block.tensors)]
 
