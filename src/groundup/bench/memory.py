@@ -12,7 +12,7 @@ from groundup.config.errors import UserError
 from groundup.contestants.contest import Contestant, race
 from groundup.contestants.memory_cases import Setting, parts
 from groundup.contestants.ours import How, our_trainer
-from groundup.kernels.compiled import load_kernels
+from groundup.kernels.training import load_training_kernels
 from groundup.planner.memory import training_memory
 from groundup.planner.params import count_parameters
 from groundup.runtime.allocator import allocate_for_steps
@@ -56,8 +56,8 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
             half=precision.half,
             cpu=device.type == "cpu",
             recompute=setting.recompute,
-            compiled=device.type == "cpu" and load_kernels(say).lanes > 0,
-            bf16=device.type == "cpu" and load_kernels(say).has_bf16,
+            compiled=device.type == "cpu" and load_training_kernels(say).lanes > 0,
+            bf16=device.type == "cpu" and load_training_kernels(say).has_bf16,
             accumulates=False,
             optim=setting.optim,
         ).total

@@ -22,11 +22,11 @@ from groundup.config.model import BigramConfig, ModelConfig
 from groundup.files.atomic import new_folder, write_synced
 from groundup.files.layout import CONFIG, TOKENIZER, WEIGHTS
 from groundup.files.manifest import Facts, verify_folder
+from groundup.inference.pick import pick_weights
 from groundup.inference.recorded import use_decode_kernels
 from groundup.inference.stored_linear import MAX_ROWS
 from groundup.inference.weights import arrange_weights, stored_tensors, use_weights
 from groundup.kernels.compiled import load_kernels
-from groundup.kernels.pick import pick_weights
 from groundup.model.bigram import Bigram
 from groundup.model.build import Transformer, empty_model
 from groundup.model.swap import use_matmul

@@ -21,7 +21,7 @@ from groundup.data.shards import write_shard
 from groundup.distributed.parallel import replicate
 from groundup.distributed.ranks import World
 from groundup.distributed.signals import StopRequest
-from groundup.kernels.compiled import load_kernels
+from groundup.kernels.training import load_training_kernels
 from groundup.loop.micro_batch import estimate, largest_divisor
 from groundup.loop.state import TrainState
 from groundup.loop.trainer import Trainer
@@ -103,7 +103,7 @@ def our_trainer(
             pin_memory=device.type == "cuda",
         )
     tokens, model = micro_batch_size * config.block_size, init_weights(build_model(config), seed=0).to(device)
-    kernels = load_kernels(_silent) if device.type == "cpu" else PlainKernels()
+    kernels = load_training_kernels(_silent) if device.type == "cpu" else PlainKernels()
     if device.type == "cpu":
         _use_cpu_parts(model, kernels, half=precision.half, rows=tokens, alone=world.size == 1)
     if how.narrow_stream:
@@ -210,7 +210,7 @@ def _kernels(*, cpu: bool) -> tuple[bool, bool]:
     """Whether there are some, and whether they multiply in bfloat16."""
     if not cpu:
         return False, False
-    kernels = load_kernels(_silent)
+    kernels = load_training_kernels(_silent)
     return kernels.lanes > 0, kernels.has_bf16
 
 

@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from groundup.inference.many_rows import pick_many
 from groundup.inference.stored_linear import MAX_ROWS, StoredLinear
 from groundup.kernels.block import BlockTensors, CompiledBlocks, Linear, Norm
 from groundup.kernels.compiled import CompiledKernels
-from groundup.kernels.many_rows import pick_many
 from groundup.model.gpt import Block, Blocks
 from groundup.model.kv_cache import KVCache
 from groundup.runtime.stored import Weights

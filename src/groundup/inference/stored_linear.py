@@ -5,7 +5,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from groundup.kernels.many_rows import multiply_many
+from groundup.inference.many_rows import multiply_many
 from groundup.runtime.stored import PlainKernels, Stored, Weights, store
 
 MAX_ROWS = 32

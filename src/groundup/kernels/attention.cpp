@@ -102,7 +102,7 @@ struct Queries {  // of a block
 // Of all cores: y of every head, and the logarithm of each query's sum (B, H, T), from which the way back computes its
 // weights again.
 template <class Head>
-void attend_heads(Head&& head, const Sizes& s, const View& q, const View& k, const View& v, const View& y, float* log_sums) {
+void attend_heads(Head& head, const Sizes& s, const View& q, const View& k, const View& v, const View& y, float* log_sums) {
     Buffer<float> scores((s.T + QUERIES) * QUERIES);
     const Dropout dropout(s);
 #pragma omp for schedule(dynamic, 1)
@@ -125,7 +125,7 @@ void attend_heads(Head&& head, const Sizes& s, const View& q, const View& k, con
 
 // What queries, keys and values get, where y gets `grad`.
 template <class Head>
-void attend_heads_back(Head&& head, const Sizes& s, const View& q, const View& k, const View& v, const View& y,
+void attend_heads_back(Head& head, const Sizes& s, const View& q, const View& k, const View& v, const View& y,
                        const View& grad, const float* log_sums, const View& grad_q, const View& grad_k, const View& grad_v) {
     const int64_t numbers = s.T * head.width;
     const float scale = 1 / std::sqrt((float)s.D);

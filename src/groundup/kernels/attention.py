@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from groundup.kernels.dropout import Counted, count
 
 if TYPE_CHECKING:
-    from groundup.kernels.compiled import CompiledKernels
+    from groundup.kernels.training import TrainingKernels
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
 """As attention.cpp counts them."""
@@ -41,7 +41,7 @@ class CausalAttention:
         kernels: Compute attention in float32 or bfloat16, where each head has keys of its own or groups share some.
     """
 
-    def __init__(self, kernels: "CompiledKernels") -> None:
+    def __init__(self, kernels: "TrainingKernels") -> None:
         self._kernels = kernels
 
     def __call__(
@@ -73,7 +73,7 @@ class _Attention(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, dropout_p: float, kernels: "CompiledKernels") -> Tensor:
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, dropout_p: float, kernels: "TrainingKernels") -> Tensor:
         q, k, v = map(_in_rows, (q, k, v))
         y, log_sums = _like(q), torch.empty(q.shape[:-1])
         ctx.dropout = count(dropout_p)
@@ -98,7 +98,7 @@ class _Attention(torch.autograd.Function):
 
 
 def attend_side_by_side(
-    qkv: Float[Tensor, "B T 3*C"], n_head: int, dropout: Counted, kernels: "CompiledKernels"
+    qkv: Float[Tensor, "B T 3*C"], n_head: int, dropout: Counted, kernels: "TrainingKernels"
 ) -> tuple[Float[Tensor, "B T C"], Float[Tensor, "B H T"]]:
     """Attention where queries, keys and values lie side by side, as one product gives them.
 
@@ -124,7 +124,7 @@ def attend_side_by_side_back(
     y: Float[Tensor, "B T C"],
     log_sums: Float[Tensor, "B H T"],
     dropout: Counted,
-    kernels: "CompiledKernels",
+    kernels: "TrainingKernels",
 ) -> Float[Tensor, "B T 3*C"]:
     """What qkv gets where y, an output of `attend_side_by_side`, gets grad."""
     n_head, grad_qkv = log_sums.shape[1], torch.empty_like(qkv)

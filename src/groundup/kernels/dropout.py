@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 if TYPE_CHECKING:
-    from groundup.kernels.compiled import CompiledKernels
+    from groundup.kernels.training import TrainingKernels
 
 NUMBERS = 1 << 32
 """A number is dropped where its own of so many is below a bound."""
@@ -35,7 +35,7 @@ class CountedDropout(nn.Module):
         kernels: Compute it.
     """
 
-    def __init__(self, p: float, kernels: "CompiledKernels") -> None:
+    def __init__(self, p: float, kernels: "TrainingKernels") -> None:
         super().__init__()
         self.p, self._kernels = p, kernels
 
@@ -51,7 +51,7 @@ class CountedDropout(nn.Module):
 
 class _Dropout(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, counted: Counted, kernels: "CompiledKernels") -> Tensor:
+    def forward(ctx: Any, x: Tensor, counted: Counted, kernels: "TrainingKernels") -> Tensor:
         ctx.counted, ctx.kernels = counted, kernels
         return kernels.dropout(x, counted)
 

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from groundup.kernels.compiled import CompiledKernels
+from groundup.kernels.training import TrainingKernels
 
 _CUBIC = 0.044715
 _SLOPE = 2 * math.sqrt(2 / math.pi)
@@ -28,7 +28,7 @@ class SigmoidGELU(nn.Module):
         kernels: Compute it for float32 and bfloat16, where there are some.
     """
 
-    def __init__(self, kernels: CompiledKernels | None = None) -> None:
+    def __init__(self, kernels: TrainingKernels | None = None) -> None:
         super().__init__()
         self._kernels = kernels
 
@@ -46,7 +46,7 @@ class _CompiledGELU(torch.autograd.Function):
     """The kernels keep x alone for the backward pass."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernels: CompiledKernels) -> Tensor:
+    def forward(ctx: Any, x: Tensor, kernels: TrainingKernels) -> Tensor:
         ctx.save_for_backward(x)
         ctx.kernels = kernels
         return kernels.gelu(x)

@@ -131,8 +131,9 @@ void forward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* weig
             const bool last = nth + 1 == n_blocks;
             laid.lay_rest(w);
             if (!last) laid.qkv.lay(weights[nth + 1].w_qkv, true);
-            attend_heads(typename Way::Head(of_attention, false), of_attention, heads(kept.qkv, s, 0, 3),
-                         heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3), heads(kept.y, s, 0, 1), kept.log_sums);
+            typename Way::Head head(of_attention, false);
+            attend_heads(head, of_attention, heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3),
+                         heads(kept.y, s, 0, 1), kept.log_sums);
 #pragma omp for schedule(dynamic, 1)
             for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {
                 const int64_t n = std::min(ROWS_OF_A_BLOCK, N - r);
@@ -170,6 +171,8 @@ void gpt_blocks_forward(int type, int64_t n_blocks, const BlockSizes* sizes, con
 #endif
     forward<InFloats>(n_blocks, sizes, weights, streams, rooms);
 }
+
+int lanes_in_training() { return L; }
 
 int has_bf16() {
 #if defined(WITH_BF16)

@@ -71,9 +71,9 @@ void backward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* wei
                 if (w.b_fc) add_rows(h, n, 4 * C, part_of(r, B_FC));
                 if (w.b_proj) add_rows(proj, n, C, part_of(r, B_PROJ));
             }
-            attend_heads_back(typename Way::Head(of_attention, true), of_attention, heads(kept.qkv, s, 0, 3),
-                              heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3), heads(kept.y, s, 0, 1),
-                              heads(grads.y + 0, s, 0, 1), kept.log_sums, heads(grads.qkv + 0, s, 0, 3),
+            typename Way::Head head(of_attention, true);
+            attend_heads_back(head, of_attention, heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3),
+                              heads(kept.y, s, 0, 1), heads(grads.y + 0, s, 0, 1), kept.log_sums, heads(grads.qkv + 0, s, 0, 3),
                               heads(grads.qkv + 0, s, 1, 3), heads(grads.qkv + 0, s, 2, 3));
 #pragma omp for schedule(dynamic, 1)
             for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {

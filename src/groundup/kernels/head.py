@@ -13,7 +13,7 @@ from groundup.kernels.library import declare
 from groundup.runtime.matmul import OneDNNHead
 
 if TYPE_CHECKING:
-    from groundup.kernels.compiled import CompiledKernels
+    from groundup.kernels.training import TrainingKernels
 
 
 class HeadKernels:
@@ -69,7 +69,7 @@ class CompiledHead(nn.Module):
         products: Multiplies what they do not; None is PyTorch.
     """
 
-    def __init__(self, kernels: "CompiledKernels", products: OneDNNHead | None = None) -> None:
+    def __init__(self, kernels: "TrainingKernels", products: OneDNNHead | None = None) -> None:
         super().__init__()
         self.kernels, self.products = kernels, products
 

@@ -70,14 +70,15 @@ const float* iterate(const MuonCore& core, const MuonStep& step, int64_t R, int6
 
 void muon_of(const MuonMatrix& m, const MuonStep& step, const MuonCore& core) {
     const int64_t n = m.rows * m.columns, R = std::max(m.rows, m.columns), S = std::min(m.rows, m.columns);
-    const float fresh = 1 - step.momentum;
+    const float fresh = 1 - step.momentum, *grad = m.grad;  // pointers read once: else loops would be of no vectors
+    float *momentum = m.momentum, *p = m.p;
     const bool wide = m.rows < m.columns;
     float* update = wide ? core.next : core.x;
     float squares = 0;
 #pragma omp simd reduction(+ : squares)
     for (int64_t i = 0; i < n; i++) {
-        m.momentum[i] += fresh * (m.grad[i] - m.momentum[i]);
-        update[i] = m.momentum[i] + fresh * (m.grad[i] - m.momentum[i]);  // ahead of it (Nesterov)
+        momentum[i] += fresh * (grad[i] - momentum[i]);
+        update[i] = momentum[i] + fresh * (grad[i] - momentum[i]);  // ahead of it (Nesterov)
         squares += update[i] * update[i];
     }
     const float scale = 1 / (std::sqrt(squares) + step.eps);
@@ -92,8 +93,8 @@ void muon_of(const MuonMatrix& m, const MuonStep& step, const MuonCore& core) {
     const float kept = 1 - step.decay, length = step.lr * std::sqrt(std::max(1.0f, (float)m.rows / m.columns));
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
-        const bool stays = step.cautious && m.p[i] * direction[i] <= 0;
-        m.p[i] = (stays ? m.p[i] : m.p[i] * kept) - length * direction[i];
+        const bool stays = step.cautious && p[i] * direction[i] <= 0;
+        p[i] = (stays ? p[i] : p[i] * kept) - length * direction[i];
     }
 }
 

@@ -98,7 +98,7 @@ template <class T> Moments normalize(const Norm& norm, const float* x, T* y, int
     return {mean, scale};
 }
 
-template <class A, class B> float dot(const A* a, const B* b, int64_t n) {
+template <class A, class B> INLINE float dot(const A* a, const B* b, int64_t n) {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; i++) sum += a[i] * b[i];

@@ -92,8 +92,10 @@ constexpr int64_t GROUPS_ROOM = (OUTPUTS_OF_A_TASK + GROUP - 1) / GROUP * GROUP_
 // L rows of L numbers, `row` apart, turned.
 void turn_square(const float* from, int64_t row, float* to, int64_t to_row) {
     Ints part[L];
+#pragma GCC unroll 16
     for (int64_t i = 0; i < L; i++) part[i] = read<Ints>(from + i * row);
     turn(part, std::make_index_sequence<L>{});
+#pragma GCC unroll 16
     for (int64_t i = 0; i < L; i++) std::memcpy(to + i * to_row, part + i, sizeof(Ints));
 }
 
@@ -105,6 +107,7 @@ void turn_rows(const float* from, int64_t row, int64_t rows, int64_t columns, fl
             for (int64_t i = 0; i < std::min<int64_t>(L, rows - k); i++)
                 some[i] = (Ints)part<Fp32>(from + (k + i) * row + j, columns - j);
             turn(some, std::make_index_sequence<L>{});
+#pragma GCC unroll 16
             for (int64_t i = 0; i < L; i++) std::memcpy(to + (j + i) * to_row + k, some + i, sizeof(Ints));
         }
 }

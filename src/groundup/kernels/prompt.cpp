@@ -50,7 +50,7 @@ template <class W> void write(Floats v, W* p, int64_t n) {
 
 // A matrix of L vectors turned. Interleaving the first half of the rows with the second moves each element's place by
 // one bit from its row to its column.
-template <size_t... i> void turn(Ints* v, std::index_sequence<i...>) {
+template <size_t... i> INLINE void turn(Ints* v, std::index_sequence<i...>) {
 #pragma GCC unroll 4
     for (int round = 1; round < L; round *= 2) {
         Ints turned[L];

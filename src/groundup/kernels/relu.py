@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from groundup.kernels.compiled import CompiledKernels
+from groundup.kernels.training import TrainingKernels
 
 
 class CompiledReLUSquared(nn.Module):
@@ -22,7 +22,7 @@ class CompiledReLUSquared(nn.Module):
         kernels: Compute it.
     """
 
-    def __init__(self, kernels: CompiledKernels) -> None:
+    def __init__(self, kernels: TrainingKernels) -> None:
         super().__init__()
         self._kernels = kernels
 
@@ -36,7 +36,7 @@ class CompiledReLUSquared(nn.Module):
 
 class _ReLUSquared(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, kernels: CompiledKernels) -> Tensor:
+    def forward(ctx: Any, x: Tensor, kernels: TrainingKernels) -> Tensor:
         y = kernels.relu_squared(x)
         ctx.save_for_backward(y)
         ctx.kernels = kernels

@@ -20,17 +20,19 @@ void norm_back(const float* grad, const float* x, const float* gain, const float
         to[j] = beside[j] + scale * (grad[j] * gain[j] - sum - (x[j] - mean) * scale * along);
 }
 
-// A row times its factors, plus what is beside it, or not.
-template <class T>
-void drop_row(const float* x, int64_t row, const Dropout& dropout, int64_t n, const float* beside, T* to) {
+INLINE float at(const float* x, int64_t j) { return x[j]; }
+INLINE float at(std::nullptr_t, int64_t) { return 0; }
+
+// A row times its factors, plus what is beside it: a row, or null, which the compiler sees.
+template <class Row, class T>
+void drop_row(const float* x, int64_t row, const Dropout& dropout, int64_t n, Row beside, T* to) {
     const uint32_t number = dropout.row(row);
     if (dropout.dropped)
 #pragma omp simd
-        for (int64_t j = 0; j < n; j++)
-            to[j] = x[j] * dropout.factor(number, dropout.columns[j]) + (beside ? beside[j] : 0.0f);
+        for (int64_t j = 0; j < n; j++) to[j] = x[j] * dropout.factor(number, dropout.columns[j]) + at(beside, j);
     else
 #pragma omp simd
-        for (int64_t j = 0; j < n; j++) to[j] = x[j] + (beside ? beside[j] : 0.0f);
+        for (int64_t j = 0; j < n; j++) to[j] = x[j] + at(beside, j);
 }
 
 template <class T> void add_rows(const T* x, int64_t rows, int64_t n, float* sums) {

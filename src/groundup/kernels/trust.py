@@ -20,6 +20,7 @@ from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, keep_
 
 if TYPE_CHECKING:
     from groundup.kernels.compiled import CompiledKernels
+    from groundup.kernels.training import TrainingKernels
 
 _HEADS, _WIDTH, _HELD = 2, 20, 3
 """Of the small block: a head fills no vector whole, and a text has begun."""
@@ -32,11 +33,10 @@ _IN_TRAINING, _BOUNDS = 48, {torch.float32: 1e-4, torch.bfloat16: 0.05}
 
 
 @torch.inference_mode(mode=False)  # whoever loads the kernels first may be in it, and its tensors have no gradients
-def wrong_parts(kernels: "CompiledKernels") -> list[str]:
-    """What differs: types of weights in sizes that fill vectors and tiles or not, what training has, draws, blocks."""
+def wrong_in_training(kernels: "TrainingKernels") -> list[str]:
+    """What training has that differs, in sizes that fill vectors and tiles or not."""
     generator = torch.Generator().manual_seed(0)
-    kept = torch.float32, torch.float16, torch.int8
-    agree = {name: _products_agree(kernels, name, generator) for name in DTYPES} | {
+    agree = {
         "GELU": _gelus_agree(kernels),
         "squared ReLU": _squares_agree(kernels),
         "gradients of weights": _gradients_agree(kernels, generator),
@@ -46,11 +46,21 @@ def wrong_parts(kernels: "CompiledKernels") -> list[str]:
         "rotations": _rotations_agree(kernels, generator),
         "dropout": _dropout_agrees(kernels),
         "attention": _attention_agrees(kernels, generator),
+        "blocks in training": all(_one_call_agrees(blocks, generator) for blocks in kernels.one_call.values()),
+        "whole losses": all(_whole_loss_agrees(kernels, dtype, generator) for dtype in kernels.whole_loss),
+    }
+    return [name for name, right in agree.items() if not right]
+
+
+@torch.inference_mode(mode=False)
+def wrong_in_decoding(kernels: "CompiledKernels") -> list[str]:
+    """What decoding has that differs: types of weights, draws, blocks."""
+    generator = torch.Generator().manual_seed(0)
+    kept = torch.float32, torch.float16, torch.int8
+    agree = {name: _products_agree(kernels, name, generator) for name in DTYPES} | {
         "draws": _draws_agree(kernels, generator),
         "largest logits": _largest_agree(kernels, generator),
         "blocks": all(_blocks_agree(kernels, dtype, generator) for dtype in kept),
-        "blocks in training": all(_one_call_agrees(blocks, generator) for blocks in kernels.one_call.values()),
-        "whole losses": all(_whole_loss_agrees(kernels, dtype, generator) for dtype in kernels.whole_loss),
     }
     return [name for name, right in agree.items() if not right]
 
@@ -68,7 +78,7 @@ def _products_agree(kernels: "CompiledKernels", weights: Weights, generator: tor
     return agree
 
 
-def _gelus_agree(kernels: "CompiledKernels") -> bool:
+def _gelus_agree(kernels: "TrainingKernels") -> bool:
     with torch.enable_grad():
         x = torch.linspace(-8, 8, 1001).requires_grad_()
         y = F.gelu(x, approximate="tanh")
@@ -77,14 +87,14 @@ def _gelus_agree(kernels: "CompiledKernels") -> bool:
     return all(torch.allclose(a, b, atol=1e-5) for a, b in pairs)
 
 
-def _squares_agree(kernels: "CompiledKernels") -> bool:
+def _squares_agree(kernels: "TrainingKernels") -> bool:
     x = torch.linspace(-8, 8, 1001)
     kept = x.relu()
     pairs = ((kernels.relu_squared(x), kept**2), (kernels.relu_squared_backward(kept**2, kept), 2 * kept**2))
     return all(torch.allclose(a, b) for a, b in pairs)
 
 
-def _gradients_agree(kernels: "CompiledKernels", generator: torch.Generator) -> bool:
+def _gradients_agree(kernels: "TrainingKernels", generator: torch.Generator) -> bool:
     grad, inputs = (torch.randn(_MANY, n, generator=generator) for n in (7, 32))
     pairs = [(kernels.weight_gradient(grad, inputs), grad.T @ inputs)]
     if kernels.has_bf16:
@@ -94,7 +104,7 @@ def _gradients_agree(kernels: "CompiledKernels", generator: torch.Generator) -> 
     return all(torch.allclose(ours, theirs, rtol=1e-4, atol=1e-4) for ours, theirs in pairs)
 
 
-def _losses_agree(kernels: "CompiledKernels", generator: torch.Generator) -> bool:
+def _losses_agree(kernels: "TrainingKernels", generator: torch.Generator) -> bool:
     logits, picked = torch.randn(3, 77, generator=generator), torch.tensor([[0], [76], [5]])
     grad = logits.softmax(-1).scatter_add(1, picked, torch.full((3, 1), -1.0))
     nats = F.cross_entropy(logits, picked[:, 0], reduction="none")[:, None]
@@ -104,7 +114,7 @@ def _losses_agree(kernels: "CompiledKernels", generator: torch.Generator) -> boo
     return all(torch.allclose(ours, theirs, atol=1e-5) for ours, theirs in pairs)
 
 
-def _dropout_agrees(kernels: "CompiledKernels") -> bool:
+def _dropout_agrees(kernels: "TrainingKernels") -> bool:
     (dropped,) = kernels.dropout(torch.ones(1, 4096), (1, 2, 1 << 30)).unbind()  # a quarter
     values = set(dropped.tolist())
     return values == {0.0, torch.tensor(4 / 3).item()} and bool(0.7 < dropped.bool().float().mean() < 0.8)
@@ -126,7 +136,7 @@ def _one_call_agrees(blocks: OneCallBlocks, generator: torch.Generator) -> bool:
     return all((a - b).abs().max() <= _BOUNDS[blocks.dtype] * b.abs().max() for a, b in zip(*told, strict=True))
 
 
-def _whole_loss_agrees(kernels: "CompiledKernels", dtype: torch.dtype, generator: torch.Generator) -> bool:
+def _whole_loss_agrees(kernels: "TrainingKernels", dtype: torch.dtype, generator: torch.Generator) -> bool:
     """Two blocks, a vocabulary that fills no vector, a target that does not count, and all gradients."""
     told, idx = [], torch.randint(9, (2, _MANY), generator=generator)
     targets = idx.roll(1, 1).masked_fill(idx == 0, IGNORE)
@@ -196,7 +206,7 @@ def _adamw_agrees(steps: AdamWSteps, generator: torch.Generator) -> bool:
     )
 
 
-def _rotations_agree(kernels: "CompiledKernels", generator: torch.Generator) -> bool:
+def _rotations_agree(kernels: "TrainingKernels", generator: torch.Generator) -> bool:
     """By an angle whose cosine is 0.6, of heads as they are and normalized before, with the gradient of these."""
     cos, sin = torch.full((3, 40), _COSINE), torch.full((3, 40), _SINE)
     with torch.enable_grad():
@@ -240,7 +250,7 @@ def _largest_agree(kernels: "CompiledKernels", generator: torch.Generator) -> bo
     return torch.equal(found, logits.where(found.isfinite(), found))
 
 
-def _attention_agrees(kernels: "CompiledKernels", generator: torch.Generator) -> bool:
+def _attention_agrees(kernels: "TrainingKernels", generator: torch.Generator) -> bool:
     """Two texts of more than one block of queries, whose last vector is not full, and their gradients; shared keys."""
     queries, grad = torch.randn(2, 2, 4, 53, 32, generator=generator)
     keys, values = torch.randn(2, 2, 2, 53, 32, generator=generator)

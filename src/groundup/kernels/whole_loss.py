@@ -45,7 +45,7 @@ class WholeLoss:
 
     def __init__(self, library: ctypes.CDLL, blocks: OneCallBlocks) -> None:
         number, size, pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
-        self._lanes = library.lanes()
+        self._lanes = library.lanes_in_training()
         call = declare(library.gpt_loss, number, size, *9 * [pointer], gives=ctypes.c_double)
         self._call, self._room = partial(call, TYPES[blocks.dtype]), blocks.room
 

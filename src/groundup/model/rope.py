@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from groundup.kernels.compiled import CompiledKernels
+from groundup.kernels.training import TrainingKernels
 
 Rotation = tuple[Float[Tensor, "*B T D"], Float[Tensor, "*B T D"]]
 """Cosine and sine for every coordinate at every position."""
@@ -79,7 +79,7 @@ class Rotate(nn.Module):
             back, with a norm or without.
     """
 
-    def __init__(self, kernels: CompiledKernels | None = None) -> None:
+    def __init__(self, kernels: TrainingKernels | None = None) -> None:
         super().__init__()
         self._kernels = kernels
 
@@ -103,7 +103,7 @@ class _ByKernels(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, norm_eps: float | None, kernels: CompiledKernels
+        ctx: Any, x: Tensor, cos: Tensor, sin: Tensor, norm_eps: float | None, kernels: TrainingKernels
     ) -> Tensor:
         ctx.kernels = kernels
         if norm_eps is None:

@@ -10,11 +10,11 @@ from typing import TypeVar
 from torch import nn
 
 from groundup.kernels.attention import CausalAttention
-from groundup.kernels.compiled import CompiledKernels
 from groundup.kernels.dropout import CountedDropout
 from groundup.kernels.gelu import SigmoidGELU
 from groundup.kernels.head import CompiledHead
 from groundup.kernels.relu import CompiledReLUSquared
+from groundup.kernels.training import TrainingKernels
 from groundup.model import modern
 from groundup.model.gpt import CausalSelfAttention, TiedHead
 from groundup.model.rope import Rotate
@@ -65,7 +65,7 @@ def use_sigmoid_gelu(model: nn.Module) -> None:
 
 def use_kernels(model: nn.Module, kernels: PlainKernels) -> None:
     """Compute attention, activations, dropout, rotations and the loss on a CPU by kernels, if any, in place."""
-    if isinstance(kernels, CompiledKernels):
+    if isinstance(kernels, TrainingKernels):
         replace_modules(model, SigmoidGELU, lambda _: SigmoidGELU(kernels))
         replace_modules(model, modern.ReLUSquared, lambda _: CompiledReLUSquared(kernels))
         replace_modules(model, nn.Dropout, lambda drop: CountedDropout(drop.p, kernels).train(drop.training))

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from groundup.kernels.adamw import STATE, AdamWSteps, Moved
-from groundup.kernels.compiled import CompiledKernels
+from groundup.kernels.training import TrainingKernels
 from groundup.runtime.stored import PlainKernels
 
 
@@ -38,7 +38,7 @@ class AdamW(Eager, torch.optim.AdamW):
     def __init__(self, params: Iterable[Any], *, kernels: PlainKernels | None = None, **options: Any) -> None:
         self._moved: dict[int, tuple[list[int], Moved]] = {}
         super().__init__(params, **options)
-        self._steps = kernels.adamw if isinstance(kernels, CompiledKernels) else None
+        self._steps = kernels.adamw if isinstance(kernels, TrainingKernels) else None
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

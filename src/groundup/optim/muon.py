@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from groundup.kernels.compiled import CompiledKernels
 from groundup.kernels.muon import MuonHow, MuonMatrix
+from groundup.kernels.training import TrainingKernels
 from groundup.optim.eager import Eager
 from groundup.runtime.stored import PlainKernels
 
@@ -74,7 +74,7 @@ class Muon(Eager):
         defaults = {"lr": lr, "weight_decay": weight_decay, "momentum": momentum, "cautious": cautious}
         super().__init__(params, defaults)
         self._maps = dict(maps or {})
-        self._steps = kernels.muon if isinstance(kernels, CompiledKernels) else None
+        self._steps = kernels.muon if isinstance(kernels, TrainingKernels) else None
         for group in self.param_groups:
             for p in group["params"]:
                 if p.dim() != 2:

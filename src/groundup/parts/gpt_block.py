@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from groundup.kernels.attention import attend_side_by_side, attend_side_by_side_back
-from groundup.kernels.compiled import CompiledKernels
 from groundup.kernels.dropout import Counted, count
+from groundup.kernels.training import TrainingKernels
 from groundup.runtime.matmul import Products
 
 Gradients = tuple[Tensor, Tensor | None, Tensor | None]
@@ -27,7 +27,7 @@ Gradients = tuple[Tensor, Tensor | None, Tensor | None]
 class HowBlock:
     """What a block is beside its tensors."""
 
-    kernels: CompiledKernels
+    kernels: TrainingKernels
     products: Products
     n_head: int
     eps: float

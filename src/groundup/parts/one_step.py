@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from groundup.kernels.compiled import CompiledKernels
 from groundup.kernels.dropout import CountedDropout
 from groundup.kernels.gelu import SigmoidGELU
 from groundup.kernels.head import CompiledHead
 from groundup.kernels.one_call import OneCallBlocks
+from groundup.kernels.training import TrainingKernels
 from groundup.model import modern
 from groundup.model.gpt import Block, Blocks, LayerNorm
 from groundup.model.kv_cache import KVCache
@@ -34,10 +34,10 @@ class _OneStep(nn.Module):
     attn: Any
     ln_2: Any
     mlp: Any
-    _kernels: CompiledKernels
+    _kernels: TrainingKernels
     _one_call: bool
 
-    def __init__(self, block: nn.Module, kernels: CompiledKernels, *, one_call: bool = False) -> None:
+    def __init__(self, block: nn.Module, kernels: TrainingKernels, *, one_call: bool = False) -> None:
         nn.Module.__init__(self)
         self.__dict__.update(block.__dict__, _kernels=kernels, _one_call=one_call)
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundup.config.model import TransformerConfig
-from groundup.kernels.compiled import CompiledKernels
+from groundup.kernels.training import TrainingKernels
 from groundup.parts.gpt_block import HowBlock, run_block
 from groundup.planner.memory import suits_one_call
 from groundup.runtime.matmul import Matmul, pick_matmul, products_of
@@ -41,7 +41,7 @@ def pick_products(
     if half:
         return "default", not lora and suits_one_call(config, half=True, bf16=kernels.has_bf16)
     matmul = pick_matmul(torch.device("cpu"), rows=rows, n_embd=config.n_embd, training=True, kernels=kernels)
-    if lora or not isinstance(kernels, CompiledKernels) or not suits_one_call(config, half=False):
+    if lora or not isinstance(kernels, TrainingKernels) or not suits_one_call(config, half=False):
         return matmul, False
     texts = max(1, min(rows, MOST_ROWS) // config.block_size)
     size = f"{config.n_embd} wide, {config.n_head} heads, {texts} x {config.block_size} tokens"
@@ -50,7 +50,7 @@ def pick_products(
     return matmul, remembered(CHOICES, key, ("one call", "library"), measure) == "one call"
 
 
-def _faster(kernels: CompiledKernels, matmul: Matmul, config: TransformerConfig, texts: int) -> str:
+def _faster(kernels: TrainingKernels, matmul: Matmul, config: TransformerConfig, texts: int) -> str:
     width, generator = config.n_embd, torch.Generator().manual_seed(0)
     shapes: list[tuple[int, ...]] = []
     for matrices in ((3 * width, width), (width, width)), ((4 * width, width), (width, 4 * width)):

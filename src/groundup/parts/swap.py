@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from groundup.kernels.compiled import CompiledKernels
+from groundup.kernels.training import TrainingKernels
 from groundup.model import modern
 from groundup.model.gpt import Block, Blocks
 from groundup.model.ngrams import NgramEmbedding
@@ -32,7 +32,7 @@ def use_cpu_parts(
     """
     use_matmul(model, matmul, kernels)
     use_kernels(model, kernels)
-    if isinstance(kernels, CompiledKernels):
+    if isinstance(kernels, TrainingKernels):
         one_step = partial(OneStepBlock, kernels=kernels, one_call=one_call)
         one_step_modern = partial(OneStepModernBlock, kernels=kernels, one_call=one_call)
         replace_modules(model, Block, one_step)

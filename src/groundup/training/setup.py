@@ -12,7 +12,7 @@ from groundup.config.errors import UsageError, UserError
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.train import TrainConfig
 from groundup.distributed.ranks import World
-from groundup.kernels.compiled import load_kernels
+from groundup.kernels.training import load_training_kernels
 from groundup.loop.micro_batch import estimate
 from groundup.loop.small_models import faster_device
 from groundup.parts.pick_blocks import pick_products
@@ -120,7 +120,7 @@ def pick_setup(request: SetupRequest) -> Setup:
     precision = pick_precision(asked, device, n_embd=request.shape.n_embd)
     if world.size > 1:  # auto measures on a CPU, and all ranks must compute alike
         precision = pick_precision(world.broadcast(precision.name), device, n_embd=request.shape.n_embd)
-    kernels = load_kernels(request.say) if device.type == "cpu" else PlainKernels()
+    kernels = load_training_kernels(request.say) if device.type == "cpu" else PlainKernels()
     size = _micro_batch_size(request, precision, kernels)
     matmul, one_call = _products(request, precision, kernels, rows=size * request.shape.block_size)
     if one_call:

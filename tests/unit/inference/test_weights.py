@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from groundup.config.model import GPTConfig, ModernConfig
+from groundup.inference import many_rows
 from groundup.inference.stored_linear import MAX_ROWS, StoredMatrix
 from groundup.inference.weights import stored_tensors, use_weights, weights_of
-from groundup.kernels import many_rows
 from groundup.kernels.compiled import load_kernels
 from groundup.model.build import build_model
 from groundup.model.init import init_weights

@@ -16,9 +16,11 @@ from hypothesis import strategies as st
 from groundup.files import atomic
 from groundup.kernels import compiled as module
 from groundup.kernels import library
+from groundup.kernels import training as training_module
 from groundup.kernels.compiled import CompiledKernels, load_kernels
-from groundup.kernels.library import COMPILERS
-from groundup.kernels.trust import wrong_parts
+from groundup.kernels.library import COMPILERS, DECODING, TRAINING, Library
+from groundup.kernels.training import TrainingKernels, load_training_kernels
+from groundup.kernels.trust import wrong_in_decoding, wrong_in_training
 from groundup.runtime.stored import BLOCK, DTYPES, PlainKernels, Stored, inputs_for, store
 
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
@@ -28,16 +30,35 @@ many_rows = st.tuples(st.integers(33, 70), st.integers(1, 70), st.integers(1, 20
 for_a_unit = st.tuples(st.integers(9, 32), st.integers(1, 70), st.sampled_from((64, 128, 192, 320)))
 """With 8 bits, a processor's matrix unit multiplies them where it has one."""
 seeds = st.integers(0, 2**31)
-STUBS = """extern "C" {
-void linear() {} void blocks() {} void attend_layer() {} void gelu_forward() {} void gelu_backward() {}
-void rotate() {} void rotate_backward() {} void draw() {} void attention_forward() {} void attention_backward() {}
-void weight_gradient() {} void muon_step() {} void pack() {} int unpack() { return 1; } int lanes() { return 4; }
-void relu_squared_forward() {} void relu_squared_backward() {} void dropout() {}
+STUBS = {
+    "training": """extern "C" {
+void gelu_forward() {} void gelu_backward() {} void relu_squared_forward() {} void relu_squared_backward() {}
+void rotate() {} void rotate_backward() {} void attention_forward() {} void attention_backward() {} void dropout() {}
+void weight_gradient() {} void muon_step() {} void adamw_step() {} double length_of() { return 0; }
 void gpt_block_room() {} void gpt_blocks_forward() {} void gpt_block_backward() {} int has_bf16() { return 0; }
-double gpt_loss() { return 0; }
-int sum() { return 7; } float round_rows() { return 0; } long largest_logits() { return 0; }
-void cross_entropy() {} int bf16_weight_gradient() { return 0; } void adamw_step() {} double length_of() { return 0; }
-}"""
+double gpt_loss() { return 0; } int lanes_in_training() { return 4; } void cross_entropy() {}
+int bf16_weight_gradient() { return 0; }
+}""",
+    "decoding": """extern "C" {
+void linear() {} void blocks() {} void attend_layer() {} void draw() {} void pack() {} int unpack() { return 1; }
+int sum() { return 7; } int lanes() { return 4; } float round_rows() { return 0; } long largest_logits() { return 0; }
+}""",
+}
+"""As much of a library as is asked for here, and quickly compiled."""
+
+
+def wrong_parts(kernels):
+    return wrong_in_training(kernels) + wrong_in_decoding(kernels)
+
+
+def use_sources(monkeypatch, folder, **sources):
+    """Let these texts be all sources of the libraries: training and decoding."""
+    for name, text in sources.items():
+        source = folder / f"{name}.cpp"
+        source.write_text(text)
+        monkeypatch.setattr(module, name.upper(), Library(name, (source,), "-O0"))
+        if name == "training":
+            monkeypatch.setattr(training_module, "TRAINING", module.TRAINING)
 
 
 @pytest.fixture(scope="module")
@@ -274,9 +295,7 @@ class TestBuilding:
 
     @needs_compiler
     def test_a_full_disk_is_one_line_that_names_the_way_out(self, monkeypatch, tmp_path):
-        source = tmp_path / "kernels.cpp"
-        source.write_text(STUBS)
-        monkeypatch.setattr(library, "SOURCES", (source,))
+        use_sources(monkeypatch, tmp_path, **STUBS)
 
         def refuse(operation, path):
             if operation == "write" or operation == "fsync":
@@ -288,9 +307,7 @@ class TestBuilding:
         assert [path.suffix for path in (tmp_path / "groundup").iterdir()] == [".lock"]
 
     def test_a_compiler_that_fails_is_one_line(self, monkeypatch, tmp_path):
-        broken = tmp_path / "kernels.cpp"
-        broken.write_text("int main( {")
-        monkeypatch.setattr(library, "SOURCES", (broken,))
+        use_sources(monkeypatch, tmp_path, training="int main( {")
         assert type(self.load()) is PlainKernels
         assert len(self.said) == 2
         assert "the compiler fails" in self.said[1]
@@ -305,7 +322,8 @@ class TestBuilding:
             '#!/bin/sh\ncase "$*" in\n*bad.cpp*) until [ -s "$0.pid" ]; do sleep 0.01; done; echo error >&2; exit 1;;\n'
             '*) sleep 600 & echo $! > "$0.pid"; wait;;\nesac\n'
         )
-        monkeypatch.setattr(library, "SOURCES", (tmp_path / "bad.cpp", tmp_path / "long.cpp"))
+        sources = (tmp_path / "bad.cpp", tmp_path / "long.cpp")
+        monkeypatch.setattr(module, "TRAINING", Library("training", sources, "-O0"))
         assert type(self.load()) is PlainKernels
         assert self.said[-1].endswith("the compiler fails: error")
         called = int((tmp_path / "c++.pid").read_text())
@@ -324,11 +342,11 @@ class TestBuilding:
         )
         library.compile_ahead()
         process = library._AHEAD.pop()
-        path = library.shared_library(self.said.append)
-        assert path.read_text() == "made\n"
-        assert self.said == ["compiling the kernels for this machine, once"]
+        for each in (TRAINING, DECODING):
+            assert library.shared_library(each, self.said.append).read_text() == "made\n"
+            assert self.said.pop() == f"compiling the kernels of {each.name} for this machine, once"
         assert process.wait() == 0
-        assert len((tmp_path / "c++.calls").read_text()) == len(library.SOURCES) + 1
+        assert len((tmp_path / "c++.calls").read_text()) == len(TRAINING.sources) + len(DECODING.sources) + 2
         library.compile_ahead()
         assert not library._AHEAD
         monkeypatch.setenv("CXX", "no-such-compiler")
@@ -340,25 +358,24 @@ class TestBuilding:
         "damage", [lambda data: b"half", lambda data: data[: len(data) // 2], lambda data: data[:-1]]
     )
     def test_built_again_when_damaged_and_else_once(self, monkeypatch, tmp_path, damage):
-        source = tmp_path / "kernels.cpp"  # as much of it as is asked for here, and quickly compiled
-        source.write_text(STUBS)
-        monkeypatch.setattr(library, "SOURCES", (source,))
-        monkeypatch.setattr(module, "wrong_parts", lambda kernels: [])
-        made = library.shared_library(self.said.append)
+        use_sources(monkeypatch, tmp_path, **STUBS)
+        monkeypatch.setattr(module, "wrong_in_training", lambda kernels: [])
+        monkeypatch.setattr(module, "wrong_in_decoding", lambda kernels: [])
+        made = library.shared_library(module.TRAINING, self.said.append)
         made.write_bytes(damage(made.read_bytes()))  # not loaded yet, so no process has it mapped
         assert isinstance(self.load(), CompiledKernels)
-        assert self.said == 2 * ["compiling the kernels for this machine, once"]
+        assert [line.split()[4] for line in self.said] == ["training", "training", "decoding"]
         assert isinstance(self.load(), CompiledKernels)
-        assert len(self.said) == 2
-        assert sorted(path.suffix for path in (tmp_path / "groundup").iterdir()) == [".json", ".lock", ".so"]
+        assert len(self.said) == 3
+        there = [".json", ".lock", ".lock", ".so", ".so"]
+        assert sorted(path.suffix for path in (tmp_path / "groundup").iterdir()) == there
 
     @needs_compiler
     def test_what_was_right_is_tested_once_and_what_was_wrong_each_time(self, monkeypatch, tmp_path):
-        source = tmp_path / "kernels.cpp"
-        source.write_text(STUBS)
-        monkeypatch.setattr(library, "SOURCES", (source,))
+        use_sources(monkeypatch, tmp_path, **STUBS)
         tested, found = [], [["blocks"], [], ["draws"]]
-        monkeypatch.setattr(module, "wrong_parts", lambda kernels: tested.append(1) or found[len(tested) - 1])
+        monkeypatch.setattr(module, "wrong_in_training", lambda kernels: [])
+        monkeypatch.setattr(module, "wrong_in_decoding", lambda kernels: tested.append(1) or found[len(tested) - 1])
         assert type(self.load()) is PlainKernels
         assert isinstance(self.load(), CompiledKernels)
         assert isinstance(self.load(), CompiledKernels)
@@ -371,10 +388,17 @@ class TestBuilding:
 
     @needs_compiler
     def test_wrong_numbers_are_one_line_and_pytorchs_operations(self, monkeypatch, tmp_path, new_tensors_are_nan):
-        source = tmp_path / "kernels.cpp"
-        source.write_text(STUBS)
-        monkeypatch.setattr(library, "SOURCES", (source,))
+        use_sources(monkeypatch, tmp_path, **STUBS)
         assert type(self.load()) is PlainKernels
-        others = "GELU, squared ReLU, gradients of weights, steps of Muon, steps of AdamW, cross-entropy"
-        others += ", rotations, dropout, attention, draws, largest logits, blocks, blocks in training, whole losses"
-        assert f"wrong numbers here (fp32, fp16, bf16, int8, {others})" in self.said[-1]
+        others = "GELU, squared ReLU, gradients of weights, steps of Muon, steps of AdamW, cross-entropy, rotations"
+        others += ", dropout, attention, blocks in training, whole losses"
+        assert f"wrong numbers here ({others}, fp32, fp16, bf16, int8, draws, largest logits, blocks)" in self.said[-1]
+
+    @needs_compiler
+    def test_training_needs_no_more_than_its_own(self, monkeypatch, tmp_path):
+        use_sources(monkeypatch, tmp_path, training=STUBS["training"], decoding="int main( {")
+        monkeypatch.setattr(training_module, "wrong_in_training", lambda kernels: [])
+        kernels = load_training_kernels.__wrapped__(self.said.append)
+        assert type(kernels) is TrainingKernels
+        assert self.said == ["compiling the kernels of training for this machine, once"]
+        assert type(self.load()) is PlainKernels

@@ -27,7 +27,7 @@ GIVEN_WHAT_TO_LOAD = "void turn_pairs("
 
 def loops() -> Iterator[tuple[str, int, str]]:
     """File, line and text of each loop that is to be of vectors."""
-    for path in sorted(library.SOURCES[0].parent.glob("*.cpp")):
+    for path in sorted(library.FOLDER.glob("*.cpp")):
         lines = path.read_text().splitlines()
         for before, pragma, loop, number in zip(lines, lines[1:], lines[2:], itertools.count(3)):
             if re.match(r"\s*#pragma omp (parallel for )?simd", pragma) and GIVEN_WHAT_TO_LOAD not in before:
@@ -36,12 +36,19 @@ def loops() -> Iterator[tuple[str, int, str]]:
 
 def made(folder: Path, architecture: str) -> set[tuple[str, int]]:
     """Files and lines of the loops that have become vectors, compiled as `library` does, for this architecture."""
-    _, command = library._made_from()
-    command = [GCC or "", *(part.replace("native", architecture) for part in command[1:]), "-fopt-info-vec-optimized"]
-    running = [
-        subprocess.Popen([*command, "-S", path, "-o", folder / f"{path.stem}.s"], stderr=subprocess.PIPE, text=True)
-        for path in library.SOURCES
-    ]
+    running = []
+    for each in (library.TRAINING, library.DECODING):
+        _, command = library._made_from(each)
+        command = [
+            GCC or "",
+            *(part.replace("native", architecture) for part in command[1:]),
+            "-fopt-info-vec-optimized",
+            "-S",
+        ]
+        running += [
+            subprocess.Popen([*command, path, "-o", folder / f"{path.stem}.s"], stderr=subprocess.PIPE, text=True)
+            for path in each.sources
+        ]
     said = "".join(process.communicate()[1] for process in running)
     assert not any(process.returncode for process in running), said
     return {(match[1], int(match[2])) for match in REPORTED.finditer(said)}

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from groundup.kernels import pick as module
+from groundup.inference import pick as module
 from groundup.runtime import timing
 from groundup.runtime.stored import PlainKernels
 

@@ -5,12 +5,12 @@ from functools import partial
 from typing import Literal
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from groundup.inference.pick import largest_layer
 from groundup.kernels.compiled import CompiledKernels
-from groundup.kernels.pick import largest_layer
 from groundup.runtime.matmul import onednn_is_there, onednn_product
 from groundup.runtime.remember import remembered
 from groundup.runtime.stored import DTYPES, PlainKernels, Stored, Weights, inputs_for, store

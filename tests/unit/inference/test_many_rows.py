@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 import torch
 
-from groundup.kernels import many_rows as module
+from groundup.inference import many_rows as module
 from groundup.runtime.stored import PlainKernels
 
 
