@@ -15,6 +15,7 @@ The last tenth of every play, cut between two speeches, is validation: each play
 both sides, and no speech is on two.
 """
 
+import functools
 import importlib.metadata
 import re
 from collections.abc import Iterator, Sequence
@@ -146,14 +147,18 @@ class Shakespeare:
         Raises:
             UserError: The file of the play cannot be read.
         """
-        speeches = list(parse_play(read_text(part), part.stem))
-        left = self.val_fraction * sum(map(len, speeches))
-        at = len(speeches)
-        while at > 1 and left > 0:
-            at -= 1
-            left -= len(speeches[at])
-        yield Document("".join(speeches[:at]), "train")
-        yield Document("".join(speeches[at:]), "val")
+        yield from _documents(part, self.val_fraction)
+
+
+@functools.lru_cache(maxsize=64)  # all plays: their alphabet is looked for before they are read again as ids
+def _documents(part: Path, val_fraction: float) -> tuple[Document, Document]:
+    speeches = list(parse_play(read_text(part), part.stem))
+    left = val_fraction * sum(map(len, speeches))
+    at = len(speeches)
+    while at > 1 and left > 0:
+        at -= 1
+        left -= len(speeches[at])
+    return Document("".join(speeches[:at]), "train"), Document("".join(speeches[at:]), "val")
 
 
 def parse_play(markdown: str, play: str = "") -> Iterator[str]:

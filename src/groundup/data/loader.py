@@ -5,7 +5,7 @@ world_size samples, of which rank r gets the r-th slice. So the samples of a ste
 and the position of a run is one integer.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -229,8 +229,7 @@ def eval_batches(
             f"the validation split has {split.n_tokens} token, too few to predict one from another; use more text"
             " or a larger share of validation"
         )
-    idx: list[NDArray[np.int64]] = []
-    targets: list[NDArray[np.int64]] = []
+    rows: list[NDArray[np.integer]] = []
     predicted = number = 0
     for shard, reader in enumerate(split.shards):
         for start in range(0, len(reader) - 1, block_size):
@@ -241,14 +240,20 @@ def eval_batches(
             number += 1
             if (number - 1) % world_size != rank:
                 continue
-            row = split.read(shard, start, count + 1).astype(np.int64)
-            idx.append(np.pad(row[:-1], (0, block_size - count)))
-            targets.append(np.pad(row[1:], (0, block_size - count), constant_values=IGNORE))
-            if len(idx) == batch_size:
-                yield torch.from_numpy(np.stack(idx)), torch.from_numpy(np.stack(targets))
-                idx, targets = [], []
+            rows.append(split.read(shard, start, count + 1))
+            if len(rows) == batch_size:
+                yield _padded(rows, block_size)
+                rows = []
     if 0 < number % world_size <= rank:
-        idx.append(np.zeros(block_size, dtype=np.int64))
-        targets.append(np.full(block_size, IGNORE, dtype=np.int64))
-    if idx:
-        yield torch.from_numpy(np.stack(idx)), torch.from_numpy(np.stack(targets))
+        rows.append(np.zeros(1, dtype=np.int64))
+    if rows:
+        yield _padded(rows, block_size)
+
+
+def _padded(rows: Sequence[NDArray[np.integer]], block_size: int) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
+    """Rows of up to T + 1 ids as inputs and targets; targets behind the end of a row do not count."""
+    idx = np.zeros((len(rows), block_size), dtype=np.int64)
+    targets = np.full_like(idx, IGNORE)
+    for i, row in enumerate(rows):
+        idx[i, : len(row) - 1], targets[i, : len(row) - 1] = row[:-1], row[1:]
+    return torch.from_numpy(idx), torch.from_numpy(targets)

@@ -41,10 +41,11 @@ class Every:
         return step == self.first or (step > 0 and self.n > 0 and step % self.n == 0)
 
 
-EARLY = (0, 25, 50, 100, 200)
+EARLY = (25, 50, 100, 200)
 """Steps at which the loss falls steeply: without points there, the curve would be drawn as a straight line."""
-EARLY_TOKENS = 1 << 16
-"""Validation tokens that are used there: enough for a point of the curve, too few to choose the best step."""
+EARLY_TOKENS, START_TOKENS = 1 << 16, 1 << 14
+"""Validation tokens that are used there, and before the first step, for which a person waits: enough for a point of the
+curve, too few to choose the best step."""
 
 
 class Measure(Protocol):
@@ -72,7 +73,7 @@ class Evaluate(Callback):
     def on_fit_start(self, trainer: Trainer) -> None:
         """Evaluate before the first step of a run, not where it is resumed."""
         if trainer.state.step == 0:
-            self._evaluate(trainer, most=0 if self.from_start else EARLY_TOKENS)
+            self._evaluate(trainer, most=0 if self.from_start else START_TOKENS)
 
     def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
         """Evaluate when it is due."""
@@ -87,7 +88,9 @@ class Evaluate(Callback):
         measure = partial(self.measure, most=most, progress=partial(self.display.doing, "validating"))
         with trainer.shown():
             result = measure()
-        raw: dict[str, float] = {} if trainer.average is None else {"val/loss_raw": measure().loss}
+        raw: dict[str, float] = {}
+        if trainer.average is not None:  # before the first step it is the weights themselves
+            raw["val/loss_raw"] = measure().loss if state.step else result.loss
         if most:
             raw["val/tokens"] = result.n_tokens
         elif result.loss < state.best_loss:

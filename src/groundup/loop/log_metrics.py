@@ -21,9 +21,10 @@ class LogMetrics(Callback):
         display: The terminal.
         lr: Peak learning rate.
         flops_per_token: For MFU.
-        peak_flops: Peak FLOP/s of the machine; None leaves MFU out.
-        measure_peak: Measures that again: at the end, which shows whether the machine was as free as at
-            the start, and where a step was faster than the peak.
+        peak_flops: Peak FLOP/s of the machine, where it is known.
+        measure_peak: Measures it, which takes a second: for the second line, as who waits for the first one shall not
+            wait for this; at the end, which shows whether the machine was as free as at the start; and where a
+            step was faster than the peak. With neither, MFU is left out.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class LogMetrics(Callback):
         self.when, self.log, self.display, self.lr = when, log, display, lr
         self.flops_per_token, self.peak_flops = flops_per_token, peak_flops
         self._first_peak = peak_flops
+        self._lines = 0
         self._session = 0.0
         self._seconds = 0.0
         self._steps = 0
@@ -68,7 +70,9 @@ class LogMetrics(Callback):
             self.log.write(step=trainer.state.step, **{PEAK_AT_START: self._first_peak, PEAK_AT_END: last})
 
     def _mfu(self, tokens_per_sec: float) -> float | None:
-        """The share of the peak; None where the step is faster than the peak even when that is measured again."""
+        """The share of the peak; None where that is unknown, or the step is faster even when it is measured again."""
+        if self.peak_flops is None and self.measure_peak is not None and self._lines > 1:
+            self.peak_flops = self._first_peak = self.measure_peak()
         if not self.peak_flops:
             return None
         flops = tokens_per_sec * self.flops_per_token
@@ -78,6 +82,7 @@ class LogMetrics(Callback):
 
     def _write(self, trainer: Trainer, metrics: StepMetrics) -> None:
         state = trainer.state
+        self._lines += 1
         speed = self._steps * trainer.tokens_per_step / self._seconds
         mfu = self._mfu(speed)
         left = (trainer.max_steps - state.step) * self._seconds / self._steps

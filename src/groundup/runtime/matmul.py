@@ -9,7 +9,7 @@ between any two libraries.
 import functools
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -17,12 +17,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from groundup.runtime.remember import remembered
 from groundup.runtime.stored import PlainKernels
 from groundup.runtime.timing import turns
 
 Matmul = Literal["default", "onednn", "kernels"]
 """The last is oneDNN, and kernels of ours for the gradients of weights: they copy neither of their matrices."""
 
+CHOICES = "matmul.json"
 MIN_SPEEDUP = 1.15
 """oneDNN, alone or beside the kernels, must be measured this much faster before it is used."""
 MIN_WIDTH_OF_DECODING, MIN_ROWS = 256, 64
@@ -33,7 +35,7 @@ MIN_WIDTH_OF_DECODING, MIN_ROWS = 256, 64
 def pick_matmul(
     device: torch.device, *, rows: int, n_embd: int, training: bool, kernels: PlainKernels | None = None
 ) -> Matmul:
-    """Choose who computes float32 matrix products by timing all, once per process.
+    """Choose who computes float32 matrix products: measured once a machine and size, and remembered.
 
     Args:
         device: Where it is computed; there is a choice on CPUs only.
@@ -44,6 +46,14 @@ def pick_matmul(
     """
     if not onednn_is_there(device) or (not training and rows < MIN_ROWS and n_embd < MIN_WIDTH_OF_DECODING):
         return "default"
+    there = kernels or PlainKernels()
+    what = "training" if training else "forward alone"
+    key = f"{there.key}, {n_embd} wide, {rows} rows, {what}, torch {torch.__version__}"
+    measure = partial(_fastest, rows=rows, n_embd=n_embd, training=training, kernels=kernels)
+    return remembered(CHOICES, key, get_args(Matmul), measure)
+
+
+def _fastest(*, rows: int, n_embd: int, training: bool, kernels: PlainKernels | None) -> Matmul:
     generator = torch.Generator().manual_seed(0)  # measuring must not move the one that dropout draws from
     weight = torch.randn(4 * n_embd, n_embd, generator=generator)
     x = torch.randn(min(rows, 2048), n_embd, generator=generator)

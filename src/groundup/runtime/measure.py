@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import functools
 import math
 import statistics
 import sys
@@ -101,14 +100,8 @@ def read_bandwidth(kernels: PlainKernels, *, megabytes: int = 512) -> float:
     return data.nbytes / min(seconds(lambda: kernels.sum(data)) for _ in range(9))
 
 
-@functools.cache
-def peak_flops(device: torch.device, precision: str) -> float:
-    """The ceiling that MFU is a share of: the data sheet's for known GPUs, else the measured rate of a product."""
-    return known_peak_flops(device, precision) or gemm_rate(device, precision)
-
-
 def known_peak_flops(device: torch.device, precision: str) -> float | None:
-    """The data sheet's FLOP/s, for known GPUs."""
+    """The ceiling that MFU is a share of, as the data sheet has it, for known GPUs: elsewhere `gemm_rate` is."""
     return peak_flops_of(device_name(device), precision) if device.type == "cuda" else None
 
 

@@ -16,7 +16,7 @@ from groundup.loop.save import KeepGrowth, SaveCheckpoints
 from groundup.loop.trainer import Callback
 from groundup.planner.flops import flops_per_token
 from groundup.records.metrics import Logger
-from groundup.runtime.measure import gemm_rate, known_peak_flops, peak_flops
+from groundup.runtime.measure import gemm_rate, known_peak_flops
 from groundup.terminal.display import Display
 from groundup.training.build import Run
 from groundup.training.snapshot import capture
@@ -79,17 +79,17 @@ def callbacks_of(
 
 def _log_metrics(run: Run, config: TrainConfig, when: Every, log: Logger, display: Display) -> LogMetrics:
     trainer, shape = run.trainer, run.trainer.model.config
-    peak, known = None, known_peak_flops(trainer.device, trainer.precision.name)
-    if trainer.world.is_main:  # the rank that logs; measuring what MFU is a share of takes a second
-        peak = trainer.world.size * peak_flops(trainer.device, trainer.precision.name)
+    size, device, precision = trainer.world.size, trainer.device, trainer.precision.name
+    known = known_peak_flops(device, precision)
+    measures = trainer.world.is_main and not known  # the rank that logs
     return LogMetrics(
         when=when,
         log=log,
         display=display,
         lr=config.optim.lr,
         flops_per_token=flops_per_token(shape, shape.block_size),
-        peak_flops=peak,
-        measure_peak=None if known else lambda: trainer.world.size * gemm_rate(trainer.device, trainer.precision.name),
+        peak_flops=size * known if known else None,
+        measure_peak=(lambda: size * gemm_rate(device, precision)) if measures else None,
     )
 
 

@@ -224,8 +224,8 @@ def test_the_steep_part_of_a_curve_has_points_from_a_part_of_the_split(notes):
     trainer = FakeTrainer(700)
     trainer.run(callback)
     assert [row["step"] for row in notes.rows] == [0, 25, 50, 100, 200, 300, 600, 700]
-    assert [row.get("val/tokens") for row in notes.rows] == [65536] * 5 + [None] * 3
-    assert seen == [65536] * 5 + [0] * 3
+    assert [row.get("val/tokens") for row in notes.rows] == [16384] + [65536] * 4 + [None] * 3
+    assert seen == [16384] + [65536] * 4 + [0] * 3
     assert trainer.state.best_step == 300  # a part picks no best
     assert notes.shares[0] == ("validating", 0.5)
     assert notes.lines[1].endswith("of 65,536 tokens")
@@ -246,6 +246,12 @@ def test_a_trained_model_is_measured_whole_before_its_first_step(notes):
 def test_the_bar_moves_with_every_step(notes):
     FakeTrainer(5).run(log_metrics(notes, when=Every(3, first=1, last=True)))
     assert sorted(notes.ticks + [update["step"] for update in notes.updates]) == [1, 2, 3, 4, 5]
+
+
+def test_the_first_line_does_not_wait_for_the_peak(notes):
+    callback = log_metrics(notes, when=Every(1), peak_flops=None, measure_peak=lambda: 2400.0)
+    FakeTrainer(3).run(callback)
+    assert [row.get("perf/mfu") for row in notes.rows] == [None, 0.5, 0.5]
 
 
 @pytest.mark.parametrize(("second_look", "mfu"), [(8e4, 0.5), (1e4, None)])

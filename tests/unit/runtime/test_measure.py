@@ -1,5 +1,4 @@
 import itertools
-import math
 
 import pytest
 import torch
@@ -11,7 +10,6 @@ from groundup.runtime.measure import (
     gemm,
     gemm_rate,
     known_peak_flops,
-    peak_flops,
     peak_memory,
 )
 
@@ -85,26 +83,12 @@ def test_real_measurements_are_plausible(monkeypatch):
     assert 1e5 < copy_bandwidth(CPU, megabytes=4) < 1e14
 
 
-def test_a_cpu_has_no_data_sheet_and_is_measured_once(monkeypatch):
-    calls = []
-    monkeypatch.setattr(measure, "gemm_rate", lambda device, precision: calls.append(precision) or 5e10)
+def test_data_sheets_are_known_of_gpus_alone(monkeypatch):
     assert known_peak_flops(CPU, "fp32") is None
-    peak_flops.cache_clear()
-    assert [peak_flops(CPU, "fp32") for _ in range(3)] == [5e10] * 3
-    assert calls == ["fp32"]
-    peak_flops.cache_clear()
-
-
-def test_a_known_gpu_is_not_measured(monkeypatch):
     monkeypatch.setattr(measure, "device_name", lambda device: "NVIDIA A100-SXM4-80GB")
-    monkeypatch.setattr(measure, "gemm_rate", lambda *args: math.nan)
-    peak_flops.cache_clear()
-    assert peak_flops(torch.device("cuda"), "bf16") == 312e12
+    assert known_peak_flops(torch.device("cuda"), "bf16") == 312e12
     monkeypatch.setattr(measure, "device_name", lambda device: "A GPU of next year")
-    monkeypatch.setattr(measure, "gemm_rate", lambda *args: 1.5e15)
-    peak_flops.cache_clear()
-    assert peak_flops(torch.device("cuda"), "bf16") == 1.5e15
-    peak_flops.cache_clear()
+    assert known_peak_flops(torch.device("cuda"), "bf16") is None
 
 
 def test_peak_memory_counts_bytes_of_this_process():
