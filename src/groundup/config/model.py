@@ -5,6 +5,8 @@ from typing import Any, ClassVar, Literal
 
 from groundup.config.errors import UsageError, UserError
 
+KERNEL_LANES = 16
+"""Widths that are multiples of this suit the kernels of training: they fill the vectors of every machine."""
 _MOST = {"n_layer": 10_000, "n_embd": 2**20, "block_size": 2**30, "vocab_size": 2**32}
 """Far beyond any model; above it sizes overflow, or building takes all memory before anything can be compared."""
 _MOST_NGRAM = 16

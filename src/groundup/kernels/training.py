@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from groundup.config.errors import UserError
+from groundup.config.model import KERNEL_LANES
 from groundup.kernels.adamw import AdamWSteps
 from groundup.kernels.attention import TYPES
 from groundup.kernels.dropout import Counted
@@ -21,7 +22,6 @@ from groundup.kernels.muon import MuonSteps
 from groundup.kernels.one_call import OneCallBlocks
 from groundup.kernels.trust import wrong_in_training
 from groundup.kernels.whole_loss import WholeLoss
-from groundup.planner.memory import KERNEL_LANES
 from groundup.runtime.remember import remembered
 from groundup.runtime.stored import PlainKernels
 

@@ -28,7 +28,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
-from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
+from groundup.config.model import KERNEL_LANES, GPTConfig, ModernConfig, TransformerConfig
 from groundup.config.train import OptimConfig, TrainConfig
 from groundup.planner.params import count_parameters, lora_parameters, matrix_parameters, parameter_table
 
@@ -41,8 +41,6 @@ HOLES = 60_000_000
 (docs/how/planner.md). They hardly grow with the step; a small step has a quarter of what it asks for."""
 LIBRARIES = 5_000_000
 """Bytes that libraries take as a CPU's first step runs, measured, too; in 16 bits twice as many."""
-KERNEL_LANES = 16
-"""Widths that are multiples of this suit the kernels of training: they fill the vectors of every machine."""
 WIDEST_IN_ONE_CALL = 384
 """Of models whose blocks kernels compute in float32, too: of wider ones, products of a library are nearly all."""
 LARGEST_IN_ONE_STEP = 1024

@@ -27,7 +27,7 @@ def test_every_size_is_a_row_and_large_ones_are_computed_again(monkeypatch):
     result = bench(Options(model=MODEL, micro_batch_sizes=(1, 2), recompute_from=2, device="cpu"), lines.append)
     assert seen == [(1, False), (2, False), (2, True)]
     assert [row["measured_bytes"] for row in result["rows"]] == [1000, 2000, 2000]
-    compiled = module.load_kernels(lambda _: None).lanes > 0
+    compiled = module.load_training_kernels(lambda _: None).lanes > 0
     planned = [
         training_memory(MODEL, micro_batch_size=b, cpu=True, recompute=r, compiled=compiled, accumulates=False).total
         for b, r in seen
