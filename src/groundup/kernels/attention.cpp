@@ -31,7 +31,7 @@ struct Dropout {
 };
 
 // n tokens from `first` on, times a factor.
-void save(const float* from, int64_t width, float factor, const View& view, int64_t start, const Sizes& s, int64_t first,
+INLINE void save(const float* from, int64_t width, float factor, const View& view, int64_t start, const Sizes& s, int64_t first,
           int64_t n) {
     for (int64_t t = 0, place = start + first * view.token; t < n; t++, place += view.token, from += width)
         if (s.type == 0) scaled(from, s.D, factor, (float*)view.at + place);

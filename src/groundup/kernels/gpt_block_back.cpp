@@ -62,7 +62,7 @@ void backward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* wei
                 laid.fc.multiply(core, h, n, nullptr, narrow + 0);
                 for (int64_t i = 0; i < n; i++) {
                     float* between = grads.between + (r + i) * C;
-                    norm_back(narrow + i * C, kept.between + (r + i) * C, w.gain_2, w.shift_2, kept.moments_2[r + i], C,
+                    norm_back({w.gain_2, w.shift_2, s.eps}, narrow + i * C, kept.between + (r + i) * C, kept.moments_2[r + i], C,
                               grad_out + (r + i) * C, between, part_of(r, GAIN_2), part_of(r, SHIFT_2), grads.b + (r + i) * C);
                     drop_row(between, r + i, drop_attention, C, nullptr, proj + i * C);
                 }
@@ -81,8 +81,8 @@ void backward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* wei
                 turn_heads(s, r, n, -1, grads.qkv + 0);
                 laid.qkv.multiply(core, grads.qkv + r * 3 * C, n, nullptr, narrow + 0);
                 for (int64_t i = r; i < r + n; i++)
-                    norm_back(narrow + (i - r) * C, stream + i * C, w.gain_1, w.shift_1, kept.moments_1[i], C, grads.between + i * C,
-                              grad + i * C, part_of(r, GAIN_1), part_of(r, SHIFT_1), grads.a + i * C);
+                    norm_back({w.gain_1, w.shift_1, s.eps}, narrow + (i - r) * C, stream + i * C, kept.moments_1[i], C,
+                              grads.between + i * C, grad + i * C, part_of(r, GAIN_1), part_of(r, SHIFT_1), grads.a + i * C);
                 if (w.b_qkv) add_rows(grads.qkv + r * 3 * C, n, 3 * C, part_of(r, B_QKV));
             }
 #pragma omp for nowait

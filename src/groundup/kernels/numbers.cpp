@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
@@ -85,6 +86,17 @@ struct Moments {
     float mean, scale;  // one over the deviation
 };
 
+// Of a row, or of null: which of them it is, a loop of vectors has to know as it is compiled.
+INLINE float or_0(const float* row, int64_t i) { return row[i]; }
+INLINE float or_0(std::nullptr_t, int64_t) { return 0; }
+
+template <class Row, class T>
+void scale_row(const Norm& norm, Moments moments, const float* x, Row shift, T* y, int64_t n) {
+    const float mean = moments.mean, scale = moments.scale, *gain = norm.gain;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) y[i] = (x[i] - mean) * scale * gain[i] + or_0(shift, i);
+}
+
 template <class T> Moments normalize(const Norm& norm, const float* x, T* y, int64_t n) {
     float sum = 0, squares = 0;
 #pragma omp simd reduction(+ : sum)
@@ -92,10 +104,10 @@ template <class T> Moments normalize(const Norm& norm, const float* x, T* y, int
     const float mean = sum / n;
 #pragma omp simd reduction(+ : squares)
     for (int64_t i = 0; i < n; i++) squares += (x[i] - mean) * (x[i] - mean);
-    const float scale = 1 / std::sqrt(squares / n + norm.eps);
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) y[i] = (x[i] - mean) * scale * norm.gain[i] + (norm.shift ? norm.shift[i] : 0.0f);
-    return {mean, scale};
+    const Moments moments{mean, 1 / std::sqrt(squares / n + norm.eps)};
+    if (norm.shift) scale_row(norm, moments, x, norm.shift, y, n);
+    else scale_row(norm, moments, x, nullptr, y, n);
+    return moments;
 }
 
 template <class A, class B> INLINE float dot(const A* a, const B* b, int64_t n) {

@@ -91,8 +91,8 @@ double head_loss(const Ends& ends, const BlockSizes& s, float* stream, const int
             for (int64_t i = r; i < r + n; i++) nats[i] = pass_back(logits + i * W, targets[i], V);
             of_normed.multiply(core, logits + r * W, n, nullptr, passed + 0);
             for (int64_t i = 0; i < n; i++)
-                norm_back(passed + i * C, stream + (r + i) * C, norm.gain, norm.shift, moments[i], C, nothing,
-                          stream + (r + i) * C, of_norm, of_norm + C, normed + (r + i) * C);
+                norm_back(norm, passed + i * C, stream + (r + i) * C, moments[i], C, nothing, stream + (r + i) * C, of_norm,
+                          of_norm + C, normed + (r + i) * C);
         }
         of_matrix.compute(core, laid);
     }
