@@ -31,8 +31,8 @@ struct Dropout {
 };
 
 // n tokens from `first` on, times a factor.
-INLINE void save(const float* from, int64_t width, float factor, const View& view, int64_t start, const Sizes& s, int64_t first,
-          int64_t n) {
+INLINE void save(const float* from, int64_t width, float factor, const View& view, int64_t start, const Sizes& s,
+                 int64_t first, int64_t n) {
     for (int64_t t = 0, place = start + first * view.token; t < n; t++, place += view.token, from += width)
         if (s.type == 0) scaled(from, s.D, factor, (float*)view.at + place);
         else scaled(from, s.D, factor, (Bf16Number*)view.at + place);

@@ -11,14 +11,12 @@ from groundup.config.model import TransformerConfig
 from groundup.kernels.training import TrainingKernels
 from groundup.parts.gpt_block import HowBlock, run_block
 from groundup.planner.memory import suits_one_call
-from groundup.runtime.matmul import Matmul, pick_matmul, products_of
+from groundup.runtime.matmul import MOST_ROWS, Matmul, pick_matmul, products_of
 from groundup.runtime.remember import remembered
 from groundup.runtime.stored import PlainKernels
 from groundup.runtime.timing import turns
 
 CHOICES = "blocks.json"
-MOST_ROWS = 2048
-"""Tokens of a block that is measured; more of them take no other way."""
 MIN_SPEEDUP = 1.05
 """A library must be measured this much faster."""
 

@@ -27,6 +27,8 @@ Matmul = Literal["default", "onednn", "kernels"]
 CHOICES = "matmul.json"
 MIN_SPEEDUP = 1.15
 """oneDNN, alone or beside the kernels, must be measured this much faster before it is used."""
+MOST_ROWS = 2048
+"""Tokens at a time that are measured; more of them take no other way."""
 MIN_WIDTH_OF_DECODING, MIN_ROWS = 256, 64
 """Below both, calling oneDNN costs more than it saves when a few tokens are decoded."""
 
@@ -46,7 +48,7 @@ def pick_matmul(
     """
     if not onednn_is_there(device) or (not training and rows < MIN_ROWS and n_embd < MIN_WIDTH_OF_DECODING):
         return "default"
-    there = kernels or PlainKernels()
+    there, rows = kernels or PlainKernels(), min(rows, MOST_ROWS)
     what = "training" if training else "forward alone"
     key = f"{there.key}, {n_embd} wide, {rows} rows, {what}, torch {torch.__version__}"
     measure = partial(_fastest, rows=rows, n_embd=n_embd, training=training, kernels=kernels)
@@ -56,7 +58,7 @@ def pick_matmul(
 def _fastest(*, rows: int, n_embd: int, training: bool, kernels: PlainKernels | None) -> Matmul:
     generator = torch.Generator().manual_seed(0)  # measuring must not move the one that dropout draws from
     weight = torch.randn(4 * n_embd, n_embd, generator=generator)
-    x = torch.randn(min(rows, 2048), n_embd, generator=generator)
+    x = torch.randn(rows, n_embd, generator=generator)
     grad = torch.randn(len(x), len(weight), generator=generator)
 
     def step(linear: Callable[..., Tensor]) -> None:
