@@ -7,7 +7,7 @@ constexpr int TILE_SUMS = BYTES == 32 ? 12 : 24;  // vectors, as many as registe
 constexpr int TILE_ROWS = TILE_SUMS / TILE_VECTORS;
 constexpr int64_t PANEL = TILE_VECTORS * L;  // columns of B that are multiplied at a time
 
-struct Left {  // the matrix A: element (i, k) at i * row + k * column
+struct Left {  // the matrix A: element (i, k) at i * row + k * column, one of which is 1
     const float* at;
     int64_t row, column;
 };
@@ -29,7 +29,7 @@ Panel panel_of(int64_t columns, int64_t nth) {
 const float NOTHING[PANEL] = {};  // where sums start: asked whether they start, GCC would keep them in memory, too
 
 // C (R, V vectors) = A (R, K) times B (K, V vectors), added to what `start` has. IN_ROWS: the numbers of a row of A lie side
-// by side. K is not 0.
+// by side, else those of a column do: with twelve rows apart in both, registers would not hold all that is added. K is not 0.
 template <int R, int V, bool IN_ROWS>
 void sums(Left a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_t K, const float* start, int64_t start_row) {
     if (K <= 0) __builtin_unreachable();
@@ -43,7 +43,7 @@ void sums(Left a, const float* b, int64_t b_row, float* c, int64_t c_row, int64_
         for (int v = 0; v < V; v++) row[v] = read<Floats>(b + k * b_row + v * L);
 #pragma GCC unroll 12
         for (int r = 0; r < R; r++) {
-            const Floats x = a.at[r * a.row + k * (IN_ROWS ? 1 : a.column)] - Floats{};
+            const Floats x = a.at[IN_ROWS ? r * a.row + k : r + k * a.column] - Floats{};
 #pragma GCC unroll 8
             for (int v = 0; v < V; v++) total[r * V + v] += x * row[v];
         }
