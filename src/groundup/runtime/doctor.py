@@ -86,7 +86,7 @@ def _speeds(device: torch.device, doing: Callable[[str], None], end: float) -> I
     """Precisions, products and memory; what `end` comes before is not measured."""
     doing("comparing the speed of precisions")
     chosen = None
-    for size in ("nano", "gpt2"):  # the last is what the ceiling below is for; a second look may say otherwise
+    for size in ("nano", "gpt2"):  # the last is what the ceiling below is for
         chosen = pick_precision("auto", device, n_embd=MODELS[size].n_embd) if time.perf_counter() < end else None
         yield f"precision for {size}", f"{chosen.name}: {chosen.why}" if chosen else BUSY
     rates: dict[str, float] = {}

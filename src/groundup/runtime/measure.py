@@ -22,11 +22,13 @@ _DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16,
 
 GEMM_SHAPE = (2048, 768, 3072)
 """Rows, inner and columns of one of GPT-2's own products: (B T, C) x (C, 4 C)."""
+FEWER_ROWS = (256, *GEMM_SHAPE[1:])
+"""Enough to compare two precisions by."""
 
 
-def gemm(device: torch.device, precision: str) -> Callable[[], None]:
-    """A function that makes one product of GEMM_SHAPE, the fastest way there is, and returns when it is done."""
-    rows, inner, columns = GEMM_SHAPE
+def gemm(device: torch.device, precision: str, shape: tuple[int, int, int] = GEMM_SHAPE) -> Callable[[], None]:
+    """A function that makes one product of this shape, the fastest way there is, and returns when it is done."""
+    rows, inner, columns = shape
     # A generator of its own: measuring must not move the one that dropout draws from.
     generator = torch.Generator(device).manual_seed(0)
     a = torch.randn(rows, inner, device=device, generator=generator).to(_DTYPES[precision])
@@ -64,7 +66,7 @@ def gemm_speedup(device: torch.device, precision: str, over: str) -> float:
     The median of seven turns (fewer where they are slow), in each of which both have one: what else the machine does
     slows both down.
     """
-    fast, slow = gemm(device, precision), gemm(device, over)
+    fast, slow = gemm(device, precision, FEWER_ROWS), gemm(device, over, FEWER_ROWS)
     return _median(lambda: seconds(slow) / seconds(fast))
 
 

@@ -17,6 +17,7 @@ import contextlib
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, get_args
 
 import torch
@@ -24,6 +25,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from groundup.config.errors import UsageError
 from groundup.runtime.measure import gemm_speedup
+from groundup.runtime.remember import machine_id, remembered
 
 PrecisionName = Literal["fp32", "tf32", "bf16", "fp16"]
 _NARROW = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -36,6 +38,8 @@ ATTENTION_ON_HOPPER = [
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
+CHOICES = "precision.json"
+"""Holds what this machine measured once: near the bound, each run would else choose anew."""
 CPU_SPEEDUP = 1.5
 """Bf16 products must be measured this much faster than fp32 before a CPU uses them."""
 NARROWEST, NARROWEST_OF_LIBRARIES = 128, 256
@@ -127,10 +131,14 @@ def _best(device: torch.device, n_embd: int) -> Precision:
         return Precision("fp32", device, "this CPU has no bf16 products")
     if n_embd < narrowest:
         return Precision("fp32", device, f"below a width of {narrowest} 16 bits are no faster on this CPU")
-    gain = gemm_speedup(device, "bf16", over="fp32")
-    if gain >= CPU_SPEEDUP:
-        return Precision("bf16", device, f"bf16 products measured {gain:.1f} times as fast as fp32")
-    return Precision("fp32", device, f"bf16 products measured only {gain:.1f} times as fast, {CPU_SPEEDUP} would pay")
+    faster = remembered(CHOICES, f"{machine_id()}, torch {torch.__version__}", ("bf16", "fp32"), partial(_faster, device))
+    if faster == "bf16":
+        return Precision("bf16", device, f"bf16 products measured at least {CPU_SPEEDUP} times as fast as fp32")
+    return Precision("fp32", device, f"bf16 products measured less than {CPU_SPEEDUP} times as fast as fp32")
+
+
+def _faster(device: torch.device) -> PrecisionName:
+    return "bf16" if gemm_speedup(device, "bf16", over="fp32") >= CPU_SPEEDUP else "fp32"
 
 
 def narrowest_in_bf16() -> int | None:

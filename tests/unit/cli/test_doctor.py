@@ -17,8 +17,9 @@ PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
 
 
 @pytest.fixture
-def fast(monkeypatch):
+def fast(monkeypatch, tmp_path):
     """No measurement takes time, nor does anything else; what they return is known."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(doctor, "time", types.SimpleNamespace(perf_counter=lambda: 0.0))
     rates = {"fp32": 1e11, "bf16": 2e11, "fp16": 2e11}
     for module in (doctor, doctor.pick_precision.__globals__):
