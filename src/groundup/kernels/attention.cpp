@@ -3,7 +3,7 @@
 //
 // Nothing of the size T x T leaves the caches: a block of queries meets the keys up to its own end, its scores become
 // weights where they lie, and going back they are computed again from the logarithm of each query's sum. They lie turned, a
-// row per key: what belongs to a query stays in its lane, and nothing is added up across lanes. A part of training.cpp.
+// row per key: what belongs to a query stays in its lane, and nothing is added up across lanes. A part of training.cpp and training_bf16.cpp.
 namespace {
 
 INLINE uint32_t mixed(uint32_t x) {  // each bit of x turns half of the others (Wellons 2018, "lowbias32")
@@ -101,8 +101,7 @@ struct Queries {  // of a block
 
 // Of all cores: y of every head, and the logarithm of each query's sum (B, H, T), from which the way back computes its
 // weights again.
-template <class Head>
-void attend_heads(Head& head, const Sizes& s, const View& q, const View& k, const View& v, const View& y, float* log_sums) {
+void attend_heads(Way::Head& head, const Sizes& s, const View& q, const View& k, const View& v, const View& y, float* log_sums) {
     Buffer<float> scores((s.T + QUERIES) * QUERIES);
     const Dropout dropout(s);
 #pragma omp for schedule(dynamic, 1)
@@ -124,8 +123,7 @@ void attend_heads(Head& head, const Sizes& s, const View& q, const View& k, cons
 }
 
 // What queries, keys and values get, where y gets `grad`.
-template <class Head>
-void attend_heads_back(Head& head, const Sizes& s, const View& q, const View& k, const View& v, const View& y,
+void attend_heads_back(Way::Head& head, const Sizes& s, const View& q, const View& k, const View& v, const View& y,
                        const View& grad, const float* log_sums, const View& grad_q, const View& grad_k, const View& grad_v) {
     const int64_t numbers = s.T * head.width;
     const float scale = 1 / std::sqrt((float)s.D);
@@ -158,32 +156,26 @@ void attend_heads_back(Head& head, const Sizes& s, const View& q, const View& k,
     }
 }
 
-// The head that a type has here, given to `act`, by every core.
-template <class Act> void with_head(const Sizes& s, bool back, Act&& act) {
-#pragma omp parallel
-    {
-#if defined(WITH_BF16)
-        if (s.type == 1) {
-            const Bf16Core core(0);
-            act(Bf16Head(s, back));
-        } else
-#endif
-            act(FloatHead(s, back));
-    }
-}
-
 }  // namespace
 
 extern "C" {
 
-void attention_forward(const Sizes* sizes, const View* q, const View* k, const View* v, const View* y, float* log_sums) {
-    with_head(*sizes, false, [=](auto&& head) { attend_heads(head, *sizes, *q, *k, *v, *y, log_sums); });
+void IN_TYPE(attention_forward)(const Sizes* sizes, const View* q, const View* k, const View* v, const View* y, float* log_sums) {
+#pragma omp parallel
+    {
+        const Unit unit;
+        Way::Head head(*sizes, false);
+        attend_heads(head, *sizes, *q, *k, *v, *y, log_sums);
+    }
 }
 
-void attention_backward(const Sizes* sizes, const View* q, const View* k, const View* v, const View* y, const View* grad,
-                        const float* log_sums, const View* grad_q, const View* grad_k, const View* grad_v) {
-    with_head(*sizes, true, [=](auto&& head) {
+void IN_TYPE(attention_backward)(const Sizes* sizes, const View* q, const View* k, const View* v, const View* y, const View* grad,
+                                 const float* log_sums, const View* grad_q, const View* grad_k, const View* grad_v) {
+#pragma omp parallel
+    {
+        const Unit unit;
+        Way::Head head(*sizes, true);
         attend_heads_back(head, *sizes, *q, *k, *v, *y, *grad, log_sums, *grad_q, *grad_k, *grad_v);
-    });
+    }
 }
 }

@@ -14,12 +14,32 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from groundup.kernels.dropout import Counted, count
+from groundup.kernels.library import declare
 
 if TYPE_CHECKING:
     from groundup.kernels.training import TrainingKernels
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1}
 """As attention.cpp counts them."""
+_PREFIXES = {torch.float32: "", torch.bfloat16: "bf16_"}
+
+
+def in_type(library: ctypes.CDLL, name: str, dtype: torch.dtype) -> Any:
+    """The function of the library that has this name and multiplies numbers of this type."""
+    return getattr(library, _PREFIXES[dtype] + name)
+
+
+class AttentionCalls:
+    """Attention of a library, there and back.
+
+    Args:
+        library: The shared library of the kernels.
+        dtype: Of what products read.
+    """
+
+    def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
+        self.forward = declare(in_type(library, "attention_forward", dtype), *6 * [ctypes.c_void_p])
+        self.backward = declare(in_type(library, "attention_backward", dtype), *10 * [ctypes.c_void_p])
 
 
 class _View(ctypes.Structure):
@@ -77,7 +97,7 @@ class _Attention(torch.autograd.Function):
         q, k, v = map(_in_rows, (q, k, v))
         y, log_sums = _like(q), torch.empty(q.shape[:-1])
         ctx.dropout = count(dropout_p)
-        kernels.attention_forward(
+        kernels.attention[q.dtype].forward(
             _sizes(q.shape, k.shape[1], q.dtype, ctx.dropout), *map(_view, (q, k, v, y)), log_sums.data_ptr()
         )
         ctx.save_for_backward(q, k, v, y, log_sums)
@@ -91,7 +111,7 @@ class _Attention(torch.autograd.Function):
         grad = _in_rows(grad.to(q.dtype))  # has a name, because a view of it is but its address
         grads = _like(q), _like(k), _like(v)
         parts = map(_view, (q, k, v, y, grad))
-        ctx.kernels.attention_backward(
+        ctx.kernels.attention[q.dtype].backward(
             _sizes(q.shape, k.shape[1], q.dtype, ctx.dropout), *parts, log_sums.data_ptr(), *map(_view, grads)
         )
         return *grads, None, None
@@ -114,7 +134,7 @@ def attend_side_by_side(
     texts, tokens, width = qkv.shape
     y, log_sums = qkv.new_empty(texts, tokens, width // 3), torch.empty(texts, n_head, tokens)
     views = (*_thirds(qkv, n_head), _heads_of(y, n_head))
-    kernels.attention_forward(_sizes_of(qkv, n_head, dropout), *views, log_sums.data_ptr())
+    kernels.attention[qkv.dtype].forward(_sizes_of(qkv, n_head, dropout), *views, log_sums.data_ptr())
     return y, log_sums
 
 
@@ -130,7 +150,7 @@ def attend_side_by_side_back(
     n_head, grad_qkv = log_sums.shape[1], torch.empty_like(qkv)
     views = (*_thirds(qkv, n_head), _heads_of(y, n_head), _heads_of(grad, n_head))
     sizes = _sizes_of(qkv, n_head, dropout)
-    kernels.attention_backward(sizes, *views, log_sums.data_ptr(), *_thirds(grad_qkv, n_head))
+    kernels.attention[qkv.dtype].backward(sizes, *views, log_sums.data_ptr(), *_thirds(grad_qkv, n_head))
     return grad_qkv
 
 

@@ -13,17 +13,6 @@ template <class T> void gelu_back(const T* x, const T* grad, T* grad_x, int64_t 
     for (int64_t i = 0; i < n; i++) grad_x[i] = grad[i] * gelu_slope(x[i], sigmoid(x[i]));
 }
 
-// The pairs of x(i) and x(i + half) by their angles, times scale.
-template <class X, class Y>
-void turn_pairs(X&& x, const float* cosines, const float* sines, float sign, float scale, Y* y, int64_t half) {
-#pragma omp simd
-    for (int64_t i = 0; i < half; i++) {
-        const float first = x(i), second = x(i + half), sine = sign * sines[i];
-        y[i] = (first * cosines[i] - second * sine) * scale;
-        y[i + half] = (second * cosines[i] + first * sine) * scale;
-    }
-}
-
 struct Heads {  // their sizes: tokens of x and y lie so far apart, and the table of angles repeats after n_angles tokens
     int64_t n_tokens, stride, y_stride, n_angles, n_heads, half;
 };

@@ -1,28 +1,8 @@
 // Blocks of GPT-2 in training, forward here and back in gpt_block_back.cpp, in bfloat16 (narrow.cpp) or in float32 (wide.cpp);
 // queries and keys may be rotated. Some rows (tokens) at a time go through all that treats them alone, while they are in a
 // core's caches: norm and product before attention; behind it product, norm, MLP and what is added to the stream. Cores wait
-// for each other around attention only, and one that is late has less to do. A part of training.cpp.
+// for each other around attention only, and one that is late has less to do. A part of training.cpp and training_bf16.cpp.
 namespace {
-
-struct InFloats {
-    typedef float Number;
-    typedef FloatCore Core;
-    typedef FloatHead Head;
-    typedef FloatWeights Weights;
-    typedef FloatGradients Gradients;
-    static constexpr int32_t TYPE = 0;  // as attention.cpp counts them
-};
-
-#if defined(WITH_BF16)
-struct InBf16 {
-    typedef Bf16Number Number;
-    typedef Bf16Core Core;
-    typedef Bf16Head Head;
-    typedef Bf16Weights Weights;
-    typedef Bf16Gradients Gradients;
-    static constexpr int32_t TYPE = 1;
-};
-#endif
 
 struct BlockSizes {
     int64_t B, T, C, H;
@@ -51,20 +31,20 @@ class Rooms {
 
 // What the way back needs, a row per token, or per head and token. What norms and GELU give it computes again, while it reads
 // what they were given: to read that back from memory would take longer.
-template <class Number> struct BlockKept {
+struct BlockKept {
     BlockKept(const BlockSizes& s, void* room) : all(room) {
         const int64_t N = s.B * s.T;
         all.give(qkv, N * 3 * s.C), all.give(y, N * s.C), all.give(h, N * 4 * s.C), all.give(between, N * s.C);
         all.give(log_sums, N * s.H), all.give(moments_1, N), all.give(moments_2, N);
     }
     Rooms all;
-    Number *qkv, *y, *h;
+    Way::Number *qkv, *y, *h;
     float *between, *log_sums;
     Moments *moments_1, *moments_2;
 };
 
-Sizes attention_sizes(const BlockSizes& s, int32_t type) {
-    return {s.B, s.T, s.H, s.H, s.C / s.H, type, s.dropped[0][0], s.dropped[0][1], s.dropped[0][2]};
+Sizes attention_sizes(const BlockSizes& s) {
+    return {s.B, s.T, s.H, s.H, s.C / s.H, Way::TYPE, s.dropped[0][0], s.dropped[0][1], s.dropped[0][2]};
 }
 
 // The heads of the nth of `parts` matrices that lie side by side.
@@ -85,35 +65,33 @@ Dropout dropout_of(const BlockSizes& s, int which) {
     return {s.dropped[which][0], s.dropped[which][1], s.dropped[which][2], s.C};
 }
 
-template <class Way> struct LaidWeights {  // of a block, for products forward or back
+struct LaidWeights {  // of a block, for products forward or back
     LaidWeights(int64_t C, bool forward)
         : forward(forward), qkv(forward ? 3 * C : C, forward ? C : 3 * C), proj(C, C),
           fc(forward ? 4 * C : C, forward ? C : 4 * C), out(forward ? C : 4 * C, forward ? 4 * C : C) {}
     // By all cores, none of which waits.
     void lay_rest(const BlockWeights& w) { proj.lay(w.w_proj, forward), fc.lay(w.w_fc, forward), out.lay(w.w_out, forward); }
     const bool forward;
-    typename Way::Weights qkv, proj, fc, out;
+    Way::Weights qkv, proj, fc, out;
 };
 
 // Some blocks, from a stream each: the next one's, if there is one, gets what a block gives. Behind attention rows go on
 // into the next block.
-template <class Way>
 void forward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* weights, float* const* streams, void* const* rooms) {
-    typedef typename Way::Number Number;
     const int64_t C = sizes->C, N = sizes->B * sizes->T;
-    LaidWeights<Way> laid(C, true);
+    LaidWeights laid(C, true);
 #pragma omp parallel
     {
-        typename Way::Core core(4 * C);
+        Way::Core core(4 * C);
         Buffer<float> added(ROWS_OF_A_BLOCK * C);
-        Buffer<Number> normed(ROWS_OF_A_BLOCK * C), g(ROWS_OF_A_BLOCK * 4 * C);
+        Buffer<Way::Number> normed(ROWS_OF_A_BLOCK * C), g(ROWS_OF_A_BLOCK * 4 * C);
         const auto norm_rows = [&](const Norm& norm, int64_t r, int64_t n, const float* x, Moments* moments) {
             for (int64_t i = 0; i < n; i++) moments[r + i] = normalize(norm, x + (r + i) * C, normed + i * C, C);
         };
         const auto project = [&](int64_t nth, int64_t r, int64_t n) {
             const BlockSizes& s = sizes[nth];
             const BlockWeights& w = weights[nth];
-            const BlockKept<Number> kept(s, rooms[nth]);
+            const BlockKept kept(s, rooms[nth]);
             norm_rows({w.gain_1, w.shift_1, s.eps}, r, n, streams[nth], kept.moments_1);
             laid.qkv.multiply(core, normed, n, w.b_qkv, kept.qkv + r * 3 * C);
             turn_heads(s, r, n, 1, kept.qkv);
@@ -125,19 +103,19 @@ void forward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* weig
         for (int64_t nth = 0; nth < n_blocks; nth++) {
             const BlockSizes& s = sizes[nth];
             const BlockWeights& w = weights[nth];
-            const BlockKept<Number> kept(s, rooms[nth]);
-            const Sizes of_attention = attention_sizes(s, Way::TYPE);
+            const BlockKept kept(s, rooms[nth]);
+            const Sizes of_attention = attention_sizes(s);
             const Dropout drop_attention = dropout_of(s, 1), drop_mlp = dropout_of(s, 2);
             const bool last = nth + 1 == n_blocks;
             laid.lay_rest(w);
             if (!last) laid.qkv.lay(weights[nth + 1].w_qkv, true);
-            typename Way::Head head(of_attention, false);
+            Way::Head head(of_attention, false);
             attend_heads(head, of_attention, heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3),
                          heads(kept.y, s, 0, 1), kept.log_sums);
 #pragma omp for schedule(dynamic, 1)
             for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {
                 const int64_t n = std::min(ROWS_OF_A_BLOCK, N - r);
-                Number* h = kept.h + r * 4 * C;
+                Way::Number* h = kept.h + r * 4 * C;
                 laid.proj.multiply(core, kept.y + r * C, n, w.b_proj, added + 0);
                 for (int64_t i = 0; i < n; i++)
                     drop_row(added + i * C, r + i, drop_attention, C, streams[nth] + (r + i) * C, kept.between + (r + i) * C);
@@ -158,27 +136,12 @@ void forward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* weig
 
 extern "C" {
 
-// type: 0 fp32, 1 bf16. Bytes that `forward` keeps in a room for the way back.
-int64_t gpt_block_room(int type, const BlockSizes* sizes) {
-    return type ? BlockKept<Bf16Number>(*sizes, nullptr).all.taken() : BlockKept<float>(*sizes, nullptr).all.taken();
-}
+// Bytes that `forward` keeps in a room for the way back.
+int64_t IN_TYPE(gpt_block_room)(const BlockSizes* sizes) { return BlockKept(*sizes, nullptr).all.taken(); }
 
 // Blocks alike but for their weights and seeds. streams: one more than blocks; rooms: one a block.
-void gpt_blocks_forward(int type, int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* weights, float* const* streams,
-                        void* const* rooms) {
-#if defined(WITH_BF16)
-    if (type) return forward<InBf16>(n_blocks, sizes, weights, streams, rooms);
-#endif
-    forward<InFloats>(n_blocks, sizes, weights, streams, rooms);
-}
-
-int lanes_in_training() { return L; }
-
-int has_bf16() {
-#if defined(WITH_BF16)
-    return 1;
-#else
-    return 0;
-#endif
+void IN_TYPE(gpt_blocks_forward)(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* weights, float* const* streams,
+                                 void* const* rooms) {
+    forward(n_blocks, sizes, weights, streams, rooms);
 }
 }

@@ -1,11 +1,11 @@
-// The way back of some blocks of GPT-2 (gpt_block.cpp). A part of training.cpp.
+// The way back of some blocks of GPT-2 (gpt_block.cpp). A part of training.cpp and training_bf16.cpp.
 namespace {
 
 // What it has in its hands beside: products' inputs, and the gradients of their outputs and of the stream between.
-template <class Number> struct BlockPassing {
+struct BlockPassing {
     BlockPassing(int64_t N, int64_t C)
         : a(N * C), b(N * C), g(4 * N * C), out(N * C), h(4 * N * C), proj(N * C), y(N * C), qkv(3 * N * C), between(N * C) {}
-    Buffer<Number> a, b, g, out, h, proj, y, qkv;
+    Buffer<Way::Number> a, b, g, out, h, proj, y, qkv;
     Buffer<float> between;
 };
 
@@ -15,17 +15,16 @@ enum { GAIN_1, SHIFT_1, GAIN_2, SHIFT_2, B_PROJ, B_OUT, B_QKV, B_FC = 9, VECTORS
 // From the last block to the first: what its stream gets is what the block before gets for what it gave, and lies in `grad` as
 // soon as `grad_out`, which may be `grad`, was read. Of a block's matrices c_attn, c_proj, c_fc, c_proj those get
 // their gradient whose bit of its `needed` is set.
-template <class Way>
 void backward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* weights, const float* const* streams,
               void* const* rooms, const float* grad_out, float* grad, float* const* grad_weights, const int* needed) {
-    typedef typename Way::Number Number;
+    typedef Way::Number Number;
     const int64_t C = sizes->C, N = sizes->B * sizes->T, parts = (N + ROWS_OF_A_BLOCK - 1) / ROWS_OF_A_BLOCK;
-    const BlockPassing<Number> grads(N, C);
-    LaidWeights<Way> laid(C, false);
+    const BlockPassing grads(N, C);
+    LaidWeights laid(C, false);
     const auto matrices_of = [&](int64_t nth) {
-        const BlockKept<Number> kept(sizes[nth], rooms[nth]);
+        const BlockKept kept(sizes[nth], rooms[nth]);
         const auto is_needed = [=](int matrix) { return (needed[nth] >> matrix & 1) != 0; };
-        return typename Way::Gradients(N, {{grads.qkv, 3 * C, grads.a, C, is_needed(0)},
+        return Way::Gradients(N, {{grads.qkv, 3 * C, grads.a, C, is_needed(0)},
                                            {grads.proj, C, kept.y, C, is_needed(1)},
                                            {grads.h, 4 * C, grads.b, C, is_needed(2)},
                                            {grads.out, C, grads.g, 4 * C, is_needed(3)}}, grad_weights[nth] + VECTORS * C);
@@ -35,13 +34,13 @@ void backward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* wei
     const auto part_of = [&](int64_t row, int64_t vector) { return sums + (row / ROWS_OF_A_BLOCK * VECTORS + vector) * C; };
 #pragma omp parallel
     {
-        typename Way::Core core(4 * C);
+        Way::Core core(4 * C);
         Buffer<float> wide(ROWS_OF_A_BLOCK * 4 * C), narrow(ROWS_OF_A_BLOCK * C);
         for (int64_t nth = n_blocks; nth-- > 0; grad_out = grad) {
             const BlockSizes& s = sizes[nth];
             const BlockWeights& w = weights[nth];
-            const BlockKept<Number> kept(s, rooms[nth]);
-            const Sizes of_attention = attention_sizes(s, Way::TYPE);
+            const BlockKept kept(s, rooms[nth]);
+            const Sizes of_attention = attention_sizes(s);
             const Dropout drop_attention = dropout_of(s, 1), drop_mlp = dropout_of(s, 2);
             const float* stream = streams[nth];
             laid.lay_rest(w), laid.qkv.lay(w.w_qkv, false);
@@ -71,7 +70,7 @@ void backward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* wei
                 if (w.b_fc) add_rows(h, n, 4 * C, part_of(r, B_FC));
                 if (w.b_proj) add_rows(proj, n, C, part_of(r, B_PROJ));
             }
-            typename Way::Head head(of_attention, true);
+            Way::Head head(of_attention, true);
             attend_heads_back(head, of_attention, heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3),
                               heads(kept.y, s, 0, 1), heads(grads.y + 0, s, 0, 1), kept.log_sums, heads(grads.qkv + 0, s, 0, 3),
                               heads(grads.qkv + 0, s, 1, 3), heads(grads.qkv + 0, s, 2, 3));
@@ -99,10 +98,7 @@ void backward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* wei
 }  // namespace
 
 // Of one block; grad_weights: of its vectors, then of its matrices.
-extern "C" void gpt_block_backward(int type, const BlockSizes* sizes, const BlockWeights* weights, const float* stream, void* room,
-                                   const float* grad_out, float* grad, float* grad_weights, int needed) {
-#if defined(WITH_BF16)
-    if (type) return backward<InBf16>(1, sizes, weights, &stream, &room, grad_out, grad, &grad_weights, &needed);
-#endif
-    backward<InFloats>(1, sizes, weights, &stream, &room, grad_out, grad, &grad_weights, &needed);
+extern "C" void IN_TYPE(gpt_block_backward)(const BlockSizes* sizes, const BlockWeights* weights, const float* stream, void* room,
+                                            const float* grad_out, float* grad, float* grad_weights, int needed) {
+    backward(1, sizes, weights, &stream, &room, grad_out, grad, &grad_weights, &needed);
 }

@@ -1,5 +1,5 @@
 // What the head of a model needs in training beside its products: cross-entropy of rows of logits, each of which stays in a
-// core's caches; and in bfloat16 what its weights get, added to what other rows gave them. A part of training.cpp.
+// core's caches; and what its weights, or those of another layer, get. A part of training.cpp and training_bf16.cpp.
 namespace {
 
 struct RowSum {  // of e^(logit - largest)
@@ -42,27 +42,13 @@ template <class T> void cross_entropy(T* logits, const int64_t* targets, float* 
 
 }  // namespace
 
-extern "C" {
-
-// type: 0 fp32, 1 bf16.
-void cross_entropy(int type, void* logits, const int64_t* targets, float* nats, int64_t rows, int64_t V, int back) {
-    if (type) cross_entropy((Bf16Number*)logits, targets, nats, rows, V, back);
-    else cross_entropy((float*)logits, targets, nats, rows, V, back);
-}
-
-// out (D, C), floats, is grad (R, D) turned times x (R, C), both bfloat16, or has that added. 0 where those are not multiplied here.
-int bf16_weight_gradient(const void* grad, const void* x, float* out, int64_t R, int64_t D, int64_t C, int add) {
-#if defined(WITH_BF16)
-    const Bf16Gradients gradients(R, {{grad, D, x, C, true}}, out, add);
+// out (D, C), floats, is grad (R, D) turned times x (R, C), or has that added.
+extern "C" void IN_TYPE(weight_gradient)(const void* grad, const void* x, float* out, int64_t R, int64_t D, int64_t C, int add) {
+    const Way::Gradients gradients(R, {{grad, D, x, C, true}}, out, add);
     Buffer<Ints> laid(gradients.room());
 #pragma omp parallel
     {
-        Bf16Core core(0);
+        Way::Core core(0);
         gradients.compute(core, laid);
     }
-    return 1;
-#else
-    return 0;
-#endif
-}
 }

@@ -1,6 +1,7 @@
-"""The head of a model in training on a CPU: cross-entropy, and in bfloat16 what its weights get, by head.cpp."""
+"""The head of a model in training on a CPU: cross-entropy, and what weights get, by head.cpp."""
 
 import ctypes
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from groundup.kernels.attention import TYPES
+from groundup.kernels.attention import TYPES, in_type
 from groundup.kernels.library import declare
 from groundup.runtime.matmul import OneDNNHead
 
@@ -21,12 +22,14 @@ class HeadKernels:
 
     Args:
         library: The shared library of the kernels.
+        dtypes: Of products that it has.
     """
 
-    def __init__(self, library: ctypes.CDLL) -> None:
+    def __init__(self, library: ctypes.CDLL, dtypes: Collection[torch.dtype]) -> None:
         pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
         self._cross_entropy = declare(library.cross_entropy, number, *3 * [pointer], *2 * [size], number)
-        self._gradient = declare(library.bf16_weight_gradient, *3 * [pointer], *3 * [size], number, gives=number)
+        calls = {dtype: in_type(library, "weight_gradient", dtype) for dtype in dtypes}
+        self._gradients = {dtype: declare(call, *3 * [pointer], *3 * [size], number) for dtype, call in calls.items()}
 
     def cross_entropy(
         self, logits: Float[Tensor, "N V"], picked: Int[Tensor, "N 1"], *, back: bool
@@ -52,12 +55,11 @@ class HeadKernels:
     def add_gradient(
         self, total: Float[Tensor, "D C"] | None, grad: Float[Tensor, "B D"], x: Float[Tensor, "B C"]
     ) -> Float[Tensor, "D C"]:
-        """Grad.T @ x of bfloat16 in float32; added to a total, in its place, if there is one."""
+        """Grad.T @ x in float32, of float32 or bfloat16; added to a total, in its place, if there is one."""
         grad, x = grad.contiguous(), x.contiguous()
         out = x.new_empty(grad.shape[1], x.shape[1], dtype=torch.float32) if total is None else total
         addresses = (part.data_ptr() for part in (grad, x, out))
-        there = self._gradient(*addresses, len(x), *out.shape, total is not None)
-        assert there, "the kernels multiply in bfloat16"
+        self._gradients[x.dtype](*addresses, len(x), *out.shape, total is not None)
         return out
 
 

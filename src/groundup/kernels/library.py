@@ -38,7 +38,7 @@ class Library(NamedTuple):
 
 
 FOLDER = Path(__file__).parent
-TRAINING = Library("training", (FOLDER / "training.cpp",), "-O2")
+TRAINING = Library("training", (FOLDER / "training.cpp", FOLDER / "training_bf16.cpp"), "-O2")
 """A person waits for it when a run begins. At -O3 it would take half as long again to compile, for steps that are a
 fiftieth shorter at most, as its loops say themselves what that level finds out."""
 DECODING = Library("decoding", (FOLDER / "products.cpp", FOLDER / "block.cpp"), "-O3")

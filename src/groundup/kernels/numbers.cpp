@@ -1,5 +1,5 @@
-// What several kernels compute number by number: e^x, GELU in its tanh form as x times a sigmoid, bfloat16, sums of products,
-// norms of rows.
+// What several kernels compute number by number: e^x, GELU in its tanh form as x times a sigmoid, bfloat16, norms of rows, sums
+// of products, rotation.
 #include <algorithm>
 #include <cfloat>
 #include <cmath>
@@ -115,6 +115,17 @@ template <class A, class B> INLINE float dot(const A* a, const B* b, int64_t n) 
 #pragma omp simd reduction(+ : sum)
     for (int64_t i = 0; i < n; i++) sum += a[i] * b[i];
     return sum;
+}
+
+// The pairs of x(i) and x(i + half) by their angles, times scale.
+template <class X, class Y>
+void turn_pairs(X&& x, const float* cosines, const float* sines, float sign, float scale, Y* y, int64_t half) {
+#pragma omp simd
+    for (int64_t i = 0; i < half; i++) {
+        const float first = x(i), second = x(i + half), sine = sign * sines[i];
+        y[i] = (first * cosines[i] - second * sine) * scale;
+        y[i + half] = (second * cosines[i] + first * sine) * scale;
+    }
 }
 
 // The largest of n numbers, past those that are none. Clang begins a maximum with the least finite number, not minus infinity.

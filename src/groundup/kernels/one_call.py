@@ -7,7 +7,6 @@ weights are rounded as they are read, and their gradients are not rounded at all
 
 import ctypes
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from groundup.kernels.attention import TYPES
+from groundup.kernels.attention import in_type
 from groundup.kernels.dropout import count
 from groundup.kernels.library import declare
 
@@ -47,11 +46,10 @@ class OneCallBlocks:
 
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
         self.dtype = dtype
-        number, size, pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
-        forward = declare(library.gpt_blocks_forward, number, size, *4 * [pointer])
-        backward = declare(library.gpt_block_backward, number, *7 * [pointer], number)
-        self.forward, self.backward = partial(forward, TYPES[dtype]), partial(backward, TYPES[dtype])
-        self.room = partial(declare(library.gpt_block_room, number, pointer, gives=size), TYPES[dtype])
+        size, pointer = ctypes.c_int64, ctypes.c_void_p
+        self.forward = declare(in_type(library, "gpt_blocks_forward", dtype), size, *4 * [pointer])
+        self.backward = declare(in_type(library, "gpt_block_backward", dtype), *7 * [pointer], ctypes.c_int)
+        self.room = declare(in_type(library, "gpt_block_room", dtype), pointer, gives=size)
 
     def __call__(
         self,

@@ -1,5 +1,5 @@
 // Products of matrices of floats, as training needs them: rows of A, a number at a time, by rows of B, some vectors at a
-// time. A may lie turned, so nothing as large as a matrix is copied. A part of training.cpp.
+// time. A may lie turned, so nothing as large as a matrix is copied. A part of training.cpp and training_bf16.cpp.
 namespace {
 
 constexpr int TILE_VECTORS = BYTES == 64 ? 2 : BYTES == 32 ? 3 : 4;
@@ -141,9 +141,9 @@ void lay_groups(const float* from, int64_t row, int64_t rows, int64_t columns, f
 }
 
 // Of all cores, none of which waits: the gradient (D, C) of a linear layer's weights, what its outputs get (R, D), turned,
-// times its inputs (R, C). `groups` and `panels` are room for parts of both: read where they lie, each row would be in
+// times its inputs (R, C), or that is added. `groups` and `panels` are room for parts of both: read where they lie, each row would be in
 // another page of memory.
-void gradient_of_weights(const float* grad, const float* x, float* out, int64_t R, int64_t D, int64_t C, float* groups,
+void gradient_of_weights(const float* grad, const float* x, float* out, int64_t R, int64_t D, int64_t C, bool add, float* groups,
                          float* panels) {
     const int64_t inputs = D > OUTPUTS_OF_A_TASK ? INPUTS_OF_A_TASK : FEWER_INPUTS;
 #pragma omp for collapse(2) schedule(dynamic, 1) nowait
@@ -159,7 +159,7 @@ void gradient_of_weights(const float* grad, const float* x, float* out, int64_t 
                     for (int64_t i = 0; i < outputs; i += GROUP) {
                         float* to = out + (d + i) * C + c + n;
                         product(std::min(GROUP, outputs - i), columns, rows, {groups + i / GROUP * GROUP_ROOM, 1, GROUP},
-                                panels + nth % PANELS * PANEL * DEPTH, columns, to, C, r ? to : nullptr, C);
+                                panels + nth % PANELS * PANEL * DEPTH, columns, to, C, add || r ? to : nullptr, C);
                     }
                 }
             }
@@ -167,11 +167,3 @@ void gradient_of_weights(const float* grad, const float* x, float* out, int64_t 
 }
 
 }  // namespace
-
-extern "C" void weight_gradient(const float* grad, const float* x, float* out, int64_t R, int64_t D, int64_t C) {
-#pragma omp parallel
-    {
-        Buffer<float> groups(GROUPS_ROOM), panels(PANELS * PANEL * DEPTH);
-        gradient_of_weights(grad, x, out, R, D, C, groups, panels);
-    }
-}

@@ -1,8 +1,5 @@
 // Products of tiles of bfloat16 that narrow.cpp lays down: by the matrix unit (unit.cpp), or by vectors of processors that
-// multiply pairs of such numbers (AVX-512 BF16: AMD's from Zen 4 on, some of Intel's). A part of training.cpp.
-#if defined(__AVX512BF16__)
-#define WITH_BF16
-
+// multiply pairs of such numbers (AVX-512 BF16: AMD's from Zen 4 on, some of Intel's). A part of training_bf16.cpp.
 namespace {
 
 constexpr int64_t SIDE = 32;  // of what is multiplied at a time: two tiles
@@ -69,5 +66,3 @@ void multiply_tiles(const Ints* a, int64_t a_gap, const Ints* b, int64_t b_gap, 
 }
 
 }  // namespace
-
-#endif

@@ -14,7 +14,7 @@ from torch import Tensor
 from groundup.config.errors import UserError
 from groundup.config.model import KERNEL_LANES
 from groundup.kernels.adamw import AdamWSteps
-from groundup.kernels.attention import TYPES
+from groundup.kernels.attention import TYPES, AttentionCalls
 from groundup.kernels.dropout import Counted
 from groundup.kernels.head import HeadKernels
 from groundup.kernels.library import TRAINING, declare, shared_library, why_not
@@ -45,23 +45,22 @@ class TrainingKernels(PlainKernels):
     def __init__(self, path: Path) -> None:
         library = self._open(path)
         pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-        self.one_call = {torch.float32: OneCallBlocks(library, torch.float32)}
+        self.has_bf16 = hasattr(library, "bf16_gpt_loss")
+        dtypes = (torch.float32, torch.bfloat16) if self.has_bf16 else (torch.float32,)
+        self.one_call = {dtype: OneCallBlocks(library, dtype) for dtype in dtypes}
         """Blocks of GPT-2 in training, by the type of their products; in bfloat16 where the processor multiplies it."""
-        self.has_bf16 = bool(library.has_bf16())
-        if self.has_bf16:
-            self.one_call[torch.bfloat16] = OneCallBlocks(library, torch.bfloat16)
         self.whole_loss = {dtype: WholeLoss(library, calls) for dtype, calls in self.one_call.items()}
         self.muon, self.adamw = MuonSteps(library, self.lanes), AdamWSteps(library)
-        self.head = HeadKernels(library)
-        self.attention_forward = declare(library.attention_forward, *6 * [pointer])
-        """As the next, of attention.cpp: `CausalAttention` calls them."""
-        self.attention_backward = declare(library.attention_backward, *10 * [pointer])
+        self.head = HeadKernels(library, dtypes)
+        in_float32 = AttentionCalls(library, torch.float32)
+        in_bf16 = AttentionCalls(library, torch.bfloat16) if self.has_bf16 else in_float32  # which reads both
+        self.attention = {torch.float32: in_float32, torch.bfloat16: in_bf16}
+        """By the type of queries."""
         self._gelu = declare(library.gelu_forward, number, *2 * [pointer], size)
         self._gelu_backward = declare(library.gelu_backward, number, *3 * [pointer], size)
         self._relu_squared = declare(library.relu_squared_forward, number, *2 * [pointer], size)
         self._relu_squared_backward = declare(library.relu_squared_backward, number, *3 * [pointer], size)
         self._dropout = declare(library.dropout, number, *2 * [pointer], *2 * [size], *3 * [ctypes.c_uint32])
-        self._weight_gradient = declare(library.weight_gradient, *3 * [pointer], *3 * [size])
         self._rotate = declare(library.rotate, number, *5 * [pointer], ctypes.c_float, *6 * [size], ctypes.c_float)
         self._rotate_backward = declare(library.rotate_backward, number, *6 * [pointer], *6 * [size])
 
@@ -75,9 +74,7 @@ class TrainingKernels(PlainKernels):
 
     def weight_gradient(self, grad: Float[Tensor, "B D"], x: Float[Tensor, "B C"]) -> Float[Tensor, "D C"]:
         """Grad.T @ x, of tensors that lie in one piece, in float32."""
-        out = x.new_empty(grad.shape[1], x.shape[1])
-        self._weight_gradient(*(part.data_ptr() for part in (grad, x, out)), len(x), *out.shape)
-        return out
+        return self.head.add_gradient(None, grad, x)
 
     def gelu(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """GELU of every element, tanh form; float32 or bfloat16."""

@@ -1,5 +1,5 @@
 // The matrix unit that some of Intel's processors have (AMX): eight registers, tiles of 16 rows of 64 bytes, and instructions
-// that multiply two of them and add the product to a third. A part of products.cpp and of training.cpp.
+// that multiply two of them and add the product to a third. A part of products.cpp and of training's both.
 #if defined(__AMX_INT8__) && defined(__linux__)
 #define WITH_UNIT
 #include <sys/syscall.h>

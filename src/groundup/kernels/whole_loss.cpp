@@ -1,6 +1,8 @@
 // The loss of a GPT-2, and what all parameters get from it, in one call: between the blocks' two ways (gpt_block.cpp) the sum of
 // its embeddings, and the last norm, the head and the loss. What the loss passes back is known as soon as the logits are, so some
-// rows (tokens) at a time go there and back while they are in a core's caches. A part of training.cpp.
+// rows (tokens) at a time go there and back while they are in a core's caches. A part of training.cpp and training_bf16.cpp.
+#include <vector>
+
 namespace {
 
 constexpr int64_t IGNORED = -100;  // a target that does not count
@@ -61,21 +63,20 @@ void embed_back(const Ends& ends, const BlockSizes& s, const Dropout& dropout, c
 }
 
 // The loss of a stream, in whose place comes what it gets; and what the norm and the head get.
-template <class Way>
 double head_loss(const Ends& ends, const BlockSizes& s, float* stream, const int64_t* targets, const LossGradients& to) {
-    typedef typename Way::Number Number;
+    typedef Way::Number Number;
     const Norm& norm = ends.norm;
     const int64_t C = s.C, N = s.B * s.T, V = ends.V, W = (V + L - 1) / L * L, parts = (N + ROWS_OF_A_BLOCK - 1) / ROWS_OF_A_BLOCK;
     Buffer<float> matrix(W * C), sums(parts * 2 * C);
     std::copy_n(ends.tokens, V * C, matrix + 0), std::fill(matrix + V * C, matrix + W * C, 0.0f);
     Buffer<Number> logits(N * W), normed(N * C);
     Buffer<float> nats(N);
-    typename Way::Weights of_logits(W, C), of_normed(C, W);
-    const typename Way::Gradients of_matrix(N, {{logits, W, normed, C, true}}, to.tokens);
+    Way::Weights of_logits(W, C), of_normed(C, W);
+    const Way::Gradients of_matrix(N, {{logits, W, normed, C, true}}, to.tokens);
     Buffer<Ints> laid(of_matrix.room());
 #pragma omp parallel
     {
-        typename Way::Core core(std::max(W, C));
+        Way::Core core(std::max(W, C));
         Buffer<float> passed(ROWS_OF_A_BLOCK * C), nothing(C);
         std::fill(nothing + 0, nothing + C, 0.0f);
         of_logits.lay(matrix, true), of_normed.lay(matrix, false);
@@ -101,15 +102,14 @@ double head_loss(const Ends& ends, const BlockSizes& s, float* stream, const int
     return std::accumulate(nats + 0, nats + N, 0.0);
 }
 
-template <class Way>
 double loss(int64_t n_blocks, const Ends& ends, const BlockSizes* sizes, const BlockWeights* weights, const Dropout& dropout,
             const int64_t* ids, const int64_t* targets, float* const* streams, void* const* rooms, const LossGradients& to) {
     const std::vector<int> needed(n_blocks, 15);
     float* const last = streams[n_blocks];
     embed(ends, *sizes, dropout, ids, streams[0]);
-    forward<Way>(n_blocks, sizes, weights, streams, rooms);
-    const double total = head_loss<Way>(ends, *sizes, last, targets, to);
-    backward<Way>(n_blocks, sizes, weights, streams, rooms, last, last, to.blocks.data(), needed.data());
+    forward(n_blocks, sizes, weights, streams, rooms);
+    const double total = head_loss(ends, *sizes, last, targets, to);
+    backward(n_blocks, sizes, weights, streams, rooms, last, last, to.blocks.data(), needed.data());
     embed_back(ends, *sizes, dropout, ids, last, to);
     return total;
 }
@@ -119,19 +119,16 @@ double loss(int64_t n_blocks, const Ends& ends, const BlockSizes* sizes, const B
 extern "C" {
 
 // The summed loss of ids (B, T), and what parameters get from it (see LossGradients). -1 where an id is none, -2 a target.
-// type: 0 fp32, 1 bf16. dropped: two seeds and a bound, of what the stream begins with. streams: room for one more than
+// dropped: two seeds and a bound, of what the stream begins with. streams: room for one more than
 // blocks; rooms: one a block.
-double gpt_loss(int type, int64_t n_blocks, const Ends* ends, const BlockSizes* sizes, const BlockWeights* weights,
-                const uint32_t* dropped, const int64_t* ids, const int64_t* targets, float* const* streams, void* const* rooms,
-                float* gradients) {
+double IN_TYPE(gpt_loss)(int64_t n_blocks, const Ends* ends, const BlockSizes* sizes, const BlockWeights* weights,
+                         const uint32_t* dropped, const int64_t* ids, const int64_t* targets, float* const* streams,
+                         void* const* rooms, float* gradients) {
     const int64_t N = sizes->B * sizes->T;
     if (!are_rows(ids, N, ends->V, false)) return -1;
     if (!are_rows(targets, N, ends->V, true)) return -2;
     const Dropout dropout(dropped[0], dropped[1], dropped[2], sizes->C);
     const LossGradients to(n_blocks, sizes->C, ends->P, gradients);
-#if defined(WITH_BF16)
-    if (type) return loss<InBf16>(n_blocks, *ends, sizes, weights, dropout, ids, targets, streams, rooms, to);
-#endif
-    return loss<InFloats>(n_blocks, *ends, sizes, weights, dropout, ids, targets, streams, rooms, to);
+    return loss(n_blocks, *ends, sizes, weights, dropout, ids, targets, streams, rooms, to);
 }
 }

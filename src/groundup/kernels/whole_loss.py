@@ -8,7 +8,6 @@ one: no other process may share these gradients, and nobody may wait for them.
 
 import ctypes
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from groundup.kernels.attention import TYPES
+from groundup.kernels.attention import in_type
 from groundup.kernels.dropout import count
 from groundup.kernels.library import declare
 from groundup.kernels.one_call import OneCallBlocks, SomeBlocks, addresses
@@ -44,10 +43,9 @@ class WholeLoss:
     """
 
     def __init__(self, library: ctypes.CDLL, blocks: OneCallBlocks) -> None:
-        number, size, pointer = ctypes.c_int, ctypes.c_int64, ctypes.c_void_p
-        self._lanes = library.lanes_in_training()
-        call = declare(library.gpt_loss, number, size, *9 * [pointer], gives=ctypes.c_double)
-        self._call, self._room = partial(call, TYPES[blocks.dtype]), blocks.room
+        self._lanes, self._room = library.lanes_in_training(), blocks.room
+        call = in_type(library, "gpt_loss", blocks.dtype)
+        self._call = declare(call, ctypes.c_int64, *9 * [ctypes.c_void_p], gives=ctypes.c_double)
 
     def __call__(
         self,

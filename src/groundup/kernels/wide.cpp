@@ -1,5 +1,5 @@
 // Products of matrices of floats as a block of training needs them (gpt_block.cpp), by product.cpp: what narrow.cpp has for
-// bfloat16. All widths fill vectors. A part of training.cpp.
+// bfloat16. All widths fill vectors. A part of training.cpp and training_bf16.cpp.
 namespace {
 
 constexpr int64_t ROWS_OF_A_BLOCK = 64;  // that a core takes at a time: whole tiles
@@ -59,7 +59,7 @@ struct GradientOf {  // a matrix of weights (D, C): what its outputs get (N, D),
 // The gradients of some matrices, which lie one behind the other.
 class FloatGradients {
   public:
-    FloatGradients(int64_t N, std::initializer_list<GradientOf> all, float* to) : N(N) {
+    FloatGradients(int64_t N, std::initializer_list<GradientOf> all, float* to, bool added = false) : N(N), added(added) {
         for (const GradientOf& one : all) {
             if (one.needed) parts[n] = one, outs[n++] = to;
             to += one.D * one.C;
@@ -71,12 +71,13 @@ class FloatGradients {
     // By all cores, none of which waits, once all of those is there. They begin with the last, whose tasks are the largest.
     void compute(FloatCore& core, Ints*) const {
         for (int i = n; i-- > 0;)
-            gradient_of_weights((const float*)parts[i].grad, (const float*)parts[i].x, outs[i], N, parts[i].D, parts[i].C, core.rows,
-                                core.panels);
+            gradient_of_weights((const float*)parts[i].grad, (const float*)parts[i].x, outs[i], N, parts[i].D, parts[i].C, added,
+                                core.rows, core.panels);
     }
 
   private:
     const int64_t N;
+    const bool added;  // to what is there
     GradientOf parts[4];
     float* outs[4];
     int n = 0;

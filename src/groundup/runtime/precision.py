@@ -131,7 +131,9 @@ def _best(device: torch.device, n_embd: int) -> Precision:
         return Precision("fp32", device, "this CPU has no bf16 products")
     if n_embd < narrowest:
         return Precision("fp32", device, f"below a width of {narrowest} 16 bits are no faster on this CPU")
-    faster = remembered(CHOICES, f"{machine_id()}, torch {torch.__version__}", ("bf16", "fp32"), partial(_faster, device))
+    faster = remembered(
+        CHOICES, f"{machine_id()}, torch {torch.__version__}", ("bf16", "fp32"), partial(_faster, device)
+    )
     if faster == "bf16":
         return Precision("bf16", device, f"bf16 products measured at least {CPU_SPEEDUP} times as fast as fp32")
     return Precision("fp32", device, f"bf16 products measured less than {CPU_SPEEDUP} times as fast as fp32")

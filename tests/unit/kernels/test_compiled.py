@@ -34,10 +34,10 @@ STUBS = {
     "training": """extern "C" {
 void gelu_forward() {} void gelu_backward() {} void relu_squared_forward() {} void relu_squared_backward() {}
 void rotate() {} void rotate_backward() {} void attention_forward() {} void attention_backward() {} void dropout() {}
-void weight_gradient() {} void muon_step() {} void adamw_step() {} double length_of() { return 0; }
-void gpt_block_room() {} void gpt_blocks_forward() {} void gpt_block_backward() {} int has_bf16() { return 0; }
-double gpt_loss() { return 0; } int lanes_in_training() { return 4; } void cross_entropy() {}
-int bf16_weight_gradient() { return 0; }
+void weight_gradient() {} void cross_entropy() {} void muon_step() {} void adamw_step() {}
+double length_of() { return 0; }
+void gpt_block_room() {} void gpt_blocks_forward() {} void gpt_block_backward() {}
+double gpt_loss() { return 0; } int lanes_in_training() { return 4; }
 }""",
     "decoding": """extern "C" {
 void linear() {} void blocks() {} void attend_layer() {} void draw() {} void pack() {} int unpack() { return 1; }
@@ -210,9 +210,7 @@ def test_the_test_of_the_kernels_sees_what_is_wrong(compiled, new_tensors_are_na
         ("_gelu_backward", "GELU"),
         ("_rotate", "rotations"),
         ("_rotate_backward", "rotations"),
-        ("_weight_gradient", "gradients of weights"),
         ("muon", "steps of Muon"),
-        ("attention_backward", "attention"),
         ("_draw", "draws"),
     ):
         broken = copy.copy(compiled)
@@ -226,6 +224,15 @@ def test_the_test_of_the_kernels_sees_what_is_wrong(compiled, new_tensors_are_na
     head, broken = copy.copy(compiled.head), copy.copy(compiled)
     head._cross_entropy, broken.head = lambda *_: None, head
     assert wrong_parts(broken) == ["cross-entropy"]
+    for dtype in compiled.one_call:
+        head, broken = copy.copy(compiled.head), copy.copy(compiled)
+        head._gradients, broken.head = {**head._gradients, dtype: lambda *_: None}, head
+        assert wrong_parts(broken) == ["gradients of weights"]
+    for name, dtype in itertools.product(("forward", "backward"), compiled.attention):
+        call, broken = copy.copy(compiled.attention[dtype]), copy.copy(compiled)
+        setattr(call, name, lambda *_: None)
+        broken.attention = {**compiled.attention, dtype: call}
+        assert wrong_parts(broken) == ["attention"]
     for name, dtype in itertools.product(("forward", "backward"), compiled.one_call):
         call, broken = copy.copy(compiled.one_call[dtype]), copy.copy(compiled)
         setattr(call, name, lambda *_: None)
