@@ -1,9 +1,10 @@
 // Causal attention of whole texts, forward and back, for training on a CPU: one head of one text is a task of a core. Going
 // back it is one head of keys, with all heads of queries that share it: what they add to its gradient has one owner.
 //
-// Nothing of the size T x T leaves the caches: a block of queries meets the keys up to its own end, its scores become
-// weights where they lie, and going back they are computed again from the logarithm of each query's sum. They lie turned, a
-// row per key: what belongs to a query stays in its lane, and nothing is added up across lanes. A part of training.cpp and training_bf16.cpp.
+// Nothing of the size T x T leaves the caches: a block of queries meets the keys up to its own end, its scores become weights
+// where they lie, and going back they are computed again from the logarithm of each query's sum. They lie turned, a row per
+// key: what belongs to a query stays in its lane, and nothing is added up across lanes. A part of training.cpp and
+// training_bf16.cpp.
 namespace {
 
 INLINE uint32_t mixed(uint32_t x) {  // each bit of x turns half of the others (Wellons 2018, "lowbias32")

@@ -1,5 +1,6 @@
-// The products that attention makes of one head, by vectors in floats; narrow_heads.cpp has tiles of bfloat16. What belongs to a
-// key is a row of scores, weights and slopes, with a column for each of QUERIES queries. A part of training.cpp and training_bf16.cpp.
+// The products that attention makes of one head, by vectors in floats; narrow_heads.cpp has tiles of bfloat16. What belongs to
+// a key is a row of scores, weights and slopes, with a column for each of QUERIES queries. A part of training.cpp and
+// training_bf16.cpp.
 namespace {
 
 constexpr int64_t QUERIES = 32;  // of a block: whole vectors and tiles

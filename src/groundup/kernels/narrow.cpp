@@ -1,8 +1,8 @@
 // Products of matrices in bfloat16 by tiles (tiles.cpp), as training needs them: C = A B, where either may lie
 // turned, so neither a gradient of weights nor one of inputs needs a copy. Floats are rounded as they are read.
 //
-// A tile has 16 rows of A, each with 32 numbers, or 32 rows of B with 16 numbers, of which pairs of rows lie
-// side by side. B is laid down so once, by all cores; of A, a core lays down the rows that it multiplies. A part of training_bf16.cpp.
+// A tile has 16 rows of A, each with 32 numbers, or 32 rows of B with 16 numbers, of which pairs of rows lie side by side. B
+// is laid down so once, by all cores; of A, a core lays down the rows that it multiplies. A part of training_bf16.cpp.
 namespace {
 
 constexpr int64_t DEPTH_OF_TILES = 1024;  // rows of a gradient's matrices that are laid down at a time

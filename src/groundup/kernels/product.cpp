@@ -141,8 +141,8 @@ void lay_groups(const float* from, int64_t row, int64_t rows, int64_t columns, f
 }
 
 // Of all cores, none of which waits: the gradient (D, C) of a linear layer's weights, what its outputs get (R, D), turned,
-// times its inputs (R, C), or that is added. `groups` and `panels` are room for parts of both: read where they lie, each row would be in
-// another page of memory.
+// times its inputs (R, C), or that is added. `groups` and `panels` are room for parts of both: read where they lie, each row
+// would be in another page of memory.
 void gradient_of_weights(const float* grad, const float* x, float* out, int64_t R, int64_t D, int64_t C, bool add, float* groups,
                          float* panels) {
     const int64_t inputs = D > OUTPUTS_OF_A_TASK ? INPUTS_OF_A_TASK : FEWER_INPUTS;

@@ -1,4 +1,5 @@
-// What a block of training does row by row beside products: back through a norm, dropout, sums. A part of training.cpp and training_bf16.cpp.
+// What a block of training does row by row beside products: back through a norm, dropout, sums. A part of training.cpp and
+// training_bf16.cpp.
 namespace {
 
 template <class Row, class T>
