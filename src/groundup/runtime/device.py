@@ -47,10 +47,14 @@ def cpu_name() -> str:
         with contextlib.suppress(OSError):
             if name := subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip():
                 return name
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    facts: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        first, _, _ = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")
+        for line in first.splitlines():
+            fact, _, value = line.partition(":")
+            facts.setdefault(fact.strip(), value.strip())
+    name = facts.get("model name") or platform.processor() or platform.machine()
+    if any(letter.isdigit() for letter in name) or not {"cpu family", "model"} <= facts.keys():
+        return name
+    # A virtual machine may hide which of a maker's processors it is ("AMD EPYC").
+    return f"{name}, family {facts['cpu family']}, model {facts['model']}"

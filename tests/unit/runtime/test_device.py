@@ -49,6 +49,17 @@ def test_the_cpu_is_named_as_the_system_names_it(monkeypatch, tmp_path):
     assert device_name(torch.device("cpu")) == "Intel(R) Xeon(R): Gold"
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("AMD EPYC", "AMD EPYC, family 25, model 17"), ("AMD EPYC 9354", "AMD EPYC 9354")],
+)
+def test_what_a_virtual_machine_hides_is_told_by_family_and_model(name, told, monkeypatch, tmp_path):
+    info = tmp_path / "cpuinfo"
+    info.write_text(f"cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: {name}\n\ncpu family\t: 26\n")
+    monkeypatch.setattr(module, "Path", lambda name: info)
+    assert cpu_name() == told
+
+
 def test_a_system_without_proc_still_has_a_name(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "Path", lambda name: tmp_path / "none")
     monkeypatch.setattr("platform.processor", lambda: "")
