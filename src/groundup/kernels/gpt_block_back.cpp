@@ -25,9 +25,9 @@ void backward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* wei
         const BlockKept kept(sizes[nth], rooms[nth]);
         const auto is_needed = [=](int matrix) { return (needed[nth] >> matrix & 1) != 0; };
         return Way::Gradients(N, {{grads.qkv, 3 * C, grads.a, C, is_needed(0)},
-                                           {grads.proj, C, kept.y, C, is_needed(1)},
-                                           {grads.h, 4 * C, grads.b, C, is_needed(2)},
-                                           {grads.out, C, grads.g, 4 * C, is_needed(3)}}, grad_weights[nth] + VECTORS * C);
+                                  {grads.proj, C, kept.y, C, is_needed(1)},
+                                  {grads.h, 4 * C, grads.b, C, is_needed(2)},
+                                  {grads.out, C, grads.g, 4 * C, is_needed(3)}}, grad_weights[nth] + VECTORS * C);
     };
     Buffer<Ints> room(matrices_of(0).room());
     Buffer<float> sums(parts * VECTORS * C);  // of vectors, each part of the rows' own: so their order is always the same

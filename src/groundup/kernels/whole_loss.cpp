@@ -119,8 +119,7 @@ double loss(int64_t n_blocks, const Ends& ends, const BlockSizes* sizes, const B
 extern "C" {
 
 // The summed loss of ids (B, T), and what parameters get from it (see LossGradients). -1 where an id is none, -2 a target.
-// dropped: two seeds and a bound, of what the stream begins with. streams: room for one more than
-// blocks; rooms: one a block.
+// dropped: two seeds and a bound, of what the stream begins with. streams: room for one more than blocks; rooms: one a block.
 double IN_TYPE(gpt_loss)(int64_t n_blocks, const Ends* ends, const BlockSizes* sizes, const BlockWeights* weights,
                          const uint32_t* dropped, const int64_t* ids, const int64_t* targets, float* const* streams,
                          void* const* rooms, float* gradients) {
