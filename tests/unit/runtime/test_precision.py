@@ -28,6 +28,7 @@ def cpu(monkeypatch, tmp_path):
         (3.0, "bf16", 255, "fp32", "below a width of 256"),
         (1.5, "avx512_bf16", 128, "bf16", "measured at least 1.5 times as fast"),
         (1.4, "avx512_bf16", 768, "fp32", "measured less than 1.5 times as fast"),
+        (0.2, "bf16", 768, "fp32", "measured less than 1.5 times as fast"),
         (3.0, "avx512_bf16", 127, "fp32", "below a width of 128"),
         (3.0, "avx512", 768, "fp32", "no bf16 products"),
     ],
