@@ -47,22 +47,24 @@ extern "C" {
 void adamw_step(const AdamTensor* all, const float* const* grads, const int64_t* sizes, int64_t n, const AdamStep* how) {
     const auto parts = parts_of(sizes, n);
     for (int64_t t = 0; t < n; t++) *all[t].step += 1;
-#pragma omp parallel for schedule(dynamic, 1)
-    for (size_t i = 0; i < parts.size(); i++) {
+    Shares shares;
+#pragma omp parallel
+    shares.each(parts.size(), [&](int64_t i) {
         const Part& part = parts[i];
         move_part(all[part.tensor], grads[part.tensor], part.first, part.n, *how);
-    }
+    });
 }
 
 // The square root of the sum of all squares. Sums of parts are added in their order, whoever has made them.
 double length_of(const float* const* all, const int64_t* sizes, int64_t n) {
     const auto parts = parts_of(sizes, n);
     std::vector<float> squares(parts.size());
-#pragma omp parallel for schedule(dynamic, 1)
-    for (size_t i = 0; i < parts.size(); i++) {
+    Shares shares;
+#pragma omp parallel
+    shares.each(parts.size(), [&](int64_t i) {
         const float* at = all[parts[i].tensor] + parts[i].first;
         squares[i] = dot(at, at, parts[i].n);
-    }
+    });
     return std::sqrt(std::accumulate(squares.begin(), squares.end(), 0.0));
 }
 }

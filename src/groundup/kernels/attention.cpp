@@ -102,11 +102,11 @@ struct Queries {  // of a block
 
 // Of all cores: y of every head, and the logarithm of each query's sum (B, H, T), from which the way back computes its
 // weights again.
-void attend_heads(Way::Head& head, const Sizes& s, const View& q, const View& k, const View& v, const View& y, float* log_sums) {
+void attend_heads(Way::Head& head, const Sizes& s, const View& q, const View& k, const View& v, const View& y, float* log_sums,
+                  Shares& shares) {
     Buffer<float> scores((s.T + QUERIES) * QUERIES);
     const Dropout dropout(s);
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t nth = 0; nth < s.B * s.H; nth++) {
+    shares.each(s.B * s.H, [&](int64_t nth) {
         head.take_queries(q, nth), head.take_keys(k, v, nth / (s.H / s.K));
         for (int64_t first = 0; first < s.T; first += QUERIES) {
             const Queries block(dropout, nth, s, first);
@@ -120,18 +120,18 @@ void attend_heads(Way::Head& head, const Sizes& s, const View& q, const View& k,
                 save(out + i * head.width, head.width, 1 / total[i], y, begin(y, nth, s.H), s, first + i, 1);
             }
         }
-    }
+    });
 }
 
 // What queries, keys and values get, where y gets `grad`.
 void attend_heads_back(Way::Head& head, const Sizes& s, const View& q, const View& k, const View& v, const View& y,
-                       const View& grad, const float* log_sums, const View& grad_q, const View& grad_k, const View& grad_v) {
+                       const View& grad, const float* log_sums, const View& grad_q, const View& grad_k, const View& grad_v,
+                       Shares& shares) {
     const int64_t numbers = s.T * head.width;
     const float scale = 1 / std::sqrt((float)s.D);
     Buffer<float> weights((s.T + QUERIES) * QUERIES), slopes((s.T + QUERIES) * QUERIES);
     const Dropout dropout(s);
-#pragma omp for schedule(dynamic, 1)
-    for (int64_t shared = 0; shared < s.B * s.K; shared++) {
+    shares.each(s.B * s.K, [&](int64_t shared) {
         head.take_keys(k, v, shared);
         std::fill(head.of_keys + 0, head.of_keys + numbers, 0.0f), std::fill(head.of_values + 0, head.of_values + numbers, 0.0f);
         for (int64_t nth = shared * s.H / s.K; nth < (shared + 1) * s.H / s.K; nth++) {
@@ -154,7 +154,7 @@ void attend_heads_back(Way::Head& head, const Sizes& s, const View& q, const Vie
         }
         save(head.of_keys, head.width, head.scale, grad_k, begin(grad_k, shared, s.K), s, 0, s.T);
         save(head.of_values, head.width, 1, grad_v, begin(grad_v, shared, s.K), s, 0, s.T);
-    }
+    });
 }
 
 }  // namespace
@@ -162,21 +162,23 @@ void attend_heads_back(Way::Head& head, const Sizes& s, const View& q, const Vie
 extern "C" {
 
 void IN_TYPE(attention_forward)(const Sizes* sizes, const View* q, const View* k, const View* v, const View* y, float* log_sums) {
+    Shares shares;
 #pragma omp parallel
     {
         const Unit unit;
         Way::Head head(*sizes, false);
-        attend_heads(head, *sizes, *q, *k, *v, *y, log_sums);
+        attend_heads(head, *sizes, *q, *k, *v, *y, log_sums, shares);
     }
 }
 
 void IN_TYPE(attention_backward)(const Sizes* sizes, const View* q, const View* k, const View* v, const View* y, const View* grad,
                                  const float* log_sums, const View* grad_q, const View* grad_k, const View* grad_v) {
+    Shares shares;
 #pragma omp parallel
     {
         const Unit unit;
         Way::Head head(*sizes, true);
-        attend_heads_back(head, *sizes, *q, *k, *v, *y, *grad, log_sums, *grad_q, *grad_k, *grad_v);
+        attend_heads_back(head, *sizes, *q, *k, *v, *y, *grad, log_sums, *grad_q, *grad_k, *grad_v, shares);
     }
 }
 }

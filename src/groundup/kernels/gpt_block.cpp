@@ -78,8 +78,9 @@ struct LaidWeights {  // of a block, for products forward or back
 // Some blocks, from a stream each: the next one's, if there is one, gets what a block gives. Behind attention rows go on
 // into the next block.
 void forward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* weights, float* const* streams, void* const* rooms) {
-    const int64_t C = sizes->C, N = sizes->B * sizes->T;
+    const int64_t C = sizes->C, N = sizes->B * sizes->T, parts = (N + ROWS_OF_A_BLOCK - 1) / ROWS_OF_A_BLOCK;
     LaidWeights laid(C, true);
+    Shares shares;
 #pragma omp parallel
     {
         Way::Core core(4 * C);
@@ -98,8 +99,10 @@ void forward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* weig
         };
         laid.qkv.lay(weights->w_qkv, true);
 #pragma omp barrier
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) project(0, r, std::min(ROWS_OF_A_BLOCK, N - r));
+        shares.each(parts, [&](int64_t part) {
+            const int64_t r = part * ROWS_OF_A_BLOCK;
+            project(0, r, std::min(ROWS_OF_A_BLOCK, N - r));
+        });
         for (int64_t nth = 0; nth < n_blocks; nth++) {
             const BlockSizes& s = sizes[nth];
             const BlockWeights& w = weights[nth];
@@ -111,10 +114,9 @@ void forward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* weig
             if (!last) laid.qkv.lay(weights[nth + 1].w_qkv, true);
             Way::Head head(of_attention, false);
             attend_heads(head, of_attention, heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3),
-                         heads(kept.y, s, 0, 1), kept.log_sums);
-#pragma omp for schedule(dynamic, 1)
-            for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {
-                const int64_t n = std::min(ROWS_OF_A_BLOCK, N - r);
+                         heads(kept.y, s, 0, 1), kept.log_sums, shares);
+            shares.each(parts, [&](int64_t part) {
+                const int64_t r = part * ROWS_OF_A_BLOCK, n = std::min(ROWS_OF_A_BLOCK, N - r);
                 Way::Number* h = kept.h + r * 4 * C;
                 laid.proj.multiply(core, kept.y + r * C, n, w.b_proj, added + 0);
                 for (int64_t i = 0; i < n; i++)
@@ -127,7 +129,7 @@ void forward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* weig
                 for (int64_t i = 0; i < n; i++)
                     drop_row(added + i * C, r + i, drop_mlp, C, kept.between + (r + i) * C, streams[nth + 1] + (r + i) * C);
                 if (!last) project(nth + 1, r, n);
-            }
+            });
         }
     }
 }

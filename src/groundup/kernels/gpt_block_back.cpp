@@ -21,15 +21,16 @@ void backward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* wei
     const int64_t C = sizes->C, N = sizes->B * sizes->T, parts = (N + ROWS_OF_A_BLOCK - 1) / ROWS_OF_A_BLOCK;
     const BlockPassing grads(N, C);
     LaidWeights laid(C, false);
+    Shares shares;
     const auto matrices_of = [&](int64_t nth) {
         const BlockKept kept(sizes[nth], rooms[nth]);
         const auto is_needed = [=](int matrix) { return (needed[nth] >> matrix & 1) != 0; };
-        return Way::Gradients(N, {{grads.qkv, 3 * C, grads.a, C, is_needed(0)},
-                                  {grads.proj, C, kept.y, C, is_needed(1)},
-                                  {grads.h, 4 * C, grads.b, C, is_needed(2)},
-                                  {grads.out, C, grads.g, 4 * C, is_needed(3)}}, grad_weights[nth] + VECTORS * C);
+        return Gradients(N, {{grads.qkv, 3 * C, grads.a, C, is_needed(0)},
+                             {grads.proj, C, kept.y, C, is_needed(1)},
+                             {grads.h, 4 * C, grads.b, C, is_needed(2)},
+                             {grads.out, C, grads.g, 4 * C, is_needed(3)}}, grad_weights[nth] + VECTORS * C, true);
     };
-    Buffer<Ints> room(matrices_of(0).room());
+    Buffer<float> room(matrices_of(0).room());
     Buffer<float> sums(parts * VECTORS * C);  // of vectors, each part of the rows' own: so their order is always the same
     const auto part_of = [&](int64_t row, int64_t vector) { return sums + (row / ROWS_OF_A_BLOCK * VECTORS + vector) * C; };
 #pragma omp parallel
@@ -45,9 +46,8 @@ void backward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* wei
             const float* stream = streams[nth];
             laid.lay_rest(w), laid.qkv.lay(w.w_qkv, false);
 #pragma omp barrier
-#pragma omp for schedule(dynamic, 1)
-            for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {
-                const int64_t n = std::min(ROWS_OF_A_BLOCK, N - r);
+            shares.each(parts, [&](int64_t part) {
+                const int64_t r = part * ROWS_OF_A_BLOCK, n = std::min(ROWS_OF_A_BLOCK, N - r);
                 Number *out = grads.out + r * C, *h = grads.h + r * 4 * C, *proj = grads.proj + r * C, *g = grads.g + r * 4 * C;
                 const Number* kept_h = kept.h + r * 4 * C;
                 std::fill(part_of(r, 0), part_of(r, VECTORS), 0.0f);
@@ -69,28 +69,27 @@ void backward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* wei
                 if (w.b_out) add_rows(out, n, C, part_of(r, B_OUT));
                 if (w.b_fc) add_rows(h, n, 4 * C, part_of(r, B_FC));
                 if (w.b_proj) add_rows(proj, n, C, part_of(r, B_PROJ));
-            }
+            });
             Way::Head head(of_attention, true);
             attend_heads_back(head, of_attention, heads(kept.qkv, s, 0, 3), heads(kept.qkv, s, 1, 3), heads(kept.qkv, s, 2, 3),
                               heads(kept.y, s, 0, 1), heads(grads.y + 0, s, 0, 1), kept.log_sums, heads(grads.qkv + 0, s, 0, 3),
-                              heads(grads.qkv + 0, s, 1, 3), heads(grads.qkv + 0, s, 2, 3));
-#pragma omp for schedule(dynamic, 1)
-            for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {
-                const int64_t n = std::min(ROWS_OF_A_BLOCK, N - r);
+                              heads(grads.qkv + 0, s, 1, 3), heads(grads.qkv + 0, s, 2, 3), shares);
+            shares.each(parts, [&](int64_t part) {
+                const int64_t r = part * ROWS_OF_A_BLOCK, n = std::min(ROWS_OF_A_BLOCK, N - r);
                 turn_heads(s, r, n, -1, grads.qkv + 0);
                 laid.qkv.multiply(core, grads.qkv + r * 3 * C, n, nullptr, narrow + 0);
                 for (int64_t i = r; i < r + n; i++)
                     norm_back({w.gain_1, w.shift_1, s.eps}, narrow + (i - r) * C, stream + i * C, kept.moments_1[i], C,
                               grads.between + i * C, grad + i * C, part_of(r, GAIN_1), part_of(r, SHIFT_1), grads.a + i * C);
                 if (w.b_qkv) add_rows(grads.qkv + r * 3 * C, n, 3 * C, part_of(r, B_QKV));
-            }
+            });
 #pragma omp for nowait
             for (int64_t j = 0; j < VECTORS * C; j += L) {
                 Floats total = {};
                 for (int64_t i = 0; i < parts; i++) total += read<Floats>(sums + i * VECTORS * C + j);
                 std::memcpy(grad_weights[nth] + j, &total, sizeof total);
             }
-            matrices_of(nth).compute(core, room);
+            matrices_of(nth).compute(core, room, shares);
         }
     }
 }

@@ -44,11 +44,12 @@ template <class T> void cross_entropy(T* logits, const int64_t* targets, float* 
 
 // out (D, C), floats, is grad (R, D) turned times x (R, C), or has that added.
 extern "C" void IN_TYPE(weight_gradient)(const void* grad, const void* x, float* out, int64_t R, int64_t D, int64_t C, int add) {
-    const Way::Gradients gradients(R, {{grad, D, x, C, true}}, out, add);
-    Buffer<Ints> laid(gradients.room());
+    const Gradients gradients(R, {{(const Way::Number*)grad, D, (const Way::Number*)x, C, true}}, out, false, add);
+    Buffer<float> room(gradients.room());
+    Shares shares;
 #pragma omp parallel
     {
         Way::Core core(0);
-        gradients.compute(core, laid);
+        gradients.compute(core, room, shares);
     }
 }

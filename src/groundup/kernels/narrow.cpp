@@ -15,12 +15,6 @@ struct Lying {  // a matrix as it lies, row after row
     int64_t apart = columns;  // numbers from a row to the next
 };
 
-// Its rows from this one on, as many as are laid down at a time.
-Lying part_from(const Lying& m, int64_t row) {
-    const auto* at = (const char*)m.at + row * m.apart * (m.type ? 2 : 4);
-    return {at, std::min(DEPTH_OF_TILES, m.rows - row), m.columns, m.type, m.apart};
-}
-
 typedef Vector<uint16_t, SIDE> Narrow;
 
 // SIDE numbers of a row, with zeros beyond the edges where that is not WHOLE.
@@ -56,7 +50,8 @@ void lay_tiles(const Lying& m, int64_t outer, int64_t inner, Ints* to, int64_t g
         }
     for (int half = 0; half < 2; half++) {
         if (ALONG != OF_A) turn(tiles[half], std::make_index_sequence<L>{});
-        std::memcpy(to + half * gap, tiles[half], sizeof tiles[half]);
+#pragma GCC unroll 16
+        for (int i = 0; i < L; i++) to[half * gap + i] = tiles[half][i];
     }
 }
 
@@ -97,22 +92,44 @@ void write_sums(const float* sums, const float* bias, const Lying& c, int64_t ro
     }
 }
 
+// SIDE rows of A by SIDE columns of B, which lie behind each other, to their place in C: at once, or by way of `sums`.
+void multiply_into(const Ints* a, const Ints* b, int64_t steps, float* sums, const float* bias, const Lying& c, int64_t row,
+                   int64_t column, bool add) {
+    const bool at_once = !c.type && !bias && row + SIDE <= c.rows && column + SIDE <= c.columns;
+    if (at_once) return multiply_tiles(a, steps * L, b, steps * L, steps, (float*)c.at + row * c.apart + column, c.apart, add);
+    multiply_tiles(a, steps * L, b, steps * L, steps, sums, SIDE);
+    write_sums(sums, bias, c, row, column, add);
+}
+
 // SIDE rows of C from row m on: those of A by all columns of B, which is laid down.
 void multiply_rows(const Lying& a, bool a_along, int64_t m, const Ints* of_b, int64_t steps, Ints* of_a, float* sums,
                    const float* bias, const Lying& c, bool add) {
     lay<true>(a, a_along, m, of_a);
-    for (int64_t n = 0; n < c.columns; n += SIDE) {
-        multiply_tiles(of_a, steps * L, of_b + n / SIDE * 2 * steps * L, steps * L, steps, sums, SIDE);
-        write_sums(sums, bias, c, m, n, add);
-    }
+    for (int64_t n = 0; n < c.columns; n += SIDE)
+        multiply_into(of_a, of_b + n / SIDE * 2 * steps * L, steps, sums, bias, c, m, n, add);
 }
 
-struct Bf16Core {  // what a core needs for it: room for ROWS_OF_A_BLOCK rows of up to so many numbers, and for sums
+struct Bf16Core {  // what a core needs for it: room for ROWS_OF_A_BLOCK rows of up to so many numbers, for sums, and for B
+    static constexpr int64_t INPUTS_OF_A_TASK = 256;
     explicit Bf16Core(int64_t widest)
-        : rows((std::max(ROWS_OF_A_BLOCK / SIDE * widest, DEPTH_OF_TILES) + SIDE - 1) / SIDE * 2 * L), sums(SIDE * SIDE) {}
+        : rows((std::max(ROWS_OF_A_BLOCK / SIDE * widest, DEPTH_OF_TILES) + SIDE - 1) / SIDE * 2 * L), sums(SIDE * SIDE),
+          panels(INPUTS_OF_A_TASK * DEPTH_OF_TILES / L / 2) {}
     const Unit unit;
     Buffer<Ints> rows;
     Buffer<float> sums;
+    Buffer<Ints> panels;
+
+    // As FloatCore's.
+    void gradient(const Bf16Number* grad, int64_t grad_row, const Bf16Number* x, int64_t C, float* out, int64_t R, int64_t D,
+                  int64_t n, bool add) const {
+        for (int64_t r = 0; r < R; r += DEPTH_OF_TILES) {
+            const int64_t depth = std::min(DEPTH_OF_TILES, R - r), steps = (depth + SIDE - 1) / SIDE;
+            const Lying outputs = {grad + r * grad_row, depth, D, 1, grad_row}, inputs = {x + r * C, depth, n, 1, C};
+            for (int64_t c = 0; c < n; c += SIDE) lay<false>(inputs, false, c, panels + c / SIDE * 2 * steps * L);
+            for (int64_t d = 0; d < D; d += SIDE)
+                multiply_rows(outputs, false, d, panels, steps, rows, sums, nullptr, {out, D, n, 0, C}, add || r > 0);
+        }
+    }
 };
 
 // A matrix of weights laid down for products with some rows at a time.
@@ -124,7 +141,7 @@ class Bf16Weights {
     // By all cores, none of which waits: W, floats, lies as (inner, columns) or, turned, as (columns, inner).
     void lay(const float* w, bool turned) {
         const Lying matrix = {w, turned ? columns : inner, turned ? inner : columns, 0};
-#pragma omp for schedule(dynamic, 1) nowait
+#pragma omp for schedule(static) nowait
         for (int64_t n = 0; n < columns; n += SIDE) ::lay<false>(matrix, turned, n, laid + n / SIDE * 2 * steps * L);
     }
 
@@ -139,68 +156,13 @@ class Bf16Weights {
         }
         for (int64_t m = 0; m < rows; m += SIDE) ::lay<true>(of_a, true, m, core.rows + m / SIDE * panel);
         for (int64_t n = 0; n < columns; n += SIDE)  // what is fetched of W meets all rows
-            for (int64_t m = 0; m < rows; m += SIDE) {
-                multiply_tiles(core.rows + m / SIDE * panel, half, laid + n / SIDE * panel, half, steps, core.sums, SIDE);
-                write_sums(core.sums, bias, of_c, m, n, false);
-            }
+            for (int64_t m = 0; m < rows; m += SIDE)
+                multiply_into(core.rows + m / SIDE * panel, laid + n / SIDE * panel, steps, core.sums, bias, of_c, m, n, false);
     }
 
   private:
     int64_t columns, inner, steps;
     Buffer<Ints> laid;
-};
-
-// The gradients of some matrices, which lie one behind the other.
-class Bf16Gradients {
-  public:
-    Bf16Gradients(int64_t N, std::initializer_list<GradientOf> all, float* to, bool added = false) : added(added) {
-        for (const GradientOf& one : all) {
-            if (one.needed) {
-                parts[n++] = {{one.grad, N, one.D, 1}, {one.x, N, one.C, 1}, {to, one.D, one.C, 0}, columns, rows};
-                columns += (one.C + SIDE - 1) / SIDE, rows += (one.D + SIDE - 1) / SIDE;
-            }
-            to += one.D * one.C;
-        }
-    }
-
-    // Room that it needs, in vectors.
-    int64_t room() const { return columns * DEPTH_OF_TILES / SIDE * 2 * L; }
-
-    // By all cores, once all of those is there.
-    void compute(Bf16Core& core, Ints* laid) const {
-        const int64_t N = n ? parts[0].grad.rows : 0;
-        for (int64_t row = 0; row < N; row += DEPTH_OF_TILES) {
-            const int64_t steps = (std::min(DEPTH_OF_TILES, N - row) + SIDE - 1) / SIDE, panel = 2 * steps * L;
-#pragma omp for schedule(dynamic, 1)
-            for (int64_t j = 0; j < columns; j++) {
-                const Part& part = with(j, &Part::first_column);
-                lay<false>(part_from(part.x, row), false, (j - part.first_column) * SIDE, laid + j * panel);
-            }
-#pragma omp for schedule(dynamic, 1)
-            for (int64_t i = 0; i < rows; i++) {
-                const Part& part = with(i, &Part::first_row);
-                multiply_rows(part_from(part.grad, row), false, (i - part.first_row) * SIDE,
-                              laid + part.first_column * panel, steps, core.rows, core.sums, nullptr, part.to, added || row > 0);
-            }
-        }
-    }
-
-  private:
-    struct Part {
-        Lying grad, x, to;
-        int64_t first_column, first_row;
-    };
-
-    const Part& with(int64_t i, int64_t Part::*first) const {  // the one that has this column or row
-        int part = 0;
-        while (part + 1 < n && parts[part + 1].*first <= i) part++;
-        return parts[part];
-    }
-
-    const bool added;  // to what is there
-    Part parts[4];
-    int n = 0;
-    int64_t columns = 0, rows = 0;
 };
 
 }  // namespace

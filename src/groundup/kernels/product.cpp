@@ -81,13 +81,12 @@ void product(int64_t M, int64_t N, int64_t K, Left a, const float* b, int64_t b_
 }
 
 // What a core adds up at a time of a gradient of weights.
-constexpr int64_t OUTPUTS_OF_A_TASK = BYTES == 32 ? 128 : 96, INPUTS_OF_A_TASK = 192, DEPTH = 512;
-constexpr int64_t FEWER_INPUTS = 128;  // of a matrix whose outputs are one task's: more cores have something to do
+constexpr int64_t OUTPUTS_AT_A_TIME = 48, PANELS_OF_A_TASK = 6, DEPTH = 512;
 constexpr int64_t GROUP = 12;  // columns of A whose numbers lie together: whole tiles
 constexpr int64_t PANELS = 2;  // of B, laid at a time: a row of both is read at once
 constexpr int64_t LINE = 64 / sizeof(float);  // a cache line more: else rows, or groups, compete for the same places of a cache
 constexpr int64_t APART = DEPTH + LINE, GROUP_ROOM = GROUP * DEPTH + LINE;
-constexpr int64_t GROUPS_ROOM = (OUTPUTS_OF_A_TASK + GROUP - 1) / GROUP * GROUP_ROOM;
+constexpr int64_t GROUPS_ROOM = (OUTPUTS_AT_A_TIME + GROUP - 1) / GROUP * GROUP_ROOM;
 
 // L rows of L numbers, `row` apart, turned.
 void turn_square(const float* from, int64_t row, float* to, int64_t to_row) {
@@ -112,21 +111,23 @@ void turn_rows(const float* from, int64_t row, int64_t rows, int64_t columns, fl
         }
 }
 
-// Some columns of some rows, `row` apart, as panels of DEPTH rows: of `of` columns, from the nth panel on PANELS.
-void lay_panels(const float* from, int64_t row, int64_t rows, int64_t of, int64_t nth, float* to) {
-    const int64_t end = std::min(nth + PANELS, panels_of(of));
-    Panel some[PANELS] = {};
-    for (int64_t p = nth; p < end; p++) some[p - nth] = panel_of(of, p);
-    for (int64_t k = 0; k < rows; k++, from += row)
-        for (int64_t p = 0; p < end - nth; p++) {
-            const float* part = from + some[p].first;
-            float* at = to + p * PANEL * DEPTH + k * some[p].columns;
-            __builtin_prefetch(part + 8 * row), __builtin_prefetch(part + 8 * row + LINE);
-            for (int64_t n = 0; n < some[p].columns; n += L) {
-                const auto vector = read<Floats>(part + n);
-                std::memcpy(at + n, &vector, sizeof vector);
+// Some columns of some rows, `row` apart, as panels of DEPTH rows.
+void lay_panels(const float* from, int64_t row, int64_t rows, int64_t columns, float* to) {
+    for (int64_t nth = 0; nth < panels_of(columns); nth += PANELS) {
+        const int64_t n = std::min(PANELS, panels_of(columns) - nth);
+        Panel some[PANELS] = {};
+        for (int64_t p = 0; p < n; p++) some[p] = panel_of(columns, nth + p);
+        for (int64_t k = 0; k < rows; k++)
+            for (int64_t p = 0; p < n; p++) {
+                const float* part = from + k * row + some[p].first;
+                float* at = to + some[p].first * DEPTH + k * some[p].columns;
+                __builtin_prefetch(part + 8 * row), __builtin_prefetch(part + 8 * row + LINE);
+                for (int64_t j = 0; j < some[p].columns; j += L) {
+                    const auto vector = read<Floats>(part + j);
+                    std::memcpy(at + j, &vector, sizeof vector);
+                }
             }
-        }
+    }
 }
 
 // The same as groups.
@@ -138,32 +139,6 @@ void lay_groups(const float* from, int64_t row, int64_t rows, int64_t columns, f
         for (; n + GROUP <= columns; n += GROUP, at += GROUP_ROOM) std::memcpy(at, from + n, GROUP * sizeof(float));
         for (; n < columns; n++) *at++ = from[n];
     }
-}
-
-// Of all cores, none of which waits: the gradient (D, C) of a linear layer's weights, what its outputs get (R, D), turned,
-// times its inputs (R, C), or that is added. `groups` and `panels` are room for parts of both: read where they lie, each row
-// would be in another page of memory.
-void gradient_of_weights(const float* grad, const float* x, float* out, int64_t R, int64_t D, int64_t C, bool add, float* groups,
-                         float* panels) {
-    const int64_t inputs = D > OUTPUTS_OF_A_TASK ? INPUTS_OF_A_TASK : FEWER_INPUTS;
-#pragma omp for collapse(2) schedule(dynamic, 1) nowait
-    for (int64_t d = 0; d < D; d += OUTPUTS_OF_A_TASK)
-        for (int64_t c = 0; c < C; c += inputs) {
-            const int64_t outputs = std::min(OUTPUTS_OF_A_TASK, D - d), end = std::min(c + inputs, C);
-            for (int64_t r = 0; r < R; r += DEPTH) {
-                const int64_t rows = std::min(DEPTH, R - r);
-                lay_groups(grad + r * D + d, D, rows, outputs, groups);
-                for (int64_t nth = 0; nth < panels_of(end - c); nth++) {
-                    const auto [n, columns] = panel_of(end - c, nth);
-                    if (nth % PANELS == 0) lay_panels(x + r * C + c, C, rows, end - c, nth, panels);
-                    for (int64_t i = 0; i < outputs; i += GROUP) {
-                        float* to = out + (d + i) * C + c + n;
-                        product(std::min(GROUP, outputs - i), columns, rows, {groups + i / GROUP * GROUP_ROOM, 1, GROUP},
-                                panels + nth % PANELS * PANEL * DEPTH, columns, to, C, add || r ? to : nullptr, C);
-                    }
-                }
-            }
-        }
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 // What training on a CPU has in float32, and what has no products. Decoding rotates heads by it, too.
 #include "numbers.cpp"
 #include "kernels.cpp"
+#include "shares.cpp"
 #include "prompt.cpp"
 #include "product.cpp"
 #include "wide.cpp"
@@ -14,7 +15,6 @@ struct Way {  // how this half of the library multiplies
     typedef FloatCore Core;
     typedef FloatHead Head;
     typedef FloatWeights Weights;
-    typedef FloatGradients Gradients;
     static constexpr int32_t TYPE = 0;  // as attention.cpp counts them
 };
 
@@ -28,6 +28,7 @@ struct Way {  // how this half of the library multiplies
 #include "muon.cpp"
 #include "adamw.cpp"
 #include "rows.cpp"
+#include "gradients.cpp"
 #include "gpt_block.cpp"
 #include "gpt_block_back.cpp"
 #include "head.cpp"

@@ -4,6 +4,7 @@
 
 #include "numbers.cpp"
 #include "kernels.cpp"
+#include "shares.cpp"
 #include "prompt.cpp"
 #include "product.cpp"
 #include "wide.cpp"
@@ -20,7 +21,6 @@ struct Way {
     typedef Bf16Core Core;
     typedef Bf16Head Head;
     typedef Bf16Weights Weights;
-    typedef Bf16Gradients Gradients;
     static constexpr int32_t TYPE = 1;
 };
 
@@ -29,6 +29,7 @@ struct Way {
 #define IN_TYPE(name) bf16_##name
 #include "attention.cpp"
 #include "rows.cpp"
+#include "gradients.cpp"
 #include "gpt_block.cpp"
 #include "gpt_block_back.cpp"
 #include "head.cpp"

@@ -72,8 +72,9 @@ double head_loss(const Ends& ends, const BlockSizes& s, float* stream, const int
     Buffer<Number> logits(N * W), normed(N * C);
     Buffer<float> nats(N);
     Way::Weights of_logits(W, C), of_normed(C, W);
-    const Way::Gradients of_matrix(N, {{logits, W, normed, C, true}}, to.tokens);
-    Buffer<Ints> laid(of_matrix.room());
+    const Gradients of_matrix(N, {{logits, W, normed, C, true}}, to.tokens, true);
+    Buffer<float> room(of_matrix.room());
+    Shares shares;
 #pragma omp parallel
     {
         Way::Core core(std::max(W, C));
@@ -81,9 +82,8 @@ double head_loss(const Ends& ends, const BlockSizes& s, float* stream, const int
         std::fill(nothing + 0, nothing + C, 0.0f);
         of_logits.lay(matrix, true), of_normed.lay(matrix, false);
 #pragma omp barrier
-#pragma omp for schedule(dynamic, 1)
-        for (int64_t r = 0; r < N; r += ROWS_OF_A_BLOCK) {
-            const int64_t n = std::min(ROWS_OF_A_BLOCK, N - r);
+        shares.each(parts, [&](int64_t part) {
+            const int64_t r = part * ROWS_OF_A_BLOCK, n = std::min(ROWS_OF_A_BLOCK, N - r);
             float* of_norm = sums + r / ROWS_OF_A_BLOCK * 2 * C;
             Moments moments[ROWS_OF_A_BLOCK];
             std::fill(of_norm, of_norm + 2 * C, 0.0f);
@@ -94,8 +94,8 @@ double head_loss(const Ends& ends, const BlockSizes& s, float* stream, const int
             for (int64_t i = 0; i < n; i++)
                 norm_back(norm, passed + i * C, stream + (r + i) * C, moments[i], C, nothing, stream + (r + i) * C, of_norm,
                           of_norm + C, normed + (r + i) * C);
-        }
-        of_matrix.compute(core, laid);
+        });
+        of_matrix.compute(core, room, shares);
     }
     std::fill_n(to.norm, 2 * C, 0.0f);
     add_rows(sums + 0, parts, 2 * C, to.norm);

@@ -1,12 +1,37 @@
-// Products of matrices of floats as a block of training needs them (gpt_block.cpp), by product.cpp: what narrow.cpp has for
-// bfloat16. All widths fill vectors. A part of training.cpp and training_bf16.cpp.
+// Products of matrices of floats as a block of training needs them (gpt_block.cpp, gradients.cpp), by product.cpp: what narrow.cpp
+// has for bfloat16. All widths fill vectors. A part of training.cpp and training_bf16.cpp.
 namespace {
 
 constexpr int64_t ROWS_OF_A_BLOCK = 64;  // that a core takes at a time: whole tiles
 
 struct FloatCore {  // room for what a core multiplies: some rows of A, or outputs in groups, and columns of B
-    explicit FloatCore(int64_t) : rows(std::max(ROWS_OF_A_BLOCK * APART, GROUPS_ROOM)), panels(PANELS * PANEL * DEPTH) {}
+    static constexpr int64_t INPUTS_OF_A_TASK = PANELS_OF_A_TASK * PANEL;
+    explicit FloatCore(int64_t)
+        : rows(std::max(ROWS_OF_A_BLOCK * APART, GROUPS_ROOM)), panels(INPUTS_OF_A_TASK * DEPTH) {}
     Buffer<float> rows, panels;
+
+    // The gradient (D, C) of a linear layer's weights, or n <= INPUTS_OF_A_TASK columns of it: what D outputs get, R rows
+    // `grad_row` apart, turned, times its inputs, R rows C apart; or that is added. Parts of both are laid down before: where
+    // they lie each row may be in another page of memory.
+    void gradient(const float* grad, int64_t grad_row, const float* x, int64_t C, float* out, int64_t R, int64_t D, int64_t n,
+                  bool add) const {
+        for (int64_t r = 0; r < R; r += DEPTH) {
+            const int64_t depth = std::min(DEPTH, R - r);
+            lay_panels(x + r * C, C, depth, n, panels);
+            for (int64_t d = 0; d < D; d += OUTPUTS_AT_A_TIME) {
+                const int64_t outputs = std::min(OUTPUTS_AT_A_TIME, D - d);
+                lay_groups(grad + r * grad_row + d, grad_row, depth, outputs, rows);
+                for (int64_t nth = 0; nth < panels_of(n); nth++) {
+                    const auto [first, columns] = panel_of(n, nth);
+                    for (int64_t i = 0; i < outputs; i += GROUP) {
+                        float* to = out + (d + i) * C + first;
+                        product(std::min(GROUP, outputs - i), columns, depth, {rows + i / GROUP * GROUP_ROOM, 1, GROUP},
+                                panels + first * DEPTH, columns, to, C, add || r ? to : nullptr, C);
+                    }
+                }
+            }
+        }
+    }
 };
 
 // A matrix of weights laid down for products with some rows at a time.
@@ -16,7 +41,7 @@ class FloatWeights {
 
     // By all cores, none of which waits: W lies as (inner, columns) or, turned, as (columns, inner).
     void lay(const float* w, bool turned) {
-#pragma omp for schedule(dynamic, 1) nowait
+#pragma omp for schedule(static) nowait
         for (int64_t nth = 0; nth < panels_of(columns); nth++) {
             const Panel panel = panel_of(columns, nth);
             for (int64_t v = panel.first; v < panel.first + panel.columns; v += L) {
@@ -46,41 +71,6 @@ class FloatWeights {
   private:
     int64_t columns, inner;
     Buffer<float> laid;
-};
-
-struct GradientOf {  // a matrix of weights (D, C): what its outputs get (N, D), turned, times its inputs (N, C)
-    const void* grad;
-    int64_t D;
-    const void* x;
-    int64_t C;
-    bool needed;
-};
-
-// The gradients of some matrices, which lie one behind the other.
-class FloatGradients {
-  public:
-    FloatGradients(int64_t N, std::initializer_list<GradientOf> all, float* to, bool added = false) : N(N), added(added) {
-        for (const GradientOf& one : all) {
-            if (one.needed) parts[n] = one, outs[n++] = to;
-            to += one.D * one.C;
-        }
-    }
-
-    int64_t room() const { return 0; }
-
-    // By all cores, none of which waits, once all of those is there. They begin with the last, whose tasks are the largest.
-    void compute(FloatCore& core, Ints*) const {
-        for (int i = n; i-- > 0;)
-            gradient_of_weights((const float*)parts[i].grad, (const float*)parts[i].x, outs[i], N, parts[i].D, parts[i].C, added,
-                                core.rows, core.panels);
-    }
-
-  private:
-    const int64_t N;
-    const bool added;  // to what is there
-    GradientOf parts[4];
-    float* outs[4];
-    int n = 0;
 };
 
 }  // namespace

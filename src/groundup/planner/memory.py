@@ -349,13 +349,14 @@ def _passing(config: TransformerConfig, tokens: int, *, half: bool, kernels: boo
     """Bytes that the way back through a block has in its hands beside what was kept.
 
     In one call that is a gradient of all that products read or give, what norms and the activation give, and two of
-    the stream. Else it is most in the MLP:
+    the stream; where tokens are many beside channels, also half of what matrices get, which is added up apart. Else it is most in the MLP:
     first a gradient and the copy that oneDNN makes of what the product's other side read, then the gradients of both
     sides of the activation, and their factor for a squared ReLU without kernels.
     """
     width = 2 if half else 4
     if one_call:
-        return (16 * width + 2 * 4) * tokens * config.n_embd
+        apart = 12 * 4 * config.n_embd**2 if tokens > 3 * config.n_embd else 0  # `Gradients` in kernels/gradients.cpp
+        return (16 * width + 2 * 4) * tokens * config.n_embd + apart
     tensors = 3 if ModernConfig.of(config).activation == "relu2" and not kernels else 2
     return tensors * width * tokens * config.mlp_width
 

@@ -29,7 +29,7 @@ def loops() -> Iterator[tuple[str, int, str]]:
     for path in sorted(library.FOLDER.glob("*.cpp")):
         lines = path.read_text().splitlines()
         for before, pragma, loop, number in zip(lines, lines[1:], lines[2:], itertools.count(3)):
-            if re.match(r"\s*#pragma omp (parallel for )?simd", pragma) and GIVEN_WHAT_TO_LOAD not in before:
+            if re.match(r"\s*#pragma omp ((parallel )?for )?simd", pragma) and GIVEN_WHAT_TO_LOAD not in before:
                 yield path.name, number, loop.strip()
 
 
