@@ -61,4 +61,4 @@ class AdamWSteps:
     def length(self, tensors: Sequence[Tensor]) -> Tensor:
         """The norm of all of them together, a scalar."""
         addresses, sizes = [t.data_ptr() for t in tensors], [t.numel() for t in tensors]
-        return torch.tensor(self._length(numbers(addresses), numbers(sizes), len(sizes)), dtype=torch.float32)
+        return torch.full((), self._length(numbers(addresses), numbers(sizes), len(sizes)), dtype=torch.float32)

@@ -93,7 +93,7 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, _: Tensor, loss: float, known: tuple[Any, ...]) -> Tensor:
         ctx.known = known
-        return torch.tensor(loss, dtype=torch.float32)
+        return torch.full((), loss, dtype=torch.float32)
 
     @staticmethod
     @once_differentiable

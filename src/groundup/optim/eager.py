@@ -21,9 +21,17 @@ class Eager(Optimizer):
     """What all optimizers do beside their steps."""
 
     add_param_group = inspect.unwrap(Optimizer.add_param_group)
-    zero_grad = inspect.unwrap(Optimizer.zero_grad)
     state_dict = inspect.unwrap(Optimizer.state_dict)
     load_state_dict = inspect.unwrap(Optimizer.load_state_dict)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002  # as PyTorch's
+        """As PyTorch's; what it notes for a profiler takes longer than to forget gradients, so that is left out."""
+        if not set_to_none:
+            inspect.unwrap(Optimizer.zero_grad)(self, set_to_none)
+            return
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad = None
 
 
 class AdamW(Eager, torch.optim.AdamW):
@@ -65,8 +73,8 @@ class AdamW(Eager, torch.optim.AdamW):
         """What the kernels read, group by group; nothing if they cannot, and in the first step, which makes state."""
         groups = []
         for n, group in enumerate(self.param_groups):
-            parameters = [p for p in group["params"] if p.grad is not None]
-            gradients = [p.grad for p in parameters]
+            pairs = [(p, grad) for p in group["params"] if (grad := p.grad) is not None]
+            parameters, gradients = [p for p, _ in pairs], [grad for _, grad in pairs]
             if not steps.suit(gradients) or (moved := self._moved_by(n, parameters, steps)) is None:
                 self._moved.clear()  # PyTorch's step may make new state
                 return []

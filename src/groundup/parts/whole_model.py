@@ -48,7 +48,7 @@ class WholeModel:
         """Settings, hooks, which parts and parameters there are, and what these are but for their values."""
         return (
             [part.get(name) for part in self._parts for name in _SETTINGS],
-            [len(hooks) for hooks in self._hooks],
+            [any(self._hooks)],
             [id(one) for inside in self._inside for one in inside.values()],
             [(_OF_A_LEAF(p), p.is_contiguous()) for p in self._parameters],
         )

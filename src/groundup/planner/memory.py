@@ -349,9 +349,9 @@ def _passing(config: TransformerConfig, tokens: int, *, half: bool, kernels: boo
     """Bytes that the way back through a block has in its hands beside what was kept.
 
     In one call that is a gradient of all that products read or give, what norms and the activation give, and two of
-    the stream; where tokens are many beside channels, also half of what matrices get, which is added up apart. Else it is most in the MLP:
-    first a gradient and the copy that oneDNN makes of what the product's other side read, then the gradients of both
-    sides of the activation, and their factor for a squared ReLU without kernels.
+    the stream; where tokens are many beside channels, also what matrices get from half of them, added up apart. Else it
+    is most in the MLP: first a gradient and the copy that oneDNN makes of what the product's other side read, then the
+    gradients of both sides of the activation, and their factor for a squared ReLU without kernels.
     """
     width = 2 if half else 4
     if one_call:
