@@ -46,6 +46,7 @@ void backward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* wei
             const float* stream = streams[nth];
             laid.lay_rest(w), laid.qkv.lay(w.w_qkv, false);
 #pragma omp barrier
+            if (nth + 1 < n_blocks) matrices_of(nth + 1).add_halves(room);
             shares.each(parts, [&](int64_t part) {
                 const int64_t r = part * ROWS_OF_A_BLOCK, n = std::min(ROWS_OF_A_BLOCK, N - r);
                 Number *out = grads.out + r * C, *h = grads.h + r * 4 * C, *proj = grads.proj + r * C, *g = grads.g + r * 4 * C;
@@ -91,6 +92,8 @@ void backward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* wei
             }
             matrices_of(nth).compute(core, room, shares);
         }
+#pragma omp barrier
+        matrices_of(0).add_halves(room);
     }
 }
 

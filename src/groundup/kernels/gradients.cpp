@@ -27,9 +27,9 @@ class Gradients {
 
     int64_t room() const { return halves > 1 ? numbers : 0; }  // that the second half needs
 
-    // By all cores, once all of those is there. They begin with the last, whose tasks are the largest.
+    // By all cores, none of which waits, once all of those is there. They begin with the last, whose tasks are the largest.
     void compute(Way::Core& core, float* second, Shares& shares) const {
-        shares.each(halves * tasks, [&](int64_t task) {
+        shares.each_nowait(halves * tasks, [&](int64_t task) {
             const int64_t row = task < tasks ? 0 : half;
             int i = n - 1;
             for (task %= tasks; task >= parts[i].tasks(); i--) task -= parts[i].tasks();
@@ -39,8 +39,13 @@ class Gradients {
                           (row ? second + place : to) + d * of.C + c, std::min(half, N - row), std::min(OUTPUTS, of.D - d),
                           std::min(INPUTS, of.C - c), added && !row);
         });
+    }
+
+    // By all cores, none of which waits, once all of them have come so far.
+    void add_halves(const float* second) const {
         for (int i = 0; i < n && halves > 1; i++) {
-            float *to = parts[i].to, *more = second + parts[i].place;
+            float* to = parts[i].to;
+            const float* more = second + parts[i].place;
 #pragma omp for simd nowait
             for (int64_t j = 0; j < parts[i].of.D * parts[i].of.C; j++) to[j] += more[j];
         }

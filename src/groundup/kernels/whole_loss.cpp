@@ -96,6 +96,8 @@ double head_loss(const Ends& ends, const BlockSizes& s, float* stream, const int
                           of_norm + C, normed + (r + i) * C);
         });
         of_matrix.compute(core, room, shares);
+#pragma omp barrier
+        of_matrix.add_halves(room);
     }
     std::fill_n(to.norm, 2 * C, 0.0f);
     add_rows(sums + 0, parts, 2 * C, to.norm);
