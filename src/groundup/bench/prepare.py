@@ -138,6 +138,7 @@ def _timed(pipe: Connection, contestant: Preparation, texts: Path, workers: int)
     start, cpu_start = time.perf_counter(), sum(os.times()[:4])
     tokens = contestant(texts, workers)
     seconds, cpu_seconds = time.perf_counter() - start, sum(os.times()[:4]) - cpu_start
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # they have ended
     pipe.send(_Run(seconds, cpu_seconds, tokens, _largest_child()))
 
 
