@@ -81,7 +81,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     for name, turns in runs.items():
         seconds = statistics.median(run.seconds for run in turns)
         ratio = statistics.median(b.seconds / a.seconds for a, b in zip(runs["groundup"], turns, strict=True))
-        row = {
+        row = result["contestants"][name] = {
             "seconds": round(seconds, 3),
             "cpu_seconds": round(statistics.median(run.cpu_seconds for run in turns), 3),
             "mb_per_sec": round(n_bytes / seconds / 1e6, 3),
@@ -89,7 +89,6 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
             "times_our_time": round(ratio, 3),
             "largest_worker_mb": round(max(run.largest_worker for run in turns) / 1e6),
         }
-        result["contestants"][name] = row
         say(
             f"{name:<24}{row['mb_per_sec']:>8.2f} MB/s{row['tokens_per_sec']:>12,} tokens/s"
             f"{row['cpu_seconds']:>8.1f} CPU seconds{row['largest_worker_mb']:>6,} MB a worker"
