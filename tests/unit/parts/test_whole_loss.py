@@ -96,9 +96,11 @@ def test_loss_and_gradients_are_those_of_the_page_in_double_precision(texts, tok
     page.zero_grad()
     counted = (targets != IGNORE).flatten()
     first = targets.masked_fill((counted.cumsum(0) > 1).view_as(targets), IGNORE)
-    one = learn(page, idx, first, scale=1 / 16)  # what tokens give may cancel in their sum; how it was rounded does not
+    one = learn(page, idx, first, scale=1 / 16)
     for a, b, c in zip(told, whole, one, strict=True):
-        assert (a - b).norm() <= BOUNDS[dtype] * max(b.norm(), c.norm()) + 1e-6
+        # What tokens give may cancel in their sum, its rounding to 16 bits does not.
+        rounded = max(b.norm(), c.norm()) if dtype == torch.bfloat16 else b.norm()
+        assert (a - b).norm() <= BOUNDS[dtype] * rounded + 1e-6
 
 
 def test_with_dropout_it_draws_as_the_parts_do(steps):
