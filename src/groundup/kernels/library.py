@@ -115,7 +115,8 @@ def _made_from(library: Library) -> tuple[Path, list[str]]:
 def _run_together(commands: Sequence[Sequence[str]], folder: str) -> None:
     """Some commands side by side, which write what they need for a while into a folder.
 
-    None goes on when one has failed, or this process is interrupted, nor do the programs that they have started.
+    None goes on when one has failed, or this process is interrupted, nor do the programs that they have started. All
+    stay in the session: Linux divides cores among sessions first, so in its own each would get as much as this process.
 
     Raises:
         OSError: One of them does not start.
@@ -131,7 +132,7 @@ def _run_together(commands: Sequence[Sequence[str]], folder: str) -> None:
                     stderr=subprocess.PIPE,
                     text=True,
                     env=os.environ | {"TMPDIR": folder},
-                    start_new_session=True,
+                    process_group=0,
                 )
             )
             stack.callback(_end_group, process)

@@ -4,7 +4,9 @@ import copy
 import ctypes
 import errno
 import itertools
+import os
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -341,6 +343,15 @@ class TestBuilding:
             time.sleep(0.01)
         else:
             pytest.fail("it goes on")
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="Linux tells groups and sessions there")
+    def test_a_compiler_is_a_group_of_its_own_within_the_session(self, monkeypatch, tmp_path, use_compiler):
+        (tmp_path / "one.cpp").touch()
+        use_compiler('#!/bin/sh\ncut -d " " -f 1,5,6 /proc/$$/stat > "$0.stat"\nexit 1\n')
+        monkeypatch.setattr(module, "TRAINING", Library("training", (tmp_path / "one.cpp",), "-O0"))
+        self.load()
+        pid, group, session = map(int, (tmp_path / "c++.stat").read_text().split())
+        assert (group, session) == (pid, os.getsid(0))
 
     def test_who_needs_it_waits_for_what_was_begun_ahead(self, monkeypatch, tmp_path, use_compiler):
         use_compiler(
