@@ -96,9 +96,10 @@ _EDITS = [
         (r"\n(?=SCENE [IVX]+:)", "\n### "),
         (r"\n(?:THE SONG|SONG|DUMB SHOW)\. *(?=\n)", ""),
         # Marks of a verse line that two speakers share, and of lines left out.
-        (r"(?<=[ \n])\.\.\.(?=[ \n])", ""),
+        (r"\.\.\.(?<=[ \n]\.\.\.)(?=[ \n])", ""),
         # The alphabet.
-        (r" ?— ?", "--"),
+        (" —", "—"),
+        ("— ?", "--"),
         (r'"', "'"),
         (r"& ?c\b", "etc"),
         (r"&", "and"),
@@ -109,7 +110,7 @@ _EDITS = [
 """The same for every play; the order counts."""
 
 _SPEAKER = re.compile(r"\*\*(.+?)\*\* *")
-_DIRECTION = re.compile(r"_*\\?\[[^\]]*\]_?|_[^_]*_|(?<!\*)\*[^*]+\*(?!\*)")
+_DIRECTION = re.compile(r"_*\[[^\]]*\]_?|_[^_]*_|\*(?<!\*\*)[^*]+\*(?!\*)")
 _PROCESSION = re.compile(r"\d+\. ")
 """Henry VIII lists a coronation's procession by number: a stage direction, too."""
 
