@@ -116,11 +116,12 @@ def pick_setup(request: SetupRequest) -> Setup:
         torch.set_num_threads(threads)
     if device.type == "cpu":
         allocate_for_steps(recompute=config.runtime.recompute)
+    # Before anything is measured: until then their compilers may have all cores.
+    kernels = load_training_kernels(request.say) if device.type == "cpu" else PlainKernels()
     asked = saved.precision if saved else config.runtime.precision
     precision = pick_precision(asked, device, n_embd=request.shape.n_embd)
     if world.size > 1:  # auto measures on a CPU, and all ranks must compute alike
         precision = pick_precision(world.broadcast(precision.name), device, n_embd=request.shape.n_embd)
-    kernels = load_training_kernels(request.say) if device.type == "cpu" else PlainKernels()
     size = _micro_batch_size(request, precision, kernels)
     matmul, one_call = _products(request, precision, kernels, rows=size * request.shape.block_size)
     if one_call:
