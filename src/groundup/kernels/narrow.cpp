@@ -17,14 +17,16 @@ struct Lying {  // a matrix as it lies, row after row
 
 typedef Vector<uint16_t, SIDE> Narrow;
 
-// SIDE numbers of a row, with zeros beyond the edges where that is not WHOLE.
-template <bool IS_BF16, bool WHOLE> Narrow numbers(const Lying& m, int64_t row, int64_t column) {
-    if (!WHOLE && row >= m.rows) return Narrow{};
-    const int64_t place = row * m.apart + column, n = std::clamp<int64_t>(m.columns - column, 0, SIDE);
-    const uint32_t there = WHOLE ? ~0u : (uint32_t)((1ull << n) - 1);
-    if (IS_BF16) return (Narrow)_mm512_maskz_loadu_epi16(there, (const uint16_t*)m.at + place);
-    const float* from = (const float*)m.at + place;
-    return (Narrow)_mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(there >> 16, from + 16), _mm512_maskz_loadu_ps(there & 0xffff, from));
+// SIDE numbers side by side, in bfloat16.
+Narrow numbers(const Bf16Number* from) { return read<Narrow>(from); }
+Narrow numbers(const float* from) { return (Narrow)_mm512_cvtne2ps_pbh(read<__m512>(from + L), read<__m512>(from)); }
+
+// SIDE rows and columns of a matrix that ends within them, and zeros beyond.
+template <class T> void copy_edge(const Lying& m, int64_t row, int64_t column, T* to) {
+    const int64_t n = std::min(SIDE, m.columns - column);
+    std::memset(to, 0, SIDE * SIDE * sizeof(T));
+    for (int64_t i = 0; i < std::min(SIDE, m.rows - row); i++)
+        std::memcpy(to + i * SIDE, (const T*)m.at + (row + i) * m.apart + column, n * sizeof(T));
 }
 
 // Of two rows, each number of the first beside that of the second: those of columns HALF * 16 and on.
@@ -32,19 +34,16 @@ template <int HALF, size_t... i> Ints side_by_side(Narrow a, Narrow b, std::inde
     return (Ints)__builtin_shufflevector(a, b, HALF * 16 + i / 2 + i % 2 * SIDE...);
 }
 
-// Two tiles of SIDE outer by SIDE inner places, the second `gap` vectors behind the first. ALONG: a row of m has inner
-// places. OF_A: rows of a tile are outer places; of B they are pairs of inner ones.
-template <bool IS_BF16, bool WHOLE, bool ALONG, bool OF_A>
-void lay_tiles(const Lying& m, int64_t outer, int64_t inner, Ints* to, int64_t gap) {
+// Two tiles of SIDE outer by SIDE inner places, the second `gap` vectors behind the first. ALONG: a row has inner places. OF_A:
+// rows of a tile are outer places; of B they are pairs of inner ones.
+template <class T, bool ALONG, bool OF_A> void lay_tiles(const T* from, int64_t apart, Ints* to, int64_t gap) {
     Ints tiles[2][L];
 #pragma GCC unroll 16
     for (int i = 0; i < L; i++)
         if constexpr (ALONG)
-            for (int half = 0; half < 2; half++)
-                tiles[half][i] = (Ints)numbers<IS_BF16, WHOLE>(m, outer + half * L + i, inner);
+            for (int half = 0; half < 2; half++) tiles[half][i] = (Ints)numbers(from + (half * L + i) * apart);
         else {
-            const auto row = numbers<IS_BF16, WHOLE>(m, inner + 2 * i, outer);
-            const auto next = numbers<IS_BF16, WHOLE>(m, inner + 2 * i + 1, outer);
+            const auto row = numbers(from + 2 * i * apart), next = numbers(from + (2 * i + 1) * apart);
             tiles[0][i] = side_by_side<0>(row, next, std::make_index_sequence<SIDE>{});
             tiles[1][i] = side_by_side<1>(row, next, std::make_index_sequence<SIDE>{});
         }
@@ -56,19 +55,23 @@ void lay_tiles(const Lying& m, int64_t outer, int64_t inner, Ints* to, int64_t g
 }
 
 // SIDE outer places and all inner ones.
-template <bool IS_BF16, bool ALONG, bool OF_A> void lay_as(const Lying& m, int64_t outer, Ints* to) {
-    const int64_t outers = ALONG ? m.rows : m.columns, inners = ALONG ? m.columns : m.rows;
-    const int64_t steps = (inners + SIDE - 1) / SIDE;
-    for (int64_t s = 0; s < steps; s++)
-        if (outer + SIDE <= outers && (s + 1) * SIDE <= inners)
-            lay_tiles<IS_BF16, true, ALONG, OF_A>(m, outer, s * SIDE, to + s * L, steps * L);
-        else
-            lay_tiles<IS_BF16, false, ALONG, OF_A>(m, outer, s * SIDE, to + s * L, steps * L);
+template <class T, bool ALONG, bool OF_A> void lay_as(const Lying& m, int64_t outer, Ints* to) {
+    const int64_t steps = ((ALONG ? m.columns : m.rows) + SIDE - 1) / SIDE;
+    for (int64_t s = 0; s < steps; s++, to += L) {
+        const int64_t row = ALONG ? outer : s * SIDE, column = ALONG ? s * SIDE : outer;
+        if (row + SIDE <= m.rows && column + SIDE <= m.columns) {
+            lay_tiles<T, ALONG, OF_A>((const T*)m.at + row * m.apart + column, m.apart, to, steps * L);
+            continue;
+        }
+        T edge[SIDE * SIDE];
+        copy_edge(m, row, column, edge);
+        lay_tiles<T, ALONG, OF_A>(edge, SIDE, to, steps * L);
+    }
 }
 
 template <bool OF_A> void lay(const Lying& m, bool along, int64_t outer, Ints* to) {
-    if (m.type) along ? lay_as<true, true, OF_A>(m, outer, to) : lay_as<true, false, OF_A>(m, outer, to);
-    else along ? lay_as<false, true, OF_A>(m, outer, to) : lay_as<false, false, OF_A>(m, outer, to);
+    if (m.type) along ? lay_as<Bf16Number, true, OF_A>(m, outer, to) : lay_as<Bf16Number, false, OF_A>(m, outer, to);
+    else along ? lay_as<float, true, OF_A>(m, outer, to) : lay_as<float, false, OF_A>(m, outer, to);
 }
 
 // SIDE rows of SIDE sums to where they belong in C, or added to what is there, as far as C reaches; a bias may come in between.
