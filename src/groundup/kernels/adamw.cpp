@@ -1,5 +1,6 @@
 // A step of AdamW (Loshchilov & Hutter 2019) and the length of all gradients: one pass over memory each, by all cores, however
 // many tensors there are. A part of training.cpp.
+#include <numeric>
 #include <vector>
 
 namespace {

@@ -4,6 +4,7 @@
 // through the caches, and whatever Python needs has to come from memory again after each product. Rows are new tokens,
 // of one text or of many. What a row computes does not depend on the others.
 #include "numbers.cpp"
+#include "vectors.cpp"
 #include "kernels.cpp"
 #include "prompt.cpp"
 #include "sum.cpp"

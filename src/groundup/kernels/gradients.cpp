@@ -1,5 +1,7 @@
 // What matrices of weights get in training, by the products of product.cpp or narrow.cpp. A part of training.cpp and
 // training_bf16.cpp.
+#include <initializer_list>
+
 namespace {
 
 struct GradientOf {  // a matrix (D, C): what its outputs get (N, D), turned, times its inputs (N, C)

@@ -4,16 +4,6 @@
 // fetch ahead, and whatever their type, they are widened in registers. Types of floats share one shape of code, `tile`: R
 // rows of weights by M rows of x, a vector of partial sums for each pair, added in one order whatever R and M are. Those of
 // 8 bits are in packed.cpp.
-// Vectors are the extension that GCC and Clang share, as wide as the machine's; intrinsics stand where it has no word.
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstdlib>
-#include <cstring>
-#include <initializer_list>
-#include <numeric>
-#include <omp.h>
-#include <utility>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #define IN_REGISTER(v) asm("" : "+x"(v))  // else GCC reads it from memory again for each use
@@ -24,47 +14,11 @@
 
 namespace {
 
-#if defined(__AVX512BW__)
-constexpr int BYTES = 64;
-#elif defined(__AVX2__)
-constexpr int BYTES = 32;
-#else
-constexpr int BYTES = 16;
-#endif
-constexpr int L = BYTES / 4;  // 32-bit lanes of a vector
 constexpr int64_t FEW_ROWS = 32;  // rows of x: with more, weights are widened once for all
 constexpr int64_t AHEAD = 4 << 10;  // bytes: while further rows are multiplied, hardware sees no need to fetch weights
 constexpr int64_t TASK = 96 << 10, LONG_TASK = 1536 << 10;  // bytes of weights that a core takes at a time
 
-template <class T, int N> struct VectorOf { typedef T type __attribute__((vector_size(N * sizeof(T)))); };
-template <class T, int N> using Vector = typename VectorOf<T, N>::type;
-typedef Vector<float, L> Floats;
-typedef Vector<int32_t, L> Ints;
-
-template <class V> V read(const void* p) {  // wherever it lies
-    V v;
-    std::memcpy(&v, p, sizeof v);
-    return v;
-}
-
-// Room for n elements at the border of a cache line: a vector that lies across two of them is read twice.
-template <class T> class Buffer {
-  public:
-    explicit Buffer(int64_t n) : data((T*)std::aligned_alloc(64, (n * sizeof(T) + 63) / 64 * 64)) {}
-    ~Buffer() { std::free(data); }
-    Buffer(const Buffer&) = delete;
-    operator T*() const { return data; }
-
-  private:
-    T* data;
-};
-
-// Types of weights, and of keys and values, whose rows may have a scale behind them: W as stored.
-struct Fp32 {
-    typedef float W;
-    static constexpr int64_t BEHIND = 0;  // elements behind those of a row
-    static Floats widen(const W* w) { return read<Floats>(w); }
-};
+// Types of weights, and of keys and values, beside Fp32, whose rows may have a scale behind them: W as stored.
 struct Bf16 {  // the upper half of a float
     typedef uint16_t W;
     static constexpr int64_t BEHIND = 0;

@@ -2,6 +2,8 @@
 // holds L outputs and no lanes are added up; four inputs of a row are spread over a vector as they are read. Where outputs
 // or inputs end within a vector, there are zeros. Inputs are rounded to 8 bits, BLOCK of them with a scale: a large one makes
 // only its neighbors coarse. Sums of a block are exact. A part of products.cpp.
+#include <numeric>
+
 namespace {
 
 constexpr int64_t BLOCK = 128;  // as in runtime/stored.py

@@ -1,5 +1,6 @@
 // Products of few or many rows with weights of any type, draws and the largest logits: what decoding has beside block.cpp.
 #include "numbers.cpp"
+#include "vectors.cpp"
 #include "kernels.cpp"
 #include "draw.cpp"
 #include "prompt.cpp"

@@ -12,14 +12,6 @@ constexpr int ROWS = 6;
 #endif
 constexpr int64_t WIDE = 2 * L;  // outputs of a tile
 
-// The first n elements of a step, and zeros behind them. WHOLE: there are never fewer than fill it.
-template <class T, bool WHOLE = false> Floats part(const typename T::W* p, int64_t n) {
-    if (WHOLE || n >= L) return T::widen(p);
-    typename T::W end[L] = {};
-    std::copy(p, p + std::max<int64_t>(n, 0), end);
-    return T::widen(end);
-}
-
 // What the n elements of a row are to be multiplied by.
 template <class T> float scale_of(const typename T::W* row, int64_t n) {
     if constexpr (T::BEHIND) return read<float>(row + n);
@@ -46,22 +38,6 @@ template <class W> void write(Floats v, W* p, int64_t n) {
     W end[L];
     narrow(v, end);
     std::copy(end, end + std::max<int64_t>(n, 0), p);
-}
-
-// A matrix of L vectors turned. Interleaving the first half of the rows with the second moves each element's place by
-// one bit from its row to its column.
-template <size_t... i> INLINE void turn(Ints* v, std::index_sequence<i...>) {
-#pragma GCC unroll 4
-    for (int round = 1; round < L; round *= 2) {
-        Ints turned[L];
-#pragma GCC unroll 8
-        for (int j = 0; j < L / 2; j++) {
-            turned[2 * j] = __builtin_shufflevector(v[j], v[j + L / 2], i / 2 + i % 2 * L...);
-            turned[2 * j + 1] = __builtin_shufflevector(v[j], v[j + L / 2], L / 2 + i / 2 + i % 2 * L...);
-        }
-#pragma GCC unroll 16
-        for (int j = 0; j < L; j++) v[j] = turned[j];
-    }
 }
 
 // Rows n .. n + WIDE of N by K weights, turned: two vectors for each step. Zeros stand behind the ends.

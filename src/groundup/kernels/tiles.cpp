@@ -1,5 +1,7 @@
 // Products of tiles of bfloat16 that narrow.cpp lays down: by the matrix unit (unit.cpp), or by vectors of processors that
 // multiply pairs of such numbers (AVX-512 BF16: AMD's from Zen 4 on, some of Intel's). A part of training_bf16.cpp.
+#include <immintrin.h>
+
 namespace {
 
 constexpr int64_t SIDE = 32;  // of what is multiplied at a time: two tiles

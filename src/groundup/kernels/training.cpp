@@ -1,8 +1,7 @@
 // What training on a CPU has in float32, and what has no products. Decoding rotates heads by it, too.
 #include "numbers.cpp"
-#include "kernels.cpp"
+#include "vectors.cpp"
 #include "shares.cpp"
-#include "prompt.cpp"
 #include "product.cpp"
 #include "wide.cpp"
 #include "unit.cpp"

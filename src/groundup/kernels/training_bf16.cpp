@@ -3,9 +3,8 @@
 #if defined(__AVX512BF16__)
 
 #include "numbers.cpp"
-#include "kernels.cpp"
+#include "vectors.cpp"
 #include "shares.cpp"
-#include "prompt.cpp"
 #include "product.cpp"
 #include "wide.cpp"
 #include "unit.cpp"

@@ -2,6 +2,7 @@
 // that multiply two of them and add the product to a third. A part of products.cpp and of training's both.
 #if defined(__AMX_INT8__) && defined(__linux__)
 #define WITH_UNIT
+#include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif

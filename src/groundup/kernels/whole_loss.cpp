@@ -1,6 +1,7 @@
 // The loss of a GPT-2, and what all parameters get from it, in one call: between the blocks' two ways (gpt_block.cpp) the sum of
 // its embeddings, and the last norm, the head and the loss. What the loss passes back is known as soon as the logits are, so some
 // rows (tokens) at a time go there and back while they are in a core's caches. A part of training.cpp and training_bf16.cpp.
+#include <numeric>
 #include <vector>
 
 namespace {
