@@ -13,6 +13,7 @@ from groundup.files.new import check_paths
 from groundup.records.models_here import check_model
 from groundup.studies import options as studies
 from groundup.terminal.actions import pick_action
+from groundup.terminal.meant import BENCH_MEANT
 from groundup.terminal.parse import parse
 from groundup.terminal.waiting import before_torch
 from groundup.terminal.working import Working
@@ -39,7 +40,8 @@ BENCHES: dict[str, tuple[type[Any], str]] = {
 
 def main(argv: Sequence[str]) -> int:
     """Run one benchmark: `bench(options, say)` of the module of its name, beside its options."""
-    name = pick_action(argv, command="bench", actions={n: what for n, (_, what) in BENCHES.items()}, rest="[options]")
+    actions = {name: what for name, (_, what) in BENCHES.items()}
+    name = pick_action(argv, command="bench", actions=actions, rest="[options]", meant=BENCH_MEANT)
     if name is None:
         return 0
     spec = BENCHES[name][0]

@@ -33,3 +33,6 @@ RUNS_MEANT = {
     "export": "groundup runs csv RUN ... for the numbers, groundup export RUN OUT for the model",
 }
 """After `groundup runs`."""
+
+BENCH_MEANT = {"scaling-law": "groundup scaling"}
+"""After `groundup bench`."""

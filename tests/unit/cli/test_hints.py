@@ -44,6 +44,7 @@ def place(tmp_path, monkeypatch):
         ("runs show runs/mine", "unknown action 'show'; groundup report RUN --open"),
         ("runs rm runs/mine", "unknown action 'rm'; a run is a folder like any other"),
         ("runs lst", "did you mean list?"),
+        ("bench scaling-law", "unknown action 'scaling-law'; groundup scaling"),
         ("delete runs/mine", "delete runs/NAME"),
         ("generate runs/mine --n 3", "did you mean --num-samples?"),
         ("train gpt2", "unknown preset 'gpt2'; did you mean gpt2-fineweb?"),
