@@ -107,7 +107,8 @@ _EDITS = [
         (r" (?=[,:;?!]\s)", ""),
     )
 ]
-"""The same for every play; the order counts."""
+"""The same for every play; the order counts. What may stand before a match is asked behind its first letters: a pattern
+that begins with a letter is tried where that stands, another at every letter of the text."""
 
 _SPEAKER = re.compile(r"\*\*(.+?)\*\* *")
 _DIRECTION = re.compile(r"_*\[[^\]]*\]_?|_[^_]*_|\*(?<!\*\*)[^*]+\*(?!\*)")
