@@ -183,10 +183,13 @@ def fitting(config: TransformerConfig, target: str, switches: Collection[str] = 
         UserError: The model has parts that it has no place for.
     """
     modern = ModernConfig.of(config)
-    for name, value in modern.AS_GPT2.items():
-        if getattr(modern, name) != value and name not in ("proj_init", *switches):  # proj_init: weights were trained
-            raise UserError(
-                f"{target} has no place for model.{name} {getattr(modern, name)}, only for GPT-2's {value};"
-                f" --format onnx takes it, or train one with --model.{name.replace('_', '-')} {value}"
-            )
+    free = ("proj_init", *switches)  # proj_init: weights were trained
+    others = {n: value for n, value in modern.AS_GPT2.items() if n not in free and getattr(modern, n) != value}
+    if others:
+        has = " and ".join(f"model.{name} {getattr(modern, name)}" for name in others)
+        flags = " ".join(f"--model.{name.replace('_', '-')} {value}" for name, value in others.items())
+        raise UserError(
+            f"{target} has no place for {has}, only for GPT-2's {' and '.join(map(str, others.values()))};"
+            f" --format onnx takes {'them' if len(others) > 1 else 'it'}, or train one with {flags}"
+        )
     return modern

@@ -117,6 +117,16 @@ def test_what_gpt2_has_no_place_for_is_refused_with_the_reason(name):
         assert fitting(config, "it", SAID) == config
 
 
+def test_all_that_it_has_no_place_for_is_named_at_once():
+    shape = ModernConfig(**ModernConfig.AS_GPT2 | {"position": "rope", "ngram": 4}, vocab_size=5)
+    with pytest.raises(UserError) as error:
+        fitting(shape, "it")
+    assert "model.position rope and model.ngram 4, only for GPT-2's learned and 1" in str(error.value)
+    assert str(error.value).endswith(
+        "--format onnx takes them, or train one with --model.position learned --model.ngram 1"
+    )
+
+
 def test_how_weights_began_does_not_matter_to_an_export():
     fitting(ModernConfig(**ModernConfig.AS_GPT2 | {"proj_init": "zero"}, vocab_size=5), "it")
 
