@@ -44,12 +44,16 @@ def find_model(path: Path) -> Path:
     if (path / MODEL / WEIGHTS).is_file():
         return path / MODEL
     # A run that is not over has no model/ yet.
+    damage = ""
     for folder in reversed(step_folders(path / CHECKPOINTS)):
         try:
             verify_folder(folder)
-        except UserError:
+        except UserError as error:
+            damage = damage or str(error)
             continue
         return folder
+    if damage:
+        raise UserError(f"{path} holds no model/ yet, and no checkpoint that is whole; of the last one {damage}")
     raise UserError(f"{path} holds no model: neither {WEIGHTS} nor {MODEL}/ nor {CHECKPOINTS}/ is in it")
 
 

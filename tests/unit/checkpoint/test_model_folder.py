@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -119,6 +120,14 @@ def test_another_tokenizer(folder):
     files._seal(folder, {})
     with pytest.raises(UserError, match="the model has 27 ids, its tokenizer 28"):
         load_model(folder)
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_says_how(folder, tmp_path):
+    for step in (1, 2):
+        shutil.copytree(folder, to := tmp_path / f"run/checkpoints/step-{step:07d}")
+        (to / "tokenizer.json").write_bytes(b"{")
+    with pytest.raises(UserError, match=r"no checkpoint that is whole; of the last one .*2/tokenizer.json is damaged"):
+        load_model(tmp_path / "run")
 
 
 def test_no_model_here(tmp_path):
