@@ -142,6 +142,12 @@ def test_a_run_leaves_all_that_is_promised(place, capsys, monkeypatch):
     assert len(spoken) == len("SPEAKER") + 8 + 1
 
 
+def test_a_context_of_one_token_has_no_portrait(place):
+    assert start("one", "--model.block-size=1", "--tokens-per-step=16", "--max-steps=3", "--eval.max-tokens=64") == 0
+    assert Path("runs/one/report.html").exists()
+    assert not Path("runs/one/portrait.json").exists()
+
+
 def test_what_to_try_next_can_be_tried(place, capsys):
     """The model of a text without line breaks cannot begin at one: the suggestion names a prompt."""
     Path("text.txt").write_text("foxes jump over lazy dogs " * 400)

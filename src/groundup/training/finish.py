@@ -105,9 +105,9 @@ def _keep_best(run: Run, config: TrainConfig, facts: dict[str, Any], console: Co
 
 
 def _portrait(run: Run, model: Transformer) -> dict[str, Any] | None:
-    """How the model reads the first line of its validation text; None where there is not even a second token."""
+    """How the model reads the first line of its validation text; None where it sees no second token."""
     split = run.dataset.split("val")
-    idx = split.read(0, 0, min(len(split.shards[0]), MOST_TOKENS))
+    idx = split.read(0, 0, min(len(split.shards[0]), MOST_TOKENS, model.config.block_size))
     return portrait(model, run.tokenizer, torch.tensor(idx, device=run.trainer.device).long()) if len(idx) > 1 else None
 
 
