@@ -332,10 +332,13 @@ class TrainConfig:
         """
         batch, block_size = self.smallest_micro_batch, self.model.block_size
         tokens = batch * block_size * processes
+        samples, rest = divmod(self.tokens_per_step, block_size * processes)
+        smaller = next(size for size in range(batch, 0, -1) if samples % size == 0)
+        more = -(-self.tokens_per_step // tokens) * tokens
         _require(
             self.tokens_per_step % tokens == 0,
             f"tokens_per_step must be a multiple of micro_batch_size * block_size * processes = {batch} * {block_size}"
-            f" * {processes} = {tokens}, got {self.tokens_per_step}; change runtime.micro_batch_size or the number of"
-            " processes",
+            f" * {processes} = {tokens}, got {self.tokens_per_step}; take another number of processes or"
+            f" {f'--tokens-per-step {more}' if rest else f'--runtime.micro-batch-size {smaller}'}",
         )
-        return self.tokens_per_step // (block_size * processes)
+        return samples

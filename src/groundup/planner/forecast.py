@@ -143,9 +143,9 @@ def forecast(plan: Plan, hardware: Hardware, *, mfu: float | None = None) -> For
     Raises:
         UsageError: The devices cannot share tokens_per_step evenly.
     """
-    samples = dataclasses.replace(
-        plan.config, runtime=dataclasses.replace(plan.config.runtime, micro_batch_size="auto")
-    ).samples_per_process(hardware.count)
+    samples, rest = divmod(plan.config.tokens_per_step, plan.config.model.block_size * hardware.count)
+    if rest:
+        plan.config.samples_per_process(hardware.count)  # raises, and says what the run's own micro batch needs
     need = _memory(plan.config, plan.shape, hardware, recompute=plan.config.runtime.recompute)
     size = largest_micro_batch(need, samples, hardware.memory)
     return Forecast(

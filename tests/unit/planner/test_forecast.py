@@ -72,6 +72,23 @@ def test_the_micro_batch_is_the_largest_divisor_that_fits():
     assert training_memory(GPT2.shape, micro_batch_size=larger, half=True).total > hardware.memory
 
 
+@pytest.mark.parametrize("preset", ["shakespeare", "gpt2-fineweb"])
+def test_devices_that_cannot_share_a_step_are_told_of_one_that_they_can(preset):
+    config, hardware = RECIPES[preset], parse_hardware("3xT4")
+    with pytest.raises(UsageError, match=r"take another number of processes or --tokens-per-step [0-9]+$") as error:
+        forecast(plan(config, vocab_size=65), hardware)
+    tokens = int(str(error.value).split()[-1])
+    assert forecast(plan(dataclasses.replace(config, tokens_per_step=tokens), vocab_size=65), hardware).micro_batch_size
+
+
+def test_processes_that_cannot_share_micro_batches_are_told_of_smaller_ones():
+    config = RECIPES["shakespeare"]
+    with pytest.raises(UsageError, match=r"or --runtime.micro-batch-size 8$"):
+        config.samples_per_process(2)
+    runtime = dataclasses.replace(config.runtime, micro_batch_size=8)
+    assert dataclasses.replace(config, runtime=runtime).micro_steps(2) == 1
+
+
 def test_what_helps_is_tried_before_it_is_advised():
     tight = dataclasses.replace(parse_hardware("4xA100"), memory=int(30e9))  # 24.9 GB are fixed
     found = forecast(XL, tight, mfu=0.4)
