@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, Literal
 
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
-from groundup.corpora.patterns import Found, find_files, found, match_files, near_file, once
+from groundup.corpora.patterns import Found, find_files, found, match_files, not_there, once
 from groundup.formats.by_suffix import FORMATS, SAID, Format, advice, format_of, has_format, read_spans
 from groundup.formats.document import Document
 from groundup.formats.spans import FileSpan, Span, gather
@@ -109,8 +109,7 @@ class LocalFiles:
         if file := found(self.pattern):
             return [file]
         if not glob.has_magic(self.pattern):
-            near = near_file(Path(self.pattern))
-            raise UserError(f"{self.pattern} does not exist{f'; did you mean {near}?' if near else ''}")
+            raise UserError(not_there(self.pattern))
         try:
             files = list(self._counted(match_files(self.pattern)))
         except ValueError as error:

@@ -102,6 +102,14 @@ def once(files: Iterable[Found]) -> list[Found]:
     return list(kept.values())
 
 
+def not_there(name: str) -> str:
+    """What to say of a path that leads to nothing."""
+    if (path := Path(name)).is_symlink():
+        return f"{name} is a link to {path.readlink()}, and that leads nowhere"
+    near = near_file(path)
+    return f"{name} does not exist{f'; did you mean {near}?' if near else ''}"
+
+
 def near_file(path: Path) -> Path | None:
     """What is called nearly as a path that does not exist, in the same folder."""
     try:

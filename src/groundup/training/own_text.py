@@ -15,7 +15,7 @@ from groundup.config.model import ModernConfig
 from groundup.config.presets import RECIPES
 from groundup.config.printable import counted
 from groundup.config.train import TrainConfig
-from groundup.corpora.patterns import near_file
+from groundup.corpora.patterns import near_file, not_there
 from groundup.files.layout import CONFIG, INDEX, WEIGHTS
 from groundup.planner.own_text import Text, finetune_recipe, steps_of_a_pass, text_recipe
 from groundup.records.models_here import check_model
@@ -197,8 +197,8 @@ def unknown_preset(name: str) -> UsageError:
         return UsageError(f"{name} is not on this machine; download it first: {commands}")
     if name == PIPE:
         return piped("groundup train")
-    if near := near_file(Path(name)):
-        return UsageError(f"{name} does not exist; did you mean {near}?")
+    if Path(name).is_symlink() or near_file(Path(name)):
+        return UsageError(not_there(name))
     if "/" in name or Path(name).suffix:
         return UsageError(f"{name} does not exist; name a file, folder or glob of text, or one of {', '.join(RECIPES)}")
     presets_like = [preset for preset in RECIPES if name and preset.startswith(name)]
@@ -216,6 +216,8 @@ def no_text(name: str, otherwise: UsageError) -> UsageError:
     """
     if is_text(name) and next(glob.iglob(name, recursive=True), None) is not None:  # noqa: PTH207
         return UsageError(f"{name} is a text: groundup train {shlex.quote(name)}")
+    if Path(name).is_symlink():
+        return UsageError(not_there(name))
     if near := near_file(Path(name)):
         return UsageError(f"{name} does not exist; did you mean groundup train {shlex.quote(str(near))}?")
     if not (is_text(name) or "/" in name or Path(name).suffix):

@@ -18,6 +18,8 @@ def place(tmp_path, monkeypatch):
     Path("logs").mkdir()
     for name in ("a.log", "b.LOG", "c.rs"):
         Path("logs", name).write_text("it rains\n" * 400)
+    Path("gone.txt").symlink_to("elsewhere")
+    Path("round").symlink_to("round")
     Path("scans").mkdir()
     Path("scans/a.pdf").write_bytes(b"%PDF-1.4")
     for name in ("shakespeare", "mine"):
@@ -35,6 +37,10 @@ def place(tmp_path, monkeypatch):
         ("train notez/", "notez/ does not exist; did you mean notes?"),
         ("train notes/A.TXT", "notes/A.TXT does not exist; did you mean notes/a.txt?"),
         ("train notes/gone/b.txt", "notes/gone/b.txt does not exist; name a file, folder or glob of text"),
+        ("train gone.txt", "gone.txt is a link to elsewhere, and that leads nowhere"),
+        ("train round", "round is a link to round, and that leads nowhere"),
+        ("train shakespeare --data.source gone.txt", "gone.txt is a link to elsewhere, and that leads nowhere"),
+        ("prepare gone.txt out", "gone.txt is a link to elsewhere, and that leads nowhere"),
         ("train https://books.org/a/1-0.txt", "curl -L -o 1-0.txt https://books.org/a/1-0.txt, then groundup train"),
         ("train -", "a text is read from a file, not from a pipe: ... > notes.txt, then groundup train notes.txt"),
         ("finetune runs/mine -", "a text is read from a file, not from a pipe"),
