@@ -20,6 +20,8 @@ _MARKS = {
 }
 """Byte order marks; UTF-32's first, for one begins like UTF-16's."""
 _WIDE = ("UTF-32LE", "UTF-32BE", "UTF-16LE", "UTF-16BE")
+_IN_ASCII = bytes(range(32, 127)) + b"\t\n\r\f\0"
+"""Bytes of text in ASCII, with zeros in it."""
 _PYTHON = "python3 -c 'import sys; sys.stdout.buffer.write({})' < {} > NEW"
 """For what iconv does not know: an expression and a file."""
 
@@ -147,6 +149,8 @@ def wide_encoding(data: bytes) -> str:
         if data.startswith(mark):
             return encoding
     head = data[: min(len(data), PROBE) // 4 * 4]
+    if not head.translate(None, _IN_ASCII) and 3 * head.count(0) < len(head):
+        return ""  # a few zeros among letters, which in pairs would be rare Chinese
     found = max(_WIDE, key=partial(_plain_characters, head)) if len(head) >= 8 else ""
     return found if found and _plain_characters(head, found) else ""
 

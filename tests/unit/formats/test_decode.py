@@ -237,6 +237,8 @@ def test_other_escapes_are_text(text):
     [
         (b"", "a.txt is empty"),
         (b"abc\0def", "a.txt is not text: byte 3 is zero"),
+        (b"abc\0def" * 5000, "a.txt is not text: byte 3 is zero"),
+        (b"one\ntwo\0" * 5000, "a.txt is not text: byte 7 is zero"),
         ("text".encode("utf-16"), "a.txt is UTF-16; convert it first: iconv -f UTF-16 -t UTF-8"),
         (b"PK\x03\x04\x00\x00", "a.txt is a zip archive"),
         (b"\x1f\x8b\x08\x00", "a.txt is compressed by gzip, not text: name it with .gz at the end"),
