@@ -27,7 +27,7 @@ class Options:
     path: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")]
     """A run, checkpoint or model folder."""
     tasks: str = "val"
-    """By commas: val, hellaswag, lambada, wikitext, .jsonl of examples (all choices, or all completions), and text."""
+    """By commas: val, hellaswag, lambada, wikitext, .jsonl of examples (all choices, or all completions), texts."""
     stride: int = 0
     """For text: tokens between windows, each a context long; 0 is half the context, smaller is slower and better."""
     reading: Annotated[ReadConfig, tyro.conf.arg(name="")] = field(default_factory=ReadConfig)

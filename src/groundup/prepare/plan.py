@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from groundup.config.data import ShardConfig
 from groundup.config.errors import UserError
+from groundup.config.printable import counted
 from groundup.formats.document import SplitName
 from groundup.prepare.work import PartResult, ShardPlan
 from groundup.tokenizer.base import Tokenizer
@@ -33,11 +34,12 @@ def plan_shards(results: Sequence[PartResult], layout: ShardConfig) -> list[Shar
         start = min(layout.shard_tokens, int(train.end * layout.val_fraction))
         ranges = [(train, 0, start), (train, start, train.end)]
     if any(first >= end for _, first, end in ranges):
+        n = train.end + val.end
         skipped = sum((Counter(result.skipped) for result in results), Counter())
         most = "".join(f" (skipped {count:,}: {reason})" for reason, count in skipped.most_common(1))
         raise UserError(
-            f"{train.end + val.end:,} tokens are too few to be split into training and validation{most}; use more text"
-            " or a larger share of validation"
+            f"{counted(n, 'token')} {'is' if n == 1 else 'are'} too few to be split into training and validation{most};"
+            f" use more text{' or a larger share of validation' if n > 1 else ''}"
         )
     plans = []
     names: tuple[SplitName, SplitName] = ("val", "train")

@@ -31,7 +31,7 @@ from groundup.model.lora import add_lora
 from groundup.optim.average import WeightAverage
 from groundup.optim.build import Schedule, build_optimizers
 from groundup.parts.swap import use_cpu_parts, use_narrow_stream
-from groundup.planner.params import count_parameters
+from groundup.planner.params import parameter_table
 from groundup.prepare.corpus import open_corpus, refuse_moved
 from groundup.runtime.facts import code_fingerprint
 from groundup.runtime.memory import free_memory
@@ -207,11 +207,13 @@ def refuse_beyond_memory(shape: TransformerConfig) -> None:
     Raises:
         UserError: The weights alone are more than the memory that is free.
     """
-    n, free = count_parameters(shape), free_memory(torch.device("cpu"))
-    if 4 * n > free:
+    parts, free = parameter_table(shape), free_memory(torch.device("cpu"))
+    if 4 * (n := sum(parts.values())) > free:
+        large = max(parts, key=parts.__getitem__)
+        sizes = "model.ngram_rows" if large == "n-gram embedding" else "model.n_layer, model.n_embd or model.block_size"
         raise UserError(
             f"a model of {n:,} parameters takes {4 * n / 1e9:,.1f} GB for its weights alone, and {free / 1e9:,.1f} GB"
-            " of memory are free; take a smaller model.n_layer, model.n_embd or model.block_size"
+            f" of memory are free; take a smaller {sizes}"
         )
 
 

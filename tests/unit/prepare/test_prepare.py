@@ -184,7 +184,7 @@ def test_documents_that_cannot_be_used_are_counted(tmp_path, corpus, separated):
         ([], "corpus has no documents"),
         ([[]], "0 tokens are too few"),
         ([["", ""]], "0 tokens are too few"),
-        ([["a"]], "2 tokens are too few"),
+        ([["a"]], "2 tokens are too few to be split into training and validation; use more text or a larger share"),
     ],
 )
 def test_nothing_to_prepare_is_told(tmp_path, corpus, separated, texts, message):

@@ -1,7 +1,7 @@
 import pytest
 
 from groundup.config.errors import UserError
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.distributed.ranks import World
 from groundup.training import build
 from groundup.training.build import _refuse_different_inputs as refuse
@@ -36,3 +36,5 @@ def test_a_model_beyond_the_memory_is_refused_before_it_is_built(monkeypatch):
     refuse_beyond_memory(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=8, vocab_size=27))
     with pytest.raises(UserError, match=r"takes 0\.5 GB for its weights alone, and 0\.0 GB of memory are free; take a"):
         refuse_beyond_memory(GPTConfig(vocab_size=50257))
+    with pytest.raises(UserError, match=r"take a smaller model\.ngram_rows$"):
+        refuse_beyond_memory(ModernConfig(n_layer=1, ngram=4, ngram_rows=2**20, vocab_size=27))
