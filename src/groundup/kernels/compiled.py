@@ -186,13 +186,13 @@ class _Rooms:
     def take(self, shape: tuple[int, ...]) -> Int8[Tensor, "*shape"]:
         """An empty tensor that begins where a cache line does."""
         size = math.prod(shape)
-        with self._lock:
+        with self._lock, torch.inference_mode(mode=False):  # who takes the next place may not be in it
             if size > len(self._left):
                 block = torch.empty(max(size, ROOMS) + HUGE_PAGE, dtype=torch.int8)
                 ask_for_huge_pages(block.data_ptr(), block.nbytes)
                 self._left = block[-block.data_ptr() % HUGE_PAGE :]
             room, self._left = self._left[:size], self._left[-(-size // LINE) * LINE :]
-        return room.view(shape)
+            return room.view(shape)
 
 
 @functools.cache

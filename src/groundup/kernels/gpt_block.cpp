@@ -141,9 +141,13 @@ extern "C" {
 // Bytes that `forward` keeps in a room for the way back.
 int64_t IN_TYPE(gpt_block_room)(const BlockSizes* sizes) { return BlockKept(*sizes, nullptr).all.taken(); }
 
-// Blocks alike but for their weights and seeds. streams: one more than blocks; rooms: one a block.
-void IN_TYPE(gpt_blocks_forward)(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* weights, float* const* streams,
+// Blocks alike but for their weights and seeds. streams: one more than blocks; rooms: one a block. Whether memory ends.
+bool IN_TYPE(gpt_blocks_forward)(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* weights, float* const* streams,
                                  void* const* rooms) {
-    forward(n_blocks, sizes, weights, streams, rooms);
+    try {
+        return forward(n_blocks, sizes, weights, streams, rooms), false;
+    } catch (const std::bad_alloc&) {
+        return true;
+    }
 }
 }

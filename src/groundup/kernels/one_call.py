@@ -36,6 +36,9 @@ class _Sizes(ctypes.Structure):
     )
 
 
+NO_MEMORY = "the kernels find no memory for what a step has in its hands"
+
+
 class OneCallBlocks:
     """Computes blocks of a library that has them.
 
@@ -47,8 +50,10 @@ class OneCallBlocks:
     def __init__(self, library: ctypes.CDLL, dtype: torch.dtype) -> None:
         self.dtype = dtype
         size, pointer = ctypes.c_int64, ctypes.c_void_p
-        self.forward = declare(in_type(library, "gpt_blocks_forward", dtype), size, *4 * [pointer])
-        self.backward = declare(in_type(library, "gpt_block_backward", dtype), *7 * [pointer], ctypes.c_int)
+        there, back = (in_type(library, name, dtype) for name in ("gpt_blocks_forward", "gpt_block_backward"))
+        self.forward = declare(there, size, *4 * [pointer], gives=ctypes.c_bool)
+        self.backward = declare(back, *7 * [pointer], ctypes.c_int, gives=ctypes.c_bool)
+        there.errcheck = back.errcheck = _refuse_the_end
         self.room = declare(in_type(library, "gpt_block_room", dtype), pointer, gives=size)
 
     def __call__(
@@ -147,6 +152,11 @@ class _Blocks(torch.autograd.Function):
             of_tensors[:0] = blocks.in_order(of_weights.split_with_sizes(blocks.lengths))
             grad = to
         return grad, None, None, None, *[part if need else None for part, need in zip(of_tensors, needs, strict=True)]
+
+
+def _refuse_the_end(of_memory: bool, *_: Any) -> None:  # noqa: FBT001  # ctypes asks
+    if of_memory:
+        raise MemoryError(NO_MEMORY)
 
 
 def addresses(tensors: Sequence[Tensor | None]) -> Any:

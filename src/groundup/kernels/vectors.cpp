@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <new>
 #include <omp.h>
 #include <utility>
 
@@ -34,7 +35,9 @@ template <class V> V read(const void* p) {  // wherever it lies
 // Room for n elements at the border of a cache line: a vector that lies across two of them is read twice.
 template <class T> class Buffer {
   public:
-    explicit Buffer(int64_t n) : data((T*)std::aligned_alloc(64, (n * sizeof(T) + 63) / 64 * 64)) {}
+    explicit Buffer(int64_t n) : data((T*)std::aligned_alloc(64, (n * sizeof(T) + 63) / 64 * 64)) {
+        if (n > 0 && !data) throw std::bad_alloc();
+    }
     ~Buffer() { std::free(data); }
     Buffer(const Buffer&) = delete;
     operator T*() const { return data; }

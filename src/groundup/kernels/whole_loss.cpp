@@ -121,7 +121,8 @@ double loss(int64_t n_blocks, const Ends& ends, const BlockSizes* sizes, const B
 
 extern "C" {
 
-// The summed loss of ids (B, T), and what parameters get from it (see LossGradients). -1 where an id is none, -2 a target.
+// The summed loss of ids (B, T), and what parameters get from it (see LossGradients). -1 where an id is none, -2 a target, -3
+// where memory does not suffice.
 // dropped: two seeds and a bound, of what the stream begins with. streams: room for one more than blocks; rooms: one a block.
 double IN_TYPE(gpt_loss)(int64_t n_blocks, const Ends* ends, const BlockSizes* sizes, const BlockWeights* weights,
                          const uint32_t* dropped, const int64_t* ids, const int64_t* targets, float* const* streams,
@@ -129,8 +130,12 @@ double IN_TYPE(gpt_loss)(int64_t n_blocks, const Ends* ends, const BlockSizes* s
     const int64_t N = sizes->B * sizes->T;
     if (!are_rows(ids, N, ends->V, false)) return -1;
     if (!are_rows(targets, N, ends->V, true)) return -2;
-    const Dropout dropout(dropped[0], dropped[1], dropped[2], sizes->C);
-    const LossGradients to(n_blocks, sizes->C, ends->P, gradients);
-    return loss(n_blocks, *ends, sizes, weights, dropout, ids, targets, streams, rooms, to);
+    try {
+        const Dropout dropout(dropped[0], dropped[1], dropped[2], sizes->C);
+        const LossGradients to(n_blocks, sizes->C, ends->P, gradients);
+        return loss(n_blocks, *ends, sizes, weights, dropout, ids, targets, streams, rooms, to);
+    } catch (const std::bad_alloc&) {
+        return -3;
+    }
 }
 }

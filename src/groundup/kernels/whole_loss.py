@@ -18,12 +18,12 @@ from torch.autograd.function import once_differentiable
 from groundup.kernels.attention import in_type
 from groundup.kernels.dropout import count
 from groundup.kernels.library import declare
-from groundup.kernels.one_call import OneCallBlocks, SomeBlocks, addresses
+from groundup.kernels.one_call import NO_MEMORY, OneCallBlocks, SomeBlocks, addresses
 
 ENDS = 4
 """Tensors that are no block's: vectors of tokens and of positions, gain and shift (or None) of the last norm."""
-_NO_ID = -1
-"""What the library says of ids that are none; of such targets it says -2."""
+_NO_ID, _NO_ROOM = -1, -3
+"""What the library says of ids that are none; of such targets it says -2, and -3 where memory does not suffice."""
 
 
 class _Ends(ctypes.Structure):
@@ -68,6 +68,7 @@ class WholeLoss:
 
         Raises:
             IndexError: An id or a target is not in the vocabulary.
+            MemoryError: There is too little.
         """
         (n_tokens, width), n_places = tensors[0].shape, len(tensors[1])
         dropped = (ctypes.c_uint32 * 3)(*count(dropout))  # drawn before the blocks', as on the page
@@ -82,6 +83,8 @@ class WholeLoss:
             *(blocks.n, ctypes.byref(ends), blocks.sizes, blocks.weights, dropped, idx.data_ptr(), targets.data_ptr()),
             *(addresses(streams.unbind()), addresses(rooms), gradients.data_ptr()),
         )
+        if loss == _NO_ROOM:
+            raise MemoryError(NO_MEMORY)
         if loss < 0:
             raise IndexError(f"{'ids' if loss == _NO_ID else 'targets'} are 0 to {n_tokens - 1}")
         return _Loss.apply(tensors[0], loss, (gradients, lengths, blocks, tensors))  # type: ignore[no-untyped-call]

@@ -132,6 +132,15 @@ def test_packed_matrices_share_blocks_and_no_byte(compiled):
 
 
 @needs_compiler
+def test_a_matrix_is_packed_in_whatever_mode_the_one_before_was(compiled, monkeypatch):
+    monkeypatch.setattr(compiled, "_rooms", module._Rooms())
+    matrix = store(torch.randn(64, 60), "int8")
+    with torch.inference_mode():
+        compiled.arranged(matrix)
+    assert torch.equal(compiled.arranged(matrix).unpacked(), matrix.weight)
+
+
+@needs_compiler
 @given(sizes | for_a_unit, seeds, st.sampled_from(list(DTYPES)))
 @example((130, 19, 77), 0, "int8").via("more rows than are multiplied together")
 @example((33, 600, 192), 0, "int8").via("several tasks of a matrix unit")

@@ -9,6 +9,7 @@ from forked import output_of
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.distributed.ranks import World
+from groundup.kernels.training import load_training_kernels
 from groundup.loop import micro_batch
 from groundup.loop.micro_batch import CPU_SHARE, estimate, largest_that_fits, next_smaller
 from groundup.planner.memory import training_memory
@@ -101,3 +102,39 @@ except RuntimeError as error:
 """
     assert output_of(program).split() == ["True", str(float(1 << 20))]
     assert not is_out_of_memory(RuntimeError("shapes cannot be multiplied"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits address space as Linux does")
+@pytest.mark.skipif(not load_training_kernels(lambda _: None).lanes, reason="needs a C++ compiler")
+@pytest.mark.parametrize("whole", [True, False], ids=["a whole loss", "blocks alone"])
+def test_the_kernels_say_that_memory_ends(whole):
+    """In a process that may have 200 MB more: what a step keeps fits, what its way back has in its hands does not."""
+    program = f"""
+import resource, torch
+from groundup.config.model import GPTConfig
+from groundup.kernels.training import load_training_kernels
+from groundup.model.build import build_model
+from groundup.model.loss import LossModule
+from groundup.parts.swap import use_cpu_parts
+from groundup.runtime.memory import is_out_of_memory
+model = build_model(GPTConfig(n_layer=1, n_head=2, n_embd=128, block_size=1024, vocab_size=60))
+use_cpu_parts(model, "default", load_training_kernels(print), alone={whole}, one_call=True)
+loss = LossModule(model)
+def step(texts):
+    idx = torch.zeros(texts, 1024, dtype=torch.long)
+    loss(idx, idx).backward()
+step(1)
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (200 << 20), resource.RLIM_INFINITY))
+try:
+    step(16)
+except MemoryError as error:
+    print(is_out_of_memory(error), error)
+step(1)
+print("again")
+"""
+    assert output_of(program).split("\n") == [
+        "True the kernels find no memory for what a step has in its hands",
+        "again",
+        "",
+    ]
