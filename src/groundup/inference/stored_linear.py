@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -54,6 +55,14 @@ class StoredMatrix(nn.Module):
     def _kept(self) -> Stored:
         """The matrix in the order that it lies in."""
         return Stored(self.weight, self.scale, self._n_inputs)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> "StoredMatrix":
+        moved: StoredMatrix = super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        if self.scale is not None and self.scale.dtype != torch.float32:  # kernels would read them as what they are not
+            raise TypeError(
+                f"beside weights of 8 bits all is float32, not {self.scale.dtype}: convert the model before"
+            )
+        return moved
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:  # noqa: FBT001
         super()._save_to_state_dict(destination, prefix, keep_vars)

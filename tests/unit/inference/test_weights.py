@@ -146,3 +146,11 @@ def test_many_rows_are_multiplied_whatever_is_chosen(monkeypatch, weights, way):
         rows = inputs_for(matrix.stored, x.flatten(0, -2)).view_as(x)
         wanted = rows @ matrix.stored.widened().T + bias
         torch.testing.assert_close(matrix.product(x, bias), wanted, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("convert", [nn.Module.double, nn.Module.half, nn.Module.bfloat16])
+def test_what_lies_beside_8_bits_stays_float32(convert):
+    _, stored = models("int8")
+    stored.float()
+    with pytest.raises(TypeError, match="beside weights of 8 bits all is float32, not torch"):
+        convert(stored)
