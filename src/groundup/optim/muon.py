@@ -95,7 +95,8 @@ class Muon(Eager):
                     alone.append(matrix)
                 else:
                     update = _ahead(matrix, group["momentum"])
-                    stacks[(matrix.maps, min(p.shape), max(p.shape))].append((p, update))
+                    shape = len(p) // matrix.maps, p.shape[1]
+                    stacks[(matrix.maps, min(shape), max(shape))].append((p, update))
             if self._steps and alone:
                 self._steps(
                     alone, MuonHow(_COEFFICIENTS, _ITERATIONS, _EPS, group["momentum"], group["lr"], *_decay(group))
