@@ -104,6 +104,8 @@ class _Loss(torch.autograd.Function):
         if ctx.known is None:
             raise RuntimeError("what a loss in one step keeps is used up by its way back: it goes back once")
         (gradients, lengths, blocks, (tokens, *others)), ctx.known = ctx.known, None
+        if any(p is not None and (p._backward_hooks or p._post_accumulate_grad_hooks) for p in (tokens, *others)):
+            raise RuntimeError("a loss in one step tells no hook that came after it: hook parameters before")
         *of_blocks, of_places, of_gain, of_shift, of_tokens = gradients.mul_(grad).split_with_sizes(lengths)
         of_others = of_places.view_as(others[0]), of_gain, of_shift, *blocks.in_order(of_blocks)
         for tensor, gradient in zip(others, of_others, strict=True):

@@ -151,6 +151,17 @@ def test_gradients_are_of_the_weights_that_the_loss_is_of(steps):
     assert len(steps) == 2
 
 
+@pytest.mark.parametrize("late", ["register_hook", "register_post_accumulate_grad_hook"])
+def test_who_watches_too_late_hears_of_it(late, steps):
+    model = new_model()
+    loss = LossModule(model)(*batch())
+    getattr(model.h[1].mlp.c_fc.weight, late)(lambda *_: None)
+    with pytest.raises(RuntimeError, match="hook parameters before"):
+        loss.backward()
+    assert len(steps) == 1
+    assert model.wte.weight.grad is None
+
+
 def test_who_asks_autograd_for_one_gradient_hears_that_it_is_not_there(steps):
     model = new_model()
     with pytest.raises(RuntimeError, match="not have been used"):
