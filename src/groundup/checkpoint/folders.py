@@ -53,7 +53,7 @@ def find_model(path: Path) -> Path:
             continue
         return folder
     if damage:
-        raise UserError(f"{path} holds no model/ yet, and no checkpoint that is whole; of the last one {damage}")
+        raise UserError(f"{path} has no {MODEL}/ yet and no whole checkpoint: {damage}")
     raise UserError(f"{path} holds no model: neither {WEIGHTS} nor {MODEL}/ nor {CHECKPOINTS}/ is in it")
 
 

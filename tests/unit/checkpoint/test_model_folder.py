@@ -126,7 +126,7 @@ def test_a_run_whose_checkpoints_are_all_damaged_says_how(folder, tmp_path):
     for step in (1, 2):
         shutil.copytree(folder, to := tmp_path / f"run/checkpoints/step-{step:07d}")
         (to / "tokenizer.json").write_bytes(b"{")
-    with pytest.raises(UserError, match=r"no checkpoint that is whole; of the last one .*2/tokenizer.json is damaged"):
+    with pytest.raises(UserError, match=r"no model/ yet and no whole checkpoint: .*2/tokenizer.json is damaged"):
         load_model(tmp_path / "run")
 
 
