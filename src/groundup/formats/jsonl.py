@@ -6,6 +6,7 @@ an array can only be read from their beginning, so each is one span; write many 
 
 import itertools
 import json
+import re
 import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
@@ -19,6 +20,7 @@ from groundup.formats.encodings import refuse_ascii_encodings
 from groundup.formats.records import Records
 
 CHUNK = 1 << 20
+_BLANK = re.compile(r"\s*")
 
 
 def read_plain(
@@ -101,44 +103,72 @@ def _items(chunks: Iterator[str], name: str) -> Iterator[Any]:
     Raises:
         UserError: It is none; the item is named by its number, from 1.
     """
-    decoder = json.JSONDecoder()
-    text = _more("", chunks).lstrip()
-    if not text.startswith("["):
+    decode, read = json.JSONDecoder().raw_decode, _Read(chunks)
+    if not read.passes("["):
         raise UserError(f"{name} is neither a JSON array nor one JSON object per line")
-    text = text[1:]
     for number in itertools.count(1):
-        text = _more(text, chunks) if len(text) < CHUNK else text
-        text = text.lstrip()
-        if number > 1 and text.startswith(","):
-            text = text[1:].lstrip()
-        while not text and (text := _more("", chunks)):
-            text = text.lstrip()
-        if text.startswith("]"):
+        while read.left < CHUNK and read.more():
+            pass
+        if number > 1:
+            read.passes(",")
+        if read.passes("]"):
             return
         while True:
             try:
-                value, end = decoder.raw_decode(text)
+                value, read.at = decode(read.text, read.at)
                 break
             except (ValueError, RecursionError) as error:
-                if len(text) >= LINE_BYTES.value:
+                if read.left >= LINE_BYTES.value:
                     raise LINE_BYTES.passed(f"{name}: item {number}") from None
-                longer = _more(text, chunks)
-                if len(longer) == len(text):
+                whole = not read.at  # else its place is not counted from where the item begins
+                if not read.more() and whole:
                     raise UserError(f"{name} is not a JSON array: item {number}: {error}") from None
-                text = longer
+                read.cut()
         yield value
-        text = text[end:]
 
 
-def _more(text: str, chunks: Iterator[str]) -> str:
-    """A text with as much again of what follows, so that the work stays in proportion to the length."""
-    pieces, size = [text], 0
-    for chunk in chunks:
-        pieces.append(chunk)
-        size += len(chunk)
-        if size >= max(len(text), 1):
-            break
-    return "".join(pieces)
+class _Read:
+    """Text that comes in chunks, and how far it was read. What was read is cut off seldom: that copies the rest."""
+
+    def __init__(self, chunks: Iterator[str]) -> None:
+        self._chunks = chunks
+        self.text, self.at = "", 0
+
+    @property
+    def left(self) -> int:
+        """Characters that were not read yet."""
+        return len(self.text) - self.at
+
+    def cut(self) -> None:
+        """Forget what was read."""
+        self.text, self.at = self.text[self.at :], 0
+
+    def more(self) -> bool:
+        """Add as much again as is left, so that the work stays in proportion to the length; whether there was any."""
+        pieces: list[str] = []
+        size = 0
+        for chunk in self._chunks:
+            pieces.append(chunk)
+            size += len(chunk)
+            if size >= max(1, self.left):
+                break
+        if size:
+            self.text, self.at = "".join([self.text[self.at :], *pieces]), 0
+        return size > 0
+
+    def passes(self, sign: str) -> bool:
+        """Go past white space, and past a sign if it is next, with white space behind it; whether it was."""
+        self._skip_blank()
+        if found := self.text.startswith(sign, self.at):
+            self.at += len(sign)
+            self._skip_blank()
+        return found
+
+    def _skip_blank(self) -> None:
+        while True:
+            self.at = _BLANK.match(self.text, self.at).end()  # type: ignore[union-attr]  # it matches nothing, too
+            if self.left or not self.more():
+                return
 
 
 def split_lines(chunks: Iterable[bytes], at: int) -> Iterator[tuple[int, bytes | None]]:

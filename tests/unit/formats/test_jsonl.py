@@ -185,3 +185,41 @@ def test_records_in_an_object_are_taken_out_as_the_message_says(tmp_path, monkey
         subprocess.run(f"{jq} {advice}".replace("NEW", f"{step}"), shell=True, check=True)
         path = tmp_path / f"{step}.jsonl"
     assert read(path) == ["a", "b"]
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.text(alphabet='a"\\ {}[],\n🧬', max_size=30), max_size=40),
+    st.sampled_from([None, 1, 7]),
+    st.integers(1, 40),
+    st.sampled_from(["", "\n" * 50]),
+)
+def test_an_array_is_read_however_it_is_cut(texts, indent, chunk, blank):
+    records = [json.dumps({"text": text}, indent=indent) for text in texts]
+    data = f"{blank}[{blank}{(blank + ',' + blank).join(records)}{blank}]{blank}".encode()
+    pieces = [data[k : k + chunk] for k in range(0, len(data), chunk)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jsonl, "CHUNK", chunk)
+        got = [value["text"] for value in jsonl._items(jsonl.text_chunks(pieces, "a.json"), "a.json")]
+    assert got == texts
+
+
+def test_the_rest_of_an_array_is_not_copied_for_each_item(monkeypatch):
+    copied = 0
+
+    def count(method):
+        def counted(read):
+            nonlocal copied
+            left, at = read.left, read.at
+            got = method(read)
+            copied += left if read.at != at else 0  # what is left now begins at 0
+            return got
+
+        return counted
+
+    for name in ("more", "cut"):
+        monkeypatch.setattr(jsonl._Read, name, count(getattr(jsonl._Read, name)))
+    data = json.dumps([{"text": "short"}] * 100_000)
+    chunks = (data[k : k + 1000] for k in range(0, len(data), 1000))
+    assert sum(1 for _ in jsonl._items(chunks, "a.json")) == 100_000
+    assert 0 < copied <= 2 * len(data)
