@@ -12,6 +12,7 @@ from groundup.formats.document import Document
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SIZE = 1_115_394
+FILE = "tinyshakespeare.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 
@@ -21,12 +22,13 @@ class TinyShakespeare:
     Args:
         path: A local copy; None downloads it to the cache.
         cache: Where the download is kept.
+        instead: What takes a local copy, for the message.
     """
 
     name = "tiny-shakespeare"
 
-    def __init__(self, path: Path | None, cache: Path) -> None:
-        self.path, self.cache = path, cache
+    def __init__(self, path: Path | None, cache: Path, *, instead: str = "--data.path") -> None:
+        self.path, self.cache, self._instead = path, cache, instead
 
     def describe(self) -> dict[str, Any]:
         """The file."""
@@ -39,7 +41,7 @@ class TinyShakespeare:
             UserError: It cannot be had, or the local copy is another file.
         """
         if self.path is None:
-            return [download(URL, self.cache / "tinyshakespeare.txt", size=SIZE, sha256=SHA256)]
+            return [download(URL, self.cache / FILE, size=SIZE, sha256=SHA256, instead=self._instead)]
         if not self.path.is_file():
             raise UserError(f"{self.path} does not exist")
         if sha256_file(self.path) != SHA256:

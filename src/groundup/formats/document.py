@@ -18,6 +18,8 @@ class Document:
     """Where the source itself puts it; None leaves the choice to the preparation."""
     ends: bool = True
     """Whether the document ends here; False for a piece of a large one that goes on in the next."""
+    beginning: str = ""
+    """Of a piece, how the whole document begins: the same for all of its pieces, by which they are known."""
 
 
 class UnreadableError(UserError):
@@ -52,7 +54,7 @@ class UnreadableError(UserError):
 def usable(documents: Iterable[Document], skipped: dict[str, int]) -> Iterator[Document]:
     """The documents that can become ids: not empty, and Unicode text."""
     for document in documents:
-        if not document.text:
+        if not (document.text or document.beginning):  # the last piece of a document may be nothing but its end
             count(skipped, "empty document")
         elif not document.text.isascii() and not _has_utf8(document.text):
             count(skipped, "lone surrogate: not Unicode text")

@@ -14,6 +14,8 @@ from groundup.formats.spans import PART_BYTES, Span
 
 DOCUMENT_BYTES = PART_BYTES // 2
 """Longest piece of a document: its characters, four bytes each at worst, its ids and its bytes are held at once."""
+BEGINNING = 1 << 20
+"""Bytes by which pieces of a document are known; two documents that begin so much alike are taken for equal."""
 LINE = 1 << 16
 """How far from a cut the end of a line is looked for."""
 
@@ -33,14 +35,14 @@ def read(
         UserError: Binary, or not UTF-8; the message says where.
     """
     start, stop = span
-    size = file.seek(0, 2)
+    size, separator = file.seek(0, 2), config.between.encode()
     if start > 0 or stop < size:
-        separator = config.between.encode()
         start, stop = (_cut(file, min(at, size), separator) for at in span)
     file.seek(start)
     data = file.read(stop - start)
     if data or not size:
-        yield from _documents(decode_text(data, name, start), config.between, more=stop < size)
+        first, last = _beginning(file, start, separator), _beginning(file, stop, separator) if stop < size else ""
+        yield from _documents(decode_text(data, name, start), config.between, first, last)
 
 
 def read_stream(chunks: Iterable[bytes], name: str, config: ReadConfig, skipped: dict[str, int]) -> Iterator[Document]:
@@ -50,35 +52,71 @@ def read_stream(chunks: Iterable[bytes], name: str, config: ReadConfig, skipped:
         UserError: As `read`.
     """
     separator = config.between.encode()
-    held = b""
-    at = 0
+    held, first, at = b"", "", 0
     for chunk in chunks:
         held += chunk
-        if len(held) >= DOCUMENT_BYTES:
-            cut = (held.rfind(separator) + len(separator) if separator in held else 0) if separator else 0
-            cut = cut or held.rfind(b"\n") + 1 or len(held) - _begun(held)
-            yield from _documents(decode_text(held[:cut], name, at), config.between, more=True)
-            held, at = held[cut:], at + cut
-    yield from _documents(decode_text(held, name, at), config.between, more=False)
+        if len(held) < DOCUMENT_BYTES:
+            continue
+        if separator and separator in held:
+            cut, last = len(held) - len(held.split(separator)[-1]), ""
+        else:
+            end = len(held) - max(0, len(separator) - 1)  # behind it a separator may have begun
+            cut, last = held.rfind(b"\n", 0, end) + 1 or end - _begun(held[:end]), first or _known_by(held)
+        yield from _documents(decode_text(held[:cut], name, at), config.between, first, last)
+        held, first, at = held[cut:], last, at + cut
+    yield from _documents(decode_text(held, name, at), config.between, first, "")
 
 
-def _documents(text: str, separator: str, *, more: bool) -> Iterator[Document]:
-    """Cut a text at its separators; with `more`, what stands after the last one goes on elsewhere."""
+def _documents(text: str, separator: str, first: str, last: str) -> Iterator[Document]:
+    """Cut a text at its separators.
+
+    Args:
+        text: The text.
+        separator: Between documents; nothing where there is one.
+        first: How the document begins that the text goes on with; nothing where it begins with one.
+        last: That of the document which goes on behind it; nothing where it ends with one.
+    """
     if not separator:
-        if text or not more:
-            yield Document(text, ends=not more)
+        if text or not last:
+            yield Document(text, ends=not last, beginning=first or last)
         return
     *whole, rest = text.split(separator)
     for document in whole:
-        if document := _trimmed(document, separator):
-            yield Document(document)
-    if rest := (rest if more else _trimmed(rest, separator)):
-        yield Document(rest, ends=not more)
+        if (text := _trimmed(document, goes_on=bool(first))) or first:
+            yield Document(text, beginning=first)
+        first = ""
+    text = rest if last else _trimmed(rest, goes_on=bool(first))
+    if text or (first and not last):
+        yield Document(text, ends=not last, beginning=first or last)
 
 
-def _trimmed(document: str, separator: str) -> str:
+def _trimmed(document: str, *, goes_on: bool) -> str:
     """A document without the line ends that only set the separator apart, and nothing where it is blank."""
+    if goes_on:
+        return document.rstrip("\n")
     return document.strip("\n") if document.strip() else ""
+
+
+def _known_by(data: bytes) -> str:
+    return data[:BEGINNING].decode(errors="ignore")
+
+
+def _beginning(file: BinaryIO, at: int, separator: bytes) -> str:
+    """How the document begins that goes on at a cut; nothing where none does."""
+    end = at
+    while separator and end:
+        place = max(0, end - LINE)
+        file.seek(place)
+        window = file.read(min(at, end + len(separator) - 1) - place)
+        if (found := window.rfind(separator)) >= 0:
+            end = place + found + len(separator)
+            break
+        end = place
+    start = end if separator else 0
+    if start == at:
+        return ""
+    file.seek(start)
+    return _known_by(file.read(BEGINNING))
 
 
 def _cut(file: BinaryIO, at: int, separator: bytes) -> int:

@@ -26,7 +26,7 @@ from groundup.tokenizer.char import CharTokenizer
 from groundup.tokenizer.io import resolve_tokenizer
 
 HUB = "hf:"
-HOLD_OUT = 1
+HOLD_OUT = 2
 """Version of the rules by which text files are read and split: data of another version is prepared again."""
 NAMES = ("shakespeare", "tiny-shakespeare", "fineweb-edu")
 
@@ -126,7 +126,7 @@ def find_source(
     if name == "shakespeare":
         return Shakespeare()
     if name == "tiny-shakespeare":
-        return TinyShakespeare(None, cache_dir)
+        return TinyShakespeare(None, cache_dir, instead="its path in place of the word")
     if Path(name).is_symlink() and not Path(name).exists():
         raise UsageError(not_there(name))
     if not Path(name).exists() and not glob.has_magic(name):

@@ -36,7 +36,7 @@ class HoldOut:
                 yield Document(document.text[:at], "train", ends=False)
             yield Document(document.text[at:], "val", ends=document.ends)
         else:
-            held = self.hash_fraction and _hash(document.text) < self.hash_fraction
+            held = self.hash_fraction and _hash(document) < self.hash_fraction
             yield replace(document, split="val" if held else "train")
 
 
@@ -65,18 +65,14 @@ def hold_out(
     if layout.val_rule != "documents":
         return HoldOut(layout.val_fraction if layout.val_rule == "hash" else 0.0)
     wholes: dict[float, _Whole] = {}
-    key = 0.0
-    ended = True
     seen: Counter[int] = Counter()
     for part, document in read_all(source, source.parts(), {}, progress):
         if document.split is not None:
             return HoldOut()
-        key = _hash(document.text) if ended else key
-        whole = wholes.setdefault(key, _Whole(0, []))
+        whole = wholes.setdefault(_hash(document), _Whole(0, []))
         whole.size += len(document.text)
         whole.pieces.append(((part, seen[part]), len(document.text)))
         seen[part] += 1
-        ended = document.ends
         if len(wholes) > MANY:
             return HoldOut(layout.val_fraction)
     return HoldOut(places=_choose(source, [wholes[key] for key in sorted(wholes)], layout.val_fraction))
@@ -128,6 +124,7 @@ def _good_place(text: str, at: int) -> int:
     return min(max(at, 1), len(text) - 1) if len(text) > 1 else 0
 
 
-def _hash(text: str) -> float:
-    """A number in [0, 1) that follows from the text alone."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+def _hash(document: Document) -> float:
+    """A number in [0, 1) that follows from the text alone, and is the same for all pieces of a document."""
+    known_by = document.beginning or document.text
+    return int.from_bytes(hashlib.sha256(known_by.encode()).digest()[:8], "big") / 2**64

@@ -4,7 +4,7 @@ from groundup.config.data import DataConfig
 from groundup.config.errors import UserError
 from groundup.corpora import tiny_shakespeare as module
 from groundup.corpora.tiny_shakespeare import SHA256, SIZE, URL, TinyShakespeare
-from groundup.prepare.corpus import open_corpus
+from groundup.prepare.corpus import find_source, open_corpus
 
 
 def test_the_split_is_nanogpts(tiny_shakespeare, tmp_path):
@@ -34,4 +34,7 @@ def test_without_a_copy_it_is_downloaded_to_the_cache(tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(module, "download", lambda url, path, **facts: asked.append((url, path, facts)) or path)
     assert TinyShakespeare(None, tmp_path).parts() == [tmp_path / "tinyshakespeare.txt"]
-    assert asked == [(URL, tmp_path / "tinyshakespeare.txt", {"size": SIZE, "sha256": SHA256})]
+    facts = {"size": SIZE, "sha256": SHA256, "instead": "--data.path"}
+    assert asked == [(URL, tmp_path / "tinyshakespeare.txt", facts)]
+    find_source("tiny-shakespeare", cache_dir=tmp_path).parts()  # for commands that have no such flag
+    assert asked[-1][-1]["instead"] == "its path in place of the word"

@@ -27,6 +27,40 @@ def test_documents_joined_are_the_file_however_it_is_cut(texts, longest, line):
     assert [document.ends for document in got] == [False] * (len(got) - 1) + [True]
 
 
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.lists(PIECES, min_size=1, max_size=12).map("".join), min_size=1, max_size=6),
+    st.integers(30, 90),
+    st.integers(1, 10),
+    st.integers(1, 20),
+    st.sampled_from(["", "|", "\n--\n", "\n\n"]),
+)
+def test_pieces_of_a_document_know_how_it_begins(texts, longest, line, chunk, separator):
+    """Read in spans or as a stream; and both find the same documents."""
+    config = ReadConfig(separator=separator)
+    data = separator.join(texts).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("DOCUMENT_BYTES", longest), ("LINE", line + 8), ("BEGINNING", 10)):
+            patch.setattr(plain_text, name, value)
+        file, spans = io.BytesIO(data), plain_text.spans(len(data))
+        in_spans = [d for s in spans for d in plain_text.read(file, "a.txt", (s.start, s.stop), config, {})]
+        pieces = [data[k : k + chunk] for k in range(0, len(data), chunk)]
+        streamed = list(plain_text.read_stream(pieces, "a.txt", config, {}))
+    whole = [text.strip("\n") for text in (data.decode().split(separator) if separator else [data.decode()])]
+    for got in (in_spans, streamed):
+        joined, known = [""], [set()]
+        for document in got:
+            joined[-1] += document.text
+            known[-1].add(document.beginning)
+            if document.ends:
+                joined.append("")
+                known.append(set())
+        assert [text.strip("\n") for text in joined if text.strip()] == [text for text in whole if text.strip()]
+        assert all(len(names) <= 1 for names in known)
+        if not separator:
+            assert {name for names in known for name in names} <= {"", data[:10].decode(errors="ignore")}
+
+
 def test_cuts_fall_at_ends_of_lines(monkeypatch):
     monkeypatch.setattr(plain_text, "DOCUMENT_BYTES", 100)
     file = io.BytesIO(b"".join(b"line %d\n" % k for k in range(100)))

@@ -15,7 +15,9 @@ from groundup.config.data import DataConfig, ShardConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.corpora.local_files import LocalFiles
 from groundup.data.dataset import TokenDataset
+from groundup.formats import plain_text
 from groundup.formats.document import Document
+from groundup.prepare import hold_out as module
 from groundup.prepare.corpus import open_corpus
 from groundup.prepare.prepare import prepare
 from groundup.prepare.progress import PrepareProgress
@@ -157,6 +159,23 @@ def test_the_hash_rule(tmp_path, corpus, separated):
     rng.shuffle(texts)
     prepare(corpus([texts[:999]]), separated, tmp_path / "b", layout)
     assert set(texts_of(tmp_path / "b", "val", separated)) == set(texts[:999]) & set(val)
+
+
+@pytest.mark.parametrize("rule", ["hash", "documents"])
+def test_a_document_that_is_read_in_pieces_is_whole_on_one_side(tmp_path, monkeypatch, separated, rule):
+    for name, value in (("DOCUMENT_BYTES", 100), ("LINE", 20), ("BEGINNING", 20)):
+        monkeypatch.setattr(plain_text, name, value)
+    monkeypatch.setattr(module, "MANY", 3)
+    rng = np.random.default_rng(0)
+    texts = ["".join(rng.choice(list("abcdefgh"), size=size)) for size in rng.choice([30, 250, 700], size=60)]
+    (tmp_path / "texts").mkdir()
+    for n, text in enumerate(texts):
+        (tmp_path / "texts" / f"{n:02d}.txt").write_text(text)
+    source = LocalFiles(str(tmp_path / "texts"))
+    prepare(source, separated, tmp_path / "data", ShardConfig(val_rule=rule, val_fraction=0.4))
+    train, val = (texts_of(tmp_path / "data", split, separated) for split in ("train", "val"))
+    assert sorted(train + val) == sorted(texts)
+    assert all(any(len(text) > 100 for text in side) for side in (train, val))
 
 
 def test_labels_of_the_source_decide(tmp_path, corpus, separated):
