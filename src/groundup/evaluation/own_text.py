@@ -91,9 +91,9 @@ def measure_text(
         UserError: There is no text, it cannot be read, or too much of it would be left out.
         UsageError: The stride leaves no context.
     """
-    window = model.config.block_size
-    stride = stride or max(1, window // 2)
-    if not 0 < stride < max(2, window):
+    window = max(2, model.config.block_size)  # a token that is seen, and one that is predicted
+    stride = stride or window // 2
+    if not 0 < stride < window:
         raise UsageError(f"stride must be from 1 to {window - 1}, the model's context less one, got {stride}")
     first = TextGenerator(model, tokenizer).prompt_ids("")[0]
     left_out: Counter[str] = Counter()

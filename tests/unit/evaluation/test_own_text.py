@@ -9,6 +9,7 @@ from groundup.checkpoint.model_folder import save_model
 from groundup.cli.main import main
 from groundup.config.model import GPTConfig
 from groundup.evaluation.own_text import sliding
+from groundup.generation.text import TextGenerator
 from groundup.interop.hf_config import hf_config
 from groundup.interop.names import to_hf
 from groundup.model.build import build_model
@@ -77,6 +78,22 @@ def test_a_text_is_measured_as_transformers_documents_it(tmp_path, monkeypatch, 
     assert result["tokens"] == counted == ids.shape[1] - 1
     assert result["perplexity"] == pytest.approx(math.exp(nats / counted), rel=1e-5)
     assert result["bits_per_byte"] == pytest.approx(nats / math.log(2) / len(learned.encode()), rel=1e-5)
+
+
+def test_a_context_of_one_token_is_measured_token_by_token(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tokenizer = TOKENIZERS["none has"]
+    config = GPTConfig(n_layer=1, n_head=1, n_embd=16, block_size=1, vocab_size=tokenizer.vocab_size)
+    model = init_weights(build_model(config), seed=0)
+    save_model(Path("model"), model, tokenizer, {})
+    Path("own.txt").write_bytes(TEXT.encode())
+    assert main(["eval", "model", "--tasks=own.txt"]) == 0
+    loss = json.loads(Path("model/eval.json").read_text())["tasks"]["own.txt"]["loss"]
+    first = TextGenerator(model, tokenizer).prompt_ids("")[0]
+    idx = torch.tensor([first, *tokenizer.encode(TEXT.replace("\r", ""))])
+    with torch.no_grad():
+        logits = model(idx[:-1, None])[:, 0]
+    assert loss == pytest.approx(torch.nn.functional.cross_entropy(logits, idx[1:]).item(), rel=1e-5)
 
 
 def test_characters_that_a_model_does_not_know_are_left_out_and_told(tmp_path, monkeypatch, capsys):
