@@ -130,7 +130,7 @@ def scaled_queries(values: dict[str, Any], config: TransformerConfig, state: dic
     if all(factor == 1.0 for factor in factors):
         return state
     if any(math.frexp(factor)[0] != 0.5 for factor in factors):  # 0.5: a power of two
-        state = {name: tensor.float() for name, tensor in state.items()}
+        state = {name: t.float() if t.element_size() < 4 else t for name, t in state.items()}
     scaled = dict(state)
     for i, factor in enumerate(factors):
         for name in (f"h.{i}.attn.c_attn.weight", f"h.{i}.attn.c_attn.bias"):

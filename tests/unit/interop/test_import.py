@@ -91,6 +91,12 @@ def test_another_scale_of_attention_becomes_one_of_queries(place, make_hf, optio
             assert_same_function(load_model(Path("ours")).model, usual, atol=1e-2)
 
 
+def test_weights_of_64_bits_keep_them_with_another_scale(place, make_hf):
+    make_hf(n_layer=2, scale_attn_weights=False).double().save_pretrained("theirs")
+    import_model("theirs", Path("ours"), tokenizer="letters.json")
+    assert {tensor.dtype for tensor in load_file("ours/model.safetensors").values()} == {torch.float64}
+
+
 @pytest.mark.parametrize("told", [False, True, None], ids=["untied", "tied", "nothing"])
 @pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin", "shards"])
 def test_a_head_of_its_own_there_and_back(place, make_hf, told, file):
