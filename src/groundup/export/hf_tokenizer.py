@@ -9,7 +9,7 @@ from typing import Any
 import regex
 
 from groundup.config.io import dump_json
-from groundup.tokenizer.added import ALWAYS, LSTRIP, RSTRIP, SINGLE_WORD
+from groundup.tokenizer.added import ALWAYS, LSTRIP, NORMALIZED, RSTRIP, SINGLE_WORD
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN
 from groundup.tokenizer.char import CharTokenizer
@@ -109,8 +109,8 @@ def _bpe_json(bpe: BytePairs) -> dict[str, Any]:
 
 
 def _added(token: str, i: int, flags: Sequence[str]) -> dict[str, Any]:
-    how = {flag: flag in flags for flag in (SINGLE_WORD, LSTRIP, RSTRIP)}
-    return {"id": i, "content": token, **how, "normalized": False, "special": ALWAYS not in flags}
+    how = {flag: flag in flags for flag in (SINGLE_WORD, LSTRIP, RSTRIP, NORMALIZED)}
+    return {"id": i, "content": token, **how, "special": ALWAYS not in flags}
 
 
 def _oniguruma(pattern: str) -> str:

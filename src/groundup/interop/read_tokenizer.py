@@ -10,7 +10,7 @@ from groundup.config.errors import UserError
 from groundup.config.io import load_json, read_whole
 from groundup.config.limits import TEXT_BYTES
 from groundup.config.presets import GPT2_VOCAB
-from groundup.tokenizer.added import ALWAYS, LSTRIP, RSTRIP, SINGLE_WORD
+from groundup.tokenizer.added import ALWAYS, FLAGS, NORMALIZED
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN
 from groundup.tokenizer.char import CharTokenizer
@@ -59,9 +59,10 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
 
 def _gpt2(pairs: BytePairs) -> Tokenizer | None:
     """GPT-2's own tokenizer, which is faster, where these are its ids."""
-    if len(pairs.vocab | pairs.specials) != GPT2_VOCAB or pairs.pattern != GPT2_PATTERN or pairs.matching:
+    if len(pairs.vocab | pairs.specials) != GPT2_VOCAB or pairs.pattern != GPT2_PATTERN:
         return None
-    if pairs.specials.keys() - {END_OF_TEXT}:
+    # A token that is found alone may as well be found second: OpenAI's own is marked so in many folders.
+    if pairs.specials.keys() - {END_OF_TEXT} or any(set(flags) - {NORMALIZED} for flags in pairs.matching.values()):
         return None
     ours = load_gpt2(settings=pairs.settings)
     there = published(ours)
@@ -126,10 +127,10 @@ def _parts(folder: Path) -> BytePairs:
     # Of longer tokens that no merge makes, those in brackets are special: <|endoftext|>, [PAD].
     specials = {t: i for t, i in vocab.items() if len(t) > 2 and t not in made and t[0] + t[-1] in ("<>", "[]")}
     matching: dict[str, tuple[str, ...]] = {}
-    if (folder / ADDED).is_file():
-        more = _object(folder / ADDED)
+    more = _object(folder / ADDED) if (folder / ADDED).is_file() else {}
+    if more:
         used = json.dumps([_object(folder / name) for name in (SETTINGS, MAP) if (folder / name).is_file()])
-        matching = {token: (ALWAYS,) for token in more if json.dumps(token) not in used}
+        matching = {token: (ALWAYS, NORMALIZED) for token in more if json.dumps(token) not in used}
         specials |= more
     match _object(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}:
         case {"added_tokens_decoder": dict(listed)}:
@@ -142,13 +143,20 @@ def _parts(folder: Path) -> BytePairs:
                             matching[content] = flags
                     case _:
                         raise UserError(f"its added_tokens_decoder.{i} in {SETTINGS} is no token with an id")
+        case said:
+            said = said | (_object(folder / MAP) if (folder / MAP).is_file() else {})
+            roles = [token for role in _ROLES if isinstance(token := said.get(role), dict)]
+            for content, token in {_text(token): token for token in roles}.items():
+                if content in specials.keys() - more.keys() and (flags := _flags({**token, "special": True})):
+                    matching[content] = flags
     return _checked(BytePairs(vocab, merges, specials, GPT2_PATTERN, _end(folder, specials), matching), folder)
 
 
 def _flags(token: Mapping[str, Any]) -> tuple[str, ...]:
     """How transformers finds an added token, where not as it finds special ones."""
-    always = (ALWAYS,) if token.get("special") is False else ()
-    return *always, *(flag for flag in (SINGLE_WORD, LSTRIP, RSTRIP) if token.get(flag) is True)
+    word = token.get("special") is False
+    said = {NORMALIZED: word, **token, ALWAYS: word}  # where nothing says it, words are normalized
+    return tuple(flag for flag in FLAGS if said.get(flag) is True)
 
 
 _ROLES = tuple(f"{role}_token" for role in ("bos", "eos", "unk", "pad", "sep", "cls", "mask"))
