@@ -7,6 +7,7 @@ the time. The first steps are skipped: allocators, caches and compiled code need
 import atexit
 import os
 import platform
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,11 @@ from groundup.files.layout import PROFILE_SUMMARY, TRACE
 from groundup.loop.trainer import Callback, StepMetrics, Trainer
 from groundup.runtime.device import device_name
 
-WARMUP_STEPS, STEPS = 10, 5
-"""Steps that are skipped, and steps that are profiled."""
+WARMUP_STEPS, STEPS = 11, 5
+"""Steps that are skipped, and steps that are profiled. None of these is a multiple of ten: behind such a step a run
+writes metrics, measures how fast products are, and evaluates."""
+MUCH = 0.1
+"""Share of the steps' time from which what passed between them is told."""
 TOP = 20
 """Lines of a table."""
 
@@ -38,7 +42,7 @@ class Profile(Callback):
     """Watch STEPS steps after the first WARMUP_STEPS of this session, then let the run go on.
 
     It is the first of the callbacks, so that the window ends before the others act after its last step. What they do
-    between two of its steps is in the trace.
+    between two of its steps is in the trace and in the tables, which say so where it takes long.
 
     Args:
         folder: Where trace.json and summary.txt go.
@@ -48,7 +52,7 @@ class Profile(Callback):
     def __init__(self, *, folder: Path, say: Callable[[str], None]) -> None:
         self.folder, self.say = folder, say
         self._steps = 0
-        self._seconds = 0.0
+        self._seconds = self._opened = self._between = 0.0
         self._profiler: torch.profiler.profile | None = None
 
     def on_fit_start(self, trainer: Trainer) -> None:
@@ -74,7 +78,10 @@ class Profile(Callback):
         self._steps += 1
         if self._steps > WARMUP_STEPS:
             self._seconds += metrics.seconds
+            self._between = time.perf_counter() - self._opened - self._seconds
         self._profiler.step()
+        if self._steps == WARMUP_STEPS:
+            self._opened = time.perf_counter()
         if self._steps == WARMUP_STEPS + STEPS:
             self._profiler = None
 
@@ -104,7 +111,7 @@ class Profile(Callback):
         try:
             self.folder.mkdir(exist_ok=True)
             profiler.export_chrome_trace(str(self.folder / TRACE))
-            text = tables(profiler, device=trainer.device, steps=steps, step_seconds=self._seconds / steps)
+            text = tables(profiler, trainer.device, steps, self._seconds / steps, self._between / steps)
             write_file(self.folder / PROFILE_SUMMARY, text.encode())
         except (OSError, RuntimeError, ValueError) as error:
             self.say(f"no profile: {error}")
@@ -112,7 +119,9 @@ class Profile(Callback):
         self.say(f"profiled {steps} steps: read {self.folder / PROFILE_SUMMARY}, open {self.folder / TRACE}")
 
 
-def tables(profiler: torch.profiler.profile, *, device: torch.device, steps: int, step_seconds: float) -> str:
+def tables(
+    profiler: torch.profiler.profile, device: torch.device, steps: int, step_seconds: float, between: float
+) -> str:
     """The tables of summary.txt.
 
     Args:
@@ -120,6 +129,7 @@ def tables(profiler: torch.profiler.profile, *, device: torch.device, steps: int
         device: That computed.
         steps: In the window.
         step_seconds: Wall time of one, on average, as the profiler lets it run.
+        between: And from one to the next.
     """
     events = [e for e in profiler.key_averages() if not str(e.key).startswith("ProfilerStep")]
     parts = [
@@ -128,6 +138,11 @@ def tables(profiler: torch.profiler.profile, *, device: torch.device, steps: int
         "The profiler slows small steps down: shares mean more than times. An operator's time is its own, without"
         " what it\ncalls; times are per step.",
     ]
+    if between > MUCH * step_seconds:
+        parts.append(
+            f"Between two steps {1e3 * between:.2f} ms passed, for metrics, evaluation or samples; they are in"
+            " the tables, too.\n--log-every, --eval.every and others move them out of these steps."
+        )
     hosts = [e for e in events if e.device_type.name == "CPU"]
     if device.type == "cuda":
         kernels = [e for e in events if e.device_type.name == "CUDA" and not e.is_user_annotation]

@@ -15,17 +15,18 @@ from groundup.loop.trainer import StepMetrics
 TRAINER = types.SimpleNamespace(device=torch.device("cpu"))
 
 
-def run(folder, steps):
+def run(folder, steps, between=lambda step: None):
     """Steps of three products and one GELU each; returns what was said."""
     said = []
     profile = Profile(folder=folder, say=said.append)
     a = torch.randn(32, 32)
     profile.on_fit_start(TRAINER)
-    for _ in range(steps):
+    for step in range(1, steps + 1):
         for _ in range(3):
             torch.mm(a, a)
         torch.nn.functional.gelu(a)
         profile.on_step_end(TRAINER, StepMetrics(torch.tensor(0.0), torch.tensor(0.0), 1.0, 0.25))
+        between(step)
     profile.on_fit_end(TRAINER)
     return said
 
@@ -80,6 +81,24 @@ def test_the_summary_counts_and_adds_up(tmp_path):
     assert times == sorted(times, reverse=True)  # fewer operators than lines: there are no "others"
     total = float(text.split("operators, by CPU time: ")[1].split(" ms")[0])
     assert total == pytest.approx(sum(times), abs=0.005 + 0.001 * len(times))
+
+
+@pytest.mark.parametrize(("every", "told"), [(10, False), (5, True), (12, True)])
+def test_what_a_run_does_between_steps_is_outside_of_the_window_or_told(tmp_path, monkeypatch, every, told):
+    now = 0.0
+    monkeypatch.setattr(module.time, "perf_counter", lambda: now)
+
+    def callbacks(step):
+        nonlocal now
+        now += 0.25  # of the next step
+        if step % every == 0:
+            now += 0.5
+            torch.exp(torch.ones(3))
+
+    run(tmp_path, WARMUP_STEPS + STEPS + 1, callbacks)
+    text = (tmp_path / "summary.txt").read_text()
+    assert ("aten::exp" in text) == told
+    assert ("Between two steps 100.00 ms passed" in text) == told
 
 
 def test_many_operators_are_summed_up_at_the_end(tmp_path, monkeypatch):
