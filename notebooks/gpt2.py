@@ -378,8 +378,8 @@ print("\n* the right one   S largest sum   M largest mean")
 # know about. It has learned how words are spelled. So: lines of the plays it has not learned from, cut in the middle; the
 # wrong endings are ends of three other lines, with their longest word spelled backwards.
 #
-# How hard a test is, its author decides: with the wrong endings left as they were, this model scored 0.285, near chance;
-# with all of their words reversed, 1.000. One word is in between by choice. The score below shows the method; it is no
+# How hard a test is, its author decides: with the wrong endings left as they were, this model scored 0.26, near chance;
+# with all of their words reversed, 0.995. One word is in between by choice. The score below shows the method; it is no
 # measure of what the model can do.
 
 # %%
@@ -462,7 +462,7 @@ check("answers", answers)
 # - HellaSwag compares likelihoods; without dividing by length, short endings win. Mind the standard error.
 #
 # With the published weights: `groundup import hf:gpt2`, then `groundup eval models/gpt2 --tasks hellaswag`. This was the last
-# notebook of the first half. Solutions: [`solutions/gpt2`](solutions/gpt2.ipynb).
+# notebook. Solutions: [`solutions/gpt2`](solutions/gpt2.ipynb).
 
 # %%
 folder.cleanup()

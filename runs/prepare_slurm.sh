@@ -23,6 +23,10 @@ if [[ -z "${SLURM_ARRAY_TASK_ID:-}" ]]; then
     echo "run this as a SLURM array: sbatch --array=0-31 $0 SOURCE OUT [flags]" >&2
     exit 2
 fi
+if [[ -z "${TASKS:-}" && "${SLURM_ARRAY_TASK_MIN:-0}" != 0 ]]; then
+    echo "tasks count from 0, as in --array=0-31; of some of them, TASKS says how many there are in all" >&2
+    exit 2
+fi
 tasks="${TASKS:-$((SLURM_ARRAY_TASK_MAX + 1))}"
 
 exec groundup prepare "$@" \

@@ -17,6 +17,8 @@ RESTARTS=3
 
 # Lets a machine that was lost join again: https://github.com/pytorch/pytorch/issues/135712
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+# Seconds for the step that is being made, and for saving, before torchrun kills: 30 unless said.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600
 
 exec torchrun --nnodes "$NODES" --nproc_per_node "$GPUS" --max-restarts "$RESTARTS" \
     --rdzv-backend c10d --rdzv-endpoint "${HEAD:?say HEAD=ADDRESS of the first machine}:$PORT" --rdzv-id "$JOB" \

@@ -13,5 +13,8 @@ NAME=gpt2
 MICRO_BATCH_SIZE=64 # sequences per GPU at a time: as many as fit; GPUS times it must divide the step's sequences
 RESTARTS=3
 
+# Seconds for the step that is being made, and for saving, before torchrun kills: 30 unless said.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=600
+
 exec torchrun --standalone --nproc_per_node "$GPUS" --max-restarts "$RESTARTS" -m groundup \
     train "$PRESET" --name "$NAME" --runtime.micro-batch-size "$MICRO_BATCH_SIZE" "$@"

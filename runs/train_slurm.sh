@@ -11,7 +11,7 @@
 #SBATCH --gpus-per-node=8
 #SBATCH --cpus-per-task=64
 #SBATCH --time=24:00:00
-#SBATCH --signal=B:TERM@120
+#SBATCH --signal=B:TERM@600
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=train-%j.log
@@ -26,6 +26,8 @@ RESTARTS=3
 
 # Lets a machine that was lost join again: https://github.com/pytorch/pytorch/issues/135712
 export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+# Seconds for the step that is being made, and for saving, before torchrun kills: 30 unless said.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=540
 
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 srun torchrun --nnodes "$SLURM_NNODES" --nproc_per_node "$GPUS" --max-restarts "$RESTARTS" \

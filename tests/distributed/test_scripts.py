@@ -54,6 +54,13 @@ def test_says_what_groundup_understands(path, typed):
         assert "--rdzv-id" in line
 
 
+@pytest.mark.parametrize("path", [path for path in TRAIN if "torchrun" in path.read_text()], ids=lambda path: path.name)
+def test_torchrun_waits_for_a_step_and_for_saving(path):
+    waits = int(re.search(r"^export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=(\d+)$", path.read_text(), re.MULTILINE)[1])
+    warned = re.search(r"--signal=B:TERM@(\d+)", path.read_text())
+    assert 300 <= waits < int(warned[1] if warned else 3600)
+
+
 def test_two_nodes_need_to_know_the_first(tmp_path):
     environment = {k: v for k, v in os.environ.items() if k != "HEAD"}
     result = subprocess.run(

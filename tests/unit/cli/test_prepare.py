@@ -171,6 +171,10 @@ def test_the_slurm_script_gives_each_task_its_share(place):
     refused = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
     assert "sbatch --array" in refused.stderr
+    from_one = {"SLURM_ARRAY_TASK_ID": "1", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_MAX": "2"}
+    refused = subprocess.run(words, env={**environment, **from_one}, capture_output=True, text=True, check=False)
+    assert (refused.returncode, Path("out").exists()) == (2, False)
+    assert "tasks count from 0" in refused.stderr
     for task in range(2):
         slurm = {"SLURM_ARRAY_TASK_ID": str(task), "SLURM_ARRAY_TASK_MAX": "1", "SLURM_CPUS_PER_TASK": "1"}
         done = subprocess.run(words, env={**environment, **slurm}, capture_output=True, text=True, check=True)
