@@ -202,6 +202,14 @@ def test_a_run_that_went_further_is_not_resumed_to_an_earlier_end(place, capsys)
     assert Path("runs/far/config.json").read_bytes() == before
 
 
+def test_a_run_that_had_ended_says_nothing_twice(place):
+    assert start("over", "--max-steps=4") == 0
+    before = rows("over")
+    assert sum("sample" in row for row in before) == 1
+    assert train("--resume", "runs/over") == 0
+    assert rows("over") == before
+
+
 def test_a_run_that_began_on_a_busy_machine_may_have_more_threads_later(place):
     def threads():
         return load_json(last_checkpoint("a") / "training.json")["state"]["resolved"]["threads"]

@@ -73,7 +73,9 @@ def finish(run: Run, config: TrainConfig, facts: dict[str, Any], *, log: Logger,
         working.doing("writing a last sample")
         writer = TextGenerator(model.eval(), run.tokenizer)
         scene = prompt + writer.generate(prompt, max_new_tokens=SCENE_TOKENS, seed=config.seed)[0]
-        log.write(step=run.trainer.state.step, sample=scene)
+        row = {"step": run.trainer.state.step, "sample": scene}
+        if row not in read_metrics(config.run_dir / METRICS):  # else a run that had ended was resumed
+            log.write(**row)
         quote(console, scene, title=f"the weights in {config.run_dir / MODEL} write:")
         working.doing("drawing report.html")
         if (seen := _portrait(run, model)) is not None:
