@@ -74,6 +74,7 @@ WRONG = [
     ("utf8_bytes", lambda code: [code]),
     ("utf8_bytes", lambda code: list(code.to_bytes(3, "big"))),
     ("utf8_bytes", lambda code: list(chr(code).encode()) if code != 0x7FF else [0xE0, 0x9F, 0xBF]),
+    ("utf8_bytes", lambda code: list(chr(code).encode()) if code != 0xFFFF else [0xF0, 0x8F, 0xBF, 0xBF]),
     ("utf8_bytes", lambda code: list(chr(code).encode("utf-16-le"))),
     ("utf8_bytes", lambda code: chr(code).encode()),
     ("utf8_bytes", one_byte_too_few),
