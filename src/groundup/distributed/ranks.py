@@ -190,7 +190,7 @@ def resolve_parallel(requested: str) -> str:
         if requested in ("ddp", "fsdp"):
             raise UsageError(
                 f"runtime.parallel {requested} needs processes: start it with"
-                " torchrun --standalone --nproc_per_node N -m groundup train ..."
+                " torchrun --standalone --nproc_per_node N -m groundup train ..., or alone with --runtime.parallel auto"
             )
         return "none"
     size = _variable("WORLD_SIZE", 1, least=1)
