@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import gc
 import itertools
 from functools import partial
 from itertools import product
@@ -154,6 +155,7 @@ def in_use_at_most(config, *, recompute=False, accumulates, kernels=None):
     idx = torch.randint(config.vocab_size, (2 * B, config.block_size), generator=torch.Generator().manual_seed(0))
     if accumulates:
         module(idx, idx).backward()
+    gc.collect()  # what tests before this one have left would be freed in the window
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
         module(idx, idx).backward()
     sizes = [e.nbytes() for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
