@@ -145,6 +145,35 @@ def test_what_goes_wrong_is_told_in_words_that_help(open_page):
     assert "Failed to fetch" not in told.inner_text()
 
 
+@pytest.mark.parametrize("change", ["text", "model"])
+def test_a_text_that_cannot_be_cut_leaves_nothing_of_another_one(open_page, change):
+    page = open_page(tab="push")
+    shown = page.locator(".waterfall, .looked, .candidates, table.lens")
+    tabs = ("Write", "Surprise", "Layers", "What pushed")
+    shown.first.wait_for()
+    if change == "text":
+        page.get_by_role("textbox", name="text").fill("hello \u20ac")
+    else:
+
+        def refuse(route):
+            of_other = "other" in route.request.post_data
+            refusal = {"error": {"message": "\u20ac is no character of the model"}}
+            route.fulfill(status=400, json=refusal) if of_other else route.continue_()
+
+        page.route("**/tokenize", refuse)
+        page.get_by_role("combobox", name="model").select_option("other")
+    for name in (*tabs, tabs[0]):
+        page.wait_for_function("() => document.querySelector('.problem').innerText.includes('\u20ac')")
+        shown.first.wait_for(state="detached")
+        page.get_by_role("tab", name=name).click()
+    page.get_by_role("textbox", name="text").fill("hello")
+    page.get_by_role("combobox", name="model").select_option("mine")
+    for name in tabs:
+        page.get_by_role("tab", name=name).click()
+        shown.first.wait_for()
+        page.wait_for_function("() => document.querySelector('.problem').innerText === ''")
+
+
 @pytest.mark.slow
 def test_the_ruler_names_its_parts_on_a_phone(open_page):
     page = open_page(tab="write", width=390)

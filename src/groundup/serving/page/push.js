@@ -45,7 +45,7 @@ export function Push() {
   return html`
     <${Prompt} rows="2" />
     <div class="buttons" role="group" aria-label="token">${likely.map((id) => html`<button class=${found?.token === id ? "token chosen" : "token"} aria-label=${spoken(visible(named(id)))} aria-pressed=${found?.token === id} onClick=${() => setToken(id)}>${visible(named(id))}</button>`)}</div>
-    ${found && html`
+    ${found && ids.length > 0 && html`
       <h2>the logit of <${Said} token=${named(found.token)} /> is ${number(found.logit)}</h2>
       <${Picture} name="what pushed this token" ask=${{ path: "/api/contributions", body: { model: modelId.value, tokens: ids, position: -1, token: found.token } }}><table class="waterfall"><caption>Each part of the residual stream adds its own term (the scale of the final norm held fixed), the largest first, and begins where the last one ended: the terms sum to the logit.</caption><tbody>
         ${steps.map(([name, value, from]) => html`<tr><th scope="row">${name}</th><td>${aligned(value, 4)}</td><td class="wide"><${Step} from=${from} to=${from + value} span=${span} /></td></tr>`)}

@@ -9,8 +9,9 @@ export const runs = signal([]);
 export const modelId = signal("");
 export const tab = signal("");
 export const text = signal("");
-/** Ids of the text with their texts, of a long one the last; and all its ids. */
-export const tokens = signal({ ids: [], texts: [], all: [] });
+const NOTHING = { ids: [], texts: [], all: [] };
+/** Ids of the text with their texts, of a long one the last; and all its ids. None where the model cannot cut it. */
+export const tokens = signal(NOTHING);
 /** Ids from this one on were drawn here, and not typed: the count penalties count them. */
 export const drawnFrom = signal(Infinity);
 export const logits = signal(null);
@@ -110,7 +111,7 @@ export async function start() {
   let before = `${tab.value} ${modelId.value}`; // what the address asked for in vain is told
   effect(() => {
     const now = `${tab.value} ${modelId.value}`;
-    if (now !== before) untracked(() => (problems.value = {}));
+    if (now !== before) untracked(() => (problems.value = { tokens: problems.peek().tokens })); // no tab asks that again
     before = now;
   });
 }
@@ -152,18 +153,18 @@ export const cut = (id, written, signal) => post("/tokenize", { model: id, promp
 
 async function refresh(id, written) {
   const most = Math.min(facts.peek().max_tokens, model.value.context);
-  const found = await attempt("tokens", async (signal) => {
-    const found = await cut(id, written, signal);
-    const ids = found.tokens.slice(-most);
-    const raw = await bytes("/api/logits", { model: id, tokens: ids }, signal);
-    return { ids, texts: found.token_strs.slice(-most), all: found.tokens, raw: new Float32Array(raw) };
+  const show = (cutUp, raw) => batch(() => ([tokens.value, logits.value] = [cutUp, raw]));
+  await attempt("tokens", async (signal) => {
+    try {
+      const found = await cut(id, written, signal);
+      const ids = found.tokens.slice(-most);
+      const raw = await bytes("/api/logits", { model: id, tokens: ids }, signal);
+      if (!signal.aborted) show({ ids, texts: found.token_strs.slice(-most), all: found.tokens }, new Float32Array(raw));
+    } catch (error) {
+      if (!signal.aborted) show(NOTHING, null); // what is known is of another text or model
+      throw error;
+    }
   });
-  if (found) {
-    batch(() => {
-      tokens.value = { ids: found.ids, texts: found.texts, all: found.all };
-      logits.value = found.raw;
-    });
-  }
 }
 
 let [written, due] = ["", 0];
