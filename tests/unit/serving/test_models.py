@@ -1,13 +1,14 @@
 """Runs and their kept steps, by id."""
 
 import asyncio
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 import torch
 
-from groundup.checkpoint.model_folder import save_model
+from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.serving import models as module
 from groundup.serving.models import MAX_STEPS, Models
 from groundup.tokenizer.char import CharTokenizer
@@ -117,6 +118,30 @@ def test_a_few_steps_are_held_and_the_one_used_last_goes_last(run):
         assert len(models._steps) == MAX_STEPS == 4
 
     asyncio.run(ask())
+
+
+@pytest.mark.parametrize(("name", "kind", "step"), [("mine@4", "growth", 4), ("other", "checkpoints", 3)])
+def test_a_run_that_is_trained_again_answers_with_its_new_weights(client, run, alphabet, name, kind, step):
+    body = {"model": name, "prompt": TEXT, "max_tokens": 0, "echo": True, "logprobs": 0}
+
+    def scores():
+        told = client.post("/v1/completions", json=body).json()
+        return told["system_fingerprint"], told["choices"][0]["logprobs"]["token_logprobs"][1:]
+
+    before = scores()
+    folder = run.parent / name.partition("@")[0] / kind / f"step-{step:07d}"
+    model = load_model(folder).model
+    shutil.rmtree(folder)
+    with torch.no_grad():
+        model.ln_f.bias.fill_(5.0)
+        expected = model(torch.tensor([alphabet.encode(TEXT)]))[0].log_softmax(-1)
+    save_model(folder, model, alphabet, {"step": step, "again": True})
+    after = scores()
+    wanted = [expected[i, token].item() for i, token in enumerate(alphabet.encode(TEXT)[1:])]
+    assert after[1] == pytest.approx(wanted, abs=1e-5)
+    assert after[0] != before[0]
+    told = client.get("/api/facts", params={"model": name}).json()
+    assert told["models"][-1]["info"]["again"] is True
 
 
 def test_a_damaged_step_is_one_line_and_no_other_is_touched(client, run):
