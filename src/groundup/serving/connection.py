@@ -1,6 +1,7 @@
-"""A connection, and what it may take: bytes and seconds for heads, and a place among all."""
+"""A connection, and what it may take: bytes and seconds for heads, seconds to read, and a place among all."""
 
 import asyncio
+import socket
 import time
 from collections import deque
 from typing import Any, Literal
@@ -13,6 +14,10 @@ HEAD_BYTES = 16 << 10
 LONG_HEAD = f"the head of a request may have {HEAD_BYTES:,} bytes"
 HEAD_SECONDS = 30.0
 """For the head of a request to come, and for the rest of a body that was answered early; then it is closed."""
+SEND_SECONDS = 30.0
+"""For a client to take a part of what waits to be sent; then the connection is closed, and its texts end."""
+SEND_BYTES = 128 << 10
+"""Of an answer, that the system keeps: with the megabytes it would take, it is long unknown whether any are read."""
 PIPELINED = 64
 """Requests that one connection may send before the first of them is answered."""
 CONNECTIONS = 512
@@ -25,12 +30,14 @@ FULL = RequestError(
 
 
 class Connection(HttpToolsProtocol):
-    """Uvicorn's, with limits: its parser would keep a head of any size, and wait for one without end."""
+    """Uvicorn's, with limits: it would keep a head of any size, and wait for one, or for a reader, without end."""
 
     _coming: Literal["head", "body"] | None = "head"
     """What of a request has begun, or must at once, and is not over."""
     _since: float | None = None
     """When the time began to run for what is to come."""
+    _untaken, _taken = 0, 0.0
+    """Bytes that wait to be sent, and when they last grew fewer."""
     _head_bytes = 0
     _fault = ""
     """What is wrong with a request, where the parser cannot know."""
@@ -43,6 +50,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first head; a connection beyond the limit is refused, and no other one."""
         super().connection_made(transport)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
         if len(self.connections) > CONNECTIONS:
             self.app = FULL.response()
         self._watch()
@@ -117,6 +125,11 @@ class Connection(HttpToolsProtocol):
             self._since = time.monotonic()
 
     def end_if_late(self) -> None:
-        """Close it, if what is to come took too long."""
-        if self._since is not None and time.monotonic() > self._since + HEAD_SECONDS:
+        """Close it, if what is to come took too long, or nothing is taken of what waits to be sent."""
+        now, before = time.monotonic(), self._untaken
+        self._untaken = self.transport.get_write_buffer_size()
+        grows = bool(self._unanswered) and not self.flow.write_paused  # by more, perhaps, than is taken
+        if grows or not self._untaken or self._untaken < before:
+            self._taken = now
+        if now > self._taken + SEND_SECONDS or (self._since is not None and now > self._since + HEAD_SECONDS):
             self.transport.abort()

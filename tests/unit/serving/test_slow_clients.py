@@ -1,6 +1,7 @@
 """A real socket, and clients that send nothing, little, or too much."""
 
 import contextlib
+import json
 import socket
 import threading
 import time
@@ -8,6 +9,8 @@ import time
 import httpx
 import pytest
 
+from groundup.generation.requests import Event
+from groundup.generation.scores import Score
 from groundup.playground import start
 from groundup.serving import bodies
 from groundup.serving import connection as limits
@@ -18,6 +21,7 @@ from groundup.serving.app import Server, build_app
 @pytest.fixture
 def address(models, loop, monkeypatch):
     """Of a server whose patience is short."""
+    monkeypatch.setattr(limits, "SEND_SECONDS", 0.5)
     monkeypatch.setattr(limits, "HEAD_SECONDS", 0.5)
     monkeypatch.setattr(bodies, "BODY_SECONDS", 0.5)
     listener = socket.create_server(("127.0.0.1", 0))
@@ -74,3 +78,44 @@ def test_too_much(address):
     chunk = b"%x\r\n" % (1 << 18) + b"a" * (1 << 18) + b"\r\n"
     told = answer_to(address, HEAD % address[1], CHUNKED, *[chunk] * 5, pause=0)
     assert told.startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.fault("F6", "a client that stops reading its stream", "given up, and its places are free")
+def test_a_reader_that_stops(address, models, loop, monkeypatch):
+    """Its texts never end by themselves."""
+    engine, numbers = next(iter(models)).engine, []
+    submit = engine.submit
+
+    def tick(only=None):
+        time.sleep(0.001)
+        return [Event(request=numbers[0], choice=0, token=1, score=Score(-1.0, 0.0, ((1, -1.0),)))] * 50
+
+    monkeypatch.setattr(engine, "submit", lambda request: numbers.append(submit(request)) or numbers[-1])
+    monkeypatch.setattr(engine, "tick", tick)
+    body = json.dumps({"prompt": "a", "max_tokens": 9, "stream": True, "logprobs": 20}).encode()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
+        connection.connect(address)
+        connection.sendall(HEAD % address[1] + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert connection.recv(1 << 12).startswith(b"HTTP/1.1 200 ")
+        assert loop.load == 1
+        deadline = time.monotonic() + 60
+        while loop.load:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+@pytest.mark.fault("F6", "a client that reads its answer slowly, for longer than one that stops has", "it gets it all")
+def test_a_slow_reader(address, models):
+    body = json.dumps({"prompt": "ab" * 450_000, "return_token_strs": True}).encode()
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        connection.connect(address)
+        more = b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+        connection.sendall((HEAD % address[1]).replace(b"/v1/completions", b"/tokenize") + more + body)
+        told, until = b"", time.monotonic() + 1.5
+        while data := connection.recv(1 << 15):
+            told += data
+            if time.monotonic() < until:
+                time.sleep(0.03)
+    assert len(json.loads(told.partition(b"\r\n\r\n")[2])["tokens"]) == 900_000
