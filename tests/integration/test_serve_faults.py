@@ -208,6 +208,22 @@ def test_a_stop_lets_texts_end_and_logs_tell_nothing(server):
     assert (output, errors) == ("", "")
 
 
+@pytest.mark.fault("F10", "a second Ctrl-C while texts are written", "the server ends at once, and tells nothing")
+def test_a_second_interrupt(server):
+    body = {"prompt": "a", "max_tokens": 1000, "n": 16, "temperature": 1, "logprobs": 5}
+    with contextlib.ExitStack() as stack:
+        for i in range(4):
+            stack.enter_context(server.raw(body | {"stream": i % 2 == 0}))
+        while server.load() < 64:
+            time.sleep(0.01)
+        for _ in range(2):
+            server.process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+        output, errors = server.process.communicate(timeout=20)
+    said = [line for line in errors.splitlines() if not line.startswith("loading PyTorch")]
+    assert (output, said, server.process.returncode) == ("", [], 0)
+
+
 @pytest.mark.fault("F17", "prompts and paths with control characters", "they are in no log")
 def test_logs_tell_nothing(server):
     assert server.post({"prompt": "secret\n", "max_tokens": 2}).status_code == 200

@@ -1,7 +1,10 @@
 """From folders to a running server, and to its end."""
 
+import asyncio
 import functools
+import logging
 import socket
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, cast
@@ -30,6 +33,8 @@ from groundup.terminal.ended import Ended
 
 GRACE = 30
 """Seconds that texts have to end when the server is stopped; new ones are refused meanwhile."""
+REST = 2
+"""Seconds for what goes on when all connections are closed."""
 
 
 def serve(
@@ -87,7 +92,6 @@ def http_server(app: ASGIApp) -> "_Server":
         access_log=False,  # prompts and paths are private
         server_header=False,
         proxy_headers=False,  # nobody here asks where a client is
-        timeout_graceful_shutdown=GRACE,
         http=Connection,
         ws="none",
         lifespan="off",
@@ -127,6 +131,28 @@ class _Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """What is due: one look at all connections costs less than a timer for each request."""
+        self._end_late()
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let texts end; after GRACE seconds, or at a second Ctrl-C, end them as if their clients had gone.
+
+        Uvicorn would cancel them, and log a traceback of each.
+        """
+        ending = asyncio.ensure_future(super().shutdown(sockets))
+        last = time.monotonic() + GRACE
+        while not (ending.done() or self.force_exit or time.monotonic() > last):
+            self._end_late()
+            await asyncio.wait([ending], timeout=0.1)
+        self.force_exit = True
+        for connection in tuple(self.server_state.connections):
+            cast("Connection", connection).transport.abort()
+        await ending
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=REST)
+        if self.server_state.tasks:  # nobody waits for these: they are canceled, which is no fault to be logged
+            logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+
+    def _end_late(self) -> None:
         for connection in tuple(self.server_state.connections):
             cast("Connection", connection).end_if_late()
-        return await super().on_tick(counter)

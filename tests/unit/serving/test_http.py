@@ -6,6 +6,7 @@ import itertools
 import json
 import random
 import re
+import signal
 import socket
 import threading
 import time
@@ -259,6 +260,29 @@ def test_a_client_that_leaves_before_its_first_token(served, models, loop, monke
             _wait(lambda: loop.load == 1 and engine.busy)
         _wait(lambda: loop.load == 0 and not engine.busy)
     served.is_well()
+
+
+@pytest.mark.fault(
+    "F10",
+    "a server that is stopped while texts do not end, and a client takes nothing",
+    "they end when their time is over, and nothing is in the log",
+)
+@pytest.mark.parametrize("again", [False, True])
+def test_texts_that_do_not_end_in_time(served, models, loop, monkeypatch, again):
+    monkeypatch.setattr(start, "GRACE", 600.0 if again else 0.5)
+    engine = next(iter(models)).engine
+    monkeypatch.setattr(engine, "tick", lambda only=None: time.sleep(0.01) or [])
+    with contextlib.ExitStack() as stack:
+        for stream in (b"true", b"false") * 3:
+            connection = stack.enter_context(socket.create_connection(served.address))
+            connection.sendall(served.whole(b'{"prompt": "a", "max_tokens": 9, "stream": %s}' % stream))
+        _wait(lambda: loop.load == 6)
+        for _ in range(1 + again):  # Ctrl-C
+            served.server.handle_exit(signal.SIGINT, None)
+        served.thread.join(30)
+        assert not served.thread.is_alive()
+    assert loop.load == 0
+    assert served.unhandled == []
 
 
 def _wait(done, seconds=30):
