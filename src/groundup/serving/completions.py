@@ -205,7 +205,11 @@ class Completion:
         max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
         if not ids:
             raise RequestError(400, "a prompt of ids needs at least one", param="prompt", code="invalid_value")
-        if len(ids) + max(max_tokens - 1, 0) > served.context:  # the last token drawn is never read
+        scored = self.echo and (self.n_top is not None or max_tokens == 0)
+        needed = len(ids) + max(max_tokens - 1, 0)  # the last token drawn is never read
+        if served.context == 1:  # it reads one token at a time, whatever is before it
+            needed = len(ids) if scored else 1
+        if needed > served.context:
             raise RequestError(
                 400,
                 f"the model's context is {served.context} tokens; the prompt has {len(ids)} and max_tokens is"
@@ -224,7 +228,7 @@ class Completion:
                 seed=self.seed,
                 stop_ids=frozenset(() if eot is None or body.ignore_eos else (eot,)),
                 n_top=self.n_top,
-                score_prompt=self.echo and (self.n_top is not None or max_tokens == 0),
+                score_prompt=scored,
             ),
             prompt_text=text,
             choices=[ChoiceText(tokenizer, self._names, len(text), stop, self.n_top) for _ in range(n)],

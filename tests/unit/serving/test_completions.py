@@ -4,12 +4,16 @@ import asyncio
 import json
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 
+from groundup.checkpoint.model_folder import save_model
 from groundup.config.generate import SamplingConfig
 from groundup.generation.text import TextGenerator
+from groundup.model.bigram import fit_bigram
 from groundup.serving import loop as engine_loop
+from groundup.serving.models import Models
 
 PROMPT = "hello world"
 
@@ -48,6 +52,19 @@ def test_text_is_what_the_generator_draws(client, generator):
         "total_tokens": 21,
         "prompt_tokens_details": None,
     }
+
+
+@pytest.mark.parametrize("max_tokens", [1, 40])
+def test_a_table_of_pairs_writes_as_the_generator_does(tmp_path, serve, alphabet, max_tokens):
+    pairs = fit_bigram(np.array(alphabet.encode("hello world again")), alphabet.vocab_size)
+    save_model(tmp_path / "pairs", pairs, alphabet, {})
+    client = serve(Models([tmp_path / "pairs"]))
+    for prompt in (PROMPT, alphabet.encode(PROMPT)):
+        answer = complete(client, prompt=prompt, max_tokens=max_tokens, seed=7, echo=True)
+        (expected,) = TextGenerator(pairs, alphabet).generate(PROMPT, max_new_tokens=max_tokens, seed=7)
+        assert answer["choices"][0]["text"] == PROMPT + expected
+    told = complete(client, 400, prompt=PROMPT, max_tokens=max_tokens, echo=True, logprobs=1)  # it never sees the text
+    assert (told["error"]["code"], told["error"]["param"]) == ("context_length_exceeded", "prompt")
 
 
 @pytest.mark.fault("F8", "an answer is streamed", "one JSON object per event, then [DONE]; the pieces are the answer")

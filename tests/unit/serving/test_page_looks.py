@@ -147,6 +147,9 @@ def test_a_table_of_pairs_is_no_error_in_any_view(open_page, tmp_path):
             page.wait_for_function("tab => document.title.length && location.hash.includes(`tab=${tab}`)", arg=tab)
             page.wait_for_load_state("networkidle")
             assert page.locator(".problem").inner_text() == "", tab
+        page.locator("#tab-write").click()
+        page.get_by_role("button", name="Write on").click()
+        page.get_by_text("text of 200 characters written").wait_for()
 
 
 def test_tabs_of_a_phone_wrap_where_nothing_is_to_move(open_page):

@@ -188,7 +188,8 @@ export const named = (id) => vocabulary.value[id] ?? `#${id}`;
 export const size = ({ n_layer, n_embd, vocab_size }) => 12 * n_layer * n_embd ** 2 + vocab_size * n_embd;
 
 /**
- * How to go on with the text by up to n tokens. Where the context has no room left, its last half is read alone.
+ * How to go on with the text by up to n tokens. Where the context has no room left, its last half is read alone; a model
+ * that sees one token needs none.
  * @param {number} n
  */
 export const onward = (n) => onwardFrom(n, tokens.value.all, model.value.context);
@@ -200,6 +201,7 @@ export async function onwardBy(id, n, signal) {
 }
 
 function onwardFrom(n, all, context) {
+  if (context === 1) return { prompt: text.value, max_tokens: n };
   const room = context + 1 - all.length;
   if (room >= Math.min(n, context / 4)) return { prompt: text.value, max_tokens: Math.min(n, room) };
   const ids = all.slice(-Math.floor(context / 2));
