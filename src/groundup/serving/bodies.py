@@ -6,14 +6,17 @@ import json
 from collections.abc import Callable, Collection
 from typing import Annotated, Any, Literal, NoReturn, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from groundup.config.generate import LEAST_PENALTY, MOST_PENALTY
+from groundup.formats.decode import line_ends
 from groundup.serving.access import BODY_BYTES
 from groundup.serving.errors import SHOWN, RequestError, shown
 
 Id = Annotated[int, Field(ge=0, lt=2**31)]
+Text = Annotated[str, AfterValidator(line_ends)]
+"""A prompt as the tokenizer gets it: what is told of it, and where in it, is of this text."""
 BODY_SECONDS = 30.0
 """For a body to come, once its head has."""
 LONG = 16 << 10
@@ -47,7 +50,7 @@ class CompletionBody(Body):
     """POST /v1/completions. Every field may be null, which is its default."""
 
     model: str | None = None
-    prompt: str | list[str] | list[Id] | list[list[Id]] | None = Field(
+    prompt: Text | list[Text] | list[Id] | list[list[Id]] | None = Field(
         None, description="a text, a list of texts, a list of ids, or a list of lists of ids"
     )
     max_tokens: Annotated[int, Field(ge=0, le=2**20)] | None = None
@@ -82,7 +85,7 @@ class CompletionBody(Body):
 class TokenizeBody(Body):
     """POST /tokenize."""
 
-    prompt: str
+    prompt: Text
     model: str | None = None
     add_special_tokens: bool | None = None
     """An empty text becomes the token that begins a document, as in a prompt."""

@@ -67,6 +67,20 @@ def test_a_table_of_pairs_writes_as_the_generator_does(tmp_path, serve, alphabet
     assert (told["error"]["code"], told["error"]["param"]) == ("context_length_exceeded", "prompt")
 
 
+@pytest.mark.parametrize("given", ["ab\r\ncd\re", ["ab\r\ncd\re"]])
+def test_line_ends_of_a_prompt_are_those_that_the_model_reads(client, given):
+    read = "ab\ncd\ne"
+    answers = []
+    for prompt in (given, read):
+        (choice,) = complete(client, prompt=prompt, max_tokens=2, seed=1, echo=True, logprobs=0)["choices"]
+        answers.append((choice["text"], choice["logprobs"]["tokens"], choice["logprobs"]["text_offset"]))
+    assert answers[0] == answers[1]
+    assert answers[0][2] == list(range(9))
+    cut = [client.post("/tokenize", json={"prompt": p}).json() for p in ("".join(given), read)]
+    assert cut[0] == cut[1]
+    assert cut[0]["count"] == 7
+
+
 @pytest.mark.fault("F8", "an answer is streamed", "one JSON object per event, then [DONE]; the pieces are the answer")
 @pytest.mark.parametrize("more", [{}, {"n": 3}, {"echo": True}, {"echo": True, "logprobs": 2}, {"stop": ["e", "a"]}])
 def test_the_stream_is_the_answer_in_pieces(client, more):
