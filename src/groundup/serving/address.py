@@ -22,6 +22,8 @@ def listen(host: str, port: int) -> socket.socket:
     """
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        # Of a name that is unknown this says so; what comes next has only a number to say.
+        socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
         listener = socket.create_server((host, port), family=family, backlog=128)
     except (OSError, TypeError, ValueError) as error:  # names that cannot be names are no OSError
         name = host if len(host) < 100 else f"{host[:60]}..."

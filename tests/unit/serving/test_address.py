@@ -33,3 +33,14 @@ def test_no_address(host):
     with pytest.raises(UserError, match=r"no address is known for |cannot listen on ") as caught:
         listen(host, 0)
     assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize("host", ["nope.invalid", "256.1.1.1"])
+def test_a_name_without_an_address_is_no_matter_of_ports(host):
+    with pytest.raises(UserError, match=f"no address is known for {host}; --host takes one of this machine"):
+        listen(host, 0)
+
+
+def test_a_port_that_is_taken():
+    with listen("127.0.0.1", 0) as taken, pytest.raises(UserError, match="take another with --port"):
+        listen("127.0.0.1", taken.getsockname()[1])
