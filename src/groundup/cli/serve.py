@@ -12,7 +12,7 @@ import tyro
 
 from groundup.config.errors import UsageError, UserError
 from groundup.records.models_here import check_model, missing_model
-from groundup.serving.address import LOOPBACK, listen, names_of, url_of
+from groundup.serving.address import check_key, listen, names_of, url_of
 from groundup.terminal.parse import parse
 from groundup.terminal.say import warn
 from groundup.terminal.waiting import before_torch
@@ -48,10 +48,7 @@ class Options:
             raise UsageError(f"port must be 0 (a free one) to 65535, got {self.port}")
         if not 0 <= self.threads <= 1024:
             raise UsageError(f"threads must be 0 (automatic) to 1024, got {self.threads}")
-        if self.host not in LOOPBACK and not self.key:
-            raise UsageError(
-                f"host {self.host} can be reached by others: give them a key with --api-key or GROUNDUP_API_KEY"
-            )
+        check_key(self.key, self.host)
 
     @property
     def key(self) -> str | None:

@@ -66,8 +66,8 @@ class Access:
         if method == "POST":
             _check_body(found)
         if self.key is not None and path not in self.page_paths and path not in OPEN_PATHS:
-            given = found.get("authorization", [""])[0]
-            if not secrets.compare_digest(given.encode(), f"Bearer {self.key}".encode()):
+            scheme, _, given = found.get("authorization", [""])[0].partition(" ")
+            if scheme.lower() != "bearer" or not secrets.compare_digest(given.encode(), self.key.encode()):
                 raise RequestError(
                     401,
                     "this server needs a key: send it as Authorization: Bearer KEY",

@@ -1,13 +1,33 @@
 """Where a server listens, and the names it is called by. Needs no package of the extra `serve`."""
 
 import os
+import re
 import socket
 
-from groundup.config.errors import UserError
+from groundup.config.errors import UsageError, UserError
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::")
 """All addresses of the machine, as in a container."""
+
+
+KEY_LENGTH = 1000
+"""Of a key, at most: it is sent in the head of a request."""
+
+
+def check_key(key: str | None, host: str) -> None:
+    """Check what clients must send to a server at an address.
+
+    Raises:
+        UsageError: Nobody could send it, or there is none and the address can be reached by others.
+    """
+    if key is not None and not re.fullmatch(f"[!-~]{{1,{KEY_LENGTH}}}", key):
+        raise UsageError(
+            f"the API key must be 1 to {KEY_LENGTH:,} letters, digits and signs of ASCII, without spaces and line ends:"
+            " no client could send it"
+        )
+    if host not in LOOPBACK and not key:
+        raise UsageError(f"host {host} can be reached by others: give them a key with --api-key or GROUNDUP_API_KEY")
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -4,6 +4,8 @@ import itertools
 
 import pytest
 
+from groundup.cli.main import main
+from groundup.cli.serve import Options
 from groundup.serving.access import Access
 from groundup.serving.errors import RequestError
 
@@ -155,6 +157,10 @@ def test_other_methods_are_refused(method):
         ("/v1/models", "Bearer wrong", 401),
         ("/v1/models", "secret", 401),
         ("/v1/models", "Bearer secret", 200),
+        ("/v1/models", "bearer secret", 200),
+        ("/v1/models", "BEARER secret", 200),
+        ("/v1/models", "Bearer SECRET", 401),
+        ("/v1/models", "Basic secret", 401),
         ("/api/facts", None, 401),
         ("/metrics", None, 401),
         ("/livez", None, 200),
@@ -217,3 +223,21 @@ def test_every_route_of_the_table_needs_the_key(models, serve):
             path = route.path.replace("{id:path}", "tiny")
             answer = client.request(method, path, json={} if method == "POST" else None)
             assert answer.status_code == (200 if path in ("/livez", "/readyz") else 401), path
+
+
+@pytest.mark.parametrize("key", ["\u00fc", " a b ", "a\n", " ", "a\x7f", "k" * 1001])
+@pytest.mark.parametrize("by", ["flag", "environment"])
+def test_a_key_that_no_client_can_send_is_refused_at_the_start(monkeypatch, capsys, key, by):
+    if by == "environment":
+        monkeypatch.setenv("GROUNDUP_API_KEY", key)
+    assert main(["serve", "nowhere", *(["--api-key", key] if by == "flag" else [])]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the API key must be 1 to 1,000 letters" in line
+    assert len(line) < 250
+
+
+def test_any_key_that_can_be_sent_is_taken(tmp_path):
+    key = "".join(map(chr, range(33, 127)))
+    assert Options(paths=(tmp_path,), api_key=key).key == key
+    locked = Access(hosts=HOSTS, key=key, page_paths=frozenset())
+    assert status(locked, "GET", "/v1/models", "127.0.0.1:8000", ("authorization", f"Bearer {key}")) == 200
