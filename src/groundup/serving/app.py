@@ -150,9 +150,13 @@ async def _answer_error(_request: Request, error: Exception) -> Response:
 
 
 async def _answer_http(_request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 500
-    words = {404: "there is nothing at this path", 405: "this path does not answer this method"}
-    return RequestError(status, words.get(status, "the request cannot be answered"), code="not_found").response()
+    status, headers = (error.status_code, error.headers) if isinstance(error, HTTPException) else (500, None)
+    known = {
+        404: ("there is nothing at this path", "not_found"),
+        405: ("this path takes another method", "wrong_method"),
+    }
+    message, code = known.get(status, ("the request cannot be answered", "not_answered"))
+    return RequestError(status, message, code=code, headers=dict(headers or {})).response()  # with Allow
 
 
 async def _answer_fault(_request: Request, error: Exception) -> Response:

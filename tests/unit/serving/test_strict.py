@@ -216,3 +216,27 @@ def test_a_field_that_is_missing(client):
         body = {key: value for key, value in ASKED[path].items() if key != "text"}
         refused(client.post(path, json=body), 400, "text", "invalid_value")
         refused(client.post(path, json=body | {"text": "a", "tokens": [1]}), 400, "text", "invalid_value")
+
+
+@pytest.mark.parametrize(
+    ("field", "more"),
+    [
+        ("prompt", {"prompt": [1, 99]}),
+        ("prompt", {"prompt": [[1], [2**31 - 1]], "stream": True}),
+        ("prompt", {"prompt": "\u20ac"}),
+        ("logit_bias", {"logit_bias": {"99": 1}}),
+    ],
+)
+def test_what_is_not_of_the_model_names_its_field(client, field, more):
+    body = ASKED["/v1/completions"] | more
+    refused(client.post("/v1/completions", json=body), 400, field, "invalid_value")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [("GET", "/v1/completions", {"POST"}), ("POST", "/v1/models", {"GET", "HEAD"}), ("GET", "/nowhere", None)],
+)
+def test_another_method_is_told_which_one_is_taken(client, method, path, allowed):
+    answer = client.request(method, path, **({"json": {}} if method == "POST" else {}))
+    refused(answer, 404 if allowed is None else 405, None, "not_found" if allowed is None else "wrong_method")
+    assert {*answer.headers.get("allow", "").split(", ")} == (allowed or {""})
