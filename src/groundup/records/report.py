@@ -21,7 +21,7 @@ from groundup.files.atomic import write_file
 from groundup.files.layout import LOSS_PICTURE, METRICS, PORTRAIT, REPORT, RUN
 from groundup.records.chart import Chart, Line, draw
 from groundup.records.explain import TERMS, headline, smoothed, suggestions
-from groundup.records.history import best_row, is_finite, median_mfu, series, where_time_went
+from groundup.records.history import best_row, is_finite, is_run, median_mfu, read_run, series, where_time_went
 from groundup.records.metrics import read_metrics
 from groundup.records.plot import plot_loss
 from groundup.records.results import read_results, result_line
@@ -55,12 +55,13 @@ class Portrait:
 
 
 def write_report(run_dir: Path) -> None:
-    """Draw loss.png and report.html from what the run folder holds.
+    """Draw loss.png and report.html from what the run folder holds. A run may have lost its run.json.
 
     Raises:
-        UserError: The folder has no run.json, or one of its files cannot be read.
+        UserError: The folder is not of a run, or one of its files cannot be read.
     """
-    run = read_json(run_dir / RUN, RunFacts, more=True)
+    lost = is_run(run_dir) and not (run_dir / RUN).exists()
+    run = RunFacts(config=read_run(run_dir).config) if lost else read_json(run_dir / RUN, RunFacts, more=True)
     rows = read_metrics(run_dir / METRICS)
     plot_loss(rows, run_dir / LOSS_PICTURE, baseline=run.bigram_loss, title=run_dir.name)
     write_file(run_dir / REPORT, _page(run_dir, run, rows).encode())

@@ -20,6 +20,16 @@ def test_it_draws_the_report_of_a_run_that_goes_on_and_says_where(tmp_path, caps
     assert "groundup train x" in (run / "report.html").read_text()
 
 
+def test_a_run_without_its_run_json_has_a_report(tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"max_steps": 7}')
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "tokens": 10, "seconds": 1.0, "train/loss": 2.0}\n')
+    assert main(["report", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == ""
+    page = (tmp_path / "report.html").read_text()
+    assert "How it learned" in page
+    assert "&quot;max_steps&quot;: 7" in page
+
+
 def test_a_folder_without_a_run_is_one_line(tmp_path, capsys):
     assert main(["report", str(tmp_path)]) == 1
     out, err = capsys.readouterr()
