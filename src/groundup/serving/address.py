@@ -46,7 +46,7 @@ def listen(host: str, port: int) -> socket.socket:
         socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
         listener = socket.create_server((host, port), family=family, backlog=128)
     except (OSError, TypeError, ValueError) as error:  # names that cannot be names are no OSError
-        name = host if len(host) < 100 else f"{host[:60]}..."
+        name = (host or "''") if len(host) < 100 else f"{host[:60]}..."
         if not isinstance(error, OSError) or isinstance(error, socket.gaierror):
             raise UserError(
                 f"no address is known for {name}; --host takes one of this machine, such as 127.0.0.1"
