@@ -144,10 +144,6 @@ int64_t IN_TYPE(gpt_block_room)(const BlockSizes* sizes) { return BlockKept(*siz
 // Blocks alike but for their weights and seeds. streams: one more than blocks; rooms: one a block. Whether memory ends.
 bool IN_TYPE(gpt_blocks_forward)(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* weights, float* const* streams,
                                  void* const* rooms) {
-    try {
-        return forward(n_blocks, sizes, weights, streams, rooms), false;
-    } catch (const std::bad_alloc&) {
-        return true;
-    }
+    return memory_ends([&] { forward(n_blocks, sizes, weights, streams, rooms); });
 }
 }

@@ -102,9 +102,5 @@ void backward(int64_t n_blocks, const BlockSizes* sizes, const BlockWeights* wei
 // Of one block; grad_weights: of its vectors, then of its matrices. Whether memory ends.
 extern "C" bool IN_TYPE(gpt_block_backward)(const BlockSizes* sizes, const BlockWeights* weights, const float* stream, void* room,
                                             const float* grad_out, float* grad, float* grad_weights, int needed) {
-    try {
-        return backward(1, sizes, weights, &stream, &room, grad_out, grad, &grad_weights, &needed), false;
-    } catch (const std::bad_alloc&) {
-        return true;
-    }
+    return memory_ends([&] { backward(1, sizes, weights, &stream, &room, grad_out, grad, &grad_weights, &needed); });
 }

@@ -46,6 +46,16 @@ template <class T> class Buffer {
     T* data;
 };
 
+// Whether memory ends in it: exceptions may not leave a library.
+template <class Body> bool memory_ends(const Body& body) {
+    try {
+        body();
+    } catch (const std::bad_alloc&) {
+        return true;
+    }
+    return false;
+}
+
 struct Fp32 {  // a type of numbers, as those of kernels.cpp: W as stored
     typedef float W;
     static constexpr int64_t BEHIND = 0;  // elements behind those of a row

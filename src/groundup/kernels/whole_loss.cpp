@@ -130,12 +130,12 @@ double IN_TYPE(gpt_loss)(int64_t n_blocks, const Ends* ends, const BlockSizes* s
     const int64_t N = sizes->B * sizes->T;
     if (!are_rows(ids, N, ends->V, false)) return -1;
     if (!are_rows(targets, N, ends->V, true)) return -2;
-    try {
+    double total = 0;
+    const bool ended = memory_ends([&] {
         const Dropout dropout(dropped[0], dropped[1], dropped[2], sizes->C);
         const LossGradients to(n_blocks, sizes->C, ends->P, gradients);
-        return loss(n_blocks, *ends, sizes, weights, dropout, ids, targets, streams, rooms, to);
-    } catch (const std::bad_alloc&) {
-        return -3;
-    }
+        total = loss(n_blocks, *ends, sizes, weights, dropout, ids, targets, streams, rooms, to);
+    });
+    return ended ? -3 : total;
 }
 }
