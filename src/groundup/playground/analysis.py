@@ -126,17 +126,8 @@ def text_of(body: TextBody, served: Served) -> Tensor:
     if not 1 <= len(ids) <= most:
         message = f"1 to {most} tokens can be looked at, got {len(ids)}"
         raise RequestError(400, message, param="text" if body.tokens is None else "tokens", code="invalid_value")
-    if max(ids) >= served.loaded.config.vocab_size:
-        message = f"tokens: the model has {served.loaded.config.vocab_size} ids, got {max(ids)}"
-        raise RequestError(400, message, param="tokens", code="invalid_value")
+    served.check_ids("tokens", ids)
     return torch.tensor(ids)
-
-
-def check_token(token: int, served: Served) -> None:
-    """Raises RequestError for an id that the model does not have."""
-    if token >= served.loaded.config.vocab_size:
-        message = f"token: the model has {served.loaded.config.vocab_size} ids, got {token}"
-        raise RequestError(400, message, param="token", code="invalid_value")
 
 
 def with_blocks(served: Served) -> Any:

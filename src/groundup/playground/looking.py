@@ -23,7 +23,6 @@ from groundup.playground.analysis import (
     PositionBody,
     TextBody,
     as_bytes,
-    check_token,
     rounded,
     text_of,
 )
@@ -156,7 +155,7 @@ class Looking:
                 message = f"position: the text has {len(idx)} tokens, got {body.position}"
                 raise RequestError(400, message, param="position", code="invalid_value")
             token = int(seen.logits[body.position].argmax()) if body.token is None else body.token
-            check_token(token, served)
+            served.check_ids("token", [token])
             found = contributions(served.loaded.model, seen, position=body.position, token=token)
             logit = float(seen.logits[body.position, token])
             return {"token": token, "logit": logit, "names": found.names, "values": rounded(found.values)}

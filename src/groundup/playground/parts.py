@@ -22,7 +22,6 @@ from groundup.playground.analysis import (
     TOP,
     Analyses,
     TextBody,
-    check_token,
     logits_of,
     rounded,
     text_of,
@@ -155,7 +154,7 @@ class Parts:
         """Tokens near one in the embedding."""
         body = await read_body(request, NeighborsBody)
         served = await self.analyses.server.models.find(body.model)
-        check_token(body.token, served)
+        served.check_ids("token", [body.token])
         ids, cosines = await self.analyses.call(lambda: neighbors(with_blocks(served), body.token, k=TOP))
         return JSONResponse({"tokens": ids.tolist(), "cosine": rounded(cosines)})
 

@@ -198,7 +198,7 @@ class Completion:
         tokenizer = served.loaded.tokenizer
         try:
             ids = served.prompt_ids(prompt) if isinstance(prompt, str) else prompt
-            self._check_ids("prompt", ids)
+            served.check_ids("prompt", ids)
             text = prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
         except UserError as error:
             raise RequestError(400, str(error), param="prompt", code="invalid_value") from None
@@ -249,7 +249,7 @@ class Completion:
     def _sampling(self) -> SamplingConfig:
         body = self.body
         bias = tuple((_id_of(key), value) for key, value in (body.logit_bias or {}).items())
-        self._check_ids("logit_bias", [token for token, _ in bias])
+        self.served.check_ids("logit_bias", [token for token, _ in bias])
         given = {
             "temperature": body.temperature,
             "top_p": body.top_p,
@@ -261,11 +261,6 @@ class Completion:
         }
         values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
         return SamplingConfig(logit_bias=bias, **values)
-
-    def _check_ids(self, param: str, ids: Sequence[int]) -> None:
-        n, most = self.served.loaded.config.vocab_size, max(ids, default=0)
-        if most >= n:
-            raise RequestError(400, f"{param}: the model has {n} ids, got {most}", param=param, code="invalid_value")
 
     def _refuse_what_cannot_be_done(self) -> None:
         body = self.body

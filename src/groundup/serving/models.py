@@ -89,6 +89,16 @@ class Served:
         """The ids a prompt stands for; an empty one begins a document."""
         return TextGenerator(self.loaded.model, self.loaded.tokenizer).prompt_ids(prompt)
 
+    def check_ids(self, param: str, ids: Sequence[int]) -> None:
+        """Refuse ids that the model does not have.
+
+        Raises:
+            RequestError: It does not; the field is named.
+        """
+        n, most = self.loaded.config.vocab_size, max(ids, default=0)
+        if most >= n:
+            raise RequestError(400, f"{param}: the model has {n} ids, got {most}", param=param, code="invalid_value")
+
     def facts(self) -> dict[str, Any]:
         """What /v1/models says."""
         return {
