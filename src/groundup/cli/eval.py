@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import tyro
 
 from groundup.config.data import ReadConfig
-from groundup.config.errors import UsageError
+from groundup.config.errors import UsageError, UserError
 from groundup.config.train import DeviceChoice
 from groundup.files.layout import RUN
 from groundup.records.models_here import check_model, missing_model
@@ -81,13 +81,8 @@ def main(argv: Sequence[str]) -> int:
 
         device = pick_device(options.device)
         working.doing(f"loading {options.path}")
-        loaded = load_model(
-            options.path,
-            device=device,
-            rows=options.batch_tokens or BATCH_TOKENS[device.type],
-            weights=options.weights,
-            say=warn,
-        )
+        rows = options.batch_tokens or BATCH_TOKENS[device.type]
+        loaded = load_model(options.path, device=device, rows=rows, weights=options.weights, say=warn)
         read_results(options.path)  # a damaged file is better known before the work than after
         if device.type == "cpu":
             keep_freed_memory()
@@ -100,12 +95,17 @@ def main(argv: Sequence[str]) -> int:
             progress=FollowCores().before(working.share),
             say=warn,
         )
+        code = 0
         for name in options.names:
             working.doing(f"measuring {name}")
             result = run_task(name, loaded, options.path, how)
             stored = f" ({result['weights']})" if "weights" in result else ""
-            add_results(options.path, {Path(name).name + stored: result})
+            try:
+                add_results(options.path, {Path(name).name + stored: result})
+            except UserError as error:  # hours of work are lost to no folder that cannot be written
+                warn(str(error))
+                code = 1
             say(f"{name}: {result_line(result)}")
-    if (options.path / RUN).is_file():
+    if (options.path / RUN).is_file() and not code:
         write_report(options.path)
-    return 0
+    return code

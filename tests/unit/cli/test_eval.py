@@ -1,5 +1,6 @@
 """groundup eval, from the command line."""
 
+import errno
 import hashlib
 import json
 import math
@@ -17,6 +18,7 @@ from groundup.config.model import BigramConfig, GPTConfig
 from groundup.config.train import TrainConfig
 from groundup.evaluation import benchmarks, pages
 from groundup.evaluation.benchmarks import BenchmarkFile
+from groundup.files import atomic
 from groundup.files.manifest import read_manifest
 from groundup.model.bigram import Bigram
 from groundup.model.gpt import GPT
@@ -163,6 +165,17 @@ def test_what_was_measured_before_an_error_is_kept(place, capsys):
     line = run(capsys, "run", "--tasks=val,bad.jsonl", code=1)
     assert line == 'bad.jsonl, line 1: "label" must be from 0 to 1, got 2'
     assert list(tasks("run")) == ["val"]
+
+
+def test_what_cannot_be_written_is_told_all_the_same(place, capsys, monkeypatch):
+    def refuse(operation, path):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(atomic, "fault_point", refuse)
+    assert main(["eval", "run", "--tasks=val,mine.jsonl"]) == 1
+    printed = capsys.readouterr()
+    assert [line.split(":")[0] for line in printed.out.splitlines()] == ["val", "mine.jsonl"]
+    assert printed.err == "groundup: cannot write run/eval.json: Read-only file system\n" * 2
 
 
 @pytest.mark.parametrize(
