@@ -212,3 +212,9 @@ def test_what_is_tried_says_why_it_fails(monkeypatch):
     assert module.compile_something("cpu") == "does not work here (no C++ compiler)"
     monkeypatch.setattr(module.torch, "compile", lambda plain, dynamic: plain)
     assert module.compile_something("cpu") == "works"
+
+
+def test_what_is_tried_needs_a_compiler(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert "compiler" in module.try_compiler(CPU, longest=240.0)
