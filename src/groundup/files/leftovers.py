@@ -1,6 +1,7 @@
 """Names of what is being written, and the end of what a killed process left under such names.
 
-A name tells machine and process: on a shared disk, only the machine that a process ran on can know that it is dead.
+A name tells machine and process: on a shared disk, only the machine that a process ran on can know that it is dead. A
+container counts its processes anew, so it is a machine of its own, whatever name it has.
 """
 
 import contextlib
@@ -12,6 +13,8 @@ import socket
 import zlib
 from pathlib import Path
 
+PROCESS_NUMBERS = Path("/proc/self/ns/pid")
+"""A link, the same for all processes that are counted together."""
 _LEFTOVER = re.compile(r"\.tmp-.*-([0-9a-f]{8})-([0-9]+)", re.DOTALL)
 
 
@@ -44,8 +47,11 @@ def remove_leftover(path: Path) -> None:
 
 
 def _machine() -> str:
-    """A short name of this machine; host names may be as long as a file's name."""
-    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+    """A short name of this machine or container; host names may be as long as a file's name."""
+    name = socket.gethostname()
+    with contextlib.suppress(OSError):  # Linux has it
+        name += str(PROCESS_NUMBERS.readlink())
+    return f"{zlib.crc32(name.encode()):08x}"
 
 
 def _is_alive(pid: int) -> bool:

@@ -61,6 +61,23 @@ def test_only_leftovers_of_dead_processes_of_this_machine_are_removed(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
 
 
+def test_a_container_knows_no_processes_of_another(tmp_path, monkeypatch):
+    for name, numbers in (("one", "pid:[1]"), ("other", "pid:[2]")):
+        (tmp_path / name).symlink_to(numbers)
+    monkeypatch.setattr(leftovers, "PROCESS_NUMBERS", tmp_path / "one")
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    dead = temporary_name(folder / "a")
+    dead = dead.with_name(re.sub(r"-\d+$", f"-{10**30}", dead.name))
+    dead.touch()
+    monkeypatch.setattr(leftovers, "PROCESS_NUMBERS", tmp_path / "other")
+    sweep_dead(folder)
+    assert dead.exists()
+    monkeypatch.setattr(leftovers, "PROCESS_NUMBERS", tmp_path / "one")
+    sweep_dead(folder)
+    assert not dead.exists()
+
+
 def test_no_process_is_asked_on_windows_which_would_end_it(monkeypatch):
     asked = SimpleNamespace(name="nt", kill=lambda *_: pytest.fail("ended"))
     monkeypatch.setattr(leftovers, "os", asked)
