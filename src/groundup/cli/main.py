@@ -76,6 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
+        reason += "; TMPDIR may name one" * ("No usable temporary directory" in reason)
         warn(f"{f'cannot use {error.filename}: ' if error.filename else ''}{reason}")
         _drop_output()
         return 1

@@ -3,9 +3,15 @@
 import contextlib
 import io
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TextIO
+
+from groundup.config.errors import UserError
+
+NARROWEST = 20
+"""Columns that text is laid out for at least."""
 
 
 class PatientStream:
@@ -77,7 +83,11 @@ def discard(stream: TextIO) -> None:
 
 
 def mend_surroundings() -> None:
-    """Have streams that take every text, and a width: a process may be started without, or with odd ones."""
+    """Have streams that take every text, a width, and a place for temporary files: a process may lack each of them.
+
+    Raises:
+        UserError: The current folder is gone.
+    """
     if sys.stdout is None:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     if sys.stderr is None:
@@ -87,3 +97,19 @@ def mend_surroundings() -> None:
             sys.stdout.reconfigure(errors="replace")  # a name that its encoding cannot express is no reason to fail
     if os.environ.get("COLUMNS") == "0":
         del os.environ["COLUMNS"]  # rich would print nothing at all
+    if shutil.get_terminal_size().columns < NARROWEST:
+        os.environ["COLUMNS"] = str(NARROWEST)  # tyro would look for a place to break lines for ever
+    try:
+        os.getcwd()  # noqa: PTH109
+    except FileNotFoundError:  # MKL would end the process
+        raise UserError("the folder that this command was started in is gone; go to one that is there (cd)") from None
+    if os.name == "posix" and not any(os.access(folder, os.W_OK) for folder in _temporary_folders()):
+        with contextlib.suppress(OSError, RuntimeError):  # the latter: there is no home folder
+            cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+            cache.mkdir(parents=True, exist_ok=True)
+            os.environ["TMPDIR"] = str(cache)  # where a container's disk is read-only; libraries look there, too
+
+
+def _temporary_folders() -> list[str]:
+    """Where Python looks for a place for temporary files."""
+    return [*filter(None, map(os.environ.get, ("TMPDIR", "TEMP", "TMP"))), "/tmp", "/var/tmp", "/usr/tmp", "."]

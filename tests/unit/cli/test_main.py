@@ -121,6 +121,10 @@ def test_our_errors_keep_their_traceback(command):
             ),
             "out of memory (tried to allocate 1920 bytes); a smaller batch, context or model needs less",
         ),
+        (
+            FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"),
+            "No usable temporary directory found in ['/tmp']; TMPDIR may name one",
+        ),
         (MemoryError(), "out of memory; a smaller batch, context or model needs less"),
     ],
 )
@@ -226,6 +230,34 @@ def test_a_width_of_0_is_no_width(tmp_path):
             [*ENTRY, "runs", "list", str(tmp_path)], capture_output=True, text=True, env=env, check=True
         )
         assert "crashed" in done.stdout
+
+
+def test_help_fits_into_any_width():
+    env = os.environ | {"COLUMNS": "3"}
+    done = subprocess.run(
+        [*ENTRY, "generate", "--help"], capture_output=True, text=True, env=env, timeout=100, check=True
+    )
+    assert "--temperature" in done.stdout
+
+
+def test_a_folder_that_is_gone_is_one_line(capsys, monkeypatch, tmp_path):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    line = error_of(capsys, ["doctor"], 1)
+    monkeypatch.undo()
+    assert line == "the folder that this command was started in is gone; go to one that is there (cd)"
+
+
+@pytest.mark.parametrize("home", ["there", "none"])
+def test_temporary_files_go_to_the_cache_where_a_disk_is_read_only(monkeypatch, tmp_path, home):
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache") if home == "there" else "")
+    monkeypatch.setenv("HOME", "/dev/null")
+    monkeypatch.setattr(os, "access", lambda folder, how: False)
+    assert main(["--version"]) == 0
+    assert os.environ["TMPDIR"] == (str(tmp_path / "cache") if home == "there" else "/tmp")
+    assert (tmp_path / "cache").is_dir() == (home == "there")
 
 
 @pytest.mark.fault("G2", "a value of ten million characters is refused", "the line shows its beginning and its end")
