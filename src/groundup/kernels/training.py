@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import os
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -66,6 +67,9 @@ class TrainingKernels(PlainKernels):
 
     def _open(self, path: Path) -> ctypes.CDLL:
         self.name, _, _ = path.name.partition(".")  # has the hash of its source: choices are for these and no others
+        if any(Path(torch.__file__).with_name("lib").glob("libgomp*")):
+            # Clang brings an OpenMP of its own beside it: its threads would keep the cores for 0.2 s after each use.
+            os.environ.setdefault("KMP_BLOCKTIME", "0")
         return ctypes.CDLL(str(path))
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:

@@ -429,3 +429,18 @@ class TestBuilding:
         assert type(kernels) is TrainingKernels
         assert self.said == ["compiling the kernels of training for this machine, once"]
         assert type(self.load()) is PlainKernels
+
+    @needs_compiler
+    @pytest.mark.skipif(
+        not any(Path(torch.__file__).with_name("lib").glob("libgomp*")), reason="PyTorch has not GNU's OpenMP here"
+    )
+    @pytest.mark.parametrize("said", [None, "200"])
+    def test_threads_of_a_second_openmp_sleep_at_once_unless_a_person_says_otherwise(self, monkeypatch, tmp_path, said):
+        use_sources(monkeypatch, tmp_path, **STUBS)
+        monkeypatch.setattr(training_module, "wrong_in_training", lambda kernels: [])
+        monkeypatch.setenv("KMP_BLOCKTIME", "")  # set back at the end
+        monkeypatch.delenv("KMP_BLOCKTIME")
+        if said:
+            monkeypatch.setenv("KMP_BLOCKTIME", said)
+        assert type(load_training_kernels.__wrapped__(self.said.append)) is TrainingKernels
+        assert os.environ["KMP_BLOCKTIME"] == (said or "0")
