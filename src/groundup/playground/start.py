@@ -33,6 +33,8 @@ from groundup.terminal.ended import Ended
 
 GRACE = 30
 """Seconds that texts have to end when the server is stopped; new ones are refused meanwhile."""
+EVERY = 0.1
+"""Seconds between two looks at all connections, as uvicorn has it."""
 REST = 2
 """Seconds for what goes on when all connections are closed."""
 
@@ -122,6 +124,8 @@ class _Server(uvicorn.Server):
     """Tells when it answers, ends quietly with Ctrl-C, and ten times a second ends connections that take too long."""
 
     answering: Callable[[], None] = staticmethod(lambda: None)
+    _looked = 0.0
+    """When it last looked at its connections."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to answer."""
@@ -143,7 +147,7 @@ class _Server(uvicorn.Server):
         last = time.monotonic() + GRACE
         while not (ending.done() or self.force_exit or time.monotonic() > last):
             self._end_late()
-            await asyncio.wait([ending], timeout=0.1)
+            await asyncio.wait([ending], timeout=EVERY)
         self.force_exit = True
         for connection in tuple(self.server_state.connections):
             cast("Connection", connection).transport.abort()
@@ -154,5 +158,8 @@ class _Server(uvicorn.Server):
             logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
     def _end_late(self) -> None:
+        """Look at all connections. Time in which this process was busy or stopped is not their clients'."""
+        now = time.monotonic()
+        seconds, self._looked = min(now - self._looked, 2 * EVERY), now
         for connection in tuple(self.server_state.connections):
-            cast("Connection", connection).end_if_late()
+            cast("Connection", connection).end_if_late(seconds)

@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-import time
 from collections import deque
 from typing import Any, Literal
 
@@ -34,10 +33,10 @@ class Connection(HttpToolsProtocol):
 
     _coming: Literal["head", "body"] | None = "head"
     """What of a request has begun, or must at once, and is not over."""
-    _since: float | None = None
-    """When the time began to run for what is to come."""
-    _untaken, _taken = 0, 0.0
-    """Bytes that wait to be sent, and when they last grew fewer."""
+    _waited: float | None = None
+    """Seconds that ran for what is to come, while they run."""
+    _untaken, _idle = 0, 0.0
+    """Bytes that wait to be sent, and seconds in which they did not grow fewer."""
     _head_bytes = 0
     _fault = ""
     """What is wrong with a request, where the parser cannot know."""
@@ -120,16 +119,22 @@ class Connection(HttpToolsProtocol):
     def _watch(self) -> None:
         """Let time run while something of a request is to come and nothing is being answered."""
         if not self._coming or self._unanswered:
-            self._since = None
-        elif self._since is None:
-            self._since = time.monotonic()
+            self._waited = None
+        elif self._waited is None:
+            self._waited = 0.0
 
-    def end_if_late(self) -> None:
-        """Close it, if what is to come took too long, or nothing is taken of what waits to be sent."""
-        now, before = time.monotonic(), self._untaken
-        self._untaken = self.transport.get_write_buffer_size()
+    def end_if_late(self, seconds: float) -> None:
+        """Close it, if what is to come took too long, or nothing is taken of what waits to be sent.
+
+        Args:
+            seconds: Since the last look, without those in which nobody could look.
+        """
+        before, self._untaken = self._untaken, self.transport.get_write_buffer_size()
         grows = bool(self._unanswered) and not self.flow.write_paused  # by more, perhaps, than is taken
-        if grows or not self._untaken or self._untaken < before:
-            self._taken = now
-        if now > self._taken + SEND_SECONDS or (self._since is not None and now > self._since + HEAD_SECONDS):
+        # What did not wait at the last look may be a moment old: a long answer is made while nobody looks.
+        takes = grows or not before or self._untaken < before
+        self._idle = 0.0 if takes else self._idle + seconds
+        if self._waited is not None:
+            self._waited += seconds
+        if self._idle > SEND_SECONDS or (self._waited or 0.0) > HEAD_SECONDS:
             self.transport.abort()
