@@ -7,6 +7,7 @@ under a name that the server gives. A stop is a SIGTERM, as from a terminal: the
 import asyncio
 import itertools
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,8 +30,8 @@ from groundup.terminal.waiting import without_our_rounds
 
 SIZES: dict[str, tuple[int, int, int]] = {"tiny": (2, 2, 64), "small": (3, 3, 96), "demo": (4, 4, 128)}
 """Layers, heads and width."""
-SIGNALED = 128
-"""Exit codes from here on are of a process that a signal ended, 143 of a run that saved after SIGTERM."""
+STOPPED = (129, 130, 143)
+"""Exit codes of a run that took a signal for a request to stop; one that a signal killed has a negative one."""
 GRACE = 25.0
 """Seconds that a run has to save itself when the server ends."""
 
@@ -61,19 +62,22 @@ class _Training:
     def facts(self) -> dict[str, Any]:
         """What the page shows of it."""
         exit_code = self.process.poll()
-        said = None
-        if exit_code is not None:
-            self.errors.seek(0)
-            lines = self.errors.read().decode(errors="replace").splitlines()
-            failed = 0 < exit_code < SIGNALED  # a run that was asked to stop also says so, and did what it should
-            said = lines[-1] if lines and failed else None
-        state = "running" if exit_code is None else "finished" if exit_code == 0 else "stopped"
-        return {
-            "name": self.name,
-            "state": "stopping" if self.stopping and exit_code is None else state if said is None else "failed",
-            "exit_code": exit_code,
-            "said": said,
-        }
+        if exit_code is None:
+            state = "stopping" if self.stopping else "running"
+        else:
+            state = "finished" if exit_code == 0 else "stopped" if exit_code in STOPPED else "failed"
+        said = self._why() if state == "failed" else None
+        return {"name": self.name, "state": state, "exit_code": exit_code, "said": said}
+
+    def _why(self) -> str | None:
+        """Why it failed: what it said last, unless it was killed and could say nothing."""
+        code = self.process.returncode
+        if code < 0:
+            killer = signal.Signals(-code).name
+            return f"killed by {killer}{' (out of memory?)' if killer == 'SIGKILL' else ''}"
+        self.errors.seek(0)
+        lines = self.errors.read().decode(errors="replace").splitlines()
+        return lines[-1] if lines else None
 
 
 class Trainings:

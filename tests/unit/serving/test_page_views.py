@@ -171,8 +171,12 @@ def test_a_run_is_started_and_stopped_from_the_page(open_page, monkeypatch):
 
     def begin(name, given):
         words.append([name, *given])
-        waits = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(143)); time.sleep(100)"
-        return _Training(name, subprocess.Popen([sys.executable, "-c", waits]), tempfile.TemporaryFile())
+        waits = (
+            "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(143)); print(flush=True); time.sleep(100)"
+        )
+        process = subprocess.Popen([sys.executable, "-c", waits], stdout=subprocess.PIPE)
+        process.stdout.readline()  # from here on a signal is a request to stop
+        return _Training(name if len(words) == 1 else "other", process, tempfile.TemporaryFile())
 
     monkeypatch.setattr(trainings, "_begin", begin)
     page = open_page(tab="training")
@@ -186,8 +190,12 @@ def test_a_run_is_started_and_stopped_from_the_page(open_page, monkeypatch):
     assert {"--max-steps=60", "--model.n-layer=3", "--seed=1337"} <= set(words[0])
     assert start.is_disabled()
     page.get_by_role("button", name="Stop and save").click()
-    page.get_by_text("page-1 was stopped and is saved").wait_for()
+    page.get_by_text("page-1 was stopped before there was anything to save").wait_for()
     assert start.is_enabled()
+    start.click()
+    page.get_by_text("other is being trained").wait_for()  # its folder is there
+    page.get_by_role("button", name="Stop and save").click()
+    page.get_by_text("other was stopped and is saved").wait_for()
 
 
 def test_slots_are_lanes_that_fill_while_texts_are_written(open_page, url):

@@ -3,11 +3,13 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 
 import pytest
 
 from forked import ForkedPopen
+from groundup.playground.trainings import _Training
 from groundup.serving.models import Models
 
 
@@ -101,6 +103,28 @@ def test_a_run_that_cannot_start_says_why(serve, base):
         config.write_text(kept)
     assert told["state"] == "failed"
     assert "nothing.txt" in told["said"]
+
+
+@pytest.mark.parametrize(
+    ("end", "state", "said"),
+    [
+        ("sys.exit(0)", "finished", None),
+        ("sys.exit(143)", "stopped", None),
+        ("sys.exit(130)", "stopped", None),
+        ("sys.exit(129)", "stopped", None),
+        ("sys.exit('no text')", "failed", "no text"),
+        ("sys.exit(1)", "failed", None),
+        ("sys.exit(200)", "failed", None),
+        ("os.kill(os.getpid(), signal.SIGTERM)", "failed", "killed by SIGTERM"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "failed", "killed by SIGKILL (out of memory?)"),
+    ],
+)
+def test_only_a_run_that_took_a_request_to_stop_is_stopped(end, state, said):
+    with tempfile.TemporaryFile() as errors:
+        process = subprocess.Popen([sys.executable, "-c", f"import os, signal, sys; {end}"], stderr=errors)
+        process.wait()
+        facts = _Training("page-1", process, errors).facts()
+    assert (facts["state"], facts["said"]) == (state, said)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import { attempt } from "./state.js";
 const EVERY = 1000;
 const RECIPES = { same: "text and settings of the served run", shakespeare: "Shakespeare’s plays" };
 const STARTS = "is starting: it reads its text, and where many steps are asked for it compiles the model first, which can take minutes";
+const UNSAVED = "was stopped before there was anything to save";
 const SAYS = { running: "is being trained", stopping: "is saving, then it stops", stopped: "was stopped and is saved", finished: "is trained", failed: "failed" };
 
 /** @param {{names: string[], changed: () => void}} props names: of the runs there are; changed: called when one begins or ends */
@@ -26,6 +27,11 @@ export function Starter({ names, changed }) {
   }, [training?.name, training?.state]);
   if (!known) return null;
   if (!known.possible) return html`<h2>train one here</h2><p class="hint">Runs are started beside a served run, and none is served.</p>`;
+  const says = () => {
+    const begun = names.includes(training.name);
+    if (!begun && training.state === "running") return STARTS;
+    return !begun && training.state === "stopped" ? UNSAVED : SAYS[training.state];
+  };
   const told = (x) => x && setKnown({ ...known, training: x });
   const begin = (event) => {
     event.preventDefault();
@@ -42,5 +48,5 @@ export function Starter({ names, changed }) {
       <div class="buttons"><button class="main" disabled=${busy}>Start</button>
         <button type="button" disabled=${training?.state !== "running"} onClick=${stop}>Stop and save</button></div>
     </form>
-    <p role="status">${training ? html`<b>${training.name}</b> ${training.state === "running" && !names.includes(training.name) ? STARTS : SAYS[training.state]}${training.said ? `: ${training.said}` : ""}` : "Its curve and samples appear above while it learns; stopping saves it."}</p></section>`;
+    <p role="status">${training ? html`<b>${training.name}</b> ${says()}${training.said ? `: ${training.said}` : ""}` : "Its curve and samples appear above while it learns; stopping saves it."}</p></section>`;
 }
