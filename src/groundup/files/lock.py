@@ -5,8 +5,10 @@ removed file: `filelock` looks, and opens the path again.
 """
 
 import contextlib
+import errno
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -16,12 +18,35 @@ from filelock import BaseFileLock, FileLock, Timeout
 from groundup.config.errors import UserError
 from groundup.files.layout import resolved
 
+if sys.platform != "win32":
+    import fcntl
+
+
+_ONLOOKERS = 50
+"""How often a run looks again at a lock that is only looked at: 0.2 s each, far longer than a busy machine stalls."""
+
 
 def is_held(run_dir: Path) -> bool:
-    """Whether a process holds the lock of a run folder."""
-    if not _lock_file(run_dir).exists():
+    """Whether a process holds the lock of a run folder. Any number may ask at once: the lock is shared meanwhile."""
+    path = _lock_file(run_dir)
+    if sys.platform == "win32":  # which shares no locks
+        return _is_taken(path)
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            removed = os.fstat(file.fileno()).st_nlink == 0
+    except BlockingIOError:
+        return True
+    except OSError as error:  # no file, or another user's; where a disk has no such locks, filelock has its own
+        return error.errno == errno.ENOSYS and _is_taken(path)
+    return removed and is_held(run_dir)  # that run has ended, and another one may have begun
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether a lock cannot be taken."""
+    if not path.exists():
         return False
-    lock = FileLock(_lock_file(run_dir))
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
@@ -88,7 +113,7 @@ class RunLock:
             UserError: Another process holds it; the message says which.
         """
         try:
-            self._lock.acquire(timeout=0.2)
+            self._acquire()
             self._holder.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         except Timeout:
             raise UserError(f"{self.run_dir} is in use by another run ({self._who()})") from None
@@ -103,6 +128,15 @@ class RunLock:
         with contextlib.suppress(OSError):  # which process held it last does not matter once it is free
             self._holder.unlink(missing_ok=True)
         _remove(self._lock)
+
+    def _acquire(self) -> None:
+        for left in reversed(range(_ONLOOKERS)):
+            try:
+                self._lock.acquire(timeout=0.2)
+                return
+            except Timeout:
+                if not left or is_held(self.run_dir):
+                    raise
 
     def _who(self) -> str:
         try:

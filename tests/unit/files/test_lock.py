@@ -1,9 +1,12 @@
+import contextlib
+import errno
 import os
 import subprocess
 import sys
 import time
 
 import pytest
+from filelock import FileLock, Timeout
 
 from groundup.config.errors import UserError
 from groundup.files.lock import RunLock, is_held, one_at_a_time
@@ -86,7 +89,7 @@ def test_a_full_disk_names_the_folder(tmp_path, monkeypatch):
         pass
 
 
-@pytest.mark.fault("A12", "a run ends, is refused its folder, or is asked after", "no file of a lock is left behind")
+@pytest.mark.fault("A12", "a run ends, or is refused its folder", "no file of a lock is left behind")
 def test_nothing_is_left_of_a_lock(tmp_path):
     run, table = tmp_path / "run", tmp_path / "eval.json"
     with RunLock(run):
@@ -94,8 +97,6 @@ def test_nothing_is_left_of_a_lock(tmp_path):
             pass
         assert is_held(run)  # and the one that was refused has not taken the file away
     assert not list(tmp_path.iterdir())
-    (tmp_path / ".run.lock").touch()  # as a killed process leaves it
-    assert not is_held(run)
     for wait in (True, False):
         with one_at_a_time(table, wait=wait):
             pass
@@ -115,3 +116,75 @@ def test_the_lock_of_a_removed_file_is_none(tmp_path, monkeypatch):
     monkeypatch.setattr(fcntl, "flock", removed_before)
     with RunLock(tmp_path / "run"):
         assert is_held(tmp_path / "run")
+
+
+@pytest.fixture
+def onlooker(tmp_path):
+    """Looks at the lock of a killed run, and stalls."""
+    fcntl = pytest.importorskip("fcntl")
+    (tmp_path / ".run.lock").touch()
+    (tmp_path / ".run.lock.holder").write_text("process 1 on earth")
+    with (tmp_path / ".run.lock").open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield file
+
+
+@pytest.mark.fault("A12", "several look at once whether a run goes on", "none takes another one for the run")
+@pytest.mark.usefixtures("onlooker")
+def test_onlookers_do_not_see_one_another(tmp_path):
+    assert not is_held(tmp_path / "run")
+
+
+@pytest.mark.fault("A12", "a process that looks whether a run goes on stalls while one begins", "the run waits for it")
+def test_a_run_waits_for_an_onlooker(tmp_path, onlooker, monkeypatch):
+    acquire = FileLock.acquire
+
+    def leaves_after_it(lock, timeout):
+        try:
+            return acquire(lock, timeout=timeout)
+        except Timeout:
+            onlooker.close()
+            raise
+
+    monkeypatch.setattr(FileLock, "acquire", leaves_after_it)
+    with RunLock(tmp_path / "run"):
+        assert onlooker.closed
+        assert is_held(tmp_path / "run")
+
+
+def test_an_onlooker_that_stays_is_not_waited_for_without_end(tmp_path, onlooker, monkeypatch):
+    monkeypatch.setattr("groundup.files.lock._ONLOOKERS", 2)
+    with pytest.raises(UserError, match="in use"), RunLock(tmp_path / "run"):
+        pass
+
+
+def test_who_looks_at_the_lock_of_a_removed_file_looks_again(tmp_path, monkeypatch):
+    """The run that was looked at has ended, and another one has begun."""
+    fcntl = pytest.importorskip("fcntl")
+    run, lock = tmp_path / "run", fcntl.flock
+    with contextlib.ExitStack() as later:
+
+        def replaced_before(file, how):
+            monkeypatch.setattr(fcntl, "flock", lock)
+            (tmp_path / ".run.lock").unlink()
+            later.enter_context(RunLock(run))
+            return lock(file, how)
+
+        (tmp_path / ".run.lock").touch()
+        monkeypatch.setattr(fcntl, "flock", replaced_before)
+        assert is_held(run)
+
+
+def test_a_disk_without_shared_locks_is_asked_by_taking_one(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    lock = fcntl.flock
+
+    def refuse(file, how):
+        if how & fcntl.LOCK_SH:
+            raise OSError(errno.ENOSYS, "Function not implemented")
+        return lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with RunLock(tmp_path / "run"):
+        assert is_held(tmp_path / "run")
+    assert not is_held(tmp_path / "run")
