@@ -9,10 +9,14 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TypeVar
 
+from filelock import FileLock
+
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
 
 Choice = TypeVar("Choice", bound=str)
+LOCK_SECONDS = 5.0
+"""A file of choices is written in a moment; where it stays locked, a choice is not worth the wait."""
 
 
 def remembered(file: str, key: str, choices: Collection[Choice], measure: Callable[[], Choice]) -> Choice:
@@ -24,22 +28,32 @@ def remembered(file: str, key: str, choices: Collection[Choice], measure: Callab
         choices: What may be chosen: anything else that stands in the file is passed over.
         measure: Makes the choice.
     """
+    known = _entries(file).get(key)
+    for choice in choices:
+        if choice == known:
+            return choice
+    chosen = measure()
+    with contextlib.suppress(OSError):  # then it is measured again
+        path = cache_folder() / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            FileLock(path.with_name(f".{file}.lock"), timeout=LOCK_SECONDS),
+            tempfile.TemporaryDirectory(dir=path.parent) as folder,
+        ):
+            made = Path(folder, file)
+            # Read again: while this one measured, another command may have written down what it chose.
+            made.write_text(dump_json(_entries(file) | {key: chosen}), encoding="utf-8")
+            made.replace(path)
+    return chosen
+
+
+def _entries(file: str) -> dict[str, str]:
     try:
         found = load_json(cache_folder() / file)
     except (OSError, UserError):
-        found = {}
+        return {}
     entries = found.items() if isinstance(found, dict) else ()
-    known: dict[str, Choice] = {name: choice for name, choice in entries if choice in tuple(choices)}
-    if key not in known:
-        known[key] = measure()
-        with contextlib.suppress(OSError):  # then it is measured again
-            path = cache_folder() / file
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-                made = Path(folder, file)
-                made.write_text(dump_json(known), encoding="utf-8")
-                made.replace(path)
-    return known[key]
+    return {key: choice for key, choice in entries if isinstance(choice, str)}
 
 
 def cache_folder() -> Path:
