@@ -285,7 +285,7 @@ def _assemble(
     index, count = only
     first = len(plans) * index // count  # tasks begin at different shards, and meet few that others are making
     missing = [(plan,) for plan in [*plans[first:], *plans[:first]] if find_shard(work, plan) is None]
-    make = functools.partial(assemble_shard, work, bytes_per_id(tokenizer))
+    make = functools.partial(assemble_shard, work, bytes_per_id(tokenizer), alone=count == 1)
     tokens = 0
     try:
         for done, info in enumerate(executor(make, missing), start=len(plans) - len(missing) + 1):

@@ -258,13 +258,15 @@ def find_shard(work: Work, plan: ShardPlan) -> ShardInfo | None:
     return from_dict(ShardInfo, load_json(noted), where=str(noted))
 
 
-def assemble_shard(work: Work, bytes_of_id: NDArray[np.int64], plan: ShardPlan) -> ShardInfo | None:
+def assemble_shard(work: Work, bytes_of_id: NDArray[np.int64], plan: ShardPlan, *, alone: bool) -> ShardInfo | None:
     """Copy the pieces of a shard together.
 
     Args:
         work: What every worker knows.
         bytes_of_id: UTF-8 bytes that each id spells, for the counts in the index.
         plan: Which shard.
+        alone: There is no other task. Who holds the shard then is left of a killed call: it is waited for, as nobody
+            else would come back for the shard.
 
     Returns:
         What the index will say of it; None when another task is making it.
@@ -273,7 +275,7 @@ def assemble_shard(work: Work, bytes_of_id: NDArray[np.int64], plan: ShardPlan) 
         UserError: The disk refuses, or a part file is not what its result says.
     """
     try:
-        with FileLock(work.folder / f"{plan.file}.lock").acquire(timeout=1):
+        with FileLock(work.folder / f"{plan.file}.lock").acquire(timeout=-1 if alone else 1):
             return find_shard(work, plan) or _assemble(work, bytes_of_id, plan)
     except Timeout:
         return None

@@ -5,6 +5,7 @@ import os
 import shutil
 
 import pytest
+from filelock import FileLock, Timeout
 
 from groundup.config.data import ShardConfig
 from groundup.config.errors import UserError
@@ -134,6 +135,37 @@ def test_leftovers_of_crashes_do_not_fill_the_disk(tmp_path, monkeypatch, corpus
     assert leftover.exists()  # another task may be writing it
     assert prepare(source, separated, tmp_path, SMALL) is None
     assert not leftover.exists()
+
+
+@pytest.mark.fault(
+    "C4",
+    "a worker of a killed preparation still holds a shard",
+    "a single task waits for it; of several, each goes on, and a later one makes the shard",
+)
+def test_a_shard_that_is_held_for_longer_than_any_limit(
+    tmp_path, monkeypatch, corpus, random_texts, separated, contents
+):
+    source = corpus(random_texts(11))
+    prepare(source, separated, tmp_path / "whole", SMALL)
+    acquire, met = FileLock.acquire, []
+
+    def held(lock, timeout):
+        if lock.lock_file.endswith(".bin.lock"):
+            met.append(timeout)
+            if timeout >= 0:
+                raise Timeout(lock.lock_file)
+        return acquire(lock, timeout=timeout)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileLock, "acquire", held)
+        assert prepare(source, separated, tmp_path / "shared", SMALL, only=(0, 2)) is None
+        assert not met
+        assert prepare(source, separated, tmp_path / "shared", SMALL, only=(1, 2)) is None
+        assert len(met) > 1
+        assert prepare(source, separated, tmp_path / "alone", SMALL) is not None
+    assert prepare(source, separated, tmp_path / "shared", SMALL, only=(0, 2)) is not None
+    for name in ("alone", "shared"):
+        assert contents(tmp_path / name) == contents(tmp_path / "whole")
 
 
 def test_lost_and_cut_work_is_done_again(tmp_path, corpus, random_texts, separated, contents):
