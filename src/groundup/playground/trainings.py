@@ -7,7 +7,6 @@ under a name that the server gives. A stop is a SIGTERM, as from a terminal: the
 import asyncio
 import itertools
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,7 @@ from groundup.files.processes import end_with_parent
 from groundup.serving.app import Server
 from groundup.serving.bodies import Body, read_body
 from groundup.serving.errors import RequestError
+from groundup.terminal.ended import killed_by
 from groundup.terminal.waiting import without_our_rounds
 
 SIZES: dict[str, tuple[int, int, int]] = {"tiny": (2, 2, 64), "small": (3, 3, 96), "demo": (4, 4, 128)}
@@ -73,8 +73,7 @@ class _Training:
         """Why it failed: what it said last, unless it was killed and could say nothing."""
         code = self.process.returncode
         if code < 0:
-            killer = signal.Signals(-code).name
-            return f"killed by {killer}{' (out of memory?)' if killer == 'SIGKILL' else ''}"
+            return killed_by(code)
         self.errors.seek(0)
         lines = self.errors.read().decode(errors="replace").splitlines()
         return lines[-1] if lines else None

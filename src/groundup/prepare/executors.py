@@ -4,7 +4,6 @@ An executor takes a function and the arguments of its calls, and yields the resu
 """
 
 import functools
-import signal
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 from groundup.config.errors import UserError
 from groundup.files.processes import start_process
+from groundup.terminal.ended import killed_by
 
 Call = tuple[Any, ...]
 """Arguments: small, for they travel. What all calls share is bound to the function, and travels once a worker."""
@@ -91,10 +91,9 @@ class _Worker:
     def _death(self) -> UserError:
         self._process.join()
         code = self._process.exitcode or 0
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        hint = " (out of memory?)" if how.endswith("SIGKILL") else ""  # which Windows does not know
+        how = f"was {killed_by(code)}" if code < 0 else f"ended with code {code}"
         did = ", ".join(map(str, self._call))
-        return UserError(f"a worker process {how}{hint} at {did}; run the command again to go on")
+        return UserError(f"a worker process {how} at {did}; run the command again to go on")
 
     def stop(self) -> None:
         """End the process, whatever it does: half-made results have no name."""

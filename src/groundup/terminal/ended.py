@@ -37,6 +37,12 @@ class Ended(SystemExit):
         return f"ended by {signal.Signals(self.signum).name}"
 
 
+def killed_by(exit_code: int) -> str:
+    """What ended a process whose exit code is below 0: its signal, and what is mostly behind it."""
+    name = signal.Signals(-exit_code).name
+    return f"killed by {name} (out of memory?)" if name == "SIGKILL" else f"killed by {name}"
+
+
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
     """Until the end of `with`, SIGTERM and SIGHUP raise `Ended`, and blocks on the way out close what they opened.
