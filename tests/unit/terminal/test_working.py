@@ -28,6 +28,12 @@ class Printed(io.StringIO):
 
 
 @pytest.fixture
+def no_clock(monkeypatch):
+    """However long it takes, it took 0 s."""
+    monkeypatch.setattr(module, "clock", lambda seconds: "0 s")
+
+
+@pytest.fixture
 def hand(monkeypatch):
     """Time that stands still unless it is set."""
     times = {"now": 100.0}
@@ -52,7 +58,7 @@ def test_a_terminal_sees_what_how_long_and_how_long_at_most(hand):
     assert "a line\n" in out.getvalue()
 
 
-def test_a_log_gets_a_line_where_it_takes_long(monkeypatch):
+def test_a_log_gets_a_line_where_it_takes_long(monkeypatch, no_clock):
     monkeypatch.setattr(module, "PATIENCE", 0.01)
     monkeypatch.setattr(module, "REMIND", 0.01)
     out = Printed(lines=2)
@@ -80,7 +86,7 @@ def test_a_quiet_console_stays_quiet(monkeypatch):
 @pytest.mark.parametrize(
     ("rank", "lines"), [(None, {"loading PyTorch: 0 s"}), ("0", {"loading PyTorch: 0 s"}), ("1", set())]
 )
-def test_of_the_processes_of_a_job_one_speaks(monkeypatch, rank, lines):
+def test_of_the_processes_of_a_job_one_speaks(monkeypatch, no_clock, rank, lines):
     monkeypatch.setattr(module, "PATIENCE", 0.0)
     if rank is not None:
         monkeypatch.setenv("WORLD_SIZE", "2")
