@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -150,12 +151,20 @@ def test_interrupted_says_one_line_and_goes_on(place):
     """Ctrl-C in a terminal reaches all processes of the group, workers in their first moments among them."""
     (place / "a.txt").write_text("the text that is long enough to be caught in the middle\n" * 300_000)
     words = [sys.executable, "-m", "groundup", "prepare", "a.txt", "out", "--tokenizer=char", "--workers=2"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
     end = time.monotonic() + 240
-    while not (place / "out/.work").exists() and time.monotonic() < end:
-        time.sleep(0.01)
-    time.sleep(0.15)
+    while True:
+        process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        while not any(Path("out", name).exists() for name in (".work", "index.json")) and time.monotonic() < end:
+            time.sleep(0.01)
+        time.sleep(0.15)
+        os.killpg(process.pid, signal.SIGSTOP)
+        if not (place / "out/index.json").exists():
+            break
+        os.killpg(process.pid, signal.SIGKILL)  # start over: the signal shall find it at work
+        process.communicate(timeout=240)
+        shutil.rmtree(place / "out")
     os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signal.SIGCONT)
     _, err = process.communicate(timeout=240)
     # A slow machine tells of its reading first.
     assert (process.returncode, err.splitlines()[-1]) == (130, "groundup: interrupted; the same command goes on")
