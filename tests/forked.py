@@ -186,7 +186,9 @@ def _enter(module, words, out, err, environment, folder, new_session, told):
 
 def _groundup():
     from groundup.cli.main import main
+    from groundup.terminal import working
 
+    working.PATIENCE = 1e6  # a sign of life after some seconds is one more line, on a busy machine
     shorten(setattr)
     sys.exit(main())
 

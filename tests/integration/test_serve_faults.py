@@ -220,8 +220,7 @@ def test_a_second_interrupt(server):
             server.process.send_signal(signal.SIGINT)
             time.sleep(0.3)
         output, errors = server.process.communicate(timeout=20)
-    said = [line for line in errors.splitlines() if not line.startswith("loading PyTorch")]
-    assert (output, said, server.process.returncode) == ("", [], 0)
+    assert (output, errors, server.process.returncode) == ("", "", 0)
 
 
 @pytest.mark.fault("F17", "prompts and paths with control characters", "they are in no log")
@@ -231,8 +230,7 @@ def test_logs_tell_nothing(server):
     assert server.get("/secret%0a%1b[31mforged").status_code == 404
     server.process.send_signal(signal.SIGINT)
     output, errors = server.process.communicate(timeout=60)
-    said = [line for line in errors.splitlines() if not line.startswith("loading PyTorch")]  # on a slow machine
-    assert (output, said, server.process.returncode) == ("", [], 0)
+    assert (output, errors, server.process.returncode) == ("", "", 0)
 
 
 @pytest.mark.fault("F10", "the server ends, or is killed", "none of its processes is left")
