@@ -364,13 +364,24 @@ class TestBuilding:
 
     def test_who_needs_it_waits_for_what_was_begun_ahead(self, monkeypatch, tmp_path, use_compiler):
         use_compiler(
-            '#!/bin/sh\necho >> "$0.calls"\nsleep 0.3\n'
+            '#!/bin/sh\necho >> "$0.calls"\n'
+            + "".join(  # nothing is made before it is needed
+                f'case "$*" in *{source}*) until [ -e "$0.{each.name}" ]; do sleep 0.01; done;; esac\n'
+                for each in (TRAINING, DECODING)
+                for source in each.sources
+            )
+            + "sleep 0.3\n"
             'while [ "$1" ]; do if [ "$1" = -o ]; then echo made > "$2"; fi; shift; done\n'
         )
+
+        def say(line):
+            self.said.append(line)
+            (tmp_path / f"c++.{line.split()[4]}").touch()
+
         library.compile_ahead()
         process = library._AHEAD.pop()
         for each in (TRAINING, DECODING):
-            assert library.shared_library(each, self.said.append).read_text() == "made\n"
+            assert library.shared_library(each, say).read_text() == "made\n"
             assert self.said.pop() == f"compiling the kernels of {each.name} for this machine, once"
         assert process.wait() == 0
         assert len((tmp_path / "c++.calls").read_text()) == len(TRAINING.sources) + len(DECODING.sources) + 2
