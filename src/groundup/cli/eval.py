@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
             stored = f" ({result['weights']})" if "weights" in result else ""
             try:
                 add_results(options.path, {Path(name).name + stored: result})
-            except UserError as error:  # hours of work are lost to no folder that cannot be written
+            except UserError as error:  # what took hours is not lost where it cannot be written
                 warn(str(error))
                 code = 1
             say(f"{name}: {result_line(result)}")

@@ -76,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         reason = error.strerror or str(error) or type(error).__name__
-        reason += "; TMPDIR may name one" * ("No usable temporary directory" in reason)
+        if "No usable temporary directory" in reason:
+            reason += "; TMPDIR may name one"
         warn(f"{f'cannot use {error.filename}: ' if error.filename else ''}{reason}")
         _drop_output()
         return 1

@@ -42,7 +42,8 @@ TRAINING = Library("training", (FOLDER / "training.cpp", FOLDER / "training_bf16
 """A person waits for it when a run begins. At -O3 it would take half as long again to compile, for steps that are a
 fiftieth shorter at most, as its loops say themselves what that level finds out."""
 DECODING = Library("decoding", (FOLDER / "products.cpp", FOLDER / "block.cpp"), "-O3")
-COMPILERS = ("c++", "g++", "clang++")
+COMPILERS = ("g++", "c++", "clang++")
+"""GCC first: PyTorch on Linux has its OpenMP, and with another one beside it a step takes half as long again."""
 ARITHMETIC = ("-fno-math-errno", "-fno-trapping-math", "--param=avoid-fma-max-bits=0")
 """Without the second, GCC makes no vectors of loops with conditions where vectors have no masks (AVX2). Without the
 third it adds products in two steps in some loops for some CPUs (Zen 3), in others in one: their last bits differ."""
