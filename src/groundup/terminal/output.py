@@ -3,15 +3,11 @@
 import contextlib
 import io
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import TextIO
 
 from groundup.config.errors import UserError
-
-NARROWEST = 20
-"""Columns that text is laid out for at least."""
 
 
 class PatientStream:
@@ -97,8 +93,6 @@ def mend_surroundings() -> None:
             sys.stdout.reconfigure(errors="replace")  # a name that its encoding cannot express is no reason to fail
     if os.environ.get("COLUMNS") == "0":
         del os.environ["COLUMNS"]  # rich would print nothing at all
-    if shutil.get_terminal_size().columns < NARROWEST:
-        os.environ["COLUMNS"] = str(NARROWEST)  # tyro would look for a place to break lines for ever
     try:
         os.getcwd()  # noqa: PTH109
     except FileNotFoundError:  # MKL would end the process

@@ -17,6 +17,8 @@ from groundup.terminal.ended import Ended
 
 T = TypeVar("T")
 
+NARROWEST = 20
+"""Columns that help is laid out for at least."""
 PLAINLY = (
     (r"^Error parsing (--\S+): invalid literal for int\(\) with base 10: (.*)$", r"\1 must be a whole number, got \2"),
     (r"^Error parsing (--\S+): could not convert string to float: (.*)$", r"\1 must be a number, got \2"),
@@ -65,6 +67,14 @@ def _plain_boxes() -> Iterator[tuple[io.TextIOWrapper, io.StringIO]]:
             os.environ["COLUMNS"] = before
 
 
+def _widen() -> None:
+    """Have a width that words fit into: tyro would look for a place to break its lines for ever."""
+    import shutil
+
+    if shutil.get_terminal_size().columns < NARROWEST:
+        os.environ["COLUMNS"] = str(NARROWEST)
+
+
 def parse(
     spec: type[T],
     argv: Sequence[str],
@@ -95,6 +105,7 @@ def parse(
     if default is not None:
         options["default"] = default
     if {"-h", "--help"} & set(argv):
+        _widen()
         return tyro.cli(spec, args=list(argv), **options)
     try:
         with _plain_boxes() as (output, errors):
