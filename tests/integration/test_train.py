@@ -70,6 +70,31 @@ def rows(name: str):
     return [json.loads(line) for line in Path(f"runs/{name}/metrics.jsonl").read_text().splitlines()]
 
 
+class Seen(torch.nn.Module):
+    """Stands for a compiled module, and notes the numbers it is compiled for."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner, self.numbers = inner, []
+
+    def forward(self, *given):
+        if torch.is_grad_enabled():
+            self.numbers += given[2:]
+        return self.inner(*given)
+
+
+def test_what_is_compiled_before_the_first_step_is_what_the_steps_use(place, monkeypatch):
+    compiled = []
+
+    def compile_module(module, **_):
+        compiled.append(Seen(module))
+        return compiled[-1]
+
+    monkeypatch.setattr(torch, "compile", compile_module)
+    assert start("seen", "--max-steps=2", "--runtime.compile=on") == 0
+    assert [part.numbers for part in compiled] == [[128] * 5]  # a trial, and two micro-steps of each step
+
+
 @pytest.mark.fault(
     "D1",
     "a new process goes on from a checkpoint that was written in the background, with AdamW or Muon, with dropout",

@@ -17,15 +17,15 @@ template <class T> RowSum sum_of_row(const T* row, int64_t V) {
 // -ln p of a logit of that row: a sum with a large logit would round away what tells p from 1.
 float nats_of(float logit, const RowSum& sum) { return std::log(sum.total) + (sum.largest - logit); }
 
-// That of a row's target, and p - onehot(target) in place of the logits; zeros where the target does not count.
-template <class T> float pass_back(T* row, int64_t target, int64_t V) {
+// That of a row's target, and p - onehot(target) times a factor in place of the logits; zeros where the target does not count.
+template <class T> float pass_back(T* row, int64_t target, int64_t V, float factor) {
     if (target < 0) {
         std::fill(row, row + V, T{});
         return 0;
     }
     const RowSum sum = sum_of_row(row, V);
-    const float largest = sum.largest, share = 1 / sum.total, nats = nats_of(row[target], sum);
-    const float of_target = exponential(row[target] - largest) * share - 1;
+    const float largest = sum.largest, share = factor / sum.total, nats = nats_of(row[target], sum);
+    const float of_target = exponential(row[target] - largest) * share - factor;
 #pragma omp simd
     for (int64_t j = 0; j < V; j++) row[j] = exponential(row[j] - largest) * share;
     row[target] = of_target;
@@ -36,7 +36,7 @@ template <class T> void cross_entropy(T* logits, const int64_t* targets, float* 
 #pragma omp parallel for
     for (int64_t i = 0; i < rows; i++) {
         T* row = logits + i * V;
-        nats[i] = back ? pass_back(row, targets[i], V) : nats_of(row[targets[i]], sum_of_row(row, V));
+        nats[i] = back ? pass_back(row, targets[i], V, 1) : nats_of(row[targets[i]], sum_of_row(row, V));
     }
 }
 

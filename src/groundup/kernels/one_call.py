@@ -85,7 +85,7 @@ class SomeBlocks:
     Args:
         shape: B, T, C and H.
         eps: See `OneCallBlocks`, as for the next ones.
-        dropout: Its seeds are drawn here.
+        dropout: See `draw`.
         tensors: Theirs.
         rotation: Theirs.
     """
@@ -100,13 +100,18 @@ class SomeBlocks:
     ) -> None:
         self.n, self._rotation = len(tensors) // _TENSORS, rotation  # the sizes have its addresses
         angles = [part.data_ptr() for part in rotation or ()]
-        seeds = [[number for _ in ("weights", "attention", "MLP") for number in count(dropout)] for _ in range(self.n)]
-        self.sizes = (_Sizes * self.n)(*[_Sizes(*shape, (ctypes.c_uint32 * 9)(*some), eps, *angles) for some in seeds])
+        self.sizes = (_Sizes * self.n)(*[_Sizes(*shape, (ctypes.c_uint32 * 9)(), eps, *angles) for _ in range(self.n)])
+        self.draw(dropout)
         self.weights = addresses(tensors)
         width = shape[2]
         self._matrices = (3 * width, width), (width, width), (4 * width, width), (width, 4 * width)
         self.lengths = [width] * 6 + [3 * width, 4 * width] + [rows * columns for rows, columns in self._matrices]
         """Numbers of what a block's tensors get, as they follow each other."""
+
+    def draw(self, dropout: float) -> None:
+        """Draw the seeds of each block."""
+        for sizes in self.sizes:
+            sizes.dropped[:] = [number for _ in ("weights", "attention", "MLP") for number in count(dropout)]
 
     def in_order(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """What the tensors of some blocks get, in their order and shapes; so do biases that are not there."""

@@ -82,33 +82,21 @@ class TrainingKernels(PlainKernels):
 
     def gelu(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """GELU of every element, tanh form; float32 or bfloat16."""
-        x = x.contiguous()
-        y = torch.empty_like(x)
-        self._gelu(TYPES[x.dtype], x.data_ptr(), y.data_ptr(), x.numel())
-        return y
+        return _of_each(self._gelu, x)
 
     def gelu_backward(self, x: Float[Tensor, "*shape"], grad: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """The gradient of x, given that of `gelu(x)`."""
-        x, grad = x.contiguous(), grad.contiguous()
-        grad_x = torch.empty_like(x)
-        self._gelu_backward(TYPES[x.dtype], x.data_ptr(), grad.data_ptr(), grad_x.data_ptr(), x.numel())
-        return grad_x
+        return _of_each(self._gelu_backward, x, grad)
 
     def relu_squared(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """max(0, x)^2 of every element; float32 or bfloat16."""
-        x = x.contiguous()
-        y = torch.empty_like(x)
-        self._relu_squared(TYPES[x.dtype], x.data_ptr(), y.data_ptr(), x.numel())
-        return y
+        return _of_each(self._relu_squared, x)
 
     def relu_squared_backward(
         self, y: Float[Tensor, "*shape"], grad: Float[Tensor, "*shape"]
     ) -> Float[Tensor, "*shape"]:
         """The gradient of x, given that of y = `relu_squared(x)`."""
-        grad = grad.contiguous()
-        grad_x = torch.empty_like(grad)
-        self._relu_squared_backward(TYPES[y.dtype], y.data_ptr(), grad.data_ptr(), grad_x.data_ptr(), y.numel())
-        return grad_x
+        return _of_each(self._relu_squared_backward, y, grad)
 
     def dropout(self, x: Float[Tensor, "*B C"], counted: Counted) -> Float[Tensor, "*B C"]:
         """Every number is 0 or grows, as two seeds and a bound tell by its place; float32 or bfloat16."""
@@ -156,6 +144,14 @@ class TrainingKernels(PlainKernels):
     def length(self, tensors: Sequence[Tensor]) -> Float[Tensor, ""]:
         """The norm of all these tensors together; zeros have 0."""
         return self.adamw.length(tensors) if self.adamw.suit(tensors) else super().length(tensors)
+
+
+def _of_each(call: Callable[..., None], *tensors: Tensor) -> Tensor:
+    """What a kernel gives, number by number, for tensors alike."""
+    parts = [part.contiguous() for part in tensors]
+    parts.append(torch.empty_like(parts[0]))
+    call(TYPES[parts[0].dtype], *(part.data_ptr() for part in parts), parts[0].numel())
+    return parts[-1]
 
 
 def _heads(

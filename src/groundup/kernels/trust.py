@@ -141,20 +141,17 @@ def _whole_loss_agrees(kernels: "TrainingKernels", dtype: torch.dtype, generator
     told, idx = [], torch.randint(9, (2, _MANY), generator=generator)
     targets = idx.roll(1, 1).masked_fill(idx == 0, IGNORE)
     start = [torch.randn(n, _IN_TRAINING, generator=generator) for n in (9, _MANY + 1)]
-    start += [
-        1 + start[0][0],
-        start[0][1],
-        *(part for _ in range(2) for part in _tensors(_block(_IN_TRAINING, generator))),
-    ]
+    blocks = (part for _ in range(2) for part in _tensors(_block(_IN_TRAINING, generator)))
+    start += [1 + start[0][0], start[0][1], *blocks]
 
     def in_steps(tensors: list[Tensor]) -> Tensor:
         tokens, places, gain, shift, *blocks = tensors
         x = kernels.one_call[dtype](tokens[idx] + places[:_MANY], 3, 1e-5, 0.0, blocks)
         logits = F.linear(F.layer_norm(x, gain.shape, gain, shift), tokens)
-        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
+        return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum") / 4
 
     with torch.enable_grad():
-        for way in (partial(kernels.whole_loss[dtype], idx, targets, 3, 1e-5, 0.0), in_steps):
+        for way in (partial(kernels.whole_loss[dtype], idx, targets, 3, 1e-5, 0.0, tokens=4), in_steps):
             tensors = [part.clone().requires_grad_() for part in start]
             loss = way(tensors)
             torch.autograd.backward(loss)

@@ -63,8 +63,9 @@ void embed_back(const Ends& ends, const BlockSizes& s, const Dropout& dropout, c
     }
 }
 
-// The loss of a stream, in whose place comes what it gets; and what the norm and the head get.
-double head_loss(const Ends& ends, const BlockSizes& s, float* stream, const int64_t* targets, const LossGradients& to) {
+// The summed loss of a stream, in whose place comes what it gets from so many times that; and what the norm and the head get.
+double head_loss(const Ends& ends, const BlockSizes& s, float* stream, const int64_t* targets, float factor,
+                 const LossGradients& to) {
     typedef Way::Number Number;
     const Norm& norm = ends.norm;
     const int64_t C = s.C, N = s.B * s.T, V = ends.V, W = (V + L - 1) / L * L, parts = (N + ROWS_OF_A_BLOCK - 1) / ROWS_OF_A_BLOCK;
@@ -90,7 +91,7 @@ double head_loss(const Ends& ends, const BlockSizes& s, float* stream, const int
             std::fill(of_norm, of_norm + 2 * C, 0.0f);
             for (int64_t i = 0; i < n; i++) moments[i] = normalize(norm, stream + (r + i) * C, normed + (r + i) * C, C);
             of_logits.multiply(core, normed + r * C, n, nullptr, logits + r * W);
-            for (int64_t i = r; i < r + n; i++) nats[i] = pass_back(logits + i * W, targets[i], V);
+            for (int64_t i = r; i < r + n; i++) nats[i] = pass_back(logits + i * W, targets[i], V, factor);
             of_normed.multiply(core, logits + r * W, n, nullptr, passed + 0);
             for (int64_t i = 0; i < n; i++)
                 norm_back(norm, passed + i * C, stream + (r + i) * C, moments[i], C, nothing, stream + (r + i) * C, of_norm,
@@ -106,12 +107,13 @@ double head_loss(const Ends& ends, const BlockSizes& s, float* stream, const int
 }
 
 double loss(int64_t n_blocks, const Ends& ends, const BlockSizes* sizes, const BlockWeights* weights, const Dropout& dropout,
-            const int64_t* ids, const int64_t* targets, float* const* streams, void* const* rooms, const LossGradients& to) {
+            const int64_t* ids, const int64_t* targets, float factor, float* const* streams, void* const* rooms,
+            const LossGradients& to) {
     const std::vector<int> needed(n_blocks, 15);
     float* const last = streams[n_blocks];
     embed(ends, *sizes, dropout, ids, streams[0]);
     forward(n_blocks, sizes, weights, streams, rooms);
-    const double total = head_loss(ends, *sizes, last, targets, to);
+    const double total = head_loss(ends, *sizes, last, targets, factor, to);
     backward(n_blocks, sizes, weights, streams, rooms, last, last, to.blocks.data(), needed.data());
     embed_back(ends, *sizes, dropout, ids, last, to);
     return total;
@@ -121,12 +123,12 @@ double loss(int64_t n_blocks, const Ends& ends, const BlockSizes* sizes, const B
 
 extern "C" {
 
-// The summed loss of ids (B, T), and what parameters get from it (see LossGradients). -1 where an id is none, -2 a target, -3
-// where memory does not suffice.
+// The summed loss of ids (B, T), and what parameters get from so many times that (see LossGradients). -1 where an id is none, -2
+// a target, -3 where memory does not suffice.
 // dropped: two seeds and a bound, of what the stream begins with. streams: room for one more than blocks; rooms: one a block.
 double IN_TYPE(gpt_loss)(int64_t n_blocks, const Ends* ends, const BlockSizes* sizes, const BlockWeights* weights,
-                         const uint32_t* dropped, const int64_t* ids, const int64_t* targets, float* const* streams,
-                         void* const* rooms, float* gradients) {
+                         const uint32_t* dropped, const int64_t* ids, const int64_t* targets, float factor,
+                         float* const* streams, void* const* rooms, float* gradients) {
     const int64_t N = sizes->B * sizes->T;
     if (!are_rows(ids, N, ends->V, false)) return -1;
     if (!are_rows(targets, N, ends->V, true)) return -2;
@@ -134,7 +136,7 @@ double IN_TYPE(gpt_loss)(int64_t n_blocks, const Ends* ends, const BlockSizes* s
     const bool ended = memory_ends([&] {
         const Dropout dropout(dropped[0], dropped[1], dropped[2], sizes->C);
         const LossGradients to(n_blocks, sizes->C, ends->P, gradients);
-        total = loss(n_blocks, *ends, sizes, weights, dropout, ids, targets, streams, rooms, to);
+        total = loss(n_blocks, *ends, sizes, weights, dropout, ids, targets, factor, streams, rooms, to);
     });
     return ended ? -3 : total;
 }

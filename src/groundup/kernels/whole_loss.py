@@ -2,8 +2,7 @@
 
 Of a small model's step PyTorch takes a tenth: it notes and visits every operation and every parameter, in code that the
 kernels between have driven out of the caches. Here the call that computes the loss computes what parameters get, too.
-The way back multiplies that with what the loss gets, and leaves it in the parameters, as autograd does when it comes to
-one: no other process may share these gradients, and nobody may wait for them.
+The way back leaves that in them, times what the loss gets: no other process may share it, and nobody may wait for it.
 """
 
 import ctypes
@@ -44,8 +43,10 @@ class WholeLoss:
 
     def __init__(self, library: ctypes.CDLL, blocks: OneCallBlocks) -> None:
         self._lanes, self._room = library.lanes_in_training(), blocks.room
-        call = in_type(library, "gpt_loss", blocks.dtype)
-        self._call = declare(call, ctypes.c_int64, *9 * [ctypes.c_void_p], gives=ctypes.c_double)
+        call, pointer = in_type(library, "gpt_loss", blocks.dtype), [ctypes.c_void_p]
+        takes = ctypes.c_int64, *6 * pointer, ctypes.c_float, *3 * pointer
+        self._call = declare(call, *takes, gives=ctypes.c_double)
+        self._last: _Prepared | None = None
 
     def __call__(
         self,
@@ -55,8 +56,9 @@ class WholeLoss:
         eps: float,
         dropout: float,
         tensors: Sequence[Any],
+        tokens: int,
     ) -> Float[Tensor, ""]:
-        """The summed loss; its way back adds to `.grad` of all tensors, which are leaves that nobody has hooked.
+        """The summed loss by `tokens`; its way back adds to `.grad` of all tensors, leaves that nobody has hooked.
 
         Args:
             idx: Ids, contiguous.
@@ -65,29 +67,49 @@ class WholeLoss:
             eps: Of all norms.
             dropout: Of what the stream begins with, of attention's weights and of what is added to the stream.
             tensors: ENDS, and twelve of each block.
+            tokens: What the sum is divided by.
 
         Raises:
             IndexError: An id or a target is not in the vocabulary.
-            MemoryError: There is too little.
+            MemoryError: It ends.
         """
-        (n_tokens, width), n_places = tensors[0].shape, len(tensors[1])
+        places = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
+        key = idx.shape, n_head, eps, bool(dropout), tensors[0].shape, len(tensors[1]), places
+        if self._last is None or self._last.key != key:
+            self._last = _Prepared(key, tensors, self._lanes)
+        known, n = self._last, self._last.blocks.n
         dropped = (ctypes.c_uint32 * 3)(*count(dropout))  # drawn before the blocks', as on the page
-        blocks = SomeBlocks((*idx.shape, width, n_head), eps, dropout, tensors[ENDS:])
-        ends = _Ends(n_tokens, n_places, *addresses(tensors[:ENDS]), eps)
-        n_whole = -(-n_tokens // self._lanes) * self._lanes
-        lengths = [*blocks.lengths * blocks.n, n_places * width, width, width, n_whole * width]
-        gradients, size = torch.empty(sum(lengths)), self._room(blocks.sizes)
-        streams = torch.empty(blocks.n + 1, *idx.shape, width)
-        rooms = [torch.empty(size, dtype=torch.uint8) for _ in range(blocks.n)]  # apart, they fit into what is free
+        if dropout:
+            known.blocks.draw(dropout)
+        gradients, size = torch.empty(known.numbers), self._room(known.blocks.sizes)
+        streams = torch.empty(n + 1, *idx.shape, tensors[0].shape[1])
+        rooms = [torch.empty(size, dtype=torch.uint8) for _ in range(n)]  # apart, they fit into what is free
         loss = self._call(
-            *(blocks.n, ctypes.byref(ends), blocks.sizes, blocks.weights, dropped, idx.data_ptr(), targets.data_ptr()),
+            *(n, ctypes.byref(known.ends), known.blocks.sizes, known.blocks.weights, dropped),
+            *(idx.data_ptr(), targets.data_ptr(), 1 / tokens),
             *(addresses(streams.unbind()), addresses(rooms), gradients.data_ptr()),
         )
         if loss == _NO_ROOM:
             raise MemoryError(NO_MEMORY)
         if loss < 0:
-            raise IndexError(f"{'ids' if loss == _NO_ID else 'targets'} are 0 to {n_tokens - 1}")
-        return _Loss.apply(tensors[0], loss, (gradients, lengths, blocks, tensors))  # type: ignore[no-untyped-call]
+            raise IndexError(f"{'ids' if loss == _NO_ID else 'targets'} are 0 to {len(tensors[0]) - 1}")
+        return _Loss.apply(tensors[0], loss / tokens, (gradients, known.places, tensors))  # type: ignore[no-untyped-call]
+
+
+class _Prepared:
+    """What all steps have in common while their sizes, and where the tensors lie, are those of a key."""
+
+    def __init__(self, key: tuple[Any, ...], tensors: Sequence[Any], lanes: int) -> None:
+        self.key, (shape, n_head, eps, _, (n_tokens, width), n_places, _) = key, key
+        self.blocks = SomeBlocks((*shape, width, n_head), eps, 0.0, tensors[ENDS:])
+        self.ends = _Ends(n_tokens, n_places, *addresses(tensors[:ENDS]), eps)
+        of_tokens = -(-n_tokens // lanes) * lanes * width
+        lengths = [*self.blocks.lengths * self.blocks.n, n_places * width, width, width, of_tokens]
+        self.numbers = sum(lengths)
+        *blocks, places, gain, shift, tokens = torch.empty(self.numbers, device="meta").split_with_sizes(lengths)
+        parts = tokens.view(-1, width)[:n_tokens], places.view(-1, width), gain, shift, *self.blocks.in_order(blocks)
+        self.places = [(part.shape, part.stride(), part.storage_offset()) for part in parts]
+        """Of what each tensor gets."""
 
 
 class _Loss(torch.autograd.Function):
@@ -103,16 +125,13 @@ class _Loss(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         if ctx.known is None:
             raise RuntimeError("what a loss in one step keeps is used up by its way back: it goes back once")
-        (gradients, lengths, blocks, (tokens, *others)), ctx.known = ctx.known, None
-        if any(p is not None and (p._backward_hooks or p._post_accumulate_grad_hooks) for p in (tokens, *others)):
+        (gradients, (of_first, *places), (first, *others)), ctx.known = ctx.known, None
+        if any(p is not None and (p._backward_hooks or p._post_accumulate_grad_hooks) for p in (first, *others)):
             raise RuntimeError("a loss in one step tells no hook that came after it: hook parameters before")
-        *of_blocks, of_places, of_gain, of_shift, of_tokens = gradients.mul_(grad).split_with_sizes(lengths)
-        of_others = of_places.view_as(others[0]), of_gain, of_shift, *blocks.in_order(of_blocks)
-        for tensor, gradient in zip(others, of_others, strict=True):
-            if tensor is None:
-                continue
-            if tensor.grad is None:
-                tensor.grad = gradient
-            else:
-                tensor.grad += gradient
-        return of_tokens.view(-1, tokens.shape[1])[: len(tokens)], None, None
+        if grad.item() != 1:
+            gradients *= grad
+        for tensor, place in zip(others, places, strict=True):
+            if tensor is not None:
+                part = gradients.as_strided(*place)
+                tensor.grad = part if tensor.grad is None else tensor.grad.add_(part)
+        return gradients.as_strided(*of_first), None, None

@@ -117,13 +117,12 @@ class Guard:
     def _spike(self, loss: float, grad_norm: float) -> str:
         """Which of the two is a spike, in words; empty when none is."""
         for name, window, value, factor in (
-            ("loss", self.losses, loss, 0.0),
+            ("loss", self.losses, loss, 1.0),
             ("gradient norm", self.grad_norms, grad_norm, NORM_FACTOR),
         ):
-            if (far := window.deviations(value)) > THRESHOLD:
-                median = statistics.median(window.values)
-                if value > factor * median:
-                    return f"the {name} {value:.4g} is a spike, {far:.1f} deviations above the median {median:.4g}"
+            median = statistics.median(window.values or (value,))
+            if value > factor * median and (far := window.deviations(value)) > THRESHOLD:
+                return f"the {name} {value:.4g} is a spike, {far:.1f} deviations above the median {median:.4g}"
         return ""
 
     def state_dict(self) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class Trainer:
     model: Transformer
     """The bare model, for evaluation, sampling and saving."""
     loss_module: nn.Module
-    """Maps (idx, targets) to the summed loss; the compiled or wrapped form of the same model."""
+    """Maps (idx, targets, tokens) as `LossModule` does; the compiled or wrapped form of the same model."""
     optimizers: list[Optimizer]
     batches: Batches
     lr_scale: Callable[[int], float]
@@ -181,7 +181,7 @@ class Trainer:
 
     def accumulate(self) -> Tensor:
         """Forward and backward over this rank's tokens, micro-step by micro-step; returns their mean loss."""
-        loss = torch.zeros((), device=self.device)
+        losses = []
         for micro_step in range(self.grad_accum_steps):
             idx, targets = self.batches.next_batch()
             idx, targets = idx.to(self.device, non_blocking=True), targets.to(self.device, non_blocking=True)
@@ -190,13 +190,14 @@ class Trainer:
             self.clock.lap(DATA)
             with sync_gradients(self.loss_module, last=micro_step == self.grad_accum_steps - 1):
                 with self.precision.autocast():
-                    micro_loss = self.loss_module(idx, targets) / (self.tokens_per_step // self.world.size)
+                    micro_loss = self.loss_module(idx, targets, self.tokens_per_step // self.world.size)
                 self.scaler.scale(micro_loss).backward()
-            loss += micro_loss.detach()
+            losses.append(micro_loss.detach())
             self.clock.lap(FORWARD_BACKWARD)
             self.batches.fetch_ahead()  # while a GPU is still computing
         self.clock.lap(DATA)
-        return loss
+        first, *others = losses
+        return sum(others, first)
 
     def _clip_gradients(self) -> Tensor:
         """Scale the gradient down to a norm of grad_clip, unless it is not finite; returns the norm before that."""

@@ -236,14 +236,14 @@ class LossModule(nn.Module):
             block.compile(dynamic=False)
         self.head_loss = torch.compile(head_loss_sum, dynamic=False)
 
-    def forward(self, idx: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
-        """The summed loss."""
+    def forward(self, idx: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], tokens: int = 1) -> Float[Tensor, ""]:
+        """The summed loss, divided by the number of tokens of which this is a part."""
+        in_one_step = getattr(getattr(self.model, "blocks", None), "loss", None)  # by the room `parts`
+        if in_one_step and (loss := in_one_step(self.model, idx, targets, tokens)) is not None:
+            return cast("Tensor", loss)
         head = self.model.head_weight
         if head is None or not needs_chunks(targets, head):
-            in_one_step = getattr(getattr(self.model, "blocks", None), "loss", None)  # by the room `parts`
-            if in_one_step and (loss := in_one_step(self.model, idx, targets)) is not None:
-                return cast("Tensor", loss)
-            return lm_loss_sum(self.model(idx), targets)
+            return lm_loss_sum(self.model(idx), targets) / tokens
         part = getattr(self.model, "lm_head", None)
         by = part if isinstance(part, OneDNNHead | CompiledHead) else None
-        return self.head_loss(self.model.hidden(idx), head, targets, softcap=self.model.logit_softcap, by=by)
+        return self.head_loss(self.model.hidden(idx), head, targets, softcap=self.model.logit_softcap, by=by) / tokens

@@ -9,11 +9,10 @@ from typing import TypeVar
 
 from torch import nn
 
+from groundup.kernels.activations import CompiledReLUSquared, SigmoidGELU
 from groundup.kernels.attention import CausalAttention
 from groundup.kernels.dropout import CountedDropout
-from groundup.kernels.gelu import SigmoidGELU
 from groundup.kernels.head import CompiledHead
-from groundup.kernels.relu import CompiledReLUSquared
 from groundup.kernels.training import TrainingKernels
 from groundup.model import modern
 from groundup.model.gpt import CausalSelfAttention, TiedHead

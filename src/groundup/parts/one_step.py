@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from groundup.kernels.activations import SigmoidGELU
 from groundup.kernels.dropout import CountedDropout
-from groundup.kernels.gelu import SigmoidGELU
 from groundup.kernels.head import CompiledHead
 from groundup.kernels.one_call import OneCallBlocks
 from groundup.kernels.training import TrainingKernels
@@ -150,19 +150,22 @@ class OneStepBlocks(Blocks):
         blocks = [block for block in self if isinstance(block, OneStepBlock) and block.is_like(self[0], x, dtype)]
         return blocks if len(blocks) == len(self) else []
 
-    def loss(self, model: Any, idx: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""] | None:
-        """The summed loss of the model whose blocks these are, in one step; None where that does not suit."""
+    def loss(
+        self, model: Any, idx: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], tokens: int
+    ) -> Float[Tensor, ""] | None:
+        """`LossModule` of the model whose blocks these are, in one step; None where that does not suit."""
         if not (self._alone and torch.is_grad_enabled()) or model.recompute or torch.compiler.is_compiling():
+            return None
+        if not (suits_a_whole_step(model.config, idx.numel()) and suit_a_step(idx, targets, model.config.block_size)):
             return None
         dtype = _of_products(torch.float32)
         if self._whole is None or not self._whole.holds(dtype):
             self._whole = WholeModel(model, dtype, self._all_tensors(model, dtype))
         tensors, first = self._whole.tensors, cast("OneStepBlock", self[0])
-        suits = suits_a_whole_step(model.config, idx.numel()) and suit_a_step(idx, targets, model.config.block_size)
-        if tensors is None or not suits:
+        if tensors is None:
             return None
-        by = first._kernels.whole_loss[dtype]
-        return by(idx.contiguous(), targets.contiguous(), first.attn.n_head, first.ln_1.eps, first.dropout, tensors)
+        how = first.attn.n_head, first.ln_1.eps, first.dropout
+        return first._kernels.whole_loss[dtype](idx.contiguous(), targets.contiguous(), *how, tensors, tokens)
 
     def _all_tensors(self, model: Any, dtype: torch.dtype) -> list[Tensor | None] | None:
         """Those of the model, as the kernels take them; None where they do not compute all of it."""

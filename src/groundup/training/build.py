@@ -104,8 +104,9 @@ def build_run(
     loss_module, compiled = build_loss_module(
         model,
         setup,
+        samples=samples,
         compile_mode=saved.compile if saved else config.runtime.compile,
-        n_runs=config.max_steps * (samples // setup.micro_batch_size),
+        max_steps=config.max_steps,
         working=working,
     )
     trainer = _trainer(config, setup, model, loss_module, batches, stop)

@@ -16,19 +16,20 @@ from groundup.training.setup import Setup
 
 
 def build_loss_module(
-    model: Transformer, setup: Setup, *, compile_mode: str, n_runs: int, working: Working
+    model: Transformer, setup: Setup, *, samples: int, compile_mode: str, max_steps: int, working: Working
 ) -> tuple[nn.Module, str]:
     """Wrap a model for training.
 
     Args:
         model: On its device, with its weights. FSDP cuts its parameters in place.
         setup: Where it computes.
+        samples: Sequences per step of each rank.
         compile_mode: on, off or auto.
-        n_runs: Forward passes of the whole run.
+        max_steps: Steps of the run.
         working: Shows that it is being compiled; then why it is or is not.
 
     Returns:
-        A module that maps (idx, targets) to the summed loss, and whether it is compiled: "on" or "off".
+        A module that maps (idx, targets, tokens) as `LossModule` does, and whether it is compiled: "on" or "off".
 
     Raises:
         UserError: The ranks do not begin with the same weights, or the compiler fails.
@@ -42,13 +43,21 @@ def build_loss_module(
         return shard(plain, model.blocks, setup.device, setup.world), "off"
 
     def micro_step(module: nn.Module) -> None:
-        _try_micro_step(module, setup, size=setup.micro_batch_size, block_size=model.config.block_size)
+        size, block_size = setup.micro_batch_size, model.config.block_size
+        _try_micro_step(module, setup, size=size, samples=samples, block_size=block_size)
 
     def choose(mode: str) -> Choice:
         def doing(what: str, limit: float) -> None:
             working.doing(what, limit=limit)
 
-        return maybe_compile(plain, mode=mode, run=micro_step, n_runs=n_runs, device=setup.device, doing=doing)
+        return maybe_compile(
+            plain,
+            mode=mode,
+            run=micro_step,
+            n_runs=max_steps * (samples // setup.micro_batch_size),
+            device=setup.device,
+            doing=doing,
+        )
 
     # All ranks must compute alike, and what was measured on one decides for all.
     choice = choose(compile_mode) if setup.world.is_main else None
@@ -79,19 +88,24 @@ def fit_micro_batch(model: Transformer, setup: Setup, *, samples: int) -> Setup:
     size = largest_that_fits(
         setup.micro_batch_size,
         samples=samples,
-        try_out=lambda size: _try_micro_step(module, setup, size=size, block_size=model.config.block_size),
+        try_out=lambda size: _try_micro_step(
+            module, setup, size=size, samples=samples, block_size=model.config.block_size
+        ),
         device=setup.device,
         world=setup.world,
     )
     return replace(setup, micro_batch_size=size)
 
 
-def _try_micro_step(module: nn.Module, setup: Setup, *, size: int, block_size: int) -> None:
-    """Forward and backward once, without a lasting effect on gradients or on the generators that dropout draws from."""
+def _try_micro_step(module: nn.Module, setup: Setup, *, size: int, samples: int, block_size: int) -> None:
+    """Forward and backward once, without a lasting effect on gradients or on the generators that dropout draws from.
+
+    The step's tokens are those of the run's steps: for another number torch.compile would compile once more.
+    """
     idx = torch.zeros((size, block_size), dtype=torch.long, device=setup.device)
     devices = [setup.device] if setup.device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices), setup.precision.autocast():
-            module(idx, idx).backward()
+            module(idx, idx, samples * block_size).backward()
     finally:
         module.zero_grad(set_to_none=True)

@@ -5,8 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from groundup.kernels.activations import SigmoidGELU
 from groundup.kernels.compiled import CompiledKernels, load_kernels
-from groundup.kernels.gelu import SigmoidGELU
 from groundup.kernels.library import COMPILERS
 
 needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 
 from groundup.config.model import ModernConfig
+from groundup.kernels.activations import CompiledReLUSquared
 from groundup.kernels.compiled import CompiledKernels, load_kernels
 from groundup.kernels.library import COMPILERS
-from groundup.kernels.relu import CompiledReLUSquared
 from groundup.model.build import build_model
 from groundup.model.swap import use_kernels
 

@@ -286,16 +286,16 @@ class Limited(torch.nn.Module):
         super().__init__()
         self.inner, self.limits, self.backward, self.sizes = inner, iter(limits), backward, []
 
-    def forward(self, idx, targets):
+    def forward(self, idx, targets, tokens):
         self.sizes.append(len(idx))
         if len(idx) > next(self.limits):
             if not self.backward:
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
-            loss = self.inner(idx, targets)
+            loss = self.inner(idx, targets, tokens)
             loss.register_hook(lambda grad: None)
             self.inner.model.h[0].ln_1.weight.register_hook(self.once())
             return loss
-        return self.inner(idx, targets)
+        return self.inner(idx, targets, tokens)
 
     def once(self):
         def fail(grad, raised=[]):  # noqa: B006
@@ -380,7 +380,7 @@ def test_a_step_is_made_again_with_the_same_dropout_and_no_half_of_a_gradient(ca
 def test_a_fixed_size_that_does_not_fit_is_one_line(error):
     run = trainer(micro=6, accumulate=2, gradients=or_explain)
 
-    def fail(idx, targets):
+    def fail(idx, targets, tokens):
         raise error
 
     run.loss_module.forward = fail
@@ -406,9 +406,9 @@ def test_one_sequence_too_many_is_one_line(gradients):
 def test_other_errors_are_not_taken_for_memory():
     for gradients in (or_shrink, or_explain):
         run = trainer(gradients=gradients)
-        run.loss_module.forward = lambda idx, targets: 1 // 0
+        run.loss_module.forward = lambda idx, targets, tokens: 1 // 0
         with pytest.raises(ZeroDivisionError):
             run.train_step()
-        run.loss_module.forward = lambda idx, targets: torch.ones(2) @ torch.ones(3)
+        run.loss_module.forward = lambda idx, targets, tokens: torch.ones(2) @ torch.ones(3)
         with pytest.raises(RuntimeError, match="inconsistent"):
             run.train_step()

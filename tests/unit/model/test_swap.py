@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from groundup.kernels.gelu import SigmoidGELU
+from groundup.kernels.activations import SigmoidGELU
 from groundup.model.build import build_model
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights

@@ -61,13 +61,13 @@ def batch(texts=3, tokens=37, n=31):
     return idx, idx.roll(-1, 1).masked_fill(idx % 7 == 3, IGNORE)
 
 
-def learn(model, idx=None, targets=None, *, scale=1.0):
+def learn(model, idx=None, targets=None, *, scale=1.0, by=1):
     if idx is None:
         idx, targets = batch(n=model.config.vocab_size)
     torch.manual_seed(3)
     loss = LossModule(model)(idx, targets)
     (loss * scale).backward()
-    return [loss.detach(), *(part.grad for part in model.parameters())]
+    return [loss.detach() / by, *(part.grad for part in model.parameters())]
 
 
 def assert_near(some, others, bound=BOUNDS[torch.float32]):
@@ -130,6 +130,44 @@ def test_gradients_add_up(steps):
     assert again[0].equal(first[0])
     assert all(a.equal(2 * b) for a, b in zip(again[1:], first[1:], strict=True))
     assert len(steps) == 2
+
+
+def test_it_is_divided_by_the_tokens_of_a_step(steps):
+    page = new_page()
+    for model in (page, swapped(page)):
+        loss = LossModule(model)(*batch(), 80)
+        loss.backward()
+        assert_near(
+            [loss, *(part.grad for part in model.parameters())], learn(copy.deepcopy(page), scale=1 / 80, by=80)
+        )
+    assert steps == [1]
+
+
+def test_what_is_known_of_one_model_and_batch_is_not_taken_for_another(steps):
+    page = new_page(dropout=0.3)
+    model = swapped(page)
+
+    def as_a_new_one_does(share, *ids):
+        model.zero_grad()
+        fresh = swapped(page)
+        for to, value in zip(fresh.parameters(), model.parameters(), strict=True):
+            to.data.copy_(value)
+        for parts in (fresh, model):
+            for part in parts.modules():
+                if hasattr(part, "p"):
+                    part.p = share
+        told = learn(model, *ids)
+        KERNELS.whole_loss[torch.float32]._last = None
+        return all(a.equal(b) for a, b in zip(told, learn(fresh, *ids), strict=True))
+
+    for share in (0.3, 0.0, 0.5):
+        assert as_a_new_one_does(share, *batch())
+        assert as_a_new_one_does(share, *batch(texts=2))
+        for part in model.parameters():
+            part.data = part.data * 1.5  # at another place
+        assert as_a_new_one_does(share, *batch(texts=2))
+        assert as_a_new_one_does(share, *batch(tokens=40))
+    assert len(steps) == 24
 
 
 def test_it_goes_back_once(steps):

@@ -1,9 +1,12 @@
-"""GELU in its tanh form (Hendrycks & Gimpel 2016), the one GPT-2 was trained with.
+"""Activations on a CPU: GELU in its tanh form (Hendrycks & Gimpel 2016), and the squared ReLU (So et al. 2021).
 
-`0.5 x (1 + tanh(z))` is `x sigmoid(2 z)`. PyTorch's CPU kernel evaluates the hyperbolic tangent, which takes a good
-part of a small model's step on some CPUs; a sigmoid costs one exponential, in a few passes of PyTorch's operations or,
-several times as fast, in one pass of the kernels of gelu.cpp (docs/log.md has the measurements). GPUs and compiled code
-have the tangent for free behind their memory traffic, and keep PyTorch's function. `model.swap` puts it into a model.
+GPT-2 was trained with `0.5 x (1 + tanh(z))`, which is `x sigmoid(2 z)`. PyTorch evaluates the tangent, on some CPUs for
+a good part of a small model's step; a sigmoid costs one exponential, in a few passes of its operations or in one of the
+kernels of gelu.cpp (docs/log.md measures them). GPUs and compiled code hide the tangent behind their memory traffic.
+
+Of the squared ReLU the kernels of relu.cpp keep the output alone, which the product that reads it keeps anyway. PyTorch
+keeps max(0, x) besides, and goes over memory four times on the way back, with three tensors of that size at once.
+`model.swap` puts both into a model.
 """
 
 import math
@@ -43,8 +46,6 @@ class SigmoidGELU(nn.Module):
 
 
 class _CompiledGELU(torch.autograd.Function):
-    """The kernels keep x alone for the backward pass."""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor, kernels: TrainingKernels) -> Tensor:
         ctx.save_for_backward(x)
@@ -76,3 +77,37 @@ class _SigmoidGELU(torch.autograd.Function):
         torch.addcmul(x, inner, x, value=3 * _CUBIC, out=inner)
         torch.ops.aten.sigmoid_backward.grad_input(inner, s, grad_input=inner)
         return inner.mul_(_SLOPE).add_(s).mul_(grad)
+
+
+class CompiledReLUSquared(nn.Module):
+    """max(0, x)^2 by kernels on a CPU in float32 and bfloat16, else by PyTorch.
+
+    Args:
+        kernels: Compute it.
+    """
+
+    def __init__(self, kernels: TrainingKernels) -> None:
+        super().__init__()
+        self._kernels = kernels
+
+    def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Of every element."""
+        known = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
+        if not known or torch.compiler.is_compiling():
+            return F.relu(x).square()
+        return _ReLUSquared.apply(x, self._kernels)  # type: ignore[no-untyped-call]
+
+
+class _ReLUSquared(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, kernels: TrainingKernels) -> Tensor:
+        y = kernels.relu_squared(x)
+        ctx.save_for_backward(y)
+        ctx.kernels = kernels
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (y,) = ctx.saved_tensors
+        return ctx.kernels.relu_squared_backward(y, grad.to(y.dtype)), None
