@@ -9,9 +9,9 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 _HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
-_SETTINGS = "training", "p", "eps", "_compiled_call_impl"
-_LATER = "_compiled_call_impl"
-"""That of them which a part need not have from the beginning."""
+_SETTINGS = "training", "p", "eps"
+_COMPILED = "_compiled_call_impl"
+"""What a part has once it is to be compiled."""
 _OF_A_LEAF = attrgetter("requires_grad", "_backward_hooks", "_post_accumulate_grad_hooks", "dtype", "is_cpu")
 _LEAF = (True, None, None, torch.float32, True), True
 """A parameter in one piece, in which a step may leave a gradient: nobody waits for autograd to do so."""
@@ -32,7 +32,8 @@ class WholeModel:
         self._modules = list(model.modules())  # as long as they are kept, no other has the id of one
         self._dtype, self._parts = dtype, [part.__dict__ for part in self._modules]
         self._hooks = [part[name] for part in self._parts for name in _HOOKS]
-        self._settings = [(part, name) for part in self._parts for name in _SETTINGS if name in part or name == _LATER]
+        self._settings = [(part, name) for part in self._parts for name in _SETTINGS if name in part]
+        self._settings += [(part, _COMPILED) for part in self._parts]
         self._inside = [part[name] for part in self._parts for name in ("_modules", "_parameters") if part[name]]
         self._parameters = list(model.parameters())
         self._was = self._is()
