@@ -27,7 +27,7 @@ class ShardInfo:
     n_bytes: int
     """UTF-8 bytes of the text of the tokens; separators have none."""
     n_documents: int
-    """Separators in the shard; 0 where the tokenizer has none."""
+    """Documents that end in the shard, among them the one whose end is held out; 0 where the tokenizer has no end."""
     max_id: int
     sha256: str
     sample: str = ""

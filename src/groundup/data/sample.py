@@ -65,7 +65,8 @@ def sample_documents(
 def _document(shards: Sequence[ShardReader], k: int, eot_id: int, number: int) -> list[tuple[int, int, int]]:
     """(shard, first id, end) of each part of a document: it may begin in a shard before the one in which it ends."""
     ends = np.flatnonzero(shards[k].read(0, len(shards[k])) == eot_id)
-    ranges = [(k, int(ends[number - 1]) + 1 if number else 0, int(ends[number]))]
+    end = int(ends[number]) if number < len(ends) else len(shards[k])  # of the one whose end is held out
+    ranges = [(k, int(ends[number - 1]) + 1 if number else 0, end)]
     while k and not ranges[0][1] and not (number and ranges[0][0] == k):
         k -= 1
         before = np.flatnonzero(shards[k].read(0, len(shards[k])) == eot_id)

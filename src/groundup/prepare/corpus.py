@@ -26,7 +26,7 @@ from groundup.tokenizer.char import CharTokenizer
 from groundup.tokenizer.io import resolve_tokenizer
 
 HUB = "hf:"
-HOLD_OUT = 2
+HOLD_OUT = 3
 """Version of the rules by which text files are read and split: data of another version is prepared again."""
 NAMES = ("shakespeare", "tiny-shakespeare", "fineweb-edu")
 

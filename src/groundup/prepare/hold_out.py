@@ -2,7 +2,8 @@
 
 Whole documents, chosen by the hash of their text: the same ones on every machine, in whatever order files are listed,
 and equal documents on one side. Where few documents make that miss the share by far, the end of the largest one is held
-out instead, cut where a paragraph or a line ends.
+out instead, cut where a paragraph or a line ends. What is left of it is written behind all other documents: where it
+is cut no document ends, and no other one may go on from there.
 """
 
 import hashlib
@@ -26,6 +27,9 @@ class HoldOut:
     """Share of hashes that are."""
     places: dict[tuple[int, int], int] = field(default_factory=dict)
     """(part, number of the document in it) to the first character that is."""
+    last: frozenset[tuple[int, int]] = frozenset()
+    """(part, number) of each piece of the document that is cut, where there are others: what of it is training comes
+    last."""
 
     def split(self, part: int, number: int, document: Document) -> Iterator[Document]:
         """A document with its split, in two where it is cut."""
@@ -75,10 +79,10 @@ def hold_out(
         seen[part] += 1
         if len(wholes) > MANY:
             return HoldOut(layout.val_fraction)
-    return HoldOut(places=_choose(source, [wholes[key] for key in sorted(wholes)], layout.val_fraction))
+    return _choose(source, [wholes[key] for key in sorted(wholes)], layout.val_fraction)
 
 
-def _choose(source: Source, wholes: Sequence[_Whole], fraction: float) -> dict[tuple[int, int], int]:
+def _choose(source: Source, wholes: Sequence[_Whole], fraction: float) -> HoldOut:
     """Whole documents that come near the share; where they miss it by half or double, the end of the largest."""
     total = sum(whole.size for whole in wholes)
     wanted = fraction * total
@@ -89,9 +93,10 @@ def _choose(source: Source, wholes: Sequence[_Whole], fraction: float) -> dict[t
             held += whole.size
             places.update((place, 0) for place, _ in whole.pieces)
     if wanted / 2 <= held <= 2 * wanted or not wholes:
-        return places
+        return HoldOut(places=places)
     largest = max(wholes, key=lambda whole: whole.size)
-    return _cut(source, largest, max(1, round(min(wanted, largest.size / 2))))
+    last = frozenset(place for place, _ in largest.pieces) if len(wholes) > 1 else frozenset()
+    return HoldOut(places=_cut(source, largest, max(1, round(min(wanted, largest.size / 2)))), last=last)
 
 
 def _cut(source: Source, whole: _Whole, wanted: int) -> dict[tuple[int, int], int]:

@@ -1,4 +1,7 @@
-"""Which ids become which shard. The parts in order are one stream of ids per split; a shard is a range of it."""
+"""Which ids become which shard. The parts in order are one stream of ids per split; a shard is a range of it.
+
+Training's stream ends with the document whose end is validation, from all parts that have some of it.
+"""
 
 from bisect import bisect_right
 from collections import Counter
@@ -12,7 +15,7 @@ from groundup.config.data import ShardConfig
 from groundup.config.errors import UserError
 from groundup.config.printable import counted
 from groundup.formats.document import SplitName
-from groundup.prepare.work import PartResult, ShardPlan
+from groundup.prepare.work import PartResult, ShardPlan, part_name
 from groundup.tokenizer.base import Tokenizer
 
 
@@ -26,8 +29,9 @@ def plan_shards(results: Sequence[PartResult], layout: ShardConfig) -> list[Shar
     Raises:
         UserError: One of the splits would be empty.
     """
-    train = _Stream("train", [result.train_tokens for result in results])
-    val = _Stream("val", [result.val_tokens for result in results])
+    last = [(part_name(number, "last"), result.last_tokens) for number, result in enumerate(results)]
+    train = _Stream([(part_name(number, "train"), result.train_tokens) for number, result in enumerate(results)] + last)
+    val = _Stream([(part_name(number, "val"), result.val_tokens) for number, result in enumerate(results)])
     start = 0
     ranges = [(val, 0, val.end), (train, 0, train.end)]
     if not val.end and layout.val_rule == "head":
@@ -45,17 +49,18 @@ def plan_shards(results: Sequence[PartResult], layout: ShardConfig) -> list[Shar
     names: tuple[SplitName, SplitName] = ("val", "train")
     for split, (stream, first, end) in zip(names, ranges, strict=True):
         for k, at in enumerate(range(first, end, layout.shard_tokens)):
-            pieces = stream.pieces(at, min(at + layout.shard_tokens, end))
-            plans.append(ShardPlan(f"{split}-{k:06d}.bin", split, pieces))
+            stop = min(at + layout.shard_tokens, end)
+            is_cut = split == "train" and stop == end and any(count for _, count in last)
+            plans.append(ShardPlan(f"{split}-{k:06d}.bin", split, stream.pieces(at, stop), is_cut))
     return plans
 
 
 class _Stream:
-    """The ids of all parts for one split, laid end to end."""
+    """The ids of files, laid end to end; each is named with their number."""
 
-    def __init__(self, split: SplitName, counts: Sequence[int]) -> None:
-        self._split, self._counts = split, counts
-        self._ends = list(accumulate(counts))
+    def __init__(self, files: Sequence[tuple[str, int]]) -> None:
+        self._files = files
+        self._ends = list(accumulate(count for _, count in files))
         self.end = self._ends[-1]
 
     def pieces(self, start: int, end: int) -> tuple[tuple[str, int, int], ...]:
@@ -65,8 +70,8 @@ class _Stream:
         while start < end:
             count = min(end, self._ends[number]) - start
             if count:
-                first = start - (self._ends[number] - self._counts[number])
-                pieces.append((f"part-{number:06d}.{self._split}", first, count))
+                file, size = self._files[number]
+                pieces.append((file, start - (self._ends[number] - size), count))
             start += count
             number += 1
         return tuple(pieces)

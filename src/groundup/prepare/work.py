@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -38,6 +38,13 @@ COPY_TOKENS = 1 << 20
 """Ids copied at a time: memory stays flat whatever the size of a shard."""
 FLUSH_TOKENS = 1 << 18
 """Ids gathered before they are written."""
+PartIds = Literal[SplitName, "last"]
+"""What a part's ids are for: a split, or the end of training's."""
+
+
+def part_name(number: int, ids: PartIds) -> str:
+    """The file of a part's raw ids."""
+    return f"part-{number:06d}.{ids}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +53,8 @@ class PartResult:
 
     train_tokens: int = 0
     val_tokens: int = 0
+    last_tokens: int = 0
+    """Ids of the training split that come behind those of all parts: of the document whose end is validation."""
     n_documents: int = 0
     n_bytes: int = 0
     """UTF-8 bytes of the documents."""
@@ -59,7 +68,7 @@ class PartResult:
     @property
     def n_tokens(self) -> int:
         """Ids in both splits."""
-        return self.train_tokens + self.val_tokens
+        return self.train_tokens + self.val_tokens + self.last_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +103,9 @@ class Work:
         """The tokenizer, loaded once in every process."""
         return _load_once(self.folder / TOKENIZER, self.fingerprint, self.engine)
 
-    def part_file(self, number: int, split: SplitName) -> Path:
+    def part_file(self, number: int, ids: PartIds) -> Path:
         """Raw ids of one part."""
-        return self.folder / f"part-{number:06d}.{split}"
+        return self.folder / part_name(number, ids)
 
     def part_result(self, number: int) -> PartResult | None:
         """The finished result of a part; None when it is not there, or not with all of its ids."""
@@ -107,6 +116,7 @@ class Work:
         for file, count in (
             (self.part_file(number, "train"), result.train_tokens),
             (self.part_file(number, "val"), result.val_tokens),
+            (self.part_file(number, "last"), result.last_tokens),
         ):
             if count and _size(file) != count * self.dtype.itemsize:
                 return None
@@ -166,6 +176,8 @@ class _IdFile:
 def tokenize_part(work: Work, number: int, part: Part) -> PartResult | PartFailed:
     """Tokenize the documents of one part into `part-N.train` and `part-N.val`, each closed by the separator.
 
+    What comes behind those of all parts, and is not closed, goes into `part-N.last`.
+
     Raises:
         UserError: The disk refuses.
     """
@@ -186,20 +198,23 @@ def _tokenize(work: Work, number: int, part: Part) -> PartResult:
     with contextlib.ExitStack() as stack:
         train = _IdFile(work.part_file(number, "train"), work, stack)
         val = _IdFile(work.part_file(number, "val"), work, stack)
+        last = _IdFile(work.part_file(number, "last"), work, stack)
         for place, document in enumerate(_documents(work, part, skipped)):
+            ours = last if (number, place) in work.held_out.last else train
             for piece in work.held_out.split(number, place, document):
-                file = val if piece.split == "val" else train
+                file = val if piece.split == "val" else ours
                 file.add(tokenizer.encode_array(only_known(tokenizer, piece.text, unknown)))
                 if piece.ends:
                     file.add(end)
             n_bytes += _utf8_size(document.text)
             n_documents += document.ends
             spelled += document.text.count(END_OF_TEXT)
-        train.flush()
-        val.flush()
+        for file in (train, val, last):
+            file.flush()
     return PartResult(
         train_tokens=train.written,
         val_tokens=val.written,
+        last_tokens=last.written,
         n_documents=n_documents,
         n_bytes=n_bytes,
         skipped=skipped,
@@ -240,6 +255,8 @@ class ShardPlan:
     split: SplitName
     pieces: tuple[tuple[str, int, int], ...]
     """(part file, first id, number of ids), in order."""
+    is_cut: bool = False
+    """Whether its last document has no end: that is validation."""
 
     @property
     def n_tokens(self) -> int:
@@ -301,7 +318,7 @@ def _assemble(work: Work, bytes_of_id: NDArray[np.int64], plan: ShardPlan) -> Sh
         split=plan.split,
         n_tokens=plan.n_tokens,
         n_bytes=int(counts @ bytes_of_id),
-        n_documents=0 if work.eot_id is None else int(counts[work.eot_id]),
+        n_documents=0 if work.eot_id is None else int(counts[work.eot_id]) + plan.is_cut,
         max_id=largest,
         sha256=sha256_file(target),
         sample=sample_hash(target),

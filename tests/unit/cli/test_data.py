@@ -9,6 +9,7 @@ import needs
 from groundup.cli.main import main
 from groundup.data.dataset import TokenDataset
 from groundup.data.sample import sample_documents
+from groundup.tokenizer.base import END_OF_TEXT
 
 
 @pytest.fixture
@@ -133,6 +134,26 @@ def test_every_document_is_as_likely(tmp_path, monkeypatch):
     for passages in (*drawn, everything):
         assert len({(passage.file, passage.start) for passage in passages}) == len(passages)
     assert len(everything) == sum(info.n_documents for info in opened.index.shards if info.split == "train")
+
+
+@pytest.mark.parametrize("shard_tokens", [300, 10_000])
+def test_what_is_left_of_a_document_whose_end_is_held_out_is_counted_and_drawn(
+    tmp_path, monkeypatch, capsys, shard_tokens
+):
+    monkeypatch.chdir(tmp_path)
+    Path("texts").mkdir()
+    texts = [
+        "".join(f"{name} of line {k}.\n" for k in range(n)) for name, n in (("essay", 90), ("poem", 30), ("tale", 25))
+    ]
+    for number, text in enumerate(texts):
+        Path("texts", f"{number}.txt").write_text(text)
+    words = ["prepare", "texts", "set", "--tokenizer=char", f"--shard-tokens={shard_tokens}", "--workers=1"]
+    assert main(words) == 0
+    assert "tokens, 3 documents, " in capsys.readouterr().out
+    opened = TokenDataset(Path("set"))
+    essay, *others = sorted(p.text for p in sample_documents(opened, "train", count=9, max_tokens=10_000, seed=1))
+    assert others == texts[1:]
+    assert essay + opened.tokenizer().decode(opened.split("val").read_all().tolist()) == f"{texts[0]}{END_OF_TEXT}"
 
 
 @pytest.mark.parametrize("prepared", [True, False])

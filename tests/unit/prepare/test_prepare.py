@@ -178,6 +178,41 @@ def test_a_document_that_is_read_in_pieces_is_whole_on_one_side(tmp_path, monkey
     assert all(any(len(text) > 100 for text in side) for side in (train, val))
 
 
+@pytest.mark.parametrize("pieces", [100, 10_000])
+@pytest.mark.parametrize("place", range(3))
+def test_what_is_left_of_the_document_that_is_cut_comes_last(tmp_path, monkeypatch, separated, contents, place, pieces):
+    """No document goes on from the cut, and no end is learned there; in pieces of several parts, too."""
+    for name, value in (("DOCUMENT_BYTES", pieces), ("LINE", 20), ("BEGINNING", 20)):
+        monkeypatch.setattr(plain_text, name, value)
+    monkeypatch.setattr("groundup.formats.spans.PART_BYTES", 250)
+    others = ["a" * 130 + "\n", "b" * 70 + "\n"]
+    long = "".join(f"{'cdefghij'[k % 8] * (k % 13)}\n" for k in range(200))
+    texts = [*others[:place], long, *others[place:]]
+    (tmp_path / "texts").mkdir()
+    for n, text in enumerate(texts):
+        (tmp_path / "texts" / f"{n}.txt").write_text(text)
+    layout = ShardConfig(shard_tokens=400, val_rule="documents", val_fraction=0.3)
+    source = LocalFiles(str(tmp_path / "texts"))
+    index = prepare(source, separated, tmp_path / "data", layout)
+    *closed, head = separated.decode(stream(tmp_path / "data", "train")).split("\x1f")
+    assert closed == others
+    assert head + separated.decode(stream(tmp_path / "data", "val")) == long + "\x1f"
+    counts = {
+        split: sum(info.n_documents for info in index.shards if info.split == split) for split in ("train", "val")
+    }
+    assert counts == {"train": 3, "val": 1}
+    order = [(k, 3) for k in (2, 0, 1)]
+    assert run_tasks(LocalFiles(source.pattern), separated, tmp_path / "shared", layout, order) == index
+    assert contents(tmp_path / "shared") == contents(tmp_path / "data")
+
+
+def test_one_document_that_is_cut_is_no_more_than_it_was(tmp_path, corpus, separated):
+    text = "".join(f"{'abc'[k % 3] * (k % 7)}\n" for k in range(99))
+    index = prepare(corpus([[text]]), separated, tmp_path, ShardConfig(val_rule="documents", val_fraction=0.1))
+    assert separated.decode(stream(tmp_path, "train") + stream(tmp_path, "val")) == text + "\x1f"
+    assert {info.split: info.n_documents for info in index.shards} == {"train": 0, "val": 1}
+
+
 def test_labels_of_the_source_decide(tmp_path, corpus, separated):
     documents = [[Document("aaa", "train"), Document("bb", "val"), Document("c", "train")], [Document("dd", "val")]]
     prepare(corpus(documents), separated, tmp_path, ShardConfig(val_rule="hash", val_fraction=0.5))
