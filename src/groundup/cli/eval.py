@@ -13,11 +13,10 @@ from groundup.config.errors import UsageError, UserError
 from groundup.config.train import DeviceChoice
 from groundup.files.layout import RUN
 from groundup.records.models_here import check_model, missing_model
+from groundup.records.results import TASKS, add_results, is_diverged, read_results, result_line
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say, warn
 from groundup.terminal.waiting import before_torch
-
-NAMES = ("val", "hellaswag", "lambada", "wikitext")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +47,11 @@ class Options:
             if value < 0:
                 raise UsageError(f"{flag} must be 0 or more, got {value}")
         for name in self.names:
-            if name not in NAMES and not (has_magic(name) or (name and Path(name).exists())):
+            if name not in TASKS and not (has_magic(name) or (name and Path(name).exists())):
                 if Path(name).suffix or "/" in name:
                     raise UsageError(f"{name} does not exist; name a file, folder or glob of text, or .jsonl examples")
                 raise UsageError(
-                    f"unknown task {name!r}; the tasks are {', '.join(NAMES)}, .jsonl examples, and files of text"
+                    f"unknown task {name!r}; the tasks are {', '.join(TASKS)}, .jsonl examples, and files of text"
                 )
 
     @property
@@ -67,7 +66,6 @@ def main(argv: Sequence[str]) -> int:
     check_model(options.path)
 
     from groundup.records.report import write_report
-    from groundup.records.results import add_results, read_results, result_line
     from groundup.terminal.working import Working
 
     before_torch(options.device)
@@ -99,13 +97,13 @@ def main(argv: Sequence[str]) -> int:
         for name in options.names:
             working.doing(f"measuring {name}")
             result = run_task(name, loaded, options.path, how)
-            stored = f" ({result['weights']})" if "weights" in result else ""
             try:
-                add_results(options.path, {Path(name).name + stored: result})
+                add_results(options.path, {name: result}, options.names)
             except UserError as error:  # what took hours is not lost where it cannot be written
                 warn(str(error))
                 code = 1
-            say(f"{name}: {result_line(result)}")
+            if not is_diverged(result):
+                say(f"{name}: {result_line(result)}")
     if (options.path / RUN).is_file() and not code:
         write_report(options.path)
     return code

@@ -64,6 +64,15 @@ def sliding(tokens: Sequence[int], window: int, stride: int) -> Iterator[Questio
             return
 
 
+def usual_stride(block_size: int) -> int:
+    """Half the context, by which texts are measured unless another stride is asked for."""
+    return _window(block_size) // 2
+
+
+def _window(block_size: int) -> int:
+    return max(2, block_size)  # a token that is seen, and one that is predicted
+
+
 def measure_text(
     model: LanguageModel,
     tokenizer: Tokenizer,
@@ -91,8 +100,8 @@ def measure_text(
         UserError: There is no text, it cannot be read, or too much of it would be left out.
         UsageError: The stride leaves no context.
     """
-    window = max(2, model.config.block_size)  # a token that is seen, and one that is predicted
-    stride = stride or window // 2
+    window = _window(model.config.block_size)
+    stride = stride or usual_stride(model.config.block_size)
     if not 0 < stride < window:
         raise UsageError(f"stride must be from 1 to {window - 1}, the model's context less one, got {stride}")
     first = TextGenerator(model, tokenizer).prompt_ids("")[0]

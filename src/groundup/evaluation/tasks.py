@@ -1,7 +1,8 @@
 """A task by its name, from files to the result that eval.json keeps."""
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from groundup.data.loader import eval_batches
 from groundup.evaluation.benchmarks import PUBLISHED, find_published, measure_choices, measure_completions
 from groundup.evaluation.examples import kind_of, read_choices, read_completions
 from groundup.evaluation.loss import evaluate_loss, reporting
-from groundup.evaluation.own_text import measure_text
+from groundup.evaluation.own_text import measure_text, usual_stride
 from groundup.evaluation.pages import measure_pages, read_pages
 from groundup.evaluation.scoring import BATCH_TOKENS
 from groundup.files.layout import CONFIG, INDEX, RUN, WEIGHTS, folders_around
@@ -63,7 +64,8 @@ def run_task(name: str, loaded: LoadedModel, path: Path, how: How) -> dict[str, 
         how: Where data is, how much of it is read, and how.
 
     Returns:
-        The numbers, and what they were measured with: SHA-256 of data and weights, version, seconds.
+        The numbers, and what they were measured with: SHA-256 of data and weights, version, seconds. "path" is a file's
+        of one's own, "how" what was unusual.
 
     Raises:
         UserError: The data is not there, damaged, or not of this model's tokenizer.
@@ -77,15 +79,28 @@ def run_task(name: str, loaded: LoadedModel, path: Path, how: How) -> dict[str, 
         file = find_published(name, how.data or FOLDER) if name in PUBLISHED else Path(name)
         result = (_pages if name == "wikitext" else _examples)(file, loaded, how)
         result["data"] = sha256_file(file)
+    weights = weights_of(loaded.model)
     facts: dict[str, Any] = {
+        "path": None if name == "val" or name in PUBLISHED else os.path.abspath(name),  # noqa: PTH100  # as LocalFiles
+        "how": ", ".join(_unusual(result, weights, how.limit, usual_stride(loaded.config.block_size))) or None,
         "limit": how.limit,
         "model": read_manifest(loaded.path)[WEIGHTS]["sha256"],
-        "weights": weights_of(loaded.model),
+        "weights": weights,
         "step": loaded.info.get("step"),
         "groundup": __version__,
         "seconds": round(time.perf_counter() - start, 3),
     }
     return result | {key: value for key, value in facts.items() if value is not None}
+
+
+def _unusual(result: dict[str, Any], weights: str | None, limit: int, stride: int) -> Iterator[str]:
+    """What makes a result another one than that of the whole task by the model as it was trained."""
+    if weights is not None:
+        yield weights
+    if limit:
+        yield f"first {limit}"
+    if result.get("stride", stride) != stride:
+        yield f"stride {result['stride']}"
 
 
 def is_text(name: str) -> bool:

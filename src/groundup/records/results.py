@@ -1,6 +1,8 @@
 """eval.json: what is known of a model, task by task."""
 
 import math
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +17,8 @@ from groundup.files.manifest import read_manifest
 from groundup.records.history import is_finite
 
 VERSION = 1
+TASKS = ("val", "hellaswag", "lambada", "wikitext")
+"""Tasks that are no files of one's own."""
 LARGE = 1e6
 """From here on, numbers are shown with an exponent: the perplexity of a diverged model has hundreds of digits."""
 
@@ -28,6 +32,8 @@ class _Results:
 def read_results(folder: Path) -> dict[str, dict[str, Any]]:
     """Results by task; none where nothing was measured yet.
 
+    The name of a task ends with what was unusual about its measurement, as "val (first 20)".
+
     Raises:
         UserError: The file is damaged, or of a newer version.
     """
@@ -35,28 +41,75 @@ def read_results(folder: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     try:
-        return read_json(path, _Results).tasks
+        tasks = read_json(path, _Results).tasks
     except UserError as error:
         raise UserError(f"{error}; remove it to begin a new one") from None
+    # Of two under one name the one that had it in the file comes later: the names are in order, and this one is longer.
+    return {_told_in_full(task, result): result for task, result in tasks.items()}
 
 
-def add_results(folder: Path, results: dict[str, dict[str, Any]]) -> None:
-    """Write results beside those of other tasks; a task that was measured before is replaced.
+def _told_in_full(task: str, result: dict[str, Any]) -> str:
+    """The name of a task; before groundup wrote "how", it did not tell that only the first examples were measured."""
+    limit = result.get("limit")
+    if "how" in result or type(limit) is not int or limit < 1:
+        return task
+    weights = f" ({result.get('weights')})"
+    return f"{task[:-1]}, first {limit})" if task.endswith(weights) else f"{task} (first {limit})"
+
+
+def add_results(folder: Path, results: dict[str, dict[str, Any]], beside: Iterable[str] = ()) -> None:
+    """Write results beside those of other tasks; a task that was measured before in the same way is replaced.
+
+    A file goes by its name, or by as much of its path as tells it from another file.
+
+    Args:
+        folder: Where eval.json is.
+        results: By task. Their "path" makes them those of a file, their "how" tells what was unusual.
+        beside: Tasks of the same command.
 
     Several processes may do so at once: each reads what the one before it wrote.
 
     Raises:
         UserError: A result is not finite, the old file cannot be read, or the disk refuses; the old file is as it was.
     """
-    if odd := [task for task, result in results.items() if any(map(_is_diverged, result.values()))]:
+    if odd := [task for task, result in results.items() if is_diverged(result)]:
         raise UserError(f"{', '.join(odd)}: the result is not a finite number; the model is damaged or has diverged")
     with one_at_a_time(folder / EVAL):
-        tasks = read_results(folder) | results
+        tasks = read_results(folder)
+        for task, result in results.items():
+            tasks[_key(tasks, task, result, beside)] = result
         write_file(folder / EVAL, dump_json({"version": VERSION, "tasks": dict(sorted(tasks.items()))}).encode())
 
 
-def _is_diverged(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
+def is_diverged(result: dict[str, Any]) -> bool:
+    """Whether a number of a result is none."""
+    return any(isinstance(value, float) and not math.isfinite(value) for value in result.values())
+
+
+def _key(found: dict[str, dict[str, Any]], task: str, result: dict[str, Any], beside: Iterable[str]) -> str:
+    """What a result goes by: the task, and how it was measured."""
+    how = f" ({result['how']})" if "how" in result else ""
+    if "path" not in result:
+        return task + how
+    path = Path(result["path"])
+    others = {Path(os.path.abspath(name)) for name in beside if name not in TASKS} - {path}  # noqa: PTH100
+    names = ["/".join(path.parts[-n:]) for n in range(1, len(path.parts))]
+    for name in names:
+        if (old := found.get(name + how)) and _is_of(old, result, or_unknown=False):
+            return name + how
+    for n, name in enumerate(names, 1):
+        told_apart = name not in TASKS and all(other.parts[-n:] != path.parts[-n:] for other in others)
+        same = [value for key, value in found.items() if key == name or key.startswith(f"{name} (")]
+        if told_apart and all(_is_of(value, result) for value in same):
+            return name + how
+    return f"{path}{how}"
+
+
+def _is_of(old: dict[str, Any], result: dict[str, Any], *, or_unknown: bool = True) -> bool:
+    """Whether an old result is of the same file, wherever it lies; one without a path does not say."""
+    if "path" not in old:
+        return or_unknown
+    return old["path"] == result["path"] or ("data" in result and old.get("data") == result["data"])
 
 
 def results_of(model: Path) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ from groundup.terminal.tables import columns_that_fit, new_table
 if TYPE_CHECKING:
     from rich.table import Table
 
-CIRCUMSTANCES = ("version", "data", "model", "groundup", "seconds", "step")
+CIRCUMSTANCES = ("version", "data", "path", "how", "model", "groundup", "seconds", "step")
 """What eval.json keeps beside the scores themselves."""
 
 Order = Literal["name", "loss", "started", "speed"]

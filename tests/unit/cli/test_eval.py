@@ -8,9 +8,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 from groundup import __version__
-from groundup.checkpoint.model_folder import save_model
+from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.cli.main import main
 from groundup.config.data import DataConfig
 from groundup.config.io import dump_json, to_dict
@@ -104,8 +105,61 @@ def test_a_task_is_measured_again_and_others_stay(place, capsys):
     before = tasks("run")
     run(capsys, "run", "--tasks", "mine.jsonl", "--limit=1")
     after = tasks("run")
-    assert after["val"] == before["val"]
-    assert (after["mine.jsonl"]["examples"], after["mine.jsonl"]["limit"]) == (1, 1)
+    part = after.pop("mine.jsonl (first 1)")
+    assert after == before
+    assert (part["examples"], part["limit"]) == (1, 1)
+    Path("mine.jsonl").write_text(json.dumps(CHOICES[0]) + "\n")
+    run(capsys, "run", "--tasks", "mine.jsonl")
+    again = tasks("run")
+    assert again["mine.jsonl"]["examples"] == 1
+    assert (again["val"], again["mine.jsonl (first 1)"]) == (before["val"], part)
+
+
+def test_files_of_one_name_are_told_apart(place, capsys):
+    """In one command and in two; what was measured of the same file, or of equal ones, is replaced."""
+    for folder, n in (("one/a", 1), ("one/b", 2), ("two/b", 3)):
+        Path(folder).mkdir(parents=True)
+        Path(folder, "t.txt").write_text("the lazy dog\n" * n)
+    run(capsys, "run", "--tasks=one/a/t.txt,one/b/t.txt")
+    assert {task: result["tokens"] for task, result in tasks("run").items()} == {"a/t.txt": 13, "b/t.txt": 26}
+    run(capsys, "run", "--tasks=two/b/t.txt,one/b/../b/t.txt")
+    sizes = {"a/t.txt": 13, "b/t.txt": 26, "two/b/t.txt": 39}
+    assert {task: result["tokens"] for task, result in tasks("run").items()} == sizes
+    run(capsys, "alone", "--tasks=one/a/t.txt")
+    run(capsys, "alone", "--tasks=one/b/t.txt", "--stride=3")
+    run(capsys, "alone", "--tasks=one/a/t.txt")
+    Path("one").rename("moved")
+    run(capsys, "alone", "--tasks=moved/a/t.txt")
+    assert list(tasks("alone")) == ["b/t.txt (stride 3)", "t.txt"]
+    assert tasks("alone")["t.txt"]["path"] == str(place / "moved/a/t.txt")
+
+
+def test_a_file_is_not_taken_for_the_task_of_its_name(place, capsys):
+    Path("val").write_text("the lazy dog\n")
+    run(capsys, "run", "--tasks=val,./val")
+    assert list(tasks("run")) == [f"{place.name}/val", "val"]
+
+
+def test_another_stride_is_told(place, capsys):
+    Path("t.txt").write_text("the lazy dog and the quick brown fox\n")
+    for stride in (0, 8, 3):
+        run(capsys, "run", "--tasks=t.txt", f"--stride={stride}", f"--limit={stride // 3}")
+    assert {task: result["stride"] for task, result in tasks("run").items()} == {
+        "t.txt": 8,
+        "t.txt (first 2)": 8,
+        "t.txt (first 1, stride 3)": 3,
+    }
+
+
+def test_of_a_damaged_model_no_number_is_shown(place, capsys):
+    loaded = load_model(Path("alone"))
+    with torch.no_grad():
+        loaded.model.wte.weight.fill_(math.nan)
+    save_model(Path("broken"), loaded.model, loaded.tokenizer, {})
+    assert main(["eval", "broken", f"--data={next(Path('data').iterdir())}"]) == 1
+    told = "groundup: val: the result is not a finite number; the model is damaged or has diverged\n"
+    assert capsys.readouterr() == ("", told)
+    assert not Path("broken/eval.json").exists()
 
 
 def test_how_many_tokens_at_a_time_does_not_matter(place, capsys):
@@ -132,7 +186,7 @@ def test_a_model_of_no_run_needs_data(place, capsys):
 
 def test_the_limit_of_val_is_in_blocks(place, capsys):
     run(capsys, "run", "--limit=3")
-    assert tasks("run")["val"]["tokens"] == 3 * 16
+    assert tasks("run")["val (first 3)"]["tokens"] == 3 * 16
 
 
 def test_a_bigram_is_measured_too(place, capsys):

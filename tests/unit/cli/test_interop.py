@@ -56,6 +56,16 @@ def test_the_card_shows_what_was_measured_of_these_weights(place, tiny_model, al
     assert "![Loss of training and validation](loss.png)" in card
     assert Path("out/loss.png").read_bytes() == b"a picture"
 
+    # An older groundup kept a score of the first examples under the name of the whole.
+    old = {
+        "hellaswag": right | {"acc": 0.5, "limit": 4},
+        "t.txt (int8)": right | {"loss": 2.0, "limit": 1, "weights": "int8"},
+    }
+    (place / "run" / "eval.json").write_text(json.dumps({"version": 1, "tasks": old}))
+    assert main(["export", "run", "later"]) == 0
+    card = Path("later/README.md").read_text()
+    assert "| hellaswag (first 4) | acc 0.5000 ± 0.2500 (4 examples) |\n| t.txt (int8, first 1) | loss 2.0000 " in card
+
     assert main(["export", "poet", "plain", "--format=onnx"]) == 0
     card = Path("plain/README.md").read_text()
     assert "## Scores\n\nNone were measured: `groundup eval` does it." in card

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from groundup.config.errors import UserError
+from groundup.config.io import dump_json
 from groundup.files import atomic as files
 from groundup.records.results import add_results, read_results, result_line
 
@@ -76,3 +77,15 @@ def test_a_diverged_model_is_one_line_and_nothing_is_noted(tmp_path, value):
     with pytest.raises(UserError, match="val: the result is not a finite number; the model is damaged or has diverged"):
         add_results(tmp_path, {"val": {"loss": value, "tokens": 3}})
     assert read_results(tmp_path) == {}
+
+
+def test_an_old_result_of_the_first_examples_is_told_and_gives_way_to_a_new_one(tmp_path):
+    first, whole = {"loss": 1.0, "limit": 3}, {"loss": 2.0, "limit": 0}
+    add_results(tmp_path, {"val": first, "a.txt": whole | {"limit": "3"}})
+    assert read_results(tmp_path) == {"val (first 3)": first, "a.txt": whole | {"limit": "3"}}
+    newer = first | {"how": "first 3"}
+    add_results(tmp_path, {"val": newer})
+    add_results(tmp_path, {"val": whole})
+    assert read_results(tmp_path) == {"val": whole, "val (first 3)": newer, "a.txt": whole | {"limit": "3"}}
+    (tmp_path / "eval.json").write_text(dump_json({"version": 1, "tasks": {"val": first, "val (first 3)": newer}}))
+    assert read_results(tmp_path) == {"val (first 3)": newer}
