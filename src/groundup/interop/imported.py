@@ -1,5 +1,6 @@
 """What a reader of another program's files returns, and what every reader needs."""
 
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -121,13 +122,39 @@ def load_pickled(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     except Exception as error:
+        if _is_damaged(path, error):
+            raise UserError(f"{path} is cut off or damaged; fetch or copy it again") from error
+        if isinstance(error, OSError):
+            raise UserError(f"cannot read {path}: {error.strerror or error}") from error
         # Damaged and hostile files make every kind of exception; PyTorch's own text spans a page.
         raise UserError(
             f"{path} is not a plain PyTorch file of tensors, and nothing else is read; save its model's state_dict()"
         ) from error
+
+
+_LEGACY = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+"""How files begin that PyTorch wrote before version 1.6, and writes where it is asked to: no zip file."""
+
+
+def _is_damaged(path: Path, error: Exception) -> bool:
+    """Whether a file begins as PyTorch's do, and its end or its table of contents is not there.
+
+    A zip file's table stands at its end. Without one PyTorch's reader fails in many ways, by the length that is left:
+    `OSError` is one of them.
+    """
+    try:
+        with path.open("rb") as file:
+            begins = file.read(len(_LEGACY))
+    except OSError:
+        return False
+    if not begins:
+        return False
+    if begins[:4] == b"PK\x03\x04"[: len(begins)]:
+        is_bad = isinstance(error, zipfile.BadZipFile) or "failed reading zip archive" in str(error)
+        return is_bad or not zipfile.is_zipfile(path)
+    ran_out = isinstance(error, EOFError | IndexError | struct.error) or "unexpected EOF" in str(error)
+    return ran_out and begins == _LEGACY[: len(begins)]
 
 
 def _classes(path: Path) -> list[str]:

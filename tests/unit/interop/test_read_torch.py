@@ -175,6 +175,40 @@ def test_a_compressed_file_is_refused(place, model):
         bring("small.pt", n_head=4)
 
 
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_file_that_is_cut_off_is_told_wherever_it_is_cut(place, model, is_zip):
+    torch.save(state_of(model), "state.pt", _use_new_zipfile_serialization=is_zip)
+    assert bring("state.pt", n_head=4).config == model.config
+    data = Path("state.pt").read_bytes()
+    for size in (1, 3, 10, 20, 30, 60, 500, 1000, 3000, *range(5000, len(data), len(data) // 20), len(data) - 1):
+        Path("cut.pt").write_bytes(data[:size])
+        with pytest.raises(UserError) as caught:
+            import_model("cut.pt", Path("another"), tokenizer="letters.json", n_head=4)
+        assert str(caught.value) == "cut.pt is cut off or damaged; fetch or copy it again", size
+
+
+def test_a_damaged_table_of_contents_is_told(place, model):
+    torch.save(state_of(model), "state.pt")
+    data = bytearray(Path("state.pt").read_bytes())
+    data[data.rindex(b"PK\x01\x02")] ^= 0xFF
+    Path("state.pt").write_bytes(data)
+    with pytest.raises(UserError, match=r"^state\.pt is cut off or damaged; fetch or copy it again$"):
+        bring("state.pt", n_head=4)
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_what_is_no_file_of_pytorch_is_not_called_cut_off(place, protocol):
+    data = pickle.dumps({"weights": [1.0] * 999}, protocol)
+    for size in (len(data), len(data) // 2, 20):
+        Path("other.pt").write_bytes(data[:size])
+        with pytest.raises(UserError, match=r"^other\.pt is not a (plain PyTorch file of tensors|model)"):
+            bring("other.pt")
+    with zipfile.ZipFile("other.pt", "w") as file:
+        file.writestr("other.txt", "text")
+    with pytest.raises(UserError, match=r"^other\.pt is not a plain PyTorch file of tensors"):
+        bring("other.pt")
+
+
 ODD = {
     "sparse": lambda: torch.eye(32, 16).to_sparse(),
     "on meta": lambda: torch.empty(32, 16, device="meta"),
