@@ -26,7 +26,7 @@ class Options:
     format: ExportFormat = "hf"
     """groundup: a model folder like DIR's; hf: transformers; gguf: llama.cpp; onnx: onnxruntime; ct2: CTranslate2."""
     weights: Literal["saved", "fp32", "fp16", "bf16", "int8"] = "saved"
-    """For --format groundup: bits per weight. int8 is for `generate` and `eval` alone; saved changes nothing."""
+    """For --format groundup: bits per weight. int8 is for `generate`, `eval`, `serve` alone; saved changes nothing."""
     push_to_hub: str | None = None
     """Upload the folder to this model repository, OWNER/NAME, of the Hugging Face hub; it is made if need be."""
 

@@ -84,7 +84,8 @@ class _LeftOut:
     def nothing(self) -> UserError:
         """What to say where nothing is left."""
         if self._unread:
-            return UserError(f"nothing is left of {self._path}: all its examples {self._why()}")
+            faults = f"; {counted(len(self._faults), 'other line')} {self._no_examples()}" if self._faults else ""
+            return UserError(f"nothing is left of {self._path}: all its examples {self._why()}{faults}")
         if not self._faults:
             return UserError(f"{self._path} holds no examples")
         (number, fault), *others = self._faults
@@ -101,13 +102,16 @@ class _LeftOut:
             raise self.nothing()
         if self._faults:
             n, total = len(self._faults), len(self._faults) + self._unread + kept
-            named = "; ".join(f"line {number}: {fault}" for number, fault in self._faults[:MOST_NAMED])
-            more = f"; and {n - MOST_NAMED:,} more" if n > MOST_NAMED else ""
-            is_none = "is no example" if n == 1 else "are no examples"
-            say(f"left out {n:,} of {counted(total, 'line')} of {self._path}, which {is_none}: {named}{more}")
+            say(f"left out {n:,} of {counted(total, 'line')} of {self._path}, which {self._no_examples()}")
         if self._unread:
             total = self._unread + kept
             say(f"left out {self._unread:,} of {counted(total, 'example')} of {self._path}, which {self._why()}")
+
+    def _no_examples(self) -> str:
+        n = len(self._faults)
+        named = "; ".join(f"line {number}: {fault}" for number, fault in self._faults[:MOST_NAMED])
+        more = f"; and {n - MOST_NAMED:,} more" if n > MOST_NAMED else ""
+        return f"{'is no example' if n == 1 else 'are no examples'}: {named}{more}"
 
     def _why(self) -> str:
         named = ", ".join(repr(character) for character, _ in self._unknown.most_common(NAMED))

@@ -1,5 +1,6 @@
 """groundup import and groundup export, from the command line."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -70,6 +71,13 @@ def test_the_card_shows_what_was_measured_of_these_weights(place, tiny_model, al
     card = Path("plain/README.md").read_text()
     assert "## Scores\n\nNone were measured: `groundup eval` does it." in card
     assert "loss.png" not in card
+
+
+def test_help_names_all_commands_that_read_int8(capsys):
+    with contextlib.suppress(SystemExit):
+        main(["export", "--help"])
+    words = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "int8 is for `generate`, `eval`, `serve` alone" in words
 
 
 @pytest.mark.parametrize("kind", ["gguf", "onnx"])

@@ -128,6 +128,22 @@ def test_examples_in_other_characters_are_left_out_and_told(tmp_path, letters):
     assert str(caught.value) == f"nothing is left of {path}: all its examples {known}'A'"
 
 
+def test_where_nothing_is_left_lines_at_fault_are_told_beside_other_characters(tmp_path, letters):
+    left = "nothing is left of {}: all its examples have characters that the tokenizer does not know: 'A'; "
+    for bad, told in (
+        ([b"[1]"], "1 other line is no example: line 2: it is not a JSON object"),
+        (
+            [b"[1]", b"\xff", {**GOOD, "ctx": 1}, b"[1]", b"[1]"],
+            "5 other lines are no examples: line 2: it is not a JSON object; line 3: it is not UTF-8;"
+            ' line 4: "ctx" must be a string, got 1; and 2 more',
+        ),
+    ):
+        path = write(tmp_path, {**GOOD, "ctx": "A"}, *bad)
+        with pytest.raises(UserError) as caught:
+            read_choices(path, letters)
+        assert str(caught.value) == left.format(path) + told
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
