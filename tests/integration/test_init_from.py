@@ -14,6 +14,7 @@ from groundup.config.model import GPTConfig
 from groundup.model.bigram import fit_bigram
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
+from groundup.records.metrics import read_metrics
 from groundup.tokenizer.char import CharTokenizer
 
 FLAGS = [
@@ -168,6 +169,16 @@ def test_the_model_of_the_start_may_stay_the_best(place, capsys):
     assert worse.info["step"] == 0
     assert worse.info["val_loss"] == pytest.approx(measured("worse", capsys), abs=1e-4)
     torch.testing.assert_close(worse.model.state_dict(), first.model.state_dict())
+
+    # What these weights write is theirs, also where the run that had ended is resumed.
+    for _ in range(2):
+        written = [row for row in read_metrics(Path("runs/worse/metrics.jsonl")) if "sample" in row]
+        assert [row.get("kept_step") for row in written] == [None] * (len(written) - 1) + [0]
+        assert written[-1]["step"] == max(row["step"] for row in written)
+        page = Path("runs/worse/report.html").read_text()
+        assert "<p class=quiet>the weights that were kept, before the first step, validation loss" in page
+        assert main(["train", "--resume", "runs/worse"]) == 0
+    capsys.readouterr()
 
     # A run that is killed before its next checkpoint goes on from the start, and ends the same.
     for later in Path("runs/worse/checkpoints").glob("step-*[48]"):

@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from groundup import __version__
 from groundup.playground.analysis import MAX_TOKENS
-from groundup.records.history import RunHistory, find_runs, is_finite, read_run
+from groundup.records.history import RunHistory, find_runs, is_finite, read_run, samples
 from groundup.serving.app import Server
 from groundup.serving.errors import RequestError, shown
 
@@ -81,7 +81,7 @@ class Offers:
                 "bigram": history.facts.get("bigram_loss"),
                 "train": [pair for pair in column("train/loss") if is_finite(pair[1])],
                 "val": [pair for pair in column("val/loss") if is_finite(pair[1])],
-                "samples": column("sample"),
+                "samples": [(sample.step, sample.text) for sample in samples(history.rows)],
             }
         )
 

@@ -17,7 +17,7 @@ from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
 from groundup.files.layout import CONFIG, EVAL, METRICS, MODEL, RUN, resolved
 from groundup.files.lock import is_held
 from groundup.planner.flops import flops_per_token
-from groundup.records.metrics import PEAK_AT_END, PEAK_AT_START, STOPPED, load_metrics
+from groundup.records.metrics import KEPT_STEP, PEAK_AT_END, PEAK_AT_START, STOPPED, load_metrics
 from groundup.records.models_here import no_run
 
 Axis = Literal["steps", "tokens", "time", "flops"]
@@ -127,6 +127,28 @@ def best_row(rows: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, An
     Those before the first step are kept where they are a trained model's (`init_from`), not where they are random.
     """
     return lowest_loss(rows if config.get("init_from") else [row for row in rows if row.get("step")])
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a model wrote."""
+
+    step: int
+    """Of its weights."""
+    text: str
+    kept: bool
+    """Whether it is the last word of a run, by the weights that it keeps, of an earlier step than its last."""
+
+
+def samples(rows: list[dict[str, Any]]) -> list[Sample]:
+    """What a run wrote, in the order of the steps of the weights; of the same weights the latest text."""
+    written = [row for row in rows if row.get("sample") is not None]
+    found = {
+        step: Sample(step, row["sample"], kept=row is written[-1] and KEPT_STEP in row)
+        for row in written
+        for step in (row.get(KEPT_STEP, row["step"]),)
+    }
+    return [found[step] for step in sorted(found)]
 
 
 def is_run(path: Path) -> bool:

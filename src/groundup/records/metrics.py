@@ -5,7 +5,8 @@ Names follow one scheme: `train/loss` and `val/loss` in nats per token, `val/bpb
 `perf/mfu` (share of the peak FLOP/s, in [0, 1]),
 `perf/data_ms`, `perf/forward_backward_ms`, `perf/optimizer_ms` (a step, on average since the line before),
 `perf/eval_seconds` (one evaluation), `val/tokens` (where it looked at so many of the split only, early in a run).
-Beside them stand `step`, `tokens`, `seconds` and texts: `sample`, `event`.
+Beside them stand `step`, `tokens`, `seconds` and texts: `sample`, `event`. A run ends with a sample of the weights that
+it keeps; where they are of an earlier step, `kept_step` beside it is that one.
 """
 
 import json
@@ -24,6 +25,8 @@ PEAK_AT_START, PEAK_AT_END = "perf/peak_flops_start", "perf/peak_flops_end"
 """FLOP/s of a large product, measured at the start and at the end of a session."""
 STOPPED = "stopped"
 """The event at the end of a session that a signal ended and that saved its state."""
+KEPT_STEP = "kept_step"
+"""Of which step the weights are that wrote the sample of a line, where they are of an earlier one than the line."""
 
 
 class Logger(Protocol):
@@ -130,6 +133,8 @@ def _is_sound(name: str, value: Any) -> bool:
     """Whether a value is what its name says: a text, or a JSON number, for which null stands where it is not finite."""
     if name in ("sample", "event"):
         return value is None or isinstance(value, str)
+    if name == KEPT_STEP:
+        return type(value) is int and value >= 0
     if "/" not in name and name not in ("step", "tokens", "seconds"):
         return True
     most = sys.float_info.max if name.startswith(("train/", "val/", "optim/")) else 2**63

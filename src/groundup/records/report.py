@@ -21,7 +21,7 @@ from groundup.files.atomic import write_file
 from groundup.files.layout import LOSS_PICTURE, METRICS, PORTRAIT, REPORT, RUN
 from groundup.records.chart import Chart, Line, draw
 from groundup.records.explain import TERMS, headline, smoothed, suggestions
-from groundup.records.history import best_row, is_finite, is_run, median_mfu, read_run, series, where_time_went
+from groundup.records.history import best_row, is_finite, is_run, median_mfu, read_run, samples, series, where_time_went
 from groundup.records.metrics import read_metrics
 from groundup.records.plot import plot_loss
 from groundup.records.results import read_results, result_line
@@ -147,17 +147,18 @@ def _headline(numbers: list[tuple[str, str]]) -> str:
 
 
 def _samples(rows: list[dict[str, Any]], end: float) -> list[str]:
-    """What the model wrote on its way: the last text, and a slider to those before it."""
+    """What the model wrote on its way: what its kept weights write, and a slider to the texts of other steps."""
     losses = {row["step"]: row["val/loss"] for row in rows if is_finite(row.get("val/loss"))}
     training = {row["step"]: row["train/loss"] for row in rows if is_finite(row.get("train/loss"))}
     tokens = {row["step"]: row["tokens"] for row in rows if is_finite(row.get("tokens"))}
-    samples = [row for row in rows if row.get("sample") is not None]
-    if not samples:
+    written = samples(rows)
+    if not written:
         return []
-    last = len(samples) - 1
+    last = len(written) - 1
+    shown = next((i for i, sample in enumerate(written) if sample.kept), last)
     texts = []
-    for i, row in enumerate(samples):
-        step = row["step"]
+    for i, sample in enumerate(written):
+        step = sample.step
         near = max((at for at in training if at <= step), default=None)
         loss = ""
         if step in losses:
@@ -165,11 +166,13 @@ def _samples(rows: list[dict[str, Any]], end: float) -> list[str]:
         elif near is not None:
             loss = f", training loss {training[near]:.3f}{'' if near == step else f' at step {near:,}'}"
         share = f" data-share={tokens[step] / end:.4f}" if end and tokens.get(step) else ""
+        by = "the weights that were kept, " if sample.kept else ""
+        when = f"after step {step:,}" if step else "before the first step"
         texts.append(
-            f"<div class=sample{share}{'' if i == last else ' hidden'}><p class=quiet>after step {step:,}{loss}</p>"
-            f"<pre>{html.escape(row['sample'])}</pre></div>"
+            f"<div class=sample{share}{'' if i == shown else ' hidden'}><p class=quiet>{by}{when}{loss}</p>"
+            f"<pre>{html.escape(sample.text)}</pre></div>"
         )
-    slider = f"<input type=range min=0 max={last} value={last} aria-label='which sample' hidden>" if last else ""
+    slider = f"<input type=range min=0 max={last} value={shown} aria-label='which sample' hidden>" if last else ""
     return ["<h2>What it writes</h2>", slider, *texts]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from groundup.config.printable import printable
 from groundup.records.facts import machine_of, run_facts, settings_that_differ
 from groundup.records.history import MISSING, RunHistory, is_finite
+from groundup.records.metrics import KEPT_STEP
 from groundup.records.plot import distinct_names
 from groundup.terminal.tables import columns_that_fit, new_table
 
@@ -75,7 +76,8 @@ def compare_table(runs: Sequence[RunHistory]) -> "Table":
 
 def as_csv(runs: Sequence[RunHistory]) -> str:
     """A row per line of metrics, a column per number that any of the runs logged."""
-    keys = dict.fromkeys(key for run in runs for row in run.rows for key, value in row.items() if is_finite(value))
+    logged = dict.fromkeys(key for run in runs for row in run.rows for key, value in row.items() if is_finite(value))
+    keys = [key for key in logged if key != KEPT_STEP]
     text = io.StringIO()
     writer = csv.DictWriter(text, ["run", *keys], extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -22,7 +22,7 @@ from groundup.inspection.portrait import MOST_TOKENS, portrait
 from groundup.model.build import Transformer, build_model
 from groundup.optim.build import rate_flags
 from groundup.records.history import is_finite, lowest_loss
-from groundup.records.metrics import Logger, read_metrics
+from groundup.records.metrics import KEPT_STEP, Logger, read_metrics
 from groundup.records.report import time_line, write_report
 from groundup.terminal.display import clock, quote, say
 from groundup.terminal.working import Working
@@ -69,11 +69,14 @@ def finish(run: Run, config: TrainConfig, facts: dict[str, Any], *, log: Logger,
         UserError: No checkpoint can be read, or the disk refuses.
     """
     with Working("choosing the best weights", console) as working:
-        model = _keep_best(run, config, facts, console)
+        model, label = _keep_best(run, config, facts, console)
         working.doing("writing a last sample")
         writer = TextGenerator(model.eval(), run.tokenizer)
         scene = prompt + writer.generate(prompt, max_new_tokens=SCENE_TOKENS, seed=config.seed)[0]
-        row = {"step": run.trainer.state.step, "sample": scene}
+        # At the end of the record, whose steps never go back; the weights may be of an earlier step.
+        row: dict[str, Any] = {"step": run.trainer.state.step, "sample": scene}
+        if label.step != row["step"]:
+            row[KEPT_STEP] = label.step
         if row not in read_metrics(config.run_dir / METRICS):  # else a run that had ended was resumed
             log.write(**row)
         quote(console, scene, title=f"the weights in {config.run_dir / MODEL} write:")
@@ -86,7 +89,7 @@ def finish(run: Run, config: TrainConfig, facts: dict[str, Any], *, log: Logger,
     say(console, f"what to try next:\n{_next_steps(config, prompt)}")
 
 
-def _keep_best(run: Run, config: TrainConfig, facts: dict[str, Any], console: Console) -> Transformer:
+def _keep_best(run: Run, config: TrainConfig, facts: dict[str, Any], console: Console) -> tuple[Transformer, Label]:
     """Save the best weights as a model folder, and show how they do."""
     rows = read_metrics(config.run_dir / METRICS)
     checkpoint = run.store.load_best(partial(say, console))
@@ -103,7 +106,7 @@ def _keep_best(run: Run, config: TrainConfig, facts: dict[str, Any], console: Co
     console.print(_losses(run, config, facts, label))
     if warning := _warning(rows, label, rate_flags(run.trainer.optimizers)):
         say(console, warning)
-    return model
+    return model, label
 
 
 def _portrait(run: Run, model: Transformer) -> dict[str, Any] | None:

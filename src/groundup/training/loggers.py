@@ -16,7 +16,7 @@ from typing import Any, Literal
 from groundup.config.errors import UserError
 from groundup.config.train import LogConfig
 from groundup.files.layout import METRICS, TENSORBOARD, WANDB
-from groundup.records.metrics import Logger
+from groundup.records.metrics import KEPT_STEP, Logger
 
 
 class TensorBoard:
@@ -38,7 +38,7 @@ class TensorBoard:
         for name, number in _numbers(values):
             self._writer.add_scalar(name, number, step)
         if "sample" in values:
-            self._writer.add_text("sample", f"<pre>{html.escape(values['sample'])}</pre>", step)
+            self._writer.add_text("sample", _sample(values), step)
 
     def close(self, *, failed: bool) -> None:
         """Write what is buffered."""
@@ -85,7 +85,7 @@ class WeightsAndBiases:
         """Log one row; of a step that an earlier session has logged already, the service keeps the first."""
         row: dict[str, Any] = dict(_numbers(values))
         if "sample" in values:
-            row["sample"] = self._wandb.Html(f"<pre>{html.escape(values['sample'])}</pre>", inject=False)
+            row["sample"] = self._wandb.Html(_sample(values), inject=False)
         if row:
             self._run.log(row, step=values["step"])
 
@@ -95,8 +95,15 @@ class WeightsAndBiases:
 
 
 def _numbers(values: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """What can be drawn; `step` is the axis."""
-    return ((k, v) for k, v in values.items() if isinstance(v, int | float) and k != "step")
+    """What can be drawn; `step` is the axis, and of which step kept weights are stands above what they wrote."""
+    return ((k, v) for k, v in values.items() if isinstance(v, int | float) and k not in ("step", KEPT_STEP))
+
+
+def _sample(values: dict[str, Any]) -> str:
+    """A sample in HTML: below the step of its weights, where that is not the line's."""
+    kept = values.get(KEPT_STEP)
+    by = "" if kept is None else f"<p>by the weights that were kept, of step {kept:,}</p>"
+    return f"{by}<pre>{html.escape(values['sample'])}</pre>"
 
 
 def _identity(path: Path) -> str:

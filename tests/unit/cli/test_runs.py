@@ -111,7 +111,7 @@ def test_names_stay_whole_on_a_narrow_terminal(place, capsys, monkeypatch, width
 
 def test_csv_has_every_number_of_every_run(place, capsys):
     folder(place / "a")
-    folder(place / "b", made=10, extra='{"step": 10, "sample": "a, b"}\n')
+    folder(place / "b", made=10, extra='{"step": 10, "kept_step": 5, "sample": "a, b"}\n')
     printed = runs(capsys, "csv", "a", "b").out
     rows = list(csv.DictReader(io.StringIO(printed)))
     assert [row["run"] for row in rows] == ["a"] * 5 + ["b"] * 3

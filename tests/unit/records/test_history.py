@@ -14,10 +14,12 @@ from groundup.planner.flops import flops_per_token
 from groundup.records.facts import run_facts
 from groundup.records.history import (
     MISSING,
+    Sample,
     differences,
     find_runs,
     median_mfu,
     read_run,
+    samples,
     series,
     where_time_went,
 )
@@ -251,3 +253,17 @@ def test_mfu_needs_the_same_peak_at_both_ends(start, end, mfu):
     rows = [{"step": k, "perf/mfu": value} for k, value in ((1, 0.1), (2, 0.2), (3, 0.3))]
     rows.append({"step": 3, "perf/peak_flops_start": start, "perf/peak_flops_end": end})
     assert median_mfu(rows) == (None if mfu is None else pytest.approx(mfu))
+
+
+def test_a_sample_is_of_the_step_of_the_weights_that_wrote_it():
+    rows = [
+        {"step": 5, "sample": "a"},
+        {"step": 10, "sample": "short"},
+        {"step": 15, "sample": None},
+        {"step": 20, "kept_step": 10, "sample": "short and more"},
+    ]
+    assert samples(rows) == [Sample(5, "a", kept=False), Sample(10, "short and more", kept=True)]
+    # Resumed: the text of the first end stays what it was, and only the last one is of what is kept.
+    longer = [*rows, {"step": 25, "sample": "b"}, {"step": 30, "kept_step": 5, "sample": "a, at the end"}]
+    assert [(sample.step, sample.kept) for sample in samples(longer)] == [(5, True), (10, False), (25, False)]
+    assert samples(rows[2:3]) == []

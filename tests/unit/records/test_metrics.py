@@ -78,6 +78,14 @@ def test_what_json_cannot_hold_is_null(path, value):
     assert rows_of(path) == [{"step": 1, "optim/grad_norm": None}]
 
 
+@pytest.mark.parametrize("step", ["true", '"9"', "1.5", "-1", "null"])
+def test_the_step_of_kept_weights_is_a_step(path, step):
+    path.write_text(
+        f'{{"step": 9, "kept_step": {step}, "sample": "a"}}\n{{"step": 9, "kept_step": 0, "sample": "b"}}\n'
+    )
+    assert [row["sample"] for row in read_metrics(path)] == ["b"]
+
+
 def test_a_missing_file_has_no_rows(path):
     assert read_metrics(path) == []
 

@@ -160,6 +160,30 @@ def test_only_the_last_sample_is_shown_until_the_slider_moves(tmp_path):
     assert "after step 20, validation loss 1.234" in page.text
 
 
+@pytest.mark.parametrize(
+    ("kept", "says", "order"),
+    [
+        (10, "the weights that were kept, after step 10, training loss 3.000", ["10", "20"]),
+        (0, "the weights that were kept, before the first step, validation loss 4.200", ["0", "10", "20"]),
+    ],
+)
+def test_the_last_sample_stands_at_the_step_of_the_weights_that_wrote_it(tmp_path, kept, says, order):
+    """A run that ends at step 30 keeps the weights of an earlier step, or those it began with."""
+    end = [
+        {"step": 30, "tokens": 3000, "seconds": 3.0, "val/loss": 5.0, "val/bpb": 7.0},
+        {"step": 30, "kept_step": kept, "sample": "by what was kept"},
+    ]
+    page = report(folder(tmp_path, rows=[*ROWS, *end]))
+    assert says in page.text
+    assert "after step 30" not in page.text
+    shown = [attributes for tag, attributes in page.tags if tag == "div" and attributes.get("class") == "sample"]
+    at = order.index(str(kept))
+    assert ["hidden" in attributes for attributes in shown] == [i != at for i in range(len(order))]
+    assert shown[at].get("data-share") == ({10: "0.3333", 0: None}[kept])
+    (slider,) = [attributes for tag, attributes in page.tags if tag == "input"]
+    assert (slider["max"], slider["value"]) == (str(len(order) - 1), str(at))
+
+
 @pytest.mark.parametrize("name", ["<i>x & 'y'", "é", "a_$5"])
 def test_any_folder_name_is_shown_as_it_is(tmp_path, name):
     page = report(folder(tmp_path, name=name))

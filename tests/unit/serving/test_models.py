@@ -105,6 +105,12 @@ def test_neighbors_of_a_run_are_found_and_listed(client):
     assert client.get("/api/run?model=nothing").status_code == 404
 
 
+def test_a_sample_of_kept_weights_is_told_of_their_step(client, run):
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 8, "sample": "b"}\n{"step": 9, "kept_step": 4, "sample": "a"}\n')
+    assert client.get("/api/run?model=mine").json()["samples"] == [[4, "a"], [8, "b"]]
+
+
 def test_a_few_steps_are_held_and_the_one_used_last_goes_last(run):
     models = Models([run])
 

@@ -117,6 +117,20 @@ def test_tensorboard_reads_what_was_written(tmp_path):
     assert samples == [(2, "<pre>&lt;b&gt;ROMEO&lt;/b&gt;:\n  &amp; so on</pre>")]
 
 
+KEPT = {"step": 9, "kept_step": 1000, "sample": "a <b>"}
+KEPT_PAGE = "<p>by the weights that were kept, of step 1,000</p><pre>a &lt;b&gt;</pre>"
+
+
+def test_tensorboard_says_of_which_step_the_weights_are_that_were_kept(tmp_path):
+    pytest.importorskip("tensorboard")
+    log = TensorBoard(tmp_path, step=0)
+    log.write(**KEPT)
+    log.close(failed=False)
+    numbers, texts = scalars(tmp_path)
+    assert numbers == {}
+    assert list(texts.values()) == [[(9, KEPT_PAGE)]]
+
+
 def test_tensorboard_forgets_steps_that_a_resumed_run_makes_again(tmp_path):
     pytest.importorskip("tensorboard")
     first = TensorBoard(tmp_path, step=0)
@@ -175,7 +189,7 @@ def test_weights_and_biases_offline_writes_what_sync_will_send(tmp_path, monkeyp
     folder = tmp_path / "my run"
     folder.mkdir()
     options = {"mode": "offline", "project": "lab", "config": {"parameters": 7, "config": {"seed": 3}}}
-    for rows in (ROWS, [{"step": 3, "train/loss": 3.0}]):  # a run, and the same run resumed
+    for rows in (ROWS, [{"step": 3, "train/loss": 3.0}, {**KEPT, "step": 3}]):  # a run, and the same run resumed
         time.sleep(1.1)  # its files are named by the second in which it begins
         log = WeightsAndBiases(folder, **options)
         for row in rows:
@@ -194,8 +208,9 @@ def test_weights_and_biases_offline_writes_what_sync_will_send(tmp_path, monkeyp
     first = history(files[0]) | history(files[1])
     assert {step: row.get("train/loss") for step, row in first.items()} == {0: None, 1: 4.25, 2: 3.5, 3: 3.0}
     assert {step: row["val/loss"] for step, row in first.items() if "val/loss" in row} == {0: 4.5, 2: 3.75}
-    (page,) = folder.glob("wandb/offline-run-*/files/media/html/sample_*.html")
-    assert page.read_text() == "<pre>&lt;b&gt;ROMEO&lt;/b&gt;:\n  &amp; so on</pre>"
+    assert "kept_step" not in first[3]
+    pages = sorted(folder.glob("wandb/offline-run-*/files/media/html/sample_*.html"))
+    assert [page.read_text() for page in pages] == ["<pre>&lt;b&gt;ROMEO&lt;/b&gt;:\n  &amp; so on</pre>", KEPT_PAGE]
     assert capfd.readouterr() == ("", "")
 
 
