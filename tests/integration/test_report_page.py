@@ -32,7 +32,7 @@ def test_nothing_is_wider_than_a_phone(page):
 def test_the_curve_says_what_is_under_the_pointer(page):
     box = page.locator(".plot").bounding_box()
     page.mouse.move(box["x"] + box["width"] - 2, box["y"] + 20)
-    assert page.locator(".says").inner_text() == "training 2.000\nvalidation 1.234"
+    assert page.locator(".says").inner_text() == "training, smoothed 2.000\nvalidation 1.234"
     page.mouse.move(0, 0)
     assert not page.locator(".says").is_visible()
 
@@ -40,7 +40,7 @@ def test_the_curve_says_what_is_under_the_pointer(page):
 def test_what_a_finger_asks_the_curve_stays_to_be_read(page):
     box = page.locator(".plot").bounding_box()
     page.touchscreen.tap(box["x"] + box["width"] - 2, box["y"] + 20)
-    assert page.locator(".says").inner_text() == "training 2.000\nvalidation 1.234"
+    assert page.locator(".says").inner_text() == "training, smoothed 2.000\nvalidation 1.234"
 
 
 def test_the_slider_shows_each_sample_and_its_place(page):

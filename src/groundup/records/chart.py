@@ -7,7 +7,7 @@ stands beside the drawing as HTML, in the page's own size: on a phone, letters o
 import html
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 WIDE, HIGH = 1000, 400
 """Units of the drawing; any would do, as it is stretched."""
@@ -20,11 +20,12 @@ class Line:
     """One curve.
 
     Args:
-        name: What it is called where the pointer is; also its class in the style sheet.
+        name: Its class in the style sheet.
         x: Places, ascending.
         y: Values, finite.
         dots: Mark every point.
         named: Answer to the pointer.
+        said: What it is called above the chart and where the pointer is; unless given, its name.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Line:
     y: Sequence[float]
     dots: bool = False
     named: bool = True
+    said: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +90,16 @@ def draw(lines: Sequence[Line], *, baseline: tuple[str, float] | None, x_label: 
             spots = "".join(f"M{WIDE * a:.1f} {HIGH * b:.1f}h0" for a, b, _, _ in points)
             drawn.append(f"<path class='dots {line.name}' d='{spots}'/>")
         if line.named:
-            script.append({"name": line.name, "points": [[round(a, 5), round(b, 5), x, y] for a, b, x, y in points]})
+            places = [[round(a, 5), round(b, 5), x, y] for a, b, x, y in points]
+            script.append({"name": line.said or line.name, "points": places})
     digits = max(0, math.ceil(-math.log10(levels[1] - levels[0]) - 1e-9))
     letters = "".join(
         f"<span class=y style='top:{100 * place(0, level)[1]:.1f}%'>{level:.{digits}f}</span>" for level in levels
     )
-    places = [x for x in _ticks(0, end) if x <= end]
-    letters += "".join(f"<span class=x style='left:{100 * x / end:.1f}%'>{html.escape(show(x))}</span>" for x in places)
-    keys = "".join(f"<span class='key {line.name}'>{html.escape(line.name)}</span>" for line in lines if line.named)
+    ticks = [x for x in _ticks(0, end) if x <= end]
+    letters += "".join(f"<span class=x style='left:{100 * x / end:.1f}%'>{html.escape(show(x))}</span>" for x in ticks)
+    named = [(line.name, html.escape(line.said or line.name)) for line in lines if line.named]
+    keys = "".join(f"<span class='key {name}'>{said}</span>" for name, said in named)
     if baseline:
         keys += f"<span class='key baseline'>{html.escape(baseline[0])}</span>"
     markup = (
@@ -113,7 +117,7 @@ def _thin(line: Line) -> Line:
     if n <= MOST_POINTS:
         return line
     keep = [round(i * (n - 1) / (MOST_POINTS - 1)) for i in range(MOST_POINTS)]
-    return Line(line.name, [line.x[i] for i in keep], [line.y[i] for i in keep], line.dots, line.named)
+    return replace(line, x=[line.x[i] for i in keep], y=[line.y[i] for i in keep])
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -131,7 +131,7 @@ def _curves(rows: list[dict[str, Any]], bigram: float | None) -> Chart | None:
     return draw(
         [
             Line("raw", *train, named=False),
-            Line("training", train[0], smoothed(train[1])),
+            Line("training", train[0], smoothed(train[1]), said="training, smoothed"),
             Line("validation", *val, dots=True),
         ],
         baseline=None if bigram is None else (f"bigram {bigram:.3f}", bigram),

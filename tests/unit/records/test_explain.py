@@ -1,5 +1,7 @@
 """What the numbers of a run mean, and what they suggest."""
 
+import math
+import random
 import statistics
 
 import pytest
@@ -15,7 +17,7 @@ def test_smoothed_keeps_the_ends_and_lags_nowhere(values):
     assert len(smooth) == len(values)
     assert (smooth[0], smooth[-1]) == (values[0], values[-1])
     for i in range(len(values)):
-        reach = min(i, len(values) - 1 - i, 8, len(values) // 4)
+        reach = min(i // 4, len(values) - 1 - i, 8)
         assert smooth[i] == pytest.approx(statistics.fmean(values[i - reach : i + reach + 1]), abs=1e-9)
 
 
@@ -55,13 +57,36 @@ def test_little_to_judge_from_suggests_looking_and_writing():
 
 
 def test_a_short_curve_keeps_its_form():
-    """Ten points of a fall: a long curve's reach would make the fifth the mean of nine."""
+    """Ten points of a fall: a long curve's reach would make the fifth the mean of nine, 2.31."""
     fall = [4.0, 3.0, 2.5, 2.2, 2.0, 1.9, 1.8, 1.75, 1.7, 1.68]
     short = smoothed(fall)
-    assert short[4] == pytest.approx(sum(fall[2:7]) / 5)  # two on either side
+    assert short[4] == pytest.approx(sum(fall[3:6]) / 3)  # one on either side
     assert smoothed(fall[:3]) == fall[:3]
     assert smoothed(fall, reach=4)[4] == pytest.approx(sum(fall[:9]) / 9)
-    assert smoothed([0.0] * 20 + [17.0] + [0.0] * 20)[12] == pytest.approx(1.0)
+    assert smoothed([0.0] * 30 + [17.0] + [0.0] * 20)[34] == pytest.approx(1.0)
+
+
+FALLS = {
+    "a power of the steps": lambda i: 1.4 + 2.8 * (1 + i) ** -0.8,
+    "fast, to a level": lambda i: 2 + 2.2 * math.exp(-i / 4),
+    "a line": lambda i: 4.2 - i / 100,
+}
+
+
+@pytest.mark.parametrize("n", [5, 16, 40, 200])
+@pytest.mark.parametrize("fall", FALLS.values(), ids=FALLS)
+def test_a_curve_without_noise_is_shown_where_it_is(fall, n):
+    curve = [fall(i) for i in range(n)]
+    assert smoothed(curve) == pytest.approx(curve, rel=0.01)
+
+
+def test_noise_becomes_less():
+    noise = random.Random(0)
+    curve = [FALLS["a power of the steps"](i) for i in range(2000)]
+    shown = smoothed([value + noise.gauss(0, 0.1) for value in curve])
+    left = [a - b for a, b in zip(shown, curve, strict=True)]
+    assert statistics.stdev(left[4:16]) < 0.1
+    assert statistics.stdev(left[32:-8]) == pytest.approx(0.1 / 17**0.5, rel=0.1)
 
 
 @pytest.mark.parametrize(

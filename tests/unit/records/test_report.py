@@ -80,8 +80,10 @@ def test_curves_begin_after_the_first_step(tmp_path):
     """A straight line from the loss of random weights to the first validation would be no measurement."""
     path = folder(tmp_path)
     data = json.loads(report(path).data)
-    assert [line["name"] for line in data["lines"]] == ["training", "validation"]
+    assert [line["name"] for line in data["lines"]] == ["training, smoothed", "validation"]
     training, validation = ([point[2:] for point in line["points"]] for line in data["lines"])
+    keys = re.findall(r"<span class='key (\w+)'>([^<]+)", (path / "report.html").read_text(encoding="utf-8"))
+    assert keys[:2] == [("training", "training, smoothed"), ("validation", "validation")]
     assert training == [[1000, 3.0], [2000, 2.0]]
     assert validation == [[2000, 1.2345]]
 
