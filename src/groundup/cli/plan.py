@@ -46,10 +46,11 @@ def main(argv: Sequence[str]) -> int:
     if tokens is not None:
         config = replace(config, max_steps=max(1, math.ceil(_quantity(tokens) / config.tokens_per_step)))
 
-    from groundup.data.vocabulary import known_vocabulary
     from groundup.planner.plan import plan
+    from groundup.prepare.vocabulary import known_vocabulary
 
-    paper = plan(config, vocab_size=known_vocabulary(config))
+    vocab_size, assumed = known_vocabulary(config)
+    paper = plan(config, vocab_size=vocab_size, assumed=assumed)
     if named is None:
         from groundup.terminal.working import Working
 

@@ -24,6 +24,8 @@ WHOLE_BYTES = 64 << 20
 """Files up to this size are hashed whole."""
 KEPT_BYTES = 32 << 20
 """A corpus up to this size is read from the disk once, and kept."""
+COMPRESSION = 4
+"""About how much larger text is than its compressed form."""
 
 Listing = Callable[[Literal["list", "hash"], int], None]
 """Called for each file that is found, and then for each that is hashed, with their number so far."""

@@ -21,6 +21,8 @@ class Plan:
     tokens: int
     flops_per_step: float
     memory: Memory
+    assumed: bool = False
+    """Whether the vocabulary is a guess."""
 
     def rows(self) -> list[tuple[str, str]]:
         """What a person wants to know, as (name, value)."""
@@ -28,12 +30,13 @@ class Plan:
         auto = c.runtime.micro_batch_size == "auto"
         change = lora_parameters(self.shape, c.lora.rank)
         learning = f"; {change:,} learn, of a change of rank {c.lora.rank} (LoRA)" if change else ""
+        guess = ", assumed until the data is read" if self.assumed else ""
         return [
             (
                 "model",
                 f"{shape_in_words(m)}, {'learned' if has_position_table(m) else 'rotary'} positions",
             ),
-            ("parameters", f"{self.parameters:,}, with {self.shape.vocab_size:,} ids{learning}"),
+            ("parameters", f"{self.parameters:,}, with {self.shape.vocab_size:,} ids{guess}{learning}"),
             ("data", f"{c.data.source}, tokenizer {c.data.tokenizer}"),
             ("steps", f"{c.max_steps:,}"),
             (
@@ -58,12 +61,13 @@ def _rates(optim: OptimConfig) -> str:
     return f"{muon}{optim.lr:g}{rest}, decays to {optim.min_lr_ratio:.3g} of it"
 
 
-def plan(config: TrainConfig, *, vocab_size: int) -> Plan:
+def plan(config: TrainConfig, *, vocab_size: int, assumed: bool = False) -> Plan:
     """Compute a plan.
 
     Args:
         config: The run, its model's vocabulary known.
         vocab_size: Ids of the tokenizer, where the model's config leaves it open.
+        assumed: Whether that is a guess.
     """
     shape = dataclasses.replace(config.model, vocab_size=config.model.vocab_size or vocab_size)
     return Plan(
@@ -75,6 +79,7 @@ def plan(config: TrainConfig, *, vocab_size: int) -> Plan:
         memory=memory_of_run(config, shape, half=False, cpu=config.runtime.device == "cpu")(
             config.smallest_micro_batch
         ),
+        assumed=assumed and not config.model.vocab_size,
     )
 
 

@@ -57,11 +57,7 @@ def open_corpus(
         source = make_source(config, spoken)
         # A character tokenizer follows from the text; others may change under their name.
         chosen = None if config.tokenizer == "char" else tokenizer or resolve_tokenizer(config.tokenizer)
-        facts: list[Any] = [source.name, source.describe(), chosen.fingerprint if chosen else "char"]
-        if isinstance(source, LocalFiles):  # the others have a split of their own
-            facts += [config.val_fraction, HOLD_OUT]
-        key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
-        folder = config.cache_dir / f"{source.name}-{Path(config.tokenizer).stem}-{key}"
+        folder = prepared_folder(config, source, chosen)
         if not (folder / INDEX).exists():
             layout = ShardConfig(val_fraction=config.val_fraction)
             spoken.about = f"preparing {folder}"
@@ -72,6 +68,21 @@ def open_corpus(
     for line in (*surprises(dataset.index, block_size), *unlike(dataset)):
         say(line)
     return dataset
+
+
+def prepared_folder(config: DataConfig, source: Source, tokenizer: Tokenizer | None = None) -> Path:
+    """Where the shards of a corpus are, or will be.
+
+    Args:
+        config: Corpus and tokenizer.
+        source: The corpus.
+        tokenizer: None is one of characters, which follows from the text.
+    """
+    facts: list[Any] = [source.name, source.describe(), tokenizer.fingerprint if tokenizer else "char"]
+    if isinstance(source, LocalFiles):  # the others have a split of their own
+        facts += [config.val_fraction, HOLD_OUT]
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
+    return config.cache_dir / f"{source.name}-{Path(config.tokenizer).stem}-{key}"
 
 
 def refuse_moved(config: DataConfig, advice: str) -> None:

@@ -25,8 +25,6 @@ TEXT, FINETUNE = "text", "finetune"
 """Presets whose values follow from a text."""
 PIPE = "-"
 """What other programs call standard input."""
-COMPRESSION = 4
-"""About how much larger text is than its compressed form."""
 
 
 def is_text(word: str) -> bool:
@@ -150,7 +148,7 @@ def _measured(path: str, words: list[str]) -> Text:
         index = load_index(Path(path))
         n_tokens, n_bytes = (sum(getattr(info, name) for info in index.shards) for name in ("n_tokens", "n_bytes"))
         return Text(Path(path), n_bytes, gpu=False, shards=True, n_tokens=n_tokens, vocab_size=index.vocab_size)
-    from groundup.corpora.local_files import LocalFiles
+    from groundup.corpora.local_files import COMPRESSION, LocalFiles
     from groundup.prepare.report import Spoken, listing
     from groundup.terminal.say import warn
 

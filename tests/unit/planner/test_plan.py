@@ -24,6 +24,12 @@ def test_an_open_vocabulary_is_filled_in():
     assert plan(recipe, vocab_size=65).parameters == count_parameters(shape)
 
 
+def test_a_vocabulary_that_is_assumed_is_called_so_unless_the_config_names_it():
+    rows = dict(plan(RECIPES["tiny-shakespeare"], vocab_size=65, assumed=True).rows())
+    assert rows["parameters"].endswith(", with 65 ids, assumed until the data is read")
+    assert "assumed" not in dict(plan(RECIPES["gpt2-fineweb"], vocab_size=65, assumed=True).rows())["parameters"]
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_rows_say_what_the_numbers_are(name):
     recipe = RECIPES[name]
