@@ -64,8 +64,7 @@ def main(argv: Sequence[str]) -> int:
 
     from rich.console import Console
 
-    rows = [*paper.rows(), *found.rows(dollars_per_hour=dollars)]
-    Console(soft_wrap=True, markup=False, emoji=False).print(facts(rows))
+    Console(soft_wrap=True, markup=False, emoji=False).print(facts(found.rows(dollars_per_hour=dollars)))
     return 0
 
 

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from groundup.config.errors import UsageError
 from groundup.config.model import TransformerConfig
+from groundup.config.printable import counted
 from groundup.config.train import TrainConfig
 from groundup.planner.hardware import ASSUMED, MEMORY_GB, PEAK_TFLOPS, REACHED
 from groundup.planner.memory import Memory, largest_micro_batch, training_memory, under_lora
-from groundup.planner.plan import Plan
+from groundup.planner.plan import Plan, in_parts
 
 USABLE = 0.9
 """Share of a device's memory that a run can have: the driver and holes between blocks take the rest."""
@@ -86,6 +87,8 @@ class Forecast:
         mfu: Share of the hardware's FLOP/s that training reaches.
         micro_batch_size: The largest number of sequences at a time that fits on one device; 0 where not even one does.
         memory: Of one device at that size, or at one sequence where nothing fits.
+        asked: The number of sequences at a time that the run asks for; what fits, where it leaves that open.
+        asked_memory: Of one device at that size.
     """
 
     plan: Plan
@@ -93,6 +96,8 @@ class Forecast:
     mfu: float
     micro_batch_size: int
     memory: Memory
+    asked: int
+    asked_memory: Memory
 
     @property
     def seconds_per_step(self) -> float:
@@ -105,7 +110,7 @@ class Forecast:
         return self.seconds_per_step * self.plan.config.max_steps
 
     def rows(self, *, dollars_per_hour: float | None = None) -> list[tuple[str, str]]:
-        """What a person wants to know, as (name, value)."""
+        """What a person wants to know of the run and of its hardware, as (name, value)."""
         here, plan = self.hardware, self.plan
         how = "were measured" if self.mfu == here.reached else "are assumed"
         rate = (
@@ -114,13 +119,16 @@ class Forecast:
             else f"{here.flops / 1e12:.4g} TFLOP/s each on the data sheet, of which {self.mfu:.0%} {how} (--mfu)"
         )
         fits = (
-            f"{self.micro_batch_size} sequences at a time per device need {self.memory.total / 1e9:.2f} GB"
+            f"at most {self.micro_batch_size} sequences at a time per device, which need"
+            f" {self.memory.total / 1e9:.2f} GB"
             if self.micro_batch_size
             else f"not even 1 sequence: it needs {self.memory.total / 1e9:.2f} GB"
         )
         hours = self.seconds * here.count / 3600
         rows = [
+            *plan.rows(memory=False),
             ("hardware", f"{here.name}, {here.precision}, {rate}"),
+            ("memory", in_parts(self.asked_memory, f" for {counted(self.asked, 'sequence')} at a time")),
             ("fits", f"{fits} of {here.memory / 1e9:.1f} GB"),
             ("time of a step", f"{duration(self.seconds_per_step)} without exchange, evaluation and saving"),
             ("tokens per second", f"{plan.config.tokens_per_step / self.seconds_per_step:,.0f}"),
@@ -148,19 +156,24 @@ def forecast(plan: Plan, hardware: Hardware, *, mfu: float | None = None) -> For
         plan.config.samples_per_process(hardware.count)  # raises, and says what the run's own micro batch needs
     need = _memory(plan.config, plan.shape, hardware, recompute=plan.config.runtime.recompute)
     size = largest_micro_batch(need, samples, hardware.memory)
+    named = plan.config.runtime.micro_batch_size
+    asked = max(size, 1) if named == "auto" else min(named, samples)
     return Forecast(
         plan=plan,
         hardware=hardware,
         mfu=1.0 if hardware.measured else mfu or hardware.reached or ASSUMED,
         micro_batch_size=size,
         memory=need(max(size, 1)),
+        asked=asked,
+        asked_memory=need(asked),
     )
 
 
 def remedies(config: TrainConfig, found: Forecast) -> list[str]:
     """What would make a run fit that does not, each tried by the same arithmetic."""
     if found.micro_batch_size:
-        return []
+        smaller = found.asked > found.micro_batch_size
+        return [f"--runtime.micro-batch-size {found.micro_batch_size}"] if smaller else []
     shape, hardware = found.plan.shape, found.hardware
     tries = [
         ("--runtime.recompute", 1, True),

@@ -24,8 +24,12 @@ class Plan:
     assumed: bool = False
     """Whether the vocabulary is a guess."""
 
-    def rows(self) -> list[tuple[str, str]]:
-        """What a person wants to know, as (name, value)."""
+    def rows(self, *, memory: bool = True) -> list[tuple[str, str]]:
+        """What a person wants to know, as (name, value).
+
+        Args:
+            memory: With what a step needs in float32, as long as no hardware is known.
+        """
         c, m = self.config, self.config.model
         auto = c.runtime.micro_batch_size == "auto"
         change = lora_parameters(self.shape, c.lora.rank)
@@ -47,7 +51,7 @@ class Plan:
             ("tokens", f"{self.tokens:,} ({self.tokens / self.parameters:.1f} per parameter)"),
             ("FLOPs per step", f"{self.flops_per_step:.3g}"),
             ("FLOPs in all", f"{self.flops_per_step * c.max_steps:.3g}"),
-            (f"memory, fp32{', least' if auto else ''}", _gigabytes(self.memory)),
+            *([(f"memory, fp32{', least' if auto else ''}", in_parts(self.memory))] if memory else []),
             ("optimizer", f"{c.optim.name}, {c.optim.warmup_steps} warmup steps"),
             ("learning rate", _rates(c.optim)),
             ("run folder", str(c.run_dir)),
@@ -83,12 +87,14 @@ def plan(config: TrainConfig, *, vocab_size: int, assumed: bool = False) -> Plan
     )
 
 
-def _gigabytes(memory: Memory) -> str:
+def in_parts(memory: Memory, of: str = "") -> str:
+    """Memory in words: the sum, for how much that is, and its parts."""
+
     def show(n: int) -> str:
         return f"{n / 1e9:.2f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"
 
     return (
-        f"{show(memory.total)}: weights {show(memory.weights)}, gradients {show(memory.gradients)},"
+        f"{show(memory.total)}{of}: weights {show(memory.weights)}, gradients {show(memory.gradients)},"
         f" optimizer {show(memory.optimizer)}, activations {show(memory.activations)}, logits {show(memory.logits)}"
         + (f", way back {show(memory.backward)}" if memory.backward else "")
         + (f", holes of the heap {show(memory.holes)}" if memory.holes else "")

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,38 @@ def test_the_micro_batch_is_the_largest_divisor_that_fits():
     assert found.memory.total <= hardware.memory == int(USABLE * 16e9)
     larger = next(n for n in range(found.micro_batch_size + 1, samples + 1) if samples % n == 0)
     assert training_memory(GPT2.shape, micro_batch_size=larger, half=True).total > hardware.memory
+
+
+def asking(size):
+    config = RECIPES["gpt2-fineweb"]
+    runtime = dataclasses.replace(config.runtime, micro_batch_size=size)
+    return plan(dataclasses.replace(config, runtime=runtime), vocab_size=0)
+
+
+def gigabytes(text):
+    """The first amount that a line names."""
+    amount, unit = re.search(r"([\d.]+) (GB|MB)", text).groups()
+    return float(amount) * {"GB": 1, "MB": 1e-3}[unit]
+
+
+@pytest.mark.parametrize(("size", "devices", "runs"), [(16, "A100", 16), ("auto", "A100", 128), (16, "64xA100", 8)])
+def test_memory_by_part_is_that_of_the_run_on_this_hardware(size, devices, runs):
+    rows = forecast(asking(size), parse_hardware(devices)).rows()
+    need = training_memory(GPT2.shape, micro_batch_size=runs, half=True, device_memory=80 * 10**9)
+    (line,) = [value for name, value in rows if name.startswith("memory")]
+    assert line.startswith(f"{need.total / 1e9:.2f} GB for {runs} sequences at a time: weights ")
+    parts = [gigabytes(part) for part in line.split(":")[1].split(",")]
+    assert sum(parts) == pytest.approx(need.total / 1e9, abs=0.02)
+    assert not [value for name, value in rows if name == "to make it fit"]
+    if size == "auto":
+        assert f"need {gigabytes(line):.2f} GB of" in dict(rows)["fits"]
+
+
+def test_a_run_that_asks_for_more_at_a_time_than_fits_is_told():
+    rows = dict(forecast(asking(64), parse_hardware("T4")).rows())
+    assert gigabytes(rows["memory"]) > 14.4
+    assert rows["fits"].startswith("at most 16 sequences at a time per device, which need ")
+    assert rows["to make it fit"] == "--runtime.micro-batch-size 16"
 
 
 @pytest.mark.parametrize("preset", ["shakespeare", "gpt2-fineweb"])

@@ -41,6 +41,7 @@ def test_the_rows_say_what_the_numbers_are(name):
     assert rows["tokens"].startswith(f"{recipe.max_steps * recipe.tokens_per_step:,} (")
     assert float(rows["FLOPs per step"]) == pytest.approx(result.flops_per_step, rel=0.005)
     assert float(rows["FLOPs in all"]) == pytest.approx(result.flops_per_step * recipe.max_steps, rel=0.005)
+    assert [name for name, _ in result.rows() if name not in dict(result.rows(memory=False))] == ["memory, fp32"]
     amount, unit = rows["memory, fp32"].split(":")[0].split()
     assert float(amount) * {"GB": 1e9, "MB": 1e6}[unit] == pytest.approx(result.memory.total, rel=0.01)
 
