@@ -4,7 +4,8 @@ import csv
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from groundup.config.printable import printable
@@ -12,13 +13,18 @@ from groundup.records.facts import machine_of, run_facts, settings_that_differ
 from groundup.records.history import MISSING, RunHistory, is_finite
 from groundup.records.metrics import KEPT_STEP
 from groundup.records.plot import distinct_names
-from groundup.terminal.tables import columns_that_fit, new_table
+from groundup.terminal.tables import GAP, columns_that_fit, new_table
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
     from rich.table import Table
 
 CIRCUMSTANCES = ("version", "data", "path", "how", "model", "groundup", "seconds", "step")
 """What eval.json keeps beside the scores themselves."""
+WRAPPED = 15
+"""Places for a value where runs are too many for the terminal's width: words go on in a second line."""
+NARROWEST = 8
+"""Places that a value has on any terminal."""
 
 Order = Literal["name", "loss", "started", "speed"]
 
@@ -49,29 +55,85 @@ def list_table(runs: Sequence[RunHistory], width: int) -> tuple["Table", list[st
     return table, [title for title in cells if title not in fitting]
 
 
-def compare_table(runs: Sequence[RunHistory]) -> "Table":
-    """A column per run: what came of it, then the scores, settings and machines in which not all agree."""
-    from rich.text import Text
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A column per run, in as many tables as the terminal's width asks for: keys and names stay whole.
 
-    table = new_table()
-    table.add_column("")
-    for name in distinct_names(runs):
-        table.add_column(printable(name), justify="right", overflow="fold")
+    Args:
+        names: What stands above each column.
+        sections: Titles, and rows of each: a key, and a value per run.
+    """
+
+    names: Sequence[str]
+    sections: Sequence[tuple[str, dict[str, list[str]]]]
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> Iterator["Table"]:
+        """The tables, one below the other."""
+        room = options.max_width - GAP - max(_width(key) for title, rows in self.sections for key in (title, *rows))
+        widths = [
+            max(_width(text) for text in (name, *(row[i] for _, rows in self.sections for row in rows.values())))
+            for i, name in enumerate(self.names)
+        ]
+        if sum(widths) + GAP * len(widths) > room:
+            most = max(NARROWEST, room - GAP)
+            widths = [
+                min(most, width, max(WRAPPED, _width(name))) for name, width in zip(self.names, widths, strict=True)
+            ]
+        tables: list[dict[int, int]] = [{}]
+        for i, width in enumerate(widths):
+            if tables[-1] and sum(tables[-1].values()) + width + GAP * (len(tables[-1]) + 1) > room:
+                tables.append({})
+            tables[-1][i] = width
+        yield from map(self._table, tables)
+
+    def _table(self, widths: dict[int, int]) -> "Table":
+        """Some of the runs, by their number, with the width of each column."""
+        from rich.text import Text
+
+        table = new_table()
+        table.add_column("", overflow="fold")
+        for i, width in widths.items():
+            table.add_column(self.names[i], justify="right", overflow="fold", width=width)
+        for title, rows in self.sections:
+            if title:
+                table.add_section()
+                table.add_row(Text(title, style="bold"))
+            for key, values in rows.items():
+                table.add_row(key, *(_within(values[i], width) for i, width in widths.items()))
+        return table
+
+
+def compare_table(runs: Sequence[RunHistory]) -> Comparison:
+    """What came of each run, then the scores, settings and machines in which not all agree."""
     facts = [run_facts(run) for run in runs]
-    for name in facts[0]:
-        table.add_row(name, *[column[name] for column in facts])
     scores = dict.fromkeys(key for run in runs for key in run.scores if key.rpartition(".")[2] not in CIRCUMSTANCES)
+    sections = [("", {name: [column[name] for column in facts] for name in facts[0]})]
     for title, rows in (
         ("scores", {key: [run.scores.get(key, MISSING) for run in runs] for key in scores}),
         ("settings that differ", settings_that_differ([run.config for run in runs])),
         ("machines that differ", settings_that_differ([machine_of(run) for run in runs])),
     ):
         if rows:
-            table.add_section()
-            table.add_row(Text(title, style="bold"))
-        for key, values in rows.items():
-            table.add_row(printable(f"  {key}"), *map(_value, values))
-    return table
+            sections.append(
+                (title, {printable(f"  {key}"): [_value(value) for value in row] for key, row in rows.items()})
+            )
+    return Comparison([printable(name) for name in distinct_names(runs)], sections)
+
+
+def _within(text: str, width: int) -> str:
+    """A text whose words fit into some places: of a longer word, both ends."""
+    if _width(text) <= width:
+        return text
+    begin = (width - 3) // 3
+    ends = (word if _width(word) <= width else f"{word[:begin]}...{word[begin + 3 - width :]}" for word in text.split())
+    return " ".join(ends)
+
+
+def _width(text: str) -> int:
+    """Places that a text takes on a terminal, where Chinese letters take two."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
 
 
 def as_csv(runs: Sequence[RunHistory]) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from groundup.config.printable import printable
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
     from rich.table import Table
 
 GAP = 3
@@ -33,7 +34,7 @@ def facts(rows: Iterable[tuple[str, str]]) -> "Table":
     return table
 
 
-def show(table: "Table") -> None:
+def show(table: "RenderableType") -> None:
     """Print a table; in a pipe nothing is wrapped, and folder names are never taken for markup."""
     from rich.console import Console
 

@@ -155,6 +155,35 @@ def test_compare(place, capsys):
     assert not {"name", "seed", "optim.min_lr_ratio", "machine.device"} & set(table)
 
 
+@pytest.mark.parametrize(("width", "tables"), [(80, [3, 3, 2]), (50, [1] * 8), (500, [8])])
+def test_many_runs_are_compared_in_several_tables_whose_keys_are_whole(place, capsys, monkeypatch, width, tables):
+    names = [f"run-{i}" for i in range(8)]
+    for i, name in enumerate(names):
+        path = folder(place / "runs" / name, lr=0.001 * i, resolved={"matmul": "one" if i else "one-of-a-long-name"})
+        facts = json.loads((path / "run.json").read_text())
+        (path / "run.json").write_text(
+            dump_json(facts | {"data_fingerprint": f"{i}" * 64, "groundup": f"0.1.{i} (0a)"})
+        )
+    in_a_pipe = cells(runs(capsys, "compare", "runs").out)
+    assert in_a_pipe["best val loss"] == ["1.5000 at 20"] * 8
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.delenv("TERM", raising=False)
+    printed = re.sub(r"\x1b\[\d*m", "", runs(capsys, "compare", "runs").out)
+    assert max(map(len, printed.splitlines())) <= width
+    heads = [line.split() for line in printed.splitlines() if "run-" in line]
+    assert [len(head) for head in heads] == tables
+    assert [name for head in heads for name in head] == names
+    keys = [key for key in in_a_pipe if re.match("[a-zA-Z]", key) and key != "run-0"]
+    assert len(keys) == 17
+    assert {key: printed.count(f" {key} ") for key in keys} == dict.fromkeys(keys, len(tables))
+    words = set(printed.split())
+    assert {f"{0.001 * i:.4g}" for i in range(1, 8)} | {"1.5000", "finished", "128T"} <= words
+    assert words >= {500: {f"{'0' * 12}...{'0' * 25}", "one-of-a-long-name"}}.get(
+        width, {"0000...00000000", "one-...ong-name"}
+    )
+
+
 def test_runs_that_are_the_same_have_no_differences(place, capsys):
     folder(place / "a")
     folder(place / "b")
