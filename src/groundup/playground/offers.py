@@ -12,6 +12,11 @@ from groundup.playground.analysis import MAX_TOKENS
 from groundup.records.history import RunHistory, find_runs, is_finite, read_run, samples
 from groundup.serving.app import Server
 from groundup.serving.errors import RequestError, shown
+from groundup.tokenizer.base import Tokenizer
+from groundup.tokenizer.char import CharTokenizer
+
+FIRST_TEXT = "ROMEO:\nO, "
+"""What the page begins with."""
 
 
 class Offers:
@@ -38,6 +43,7 @@ class Offers:
                 "n_head": getattr(served.loaded.config, "n_head", 0),
                 "n_embd": getattr(served.loaded.config, "n_embd", 0),
                 "info": served.loaded.info,
+                "first_text": first_text(served.loaded.tokenizer),
             }
             for name, served in offered.items()
         ]
@@ -119,6 +125,18 @@ def routes(server: Server) -> list[Route]:
     offers = Offers(server)
     handlers = (offers.facts, offers.vocabulary, offers.steps, offers.runs, offers.run, offers.slots)
     return [Route(f"/api/{handler.__name__}", handler) for handler in handlers]
+
+
+def first_text(tokenizer: Tokenizer) -> str:
+    """FIRST_TEXT as a model can spell it; the first letters of its alphabet where it lacks letters of that."""
+    if not isinstance(tokenizer, CharTokenizer):
+        return FIRST_TEXT
+    symbols = set(tokenizer.symbols)
+    for text in (FIRST_TEXT, FIRST_TEXT.lower()):
+        if symbols.issuperset(symbol for symbol in text if symbol.isalpha()):
+            return "".join(symbol for symbol in text if symbol in symbols)
+    letters = [symbol for symbol in tokenizer.symbols if symbol.isalpha()]
+    return "".join((letters or tokenizer.symbols)[:8])
 
 
 def _line(history: RunHistory) -> dict[str, Any]:

@@ -133,7 +133,9 @@ def open_page(browser, url):
         )
         pages.append((page, errors))
         words = {"text": TEXT, "seed": 1} | state
-        page.goto(server + "#" + "&".join(f"{name}={quote(str(value))}" for name, value in words.items()))
+        page.goto(
+            server + "#" + "&".join(f"{name}={quote(str(value))}" for name, value in words.items() if value is not None)
+        )
         page.wait_for_selector("nav")
         return page
 

@@ -7,7 +7,10 @@ import torch
 from groundup.inspection.ablation import without
 from groundup.inspection.trace import trace
 from groundup.playground import analysis
+from groundup.playground.offers import first_text
 from groundup.playground.openapi import BODIES
+from groundup.tokenizer.bpe_train import train_bpe
+from groundup.tokenizer.char import CharTokenizer
 
 TEXT = "hello world"
 
@@ -99,8 +102,25 @@ def test_heads_neighbors_facts_words_and_a_run_that_is_not_there(client):
     assert np.shape(ask(client, "importance").json()["growth"]) == (2, 2)
     assert 5 not in ask(client, "neighbors", token=5).json()["tokens"]
     assert client.get("/api/facts").json()["models"][0]["n_layer"] == 2
+    assert client.get("/api/facts").json()["models"][0]["first_text"] == "romeo\no "
     assert client.get("/api/vocabulary").json()["tokens"][:2] == ["\n", " "]
     assert client.get("/api/run").json()["train"] == []
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "text"),
+    [
+        (train_bpe(["hello"], 257), "ROMEO:\nO, "),
+        (CharTokenizer("\n ,:EMOR"), "ROMEO:\nO, "),
+        (CharTokenizer("\nEMORemor"), "ROMEO\nO"),
+        (CharTokenizer(" emor", separates=True), "romeoo "),
+        (CharTokenizer("\n 012äéîöüßñçøå"), "äéîöüßñç"),
+        (CharTokenizer("\n 01"), "\n 01"),
+    ],
+)
+def test_a_first_text_is_one_that_the_model_knows(tokenizer, text):
+    assert first_text(tokenizer) == text
+    assert tokenizer.encode(text)
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,11 @@ import json
 import pytest
 import torch
 
+from groundup.checkpoint.model_folder import save_model
 from groundup.inspection.ablation import without
 from groundup.inspection.trace import trace
-from page_runs import STEPS, TEXT, TOKENIZER, model_of, probability, served_page, texts, wait_for_names
+from groundup.tokenizer.char import CharTokenizer
+from page_runs import STEPS, TEXT, TOKENIZER, model_of, probability, served_page, texts, wait_for_names, write_runs
 
 
 @pytest.mark.slow
@@ -143,6 +145,26 @@ def test_what_goes_wrong_is_told_in_words_that_help(open_page):
     page.get_by_role("textbox", name="text").fill("hello w")
     page.wait_for_function("() => !document.querySelector('.problem').innerText.includes('does not answer')")
     assert "Failed to fetch" not in told.inner_text()
+
+
+def test_the_page_begins_with_a_text_that_the_model_knows(open_page, tmp_path):
+    write_runs(tmp_path)
+    loud = CharTokenizer("\n ,:ABCDEFGHIJKLMNOPQRSTUVW")
+    save_model(tmp_path / "loud" / "model", model_of(0), loud, {"step": 0})
+    (tmp_path / "loud" / "run.json").write_text("{}")
+    with served_page(tmp_path / "mine") as address:
+        page = open_page(server=address, text=None)
+        box, models = page.get_by_role("textbox", name="text"), page.get_by_role("combobox", name="model")
+        for name, begins in (("mine", "romeo\no "), ("loud", "ROMEO:\nO, "), ("mine", "romeo\no ")):
+            models.select_option(name)
+            page.get_by_text(f"{len(begins)} tokens").wait_for()
+            page.locator(".candidates tbody tr").first.wait_for()
+            assert box.input_value() == begins
+            assert page.locator(".problem").inner_text() == ""
+        box.fill("hello")  # what was typed stays
+        models.select_option("loud")
+        page.wait_for_function("() => document.querySelector('.problem').innerText.includes(\"'h'\")")
+        assert box.input_value() == "hello"
 
 
 @pytest.mark.parametrize("change", ["text", "model"])

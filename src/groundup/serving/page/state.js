@@ -85,14 +85,18 @@ export function parts(id) {
   return found ? { run: found[1], step: found[2] } : { run: id, step: "" };
 }
 
-/** Look into another model: a served one, a run beside it, or a kept step. @param {string} id */
+/** Look into another model: a served one, a run beside it, or a kept step. A first text gives way to its own. @param {string} id */
 export async function choose(id) {
   if (!facts.value.models.some((m) => m.id === id)) {
     const found = await attempt("model", () => get(`/api/facts?model=${encodeURIComponent(id)}`));
     if (!found) return;
     facts.value = { ...facts.value, models: [...facts.value.models, found.models.at(-1)] };
   }
-  modelId.value = id;
+  batch(() => {
+    const untouched = text.value === model.value?.first_text;
+    modelId.value = id;
+    if (untouched) text.value = model.value.first_text;
+  });
 }
 
 export async function loadRuns() {
@@ -125,10 +129,10 @@ async function follow() {
     return value;
   };
   asked.delete("key");
-  const wanted = take("model", "");
+  const [wanted, given] = [take("model", ""), take("text", null)];
   batch(() => {
     tab.value = take("tab", "write");
-    text.value = take("text", "ROMEO:\nO, ");
+    text.value = given ?? model.value?.first_text ?? "";
     seed.value = Number(take("seed", 1)) || 0;
     drawnFrom.value = Number(take("drawn", Infinity));
     const found = { ...NEUTRAL };
@@ -141,6 +145,7 @@ async function follow() {
   });
   if (wanted) await choose(wanted);
   if (!model.value) modelId.value = facts.value.models[0].id;
+  text.value = given ?? model.value.first_text;
 }
 
 async function loadVocabulary(id) {
