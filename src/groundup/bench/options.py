@@ -277,5 +277,5 @@ class PrepareOptions:
 
     def __post_init__(self) -> None:
         """Contestants read the same files."""
-        if self.path and not any(self.path.glob("*.jsonl")):
+        if self.path and self.path.exists() and not any(self.path.glob("*.jsonl")):
             raise UsageError(f"path must be a folder of .jsonl files, got {self.path}")

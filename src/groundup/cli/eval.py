@@ -11,6 +11,7 @@ import tyro
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.config.train import DeviceChoice
+from groundup.corpora.patterns import nothing_there
 from groundup.files.layout import RUN
 from groundup.records.models_here import check_model, missing_model
 from groundup.records.results import TASKS, add_results, is_diverged, read_results, result_line
@@ -46,13 +47,6 @@ class Options:
         for flag, value in (("limit", self.limit), ("batch-tokens", self.batch_tokens), ("stride", self.stride)):
             if value < 0:
                 raise UsageError(f"{flag} must be 0 or more, got {value}")
-        for name in self.names:
-            if name not in TASKS and not (has_magic(name) or (name and Path(name).exists())):
-                if Path(name).suffix or "/" in name:
-                    raise UsageError(f"{name} does not exist; name a file, folder or glob of text, or .jsonl examples")
-                raise UsageError(
-                    f"unknown task {name!r}; the tasks are {', '.join(TASKS)}, .jsonl examples, and files of text"
-                )
 
     @property
     def names(self) -> list[str]:
@@ -63,6 +57,10 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Measure task by task; each is written down as soon as it is done."""
     options = parse(Options, argv, prog="groundup eval", missing={"DIR": lambda: missing_model("eval")})
+    for name in options.names:
+        if name not in TASKS and not (has_magic(name) or (name and Path(name).exists())):
+            known = f"unknown task {name!r}; the tasks are {', '.join(TASKS)}, .jsonl examples, and files of text"
+            raise nothing_there(name, "name a file, folder or glob of text, or .jsonl examples", no_name=known)
     check_model(options.path)
 
     from groundup.records.report import write_report

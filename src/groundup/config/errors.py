@@ -6,7 +6,7 @@ else; every other exception is a bug of ours and keeps its traceback.
 
 
 class UserError(ValueError):
-    """Something outside the program is wrong: a file, a folder, a machine. The command exits with 1."""
+    """Something outside the program is wrong: a file, a folder, one that is not there, a machine. It exits with 1."""
 
     exit_code = 1
 

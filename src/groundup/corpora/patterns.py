@@ -1,4 +1,4 @@
-"""Globs: as regular expressions, and as a walk that comes back from links; a name that was probably meant."""
+"""Globs: as regular expressions, and as a walk that comes back from links; what to say of a path that is not there."""
 
 import difflib
 import glob
@@ -8,6 +8,8 @@ import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+from groundup.config.errors import UsageError, UserError
 
 
 def glob_regex(pattern: str) -> str:
@@ -110,6 +112,22 @@ def not_there(name: str) -> str:
     return f"{name} does not exist{f'; did you mean {near}?' if near else ''}"
 
 
+def nothing_there(word: str, hint: str, *, no_name: str) -> UserError:
+    """What to say of a word that is no name of ours and leads to no file; by its form it was meant as one or the other.
+
+    Args:
+        word: What was typed.
+        hint: What to name in its place, where it was meant as a path.
+        no_name: What to say where it was meant as a name of ours: the request itself is wrong.
+    """
+    path = Path(word)
+    if path.is_symlink() or near_file(path):
+        return UserError(not_there(word))
+    if "/" in word or path.suffix:
+        return UserError(f"{word} does not exist; {hint}")
+    return UsageError(no_name)
+
+
 def near_file(path: Path) -> Path | None:
     """What is called nearly as a path that does not exist, in the same folder."""
     try:
@@ -117,4 +135,6 @@ def near_file(path: Path) -> Path | None:
     except OSError:
         return None
     near = difflib.get_close_matches(path.name.lower(), names, n=1, cutoff=0.75)
-    return names[near[0]] if near and path.name else None
+    # Names may be near by their endings alone: gone.jsonl, mine.jsonl.
+    alike = near and difflib.get_close_matches(path.stem.lower(), [Path(near[0]).stem])
+    return names[near[0]] if alike and path.name else None

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from groundup.checkpoint.folders import is_model_folder
-from groundup.config.errors import UsageError, UserError
+from groundup.config.errors import UserError
 from groundup.records.history import is_run
 
 HUB = "hf:"
@@ -21,5 +21,5 @@ def check_source(path: Path) -> None:
         raise UserError(f"{path} is a {what} of groundup already; there is nothing to import")
     if not path.is_dir() and not path.is_file():
         if str(path) in PUBLISHED:
-            raise UsageError(f"{path} does not exist here; OpenAI's weights are {HUB}{path}")
-        raise UsageError(f"{path} does not exist; name a folder, a file or {HUB}NAME")
+            raise UserError(f"{path} does not exist here; OpenAI's weights are {HUB}{path}")
+        raise UserError(f"{path} does not exist; name a folder, a file or {HUB}NAME")

@@ -12,7 +12,7 @@ from groundup.config.data import DataConfig, ReadConfig, ShardConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.corpora.hub import FINEWEB_EDU, HubDataset
 from groundup.corpora.local_files import LocalFiles
-from groundup.corpora.patterns import not_there
+from groundup.corpora.patterns import nothing_there
 from groundup.corpora.shakespeare import Shakespeare
 from groundup.corpora.source import Source, read_all
 from groundup.corpora.tiny_shakespeare import TinyShakespeare
@@ -127,7 +127,7 @@ def find_source(
         progress: Called for files that are listed.
 
     Raises:
-        UsageError: It means nothing.
+        UserError: It means nothing.
     """
     if name == "fineweb-edu" or name.startswith(HUB):
         dataset, usual = FINEWEB_EDU if name == "fineweb-edu" else (name.removeprefix(HUB), None)
@@ -138,12 +138,10 @@ def find_source(
         return Shakespeare()
     if name == "tiny-shakespeare":
         return TinyShakespeare(None, cache_dir, instead="its path in place of the word")
-    if Path(name).is_symlink() and not Path(name).exists():
-        raise UsageError(not_there(name))
     if not Path(name).exists() and not glob.has_magic(name):
         near = difflib.get_close_matches(name, NAMES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"name {', '.join(NAMES)} or {HUB}OWNER/NAME instead"
-        raise UsageError(f"{name!r} is no file, folder or glob; {hint}")
+        raise nothing_there(name, hint, no_name=f"{name!r} is no file, folder or glob; {hint}")
     return LocalFiles(name, config, listing(progress))
 
 

@@ -32,11 +32,11 @@ def missing_run() -> UsageError:
     return UsageError(f"name the run to go on with: groundup train --resume runs/NAME; {there}")
 
 
-def nothing_to_resume(path: Path) -> UsageError:
+def nothing_to_resume(path: Path) -> UserError:
     """What to say where the path that is to go on is no run: the run that was probably meant."""
     meant = Path(PLACES[0], path.name)
     hint = f"; did you mean {meant}?" if meant != path and (meant / CHECKPOINTS).exists() else ""
-    return UsageError(f"{path} holds no run to resume: there is no {CONFIG} in it{hint}")
+    return UserError(f"{path} holds no run to resume: there is no {CONFIG} in it{hint}")
 
 
 def check_model(path: Path) -> None:

@@ -15,7 +15,7 @@ from groundup.config.model import ModernConfig
 from groundup.config.presets import RECIPES
 from groundup.config.printable import counted
 from groundup.config.train import TrainConfig
-from groundup.corpora.patterns import near_file, not_there
+from groundup.corpora.patterns import near_file, not_there, nothing_there
 from groundup.files.layout import CONFIG, INDEX, WEIGHTS
 from groundup.planner.own_text import Text, finetune_recipe, steps_of_a_pass, text_recipe
 from groundup.records.models_here import check_model
@@ -187,7 +187,7 @@ def piped(command: str) -> UsageError:
     return UsageError(f"a text is read from a file, not from a pipe: ... > notes.txt, then {command} notes.txt")
 
 
-def unknown_preset(name: str) -> UsageError:
+def unknown_preset(name: str) -> UserError:
     """What to say of a word that is neither a preset nor a text."""
     if re.match(r"https?://", name):
         file = Path(name).name or "text.txt"
@@ -195,14 +195,12 @@ def unknown_preset(name: str) -> UsageError:
         return UsageError(f"{name} is not on this machine; download it first: {commands}")
     if name == PIPE:
         return piped("groundup train")
-    if Path(name).is_symlink() or near_file(Path(name)):
-        return UsageError(not_there(name))
-    if "/" in name or Path(name).suffix:
-        return UsageError(f"{name} does not exist; name a file, folder or glob of text, or one of {', '.join(RECIPES)}")
     presets_like = [preset for preset in RECIPES if name and preset.startswith(name)]
     presets_like = presets_like or difflib.get_close_matches(name, RECIPES, n=1)
     presets = f"the presets are {', '.join(RECIPES)}; or name a file or folder of text"
-    return UsageError(f"unknown preset {name!r}; {f'did you mean {presets_like[0]}?' if presets_like else presets}")
+    hint = f"did you mean {presets_like[0]}?" if presets_like else presets
+    texts = f"name a file, folder or glob of text, or one of {', '.join(RECIPES)}"
+    return nothing_there(name, texts, no_name=f"unknown preset {name!r}; {hint}")
 
 
 def no_text(name: str, otherwise: UsageError) -> UsageError:

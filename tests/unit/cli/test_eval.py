@@ -245,7 +245,7 @@ def test_what_cannot_be_written_is_told_all_the_same(place, capsys, monkeypatch)
         (["run", "--batch-tokens=-1"], 2, "batch-tokens must be 0 or more, got -1"),
         (["run", "--task=val"], 2, "unrecognized options: --task=val; did you mean --tasks?"),
         (["gone"], 1, "gone does not exist; give a run, checkpoint or model folder"),
-        (["run", "--tasks=gone.jsonl"], 2, "gone.jsonl does not exist; name a file, folder or glob of text, or .jsonl"),
+        (["run", "--tasks=gone.jsonl"], 1, "gone.jsonl does not exist; name a file, folder or glob of text, or .jsonl"),
         (["run", "--data=gone"], 1, "gone holds no prepared data"),  # and not: measured on other data
         ([], 2, "name a run or a model, as in: groundup eval runs/NAME"),
     ],

@@ -90,7 +90,7 @@ def test_formats(place, kind):
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["import", "nowhere"], 2, "nowhere does not exist; name a folder, a file or hf:NAME"),
+        (["import", "nowhere"], 1, "nowhere does not exist; name a folder, a file or hf:NAME"),
         (["import", "hf:gpt3"], 2, "hf:gpt3 is not known; the names are gpt2, gpt2-medium"),
         (["import", "poet", "poet"], 1, "poet is a model of groundup already; there is nothing to import"),
         (["import", ".", "poet"], 2, "poet is there already"),
@@ -144,5 +144,5 @@ print([main(words) for words in {commands!r}])
 @pytest.mark.parametrize("source", ["nowhere", "gpt2"])
 def test_a_model_that_is_not_there_is_told_before_pytorch_is_loaded(source, monkeypatch, capsys):
     monkeypatch.setattr("groundup.terminal.working.Working", lambda _: pytest.fail("loaded"))
-    assert main(["import", source]) == 2
+    assert main(["import", source]) == 1
     assert f"{source} does not exist" in capsys.readouterr().err

@@ -10,7 +10,42 @@ import pytest
 from groundup.config.errors import UserError
 from groundup.files.new import refuse_unwritable
 
+NOT_THERE = [
+    "train nope.txt",
+    "train no/folder",
+    "train shakespeare --init-from nope.txt",
+    "train --config nope.txt",
+    "train --resume nope.txt",
+    "plan nope.txt",
+    "sweep nope.txt --seed 1,2",
+    "scaling --text nope.txt",
+    "eval nope.txt",
+    "eval runs/first --tasks nope.jsonl",
+    "eval runs/first --tasks no/folder",
+    "generate nope.txt",
+    "generate runs/first --out a.jsonl --prompts-file nope.txt",
+    "serve --no-open nope.txt",
+    "export nope.txt out",
+    "import nope.txt out",
+    "finetune runs/first nope.txt",
+    "finetune nope.txt text.txt",
+    "tokenizer train nope.txt",
+    "tokenizer show it --tokenizer nope.txt",
+    "prepare nope.txt out",
+    "prepare no/folder out",
+    "prepare text.txt out --tokenizer nope.txt",
+    "data info nope.txt",
+    "data sample nope.txt",
+    "runs plot nope.txt",
+    "report nope.txt",
+    "bench prepare --path nope.txt",
+]
+"""A path that leads to nothing is what something outside has not: 1, whatever the command."""
 MISTAKES = [
+    *[(typed, 1, next(word for word in typed.split() if word.startswith("no"))) for typed in NOT_THERE],
+    ("train nope", 2, "unknown preset 'nope'"),
+    ("eval runs/first --tasks nope", 2, "unknown task 'nope'"),
+    ("prepare nope out", 2, "'nope' is no file, folder or glob"),
     ("runs compare runs/first runs/frist", 1, "runs/frist does not exist; did you mean runs/first?"),
     ("runs plot First", 1, "First does not exist; did you mean runs/first?"),
     ("runs plot runs/first --out gone/a.png", 1, "cannot write gone/a.png: there is no folder gone"),

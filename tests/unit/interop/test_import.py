@@ -283,8 +283,9 @@ def test_a_byte_pair_encoding_that_ours_is_not(place, make_model, change):
 
 
 def test_nothing_there_and_nothing_known(place):
-    with pytest.raises(UsageError, match="nowhere does not exist"):
+    with pytest.raises(UserError, match="nowhere does not exist") as told:
         bring("nowhere")
+    assert told.value.exit_code == 1
     Path("notes.txt").write_text("hello")
     with pytest.raises(UsageError, match=r"notes.txt is no model file that groundup knows"):
         bring("notes.txt")
