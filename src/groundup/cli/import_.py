@@ -9,6 +9,7 @@ from typing import Annotated
 
 import tyro
 
+from groundup.files.hub_listing import HUB
 from groundup.files.layout import resolved
 from groundup.files.new import refuse_existing
 from groundup.terminal.parse import parse
@@ -35,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
     name = resolved(Path(options.source.removeprefix("hf:"))).stem
     out = options.out or Path("models", name)
 
-    from groundup.interop.source import HUB, check_source
+    from groundup.interop.source import check_source
     from groundup.planner.params import count_parameters, shape_in_words
     from groundup.terminal.working import Working
 

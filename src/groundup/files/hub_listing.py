@@ -8,7 +8,24 @@ from urllib.parse import quote
 
 from groundup.config.limits import JSON_BYTES
 
+HUB = "hf:"
+"""Before names of what lies on the hub."""
+SHORT_NAMES = {
+    "gpt2": "openai-community/gpt2",
+    "gpt2-medium": "openai-community/gpt2-medium",
+    "gpt2-large": "openai-community/gpt2-large",
+    "gpt2-xl": "openai-community/gpt2-xl",
+    "distilgpt2": "distilbert/distilgpt2",
+}
+"""Models that need no owner."""
 PIECE = 1 << 20
+
+
+def on_hub(name: str) -> str | None:
+    """As what `groundup import` takes a model of the hub, where a name is one of the hub; else None."""
+    if name in SHORT_NAMES:
+        return HUB + name
+    return name if name.startswith(HUB) else None
 
 
 def repository(

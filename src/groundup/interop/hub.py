@@ -5,18 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from groundup.config.errors import UsageError, UserError
-from groundup.files.hub_listing import repository
+from groundup.files.hub_listing import SHORT_NAMES, repository
 from groundup.files.layout import is_plain_name, resolved
 from groundup.files.manifest import has_digest
 from groundup.interop.read_tokenizer import FILES
 
-SHORT_NAMES = {
-    "gpt2": "openai-community/gpt2",
-    "gpt2-medium": "openai-community/gpt2-medium",
-    "gpt2-large": "openai-community/gpt2-large",
-    "gpt2-xl": "openai-community/gpt2-xl",
-    "distilgpt2": "distilbert/distilgpt2",
-}
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _SHARDS = {"model.safetensors.index.json": ".safetensors", "pytorch_model.bin.index.json": ".bin"}
 _ETAG = re.compile(r"[0-9A-Za-z_-]{1,200}")

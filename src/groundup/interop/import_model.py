@@ -11,6 +11,7 @@ from groundup.config.io import load_json
 from groundup.config.presets import GPT2_VOCAB
 from groundup.files.atomic import new_folder
 from groundup.files.foreign import TENSORS, other_programs
+from groundup.files.hub_listing import HUB
 from groundup.files.layout import CONFIG
 from groundup.files.manifest import Facts
 from groundup.files.new import refuse_existing
@@ -22,7 +23,7 @@ from groundup.interop.read_llmc import MAGIC, read_llmc
 from groundup.interop.read_meta import read_meta
 from groundup.interop.read_tokenizer import VOCAB, WHOLE, framing, read_tokenizer
 from groundup.interop.read_torch import read_torch
-from groundup.interop.source import HUB, check_source
+from groundup.interop.source import check_source
 from groundup.model.build import build_model
 from groundup.planner.params import count_parameters
 from groundup.tokenizer.added import ALWAYS

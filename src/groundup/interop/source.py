@@ -4,10 +4,8 @@ from pathlib import Path
 
 from groundup.checkpoint.folders import is_model_folder
 from groundup.config.errors import UserError
+from groundup.files.hub_listing import HUB, on_hub
 from groundup.records.history import is_run
-
-HUB = "hf:"
-PUBLISHED = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl")
 
 
 def check_source(path: Path) -> None:
@@ -20,6 +18,7 @@ def check_source(path: Path) -> None:
         what = "run" if is_run(path) else "model"
         raise UserError(f"{path} is a {what} of groundup already; there is nothing to import")
     if not path.is_dir() and not path.is_file():
-        if str(path) in PUBLISHED:
-            raise UserError(f"{path} does not exist here; OpenAI's weights are {HUB}{path}")
+        if there := on_hub(str(path)):
+            whose = "OpenAI's" if path.name.startswith("gpt2") else "its"
+            raise UserError(f"{path} does not exist here; {whose} weights are {there}")
         raise UserError(f"{path} does not exist; name a folder, a file or {HUB}NAME")

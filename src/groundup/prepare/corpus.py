@@ -17,6 +17,7 @@ from groundup.corpora.shakespeare import Shakespeare
 from groundup.corpora.source import Source, read_all
 from groundup.corpora.tiny_shakespeare import TinyShakespeare
 from groundup.data.dataset import TokenDataset
+from groundup.files.hub_listing import HUB
 from groundup.files.layout import INDEX
 from groundup.prepare.prepare import prepare
 from groundup.prepare.report import Report, Spoken, listing, reading
@@ -25,7 +26,6 @@ from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.char import CharTokenizer
 from groundup.tokenizer.io import resolve_tokenizer
 
-HUB = "hf:"
 HOLD_OUT = 3
 """Version of the rules by which text files are read and split: data of another version is prepared again."""
 NAMES = ("shakespeare", "tiny-shakespeare", "fineweb-edu")

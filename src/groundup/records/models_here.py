@@ -1,11 +1,12 @@
 """The models near the working folder, for a command that names none, or one that is not there. Needs no torch."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from groundup.config.errors import UsageError, UserError
 from groundup.files.foreign import other_programs
+from groundup.files.hub_listing import HUB, on_hub
 from groundup.files.layout import CHECKPOINTS, CONFIG, METRICS, MODEL, RUN, WEIGHTS
 
 PLACES = ("runs", "models")
@@ -34,8 +35,8 @@ def missing_run() -> UsageError:
 
 def nothing_to_resume(path: Path) -> UserError:
     """What to say where the path that is to go on is no run: the run that was probably meant."""
-    meant = Path(PLACES[0], path.name)
-    hint = f"; did you mean {meant}?" if meant != path and (meant / CHECKPOINTS).exists() else ""
+    near = _nearest(path, lambda run: (run / CHECKPOINTS).exists())
+    hint = f"; did you mean {near}?" if near and near != path else ""
     return UserError(f"{path} holds no run to resume: there is no {CONFIG} in it{hint}")
 
 
@@ -46,9 +47,9 @@ def check_model(path: Path) -> None:
         UserError: It does not, or does not exist.
     """
     if not path.exists():
-        out = Path("models", Path(str(path).removeprefix("hf:")).name)
-        if str(path).startswith("hf:") and not out.exists():
-            raise UserError(f"{path} is not here yet: groundup import {path}, then give {out}")
+        if (there := on_hub(str(path))) and not _nearest(path):
+            out = Path("models", path.name.removeprefix(HUB))
+            raise UserError(f"{path} is not here yet: groundup import {there}, then give {out}")
         raise _not_there(path, "give a run, checkpoint or model folder")
     if theirs := other_programs(path):
         raise UserError(theirs)
@@ -59,11 +60,17 @@ def check_model(path: Path) -> None:
 
 
 def _not_there(path: Path, hint: str) -> UserError:
-    """What to say of a path that does not exist: the model with nearly its name, beside it or in PLACES, or a hint."""
+    """What to say of a path that does not exist: the model that was probably meant, or a hint."""
+    near = _nearest(path)
+    return UserError(f"{path} does not exist; {f'did you mean {near}?' if near else hint}")
+
+
+def _nearest(path: Path, fits: Callable[[Path], bool] = lambda _: True) -> Path | None:
+    """The run or model with nearly the name of a path, beside it or in PLACES, of those that fit."""
     folders = [*map(Path, PLACES[::-1]), path.parent]
-    there = {each.name.lower(): each for folder in folders for each in models_in(folder)}
-    near = difflib.get_close_matches(path.name.lower(), there, n=1, cutoff=0.75)
-    return UserError(f"{path} does not exist; {f'did you mean {there[near[0]]}?' if near else hint}")
+    there = {each.name.lower(): each for folder in folders for each in models_in(folder) if fits(each)}
+    near = difflib.get_close_matches(path.name.removeprefix(HUB).lower(), there, n=1, cutoff=0.75)
+    return there[near[0]] if near else None
 
 
 def no_run(path: Path) -> UserError:

@@ -125,6 +125,13 @@ def place(tmp_path, monkeypatch):
         ],
         ("generate runs", "runs is no model but a folder of 2: runs/"),
         ("generate runs/mine ROMEO:", "the text to continue has a flag: --prompt ROMEO:"),
+        ("finetune gpt2 notes", "gpt2 is not here yet: groundup import hf:gpt2, then give models/gpt2"),
+        ("finetune hf:me/tiny notes", "hf:me/tiny is not here yet: groundup import hf:me/tiny, then give models/tiny"),
+        ("finetune hf:me/mine notes", "hf:me/mine does not exist; did you mean runs/mine?"),
+        ("generate distilgpt2", "distilgpt2 is not here yet: groundup import hf:distilgpt2"),
+        ("train shakespeare --init-from gpt2-xl", "groundup import hf:gpt2-xl, then give models/gpt2-xl"),
+        ("generate gpt3", "gpt3 does not exist; give a run, checkpoint or model folder"),
+        ("import distilgpt2", "distilgpt2 does not exist here; its weights are hf:distilgpt2"),
         ("import gpt2", "gpt2 does not exist here; OpenAI's weights are hf:gpt2"),
         ("prepare notes poem.txt out", "one text and one folder to make, got notes, poem.txt, out"),
     ],
@@ -135,6 +142,15 @@ def test_a_natural_mistake_is_answered_with_what_helps(typed, hint, capsys):
     assert printed.out == ""
     assert hint in printed.err
     assert printed.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("typed", ["runs/otehr", "Other/", "models/other", "otherr"])
+def test_the_run_that_was_meant_is_named_where_none_can_go_on(typed, capsys):
+    Path("runs/other/checkpoints").mkdir(parents=True)
+    Path("models/other/model").mkdir(parents=True)  # which cannot go on
+    assert main(["train", "--resume", typed]) == 1
+    line = f"groundup: {Path(typed)} holds no run to resume: there is no config.json in it; did you mean runs/other?\n"
+    assert capsys.readouterr().err == line
 
 
 def test_the_advice_for_an_unknown_ending_leads_on(capsys):
