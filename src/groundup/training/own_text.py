@@ -12,7 +12,7 @@ from groundup.checkpoint.folders import config_of
 from groundup.config.data import DataConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.config.model import ModernConfig
-from groundup.config.presets import RECIPES
+from groundup.config.presets import GPT2, GPT2_VOCAB, RECIPES
 from groundup.config.printable import counted
 from groundup.config.train import TrainConfig
 from groundup.corpora.patterns import near_file, not_there, nothing_there
@@ -48,26 +48,38 @@ def recipe_of(word: str, words: list[str], read: Callable[[TrainConfig], object]
     if word not in (TEXT, FINETUNE) and not is_text(word):
         return None
     path = word if is_text(word) else next(iter(_values(words, "--data.path")), None)
+    models, helps = _values(words, "--init-from"), bool({"-h", "--help"} & set(words))
+    if helps and (path is None or (word == FINETUNE and not models)):
+        return _example(word)
     if path is None:
         given = "groundup train notes/" if word == TEXT else "groundup finetune models/gpt2 notes/"
         raise UsageError(f"{word} needs a file or folder of text: {given}")
     if (Path(path) / CONFIG).is_file():
         raise _is_no_text(path)
     recipe: Callable[[Text], TrainConfig] = text_recipe
-    models = _values(words, "--init-from")
     if word == FINETUNE and not models:
         raise UsageError("finetune needs a model: groundup finetune models/gpt2 notes/")
     text = _measured(path, words)
     if word == FINETUNE:
         del words[_place(words, "--init-from")]
         recipe = _finetune(Path(models[0]))
-    if not {"-h", "--help"} & set(words):
+    if not helps:
         try:
             read(recipe(text))
         except UsageError as error:  # whether values fit together depends on the machine, a flag does not
             if str(error).startswith(("unrecognized options", "--")):
                 raise
     return _with_context(recipe(replace(text, gpu=_has_gpu(words))), words)
+
+
+def _example(word: str) -> TrainConfig:
+    """For help where no text, or no model, is named: what suits a text of a megabyte, and GPT-2."""
+    text = Text(Path("TEXT"), 1_000_000, gpu=False)
+    if word == TEXT:
+        return text_recipe(text)
+    return finetune_recipe(
+        text, replace(GPT2, vocab_size=0), init_from=Path("MODEL"), tokenizer="gpt2", vocab=GPT2_VOCAB
+    )
 
 
 def _with_context(recipe: TrainConfig, words: list[str]) -> TrainConfig:

@@ -227,6 +227,21 @@ def test_a_run_that_is_not_there_cannot_go_on(words, run, capsys):
     assert error_of(capsys, *words) == (1, line)
 
 
+@pytest.mark.parametrize("command", ["train", "plan"])
+@pytest.mark.parametrize(
+    "preset", [*RECIPES, "text", "finetune", "finetune --data.path=gone", "finetune --init-from x"]
+)
+def test_every_preset_lists_its_flags(command, preset, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([command, *preset.split(), "--help"])
+    assert not stopped.value.code
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert printed.out.startswith(f"usage: groundup train {preset.split()[0]} ")
+    for flag in ("--max-steps", "--optim.lr", "--data.path", "--init-from", "--model.n-layer", "--lora.rank"):
+        assert flag in printed.out
+
+
 def test_a_mistake_in_a_flag_names_a_help_that_can_be_had(capsys):
     saved(Path("my c.json"), RECIPES["tiny-shakespeare"])
     _, line = error_of(capsys, "--config", "my c.json", "--model.n-head=3")
