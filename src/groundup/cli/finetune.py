@@ -7,7 +7,7 @@ from pathlib import Path
 from groundup.cli import train
 from groundup.config.errors import UsageError
 from groundup.records.models_here import holds_model
-from groundup.training.own_text import PIPE, piped
+from groundup.training.own_text import PIPE, piped, plain
 
 USE = "groundup finetune models/gpt2 notes/"
 
@@ -37,11 +37,15 @@ def as_training(words: Sequence[str]) -> list[str]:
     Raises:
         UsageError: A model or a text is not named, named twice, or the other's place is taken.
     """
-    if len(words) > 1 and words[1] == PIPE:
-        raise piped(f"groundup finetune {shlex.quote(words[0])}")
-    if len(words) < 2 or words[0].startswith("-") or words[1].startswith("-"):
+    places = plain(words)[:2]
+    if len(places) < 2 and {"-h", "--help"} & set(words):
+        return ["finetune", "--help"]
+    if len(places) < 2:
         raise UsageError(f"name a model and a text: {USE}")
-    model, text, *flags = words
+    model, text = (words[at] for at in places)
+    if text == PIPE:
+        raise piped(f"groundup finetune {shlex.quote(model)}")
+    flags = [word for at, word in enumerate(words) if at not in places]
     for flag, named in (("--init-from", "model"), ("--data.path", "text")):
         if any(word.split("=", 1)[0] == flag for word in flags):
             raise UsageError(f"{flag} does not go with finetune: the {named} is named without a flag, {USE}")

@@ -18,7 +18,7 @@ from groundup.records.models_here import check_model, missing_run, nothing_to_re
 from groundup.terminal.parse import parse
 from groundup.terminal.waiting import before_torch, is_for_cpu
 from groundup.terminal.words import split_equals, take_switch, take_value
-from groundup.training.own_text import FINETUNE, PIPE, TEXT, choices, meant, no_text, passes, recipe_of, unknown_preset
+from groundup.training import own_text
 
 RESUMABLE = (
     "max_steps",
@@ -105,8 +105,8 @@ def _usage() -> str:
             "",
             "presets:",
             *[f"  {name:<{width}}{_recipe_line(recipe)}" for name, recipe in RECIPES.items()],
-            f"  {TEXT:<{width}}what suits the text that --data.path names, as groundup train TEXT has it",
-            f"  {FINETUNE:<{width}}the same, from the weights of --init-from; see groundup finetune",
+            f"  {own_text.TEXT:<{width}}what suits the text that --data.path names, as groundup train TEXT has it",
+            f"  {own_text.FINETUNE:<{width}}the same, from the weights of --init-from; see groundup finetune",
             "",
             "groundup train PRESET --help lists every flag with the preset's value.",
         ]
@@ -131,11 +131,11 @@ def read_request(words: list[str], also: Sequence[str] = ()) -> TrainRequest:
     dry_run = take_switch(words, "--dry-run")
     allow_data_change = take_switch(words, "--allow-data-change")
     or_start = take_switch(words, "--resume-or-start")
-    preset = words.pop(0) if words and (words[0] == PIPE or not words[0].startswith("-")) else None
     words = split_equals(words, "--config", "--resume", "--model.kind")
     config_file, kind = take_value(words, "--config"), take_value(words, "--model.kind")
     resume = "--resume" in words
     resume_dir = take_value(words, "--resume", optional=True)
+    preset = own_text.take_named(words, first=config_file is not None or resume_dir is not None)
     if resume and preset is None and resume_dir is None:
         raise missing_run()
     named = [name for name in (preset, config_file, resume_dir) if name is not None]
@@ -143,11 +143,13 @@ def read_request(words: list[str], also: Sequence[str] = ()) -> TrainRequest:
         raise UsageError("name one of: a preset, --config FILE, --resume DIR (see groundup train --help)")
 
     source = ["--config", config_file] if config_file else ["--resume", resume_dir]
-    prog = meant(preset, words) if preset else "groundup train " + shlex.join(map(str, source))
+    prog = own_text.meant(preset, words) if preset else "groundup train " + shlex.join(map(str, source))
     recipe = None
     if resume_dir is None:
         if preset is not None:
-            recipe = recipe_of(preset, words, lambda base: _parse(words, prog, _with_kind(base, kind, words), also))
+            recipe = own_text.recipe_of(
+                preset, words, lambda base: _parse(words, prog, _with_kind(base, kind, words), also)
+            )
         base = recipe or (find_preset(preset) if preset is not None else _read_config(Path(str(config_file))))
         if or_start and not {"-h", "--help"} & set(words):
             start = _parse(words, prog, _with_kind(base, kind, words), also)
@@ -166,13 +168,8 @@ def read_request(words: list[str], also: Sequence[str] = ()) -> TrainRequest:
     if config.init_from is not None and not resume:
         check_model(config.init_from)
         config_of(config.init_from)
-    return TrainRequest(
-        config=config,
-        resume=resume,
-        dry_run=dry_run,
-        allow_data_change=allow_data_change,
-        note=choices(config) if recipe and not resume else "",
-    )
+    note = own_text.choices(config) if recipe and not resume else ""
+    return TrainRequest(config, resume=resume, dry_run=dry_run, allow_data_change=allow_data_change, note=note)
 
 
 def _parse(words: list[str], prog: str, base: TrainConfig, also: Sequence[str]) -> TrainConfig:
@@ -183,11 +180,11 @@ def _parse(words: list[str], prog: str, base: TrainConfig, also: Sequence[str]) 
         if str(error).startswith("unrecognized options: --epochs"):
             raise UsageError(
                 f"a run is counted in steps of {base.tokens_per_step:,} tokens, not in epochs: --max-steps N;"
-                f" {passes(base, words)}"
+                f" {own_text.passes(base, words)}"
             ) from None
         source = take_value(split_equals(list(words), "--data.source"), "--data.source", optional=True)
         if str(error).startswith("--data.source must be one of") and source:
-            raise no_text(source, error) from None
+            raise own_text.no_text(source, error) from None
         raise
 
 
@@ -233,7 +230,7 @@ def find_preset(name: str) -> TrainConfig:
     """
     if name in RECIPES:
         return RECIPES[name]
-    raise unknown_preset(name)
+    raise own_text.unknown_preset(name)
 
 
 def _read_config(path: Path) -> TrainConfig:

@@ -1,6 +1,7 @@
 """Commands with a second word, such as `groundup runs list`: their table, and what becomes of a wrong word."""
 
 import difflib
+import shlex
 from collections.abc import Mapping, Sequence
 
 from groundup.config.errors import UsageError
@@ -26,6 +27,9 @@ def pick_action(
         rows = [f"  {name:<{width}}{what}" for name, what in actions.items()]
         print("\n".join([f"usage: groundup {command} {'|'.join(actions)} {rest}", "", *rows]))
         return None
+    if argv[0].startswith("-") and (later := next((word for word in argv if word in actions), None)):
+        words = ["groundup", command, later, *(word for word in argv if word != later)]
+        raise UsageError(f"the action comes first: {shlex.join(words)}")
     if argv[0] not in actions:
         near = difflib.get_close_matches(argv[0], actions, n=1)
         hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(actions)}"

@@ -4,7 +4,7 @@ import difflib
 import glob
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,11 +20,32 @@ from groundup.files.layout import CONFIG, INDEX, WEIGHTS
 from groundup.planner.own_text import Text, finetune_recipe, steps_of_a_pass, text_recipe
 from groundup.records.models_here import check_model
 from groundup.terminal.waiting import before_torch
+from groundup.terminal.words import plain_places, switches
 
 TEXT, FINETUNE = "text", "finetune"
 """Presets whose values follow from a text."""
 PIPE = "-"
 """What other programs call standard input."""
+
+
+def plain(words: Sequence[str]) -> list[int]:
+    """Where words of `groundup train` stand that are neither flags nor values of flags."""
+    known = switches(RECIPES["shakespeare"])  # whose kind of model has the most
+    return plain_places(words, known | {"--dry-run", "--allow-data-change", "--resume-or-start"})
+
+
+def take_named(words: list[str], *, first: bool) -> str | None:
+    """Take the preset or the text out of words; of several behind flags, one that is there.
+
+    Args:
+        words: Those after `groundup train`.
+        first: Take the first word or none: what to train is named by a flag.
+    """
+    places = plain(words)
+    if first or 0 in places:
+        return words.pop(0) if 0 in places else None
+    known = [at for at in places if words[at] in (*RECIPES, TEXT, FINETUNE) or is_text(words[at])]
+    return words.pop((known or places)[0]) if places else None
 
 
 def is_text(word: str) -> bool:

@@ -22,6 +22,7 @@ def test_flags_of_a_run_change_the_plan(capsys):
     assert "$1 per device hour" in one
     flags = ["--hardware=T4", "--model.block-size=512", "--dollars-per-hour=1"]
     assert run(capsys, "gpt2-fineweb", *flags) == one
+    assert run(capsys, *flags, "gpt2-fineweb") == one
 
 
 def test_here_is_measured(capsys):

@@ -75,6 +75,13 @@ def test_a_value_may_stand_behind_a_space():
     assert [config.name for config, _ in plan_runs(["shakespeare", "--seed", "1, 2"])] == ["seed=1", "seed=2"]
 
 
+def test_flags_may_stand_before_the_preset():
+    runs = plan_runs(["--seed", "1..2", "--max-steps", "5", "shakespeare"])
+    after = plan_runs(["shakespeare", "--seed", "1..2", "--max-steps", "5"])
+    assert [config for config, _ in runs] == [config for config, _ in after]
+    assert [read_request(list(line)).config for _, line in runs] == [config for config, _ in after]
+
+
 def test_each_run_is_what_its_words_say():
     """Flags are read once a value; the config is that of reading the whole line."""
     words = ["shakespeare-modern", "--model.n-layer", "2,3", "--optim.lr", "1e-3,2e-3", "--data.tokenizer", "char,gpt2"]

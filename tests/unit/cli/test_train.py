@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from groundup.cli.finetune import as_training
 from groundup.cli.main import main
 from groundup.cli.train import find_preset, read_request
 from groundup.config.errors import UsageError
@@ -69,6 +70,62 @@ def test_a_preset_is_the_recipe_and_flags_change_single_values(name):
     changed = dataclasses.replace(recipe, name="mine", optim=dataclasses.replace(recipe.optim, lr=0.01))
     assert request.config == changed
     assert (request.resume, request.dry_run) == (False, False)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--max-steps 5 PRESET",
+        "--max-steps=5 --seed 3 PRESET --name mine",
+        "--profile --runtime.no-recompute PRESET",
+        "--profile PRESET --seed 3",
+        "--dry-run --max-steps 5 PRESET",
+        "--name shakespeare --model.kind modern PRESET --model.position rope",
+        "--data.text-suffixes .txt .log PRESET",
+    ],
+)
+@pytest.mark.parametrize("preset", ["shakespeare", "gpt2-fineweb", "notes/"])
+def test_flags_may_stand_before_the_preset(words, preset, place):
+    (place / "notes").mkdir()
+    (place / "notes/a.txt").write_text("it rains\n" * 4000)
+    typed = words.split()
+    after = [preset, *(word for word in typed if word != "PRESET")]
+    assert read_request([word.replace("PRESET", preset) for word in typed]) == read_request(after)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--max-steps 5 nope", "unknown preset 'nope'; the presets are"),
+        ("--max-steps 5 shakespear", "unknown preset 'shakespear'; did you mean shakespeare?"),
+        ("--lr 1e-3 shakespeare", "unrecognized options: --lr, 1e-3; did you mean --optim.lr?"),
+        ("--max-steps 5 -", "a text is read from a file, not from a pipe"),
+        ("--name shakespeare", "name one of: a preset, --config FILE, --resume DIR"),
+        ("--seed 3 runs/mine", "runs/mine is a run, not a preset; to go on with it: groundup train --resume runs/mine"),
+        ("--resume --seed 3", "name the run to go on with: groundup train --resume runs/NAME"),
+    ],
+)
+def test_what_stands_behind_flags_is_judged_as_in_front(words, message, capsys):
+    Path("runs/mine").mkdir(parents=True)
+    Path("runs/mine/config.json").write_text("{}")
+    code, line = error_of(capsys, *words.split())
+    assert code == 2
+    assert line.startswith(message)
+
+
+@pytest.mark.parametrize(
+    "words", ["m t --seed 3", "--seed 3 m t", "m --seed 3 t", "m --seed=3 t", "--dry-run m --seed 3 t", "--profile m t"]
+)
+def test_flags_may_stand_anywhere_in_finetune(words):
+    flags = [word for word in words.split() if word not in "mt"]
+    assert as_training(words.split()) == ["finetune", "--init-from", "m", "--data.path", "t", *flags]
+
+
+@pytest.mark.parametrize("words", ["--seed 3 m", "m", "--seed 3", "m --name t"])
+def test_finetune_needs_a_model_and_a_text(words):
+    with pytest.raises(UsageError, match="name a model and a text"):
+        as_training(words.split())
+    assert as_training([*words.split(), "--help"]) == ["finetune", "--help"]
 
 
 @pytest.mark.parametrize("words", [["--config", "c.json"], ["--config=c.json"]])
