@@ -30,27 +30,41 @@ class HoldOut:
     last: frozenset[tuple[int, int]] = frozenset()
     """(part, number) of each piece of the document that is cut, where there are others: what of it is training comes
     last."""
+    closed: frozenset[tuple[int, int]] = frozenset()
+    """(part, number) of pieces behind whose training text a document begins that is cut as theirs was: an equal one."""
 
     def split(self, part: int, number: int, document: Document) -> Iterator[Document]:
         """A document with its split, in two where it is cut."""
+        is_closed = (part, number) in self.closed
         if document.split is not None:
             yield document
         elif (at := self.places.get((part, number))) is not None:
             if at:
-                yield Document(document.text[:at], "train", ends=False)
+                yield Document(document.text[:at], "train", ends=is_closed)
             yield Document(document.text[at:], "val", ends=document.ends)
         else:
             held = self.hash_fraction and _hash(document) < self.hash_fraction
-            yield replace(document, split="val" if held else "train")
+            yield replace(document, split="val" if held else "train", ends=document.ends or is_closed)
+
+
+_Pieces = list[tuple[tuple[int, int], int]]
+"""((part, number), characters) of each piece in which a document is read."""
 
 
 @dataclass(slots=True)
 class _Whole:
-    """A document, or equal ones, in the pieces in which it is read."""
+    """A document, or equal ones."""
 
-    size: int
-    pieces: list[tuple[tuple[int, int], int]]
-    """((part, number), characters) of each."""
+    size: int = 0
+    """Characters, of all together."""
+    copies: list[_Pieces] = field(default_factory=list)
+    is_open: bool = False
+    """Whether the last copy goes on."""
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """Those of all their pieces."""
+        return [place for pieces in self.copies for place, _ in pieces]
 
 
 def hold_out(
@@ -73,9 +87,12 @@ def hold_out(
     for part, document in read_all(source, source.parts(), {}, progress):
         if document.split is not None:
             return HoldOut()
-        whole = wholes.setdefault(_hash(document), _Whole(0, []))
+        whole = wholes.setdefault(_hash(document), _Whole())
         whole.size += len(document.text)
-        whole.pieces.append(((part, seen[part]), len(document.text)))
+        if not whole.is_open:
+            whole.copies.append([])
+        whole.copies[-1].append(((part, seen[part]), len(document.text)))
+        whole.is_open = not document.ends
         seen[part] += 1
         if len(wholes) > MANY:
             return HoldOut(layout.val_fraction)
@@ -91,19 +108,27 @@ def _choose(source: Source, wholes: Sequence[_Whole], fraction: float) -> HoldOu
     for whole in wholes:
         if abs(held + whole.size - wanted) <= abs(held - wanted) and held + whole.size < total:
             held += whole.size
-            places.update((place, 0) for place, _ in whole.pieces)
+            places.update((place, 0) for place in whole.places)
     if wanted / 2 <= held <= 2 * wanted or not wholes:
         return HoldOut(places=places)
     largest = max(wholes, key=lambda whole: whole.size)
-    last = frozenset(place for place, _ in largest.pieces) if len(wholes) > 1 else frozenset()
-    return HoldOut(places=_cut(source, largest, max(1, round(min(wanted, largest.size / 2)))), last=last)
+    last = frozenset(largest.places) if len(wholes) > 1 or len(largest.copies) > 1 else frozenset()
+    share = max(1, round(min(wanted, largest.size / 2) / len(largest.copies)))
+    cuts = [_cut(source, pieces, share) for pieces in largest.copies]
+    closed = frozenset(_head(*pair) for pair in zip(largest.copies[:-1], cuts[:-1], strict=True))
+    return HoldOut(places={place: at for cut in cuts for place, at in cut.items()}, last=last, closed=closed)
 
 
-def _cut(source: Source, whole: _Whole, wanted: int) -> dict[tuple[int, int], int]:
+def _head(pieces: _Pieces, cut: dict[tuple[int, int], int]) -> tuple[int, int]:
+    """The last piece of a document that has some text for training."""
+    return [place for place, _ in pieces if cut.get(place, 1)][-1]
+
+
+def _cut(source: Source, pieces: _Pieces, wanted: int) -> dict[tuple[int, int], int]:
     """The last `wanted` characters of a document, or about as many."""
     places: dict[tuple[int, int], int] = {}
-    for place, size in reversed(whole.pieces):
-        if wanted >= size and place != whole.pieces[0][0]:
+    for place, size in reversed(pieces):
+        if wanted >= size and place != pieces[0][0]:
             places[place] = 0
             wanted -= size
             continue

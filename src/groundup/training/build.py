@@ -101,13 +101,9 @@ def build_run(
     model = _new_model(shape, config, setup, tokenizer, resumed=resume_from is not None)
     setup = fit_micro_batch(model, setup, samples=samples)
     batches = _batches(dataset, config, setup, shape.block_size)  # first: too short a text is known at once
+    mode = saved.compile if saved else config.runtime.compile
     loss_module, compiled = build_loss_module(
-        model,
-        setup,
-        samples=samples,
-        compile_mode=saved.compile if saved else config.runtime.compile,
-        max_steps=config.max_steps,
-        working=working,
+        model, setup, samples=samples, compile_mode=mode, max_steps=config.max_steps, working=working
     )
     trainer = _trainer(config, setup, model, loss_module, batches, stop)
     if resume_from:

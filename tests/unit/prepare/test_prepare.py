@@ -206,6 +206,30 @@ def test_what_is_left_of_the_document_that_is_cut_comes_last(tmp_path, monkeypat
     assert contents(tmp_path / "shared") == contents(tmp_path / "data")
 
 
+@pytest.mark.parametrize("pieces", [100, 10_000])
+@pytest.mark.parametrize("names", ["ab", "aab", "aba", "abba"])
+def test_equal_documents_are_cut_alike(tmp_path, monkeypatch, separated, names, pieces):
+    """Nothing of what is validation is learned from another copy."""
+    for name, value in (("DOCUMENT_BYTES", pieces), ("LINE", 20), ("BEGINNING", 20)):
+        monkeypatch.setattr(plain_text, name, value)
+    monkeypatch.setattr("groundup.formats.spans.PART_BYTES", 250)
+    texts = {"a": "".join(f"{'cdefghij'[k % 8] * (k % 13)}\n" for k in range(200)), "b": "b" * 70 + "\n"}
+    (tmp_path / "texts").mkdir()
+    for n, name in enumerate(names):
+        (tmp_path / "texts" / f"{n}.txt").write_text(texts[name])
+    layout = ShardConfig(shard_tokens=400, val_rule="documents", val_fraction=0.2)
+    index = prepare(LocalFiles(str(tmp_path / "texts")), separated, tmp_path / "data", layout)
+    tail, *others, nothing = separated.decode(stream(tmp_path / "data", "val")).split("\x1f")
+    head = texts["a"].removesuffix(tail)
+    n_copies = names.count("a")
+    assert (len(tail) + len(head), set(others) <= {tail}, len(others)) == (len(texts["a"]), True, n_copies - 1)
+    assert not nothing
+    assert 0.1 < len(tail) / len(texts["a"]) < 0.3
+    documents = [texts["b"]] * names.count("b") + [head] * n_copies
+    assert separated.decode(stream(tmp_path / "data", "train")).split("\x1f") == documents
+    assert sum(info.n_documents for info in index.shards if info.split == "train") == len(documents)
+
+
 def test_one_document_that_is_cut_is_no_more_than_it_was(tmp_path, corpus, separated):
     text = "".join(f"{'abc'[k % 3] * (k % 7)}\n" for k in range(99))
     index = prepare(corpus([[text]]), separated, tmp_path, ShardConfig(val_rule="documents", val_fraction=0.1))
