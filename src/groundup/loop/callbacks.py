@@ -17,6 +17,7 @@ from groundup.evaluation.examples import ChoiceExample
 from groundup.evaluation.loss import LossResult
 from groundup.generation.text import TextGenerator
 from groundup.loop.trainer import Callback, StepMetrics, Trainer
+from groundup.records.measured import TEXT
 from groundup.records.metrics import Logger
 from groundup.terminal.display import Display
 from groundup.tokenizer.base import Tokenizer
@@ -65,15 +66,21 @@ class Evaluate(Callback):
         from_start: Whether the weights before the first step may be the best: those of a trained model may.
         log: Where results go.
         display: The terminal.
+        anew: Whether the run is resumed, and its losses were measured on another text.
     """
 
-    def __init__(self, *, measure: Measure, when: Every, from_start: bool, log: Logger, display: Display) -> None:
+    def __init__(
+        self, *, measure: Measure, when: Every, from_start: bool, log: Logger, display: Display, anew: bool = False
+    ) -> None:
         self.measure, self.when, self.from_start, self.log, self.display = measure, when, from_start, log, display
+        self.anew = anew
 
     def on_fit_start(self, trainer: Trainer) -> None:
-        """Evaluate before the first step of a run, not where it is resumed."""
+        """Evaluate before the first step of a run; where it is resumed, only on another text."""
         if trainer.state.step == 0:
             self._evaluate(trainer, most=0 if self.from_start else START_TOKENS)
+        elif self.anew:
+            self._evaluate(trainer, most=0)
 
     def on_step_end(self, trainer: Trainer, metrics: StepMetrics) -> None:
         """Evaluate when it is due."""
@@ -88,7 +95,7 @@ class Evaluate(Callback):
         measure = partial(self.measure, most=most, progress=partial(self.display.doing, "validating"))
         with trainer.shown():
             result = measure()
-        raw: dict[str, float] = {}
+        raw: dict[str, float] = {TEXT: state.val_texts} if state.val_texts else {}
         if trainer.average is not None:  # before the first step it is the weights themselves
             raw["val/loss_raw"] = measure().loss if state.step else result.loss
         if most:

@@ -26,6 +26,7 @@ class SaveCheckpoints(Callback):
         when: When they are due.
         capture: Returns what to save (`training.snapshot.capture`); called by every rank.
         from_start: Save the weights before the first step, too: of a trained model they may stay the best.
+        anew: Save the weights of a resumed run again: their loss was measured on another text.
         background: Write while training goes on, all but the last save of a session.
         say: Called with a line when training waits for the disk.
     """
@@ -37,17 +38,18 @@ class SaveCheckpoints(Callback):
         when: Every,
         capture: Callable[[Trainer], tuple[Contents | None, dict[str, Tensor]]],
         from_start: bool = False,
+        anew: bool = False,
         background: bool = False,
         say: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.store, self.when, self.capture, self.from_start = store, when, capture, from_start
-        self.background, self.say = background, say
+        self.anew, self.background, self.say = anew, background, say
         self._saved_step = -1
         self._reserved = not background
 
     def on_fit_start(self, trainer: Trainer) -> None:
         """Remember the step: a run that is resumed and stopped at once need not be saved again."""
-        if self.from_start and trainer.state.step == 0:
+        if self.anew or (self.from_start and trainer.state.step == 0):
             self._save(trainer, background=False)
         self._saved_step = trainer.state.step
 

@@ -21,6 +21,27 @@ class TrainState:
     """The step that reached it."""
     skipped_steps: int = 0
     """Steps that changed no weight: fp16 overflows, and what the guard skipped."""
+    val_text: str = ""
+    """What the losses are measured on (`records.measured`); a checkpoint of an older groundup does not say."""
+    val_texts: int = 0
+    """How often that has changed."""
+
+    def measure_on(self, text: str, *, before: str) -> bool:
+        """Go on with a text of validation; the best loss on another one is forgotten.
+
+        Args:
+            text: What losses are measured on from now on.
+            before: What they were measured on, where the state does not say; empty is unknown.
+
+        Returns:
+            Whether it is another text than before.
+        """
+        changed = (self.val_text or before or text) != text
+        self.val_text = text
+        if changed:
+            self.best_loss, self.best_step = math.inf, -1
+            self.val_texts += 1
+        return changed
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; an infinite best loss is null."""

@@ -10,6 +10,7 @@ from starlette.routing import Route
 from groundup import __version__
 from groundup.playground.analysis import MAX_TOKENS
 from groundup.records.history import RunHistory, find_runs, is_finite, read_run, samples
+from groundup.records.measured import of_last_text
 from groundup.serving.app import Server
 from groundup.serving.errors import RequestError, shown
 from groundup.tokenizer.base import Tokenizer
@@ -79,7 +80,7 @@ class Offers:
         history = await asyncio.to_thread(read_run, folder)
 
         def column(key: str) -> list[tuple[int, Any]]:
-            return [(row["step"], row[key]) for row in history.rows if key in row and "step" in row]
+            return [(row["step"], row[key]) for row in of_last_text(history.rows) if key in row and "step" in row]
 
         return JSONResponse(
             {

@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from groundup.files.layout import CONFIG
-from groundup.records.history import best_row, is_finite, series
+from groundup.records.history import best_row, is_finite, lowest_loss, series
 from groundup.records.metrics import STOPPED
 from groundup.terminal.display import clock, quantity
 
@@ -69,6 +69,23 @@ def _before(rows: list[dict[str, Any]], config: dict[str, Any], vocab_size: int 
     if not config.get("init_from"):
         return vocab_size
     return next((math.exp(row["val/loss"]) for row in rows if row.get("step") == 0 and _is_loss(row)), None)
+
+
+def only_worse(rows: list[dict[str, Any]], *, step: int, rates: str) -> str | None:
+    """One line where training has only made a model worse.
+
+    Args:
+        rows: Metrics of the run.
+        step: Whose weights model/ has.
+        rates: Flags of the rates.
+    """
+    best = lowest_loss(rows)
+    if best.get("step") != 0:
+        return None
+    return (
+        f"warning: no step reached a lower validation loss than the {best['val/loss']:.4f} of step 0; model/ has the"
+        f" weights of step {step}. A lower {rates}, more --optim.warmup-steps or more text may help"
+    )
 
 
 def suggestions(rows: list[dict[str, Any]], config: dict[str, Any], run: str) -> list[tuple[str, str]]:

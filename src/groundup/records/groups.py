@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from groundup.records.history import RunHistory, differences, is_finite
+from groundup.records.measured import of_last_text
 from groundup.terminal.tables import new_table
 
 if TYPE_CHECKING:
@@ -40,7 +41,11 @@ class Group:
     def curve(self) -> tuple[list[int], list[list[float]]]:
         """Steps at which every run of the group was validated, and the losses of all runs there."""
         losses = [
-            {row["step"]: row["val/loss"] for row in run.rows if row["step"] and is_finite(row.get("val/loss"))}
+            {
+                row["step"]: row["val/loss"]
+                for row in of_last_text(run.rows)
+                if row["step"] and is_finite(row.get("val/loss"))
+            }
             for run in self.runs
         ]
         steps = sorted(set.intersection(*map(set, losses)))

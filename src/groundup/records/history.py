@@ -17,6 +17,7 @@ from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
 from groundup.files.layout import CONFIG, EVAL, METRICS, MODEL, RUN, resolved
 from groundup.files.lock import is_held
 from groundup.planner.flops import flops_per_token
+from groundup.records.measured import of_last_text
 from groundup.records.metrics import KEPT_STEP, PEAK_AT_END, PEAK_AT_START, STOPPED, load_metrics
 from groundup.records.models_here import no_run
 
@@ -100,7 +101,7 @@ class RunHistory:
             if (shape := self.shape) is None:
                 raise UserError(f"{self.path} does not say which model it trained, so its FLOPs cannot be counted")
             per_unit = flops_per_token(shape, shape.block_size)
-        x, y = series(self.rows, unit, key)
+        x, y = series(of_last_text(self.rows) if key.startswith("val/") else self.rows, unit, key)
         return [per_unit * value for value in x], y
 
 
@@ -116,8 +117,9 @@ def is_finite(value: Any) -> TypeGuard[float]:
 
 
 def lowest_loss(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The line of the lowest loss over the whole validation split; empty if there is none."""
-    whole = (row for row in rows if is_finite(row.get("val/loss")) and not (row.get("val/tokens") and row["step"]))
+    """The line of the lowest loss over the whole validation split, as it was last; empty if there is none."""
+    rows = [row for row in of_last_text(rows) if is_finite(row.get("val/loss"))]
+    whole = (row for row in rows if not (row.get("val/tokens") and row["step"]))
     return min(whole, key=lambda row: row["val/loss"], default={})
 
 

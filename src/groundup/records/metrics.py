@@ -4,7 +4,8 @@ Names follow one scheme: `train/loss` and `val/loss` in nats per token, `val/bpb
 `optim/lr`, `optim/grad_norm`, `optim/skipped_steps` (so far, when there are any), `perf/tokens_per_sec`,
 `perf/mfu` (share of the peak FLOP/s, in [0, 1]),
 `perf/data_ms`, `perf/forward_backward_ms`, `perf/optimizer_ms` (a step, on average since the line before),
-`perf/eval_seconds` (one evaluation), `val/tokens` (where it looked at so many of the split only, early in a run).
+`perf/eval_seconds` (one evaluation), `val/tokens` (where it looked at so many of the split only, early in a run),
+`val/text` (how often the text of validation had changed, where it had: `records.measured`).
 Beside them stand `step`, `tokens`, `seconds` and texts: `sample`, `event`. A run ends with a sample of the weights that
 it keeps; where they are of an earlier step, `kept_step` beside it is that one.
 """

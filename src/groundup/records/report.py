@@ -22,6 +22,7 @@ from groundup.files.layout import LOSS_PICTURE, METRICS, PORTRAIT, REPORT, RUN
 from groundup.records.chart import Chart, Line, draw
 from groundup.records.explain import TERMS, headline, smoothed, suggestions
 from groundup.records.history import best_row, is_finite, is_run, median_mfu, read_run, samples, series, where_time_went
+from groundup.records.measured import of_last_text
 from groundup.records.metrics import read_metrics
 from groundup.records.plot import plot_loss
 from groundup.records.results import read_results, result_line
@@ -62,7 +63,7 @@ def write_report(run_dir: Path) -> None:
     """
     lost = is_run(run_dir) and not (run_dir / RUN).exists()
     run = RunFacts(config=read_run(run_dir).config) if lost else read_json(run_dir / RUN, RunFacts, more=True)
-    rows = read_metrics(run_dir / METRICS)
+    rows = of_last_text(read_metrics(run_dir / METRICS))
     plot_loss(rows, run_dir / LOSS_PICTURE, baseline=run.bigram_loss, title=run_dir.name)
     write_file(run_dir / REPORT, _page(run_dir, run, rows).encode())
 

@@ -23,7 +23,7 @@ from groundup.training.snapshot import capture
 
 
 def callbacks_of(
-    run: Run, config: TrainConfig, *, log: Logger, display: Display, prompt: str, resumed: bool
+    run: Run, config: TrainConfig, *, log: Logger, display: Display, prompt: str, resumed: bool, anew: bool = False
 ) -> Sequence[Callback]:
     """The callbacks of a run, in order.
 
@@ -34,6 +34,7 @@ def callbacks_of(
         display: What the person sees.
         prompt: What samples continue.
         resumed: Whether the run begins at a checkpoint.
+        anew: Whether its losses were measured on another text than they will be.
     """
     trainer, ask = run.trainer, config.eval
     from_start = config.init_from is not None
@@ -49,7 +50,7 @@ def callbacks_of(
 
     when = Every(ask.every, last=True)
     measure = partial(run.measure, trainer.loss_module)
-    callbacks.append(Evaluate(when=when, measure=measure, from_start=from_start, log=log, display=display))
+    callbacks.append(Evaluate(when=when, measure=measure, from_start=from_start, log=log, display=display, anew=anew))
 
     when = Every(ask.sample_every)  # not after the last step: the run ends with a longer sample
     callbacks.append(_sample(run, config, when, prompt, log, display))
@@ -70,6 +71,7 @@ def callbacks_of(
             store=run.store,
             capture=lambda trainer: capture(trainer, run.batches, run.resolved, run.tokenizer),
             from_start=from_start and not resumed,
+            anew=anew,
             background=run.resolved.background,
             say=display.say,
         )

@@ -21,7 +21,9 @@ from groundup.generation.text import TextGenerator
 from groundup.inspection.portrait import MOST_TOKENS, portrait
 from groundup.model.build import Transformer, build_model
 from groundup.optim.build import rate_flags
-from groundup.records.history import is_finite, lowest_loss
+from groundup.records.explain import only_worse
+from groundup.records.history import is_finite
+from groundup.records.measured import of_last_text
 from groundup.records.metrics import KEPT_STEP, Logger, read_metrics
 from groundup.records.report import time_line, write_report
 from groundup.terminal.display import clock, quote, say
@@ -41,16 +43,18 @@ class Label:
     """None where it was not measured at that step, or was not finite."""
 
     @classmethod
-    def of(cls, checkpoint: Checkpoint, rows: list[dict[str, Any]]) -> "Label":
+    def of(cls, checkpoint: Checkpoint, rows: list[dict[str, Any]], *, text: str) -> "Label":
         """The step of a checkpoint, and its loss: its own where it is the best, else that of the record.
 
         Args:
             checkpoint: Where the weights come from.
             rows: The run's metrics.
+            text: What losses are measured on now; one on another text does not count.
         """
         train = checkpoint.state["train"]
         losses = [row["val/loss"] for row in rows if row["step"] == train["step"] and "val/loss" in row]
-        loss = train["best_loss"] if train["best_step"] == train["step"] else next(reversed(losses), None)
+        own = train["best_step"] == train["step"] and train.get("val_text", text) == text
+        loss = train["best_loss"] if own else next(reversed(losses), None)
         return cls(train["step"], loss if is_finite(loss) and math.isfinite(loss) else None)
 
 
@@ -91,9 +95,9 @@ def finish(run: Run, config: TrainConfig, facts: dict[str, Any], *, log: Logger,
 
 def _keep_best(run: Run, config: TrainConfig, facts: dict[str, Any], console: Console) -> tuple[Transformer, Label]:
     """Save the best weights as a model folder, and show how they do."""
-    rows = read_metrics(config.run_dir / METRICS)
+    rows = of_last_text(read_metrics(config.run_dir / METRICS))
     checkpoint = run.store.load_best(partial(say, console))
-    label = Label.of(checkpoint, rows)
+    label = Label.of(checkpoint, rows, text=run.trainer.state.val_text)
     model = build_model(run.trainer.model.config).to(run.trainer.device)
     model.load_state_dict(checkpoint.model)
     info = {"step": label.step, "data": config.data.source}
@@ -104,7 +108,7 @@ def _keep_best(run: Run, config: TrainConfig, facts: dict[str, Any], console: Co
         info if label.val_loss is None else {**info, "val_loss": label.val_loss},
     )
     console.print(_losses(run, config, facts, label))
-    if warning := _warning(rows, label, rate_flags(run.trainer.optimizers)):
+    if warning := only_worse(rows, step=label.step, rates=rate_flags(run.trainer.optimizers)):
         say(console, warning)
     return model, label
 
@@ -128,17 +132,6 @@ def _losses(run: Run, config: TrainConfig, facts: dict[str, Any], label: Label) 
     loss = "not measured" if label.val_loss is None else f"{label.val_loss:.4f}"
     table.add_row(f"GPT, step {label.step}", f"{facts['parameters']:,}", loss)
     return table
-
-
-def _warning(rows: list[dict[str, Any]], label: Label, rates: str) -> str | None:
-    """One line where training has only made the model worse."""
-    best = lowest_loss(rows)
-    if best.get("step") != 0:
-        return None
-    return (
-        f"warning: no step reached a lower validation loss than the {best['val/loss']:.4f} of step 0; model/ has the"
-        f" weights of step {label.step}. A lower {rates}, more --optim.warmup-steps or more text may help"
-    )
 
 
 def _next_steps(config: TrainConfig, prompt: str) -> str:

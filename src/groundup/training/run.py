@@ -25,6 +25,7 @@ from groundup.files.layout import CONFIG, METRICS, MODEL, RUN
 from groundup.model.bigram import fit_bigram
 from groundup.model.loss import LossModule
 from groundup.planner.params import count_parameters, shape_in_words
+from groundup.records.measured import known_text, val_text
 from groundup.records.metrics import STOPPED, Logger, MetricsLog, NoLog
 from groundup.records.report import RunFacts, write_report
 from groundup.runtime.device import pick_device
@@ -139,7 +140,10 @@ def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command
     if checkpoint:
         say(console, f"resumed at step {trainer.state.step} from {checkpoint.path}")
         read_json(config.run_dir / RUN, RunFacts, more=True)
-        facts = {"parameters": parameters, "bigram_loss": None} | load_json(config.run_dir / RUN)
+        # Rank 0 writes it again, after all have read it.
+        saved = trainer.world.broadcast(load_json(config.run_dir / RUN))
+        facts = {"parameters": parameters, "bigram_loss": None} | saved
+        anew = _follow_text(run, config, facts, console)
     else:
         with Working("counting pairs for the bigram", console) as working:
             bigram_loss = _bigram_loss(run, working)
@@ -149,8 +153,10 @@ def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command
             "bigram_loss": bigram_loss,
             "config": to_dict(config),
         }
+        anew = _follow_text(run, config, facts, console)
+    resumed = checkpoint is not None
     if not trainer.world.is_main:
-        return _fit(run, config, facts, NoLog(), console, resumed=checkpoint is not None)
+        return _fit(run, config, facts, NoLog(), console, resumed=resumed, anew=anew)
     # Not before everything is built and measured: a run that cannot start leaves the earlier one where it is.
     fresh = contextlib.nullcontext() if checkpoint else fresh_folder(config.run_dir, partial(say, console))
     with fresh:
@@ -162,14 +168,33 @@ def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command
                 config.log, config.run_dir, record, step=trainer.state.step, facts=facts, say=partial(say, console)
             )
     with log:
-        return _fit(run, config, facts, log, console, resumed=checkpoint is not None)
+        return _fit(run, config, facts, log, console, resumed=resumed, anew=anew)
 
 
-def _fit(run: Run, config: TrainConfig, facts: dict[str, Any], log: Logger, console: Console, *, resumed: bool) -> int:
+def _follow_text(run: Run, config: TrainConfig, facts: dict[str, Any], console: Console) -> bool:
+    """Let state and facts speak of the text of validation that there is; True where a resumed run had another."""
+    split = run.dataset.split("val")
+    text = val_text(split.fingerprint, split.n_tokens, config.eval.max_tokens)
+    before = known_text(facts, split.n_tokens)
+    if before not in ("", text):
+        with Working("counting pairs for the bigram", console) as working:
+            facts["bigram_loss"] = _bigram_loss(run, working)
+    facts |= {"data_fingerprint": split.fingerprint, "val_text": text}
+    changed = run.trainer.state.measure_on(text, before=before)
+    if changed:
+        say(console, "validation reads another text than before: the best loss is forgotten, and measured anew")
+    return changed
+
+
+def _fit(
+    run: Run, config: TrainConfig, facts: dict[str, Any], log: Logger, console: Console, *, resumed: bool, anew: bool
+) -> int:
     trainer, stop = run.trainer, run.trainer.stop
     prompt = opening(run)
     with Display(max_steps=config.max_steps, console=console) as display:
-        trainer.callbacks = callbacks_of(run, config, log=log, display=display, prompt=prompt, resumed=resumed)
+        trainer.callbacks = callbacks_of(
+            run, config, log=log, display=display, prompt=prompt, resumed=resumed, anew=anew
+        )
         # Until here signals end the program at once: there is nothing to save yet.
         try:
             with stop, run.store:

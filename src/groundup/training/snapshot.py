@@ -43,6 +43,8 @@ class _Counters:
     best_loss: float | None
     best_step: int
     skipped_steps: int = 0
+    val_text: str = ""
+    val_texts: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ def test_without_a_known_peak_there_is_no_mfu(notes):
     assert notes.updates[0]["mfu"] is None
 
 
-def evaluate(notes, losses, *, from_start=False):
+def evaluate(notes, losses, *, from_start=False, anew=False):
     values = iter(losses)
     return Evaluate(
         when=Every(4, first=0, last=True),
@@ -109,6 +109,7 @@ def evaluate(notes, losses, *, from_start=False):
         from_start=from_start,
         log=notes,
         display=notes,
+        anew=anew,
     )
 
 
@@ -132,6 +133,24 @@ def test_the_last_step_is_evaluated_even_between_two(notes):
 def test_a_resumed_run_does_not_evaluate_where_it_stopped(notes):
     FakeTrainer(8, start=4).run(evaluate(notes, [3.0]))
     assert [row["step"] for row in notes.rows] == [8]
+
+
+def test_a_run_that_goes_on_with_another_text_measures_its_weights_anew(notes):
+    trainer = FakeTrainer(8, start=4)
+    trainer.state.best_loss, trainer.state.best_step = 2.0, 4
+    assert not trainer.state.measure_on("a", before="")
+    assert not trainer.state.measure_on("a", before="b")
+    assert (trainer.state.best_loss, trainer.state.best_step) == (2.0, 4)
+    assert trainer.state.measure_on("b", before="b")
+    assert (trainer.state.best_loss, trainer.state.best_step) == (math.inf, -1)
+    trainer.run(evaluate(notes, [4.0, 3.0], anew=True))
+    assert [(row["step"], row["val/loss"], row["val/text"]) for row in notes.rows] == [(4, 4.0, 1), (8, 3.0, 1)]
+    assert (trainer.state.best_loss, trainer.state.best_step) == (3.0, 8)
+
+
+def test_a_state_that_does_not_say_its_text_is_of_the_one_before():
+    assert FakeTrainer(8).state.measure_on("b", before="a")
+    assert not FakeTrainer(8).state.measure_on("b", before="b")
 
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf, 5.0])

@@ -108,6 +108,13 @@ def test_what_a_run_begins_with_is_saved_where_it_may_stay_the_best():
     assert store.saved == [(6, False)]
 
 
+def test_weights_that_were_measured_anew_are_saved_with_it():
+    store, trainer = Store(), FakeTrainer(6, start=5)
+    trainer.state.best_step = 5
+    trainer.run(checkpoint(store, anew=True))
+    assert store.saved == [(5, True), (6, False)]
+
+
 def test_growth_is_kept_at_doubling_steps_and_each_has_the_weights_of_its_step(tmp_path, tiny_model, alphabet):
     trainer = FakeTrainer(11)
     trainer.model = tiny_model

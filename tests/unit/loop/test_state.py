@@ -5,7 +5,7 @@ from groundup.loop.state import TrainState
 
 
 def test_goes_through_json_and_back():
-    for state in (TrainState(), TrainState(7, 700, 1.5, 2.25, 6, 3)):
+    for state in (TrainState(), TrainState(7, 700, 1.5, 2.25, 6, 3, "a", 1)):
         assert TrainState.from_dict(json.loads(json.dumps(state.to_dict(), allow_nan=False))) == state
 
 
