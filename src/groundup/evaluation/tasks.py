@@ -174,12 +174,21 @@ def _own_data(path: Path, tokenizer: Tokenizer) -> TokenDataset:
     """The data of the run that a folder is, or is part of.
 
     Raises:
-        UserError: It is of no run, or the run's data is not there.
+        UserError: It is of no run, or the run's data is not there, or another by now: then what is validation may be
+            what the run learned.
     """
     for folder in folders_around(path):
         if (folder / RUN).is_file():
             config = folder / CONFIG
             data = from_dict(TrainConfig, load_json(config), where=str(config)).data
             refuse_moved(data, "put it back, or name a prepared folder with --data")
-            return open_corpus(data, tokenizer)
+            dataset, facts = open_corpus(data, tokenizer), load_json(folder / RUN)
+            learned = facts.get("data_fingerprint") if isinstance(facts, dict) else None
+            if isinstance(learned, str) and learned != dataset.index.fingerprint:
+                raise UserError(
+                    f"{data.path or data.source} is not what {folder} learned from: its fingerprint is"
+                    f" {dataset.index.fingerprint[:12]} instead of {learned[:12]}, and the run may have learned what is"
+                    " validation now; put the text back, or name a prepared folder with --data"
+                )
+            return dataset
     raise UserError(f"{path} is of no run that says what it learned from: name a prepared folder with --data")

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import math
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -76,6 +77,27 @@ def run(capsys, *words, code=0):
 
 def tasks(folder):
     return json.loads(Path(folder, "eval.json").read_text())["tasks"]
+
+
+@pytest.mark.parametrize("of", ["run", "run/model"])
+def test_a_text_that_is_not_what_the_run_learned_is_refused(place, capsys, of):
+    """What was training may be validation now. The same text, prepared again, is the same."""
+    facts, text = json.loads(Path("run/run.json").read_text()), Path("text.txt").read_text()
+    learned = open_corpus(DataConfig(source="text", path=Path("text.txt")))
+    facts["data_fingerprint"] = learned.index.fingerprint
+    Path("run/run.json").write_text(dump_json(facts))
+    Path("text.txt").write_text(text[:2400])
+    assert main(["eval", of]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    now = open_corpus(DataConfig(source="text", path=Path("text.txt"))).index.fingerprint
+    assert f"text.txt is not what {Path('run').resolve() if '/' in of else 'run'} learned from" in line
+    assert f"its fingerprint is {now[:12]} instead of {learned.index.fingerprint[:12]}" in line
+    assert line.endswith("put the text back, or name a prepared folder with --data")
+    assert not Path(of, "eval.json").exists()
+    assert main(["eval", of, "--data", str(learned.dir)]) == 0
+    Path("text.txt").write_text(text)
+    shutil.rmtree(learned.dir)
+    assert main(["eval", of]) == 0
 
 
 def test_every_task_lands_in_the_run_and_its_report(place, capsys):
