@@ -244,11 +244,13 @@ def _table(rows: list[tuple[str, str]]) -> str:
 
 
 def _evaluations(run_dir: Path) -> list[str]:
-    """What `groundup eval` has found, a row a task."""
+    """What `groundup eval` has found, a row a task, with the step of the weights: the run may have gone on since."""
     results = read_results(run_dir)
     if not results:
         return []
-    return ["<h2>Evaluation</h2>", _table([(name, result_line(result)) for name, result in results.items()])]
+    steps = {name: f", step {step:,}" for name, r in results.items() if type(step := r.get("step")) is int}
+    lines = [(name + steps.get(name, ""), result_line(result)) for name, result in results.items()]
+    return ["<h2>Evaluation</h2>", _table(lines)]
 
 
 def _time(rows: list[dict[str, Any]]) -> list[str]:

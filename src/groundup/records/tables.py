@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions
     from rich.table import Table
 
-CIRCUMSTANCES = ("version", "data", "path", "how", "model", "groundup", "seconds", "step")
-"""What eval.json keeps beside the scores themselves."""
+CIRCUMSTANCES = ("version", "data", "path", "how", "model", "groundup", "seconds")
+"""What eval.json keeps beside the scores and the step of the weights that have them."""
 WRAPPED = 15
 """Places for a value where runs are too many for the terminal's width: words go on in a second line."""
 NARROWEST = 8

@@ -119,7 +119,7 @@ def test_every_task_lands_in_the_run_and_its_report(place, capsys):
     report = Path("run/report.html").read_text()
     assert "<h2>Evaluation</h2>" in report
     assert f"loss {val['loss']:.4f}" in report
-    assert "words.jsonl" in report
+    assert "<th>words.jsonl, step 7</th>" in report
 
 
 def test_a_task_is_measured_again_and_others_stay(place, capsys):

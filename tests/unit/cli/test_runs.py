@@ -139,7 +139,7 @@ def test_an_empty_folder_has_no_runs(place, capsys):
 
 
 def test_compare(place, capsys):
-    scores = {"version": 1, "tasks": {"hellaswag": {"acc_norm": 0.30129, "model": "3bc3", "seconds": 2.0}}}
+    scores = {"version": 1, "tasks": {"hellaswag": {"acc_norm": 0.30129, "model": "3bc3", "seconds": 2.0, "step": 8}}}
     folder(place / "a", scores=scores)
     folder(place / "b", lr=0.00001, steps=10, made=10, best=-8.75, resolved={"precision": "bf16"})
     table = cells(runs(capsys, "compare", "a", "b").out)
@@ -148,6 +148,7 @@ def test_compare(place, capsys):
     assert table["training time"] == ["10 s", "5 s"]
     assert table["MFU"] == ["25.0%", "25.0%"]
     assert table["tasks.hellaswag.acc_norm"] == ["0.3013", "-"]
+    assert table["tasks.hellaswag.step"] == ["8", "-"]
     assert not {"version", "tasks.hellaswag.model", "tasks.hellaswag.seconds"} & set(table)
     assert table["optim.lr"] == ["0.003", "1e-05"]
     assert table["max_steps"] == ["20", "10"]
