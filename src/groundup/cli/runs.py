@@ -14,7 +14,7 @@ from groundup.config.printable import counted
 from groundup.files.atomic import write_file
 from groundup.files.layout import METRICS
 from groundup.files.new import refuse_unwritable
-from groundup.records.history import Axis, RunHistory, find_runs, read_run
+from groundup.records.history import Axis, RunHistory, read_run, read_runs
 from groundup.records.tables import Order, as_csv, compare_table, in_order, list_table
 from groundup.terminal.actions import pick_action
 from groundup.terminal.meant import RUNS_MEANT
@@ -109,11 +109,11 @@ def main(argv: Sequence[str]) -> int:
 
 def _read(paths: Sequence[Path]) -> list[RunHistory]:
     """The runs that are named, and those in folders that are named."""
-    return [read_run(each) for path in paths for each in (find_runs(path) if path.is_dir() else []) or [path]]
+    return [run for path in paths for run in (path.is_dir() and read_runs(path, warn)) or [read_run(path)]]
 
 
 def _list(options: ListOptions) -> int:
-    runs = in_order([read_run(path) for path in find_runs(options.folder)], options.sort)
+    runs = in_order(read_runs(options.folder, warn), options.sort)
     if not runs:
         say(f"there is no run in {options.folder}")
         return 0

@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from groundup import __version__
 from groundup.playground.analysis import MAX_TOKENS
-from groundup.records.history import RunHistory, find_runs, is_finite, read_run, samples
+from groundup.records.history import RunHistory, is_finite, read_run, read_runs, samples
 from groundup.records.measured import of_last_text
 from groundup.serving.app import Server
 from groundup.serving.errors import RequestError, shown
@@ -66,8 +66,7 @@ class Offers:
     async def runs(self, _request: Request) -> Response:
         """The runs in the folder of the first served run, each with how far it is."""
         folder = self.server.models.runs_folder
-        paths = [] if folder is None else await asyncio.to_thread(find_runs, folder)
-        histories = [await asyncio.to_thread(read_run, path) for path in paths]
+        histories = [] if folder is None else await asyncio.to_thread(read_runs, folder, lambda _: None)
         return JSONResponse({"runs": [_line(history) for history in histories]})
 
     async def run(self, request: Request) -> Response:

@@ -4,9 +4,12 @@ Folders outlive the program that made them, so nothing here insists: a file that
 empty, and lines of metrics that are damaged are counted. Only a folder without a run in it is an error.
 """
 
+import errno
 import math
+import os
 import statistics
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
@@ -14,7 +17,7 @@ from typing import Any, Literal, TypeGuard
 from groundup.config.errors import UserError
 from groundup.config.io import from_kinds, load_json
 from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
-from groundup.files.layout import CONFIG, EVAL, METRICS, MODEL, RUN, resolved
+from groundup.files.layout import CHECKPOINTS, CONFIG, EVAL, METRICS, MODEL, RUN, resolved
 from groundup.files.lock import is_held
 from groundup.planner.flops import flops_per_token
 from groundup.records.measured import of_last_text
@@ -23,6 +26,9 @@ from groundup.records.models_here import no_run
 
 Axis = Literal["steps", "tokens", "time", "flops"]
 """What a run can be drawn against: steps, tokens learned from, seconds of training steps, training FLOPs."""
+
+KNOWN = {"groundup", "started", "command", "parameters", "bigram_loss", "resolved", "config", "model", "max_steps"}
+"""Keys of run.json and config.json by which files of that name are those of a run."""
 
 MISSING = "-"
 """What stands where a run has no such value."""
@@ -154,12 +160,17 @@ def samples(rows: list[dict[str, Any]]) -> list[Sample]:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder is that of a run."""
-    return (path / RUN).is_file() or ((path / CONFIG).is_file() and (path / METRICS).is_file())
+    """Whether a folder is that of a run; of one that may not be looked into, it is not known."""
+    try:
+        return (path / RUN).is_file() or ((path / CONFIG).is_file() and (path / METRICS).is_file())
+    except OSError:
+        return False
 
 
 def find_runs(folder: Path) -> list[Path]:
     """The runs below a folder, in the order of their names; or the folder itself, if it is a run.
+
+    A folder below that may not be looked into is among them: it may be a run, which reading it says.
 
     Raises:
         UserError: There is no such folder.
@@ -167,9 +178,35 @@ def find_runs(folder: Path) -> list[Path]:
     if is_run(folder):
         return [folder]
     try:
-        return sorted(path for path in folder.iterdir() if is_run(path))
+        return sorted(path for path in folder.iterdir() if is_run(path) or _is_closed(path))
     except OSError as error:
         raise UserError(f"cannot list runs in {folder}: {error.strerror}") from error
+
+
+def _is_closed(path: Path) -> bool:
+    """Whether a folder may not be looked into: it is of another user."""
+    return path.is_dir() and not os.access(path, os.X_OK)
+
+
+def read_runs(folder: Path, tell: Callable[[str], object]) -> list[RunHistory]:
+    """The runs below a folder; or the folder itself, if it is a run.
+
+    Args:
+        folder: Where they lie.
+        tell: Called with a line for each run below it that cannot be read.
+
+    Raises:
+        UserError: There is no such folder, or it is a run that cannot be read.
+    """
+    paths, runs = find_runs(folder), []
+    for path in paths:
+        try:
+            runs.append(read_run(path))
+        except UserError as error:
+            if path == folder:
+                raise
+            tell(f"left out: {error}")
+    return runs
 
 
 def read_run(path: Path) -> RunHistory:
@@ -178,6 +215,8 @@ def read_run(path: Path) -> RunHistory:
     Raises:
         UserError: It is not one, or its metrics cannot be read.
     """
+    if _is_closed(path):
+        raise UserError(f"cannot read {path}: {os.strerror(errno.EACCES)}")
     if not is_run(path):
         raise no_run(path)
     config, facts = _json(path / CONFIG), _json(path / RUN)
@@ -194,6 +233,9 @@ def read_run(path: Path) -> RunHistory:
         scores=flatten(_json(path / EVAL)),
         state="crashed",
     )
+    says = run.rows or KNOWN & (facts.keys() | config.keys())
+    if not says and not any((path / name).exists() for name in (CHECKPOINTS, MODEL)):
+        raise UserError(f"{path} is not a run folder: {RUN} and {CONFIG} say nothing of a run")
     return replace(run, state=_state(run))
 
 

@@ -24,6 +24,8 @@ from groundup.files.atomic import write_file
 
 PEAK_AT_START, PEAK_AT_END = "perf/peak_flops_start", "perf/peak_flops_end"
 """FLOP/s of a large product, measured at the start and at the end of a session."""
+LEAST_LOSS = -1e-3
+"""No loss is negative, but by rounding."""
 STOPPED = "stopped"
 """The event at the end of a session that a signal ended and that saved its state."""
 KEPT_STEP = "kept_step"
@@ -125,7 +127,7 @@ def _row(line: bytes) -> dict[str, Any] | None:
             json.dumps(row, ensure_ascii=False).encode()  # half of a pair of escapes is no character
     except (ValueError, RecursionError):
         return None
-    if not isinstance(row, dict) or type(row.get("step")) is not int:
+    if not isinstance(row, dict) or type(row.get("step")) is not int or row["step"] < 0:
         return None
     return row if all(_is_sound(name, value) for name, value in row.items()) else None
 
@@ -139,4 +141,5 @@ def _is_sound(name: str, value: Any) -> bool:
     if "/" not in name and name not in ("step", "tokens", "seconds"):
         return True
     most = sys.float_info.max if name.startswith(("train/", "val/", "optim/")) else 2**63
-    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= most)
+    least = LEAST_LOSS if name.startswith(("train/", "val/")) else 0 if "/" not in name else -most
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= most)

@@ -94,7 +94,10 @@ def models_in(folder: Path) -> list[Path]:
 
 def holds_model(path: Path) -> bool:
     """Whether a folder looks like a run or a model."""
-    return any((path / name).exists() for name in (WEIGHTS, RUN, MODEL, CHECKPOINTS))
+    try:
+        return any((path / name).exists() for name in (WEIGHTS, RUN, MODEL, CHECKPOINTS))
+    except OSError:  # it is of another user
+        return False
 
 
 def _some(names: Sequence[str]) -> str:

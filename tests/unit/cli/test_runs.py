@@ -79,6 +79,18 @@ def test_list(place, capsys):
     assert set(cells(runs(capsys, "list", place / "runs/good").out)) >= {"good", "name"}
 
 
+@pytest.mark.parametrize("words", [["list", "runs"], ["csv", "runs"], ["compare", "runs"], ["plot", "runs"]])
+def test_a_run_that_cannot_be_read_is_left_out_by_name(place, capsys, words):
+    for name in ("a", "b", "c"):
+        folder(place / "runs" / name)
+    (place / "runs/b/metrics.jsonl").unlink()
+    (place / "runs/b/metrics.jsonl").mkdir()
+    printed = runs(capsys, *words)
+    assert printed.err == "groundup: left out: cannot read runs/b/metrics.jsonl: it is not a file\n"
+    assert "drew 2 runs" in printed.out or {"a", "c"} <= set(printed.out.replace(",", " ").split())
+    assert "it is not a file" in error_of(capsys, 1, words[0], "runs/b")
+
+
 @pytest.mark.parametrize(
     ("by", "names"),
     [

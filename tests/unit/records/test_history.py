@@ -1,5 +1,8 @@
+import errno
 import json
 import math
+import os
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,12 +20,15 @@ from groundup.records.history import (
     Sample,
     differences,
     find_runs,
+    is_run,
     median_mfu,
     read_run,
+    read_runs,
     samples,
     series,
     where_time_went,
 )
+from groundup.records.models_here import holds_model
 
 CONFIG = {**to_dict(RECIPES["shakespeare"]), "max_steps": 20}
 FACTS = {"parameters": 801_664, "resolved": {"vocab_size": 65}, "config": CONFIG}
@@ -214,6 +220,50 @@ def test_runs_are_found_by_what_lies_in_them(tmp_path):
         find_runs(tmp_path / "none")
     with pytest.raises(UserError, match="is not a run folder"):
         read_run(tmp_path / "data")
+
+
+def close(monkeypatch, folder):
+    """Make a folder one that this user may not look into; the tests may run as root, who may look anywhere."""
+    stat = Path.stat
+
+    def refusing(path, **options):
+        if folder in path.parents:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refusing)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder)
+
+
+def test_a_run_that_cannot_be_read_hides_no_other(tmp_path, monkeypatch):
+    for name in ("a", "b", "c", "d"):
+        folder(tmp_path / name)
+    (tmp_path / "c" / "metrics.jsonl").unlink()
+    (tmp_path / "c" / "metrics.jsonl").mkdir()
+    close(monkeypatch, tmp_path / "b")
+    told = []
+    assert [run.name for run in read_runs(tmp_path, told.append)] == ["a", "d"]
+    assert told == [
+        f"left out: cannot read {tmp_path / 'b'}: Permission denied",
+        f"left out: cannot read {tmp_path / 'c' / 'metrics.jsonl'}: it is not a file",
+    ]
+    assert not is_run(tmp_path / "b")
+    assert not holds_model(tmp_path / "b")
+    for name in ("b", "c"):  # named itself, it is an error
+        with pytest.raises(UserError, match=f"^cannot read .*{name}"):
+            read_run(tmp_path / name)
+    with pytest.raises(UserError, match="it is not a file"):
+        read_runs(tmp_path / "c", told.append)
+
+
+@pytest.mark.parametrize(("facts", "config"), [([], {"a": 1}), ({"a": 1}, {}), ({}, [])])
+def test_files_of_the_names_of_a_run_make_none(tmp_path, facts, config):
+    path = folder(tmp_path / "a", facts=facts, config=config, rows=[], model=False)
+    with pytest.raises(UserError, match=r"a is not a run folder: run.json and config.json say nothing of a run$"):
+        read_run(path)
+    assert read_run(folder(tmp_path / "b", facts=facts, config=config)).last["step"] == 20
+    (path / "checkpoints").mkdir()
+    assert read_run(path).state == "crashed"
 
 
 def test_scores_have_dotted_keys(tmp_path):

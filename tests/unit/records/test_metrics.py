@@ -5,7 +5,7 @@ import os
 import pytest
 
 from groundup.config.errors import UserError
-from groundup.records.metrics import MetricsLog, read_metrics
+from groundup.records.metrics import Metrics, MetricsLog, load_metrics, read_metrics
 
 
 def refuse(name):
@@ -123,3 +123,13 @@ def test_what_is_no_file_is_not_waited_for(path, kind):
     os.mkfifo(path) if kind == "fifo" else path.symlink_to("/dev/zero")
     with pytest.raises(UserError, match="it is not a file"):
         read_metrics(path)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"step": -7}, {"tokens": -1}, {"seconds": -0.5}, {"val/loss": -3}, {"train/loss": -0.1}, {"val/tokens": -5}],
+)
+def test_a_line_with_less_than_nothing_is_damaged(path, values):
+    good = [{"step": 0, "train/loss": -1e-9, "optim/x": -3.0}, {"step": 1, "val/loss": 0}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in [good[0], {"step": 1, **values}, good[1]]))
+    assert load_metrics(path) == Metrics(good, 1)
