@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from forked import ForkedPopen
+from groundup.checkpoint.model_folder import load_model
 from groundup.cli.main import main
 from groundup.config.io import load_json
 from groundup.records import report
@@ -233,6 +234,19 @@ def test_a_run_that_had_ended_says_nothing_twice(place):
     assert sum("sample" in row for row in before) == 1
     assert train("--resume", "runs/over") == 0
     assert rows("over") == before
+
+
+def test_a_run_that_had_ended_and_went_on_is_what_it_is_now(place):
+    """`--max-hours` stops it after two steps: what is measured is step 6, until its end is reached and model/ made."""
+    assert start("more", "--max-steps=4") == 0
+    assert train("--resume", "runs/more", "--max-steps=8", "--max-hours=1e-7") == 0
+    assert load_model("runs/more").info == {"step": 6}
+    assert main(["eval", "runs/more", "--tasks", "val"]) == 0
+    assert read_results(Path("runs/more"))["val"]["step"] == 6
+    assert train("--resume", "runs/more", "--max-hours=0") == 0
+    loaded = load_model("runs/more")
+    assert loaded.path == Path("runs/more/model")
+    assert loaded.info["run_step"] == 8
 
 
 def test_a_run_that_began_on_a_busy_machine_may_have_more_threads_later(place):

@@ -14,6 +14,8 @@ from groundup.files.layout import CHECKPOINTS, CONFIG, MODEL, TOKENIZER, WEIGHTS
 from groundup.files.manifest import verify_folder
 
 FORMAT, VERSION = "groundup-model", 1
+RUN_STEP = "run_step"
+"""In what `model/` notes: the step of its run at which it was made."""
 _KINDS: tuple[type[GPTConfig] | type[ModernConfig] | type[BigramConfig], ...] = (GPTConfig, ModernConfig, BigramConfig)
 
 
@@ -29,7 +31,8 @@ class _Head:
 
 
 def find_model(path: Path) -> Path:
-    """The folder that holds the model of `path`.
+    """The folder that holds the model of `path`: of a run its `model/`, or, where it has gone on since that was made or
+    is not over yet, its newest whole checkpoint.
 
     Raises:
         UserError: No model is there; the message says what was looked for.
@@ -41,20 +44,51 @@ def find_model(path: Path) -> Path:
     if (path / CONFIG).is_file() and (path / WEIGHTS).is_file():
         return path
     recover(path / MODEL)
-    if (path / MODEL / WEIGHTS).is_file():
-        return path / MODEL
-    # A run that is not over has no model/ yet.
+    has_model = (path / MODEL / WEIGHTS).is_file()
+    steps = {int(folder.name[5:]): folder for folder in step_folders(path / CHECKPOINTS)}
+    made_at = _made_at(path, max(steps, default=-1)) if has_model else -1
     damage = ""
-    for folder in reversed(step_folders(path / CHECKPOINTS)):
+    for folder in (steps[step] for step in sorted(steps, reverse=True) if step > made_at):
         try:
             verify_folder(folder)
         except UserError as error:
             damage = damage or str(error)
             continue
         return folder
+    if damage and has_model:
+        raise UserError(
+            f"{path} went on after its {MODEL}/ was made, and has no whole checkpoint since: {damage}; for the model of"
+            f" before, give {path / MODEL}"
+        )
     if damage:
         raise UserError(f"{path} has no {MODEL}/ yet and no whole checkpoint: {damage}")
+    if has_model:
+        return path / MODEL
     raise UserError(f"{path} holds no model: neither {WEIGHTS} nor {MODEL}/ nor {CHECKPOINTS}/ is in it")
+
+
+def _made_at(run: Path, newest: int) -> int:
+    """The step of a run at which its `model/` was made: not that of the weights in it, which are the best.
+
+    A `model/` of before this was noted is the last of its run where the newest checkpoint is at the run's end.
+    """
+    info = _object(run / MODEL / CONFIG).get("info")
+    info = info if isinstance(info, dict) else {}
+    if type(noted := info.get(RUN_STEP)) is int:
+        return noted
+    end, best = _object(run / CONFIG).get("max_steps"), info.get("step")
+    if type(end) is int and type(best) is int and newest < end:
+        return best
+    return newest
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """A JSON file, where it can be read and holds an object."""
+    try:
+        values = load_json(path)
+    except UserError:
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
@@ -112,8 +146,4 @@ def config_of(path: Path) -> tuple[GPTConfig | ModernConfig, Path] | None:
 
 def is_model_folder(path: Path) -> bool:
     """Whether a folder holds a model of ours, of whatever version."""
-    try:
-        values = load_json(path / CONFIG)
-    except UserError:
-        return False
-    return isinstance(values, dict) and values.get("format") == FORMAT
+    return _object(path / CONFIG).get("format") == FORMAT

@@ -50,7 +50,7 @@ class LoadedModel:
     tokenizer: Tokenizer
     config: ModelConfig
     info: dict[str, Any]
-    """What training noted: step, val_loss, data."""
+    """What training noted: step, val_loss, data, run_step."""
     path: Path
     """The folder it was read from."""
 
@@ -100,7 +100,7 @@ def load_model(
     weights: Weights | Literal["saved", "auto"] | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> LoadedModel:
-    """Open a model folder, a checkpoint or a run (its `model/`, else its newest whole checkpoint).
+    """Open a model folder, a checkpoint or a run (`find_model` says which folder of it).
 
     Every file is checked against its SHA-256 before it is used. With `dtype` None the weights keep the type they are
     stored in. With `rows`, tokens that a forward pass will have, the library that multiplies them fastest is used.

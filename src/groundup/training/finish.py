@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from groundup.checkpoint.folders import RUN_STEP
 from groundup.checkpoint.model_folder import save_model
 from groundup.checkpoint.state import Checkpoint
 from groundup.config.io import dump_json
@@ -100,7 +101,7 @@ def _keep_best(run: Run, config: TrainConfig, facts: dict[str, Any], console: Co
     label = Label.of(checkpoint, rows, text=run.trainer.state.val_text)
     model = build_model(run.trainer.model.config).to(run.trainer.device)
     model.load_state_dict(checkpoint.model)
-    info = {"step": label.step, "data": config.data.source}
+    info = {"step": label.step, RUN_STEP: run.trainer.state.step, "data": config.data.source}
     save_model(
         config.run_dir / MODEL,
         model,

@@ -203,6 +203,16 @@ def test_a_run_that_has_little_to_show_still_has_a_report(tmp_path, rows):
     assert "801,664" in page.text
 
 
+def test_what_was_measured_names_its_step(tmp_path):
+    """A run that was measured and went on has numbers of before beside a new best."""
+    path = folder(tmp_path)
+    tasks = {"val": {"loss": 1.5, "tokens": 9, "step": 1000}, "own": {"loss": 2.5, "tokens": 9}}
+    (path / "eval.json").write_text(dump_json({"version": 1, "tasks": tasks}))
+    text = report(path).text
+    assert "val, step 1,000loss 1.5000" in text
+    assert "ownloss 2.5000" in text
+
+
 def timed(step, seconds, **parts):
     row = {"step": step, "tokens": step, "seconds": seconds, "train/loss": 1.0, "perf/tokens_per_sec": 1.0}
     return {**row, **{f"perf/{part}_ms": value for part, value in parts.items()}}
