@@ -258,6 +258,49 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(monkeypatch, capsys):
     assert newest() == "step-0000005"
 
 
+@pytest.mark.fault(
+    "A16",
+    "the run folder is moved while the run goes on, and the run saves, ends or is stopped, even twice",
+    "it ends with one line that names the last checkpoint; nothing is made under the old name, the moved run goes on",
+)
+@pytest.mark.parametrize("end", ["save", "last step", "stop", "stop at once"])
+def test_a_run_folder_that_is_moved(monkeypatch, capsys, end):
+    make = Trainer.train_step
+
+    def moved(self):
+        metrics = make(self)
+        if self.state.step == 7:
+            Path("runs/run").rename("elsewhere")
+            if end == "stop":
+                os.kill(os.getpid(), signal.SIGTERM)
+            if end == "stop at once":
+                raise KeyboardInterrupt
+        return metrics
+
+    steps = 8 if end == "last step" else 50
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", moved)
+        code = main([*RUN, f"--max-steps={steps}", "--checkpoint.growth"])
+    printed = capsys.readouterr()
+    assert code == (130 if end == "stop at once" else 1)
+    line = (printed.out if end == "stop at once" else printed.err).splitlines()[-1]
+    assert (
+        "runs/run is not there any more, it was moved or removed; step-0000005 is the last checkpoint in it: " in line
+    )
+    assert "continue with" not in printed.out
+    assert not Path("runs/run").exists()
+    assert main(["train", "--resume", "elsewhere", "--max-steps=9"]) == 0
+    assert "resumed at step 5 from elsewhere" in capsys.readouterr().out
+
+
+def test_a_run_folder_that_goes_in_the_middle_of_a_save(monkeypatch, capsys):
+    act_in(monkeypatch, "save", lambda: Path("runs/run").rename("elsewhere"), number=2)
+    assert main([*RUN, "--max-steps=20"]) == 1
+    assert "step-0000005 is the last checkpoint in it" in capsys.readouterr().err
+    assert not Path("runs/run").exists()
+    assert [path.name for path in Path("elsewhere/checkpoints").glob("step-*")] == ["step-0000005"]
+
+
 @pytest.mark.fault("E9", "the log cannot be written", "one warning, and the run goes on to its end")
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full disk")
 def test_a_log_that_cannot_be_written_does_not(monkeypatch, capsys):

@@ -31,8 +31,9 @@ class _Head:
 
 
 def find_model(path: Path) -> Path:
-    """The folder that holds the model of `path`: of a run its `model/`, or, where it has gone on since that was made or
-    is not over yet, its newest whole checkpoint.
+    """The folder that holds the model of `path`.
+
+    Of a run it is `model/`, or its newest whole checkpoint where it is not over or has gone on since `model/` was made.
 
     Raises:
         UserError: No model is there; the message says what was looked for.

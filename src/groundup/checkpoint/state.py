@@ -98,6 +98,7 @@ class CheckpointStore:
         self._check_state = check_state
         self._background = Background()
         self._copy = HostCopy()
+        self._last = ""
 
     def __enter__(self) -> "CheckpointStore":
         """Nothing is being written yet."""
@@ -142,6 +143,23 @@ class CheckpointStore:
         """
         self._background.wait()
 
+    def gone(self) -> str:
+        """What to say where the run folder is no longer there, and what was saved last in it; else nothing."""
+        if self.folder.parent.is_dir():
+            return ""
+        where = "move it back, or give its new place to groundup train --resume"
+        saved = f"{self._last} is the last checkpoint in it: {where}" if self._last else "nothing was saved in it"
+        return f"{self.folder.parent} is not there any more, it was moved or removed; {saved}"
+
+    def refuse_gone(self) -> None:
+        """See that the run folder is still where it was.
+
+        Raises:
+            UserError: It is not.
+        """
+        if gone := self.gone():
+            raise UserError(gone)
+
     def reserve(self, contents: Contents) -> None:
         """Get the memory ready that `save_later` copies such contents to."""
         self._copy.reserve(contents.parts())
@@ -163,16 +181,26 @@ class CheckpointStore:
         self._background.start(partial(self.save, copied))
 
     def save(self, contents: Contents, write_more: Callable[[Path], dict[str, Facts]] | None = None) -> Path:
-        """Write a checkpoint, then drop those that are no longer kept.
+        """Write a checkpoint into the run folder, which must be there, then drop those that are no longer kept.
 
         Args:
             contents: What is in it.
             write_more: Writes further files into the folder it is given; returns their facts.
 
         Raises:
-            UserError: The disk refuses; earlier checkpoints are as they were.
+            UserError: The disk refuses, or the run folder is gone; earlier checkpoints are as they were.
         """
-        make_folder(self.folder)
+        self.refuse_gone()
+        try:
+            path = self._write(contents, write_more)
+        except UserError:
+            self.refuse_gone()  # since the save began
+            raise
+        self._last = path.name
+        return path
+
+    def _write(self, contents: Contents, write_more: Callable[[Path], dict[str, Facts]] | None) -> Path:
+        make_folder(self.folder, alone=True)
         sweep(self.folder)
         path = step_folder(self.folder, contents.step)
         info: dict[str, Any] = {"step": contents.step}
@@ -214,6 +242,7 @@ class CheckpointStore:
             if part not in tensors:
                 raise UserError(f"{path / TENSORS} holds {key!r}, of a part that {STATE} does not know")
             tensors[part][name] = tensor
+        self._last = path.name
         return Checkpoint(path, load_tensors(path / WEIGHTS), tensors, values.state)
 
     def latest_verified(self) -> Found:

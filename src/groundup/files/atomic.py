@@ -67,17 +67,22 @@ def atomic_stream(path: Path) -> Iterator[BinaryIO]:
         remove_leftover(temporary)
 
 
-def make_folder(path: Path) -> None:
+def make_folder(path: Path, *, alone: bool = False) -> None:
     """Make a folder, and those above it that are missing, so that they survive a power cut.
 
+    Args:
+        path: The folder.
+        alone: Make none above it: one that was moved away must not come back as a hollow one.
+
     Raises:
-        UserError: The disk refuses, or there is a file of this name.
+        UserError: The disk refuses, there is a file of this name, or a folder above it is missing and not to be made.
     """
     if path.is_dir():
         return
     if path.is_file():
         raise UserError(f"{path} is a file where a folder is needed; name another")
-    make_folder(path.parent)
+    if not alone:
+        make_folder(path.parent)
     with _explained(path):
         fault_point("mkdir", path)
         path.mkdir(exist_ok=True)

@@ -117,7 +117,7 @@ class KeepGrowth(Callback):
         step = trainer.state.step
         path = step_folder(self.folder, step)
         try:
-            make_folder(self.folder)
+            make_folder(self.folder, alone=True)
             save_weights(path, trainer.model.config, merge_lora(state), self.tokenizer, {"step": step})
         except UserError as error:
             self.say(f"step {step}: the weights for watching the model grow are not kept: {error}")

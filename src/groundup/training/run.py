@@ -199,10 +199,12 @@ def _fit(
         try:
             with stop, run.store:
                 trainer.fit()
+                if trainer.world.is_main:
+                    run.store.refuse_gone()
         except (KeyboardInterrupt, Ended):
             saved = run.store.paths()
             kept = f"{saved[-1].name} is the last checkpoint: {_how_to_resume(config)}" if saved else "nothing is saved"
-            say(console, f"ended after step {trainer.state.step}, which is not saved; {kept}")
+            say(console, f"ended after step {trainer.state.step}, which is not saved; {run.store.gone() or kept}")
             raise
     if trainer.state.step < config.max_steps:
         log.write(step=trainer.state.step, event=STOPPED)

@@ -12,6 +12,7 @@ from groundup.model.gpt import GPT
 
 @pytest.fixture
 def store(tmp_path):
+    (tmp_path / "run").mkdir()
     return CheckpointStore(tmp_path / "run" / "checkpoints")
 
 

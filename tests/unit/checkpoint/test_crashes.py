@@ -163,7 +163,6 @@ class Disk:
     "the newest or the previous checkpoint loads",
 )
 def test_a_power_cut_at_every_point_of_a_save(monkeypatch, record_property, tmp_path, store, save, contents):
-    (tmp_path / "run").mkdir()
     n, seen = 0, set()
     for step in range(4):  # the first makes the folder, later ones purge
         disk = Disk(tmp_path)

@@ -164,3 +164,12 @@ def test_training_goes_on_without_growth(tmp_path, tiny_model, alphabet, monkeyp
     trainer.run(KeepGrowth(folder=tmp_path / "growth", tokenizer=alphabet, say=said.append))
     assert said[-1].endswith("Input/output error")
     assert step_folders(tmp_path / "growth") == []
+
+
+def test_growth_makes_no_run_folder_anew(tmp_path, tiny_model, alphabet):
+    said = []
+    trainer = FakeTrainer(5, start=3)
+    trainer.model = tiny_model
+    trainer.run(KeepGrowth(folder=tmp_path / "moved" / "growth", tokenizer=alphabet, say=said.append))
+    assert [line.partition(": the weights")[0] for line in said] == ["step 4"]
+    assert not (tmp_path / "moved").exists()
