@@ -12,7 +12,7 @@ from urllib.parse import urlparse
 import pytest
 
 from groundup.cli.main import COMMANDS, main
-from groundup.config.io import dump_json, to_dict
+from groundup.config.io import dump_json, load_json, to_dict
 from groundup.config.presets import RECIPES
 
 ROOT = Path(__file__).parents[2]
@@ -70,8 +70,10 @@ def folder(tmp_path_factory, furnished):
     for folder in ("runs/shakespeare", "their-run"):
         path = tmp_path / folder / "config.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        name = path.parent.name
-        path.write_text(dump_json(to_dict(dataclasses.replace(RECIPES["shakespeare"], name=name))))
+        config = to_dict(dataclasses.replace(RECIPES["shakespeare"], name=path.parent.name))
+        path.write_text(dump_json(config))
+        if (run := path.with_name("run.json")).exists():
+            run.write_text(dump_json(load_json(run) | {"config": config}))
     return tmp_path
 
 

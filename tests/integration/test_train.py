@@ -1,5 +1,6 @@
 """The whole way, as a user walks it: train, stop, resume, refuse, generate, all through the command line."""
 
+import copy
 import json
 import os
 import re
@@ -356,6 +357,59 @@ def test_resume_refuses_another_run(place, capsys):
     (place / "text.txt").write_text("other words entirely, again and again\n" * 300)
     assert train("--resume", "runs/kept", "--max-steps=12") == 1
     assert "the data is not what this run was trained on" in capsys.readouterr().err
+
+
+EDITS = [
+    ("optim", "lr", 0.1), ("optim", "average", 0.5), ("optim", "warmup_steps", 7), ("model", "n_head", 4),
+    ("model", "activation", "relu"), ("model", "rope_base", 500.0), ("model", "dropout", 0.3),
+    ("runtime", "precision", "bf16"), ("seed", 5),
+]  # fmt: skip
+
+
+@pytest.mark.fault(
+    "D5",
+    "config.json of a run is edited, and the run resumed; also with run.json edited alike",
+    "refused in one line with both values; what a checkpoint holds (shape, seed, rate) is compared with it, too",
+)
+def test_resume_refuses_an_edited_config(place, capsys):
+    assert start("kept", "--max-steps=4") == 0
+    before = {name: load_json(Path(f"runs/kept/{name}.json")) for name in ("config", "run")}
+
+    def edit(values, *way_and_value):
+        *way, key, value = way_and_value
+        place = values
+        for name in way:
+            place = place[name]
+        old, place[key] = place[key], value
+        return old
+
+    def refused(edited, old):
+        *way, value = edited
+        capsys.readouterr()
+        assert train("--resume", "runs/kept", "--max-steps=6") == 2
+        line = capsys.readouterr().err
+        key = ".".join(way)
+        assert line.startswith(
+            f"groundup: a resumed run keeps its settings: {key} is {value} in runs/kept/config.json and"
+        )
+        assert f" {old} in runs/kept/" in line
+        assert line.endswith("; set it back, or start a new run with --config runs/kept/config.json --name NEW\n")
+        assert line.count("\n") == 1
+        assert [row["step"] for row in rows("kept")][-1] == 4
+
+    for edited in EDITS:
+        config, facts = copy.deepcopy(before["config"]), copy.deepcopy(before["run"])
+        old = edit(config, *edited)
+        Path("runs/kept/config.json").write_text(json.dumps(config))
+        refused(edited, old)
+        if edited[0] == "model" or edited[-2] in ("lr", "seed"):
+            edit(facts["config"], *edited)
+            Path("runs/kept/run.json").write_text(json.dumps(facts))
+            refused(edited, old)
+            Path("runs/kept/run.json").write_text(json.dumps(before["run"]))
+    before["config"]["eval"]["every"] = 2
+    Path("runs/kept/config.json").write_text(json.dumps(before["config"]))
+    assert train("--resume", "runs/kept", "--max-steps=6") == 0
 
 
 @pytest.mark.fault(

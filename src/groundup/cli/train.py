@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from groundup.checkpoint.folders import config_of
+from groundup.checkpoint.same_run import refuse_changes, refuse_edited_since_start
 from groundup.config.errors import UsageError, UserError
-from groundup.config.io import differing_keys, read_json
+from groundup.config.io import read_json
 from groundup.config.model import ModernConfig, as_kind
 from groundup.config.presets import RECIPES
 from groundup.config.train import TrainConfig
@@ -19,25 +20,6 @@ from groundup.terminal.parse import parse
 from groundup.terminal.waiting import before_torch, is_for_cpu
 from groundup.terminal.words import split_equals, take_switch, take_value
 from groundup.training import own_text
-
-RESUMABLE = (
-    "max_steps",
-    "max_hours",
-    "log_every",
-    "log.",
-    "profile",
-    "eval.",
-    "guard.",
-    "checkpoint.",
-    "data.path",
-    "data.cache_dir",
-    "runtime.micro_batch_size",
-    "runtime.threads",
-    "runtime.parallel",
-    "runtime.timeout",
-    "runtime.check_replicas_every",
-)
-"""What may change between the sessions of one run. Anything else would make it another run."""
 
 OWN_FLAGS = ("--config", "--resume", "--resume-or-start", "--dry-run", "--allow-data-change", "--model.kind")
 """What decides where the config comes from or which flags it has, and so cannot be one of them."""
@@ -162,7 +144,8 @@ def read_request(words: list[str], also: Sequence[str] = ()) -> TrainRequest:
         base = _saved_config(Path(resume_dir))
     config = _parse(words, prog, _with_kind(_with_init(base, words), kind, words), also)
     if resume:
-        _refuse_changes(base, config)
+        refuse_edited_since_start(base)
+        refuse_changes(base, config)
     if allow_data_change and not resume:
         raise UsageError("--allow-data-change only means something with --resume")
     if config.init_from is not None and not resume:
@@ -254,12 +237,3 @@ def _saved_config(run_dir: Path) -> TrainConfig:
         return saved
     out_dir = run_dir.parent if run_dir.name == absolute.name else absolute.parent  # "." and ".." name no folder
     return replace(saved, name=absolute.name, out_dir=out_dir)
-
-
-def _refuse_changes(saved: TrainConfig, asked: TrainConfig) -> None:
-    changed = [key for key in differing_keys(saved, asked) if not key.startswith(RESUMABLE)]
-    if changed:
-        raise UsageError(
-            f"a resumed run keeps its settings: {', '.join(changed)} cannot change; start a new run with"
-            f" --config {shlex.quote(str(saved.run_dir / CONFIG))} --name NEW"
-        )

@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 
+from groundup.checkpoint.same_run import refuse_edited
 from groundup.checkpoint.state import Checkpoint, CheckpointStore
 from groundup.config.errors import UsageError, UserError
 from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig, with_vocabulary
@@ -42,7 +43,7 @@ from groundup.tokenizer.io import load_tokenizer
 from groundup.training.init_from import init_from
 from groundup.training.loss_module import build_loss_module, fit_micro_batch
 from groundup.training.setup import Resolved, Setup, SetupRequest, pick_setup
-from groundup.training.snapshot import restore
+from groundup.training.snapshot import restore, settings_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +86,9 @@ def build_run(
         allow_data_change: Resume although the data is not what the run began with.
 
     Raises:
-        UserError: Data, tokenizer and model do not fit together, or the machine lacks what is asked of it.
+        UserError: Data, tokenizer, model and checkpoint do not fit together, or the machine lacks what is asked of it.
     """
-    saved = Resolved.from_dict(resume_from.state["resolved"]) if resume_from else None
+    saved = _saved(config, resume_from) if resume_from else None
     samples = config.samples_per_process(world.size)
     dataset = _open_data(config, world, resume_from, working)
     tokenizer = dataset.tokenizer()
@@ -118,6 +119,12 @@ def build_run(
         measure=partial(_val_loss, trainer=trainer, dataset=dataset, config=config),
         hellaswag=hellaswag,
     )
+
+
+def _saved(config: TrainConfig, checkpoint: Checkpoint) -> Resolved:
+    """What `auto` had become in a run that goes on, whose settings must be those of its checkpoint."""
+    refuse_edited(config, settings_of(checkpoint, config), checkpoint.path)
+    return Resolved.from_dict(checkpoint.state["resolved"])
 
 
 def _open_data(config: TrainConfig, world: World, resumed: Checkpoint | None, working: Working) -> TokenDataset:

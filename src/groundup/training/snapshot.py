@@ -15,15 +15,18 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from groundup.checkpoint.folders import read_config
 from groundup.checkpoint.optimizer_state import flatten_optimizer, load_flat_optimizer, parameter_of
 from groundup.checkpoint.shares import has_shares, read_shares
 from groundup.checkpoint.state import Checkpoint, Contents
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import from_dict
+from groundup.config.model import BigramConfig
+from groundup.config.train import TrainConfig
 from groundup.data.loader import TrainBatches
 from groundup.distributed.parallel import is_share, share, shares, whole_state
 from groundup.distributed.ranks import World
-from groundup.files.layout import TOKENIZER
+from groundup.files.layout import CONFIG, TOKENIZER
 from groundup.loop.state import TrainState
 from groundup.loop.trainer import Trainer
 from groundup.model.lora import lora_state, merge_lora
@@ -158,6 +161,24 @@ def capture(
         is_best=trainer.state.best_step == trainer.state.step,
     )
     return contents, own_shares
+
+
+def settings_of(checkpoint: Checkpoint, config: TrainConfig) -> TrainConfig:
+    """A run's config with what a checkpoint of it holds: the model's shape, the seed and AdamW's learning rate.
+
+    Raises:
+        UserError: The checkpoint is of no such model.
+    """
+    model, _ = read_config(checkpoint.path / CONFIG)
+    if isinstance(model, BigramConfig):
+        raise UserError(f"{checkpoint.path} is a bigram, which is not trained by steps")
+    if not config.model.vocab_size:
+        model = replace(model, vocab_size=0)
+    groups = [group for each in checkpoint.state["optimizers"] for group in each["param_groups"]]
+    # AdamW's is the rate itself, Muon's a multiple of it; what has none was trained without Adam.
+    rates = [group["initial_lr"] for group in groups if "betas" in group and "initial_lr" in group]
+    optim = replace(config.optim, lr=next(iter(rates), config.optim.lr))
+    return replace(config, model=model, seed=checkpoint.state["data"]["seed"], optim=optim)
 
 
 def restore(
