@@ -230,10 +230,10 @@ def nan_on_rank_1():
 
     Trainer.train_step = checked
 
-    def broken(self, idx, targets):
+    def broken(self, idx, targets, *tokens):
         if torch.is_grad_enabled():
             calls.append(1)
-        loss = forward(self, idx, targets)
+        loss = forward(self, idx, targets, *tokens)
         return loss * float("nan") if os.environ["RANK"] == "1" and len(calls) == 5 and self.training else loss
 
     LossModule.forward = broken
@@ -245,12 +245,12 @@ def little_memory_on_rank_1():
     """It holds 4 sequences; from the 12th pass on (two are trials, so: step 5, second micro-step) only 2."""
     forward, calls = LossModule.forward, []
 
-    def limited(self, idx, targets):
+    def limited(self, idx, targets, *tokens):
         if os.environ["RANK"] == "1" and torch.is_grad_enabled():
             calls.append(len(idx))
             if len(idx) > (4 if len(calls) < 12 else 2):
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB")
-        return forward(self, idx, targets)
+        return forward(self, idx, targets, *tokens)
 
     LossModule.forward = limited
     yield

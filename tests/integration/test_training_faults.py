@@ -74,12 +74,12 @@ def act_in(monkeypatch, moment, act, *, number=0):
         once(moment == "data" and len(passes) == 13)
         return next_batch(self)
 
-    def watched_forward(self, idx, targets):
+    def watched_forward(self, idx, targets, *tokens):
         if torch.is_grad_enabled():
             passes.append(1)
         once(moment == "forward" and len(passes) == 14)
         once(moment == "eval" and len(passes) == 10 and not torch.is_grad_enabled())
-        return forward(self, idx, targets)
+        return forward(self, idx, targets, *tokens)
 
     def watched_operation(operation, path):
         if "step-0000010" in str(path):
@@ -323,8 +323,8 @@ def spikes(monkeypatch):
     """About every 12th batch has a loss 30 times as large as it should be: the batch decides, whenever it comes."""
     forward = LossModule.forward
 
-    def spiky(self, idx, targets):
-        loss = forward(self, idx, targets)
+    def spiky(self, idx, targets, *tokens):
+        loss = forward(self, idx, targets, *tokens)
         return 30 * loss if torch.is_grad_enabled() and int(idx.sum()) % 12 == 0 else loss
 
     monkeypatch.setattr(LossModule, "forward", spiky)

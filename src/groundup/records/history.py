@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeGuard
 from groundup.config.errors import UserError
 from groundup.config.io import from_kinds, load_json
 from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
-from groundup.files.layout import CHECKPOINTS, CONFIG, EVAL, METRICS, MODEL, RUN, resolved
+from groundup.files.layout import CONFIG, EVAL, METRICS, MODEL, RUN, resolved
 from groundup.files.lock import is_held
 from groundup.planner.flops import flops_per_token
 from groundup.records.measured import of_last_text
@@ -26,9 +26,6 @@ from groundup.records.models_here import no_run
 
 Axis = Literal["steps", "tokens", "time", "flops"]
 """What a run can be drawn against: steps, tokens learned from, seconds of training steps, training FLOPs."""
-
-KNOWN = {"groundup", "started", "command", "parameters", "bigram_loss", "resolved", "config", "model", "max_steps"}
-"""Keys of run.json and config.json by which files of that name are those of a run."""
 
 MISSING = "-"
 """What stands where a run has no such value."""
@@ -233,9 +230,6 @@ def read_run(path: Path) -> RunHistory:
         scores=flatten(_json(path / EVAL)),
         state="crashed",
     )
-    says = run.rows or KNOWN & (facts.keys() | config.keys())
-    if not says and not any((path / name).exists() for name in (CHECKPOINTS, MODEL)):
-        raise UserError(f"{path} is not a run folder: {RUN} and {CONFIG} say nothing of a run")
     return replace(run, state=_state(run))
 
 

@@ -10,6 +10,7 @@ from functools import partial
 
 import torch
 
+from groundup.checkpoint.init_from import init_from
 from groundup.checkpoint.same_run import refuse_edited
 from groundup.checkpoint.state import Checkpoint, CheckpointStore
 from groundup.config.errors import UsageError, UserError
@@ -40,7 +41,6 @@ from groundup.runtime.seed import seed_rank
 from groundup.terminal.working import Working
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import load_tokenizer
-from groundup.training.init_from import init_from
 from groundup.training.loss_module import build_loss_module, fit_micro_batch
 from groundup.training.setup import Resolved, Setup, SetupRequest, pick_setup
 from groundup.training.snapshot import restore, settings_of

@@ -256,16 +256,6 @@ def test_a_run_that_cannot_be_read_hides_no_other(tmp_path, monkeypatch):
         read_runs(tmp_path / "c", told.append)
 
 
-@pytest.mark.parametrize(("facts", "config"), [([], {"a": 1}), ({"a": 1}, {}), ({}, [])])
-def test_files_of_the_names_of_a_run_make_none(tmp_path, facts, config):
-    path = folder(tmp_path / "a", facts=facts, config=config, rows=[], model=False)
-    with pytest.raises(UserError, match=r"a is not a run folder: run.json and config.json say nothing of a run$"):
-        read_run(path)
-    assert read_run(folder(tmp_path / "b", facts=facts, config=config)).last["step"] == 20
-    (path / "checkpoints").mkdir()
-    assert read_run(path).state == "crashed"
-
-
 def test_scores_have_dotted_keys(tmp_path):
     path = folder(tmp_path / "a")
     (path / "eval.json").write_text('{"tasks": {"hellaswag": {"acc_norm": 0.31}}, "val": 2.5}')

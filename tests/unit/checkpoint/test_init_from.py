@@ -1,13 +1,13 @@
 import pytest
 import torch
 
+from groundup.checkpoint.init_from import init_from
 from groundup.checkpoint.model_folder import save_model
 from groundup.config.errors import UsageError, UserError
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.tokenizer.char import CharTokenizer
-from groundup.training.init_from import init_from
 
 LETTERS = CharTokenizer("abcdefgh")
 
