@@ -10,7 +10,7 @@ from groundup.config.io import from_dict, from_kinds, load_json
 from groundup.config.model import BigramConfig, GPTConfig, ModelConfig, ModernConfig
 from groundup.files.atomic import recover
 from groundup.files.foreign import other_programs
-from groundup.files.layout import CHECKPOINTS, CONFIG, MODEL, TOKENIZER, WEIGHTS
+from groundup.files.layout import CHECKPOINTS, CONFIG, MODEL, RUN, TOKENIZER, WEIGHTS
 from groundup.files.manifest import verify_folder
 
 FORMAT, VERSION = "groundup-model", 1
@@ -79,7 +79,9 @@ def _made_at(run: Path, newest: int) -> int:
         return noted
     end, best = _object(run / CONFIG).get("max_steps"), info.get("step")
     if type(end) is int and type(best) is int and newest < end:
-        return best
+        first = _object(run / RUN).get("config")
+        first_end = first.get("max_steps") if isinstance(first, dict) else None
+        return max(best, first_end) if type(first_end) is int and first_end < end else best
     return newest
 
 

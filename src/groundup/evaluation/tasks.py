@@ -1,5 +1,6 @@
 """A task by its name, from files to the result that eval.json keeps."""
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup import __version__
+from groundup.checkpoint.folders import step_folders
 from groundup.checkpoint.model_folder import LoadedModel
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
@@ -22,7 +24,7 @@ from groundup.evaluation.loss import evaluate_loss, reporting
 from groundup.evaluation.own_text import measure_text, usual_stride
 from groundup.evaluation.pages import measure_pages, read_pages
 from groundup.evaluation.scoring import BATCH_TOKENS
-from groundup.files.layout import CONFIG, INDEX, RUN, WEIGHTS, folders_around
+from groundup.files.layout import CHECKPOINTS, CONFIG, INDEX, RUN, STATE, WEIGHTS, folders_around
 from groundup.files.manifest import read_manifest, sha256_file
 from groundup.inference.weights import weights_of
 from groundup.model.loss import LossModule
@@ -182,9 +184,9 @@ def _own_data(path: Path, tokenizer: Tokenizer) -> TokenDataset:
             config = folder / CONFIG
             data = from_dict(TrainConfig, load_json(config), where=str(config)).data
             refuse_moved(data, "put it back, or name a prepared folder with --data")
-            dataset, facts = open_corpus(data, tokenizer), load_json(folder / RUN)
-            learned = facts.get("data_fingerprint") if isinstance(facts, dict) else None
-            if isinstance(learned, str) and learned != dataset.index.fingerprint:
+            learned = _learned(folder)
+            dataset = open_corpus(data, tokenizer, learned=learned)
+            if learned not in ("", dataset.index.fingerprint):
                 raise UserError(
                     f"{data.path or data.source} is not what {folder} learned from: its fingerprint is"
                     f" {dataset.index.fingerprint[:12]} instead of {learned[:12]}, and the run may have learned what is"
@@ -192,3 +194,13 @@ def _own_data(path: Path, tokenizer: Tokenizer) -> TokenDataset:
                 )
             return dataset
     raise UserError(f"{path} is of no run that says what it learned from: name a prepared folder with --data")
+
+
+def _learned(run: Path) -> str:
+    """Fingerprint of the data that a run learned from last; empty where that is not known."""
+    for folder in reversed(step_folders(run / CHECKPOINTS)):
+        with contextlib.suppress(UserError, KeyError, TypeError):
+            return str(load_json(folder / STATE)["state"]["data"]["fingerprint"])
+    with contextlib.suppress(KeyError, TypeError):
+        return str(load_json(run / RUN)["data_fingerprint"])
+    return ""

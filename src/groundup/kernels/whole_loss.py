@@ -75,9 +75,10 @@ class WholeLoss:
         """
         places = [None if tensor is None else tensor.data_ptr() for tensor in tensors]
         key = idx.shape, n_head, eps, bool(dropout), tensors[0].shape, len(tensors[1]), places
-        if self._last is None or self._last.key != key:
-            self._last = _Prepared(key, tensors, self._lanes)
-        known, n = self._last, self._last.blocks.n
+        known = self._last
+        if known is None or known.key != key:
+            self._last = known = _Prepared(key, tensors, self._lanes)
+        n = known.blocks.n
         dropped = (ctypes.c_uint32 * 3)(*count(dropout))  # drawn before the blocks', as on the page
         if dropout:
             known.blocks.draw(dropout)

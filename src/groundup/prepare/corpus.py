@@ -17,6 +17,7 @@ from groundup.corpora.shakespeare import Shakespeare
 from groundup.corpora.source import Source, read_all
 from groundup.corpora.tiny_shakespeare import TinyShakespeare
 from groundup.data.dataset import TokenDataset
+from groundup.data.index import load_index
 from groundup.files.hub_listing import HUB
 from groundup.files.layout import INDEX
 from groundup.prepare.prepare import prepare
@@ -28,6 +29,8 @@ from groundup.tokenizer.io import resolve_tokenizer
 
 HOLD_OUT = 3
 """Version of the rules by which text files are read and split: data of another version is prepared again."""
+HELD_OUT_BEFORE = 2
+"""The version before, whose data a run goes on with that began with it."""
 NAMES = ("shakespeare", "tiny-shakespeare", "fineweb-edu")
 
 
@@ -37,6 +40,7 @@ def open_corpus(
     *,
     say: Callable[[str], None] = lambda _: None,
     block_size: int = 0,
+    learned: str = "",
 ) -> TokenDataset:
     """Open the tokens that a config names; the first call prepares them below `cache_dir`.
 
@@ -45,6 +49,7 @@ def open_corpus(
         tokenizer: A run's own, for the file that config names may be gone, or another by now; None reads that file.
         say: Called with lines that a person should know of the data: progress of a preparation, and what may surprise.
         block_size: The model's context, by which a validation split is too small; 0 is unknown.
+        learned: Fingerprint of the data of a run that has begun, which may have been prepared by older rules.
 
     Raises:
         UserError: The text is not there, not text, or too short.
@@ -58,6 +63,9 @@ def open_corpus(
         # A character tokenizer follows from the text; others may change under their name.
         chosen = None if config.tokenizer == "char" else tokenizer or resolve_tokenizer(config.tokenizer)
         folder = prepared_folder(config, source, chosen)
+        older = prepared_folder(config, source, chosen, HELD_OUT_BEFORE)
+        if learned and (older / INDEX).exists() and load_index(older).fingerprint == learned:
+            folder = older
         if not (folder / INDEX).exists():
             layout = ShardConfig(val_fraction=config.val_fraction)
             spoken.about = f"preparing {folder}"
@@ -70,17 +78,20 @@ def open_corpus(
     return dataset
 
 
-def prepared_folder(config: DataConfig, source: Source, tokenizer: Tokenizer | None = None) -> Path:
+def prepared_folder(
+    config: DataConfig, source: Source, tokenizer: Tokenizer | None = None, hold_out: int = HOLD_OUT
+) -> Path:
     """Where the shards of a corpus are, or will be.
 
     Args:
         config: Corpus and tokenizer.
         source: The corpus.
         tokenizer: None is one of characters, which follows from the text.
+        hold_out: Version of the rules.
     """
     facts: list[Any] = [source.name, source.describe(), tokenizer.fingerprint if tokenizer else "char"]
     if isinstance(source, LocalFiles):  # the others have a split of their own
-        facts += [config.val_fraction, HOLD_OUT]
+        facts += [config.val_fraction, hold_out]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:8]
     return config.cache_dir / f"{source.name}-{Path(config.tokenizer).stem}-{key}"
 

@@ -17,6 +17,8 @@ from groundup.formats.document import Document, usable
 
 MANY = 1_000
 """Documents from which a share of hashes is a share of the text, near enough; up to here, sizes are looked at."""
+FEW = 8
+"""Up to so many equal documents are cut alike. More are no copies, but short texts that are often there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +115,12 @@ def _choose(source: Source, wholes: Sequence[_Whole], fraction: float) -> HoldOu
         return HoldOut(places=places)
     largest = max(wholes, key=lambda whole: whole.size)
     last = frozenset(largest.places) if len(wholes) > 1 or len(largest.copies) > 1 else frozenset()
-    share = max(1, round(min(wanted, largest.size / 2) / len(largest.copies)))
-    cuts = [_cut(source, pieces, share) for pieces in largest.copies]
-    closed = frozenset(_head(*pair) for pair in zip(largest.copies[:-1], cuts[:-1], strict=True))
+    end = max(1, round(min(wanted, largest.size / 2)))
+    copies = largest.copies
+    if len(copies) > FEW or end < 2 * len(copies):
+        copies = [[piece for pieces in copies for piece in pieces]]
+    cuts = [_cut(source, pieces, end // len(copies)) for pieces in copies]
+    closed = frozenset(_head(*pair) for pair in zip(copies[:-1], cuts[:-1], strict=True))
     return HoldOut(places={place: at for cut in cuts for place, at in cut.items()}, last=last, closed=closed)
 
 

@@ -45,16 +45,16 @@ def read_results(folder: Path) -> dict[str, dict[str, Any]]:
     except UserError as error:
         raise UserError(f"{error}; remove it to begin a new one") from None
     # Of two under one name the one that had it in the file comes later: the names are in order, and this one is longer.
-    return {_told_in_full(task, result): result for task, result in tasks.items()}
+    return dict(_told_in_full(task, result) for task, result in tasks.items())
 
 
-def _told_in_full(task: str, result: dict[str, Any]) -> str:
-    """The name of a task; before groundup wrote "how", it did not tell that only the first examples were measured."""
-    limit = result.get("limit")
+def _told_in_full(task: str, result: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A task and its result; before groundup wrote "how", names did not tell that only first examples were measured."""
+    limit, weights = result.get("limit"), result.get("weights")
     if "how" in result or type(limit) is not int or limit < 1:
-        return task
-    weights = f" ({result.get('weights')})"
-    return f"{task[:-1]}, first {limit})" if task.endswith(weights) else f"{task} (first {limit})"
+        return task, result
+    how = f"first {limit}" if weights is None else f"{weights}, first {limit}"
+    return f"{task.removesuffix(f' ({weights})')} ({how})", {**result, "how": how}
 
 
 def add_results(folder: Path, results: dict[str, dict[str, Any]], beside: Iterable[str] = ()) -> None:

@@ -138,6 +138,7 @@ def _open_data(config: TrainConfig, world: World, resumed: Checkpoint | None, wo
             load_tokenizer(resumed.path) if resumed else None,
             say=working.say,
             block_size=config.model.block_size,
+            learned=resumed.state["data"]["fingerprint"] if resumed else "",
         )
 
 

@@ -85,3 +85,11 @@ def test_without_a_whole_checkpoint_since_the_model_of_before_is_not_taken_silen
     assert "step-0000070/tokenizer.json is damaged" in line
     assert line.endswith(f"give {folder / 'model'}")
     assert find_model(folder / "model") == folder / "model"
+
+
+def test_a_run_that_was_longer_than_its_best_step_was_over_at_its_first_end(run, save):
+    folder = run([50, 60], {"step": 20}, max_steps=100)
+    (folder / "run.json").write_text(json.dumps({"config": {"max_steps": 60}}))
+    assert name_of(folder) == "model"
+    save(70)
+    assert name_of(folder) == "step-0000070"

@@ -100,6 +100,20 @@ def test_a_text_that_is_not_what_the_run_learned_is_refused(place, capsys, of):
     assert main(["eval", of]) == 0
 
 
+def test_what_the_newest_checkpoint_has_learned_counts(place, capsys):
+    """A run that an older groundup took on with other data has those of its start in run.json."""
+    facts = json.loads(Path("run/run.json").read_text())
+    now = open_corpus(DataConfig(source="text", path=Path("text.txt"))).index.fingerprint
+    Path("run/run.json").write_text(dump_json(facts | {"data_fingerprint": "0" * 64}))
+    assert main(["eval", "run/model"]) == 1
+    saved = Path("run/checkpoints/step-0000001/training.json")
+    saved.parent.mkdir(parents=True)
+    saved.write_text(dump_json({"state": {"data": {"fingerprint": now}}}))
+    assert main(["eval", "run/model"]) == 0
+    saved.write_text("{}")
+    assert main(["eval", "run/model"]) == 1
+
+
 def test_every_task_lands_in_the_run_and_its_report(place, capsys):
     printed = run(capsys, "run", "--tasks", "val, mine.jsonl,words.jsonl,val")
     assert [line.split(":")[0] for line in printed.splitlines()] == ["val", "mine.jsonl", "words.jsonl"]

@@ -230,6 +230,21 @@ def test_equal_documents_are_cut_alike(tmp_path, monkeypatch, separated, names, 
     assert sum(info.n_documents for info in index.shards if info.split == "train") == len(documents)
 
 
+@pytest.mark.parametrize(
+    ("texts", "most"),
+    [
+        (["a", "a"], 2),  # nothing to cut
+        (["yes\n"] * 400 + ["perhaps not\n"], 80),  # often there, and no copies
+        (["yes\n", "no\n"] * 400, 120),
+    ],
+)
+def test_short_texts_that_are_often_there_are_held_out_whole(tmp_path, corpus, separated, texts, most):
+    prepare(corpus([texts]), separated, tmp_path, ShardConfig(val_rule="documents", val_fraction=0.04))
+    train, val = (separated.decode(stream(tmp_path, split)) for split in ("train", "val"))
+    assert sorted((train + val).split("\x1f")[:-1]) == sorted(texts)
+    assert 0 < len(val.replace("\x1f", "")) <= most
+
+
 def test_one_document_that_is_cut_is_no_more_than_it_was(tmp_path, corpus, separated):
     text = "".join(f"{'abc'[k % 3] * (k % 7)}\n" for k in range(99))
     index = prepare(corpus([[text]]), separated, tmp_path, ShardConfig(val_rule="documents", val_fraction=0.1))

@@ -79,11 +79,22 @@ def test_a_diverged_model_is_one_line_and_nothing_is_noted(tmp_path, value):
     assert read_results(tmp_path) == {}
 
 
+def test_names_of_old_results_stay_as_they_become(tmp_path):
+    old = {"a.txt (int8)": {"loss": 1.0, "limit": 2, "weights": "int8"}, "val": {"loss": 2.0, "limit": 1}}
+    (tmp_path / "eval.json").write_text(dump_json({"version": 1, "tasks": old}))
+    for _ in range(3):
+        add_results(tmp_path, {"b": {"loss": 3.0}})
+    assert sorted(read_results(tmp_path)) == ["a.txt (int8, first 2)", "b", "val (first 1)"]
+    add_results(tmp_path, {"a.txt": {"loss": 4.0, "limit": 2, "weights": "int8", "how": "int8, first 2"}})
+    assert read_results(tmp_path)["a.txt (int8, first 2)"]["loss"] == 4.0
+    assert len(read_results(tmp_path)) == 3
+
+
 def test_an_old_result_of_the_first_examples_is_told_and_gives_way_to_a_new_one(tmp_path):
     first, whole = {"loss": 1.0, "limit": 3}, {"loss": 2.0, "limit": 0}
     add_results(tmp_path, {"val": first, "a.txt": whole | {"limit": "3"}})
-    assert read_results(tmp_path) == {"val (first 3)": first, "a.txt": whole | {"limit": "3"}}
     newer = first | {"how": "first 3"}
+    assert read_results(tmp_path) == {"val (first 3)": newer, "a.txt": whole | {"limit": "3"}}
     add_results(tmp_path, {"val": newer})
     add_results(tmp_path, {"val": whole})
     assert read_results(tmp_path) == {"val": whole, "val (first 3)": newer, "a.txt": whole | {"limit": "3"}}
