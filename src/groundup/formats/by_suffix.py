@@ -181,14 +181,20 @@ def read_spans(
         UnreadableError: In the end, where files could not be read: all of them are named.
     """
     faults = []
+    begun: Document | None = None
     for name, start, stop in part:
+        begun = begun if start else None  # spans of a file follow each other
         try:
             with opened(name) as file:
                 for document in form(name).read(file, said(name), (start, stop), config, skipped):
+                    begun = None if document.ends else document
                     yield replace(document, text=line_ends(document.text)) if "\r" in document.text else document
         except UserError as error:
             if config.bad_files == "skip":
                 count(skipped, f"file that cannot be read: {error}")
+                if begun:  # no other document goes on from what was read of it
+                    yield Document("", begun.split, beginning=begun.beginning)
+                    begun = None
             else:
                 faults.append(str(error))
     if faults:

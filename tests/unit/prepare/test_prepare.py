@@ -1,6 +1,7 @@
 """What becomes of documents: every property of a preparation that one process can show."""
 
 import errno
+import gzip
 import hashlib
 import io
 import itertools
@@ -11,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from groundup.config.data import DataConfig, ShardConfig
+from groundup.config.data import DataConfig, ReadConfig, ShardConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.corpora.local_files import LocalFiles
 from groundup.data.dataset import TokenDataset
@@ -228,6 +229,24 @@ def test_equal_documents_are_cut_alike(tmp_path, monkeypatch, separated, names, 
     documents = [texts["b"]] * names.count("b") + [head] * n_copies
     assert separated.decode(stream(tmp_path / "data", "train")).split("\x1f") == documents
     assert sum(info.n_documents for info in index.shards if info.split == "train") == len(documents)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_what_was_read_of_a_file_that_is_left_out_ends_there(tmp_path, monkeypatch, separated, packed):
+    monkeypatch.setattr(plain_text, "DOCUMENT_BYTES", 100)
+    (tmp_path / "texts").mkdir()
+    long = b"".join(b"%c\n" % (97 + k % 8) * 3 for k in range(60)) + b"\xff"
+    name, data = ("0.txt.gz", gzip.compress(long)) if packed else ("0.txt", long)
+    (tmp_path / "texts" / name).write_bytes(data)
+    (tmp_path / "texts" / "1.txt").write_text("second\n")
+    source = LocalFiles(str(tmp_path / "texts"), ReadConfig(bad_files="skip"))
+    index = prepare(source, separated, tmp_path / "data", ShardConfig(val_rule="head", val_fraction=0.1))
+    ids = [id for split in ("val", "train") for id in stream(tmp_path / "data", split)]
+    first, second, nothing = separated.decode(ids).split("\x1f")
+    assert long.decode(errors="ignore").startswith(first)
+    assert len(first) >= 100
+    assert (second, nothing) == ("second\n", "")
+    assert sum(info.n_documents for info in index.shards) == 2
 
 
 @pytest.mark.parametrize(
