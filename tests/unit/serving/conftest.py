@@ -115,7 +115,10 @@ def browser():
 
 @pytest.fixture
 def open_page(browser, url):
-    """Open the page at a view; any error of a script fails the test. No answer, or one that refuses, is none."""
+    """Open the page at a view; any error of a script fails the test. No answer, or one that refuses, is none.
+
+    Whoever ends a server closes its page before: it may be asking for something still.
+    """
     pages = []
 
     def begin(width=1280, scheme="light", server=url, motion="no-preference", **state):

@@ -40,6 +40,7 @@ def test_a_run_keeps_its_color_when_another_one_comes_before_it(open_page, tmp_p
         page.reload()
         page.locator("table.runs tbody tr").nth(2).wait_for()
         again = colors(page)
+        page.close()
     assert list(after) == ["a new one", "middle", "zebra"]
     assert len(set(after.values())) == 3
     assert {name: after[name] for name in before} == before
@@ -150,6 +151,7 @@ def test_a_table_of_pairs_is_no_error_in_any_view(open_page, tmp_path):
         page.locator("#tab-write").click()
         page.get_by_role("button", name="Write on").click()
         page.get_by_text("text of 200 characters written").wait_for()
+        page.close()
 
 
 def test_tabs_of_a_phone_wrap_where_nothing_is_to_move(open_page):

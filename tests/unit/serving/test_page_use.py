@@ -165,6 +165,7 @@ def test_the_page_begins_with_a_text_that_the_model_knows(open_page, tmp_path):
         models.select_option("loud")
         page.wait_for_function("() => document.querySelector('.problem').innerText.includes(\"'h'\")")
         assert box.input_value() == "hello"
+        page.close()
 
 
 @pytest.mark.parametrize("change", ["text", "model"])
