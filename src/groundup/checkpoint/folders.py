@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from groundup.config.errors import UserError
-from groundup.config.io import from_dict, from_kinds, load_json
+from groundup.config.io import from_dict, from_kinds, load_json, load_object
 from groundup.config.model import BigramConfig, GPTConfig, ModelConfig, ModernConfig
 from groundup.files.atomic import recover
 from groundup.files.foreign import other_programs
@@ -73,25 +73,16 @@ def _made_at(run: Path, newest: int) -> int:
 
     A `model/` of before this was noted is the last of its run where the newest checkpoint is at the run's end.
     """
-    info = _object(run / MODEL / CONFIG).get("info")
+    info = load_object(run / MODEL / CONFIG).get("info")
     info = info if isinstance(info, dict) else {}
     if type(noted := info.get(RUN_STEP)) is int:
         return noted
-    end, best = _object(run / CONFIG).get("max_steps"), info.get("step")
+    end, best = load_object(run / CONFIG).get("max_steps"), info.get("step")
     if type(end) is int and type(best) is int and newest < end:
-        first = _object(run / RUN).get("config")
+        first = load_object(run / RUN).get("config")
         first_end = first.get("max_steps") if isinstance(first, dict) else None
         return max(best, first_end) if type(first_end) is int and first_end < end else best
     return newest
-
-
-def _object(path: Path) -> dict[str, Any]:
-    """A JSON file, where it can be read and holds an object."""
-    try:
-        values = load_json(path)
-    except UserError:
-        return {}
-    return values if isinstance(values, dict) else {}
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
@@ -149,4 +140,4 @@ def config_of(path: Path) -> tuple[GPTConfig | ModernConfig, Path] | None:
 
 def is_model_folder(path: Path) -> bool:
     """Whether a folder holds a model of ours, of whatever version."""
-    return _object(path / CONFIG).get("format") == FORMAT
+    return load_object(path / CONFIG).get("format") == FORMAT

@@ -251,6 +251,15 @@ def load_json(path: Path) -> Any:
     return values
 
 
+def load_object(path: Path) -> dict[str, Any]:
+    """A JSON file of which only what is there counts: nothing where it cannot be read, or holds no object."""
+    try:
+        values = load_json(path)
+    except UserError:
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
 def _refuse_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Two values for one key are a mistake; which of them was meant is not known."""
     values = dict(pairs)

@@ -3,8 +3,7 @@
 import shlex
 from pathlib import Path
 
-from groundup.config.errors import UserError
-from groundup.config.io import load_json
+from groundup.config.io import load_object
 from groundup.files.layout import CHECKPOINTS, CONFIG, INDEX, MODEL, RUN, WEIGHTS
 
 TENSORS = (".pt", ".pth", ".bin", ".ckpt", ".safetensors")
@@ -72,17 +71,9 @@ def _file(path: Path) -> str:
 
 
 def _is_theirs(config: Path) -> bool:
-    values = _values(config)
+    values = load_object(config)
     return "model_type" in values and "format" not in values
 
 
 def _is_ours(config: Path) -> bool:
-    return "format" in _values(config)
-
-
-def _values(config: Path) -> dict[str, object]:
-    try:
-        values = load_json(config)
-    except UserError:
-        return {}
-    return values if isinstance(values, dict) else {}
+    return "format" in load_object(config)

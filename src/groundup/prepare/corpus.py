@@ -63,9 +63,9 @@ def open_corpus(
         # A character tokenizer follows from the text; others may change under their name.
         chosen = None if config.tokenizer == "char" else tokenizer or resolve_tokenizer(config.tokenizer)
         folder = prepared_folder(config, source, chosen)
-        older = prepared_folder(config, source, chosen, HELD_OUT_BEFORE)
-        if learned and (older / INDEX).exists() and load_index(older).fingerprint == learned:
-            folder = older
+        if learned:
+            older = prepared_folder(config, source, chosen, HELD_OUT_BEFORE)
+            folder = older if (older / INDEX).exists() and load_index(older).fingerprint == learned else folder
         if not (folder / INDEX).exists():
             layout = ShardConfig(val_fraction=config.val_fraction)
             spoken.about = f"preparing {folder}"

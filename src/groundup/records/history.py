@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
 from groundup.config.errors import UserError
-from groundup.config.io import from_kinds, load_json
+from groundup.config.io import from_kinds, load_object
 from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
 from groundup.files.layout import CONFIG, EVAL, METRICS, MODEL, RUN, resolved
 from groundup.files.lock import is_held
@@ -216,7 +216,7 @@ def read_run(path: Path) -> RunHistory:
         raise UserError(f"cannot read {path}: {os.strerror(errno.EACCES)}")
     if not is_run(path):
         raise no_run(path)
-    config, facts = _json(path / CONFIG), _json(path / RUN)
+    config, facts = load_object(path / CONFIG), load_object(path / RUN)
     try:
         metrics = load_metrics(path / METRICS)
     except OSError as error:
@@ -227,7 +227,7 @@ def read_run(path: Path) -> RunHistory:
         facts=facts,
         rows=metrics.rows,
         damaged=metrics.damaged,
-        scores=flatten(_json(path / EVAL)),
+        scores=flatten(load_object(path / EVAL)),
         state="crashed",
     )
     return replace(run, state=_state(run))
@@ -240,13 +240,6 @@ def _state(run: RunHistory) -> Literal["running", "finished", "stopped", "crashe
     if (run.path / MODEL).is_dir() and run.last.get("step", -1) >= (run.max_steps or math.inf):
         return "finished"
     return "stopped" if run.rows and run.rows[-1].get("event") == STOPPED else "crashed"
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return _object(load_json(path))
-    except UserError:
-        return {}
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -143,7 +143,6 @@ def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command
         # Rank 0 writes it again, after all have read it.
         saved = trainer.world.broadcast(load_json(config.run_dir / RUN))
         facts = {"parameters": parameters, "bigram_loss": None} | saved
-        anew = _follow_text(run, config, facts, console)
     else:
         with Working("counting pairs for the bigram", console) as working:
             bigram_loss = _bigram_loss(run, working)
@@ -153,7 +152,7 @@ def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command
             "bigram_loss": bigram_loss,
             "config": to_dict(config),
         }
-        anew = _follow_text(run, config, facts, console)
+    anew = _follow_text(run, config, facts, console)
     resumed = checkpoint is not None
     if not trainer.world.is_main:
         return _fit(run, config, facts, NoLog(), console, resumed=resumed, anew=anew)
@@ -254,7 +253,6 @@ def _facts(run: Run, command: str) -> dict[str, Any]:
         "job": job(),
         "machine": facts,
         "resolved": run.resolved.to_dict(),
-        "data_fingerprint": run.dataset.index.fingerprint,
     }
 
 
