@@ -9,7 +9,7 @@ before can be found again by looking back. A head's score is the mean weight tha
 - induction: the token after the same token, one period ago (Olsson et al. 2022): what comes next, if history repeats.
 """
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -62,10 +62,10 @@ def labels(scores: dict[HeadKind, Float[Tensor, "L H"]], *, least: float = 0.4) 
     """For every layer and head the kind with the highest score, where that is `least` or more.
 
     Args:
-        scores: Of `head_scores`.
+        scores: Of `head_scores`, of all kinds or of some.
         least: Below this a head has no name.
     """
-    kinds = get_args(HeadKind)
+    kinds = list(scores)
     best = torch.stack([scores[kind] for kind in kinds]).max(0)
     return [
         [kinds[kind] if score >= least else None for kind, score in zip(row, values, strict=True)]

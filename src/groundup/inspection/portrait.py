@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from groundup.inspection.detectors import head_scores
+from groundup.inspection.detectors import head_scores, labels
 from groundup.inspection.surprise import surprise
 from groundup.inspection.trace import trace
 from groundup.model.types import evaluating
@@ -30,23 +30,22 @@ def portrait(model: Any, tokenizer: Tokenizer, idx: Int[Tensor, " T"]) -> dict[s
 
     Returns:
         `tokens` (texts), `surprise` (nats, None for the first), and of the head that has the clearest pattern `layer`,
-        `head`, `kind`, and `attention`: row i has the weights of position i on the positions 0 to i.
+        `head`, `kind` (None where the pattern is too weak for a name), and `attention`: row i has the weights of
+        position i on the positions 0 to i.
     """
     idx = idx[: min(MOST_TOKENS, model.config.block_size)]
     with evaluating(model):
         seen = trace(model, idx)
         scores = head_scores(model)
     del scores["first"]  # a head at rest: nothing to see
-    kind, layer, head = max(
-        ((kind, *divmod(int(score.argmax()), score.shape[1])) for kind, score in scores.items()),
-        key=lambda found: float(scores[found[0]][found[1], found[2]]),
-    )
+    best = torch.stack(list(scores.values())).amax(0)
+    layer, head = divmod(int(best.argmax()), best.shape[1])
     weights = seen.attention[layer, head]
     return {
         "tokens": [tokenizer.decode([int(i)]) for i in idx],
         "surprise": [None, *(round(float(loss), 3) for loss in surprise(seen.logits, idx).loss)],
         "layer": layer,
         "head": head,
-        "kind": kind,
+        "kind": labels(scores)[layer][head],
         "attention": [[round(float(w), 3) for w in weights[i, : i + 1]] for i in range(len(idx))],
     }

@@ -51,7 +51,7 @@ class Portrait:
     surprise: list[float | None]
     layer: int
     head: int
-    kind: str
+    kind: str | None
     attention: list[list[float]]
 
 
@@ -185,14 +185,17 @@ def _portrait(seen: Portrait) -> list[str]:
         surprise += f"<i style='background:rgb(var(--heat) / {tint:.2f})' title='{says}'>{html.escape(token)}</i>"
     looks = "".join(f"<i>{html.escape(token)}</i>" for token in seen.tokens)
     kind = {"previous": "mostly at the token before", "duplicate": "at the same token, earlier",
-            "induction": "at what followed the same token, earlier"}.get(seen.kind, seen.kind)  # fmt: skip
+            "induction": "at what followed the same token, earlier"}.get(seen.kind or "", seen.kind)  # fmt: skip
+    named = f"Layer {seen.layer}, head {seen.head}"
+    weak = f"No head has a clear pattern. {named} comes closest."
+    which = f"{named}, which looks {html.escape(kind)}." if kind else weak
     return [
         f"<h2>How it reads{_term('surprise')}</h2>",
         "<p class=quiet>Text that it has never seen: the stronger its color, the less it expected a token.</p>",
         f"<div class=text>{surprise}</div>",
         f"<h2>Where a head looks{_term('attention')}</h2>",
-        f"<p class=quiet>Layer {seen.layer}, head {seen.head}, which looks {html.escape(kind)}. Point at a letter, or"
-        " tap it: the stronger the color of another, the more it takes from that one.</p>",
+        f"<p class=quiet>{which} Point at a letter, or tap it: the stronger the color of another, the more it takes from"
+        " that one.</p>",
         f"<div class='text looks'>{looks}</div>",
     ]
 

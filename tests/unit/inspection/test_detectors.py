@@ -38,10 +38,10 @@ def test_a_uniform_head_has_no_name():
 
 
 @torch.no_grad()
-def test_a_head_built_by_hand_to_look_back_one_token_is_found():
-    """Positions are one-hot; the query of position i is the key of position i - 1."""
+def looks_back():
+    """A model whose one head looks at the token before. Positions are one-hot; the query of position i is the key of position i - 1."""
     T = 16
-    model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=T, block_size=T, vocab_size=7)).double()
+    model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=T, block_size=T, vocab_size=27)).double()
     for parameter in model.parameters():
         parameter.zero_()
     model.h[0].ln_1.weight.fill_(1)
@@ -49,7 +49,11 @@ def test_a_head_built_by_hand_to_look_back_one_token_is_found():
     model.wpe.weight.copy_(torch.eye(T) * 10)
     model.h[0].attn.c_attn.weight[:T] = torch.eye(T).roll(-1, 0) * 10  # q(i) = e(i - 1)
     model.h[0].attn.c_attn.weight[T : 2 * T] = torch.eye(T) * 10  # k(j) = e(j)
-    scores = head_scores(model)
+    return model
+
+
+def test_a_head_built_by_hand_to_look_back_one_token_is_found():
+    scores = head_scores(looks_back())
     assert scores["previous"].item() > 0.99
     assert labels(scores) == [["previous"]]
 

@@ -113,6 +113,14 @@ def test_a_line_tinted_by_surprise_and_a_head(tmp_path):
     assert json.loads(page.data)["attention"] == PORTRAIT["attention"]
 
 
+def test_a_head_whose_pattern_is_weak_is_not_said_to_have_one(tmp_path):
+    path = folder(tmp_path)
+    (path / "portrait.json").write_text(json.dumps({**PORTRAIT, "kind": None}))
+    text = report(path).text
+    assert "No head has a clear pattern. Layer 1, head 2 comes closest. Point" in text
+    assert "which looks" not in text
+
+
 def test_a_damaged_portrait_is_one_clear_line(tmp_path):
     path = folder(tmp_path)
     (path / "portrait.json").write_text(json.dumps({**PORTRAIT, "layer": "x"}))
