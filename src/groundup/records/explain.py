@@ -160,11 +160,20 @@ def smoothed(values: list[float], *, reach: int | None = None) -> list[float]:
     power of the steps, as much from 10 to 20 as from 100 to 200, so a reach that grows with the way from the start
     bends little anywhere.
 
+    The last values have no neighbors after them: they are those of the line through the last window. Fewer neighbors
+    would end the curve in the noise of its last value, and a mean of those before would lag behind.
+
     Args:
         values: In order.
-        reach: Neighbors on either side; fewer near the ends, so that both ends stay where they are. None is `REACH`, or
-            a quarter of the values before, where these are few.
+        reach: Neighbors on either side; fewer at the beginning, which stays where it is. None is `REACH`, or a quarter
+            of the values before, where these are few.
     """
-    n = len(values)
-    reaches = [min(i // 4, n - 1 - i, REACH) if reach is None else min(i, n - 1 - i, reach) for i in range(n)]
-    return [statistics.fmean(values[i - r : i + r + 1]) for i, r in enumerate(reaches)]
+    last = len(values) - 1
+    shown = []
+    for i in range(last + 1):
+        r = min(i // 4, REACH) if reach is None else min(i, last // 2, reach)
+        middle = min(i, last - r)
+        window = values[middle - r : middle + r + 1]
+        slope = statistics.linear_regression(range(2 * r + 1), window).slope if i > middle else 0.0
+        shown.append(statistics.fmean(window) + slope * (i - middle))
+    return shown
