@@ -1,23 +1,25 @@
-"""The report in a real browser: what answers to the pointer."""
+"""The report in a real browser: what answers to the pointer and to keys, and what fits."""
 
+import contextlib
 import json
 
 import pytest
-from tests.unit.records.test_report import PORTRAIT, ROWS, folder
+from tests.unit.records.test_report import PORTRAIT, ROWS, TIMED, folder
 
 import needs
+from groundup.records.explain import TERMS
 from groundup.records.report import write_report
 
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def page(tmp_path):
-    path = folder(tmp_path, rows=ROWS)
+@contextlib.contextmanager
+def opened(tmp_path, *, rows=ROWS, width=390):
+    path = folder(tmp_path, rows=rows)
     (path / "portrait.json").write_text(json.dumps(PORTRAIT))
     write_report(path)
     with needs.browser() as browser:
-        page = browser.new_page(viewport={"width": 390, "height": 844}, has_touch=True)
+        page = browser.new_page(viewport={"width": width, "height": 844}, has_touch=True)
         errors = []
         page.on("pageerror", lambda error: errors.append(error))
         page.goto((path / "report.html").as_uri())
@@ -25,8 +27,17 @@ def page(tmp_path):
         assert errors == []
 
 
-def test_nothing_is_wider_than_a_phone(page):
-    assert page.evaluate("document.documentElement.scrollWidth") == 390
+@pytest.fixture
+def page(tmp_path):
+    with opened(tmp_path) as page:
+        yield page
+
+
+@pytest.mark.parametrize("rows", [ROWS, TIMED], ids=["samples", "times"])
+@pytest.mark.parametrize("width", [320, 390])
+def test_nothing_is_wider_than_a_phone(tmp_path, width, rows):
+    with opened(tmp_path, rows=rows, width=width) as page:
+        assert page.evaluate("document.documentElement.scrollWidth") == width
 
 
 def test_the_curve_says_what_is_under_the_pointer(page):
@@ -66,3 +77,24 @@ def test_a_term_is_explained_on_a_tap(page):
     box = explained.bounding_box()
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= 390
+
+
+def test_what_explains_a_term_gives_way(page):
+    """It lies over what is below it, which is the next question perhaps."""
+    said = page.locator(".term p:visible")
+    page.get_by_label("what does loss mean?").click()
+    page.get_by_label("what does surprise mean?").press("Enter")
+    assert said.all_inner_texts() == [TERMS["surprise"]]
+    page.keyboard.press("Escape")
+    assert said.count() == 0
+    page.get_by_label("what does loss mean?").click()
+    page.locator(".term p:visible").click()
+    assert said.count() == 1
+    page.locator("h1").click()
+    assert said.count() == 0
+
+
+def test_a_finger_hits_a_question(page):
+    for question in page.locator(".term summary").all():
+        box = question.bounding_box()
+        assert min(box["width"], box["height"]) >= 24

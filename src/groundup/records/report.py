@@ -201,7 +201,8 @@ def _portrait(seen: Portrait) -> list[str]:
 
 
 def _term(word: str) -> str:
-    return f" <details class=term><summary title='what is this?'>?</summary><p>{html.escape(TERMS[word])}</p></details>"
+    asks = f"<summary aria-label='what does {word} mean?'>?</summary>"
+    return f" <details class=term>{asks}<p>{html.escape(TERMS[word])}</p></details>"
 
 
 def _next(advice: list[tuple[str, str]]) -> str:

@@ -1,6 +1,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from importlib import resources
 
 import pytest
 
@@ -74,6 +75,13 @@ def test_one_file_that_loads_nothing(tmp_path):
     source = (path / "report.html").read_text()
     for word in ("http:", "https:", "url(", "@import", "fetch(", "import("):
         assert word not in source
+
+
+@pytest.mark.parametrize("sheet", ["records/page/report.css", "serving/page/style.css"])
+def test_letters_are_as_large_as_the_reader_wants_them(sheet):
+    """A size in pixels takes no notice of the one that is set in the browser."""
+    css = (resources.files("groundup") / sheet).read_text(encoding="utf-8")
+    assert not re.findall(r"font(?:-size)?:[^;}]*\dpx", css)
 
 
 def test_curves_begin_after_the_first_step(tmp_path):

@@ -36,6 +36,13 @@ if (plot) {
   plot.addEventListener("pointerleave", (event) => event.pointerType === "touch" || unmark());
 }
 
+/** What explains a word lies over the page, over the next "?" perhaps: a press beside it or Escape closes it. */
+function closeTerms(event) {
+  document.querySelectorAll(".term[open]").forEach((term) => (term.open = term.contains(event.target)));
+}
+document.addEventListener("click", closeTerms);
+document.addEventListener("keydown", (event) => event.key === "Escape" && closeTerms({ target: null }));
+
 const slider = document.querySelector("input[type=range]");
 if (slider) {
   const samples = [...document.querySelectorAll(".sample")];
