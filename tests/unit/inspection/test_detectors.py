@@ -39,7 +39,10 @@ def test_a_uniform_head_has_no_name():
 
 @torch.no_grad()
 def looks_back():
-    """A model whose one head looks at the token before. Positions are one-hot; the query of position i is the key of position i - 1."""
+    """A model whose one head looks at the token before.
+
+    Positions are one-hot; the query of position i is the key of position i - 1.
+    """
     T = 16
     model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=T, block_size=T, vocab_size=27)).double()
     for parameter in model.parameters():
