@@ -8,7 +8,7 @@ from dataclasses import replace
 from groundup.cli.train import read_request
 from groundup.config.errors import UsageError
 from groundup.planner.forecast import forecast, parse_hardware
-from groundup.terminal.tables import facts
+from groundup.terminal.tables import facts, show
 from groundup.terminal.waiting import before_torch
 from groundup.terminal.words import split_equals, take_value
 
@@ -31,15 +31,19 @@ Parameters, FLOPs, memory, time and cost of a run, before anything is computed.
 
 def main(argv: Sequence[str]) -> int:
     """Print a plan."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0
     words = split_equals(list(argv), *OWN_FLAGS)
     where = take_value(words, "--hardware") or "here"
     tokens = take_value(words, "--tokens")
     share = take_value(words, "--mfu")
-    mfu = None if share is None else _number("--mfu", share, least=1e-3, most=1.0)
     price = take_value(words, "--dollars-per-hour")
+    run = [word for word in words if word not in ("-h", "--help")]
+    if len(run) < len(words) or not argv:
+        print(USAGE)
+        if run:
+            print()
+            read_request([*run, "--help"], also=OWN_FLAGS)  # prints the flags, and leaves
+        return 0
+    mfu = None if share is None else _number("--mfu", share, least=1e-3, most=1.0)
     dollars = None if price is None else _number("--dollars-per-hour", price, least=1e-3, most=1e6)
     named = None if where == "here" else parse_hardware(where)
     config = read_request(words, also=OWN_FLAGS).config
@@ -61,10 +65,7 @@ def main(argv: Sequence[str]) -> int:
             working.doing("timing some steps on this machine")
             named = this_machine(config, paper.shape)
     found = forecast(paper, named, mfu=mfu)
-
-    from rich.console import Console
-
-    Console(soft_wrap=True, markup=False, emoji=False).print(facts(found.rows(dollars_per_hour=dollars)))
+    show(facts(found.rows(dollars_per_hour=dollars)))
     return 0
 
 

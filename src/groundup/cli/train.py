@@ -55,7 +55,8 @@ def main(argv: Sequence[str]) -> int:
     if request.dry_run:
         from groundup.cli.dry_run import print_plan
 
-        print_plan(request.config, console, resumed=request.resume)
+        if speaks():
+            print_plan(request.config, resumed=request.resume)
         return 0
     from groundup.terminal.working import Working
 

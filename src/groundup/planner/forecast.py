@@ -15,7 +15,7 @@ from groundup.config.printable import counted
 from groundup.config.train import TrainConfig
 from groundup.planner.hardware import ASSUMED, MEMORY_GB, PEAK_TFLOPS, REACHED
 from groundup.planner.memory import Memory, largest_micro_batch, training_memory, under_lora
-from groundup.planner.plan import Plan, in_parts
+from groundup.planner.plan import Plan, in_parts, size
 
 USABLE = 0.9
 """Share of a device's memory that a run can have: the driver and holes between blocks take the rest."""
@@ -119,12 +119,14 @@ class Forecast:
             else f"{here.flops / 1e12:.4g} TFLOP/s each on the data sheet, of which {self.mfu:.0%} {how} (--mfu)"
         )
         fits = (
-            f"at most {self.micro_batch_size} sequences at a time per device, which need"
-            f" {self.memory.total / 1e9:.2f} GB"
+            f"at most {counted(self.micro_batch_size, 'sequence')} at a time per device, which need"
+            f" {size(self.memory.total)}"
             if self.micro_batch_size
-            else f"not even 1 sequence: it needs {self.memory.total / 1e9:.2f} GB"
+            else f"not even 1 sequence: it needs {size(self.memory.total)}"
         )
         hours = self.seconds * here.count / 3600
+        several = here.count > 1 and hours >= 1 / 60  # else it is the time in all again, or nearly none
+        used = f", {hours:,.1f} device hours" if hours >= 1 else f", {60 * hours:.1f} device minutes" if several else ""
         rows = [
             *plan.rows(memory=False),
             ("hardware", f"{here.name}, {here.precision}, {rate}"),
@@ -132,10 +134,12 @@ class Forecast:
             ("fits", f"{fits} of {here.memory / 1e9:.1f} GB"),
             ("time of a step", f"{duration(self.seconds_per_step)} without exchange, evaluation and saving"),
             ("tokens per second", f"{plan.config.tokens_per_step / self.seconds_per_step:,.0f}"),
-            ("time in all", f"{duration(self.seconds)}, {hours:,.1f} device hours"),
+            ("time in all", f"{duration(self.seconds)}{used}"),
         ]
         if dollars_per_hour is not None:
-            rows.append(("cost", f"${hours * dollars_per_hour:,.2f} at ${dollars_per_hour:g} per device hour"))
+            cost = hours * dollars_per_hour
+            shown = f"${cost:,.2f}" if cost >= 0.005 else "less than $0.01"
+            rows.append(("cost", f"{shown} at ${dollars_per_hour:g} per device hour"))
         rows += [("to make it fit", line) for line in remedies(plan.config, self)]
         return rows
 

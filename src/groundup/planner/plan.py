@@ -88,14 +88,20 @@ def plan(config: TrainConfig, *, vocab_size: int, assumed: bool = False) -> Plan
 
 
 def in_parts(memory: Memory, of: str = "") -> str:
-    """Memory in words: the sum, for how much that is, and its parts."""
+    """Memory in words: the sum, for how much that is, and those of its parts that are there at its peak."""
+    parts = {
+        "weights": memory.weights,
+        "gradients": memory.gradients,
+        "optimizer": memory.optimizer,
+        "activations": memory.activations,
+        "logits": memory.logits,
+        "backward pass": memory.backward,
+        "allocator and libraries": memory.holes,
+    }
+    shown = ", ".join(f"{name} {size(n)}" for name, n in parts.items() if n >= 50_000)  # less would be 0.0 MB
+    return f"{size(memory.total)}{of}: {shown}"
 
-    def show(n: int) -> str:
-        return f"{n / 1e9:.2f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"
 
-    return (
-        f"{show(memory.total)}{of}: weights {show(memory.weights)}, gradients {show(memory.gradients)},"
-        f" optimizer {show(memory.optimizer)}, activations {show(memory.activations)}, logits {show(memory.logits)}"
-        + (f", way back {show(memory.backward)}" if memory.backward else "")
-        + (f", holes of the heap {show(memory.holes)}" if memory.holes else "")
-    )
+def size(n: int) -> str:
+    """Bytes as a person says them: 85.4 MB, 1.28 GB."""
+    return f"{n / 1e9:.2f} GB" if n >= 1e9 else f"{n / 1e6:.1f} MB"

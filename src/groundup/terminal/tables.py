@@ -35,11 +35,14 @@ def facts(rows: Iterable[tuple[str, str]]) -> "Table":
 
 
 def show(table: "RenderableType") -> None:
-    """Print a table; in a pipe nothing is wrapped, and folder names are never taken for markup."""
+    """Print a table without blanks at the ends of lines; in a pipe nothing is wrapped. Names are no markup."""
     from rich.console import Console
 
     width = None if sys.stdout.isatty() else 10_000
-    Console(width=width, markup=False, emoji=False, highlight=False).print(table)
+    console = Console(width=width, markup=False, emoji=False, highlight=False)
+    with console.capture() as written:
+        console.print(table)
+    sys.stdout.write("\n".join(line.rstrip() for line in written.get().split("\n")))
 
 
 def columns_that_fit(columns: dict[str, list[str]], width: int) -> dict[str, list[str]]:

@@ -32,6 +32,33 @@ def test_here_is_measured(capsys):
     assert "sequences at a time per device" in out
 
 
+@pytest.mark.parametrize("words", ["shakespeare --help", "--help shakespeare", "shakespeare --hardware=T4 -h"])
+def test_help_of_a_preset_begins_with_the_flags_of_plan(capsys, words):
+    with pytest.raises(SystemExit) as left:
+        main(["plan", *words.split()])
+    assert not left.value.code
+    out = capsys.readouterr().out
+    assert out.count("usage: groundup plan PRESET") == 1
+    assert 0 < out.index("--hardware WHAT") < out.index("--max-steps INT")
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["--hardware", "T4", "-h"]])
+def test_help_without_a_preset_is_that_of_plan(capsys, words):
+    out = run(capsys, *words)
+    assert "--hardware WHAT" in out
+    assert "--max-steps" not in out
+
+
+@pytest.mark.parametrize("words", ["plan shakespeare --hardware T4", "train shakespeare --dry-run"])
+def test_in_a_pipe_a_fact_is_a_line_without_blanks_at_its_end(capsys, monkeypatch, words):
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(words.split()) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [line.rstrip() for line in lines]
+    assert sum(line.startswith(("model  ", "learning rate  ", "memory")) for line in lines) == 3
+    assert not [line for line in lines if line.startswith(" ")]
+
+
 @pytest.mark.fault("G1", "numbers of plan without end, of other scripts, or that make no sense", "one line, exit 2")
 @pytest.mark.parametrize(
     ("words", "says"),

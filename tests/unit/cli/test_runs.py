@@ -61,6 +61,15 @@ def error_of(capsys, code, *words):
     return printed.err.removeprefix("groundup: ").rstrip("\n")
 
 
+@pytest.mark.parametrize("words", [["list"], ["compare", "runs/a", "runs/b-of-a-long-name"]])
+def test_no_line_ends_with_blanks(place, capsys, words):
+    folder(place / "runs/a")
+    folder(place / "runs/b-of-a-long-name", best=1.25)
+    printed = runs(capsys, *words).out
+    assert "1.2500" in printed
+    assert printed.split("\n") == [line.rstrip() for line in printed.split("\n")]
+
+
 def test_list(place, capsys):
     folder(place / "runs/good")
     folder(place / "runs/[bold]", best=1.25, steps=2000, made=10, model=False)
@@ -184,6 +193,7 @@ def test_many_runs_are_compared_in_several_tables_whose_keys_are_whole(place, ca
     monkeypatch.delenv("TERM", raising=False)
     printed = re.sub(r"\x1b\[\d*m", "", runs(capsys, "compare", "runs").out)
     assert max(map(len, printed.splitlines())) <= width
+    printed = printed.replace("\n", " \n")  # so that blanks stand around each word
     heads = [line.split() for line in printed.splitlines() if "run-" in line]
     assert [len(head) for head in heads] == tables
     assert [name for head in heads for name in head] == names

@@ -294,7 +294,10 @@ def test_every_preset_lists_its_flags(command, preset, capsys):
     assert not stopped.value.code
     printed = capsys.readouterr()
     assert printed.err == ""
-    assert printed.out.startswith(f"usage: groundup train {preset.split()[0]} ")
+    usages = [line for line in printed.out.splitlines() if line.startswith("usage: ")]
+    assert printed.out.startswith(usages[0])
+    assert usages[-1].startswith(f"usage: groundup train {preset.split()[0]} ")
+    assert usages[:-1] == ["usage: groundup plan PRESET [options] [flags of groundup train]"] * (command == "plan")
     for flag in ("--max-steps", "--optim.lr", "--data.path", "--init-from", "--model.n-layer", "--lora.rank"):
         assert flag in printed.out
 

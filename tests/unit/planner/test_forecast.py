@@ -47,6 +47,25 @@ def test_time_is_flops_divided_by_what_is_reached():
     assert rows["tokens per second"] == f"{524_288 / found.seconds_per_step:,.0f}"
 
 
+@pytest.mark.parametrize(
+    ("devices", "seconds", "says"),
+    [
+        (1, 4.0, "4 s"),
+        (1, 116.0, "116 s"),
+        (8, 4.0, "4 s"),
+        (8, 116.0, "116 s, 15.5 device minutes"),
+        (8, 7000.0, "117 min, 15.6 device hours"),
+        (1, 5400.0, "90 min, 1.5 device hours"),
+    ],
+)
+def test_time_of_devices_is_said_where_it_says_something(devices, seconds, says):
+    flops = GPT2.flops_per_step * GPT2.config.max_steps / seconds / devices
+    here = Hardware(name="here", count=devices, precision="fp32", flops=flops, memory=64 * 10**9, measured=True)
+    rows = dict(forecast(GPT2, here).rows(dollars_per_hour=1e-3))
+    assert rows["time in all"] == says
+    assert rows["cost"].startswith("$0.02 at " if says.endswith("15.6 device hours") else "less than $0.01 at ")
+
+
 def test_on_an_h100_it_is_the_share_that_was_measured_and_elsewhere_an_assumption():
     measured = json.loads((BENCHMARKS / "gpu-h100-large.json").read_text())["training"]
     found = forecast(GPT2, parse_hardware("H100"))

@@ -4,9 +4,9 @@ import pytest
 
 from groundup.config.presets import RECIPES
 from groundup.planner.flops import flops_per_token
-from groundup.planner.memory import training_memory
+from groundup.planner.memory import Memory, training_memory
 from groundup.planner.params import count_parameters
-from groundup.planner.plan import plan
+from groundup.planner.plan import in_parts, plan
 
 
 def test_the_numbers_are_the_formulas():
@@ -44,6 +44,17 @@ def test_the_rows_say_what_the_numbers_are(name):
     assert [name for name, _ in result.rows() if name not in dict(result.rows(memory=False))] == ["memory, fp32"]
     amount, unit = rows["memory, fp32"].split(":")[0].split()
     assert float(amount) * {"GB": 1e9, "MB": 1e6}[unit] == pytest.approx(result.memory.total, rel=0.01)
+
+
+def test_memory_names_the_parts_that_there_are_in_plain_words():
+    memory = Memory(
+        weights=11_600_000, gradients=0, optimizer=2_000_000_000, activations=100_000, logits=49_999, backward=60_000
+    )
+    assert in_parts(memory, " for 2 sequences") == (
+        "2.01 GB for 2 sequences: weights 11.6 MB, optimizer 2.00 GB, activations 0.1 MB, backward pass 0.1 MB"
+    )
+    held = dataclasses.replace(memory, backward=0, holes=70_000_000)
+    assert in_parts(held).endswith("activations 0.1 MB, allocator and libraries 70.0 MB")
 
 
 def test_a_run_on_a_cpu_is_planned_for_a_cpu():
