@@ -70,6 +70,42 @@ def test_a_token_that_is_tapped_shows_where_the_head_looks(page):
     assert [token.evaluate("token => token.className") for token in tokens.all()] == ["", "chosen", ""]
 
 
+def test_arrow_keys_go_from_token_to_token(page):
+    tokens = page.locator(".looks i")
+    page.locator(".looks i[tabindex='0']").focus()
+    page.keyboard.press("ArrowLeft")
+    assert tokens.evaluate_all("tokens => tokens.map(token => token.ariaSelected)") == ["false", "true", "false"]
+    assert tokens.evaluate_all("tokens => tokens.map(token => token.ariaLabel)")[:2] == ["a: 75.0%", "<: 25.0%"]
+    page.keyboard.press("Home")
+    page.keyboard.press("ArrowLeft")
+    assert [token.get_attribute("class") for token in tokens.all()] == ["chosen", "", ""]
+    assert page.locator(".looks i[tabindex='0']").count() == 1
+
+
+def test_the_numbers_of_each_figure_can_be_read(page):
+    shown = page.locator("summary", has_text="as a table")
+    for summary in shown.all():
+        summary.click()
+    rows = page.locator(".scroll tr")
+    read = [row.locator("th, td").all_inner_texts() for row in rows.all()]
+    assert read == [
+        ["tokens learned from", "training, smoothed", "validation"],
+        ["1,000", "3.000", ""],
+        ["2,000", "2.000", "1.234"],
+        ["token", "surprise"],
+        ["a", ""],
+        ["<", "0.50 nats"],
+        ["line break", "3.00 nats"],
+        ["token", "what line break (3) takes from it"],
+        ["a (1)", "0.0%"],
+        ["< (2)", "100.0%"],
+        ["line break (3)", "0.0%"],
+    ]
+    page.locator(".looks i").nth(1).click()
+    assert rows.last.locator("th, td").all_inner_texts() == ["< (2)", "25.0%"]
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+
+
 def test_a_term_is_explained_on_a_tap(page):
     page.locator(".term summary").first.click()
     explained = page.locator(".term p").first

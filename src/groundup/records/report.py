@@ -194,8 +194,8 @@ def _portrait(seen: Portrait) -> list[str]:
         "<p class=quiet>Text that it has never seen: the stronger its color, the less it expected a token.</p>",
         f"<div class=text>{surprise}</div>",
         f"<h2>Where a head looks{_term('attention')}</h2>",
-        f"<p class=quiet>{which} Point at a letter, or tap it: the stronger the color of another, the more it takes"
-        " from that one.</p>",
+        f"<p class=quiet>{which} Point at a letter, tap it, or go there by arrow keys: the stronger the color of"
+        " another, the more it takes from that one.</p>",
         f"<div class='text looks'>{looks}</div>",
     ]
 
