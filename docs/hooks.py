@@ -193,7 +193,8 @@ def notebook_page(notebook: dict[str, Any], download: str = "") -> str:
             data = output.get("data", {})
             if "image/png" in data:
                 png = "".join(data["image/png"]).replace("\n", "")
-                parts.append(f'<img alt="" src="data:image/png;base64,{png}">')
+                alt = html.escape(cell["metadata"].get("alt", ""))
+                parts.append(f'<img alt="{alt}" src="data:image/png;base64,{png}">')
             elif said := "".join(output.get("text", data.get("text/plain", []))):
                 said = re.sub(r"\x1b\[[0-9;]*m", "", said).rstrip()
                 kind = "out verdict" if VERDICT.match(said) else "out"

@@ -94,7 +94,7 @@ print(f"{(counts == 0).sum()} of the {V * V} pairs never occur")
 # Divide each row by its sum and it becomes a distribution: $P(\text{next} \mid \text{current})$. This is the whole
 # model. Here are the rows and columns of the small letters, with the space and the end of a line.
 
-# %%
+# %% alt="The table as a map: most rows have a few dark cells, as e after v and a space after d or y; after q only u."
 symbols = "\n abcdefghijklmnopqrstuvwxyz"
 chosen = torch.tensor(tokenizer.encode(symbols))
 P = counts / counts.sum(dim=1, keepdim=True)
@@ -234,12 +234,14 @@ for name, value in (
     print(f"{name:36}{value:.4f} {math.exp(value):8.2f}")
 
 # %% [markdown]
-# Knowing one letter takes the model from hesitating among 28 symbols to hesitating among 12.
+# Knowing one letter takes the model from hesitating among 28 symbols to hesitating among 12. On the text held out it is
+# even a little less surprised: a table so small, counted on so much, knows nothing by heart, and the ends of the plays
+# happen to be a little easier. Further down it will be otherwise.
 #
 # A mean hides where the surprise is. Here it is letter by letter, for a line of the held-out text: a bar is
 # $-\ln P$ of the letter below it, given the one before.
 
-# %%
+# %% alt="A bar of surprise for each letter: 1 to 4 nats for most, 4.4 for the u of indulgence and 7.6 for its g."
 line = "Let your indulgence set me free."
 assert line in val_text  # Prospero's last words
 ids = torch.tensor(tokenizer.encode("\n" + line))
@@ -298,7 +300,7 @@ check("gradient", gradient)
 # that this is the same loss, then descend: plain gradient descent, and *Adam*, which gives each number a step size of
 # its own (notebook 4 looks into it).
 
-# %%
+# %% alt="Both curves fall from 4.13 to the 2.474 of the counts: Adam within 50 steps, gradient descent in 2,000."
 weights = (counts / counts.sum()).float()
 
 
@@ -362,7 +364,7 @@ assert adam_history[-1] - counted_loss < 1e-3
 # Look further back. With $k$ letters of context there is a row for each of the $V^k$ contexts; counting still works,
 # and each row is still just a division. Here are all $k$ from 0 to 6.
 
-# %%
+# %% alt="Both fall to two letters of context; then the counted text goes on to 1.08, held out rises again to 1.77."
 x, y = train_ids.numpy(), val_ids.numpy()
 
 
@@ -407,7 +409,7 @@ plt.show()
 # %% [markdown]
 # At first each letter of context helps. Then the two curves part: the table gets better at the text it has counted and
 # worse at every other. It no longer learns English, it learns this file by heart: at six letters, one context in
-# twelve of the held-out text was never seen, and about it the table knows nothing at all. It cannot know that
+# thirteen of the held-out text was never seen, and about it the table knows nothing at all. It cannot know that
 # `my lord` and `my lady` are alike, because to a table two contexts are as different as any other two.
 #
 # What we want is a function of the context that treats similar contexts similarly, and has far fewer

@@ -60,7 +60,7 @@ check("average_matrix", average_matrix)
 #
 # *Third*: once it is a softmax, the scores need not be equal.
 
-# %%
+# %% alt="Three triangles: scores of 0, their softmax with equal weights in a row, other scores with unequal ones."
 future = torch.ones(T, T, dtype=torch.bool).triu(1)  # True above the diagonal: positions to come
 equal = torch.zeros(T, T).masked_fill(future, -math.inf)
 unequal = torch.randn(T, T).mul(1.5).masked_fill(future, -math.inf)
@@ -92,7 +92,7 @@ plt.show()
 # has variance $D$. Without the division, scores grow with the width, and the softmax of large scores puts all
 # weight on one position: from then on nothing else gets a gradient. Here, for random vectors and 32 positions:
 
-# %%
+# %% alt="Without the division the largest weight grows with the width from 0.2 to 0.95; with it, it stays near 0.16."
 widths = [2**i for i in range(1, 11)]
 largest = {"with": [], "without": []}
 for D in widths:
@@ -229,7 +229,7 @@ print(f"the same with positions added:    changes by {(last - last_shuffled).abs
 # reaches the input of a stack of layers, one of them being a random linear map and a tanh:
 
 
-# %%
+# %% alt="Without residuals the gradient falls to 1e-23 at 48 of them; with residuals it stays between 0.1 and 10."
 def gradient_at_input(depth, *, residual):
     generator = torch.Generator().manual_seed(depth)
     x = start = torch.randn(16, 64, generator=generator, requires_grad=True)
@@ -360,7 +360,7 @@ check("count_parameters", count_parameters)
 # model is tiny, two layers of four heads, with a context of 32 letters. ([Notebook 4](training.ipynb) explains what the
 # loop does.)
 
-# %%
+# %% alt="The loss falls from 4.1 below the 2.474 of pairs after 100 steps; held out ends at 1.95, training near 1.8."
 import json
 from pathlib import Path
 
@@ -427,7 +427,7 @@ print(TextGenerator(trained, tokenizer).generate("ROMEO:\n", max_new_tokens=250,
 # `attention_patterns` takes the weights of all heads out of a model, the same rows that sum to 1 which you computed
 # in exercise 2. Each picture is one head; the row is the letter that looks, the column the one it looks at.
 
-# %%
+# %% alt="Eight heads as triangles: most look at nearby letters; head 1 of layer 1 looks at the letter at one place."
 from groundup.inspection.attention import attention_patterns, draw_attention
 
 patterns = attention_patterns(trained, ids)

@@ -76,7 +76,7 @@ for name in SIZES:
 # FLOPs/token counts forward and backward: $6N + 12 L C T$ (notebook 4 and `groundup.planner.flops` say why). Where the
 # parameters sit, and what a training step of one sequence of 1024 tokens takes in memory with bf16 products:
 
-# %%
+# %% alt="Stacked bars of 4 sizes: MLPs and attention grow most, and AdamW's averages are the largest part in memory."
 tables = [parameter_table(MODELS[name]) for name in SIZES]
 memories = [training_memory(MODELS[name], micro_batch_size=1, half=True) for name in SIZES]
 parts = {
@@ -104,7 +104,7 @@ axes[0].set(ylabel="millions of parameters", title="what is learned")
 axes[1].set(ylabel="GB", title="a training step, one sequence")
 plt.show()
 for name, table in zip(SIZES, tables, strict=True):
-    shares = ", ".join(f"{part} {count / sum(table.values()):.0%}" for part, count in table.items())
+    shares = ", ".join(f"{part} {count / sum(table.values()):.0%}" for part, count in table.items() if count)
     print(f"{name:12s} {shares}")
 
 # %% [markdown]
@@ -251,7 +251,7 @@ tuned = replace(
 # $B$ are trained; of AdamW's averages, the larger part of the memory, only theirs are needed. At the end the change is added
 # to $W$, and the result is an ordinary GPT-2 again.
 
-# %%
+# %% alt="Both losses on the weather fall from 2.2: to 0.29 where all weights learn, to 0.44 with LoRA."
 with_lora = replace(tuned, name="lora", lora=LoRAConfig(rank=8), optim=replace(tuned.optim, lr=1e-2))
 for config in (tuned, with_lora):
     train(config, resume=False, command="notebook", console=Console(quiet=True))
@@ -404,7 +404,7 @@ result = measure_choices(stand_in.model, verse)
 print(json.dumps(questions[0], indent=1))
 print(f"\nstand-in: acc {result.acc:.3f}, acc_norm {result.acc_norm:.3f}, on {result.n} questions; guessing: 0.250")
 
-# %%
+# %% alt="Right and wrong endings by length: sums of ln p fall with the length, means do not; right ones lie higher."
 results = log_likelihoods(stand_in.model, [example.question for example in verse])
 fig, axes = plt.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
 for right, color in ((False, COLORS[1]), (True, COLORS[0])):

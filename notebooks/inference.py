@@ -85,7 +85,7 @@ for symbol, p in zip(symbols[:5], logits[0].softmax(-1)[order[:5]].tolist(), str
 #
 # What is not kept gets the logit $-\infty$, and softmax gives its probability to the others.
 
-# %%
+# %% alt="Six charts of the likeliest letters: temperature makes them steeper or flatter, top-k and top-p cut it."
 panels = {
     "as the model says": logits,
     "temperature 0.5": apply_temperature(logits, 0.5),
@@ -99,7 +99,8 @@ for ax, (title, changed) in zip(axes.flat, panels.items(), strict=True):
     p = changed[0].softmax(-1)
     kept = int((p > 0).sum())
     entropy = (p[p > 0] * -p[p > 0].log2()).sum()
-    ax.bar(symbols, p[order], color=[COLORS[0] if q > 0 else "none" for q in p[order]])
+    ax.bar(range(len(symbols)), p[order], color=[COLORS[0] if q > 0 else "none" for q in p[order]])
+    ax.set_xticks(range(len(symbols)), symbols, family="monospace")
     ax.set_title(title, size=10)
     ax.text(0.97, 0.85, f"{kept} kept\n{entropy:.1f} bits", transform=ax.transAxes, ha="right", va="top", size=9)
     ax.spines[["top", "right"]].set_visible(False)
@@ -115,7 +116,7 @@ plt.show()
 # nucleus is one token, where it is not, it is many. Watch it breathe over a line of verse; each bar is the number of
 # characters that top-p 0.9 would keep *at the place of* the character below it.
 
-# %%
+# %% alt="How many letters top-p 0.9 keeps along a line: up to 20 where a word begins, few within most words."
 line = "HAMLET:\nTo be, or not to be, that is the question"
 ids = torch.tensor([tokenizer.encode(line)])
 with torch.no_grad():
@@ -152,14 +153,14 @@ check("nucleus", nucleus)
 # one. One uniform random number a token is all the chance there is in a model that speaks. (Here the likeliest comes first;
 # any fixed order will do.)
 
-# %%
+# %% alt="A line from 0 to 1, cut into pieces as wide as each letter is likely; the dart at 0.62 hits the m."
 p = logits[0].softmax(-1)
 fig, ax = plt.subplots(figsize=(10, 1.1), layout="constrained")
 left = 0.0
 for k, (symbol, width) in enumerate(zip(symbols, p[order].tolist(), strict=True)):
     ax.barh(0, width, left=left, color=COLORS[k % 6], edgecolor="white")
     if width > 0.012:
-        ax.text(left + width / 2, 0, symbol, ha="center", va="center", color="white")
+        ax.text(left + width / 2, 0, symbol, ha="center", va="center", color="white", family="monospace")
     left += width
 ax.barh(0, 1 - left, left=left, color="#999999")
 ax.text((1 + left) / 2, 0, "the others", ha="center", va="center", color="white")
@@ -246,7 +247,7 @@ check("greedy_decode", greedy_decode)
 #
 # The planner counts for GPT-2 (124M):
 
-# %%
+# %% alt="Operations by tokens written, both axes logarithmic: without a cache the line is twice as steep."
 gpt2 = MODELS["gpt2"]
 lengths = range(1, gpt2.block_size + 1)
 without_cache, with_cache = [0.0], [0.0]
@@ -268,12 +269,12 @@ print(f"attention's share of the 1024th token: {attention:.0%}")
 
 # %% [markdown]
 # To be exact: attention itself still looks at all $t$ tokens, so with the cache the sum still has a part that grows
-# with $n^2$. But that part is attention alone, without the weights: a seventh of the work at GPT-2's full context.
+# with $n^2$. But that part is attention alone, without the weights: an eighth of the work at GPT-2's full context.
 #
 # Now measured, on this machine, with a model of random weights (speed does not ask what they say): the time of one step,
 # by the number of tokens before it.
 
-# %%
+# %% alt="Milliseconds for the next token: with a cache nearly level, without one they grow faster than the context."
 timed = init_weights(GPT(GPTConfig(n_layer=4, n_head=4, n_embd=128, block_size=512, vocab_size=256)), seed=0).eval()
 tokens = torch.randint(256, (1, 512), generator=torch.Generator().manual_seed(0))
 

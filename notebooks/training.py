@@ -106,7 +106,7 @@ print(f"PyTorch's default weights     {mean_loss(as_pytorch_draws):7.3f}")
 # divides by that factor: the projections that write to the stream (both are called `c_proj`) are drawn with
 # $0.02 / \sqrt{2 L}$ instead of 0.02. Watch the stream with and without.
 
-# %%
+# %% alt="Without scaling the stream grows to 1.02 after 48 blocks; with it all depths from 6 to 48 end at 0.09."
 
 
 def stream_sizes(config: GPTConfig, *, scaled: bool) -> list[float]:
@@ -148,7 +148,7 @@ plt.show()
 # And why 0.02? Here are the numbers that go into GELU in the first block (blue: how often each occurs), and GELU itself
 # (orange), for weights that are ten times smaller, right, and ten times larger.
 
-# %%
+# %% alt="Inputs over the curve of GELU: all at its straight middle, around its bend, or far out at both sides."
 fig, axes = plt.subplots(1, 3, figsize=(9, 2.6), sharey=True, layout="constrained")
 line = torch.linspace(-6, 6, 200)
 for ax, factor in zip(axes, (0.1, 1, 10), strict=True):
@@ -297,7 +297,7 @@ check("adamw_step", adamw_step)
 # that the weights settle instead of jumping around the minimum: half a cosine does that, down to a tenth of the peak. One
 # pure function of the step holds it all, and the same function drives every run.
 
-# %%
+# %% alt="Three learning rates: a straight line up to 6e-4, then half a cosine down to a tenth of it, or to 0."
 recipe = RECIPES["gpt2-fineweb"]
 fig, ax = curve_axes("step", "learning rate", size=(8, 3))
 steps = range(0, recipe.max_steps, 20)
@@ -419,7 +419,7 @@ print("a bf16 weight of 1 after 1000 steps of -0.001:", weight.item())
 # backward pass begins. The gradient of a logit is $(p - \text{target})/524288$, and $p$ is small for most tokens. We take
 # these gradients from our model and look at them in fp16, times a scale.
 
-# %%
+# %% alt="Most gradients lie below what fp16 can hold; a loss scale from 2 to the 8 to 2 to the 34 saves all of them."
 model = init_weights(Modern(small), seed=0)
 with torch.no_grad():
     model.wte.weight.mul_(5)  # give it opinions: logits spread out as those of a model that has learned a little
@@ -538,7 +538,7 @@ for label, scale in schedules.items():
     curves[label] = [trainers[label].train_step().loss.item() for _ in range(STEPS)]
     print(f"{label:18s} first loss {curves[label][0]:.3f}   mean of the last 20 {sum(curves[label][-20:]) / 20:.3f}")
 
-# %%
+# %% alt="A constant rate jumps to 5.9 and ends near 2.7; with warmup and cosine the loss falls below the bigram's 2.5."
 bigram_loss = mean_loss(fit_bigram(corpus.split("train").read_all(), tokenizer.vocab_size))
 
 fig, ax = curve_axes("step", "training loss, nats per character", size=(8, 3.6))
@@ -546,7 +546,7 @@ for (label, losses), color in zip(curves.items(), (COLORS[1], COLORS[0]), strict
     ax.plot(range(1, STEPS + 1), losses, color=color, label=label)
 for value, label, x in (
     (math.log(tokenizer.vocab_size), "ln V: knows nothing", STEPS - 35),
-    (bigram_loss, "bigram: counts pairs", 0),
+    (bigram_loss, "bigram: counts pairs", STEPS // 2),
 ):
     ax.axhline(value, color="#636363", lw=0.8, ls="--")
     ax.text(x, value + 0.04, label, color="#636363")

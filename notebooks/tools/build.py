@@ -60,7 +60,7 @@ def read_source(path: Path) -> Any:
     notebook = jupytext.read(path, fmt="py:percent")
     seen: set[str] = set()
     for cell in notebook.cells:
-        cell.metadata = {}
+        _keep_alternative(cell)
         digest = hashlib.sha256(cell.source.encode()).hexdigest()
         cell.id = next(digest[i : i + 8] for i in range(56) if digest[i : i + 8] not in seen)
         seen.add(cell.id)
@@ -112,7 +112,7 @@ def execute(path: Path, *, smaller: Mapping[str, str] | None = None) -> Any:
         except (CellExecutionError, CellTimeoutError) as error:
             raise UserError(f"{path}: {error}") from error
     for cell in notebook.cells:
-        cell.metadata = {}
+        _keep_alternative(cell)
         _join_streams(cell)
     notebook.metadata["language_info"] = {"name": "python"}
     return notebook
@@ -125,6 +125,11 @@ def _replace(notebook: Any, smaller: Mapping[str, str]) -> None:
         if len(holders) != 1 or holders[0].source.count(large) != 1:
             raise ValueError(f"{large!r} must stand once in the notebook")
         holders[0].source = holders[0].source.replace(large, small)
+
+
+def _keep_alternative(cell: Any) -> None:
+    """Of what is noted with a cell, only what its picture shows, in words: `# %% alt="..."`."""
+    cell.metadata = {key: value for key, value in cell.metadata.items() if key == "alt"}
 
 
 def _join_streams(cell: Any) -> None:
@@ -156,7 +161,9 @@ def differences(source: Path) -> list[str]:
     found: list[str] = []
     stored = json.loads(built.read_text("utf-8"))["cells"]
     wanted = read_source(source).cells
-    if [(c["cell_type"], "".join(c["source"])) for c in stored] != [(c.cell_type, c.source) for c in wanted]:
+    if [(c["cell_type"], "".join(c["source"]), c["metadata"]) for c in stored] != [
+        (c.cell_type, c.source, c.metadata) for c in wanted
+    ]:
         found.append(f"{built} was made from another source")
     code = [cell for cell in stored if cell["cell_type"] == "code"]
     if [cell["execution_count"] for cell in code] != list(range(1, len(code) + 1)):

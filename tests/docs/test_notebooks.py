@@ -89,6 +89,14 @@ def test_the_committed_notebook_was_made_from_its_source(path):
     assert differences(path) == []
 
 
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_each_picture_is_said_in_words(path):
+    cells = json.loads(path.with_suffix(".ipynb").read_text("utf-8"))["cells"]
+    pictures = [cell for cell in cells for out in cell.get("outputs", ()) if "image/png" in out.get("data", {})]
+    said = {cell["metadata"].get("alt", "") for cell in pictures}
+    assert len(said - {""}) == len(pictures)
+
+
 @pytest.mark.parametrize("path", LESSONS, ids=name_of)
 def test_lesson_and_solutions_have_all_exercises(path):
     solutions = NOTEBOOKS / "solutions" / path.name

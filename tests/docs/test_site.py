@@ -171,6 +171,17 @@ def test_a_lesson_is_a_page_of_the_menu_with_neighbors_and_its_notebook(site, pa
     assert (site / "source/notebooks/build_gpt.ipynb").read_bytes() == original.read_bytes()
 
 
+def test_a_picture_of_a_lesson_says_what_it_shows(site):
+    text = (site / "source/notebooks/bigram.ipynb.html").read_text("utf-8")
+    said = re.findall(r'<img alt="([^"]*)" src="data:image/png', text)
+    assert [words[:24] for words in said] == [
+        "The table as a map: most",
+        "A bar of surprise for ea",
+        "Both curves fall from 4.",
+        "Both fall to two letters",
+    ]
+
+
 def test_flags_are_not_torn_apart(site):
     text = (site / "guide/train.html").read_text("utf-8")
     inline = re.sub(r"<pre.*?</pre>", "", text, flags=re.DOTALL)
