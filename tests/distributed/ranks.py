@@ -18,7 +18,7 @@ from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageWriter
 from forked import shorten
 from groundup.cli.main import main
 from groundup.config.errors import UserError
-from groundup.config.model import GPTConfig
+from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.train import OptimConfig
 from groundup.data.dataset import Split
 from groundup.data.index import ShardInfo
@@ -29,17 +29,25 @@ from groundup.distributed.ranks import World, joined
 from groundup.distributed.signals import StopRequest
 from groundup.evaluation.loss import evaluate_loss
 from groundup.files import atomic as files
+from groundup.kernels.training import load_training_kernels
 from groundup.loop.state import TrainState
 from groundup.loop.trainer import Trainer
+from groundup.model.build import build_model
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.model.loss import LossModule
 from groundup.optim.build import build_optimizers
+from groundup.parts.swap import use_cpu_parts
 from groundup.runtime.precision import Precision
 from groundup.training import build
 
 CPU = torch.device("cpu")
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=16, block_size=8, vocab_size=11)
+FITS_KERNELS = {
+    "gpt": GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=8, vocab_size=11),
+    "modern": ModernConfig(n_layer=2, n_head=2, n_embd=32, block_size=8, vocab_size=11),
+}
+"""Heads fill their vectors, and blocks are one step."""
 SAMPLES = 24
 """Sequences per step: many numbers of ranks share them."""
 
@@ -115,13 +123,19 @@ def make_split(folder="."):
     return Split(Path(folder), (info,), "00" * 32)
 
 
-def make_trainer(world, split, *, parallel, accumulate, optimizer="adamw", dtype=torch.float64):
-    model = init_weights(GPT(CONFIG), seed=0).to(dtype)
+def make_trainer(
+    world, split, *, parallel, accumulate, optimizer="adamw", dtype=torch.float64, kind=None, matmul="default",
+    precision="fp32",
+):  # fmt: skip
+    """With a kind, a model of FITS_KERNELS on the kernels of training, in one call each way."""
+    model = init_weights(build_model(FITS_KERNELS.get(kind, CONFIG)), seed=0).to(dtype)
+    if kind:
+        use_cpu_parts(model, matmul, load_training_kernels(print), alone=parallel == "none", one_call=True)
     module = LossModule(model)
     if parallel == "ddp":
         module = replicate(module, CPU)
     elif parallel == "fsdp":
-        module = shard(module, model.h, CPU, world)
+        module = shard(module, model.blocks, CPU, world)
     micro = SAMPLES // accumulate // world.size
     return Trainer(
         model=model,
@@ -130,7 +144,7 @@ def make_trainer(world, split, *, parallel, accumulate, optimizer="adamw", dtype
         batches=TrainBatches(split, block_size=CONFIG.block_size, micro_batch_size=micro, seed=1,
                              rank=world.rank, world_size=world.size),
         lr_scale=lambda step: 1 / (step + 1),
-        precision=Precision("fp32", CPU, ""),
+        precision=Precision(precision, CPU, ""),
         scaler=torch.amp.GradScaler("cpu", enabled=False),
         device=CPU,
         max_steps=100,

@@ -6,6 +6,8 @@ import ranks
 import torch
 
 from groundup.distributed.ranks import World
+from groundup.kernels.training import load_training_kernels
+from groundup.runtime.matmul import onednn_is_there
 
 
 def largest_difference(a, b):
@@ -55,3 +57,24 @@ def assert_same(result, reference, *, exact):
         assert min(reference["norms"]) > 0.2  # clipping had something to do
         assert result["weights"].keys() == reference["weights"].keys()
         assert largest_difference(result["weights"].values(), reference["weights"].values()) <= 1e-11
+
+
+@pytest.mark.parametrize("kind", ranks.FITS_KERNELS)
+def test_kernels_compute_the_same_where_ranks_have_shares_of_weights(kind, start, tmp_path):
+    """Between a block's way there and its way back its weights are gone, and come again to another place."""
+    calls = getattr(load_training_kernels(print), "one_call", {})
+    if not calls:
+        pytest.skip("needs a C++ compiler")
+    split = ranks.make_split(tmp_path)
+    cases = [{"precision": "fp32"}, *([{"precision": "bf16"}] if torch.bfloat16 in calls else [])]
+    cases += [{"matmul": matmul} for matmul in ("onednn", "kernels") if onednn_is_there(ranks.CPU)]
+    cases = [{"kind": kind, "accumulate": 2, "dtype": torch.float32, **case} for case in cases]
+    options = [{"parallel": parallel, **case} for case in cases for parallel in ("ddp", "fsdp")]
+    results, _ = start(2, "learn_together", options=options).results()
+    for number, option in enumerate(options):
+        reference = ranks.learn(World(), split, **{**option, "parallel": "none"})
+        if option.get("precision") == "bf16":
+            assert results[number]["losses"] == pytest.approx(reference["losses"], abs=3e-3)
+            assert results[number]["norms"] == pytest.approx(reference["norms"], rel=3e-2)
+        else:
+            assert_same(results[number], reference, exact=False)

@@ -18,11 +18,11 @@ from groundup.kernels.attention import in_type
 from groundup.kernels.dropout import count
 from groundup.kernels.library import declare
 
-_TENSORS = 12
+TENSORS = 12
 """Of a block: weight and bias, or None, of ln_1, c_attn, c_proj of attention, ln_2, c_fc and c_proj of the MLP."""
 _MATRICES = 2, 4, 8, 10
 """Their places there."""
-_PLACES = [(0, 1, 6, 7, 5, 11, 3, 9, *_MATRICES).index(place) for place in range(_TENSORS)]
+_PLACES = [(0, 1, 6, 7, 5, 11, 3, 9, *_MATRICES).index(place) for place in range(TENSORS)]
 """Where the library writes what each of them gets: vectors, then matrices."""
 
 
@@ -75,34 +75,30 @@ class OneCallBlocks:
             tensors: Those of all blocks, twelve of each.
             rotation: Of queries and keys, contiguous, float32.
         """
-        blocks = SomeBlocks((*x.shape, n_head), eps, dropout, tensors, rotation)
+        blocks = SomeBlocks(len(tensors) // TENSORS, (*x.shape, n_head), eps, dropout, rotation)
         return _Blocks.apply(x, self, blocks, torch.is_grad_enabled(), *tensors)  # type: ignore[no-untyped-call]
 
 
 class SomeBlocks:
     """Blocks one behind the other, as the library takes them for one way there and back.
 
+    Not where their weights lie: these are elsewhere on the way back, where ranks have but shares of them in between.
+
     Args:
+        n: How many.
         shape: B, T, C and H.
         eps: See `OneCallBlocks`, as for the next ones.
         dropout: See `draw`.
-        tensors: Theirs.
         rotation: Theirs.
     """
 
     def __init__(
-        self,
-        shape: tuple[int, ...],
-        eps: float,
-        dropout: float,
-        tensors: Sequence[Tensor | None],
-        rotation: tuple[Tensor, Tensor] | None = None,
+        self, n: int, shape: tuple[int, ...], eps: float, dropout: float, rotation: tuple[Tensor, ...] | None = None
     ) -> None:
-        self.n, self._rotation = len(tensors) // _TENSORS, rotation  # the sizes have its addresses
+        self.n, self._rotation = n, rotation  # the sizes have its addresses
         angles = [part.data_ptr() for part in rotation or ()]
-        self.sizes = (_Sizes * self.n)(*[_Sizes(*shape, (ctypes.c_uint32 * 9)(), eps, *angles) for _ in range(self.n)])
+        self.sizes = (_Sizes * n)(*[_Sizes(*shape, (ctypes.c_uint32 * 9)(), eps, *angles) for _ in range(n)])
         self.draw(dropout)
-        self.weights = addresses(tensors)
         width = shape[2]
         self._matrices = (3 * width, width), (width, width), (4 * width, width), (width, 4 * width)
         self.lengths = [width] * 6 + [3 * width, 4 * width] + [rows * columns for rows, columns in self._matrices]
@@ -115,8 +111,8 @@ class SomeBlocks:
 
     def in_order(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """What the tensors of some blocks get, in their order and shapes; so do biases that are not there."""
-        ordered = [parts[start + place] for start in range(0, len(parts), _TENSORS) for place in _PLACES]
-        for start in range(0, len(parts), _TENSORS):
+        ordered = [parts[start + place] for start in range(0, len(parts), TENSORS) for place in _PLACES]
+        for start in range(0, len(parts), TENSORS):
             for place, shape in zip(_MATRICES, self._matrices, strict=True):
                 ordered[start + place] = ordered[start + place].view(shape)
         return ordered
@@ -130,7 +126,7 @@ class _Blocks(torch.autograd.Function):
         rooms = [torch.empty(calls.room(blocks.sizes), dtype=torch.uint8) for _ in range(n if keep else 1)]
         if not keep:  # what a block was given is overwritten by the next one
             streams, rooms = [x, *(streams[1:] * n)[:n]], rooms * n
-        calls.forward(n, blocks.sizes, blocks.weights, addresses(streams), addresses(rooms))
+        calls.forward(n, blocks.sizes, addresses(tensors), addresses(streams), addresses(rooms))
         ctx.save_for_backward(x, rooms[0], *tensors)
         # Not by autograd: each is free as soon as its block has gone back.
         ctx.kept = list(zip(streams[1:n], rooms[1:], strict=True))
@@ -139,18 +135,18 @@ class _Blocks(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        first, room, *_ = ctx.saved_tensors
+        first, room, *tensors = ctx.saved_tensors
         blocks, needs, to = ctx.blocks, ctx.needs_input_grad[4:], torch.empty_like(first)
         of_tensors: list[Tensor] = []
         if len(ctx.kept) != blocks.n - 1:
             raise RuntimeError("what blocks in one step keep is used up by their way back: they go back once")
-        grad = grad.contiguous()
+        weights, grad = addresses(tensors), grad.contiguous()
         for n in reversed(range(blocks.n)):
-            start, kept = n * _TENSORS, ctx.kept.pop() if n else (first, room)
+            start, kept = n * TENSORS, ctx.kept.pop() if n else (first, room)
             of_weights = torch.empty(sum(blocks.lengths))
             ctx.calls.backward(
                 ctypes.byref(blocks.sizes, n * ctypes.sizeof(_Sizes)),
-                ctypes.byref(blocks.weights, start * ctypes.sizeof(ctypes.c_void_p)),
+                ctypes.byref(weights, start * ctypes.sizeof(ctypes.c_void_p)),
                 *[part.data_ptr() for part in (*kept, grad, to, of_weights)],
                 sum(needs[start + place] << bit for bit, place in enumerate(_MATRICES)),
             )

@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from groundup.kernels.attention import in_type
 from groundup.kernels.dropout import count
 from groundup.kernels.library import declare
-from groundup.kernels.one_call import NO_MEMORY, OneCallBlocks, SomeBlocks, addresses
+from groundup.kernels.one_call import NO_MEMORY, TENSORS, OneCallBlocks, SomeBlocks, addresses
 
 ENDS = 4
 """Tensors that are no block's: vectors of tokens and of positions, gain and shift (or None) of the last norm."""
@@ -86,7 +86,7 @@ class WholeLoss:
         streams = torch.empty(n + 1, *idx.shape, tensors[0].shape[1])
         rooms = [torch.empty(size, dtype=torch.uint8) for _ in range(n)]  # apart, they fit into what is free
         loss = self._call(
-            *(n, ctypes.byref(known.ends), known.blocks.sizes, known.blocks.weights, dropped),
+            *(n, ctypes.byref(known.ends), known.blocks.sizes, known.weights, dropped),
             *(idx.data_ptr(), targets.data_ptr(), 1 / tokens),
             *(addresses(streams.unbind()), addresses(rooms), gradients.data_ptr()),
         )
@@ -102,7 +102,8 @@ class _Prepared:
 
     def __init__(self, key: tuple[Any, ...], tensors: Sequence[Any], lanes: int) -> None:
         self.key, (shape, n_head, eps, _, (n_tokens, width), n_places, _) = key, key
-        self.blocks = SomeBlocks((*shape, width, n_head), eps, 0.0, tensors[ENDS:])
+        self.blocks = SomeBlocks((len(tensors) - ENDS) // TENSORS, (*shape, width, n_head), eps, 0.0)
+        self.weights = addresses(tensors[ENDS:])
         self.ends = _Ends(n_tokens, n_places, *addresses(tensors[:ENDS]), eps)
         of_tokens = -(-n_tokens // lanes) * lanes * width
         lengths = [*self.blocks.lengths * self.blocks.n, n_places * width, width, width, of_tokens]

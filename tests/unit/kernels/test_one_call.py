@@ -145,3 +145,16 @@ def test_what_is_no_number_stays_none_and_stays_in_its_text(dtype):
     for part in (y, of_x):
         assert part[[0, 2]].isfinite().all()
     assert y[1, 5:].isnan().all()
+
+
+def test_weights_may_lie_elsewhere_on_the_way_back(dtype):
+    """As those of which each rank has a share: they are gathered twice."""
+    x, grad = draw(2, 2, 40, 64, seed=3)
+    block = new_block(2, 64)
+    tensors, (_, *expected) = tensors_of(block), ours(dtype, block, x, grad, 2)
+    y = CALLS[dtype](x.requires_grad_(), 2, 1e-5, 0.0, tensors)
+    for part in tensors:
+        left, part.data = part.data, part.data.clone()
+        left.fill_(torch.nan)
+    got = torch.autograd.grad(y, [x, *tensors], grad)
+    assert all(a.equal(b) for a, b in zip(got, expected, strict=True))
