@@ -14,6 +14,7 @@ import pytest
 
 from groundup.checkpoint.tensor_file import load_tensors
 from groundup.cli.main import main
+from groundup.kernels.training import TrainingKernels, load_training_kernels
 
 FLAGS = [
     "--data.source=text", "--data.path=text.txt", "--model.n-layer=2", "--model.n-head=2", "--model.n-embd=16",
@@ -125,6 +126,24 @@ def test_resumed_with_other_world_sizes_it_is_the_same_run(train):
     assert rows("parts", "train/loss") == pytest.approx(rows("whole", "train/loss"), abs=1e-6)
     assert rows("parts", "optim/grad_norm") == pytest.approx(rows("whole", "optim/grad_norm"), abs=1e-6)
     assert rows("parts", "val/loss") == pytest.approx(rows("whole", "val/loss"), abs=1e-6)
+
+
+@pytest.mark.parametrize(("size", "parallel"), [(1, "ddp"), (2, "ddp"), (2, "fsdp")])
+def test_shares_are_computed_as_the_run_began(train, size, parallel):
+    """By one process, by copies or by shares: blocks in one call each way, where that measured faster."""
+    if not isinstance(load_training_kernels(print), TrainingKernels):
+        pytest.skip("needs a C++ compiler")
+    options = ["--model.kind=gpt", "--model.n-head=1", "--runtime.precision=fp32", "--max-steps=8"]
+    options.append("--eval.sample-every=0")
+    assert train(1, "whole", *options, patch="in_one_call")[0] == [0]
+    begin = [*options, f"--runtime.parallel={parallel}"]
+    assert train(size, "parts", *begin, patch="in_one_call_for_4_steps")[0] == [143] * size
+    codes, team = train(2, "parts", "--runtime.parallel=fsdp", resume=True)
+    assert codes == [0, 0], team.texts()
+    resolved = json.loads((checkpoints("parts")[-1] / "training.json").read_text())["state"]["resolved"]
+    assert (resolved["parallel"], resolved["matmul"], resolved["one_call"]) == ("fsdp", "default", True)
+    for what in ("train/loss", "optim/grad_norm", "val/loss"):
+        assert rows("parts", what) == pytest.approx(rows("whole", what), abs=1e-6)
 
 
 @pytest.mark.fault(

@@ -175,7 +175,7 @@ def _products(request: SetupRequest, precision: Precision, kernels: PlainKernels
     config, saved = request.config, request.saved
     if saved:
         return saved.matmul, saved.one_call
-    if config.runtime.matmul != "auto" or precision.device.type != "cpu" or request.parallel == "fsdp":
+    if config.runtime.matmul != "auto" or precision.device.type != "cpu":
         return "default" if config.runtime.matmul == "auto" else config.runtime.matmul, False
     lora = bool(config.lora.rank)
     matmul, one_call = request.world.broadcast(
