@@ -23,6 +23,7 @@ def step_error(
     model: nn.Module,
     optimizers: Sequence[Optimizer],
     world: World,
+    moved: bool,
 ) -> UserError:
     """The error of a step whose weights must not be used. All ranks must call it.
 
@@ -34,16 +35,22 @@ def step_error(
         model: With the gradients of the step.
         optimizers: Their flags are in the advice.
         world: The ranks.
+        moved: Whether a step of this session has changed the weights: else no rate is to blame for a gradient.
     """
     losses = world.gather(own_loss.cpu())
-    ranks = [str(rank) for rank, loss in enumerate(losses) if not loss.isfinite()] if len(losses) > 1 else []
+    ranks = [str(rank) for rank, loss in enumerate(losses) if not loss.isfinite()]
     first = next((name for name, p in model.named_parameters() if not _is_finite(gradient_values(p))), None)
-    where = [*([f"on rank {', '.join(ranks)}"] if ranks else []), *([f"first in {first}"] if first else []), samples]
-    skip = f"; or, where a checkpoint was saved, go on with --resume and {decision.flag}" if decision.flag else ""
-    return UserError(
-        f"step {step}: {decision.reason} ({'; '.join(where)}); the weights are those of the step before."
-        f" Begin again with a lower {rate_flags(optimizers)} or more --optim.warmup-steps{skip}"
-    )
+    on_ranks = [f"on rank {', '.join(ranks)}"] if ranks and len(losses) > 1 else []
+    where = "; ".join([*on_ranks, *([f"first in {first}"] if first else []), samples])
+    if first and not ranks and not moved:
+        advice = (
+            "No step of this session has changed them, so the rate is not the cause. Begin again with"
+            " --runtime.precision fp32 or, where it was that, with --runtime.matmul default"
+        )
+    else:
+        skip = f"; or, where a checkpoint was saved, go on with --resume and {decision.flag}" if decision.flag else ""
+        advice = f"Begin again with a lower {rate_flags(optimizers)} or more --optim.warmup-steps{skip}"
+    return UserError(f"step {step}: {decision.reason} ({where}); the weights are those of the step before. {advice}")
 
 
 def _is_finite(gradient: torch.Tensor | None) -> bool:

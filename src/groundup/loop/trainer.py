@@ -118,6 +118,8 @@ class Trainer:
     """Measure the gradient on a CPU."""
     notes: list[str] = field(default_factory=list)
     """What the user should know about the step that is being made."""
+    moved: bool = field(default=False, init=False)
+    """Whether a step of this session has changed the weights."""
     clock: StepClock = field(init=False)
 
     def __post_init__(self) -> None:
@@ -165,6 +167,7 @@ class Trainer:
             if act == "go":
                 self.scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
+        self.moved |= act == "go"
         self.scaler.update()
         if self.average is not None and act == "go":
             self.average.update(self.state.step)
@@ -230,6 +233,7 @@ class Trainer:
                 model=self.model,
                 optimizers=self.optimizers,
                 world=self.world,
+                moved=self.moved,
             )
         if decision.reason:
             done = ", skipped" if decision.act == "skip" else ""

@@ -155,6 +155,7 @@ def test_nothing_that_is_not_finite_reaches_the_weights(what, value):
         run.train_step()
     assert "\n" not in str(caught.value)
     assert "samples 8 to 15" in str(caught.value)
+    assert "a lower --optim.lr" in str(caught.value)
     if what == "gradient":
         assert "first in h.1.mlp.c_fc.weight;" in str(caught.value)
     for name, p in run.model.state_dict().items():
@@ -162,6 +163,17 @@ def test_nothing_that_is_not_finite_reaches_the_weights(what, value):
     for i, state in run.optimizers[0].state_dict()["state"].items():
         assert torch.equal(state["exp_avg"], moments["state"][i]["exp_avg"])
     assert run.state.step == 1
+
+
+def test_a_gradient_before_any_rate_has_acted_is_not_blamed_on_the_rate():
+    """As wrong kernels would give it: a lower rate would change nothing."""
+    run = trainer()
+    run.state.step = 30  # of earlier sessions
+    run.model.h[1].mlp.c_fc.weight.register_hook(lambda grad: grad * math.nan)
+    with pytest.raises(UserError, match=r"^step 31: .*the rate is not the cause.* --runtime\.precision fp32") as caught:
+        run.train_step()
+    assert "--optim" not in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 class Watcher(Callback):
