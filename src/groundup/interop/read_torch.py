@@ -1,6 +1,5 @@
 """A file of tensors: nanoGPT's ckpt.pt and what was made like it, Lightning's .ckpt, or a bare state dict."""
 
-import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -25,6 +24,8 @@ GELU = (
 _WEIGHTS = ("model", "state_dict", "model_state_dict", "module", "weights")
 _SETTINGS = ("model_args", "config", "model_config", "hyper_parameters", "hparams", "args", "cfg", "model")
 _SHAPE = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size", "bias", "dropout")
+_NO_STEP, _NO_LOSS = 1e18, 1e9
+"""Numbers from here on are none that was counted or measured: nanoGPT begins with a best loss of 1e9."""
 _BLOCK = re.compile(r"h\.([0-9]{1,6})\.")
 
 
@@ -57,7 +58,8 @@ def read_torch(path: Path, *, n_head: int | None = None) -> Imported:
         told["n_head"] = _usual_heads(n_embd, path)
         notes.append(f"nothing says how many heads it has; {told['n_head']} were taken, --n-head says otherwise")
     config = gpt_config({**_seen(state, path), **told}, str(path), _switches(state, nanogpt=nanogpt))
-    return Imported(config, state, _info(values, path), "\n".join(notes), _alphabet(values, path))
+    info = _info(values, notes)
+    return Imported(config, state, info, "\n".join(notes), _alphabet(values, path))
 
 
 def _told(values: dict[Any, Any], path: Path) -> dict[str, Any]:
@@ -127,27 +129,24 @@ def _usual_heads(n_embd: int, path: Path) -> int:
     return n_embd // HEAD_DIM
 
 
-def _info(values: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Step and validation loss: numbers, or tensors of one.
-
-    Raises:
-        UserError: One is infinite or NaN.
-    """
+def _info(values: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    """Step and validation loss: numbers, or tensors of one. What was never measured is left out, and noted."""
     info = {}
-    for theirs, ours, kind in (
-        ("step", "step", int),
-        ("global_step", "step", int),
-        ("iter_num", "step", int),
-        ("val_loss", "val_loss", float),
-        ("best_val_loss", "val_loss", float),
+    for theirs, ours, kind, most in (
+        ("step", "step", int, _NO_STEP),
+        ("global_step", "step", int, _NO_STEP),
+        ("iter_num", "step", int, _NO_STEP),
+        ("val_loss", "val_loss", float, _NO_LOSS),
+        ("best_val_loss", "val_loss", float, _NO_LOSS),
     ):
         value = values.get(theirs)
         if isinstance(value, Tensor) and value.numel() == 1 and value.device.type == "cpu":
             value = value.item()
         if isinstance(value, int | float):
-            if not math.isfinite(value):
-                raise UserError(f"{path}: {theirs} is {value}, not a number")
-            info[ours] = kind(value)
+            if 0 <= value < most:
+                info[ours] = kind(value)
+            else:
+                notes.append(f"{theirs} was left out: it is no number from 0 to below {most:g}")
     return info
 
 

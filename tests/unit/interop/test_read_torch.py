@@ -231,11 +231,20 @@ def test_a_model_that_was_saved_whole(place, model):
         bring("whole.pt")
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), torch.tensor(float("nan"))])
-def test_a_step_that_is_no_number(place, model, value):
-    torch.save({**CHECKPOINTS["nanoGPT"](model), "iter_num": value}, "ckpt.pt")
-    with pytest.raises(UserError, match=r"ckpt.pt: iter_num is (nan|inf), not a number"):
-        bring("ckpt.pt")
+INF, NAN = float("inf"), float("nan")
+UNMEASURED = [("iter_num", value) for value in (NAN, INF, torch.tensor(NAN), -1, 10**400)]
+UNMEASURED += [("best_val_loss", value) for value in (NAN, INF, -INF, torch.tensor(1e9), 1e9, 10**400)]
+
+
+@pytest.mark.parametrize(("name", "value"), UNMEASURED, ids=range(len(UNMEASURED)))
+def test_what_was_never_measured_is_left_out_and_told(place, model, name, value):
+    """Weights are sound beside any note: until a loss is measured, nanoGPT's best one is 1e9."""
+    known = {"iter_num": 7, "best_val_loss": 1.5, name: value}
+    torch.save({**CHECKPOINTS["nanoGPT"](model), **known}, "ckpt.pt")
+    foreign = import_model("ckpt.pt", Path("ours"), tokenizer="letters.json")
+    assert foreign.info == {"source": "ckpt.pt", **({"val_loss": 1.5} if name == "iter_num" else {"step": 7})}
+    assert f"{name} was left out: it is no number from 0 to below 1e+" in foreign.note
+    assert load_model(Path("ours")).info == foreign.info
 
 
 def test_a_shape_beyond_the_tensors_is_refused_before_it_is_built(place, model):
