@@ -77,7 +77,10 @@ def import_model(
         known |= write_model_files(folder, config, state, chosen, info)
     notes = [foreign.note]
     if cut := foreign.state["wte.weight"].shape[0] - chosen.vocab_size:
-        notes.append(f"{cut} rows that pad the embedding were cut: no token has their ids")
+        notes.append(
+            f"{cut} rows that pad the embedding were cut: no token has their ids; where some are tokens, name another"
+            " tokenizer with --tokenizer"
+        )
     notes += _notes(chosen)
     if (words := path if tokenizer is None else Path(tokenizer)).is_dir():
         notes.append(framing(words))

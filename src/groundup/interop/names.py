@@ -5,6 +5,7 @@ of a block, (in, out), the transpose of `nn.Linear`'s (out, in) that everybody e
 the parameters in the order of this table, each for all blocks before the next.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -68,6 +69,10 @@ _WRAPPERS = {
 }
 """Words that classes around a model leave in its names, wherever they stand: torch.compile, DistributedDataParallel,
 Lightning, Fabric, PEFT, FSDP, recomputation, and the class around the trunk. No name of the table holds one."""
+
+
+_PADDED = {8: 8, 16: 16, 32: 32, 64: 128}
+"""Rows that padding leaves over are fewer than this, by the power of two up to 64 that divides all rows."""
 
 
 def names(n_layer: int, *, tied_head: bool = True) -> Iterator[Name]:
@@ -179,14 +184,17 @@ def without_padding(state: dict[str, Tensor], vocab_size: int) -> dict[str, Tens
     """Cut the rows that pad the token embedding, and a head of its own, to a round number: no token has their ids.
 
     Raises:
-        UserError: The embedding has fewer rows than there are tokens, or more than padding to 64 or 128 explains.
+        UserError: The embedding has fewer rows than there are tokens, or more than padding to 8, 16, 32, 64 or 128
+            explains.
     """
     rows = state["wte.weight"].shape[0]
     if rows == vocab_size:
         return state
-    if rows % 64 or not 0 < rows - vocab_size < 128:
+    if not 0 < rows - vocab_size < _PADDED.get(math.gcd(rows, 64), 0):
+        resize = f"; where the rest is padding, cut it with transformers' resize_token_embeddings({vocab_size})"
         raise UserError(
             f"the weights have {rows} ids and the tokenizer {vocab_size}; name the right tokenizer with --tokenizer"
+            + (resize if rows > vocab_size else "")
         )
     padded = [name for name in ("wte.weight", HEAD) if name in state]
     return {**state, **{name: state[name][:vocab_size].contiguous() for name in padded}}

@@ -163,7 +163,15 @@ def test_padding_is_cut():
     assert {tensor.shape for tensor in untied.values()} == {(65, 4)}
 
 
-@pytest.mark.parametrize(("rows", "vocab_size"), [(128, 129), (192, 64), (100, 90)])
+@pytest.mark.parametrize(("rows", "vocab_size"), [(40, 35), (40, 33), (48, 33), (96, 65), (192, 65)])
+def test_padding_to_any_power_of_two_from_8_on_is_cut(rows, vocab_size):
+    assert without_padding({"wte.weight": torch.randn(rows, 4)}, vocab_size)["wte.weight"].shape == (vocab_size, 4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "vocab_size"), [(128, 129), (192, 64), (100, 90), (36, 35), (40, 32), (48, 32), (96, 64)]
+)
 def test_what_padding_does_not_explain(rows, vocab_size):
-    with pytest.raises(UserError, match=f"the weights have {rows} ids and the tokenizer {vocab_size}"):
+    with pytest.raises(UserError, match=f"the weights have {rows} ids and the tokenizer {vocab_size};") as caught:
         without_padding({"wte.weight": torch.randn(rows, 4)}, vocab_size)
+    assert (f"resize_token_embeddings({vocab_size})" in str(caught.value)) == (rows > vocab_size)

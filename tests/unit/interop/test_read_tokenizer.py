@@ -124,7 +124,7 @@ def test_import_use_and_export_of_a_model_with_its_own_tokenizer(tmp_path, make_
     assert again("<s>a</s>").input_ids == made.encode("<s>a</s>").ids
 
 
-@pytest.mark.parametrize("pad", [None, 64])
+@pytest.mark.parametrize("pad", [None, 8, 64])
 def test_tokens_that_a_fine_tune_added(tmp_path, make_hf, monkeypatch, pad):
     """[PAD] and the words of a chat, with and without rows that pad the embedding."""
     monkeypatch.chdir(tmp_path)
