@@ -262,8 +262,8 @@ def check_tensors(model: nn.Module, state: dict[str, Tensor], path: Path, *, exa
         model: Whose they are to be.
         state: The tensors.
         path: Their file.
-        exact: They are used as they are: compiled kernels would read another type beyond its end. Else any
-            floating-point type will do, as it is converted.
+        exact: They are used as they are: compiled kernels would read another type beyond its end. Else one
+            of _DTYPES will do, as it is converted.
 
     Raises:
         UserError: They differ, or the scale of a row is none; one message lists everything.
@@ -277,7 +277,7 @@ def check_tensors(model: nn.Module, state: dict[str, Tensor], path: Path, *, exa
         elif exact and state[name].dtype != wanted[name].dtype:
             faults.append(f"{name} is {state[name].dtype} instead of {wanted[name].dtype}")
         elif not exact and state[name].dtype not in _DTYPES:
-            faults.append(f"{name} is {state[name].dtype}, not a floating-point type")
+            faults.append(f"{name} is {state[name].dtype} instead of float32, float16, bfloat16 or float64")
         elif exact and name.endswith(".scale") and not bool(((state[name] > 0) & state[name].isfinite()).all()):
             faults.append(f"{name} is not finite and above 0: it, or the weights that it is made of, are no numbers")
     if faults:

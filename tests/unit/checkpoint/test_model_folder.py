@@ -101,7 +101,7 @@ def test_all_mismatches_in_one_message(folder, tiny_model):
         "ln_f.bias is missing",
         "extra is not part of the model",
         "wpe.weight is (5, 32) instead of (16, 32)",
-        "ln_f.weight is torch.int64",
+        "ln_f.weight is torch.int64 instead of float32, float16, bfloat16 or float64",
     ):
         assert fault in str(error.value)
 
