@@ -1,4 +1,4 @@
-"""JSON: one object per line, or one array of objects.
+"""JSON: one object per line, or arrays of objects, one after the other.
 
 A plain file of lines is cut into ranges of bytes: a line belongs to the range in which it begins. A compressed file and
 an array can only be read from their beginning, so each is one span; write many files of 100 MB, not one of 100 GB.
@@ -75,10 +75,10 @@ def _checked(chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
 
 
 def read_json(chunks: Iterable[bytes], name: str, config: ReadConfig, skipped: dict[str, int]) -> Iterator[Document]:
-    """The texts of an array of objects or strings, or of lines where the file does not begin with a bracket.
+    """The texts of arrays of objects or strings, or of lines where the file does not begin with a bracket.
 
     Raises:
-        UserError: The array is not JSON, or no object has the key.
+        UserError: An array is not JSON, something else stands behind it, or no object has the key.
     """
     head = b""
     rest = iter(chunks)
@@ -98,10 +98,10 @@ def read_json(chunks: Iterable[bytes], name: str, config: ReadConfig, skipped: d
 
 
 def _items(chunks: Iterator[str], name: str) -> Iterator[Any]:
-    """The items of a JSON array, one after the other.
+    """The items of JSON arrays, one after the other.
 
     Raises:
-        UserError: It is none; the item is named by its number, from 1.
+        UserError: They are none; the item is named by its number, from 1.
     """
     decode, read = json.JSONDecoder().raw_decode, _Read(chunks)
     if not read.passes("["):
@@ -111,8 +111,11 @@ def _items(chunks: Iterator[str], name: str) -> Iterator[Any]:
             pass
         if number > 1:
             read.passes(",")
-        if read.passes("]"):
-            return
+        while read.passes("]"):
+            if not read.passes("["):
+                if read.left:
+                    raise UserError(f"{name}: behind the end of its array stands {read.text[read.at :][:40]!r}")
+                return
         while True:
             try:
                 value, read.at = decode(read.text, read.at)

@@ -204,6 +204,29 @@ def test_an_array_is_read_however_it_is_cut(texts, indent, chunk, blank):
     assert got == texts
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.lists(st.text(alphabet='a"\\ []{},\n🧬', max_size=9), max_size=4), min_size=1, max_size=5),
+    st.sampled_from(["", "\n", " \r\n\n"]),
+    st.integers(1, 40),
+)
+def test_all_arrays_of_a_file_are_read(arrays, between, chunk):
+    data = (between.join(map(json.dumps, arrays)) + between).encode()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jsonl, "CHUNK", chunk)
+        pieces = (data[k : k + chunk] for k in range(0, len(data), chunk))
+        got = [document.text for document in jsonl.read_json(pieces, "a.json", ReadConfig(), {})]
+    assert got == [text for array in arrays for text in array]
+
+
+@pytest.mark.parametrize("rest", ["]", "garbage", '{"text": "b"}', ', ["b"]'])
+def test_what_is_no_array_is_refused_behind_one(tmp_path, rest):
+    (tmp_path / "a.json").write_text(f'[{{"text": "a"}}]\n{rest}')
+    with pytest.raises(UserError) as error:
+        read(tmp_path / "a.json")
+    assert str(error.value) == f"{tmp_path}/a.json: behind the end of its array stands {rest!r}"
+
+
 def test_the_rest_of_an_array_is_not_copied_for_each_item(monkeypatch):
     copied = 0
 
