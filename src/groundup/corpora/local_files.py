@@ -16,6 +16,7 @@ from groundup.corpora.patterns import Found, find_files, found, match_files, not
 from groundup.formats.by_suffix import FORMATS, SAID, Format, advice, format_of, has_format, read_spans
 from groundup.formats.document import Document
 from groundup.formats.spans import FileSpan, Span, gather
+from groundup.terminal.say import warn
 
 SAMPLES = 16
 """Places of a large file that its fingerprint looks at: hashing all of a terabyte takes longer than an hour."""
@@ -38,7 +39,8 @@ class LocalFiles:
     small corpus, the contents that were hashed are those that are read: for the alphabet, the split and the tokens.
 
     Args:
-        pattern: A file, a folder (searched through, without what begins with a dot), or a glob, `**` for any depth.
+        pattern: A file, a folder (searched through, without what begins with a dot or lies behind a link), or a
+            glob, `**` for any depth, links as well.
         config: How files are read.
         progress: Called during the work before the first document, which takes long where files are many.
     """
@@ -49,6 +51,7 @@ class LocalFiles:
         self.pattern = os.path.abspath(pattern)  # noqa: PTH100  # a Path drops "**/"
         self.config = config or ReadConfig()
         self._progress = progress
+        self._left: dict[str, list[str]] = {}
         self._contents: dict[str, bytes] = {}
         self._documents: dict[tuple[FileSpan, ...], tuple[list[Document], dict[str, int]]] = {}
 
@@ -94,11 +97,17 @@ class LocalFiles:
     @functools.cached_property
     def _listing(self) -> list[Found]:
         files = once(self._find())
+        for why, folders in self._left.items():
+            more = f" and {len(folders) - 1:,} more" if len(folders) > 1 else ""
+            _warn_once(f"{self.pattern}: {why}: {folders[0]}{more}")
         for file in files:
             self._format(file.path)
         if not any(file.n_bytes for file in files) and all(file.is_regular for file in files):
             raise UserError(f"{self.pattern} is empty")
         return files
+
+    def _leave(self, folder: str, why: str) -> None:
+        self._left.setdefault(why, []).append(folder)
 
     def _counted(self, files: Iterable[Found]) -> Iterator[Found]:
         for count, file in enumerate(files, start=1):
@@ -122,9 +131,11 @@ class LocalFiles:
 
     def _files_in_folder(self) -> list[Found]:
         files, endings = [], collections.Counter[str]()
-        for file in self._counted(find_files(self.pattern, follow=False)):
+        for file in self._counted(find_files(self.pattern, follow=False, leave=self._leave)):
             name = os.path.basename(file.path)  # noqa: PTH119
-            if not has_format(name, self.config.text_suffixes):
+            if file.is_folder:
+                files.append(file)
+            elif not has_format(name, self.config.text_suffixes):
                 endings[Path(name).suffix] += 1
             elif not name.lower().endswith(".json") or self._holds_records(file.path):
                 files.append(file)
@@ -244,3 +255,9 @@ def _opened(name: str) -> BinaryIO:
         return open(name, "rb")  # noqa: PTH123
     except OSError as error:
         raise UserError(f"cannot read {name}: {error.strerror}") from error
+
+
+@functools.cache
+def _warn_once(line: str) -> None:
+    """Warn: one command may list a folder several times, for its size, its alphabet and its tokens."""
+    warn(line)

@@ -5,7 +5,7 @@ import glob
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,17 +34,30 @@ class Found(NamedTuple):
     """A file that was found. Not a `Path`: there may be a million of them."""
 
     path: str
+    """With a separator at its end it is a folder that nobody can look into: reading it tells why."""
     n_bytes: int
     identity: tuple[int, int]
     """Device and number on it: equal where two names lead to one file."""
     is_regular: bool
     """No pipe and no device, which have no size."""
 
+    @property
+    def is_folder(self) -> bool:
+        """Whether it stands for all that a folder may hold."""
+        return self.path.endswith(os.sep)
+
+
+LINKS = "links to folders are entered only by a glob with **"
+Leave = Callable[[str, str], None]
+"""Called with a folder that is not entered, and why."""
+
 
 def found(path: str) -> Found | None:
     """What the file system says of a path; None where there is no file, or a folder."""
     try:
         facts = os.stat(path)  # noqa: PTH116
+    except PermissionError:
+        return _closed(path)
     except OSError:
         return None
     if stat.S_ISDIR(facts.st_mode):
@@ -52,24 +65,37 @@ def found(path: str) -> Found | None:
     return Found(path, facts.st_size, (facts.st_dev, facts.st_ino), stat.S_ISREG(facts.st_mode))
 
 
-def find_files(folder: str, *, follow: bool) -> Iterator[Found]:
-    """All regular files below a folder, by name, without what begins with a dot.
+def _closed(path: str) -> Found:
+    """What may be a text of any length, and is nowhere else: to be refused by its name where it is read."""
+    return Found(path, 1, (-1, hash(path)), is_regular=True)
+
+
+def find_files(folder: str, *, follow: bool, leave: Leave = lambda *_: None) -> Iterator[Found]:
+    """All regular files below a folder, by name, without what begins with a dot; behind them, folders that are closed.
 
     Args:
         folder: Where to begin.
         follow: Enter linked folders, each real folder once.
+        leave: Told of linked folders where they are not entered, unless they lead to a place below `folder`.
     """
     seen: set[tuple[int, int]] = set()
-    for place, folders, files in os.walk(folder, followlinks=follow):
+    closed: list[str] = []
+    here = os.path.join(os.path.realpath(folder), "")  # noqa: PTH118
+    for place, folders, files in os.walk(folder, onerror=lambda e: closed.append(e.filename), followlinks=follow):
         facts = os.stat(place)  # noqa: PTH116
         if (key := (facts.st_dev, facts.st_ino)) in seen:
             folders.clear()
             continue
         seen.add(key)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for path in () if follow else (os.path.join(place, name) for name in folders):  # noqa: PTH118
+            target = os.path.join(os.path.realpath(path), "") if os.path.islink(path) else here  # noqa: PTH114, PTH118
+            if not target.startswith(here):
+                leave(path, LINKS)
         for name in sorted(files):
             if not name.startswith(".") and (file := found(os.path.join(place, name))) and file.is_regular:  # noqa: PTH118
                 yield file
+    yield from (_closed(os.path.join(path, "")) for path in closed)  # noqa: PTH118
 
 
 def match_files(pattern: str) -> Iterator[Found]:
@@ -80,10 +106,11 @@ def match_files(pattern: str) -> Iterator[Found]:
     Raises:
         ValueError: A set such as [z-a] means nothing.
     """
+    parts = Path(pattern).parts
     if "**" not in pattern:
         yield from (file for path in glob.iglob(pattern) if (file := found(path)) and file.is_regular)  # noqa: PTH207
+        yield from _closed_on_the_way(parts)
         return
-    parts = Path(pattern).parts
     fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
     folder = os.path.join(*parts[:fixed])  # noqa: PTH118
     try:
@@ -92,8 +119,16 @@ def match_files(pattern: str) -> Iterator[Found]:
         raise ValueError(str(error)) from None
     below = len(os.path.join(folder, ""))  # noqa: PTH118
     for file in find_files(folder, follow=True):  # a pattern that ends with ** means everything below
-        if wanted.match(file.path[below:].replace(os.sep, "/")):
+        if file.is_folder or wanted.match(file.path[below:].replace(os.sep, "/")):
             yield file
+
+
+def _closed_on_the_way(parts: Sequence[str]) -> Iterator[Found]:
+    """Folders in which a glob without `**` looks for names and sees none."""
+    for k in (k for k, part in enumerate(parts) if glob.has_magic(part)):
+        for place in glob.iglob(os.path.join(*parts[:k])):  # noqa: PTH118, PTH207
+            if os.path.isdir(place) and not os.access(place, os.R_OK):  # noqa: PTH112
+                yield _closed(os.path.join(place, ""))  # noqa: PTH118
 
 
 def once(files: Iterable[Found]) -> list[Found]:

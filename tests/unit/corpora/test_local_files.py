@@ -102,6 +102,60 @@ def test_a_file_that_is_gone_when_it_is_read_is_named(folder):
         list(source.read(part, {}))
 
 
+@pytest.fixture
+def closed(folder, monkeypatch):
+    """A folder that cannot be looked into, for root as well."""
+    scandir, access = os.scandir, os.access
+
+    def forbidden(path):
+        return str(path).rstrip("/") == f"{folder}/deep"
+
+    def scan(path="."):
+        if forbidden(path):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    monkeypatch.setattr(os, "access", lambda path, mode: not forbidden(path) and access(path, mode))
+    return f"{folder}/deep/"
+
+
+@pytest.mark.parametrize("pattern", ["", "/deep", "/**/*.txt", "/*/*.txt", "/*/c*"])
+def test_a_folder_that_cannot_be_read_is_named_or_counted(folder, closed, pattern):
+    with pytest.raises(UserError, match=f"^cannot read {closed}: "):
+        texts_of(LocalFiles(f"{folder}{pattern}"))
+    source, skipped = LocalFiles(f"{folder}{pattern}", ReadConfig(bad_files="skip")), {}
+    read = [document.text for part in source.parts() for document in source.read(part, skipped)]
+    assert "text of deep/c.txt" not in read
+    assert [reason.startswith(f"file that cannot be read: cannot read {closed}: ") for reason in skipped] == [True]
+
+
+def test_files_of_which_nothing_can_be_known_are_named(folder, monkeypatch):
+    stat = os.stat
+
+    def refuse(path, **options):
+        if str(path).startswith(f"{folder}/deep/"):
+            raise PermissionError(13, "Permission denied", path)
+        return stat(path, **options)
+
+    monkeypatch.setattr(os, "stat", refuse)
+    assert LocalFiles(str(folder)).files() == [folder / name for name in ("a.md", "b.txt", "deep/c.txt", "f.jsonl")]
+
+
+@pytest.mark.parametrize("pattern", ["", "/**/*.txt"])
+def test_links_to_folders_are_told_where_they_are_not_entered(folder, tmp_path, pattern, capsys):
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "o.txt").write_text("text of the other")
+    (folder / "link").symlink_to(tmp_path / "other")
+    (folder / "deep" / "link").symlink_to(tmp_path / "other")
+    (folder / "deep" / "back").symlink_to(folder)
+    entered = ["text of the other"] * (pattern != "")
+    for _ in range(2):  # the line comes once
+        assert [text for text in texts_of(LocalFiles(f"{folder}{pattern}")) if "other" in text] == entered
+    told = f"groundup: {folder}: links to folders are entered only by a glob with **: {folder}/link and 1 more\n"
+    assert capsys.readouterr().err == (told if not pattern else "")
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".CSV", ".parquet", ".json.gz"])
 def test_records_are_never_read_as_prose(tmp_path, suffix):
     (tmp_path / "a.txt").write_text("text")
