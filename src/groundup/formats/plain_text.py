@@ -4,6 +4,7 @@ A large file is read in spans, cut at ends of documents where a separator tells 
 that goes on in the next span says so.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
@@ -18,6 +19,34 @@ BEGINNING = 1 << 20
 """Bytes by which pieces of a document are known; two documents that begin so much alike are taken for equal."""
 LINE = 1 << 16
 """How far from a cut the end of a line is looked for."""
+
+
+class Separator:
+    """What stands between documents, in bytes in which lines may end in any way.
+
+    Args:
+        between: The same in text whose lines end as ours; nothing where a file is one document.
+    """
+
+    def __init__(self, between: str) -> None:
+        any_end = rb"(?:\r\n|\r(?!\n)|\n)"
+        self.pattern = re.compile(re.escape(between.encode()).replace(b"\\\n", any_end)) if between else None
+        self.size = len(between.encode())
+        self.longest = self.size + between.count("\n")
+
+    def ends(self, data: bytes) -> Iterator[int]:
+        """Where it ends, wherever it stands, also where one begins before another has ended."""
+        found = self.pattern.search(data) if self.pattern else None
+        while self.pattern and found:
+            yield found.end()
+            found = self.pattern.search(data, found.start() + 1)
+
+    def last_end(self, data: bytes) -> int:
+        """Where the last one ends of those that a text is split at; 0 without any."""
+        end = 0
+        for found in self.pattern.finditer(data) if self.pattern else ():
+            end = found.end()
+        return end
 
 
 def spans(size: int) -> list[Span]:
@@ -35,7 +64,7 @@ def read(
         UserError: Binary, or not UTF-8; the message says where.
     """
     start, stop = span
-    size, separator = file.seek(0, 2), config.between.encode()
+    size, separator = file.seek(0, 2), Separator(config.between)
     if start > 0 or stop < size:
         start, stop = (_cut(file, min(at, size), separator) for at in span)
     file.seek(start)
@@ -51,16 +80,17 @@ def read_stream(chunks: Iterable[bytes], name: str, config: ReadConfig, skipped:
     Raises:
         UserError: As `read`.
     """
-    separator = config.between.encode()
+    separator = Separator(config.between)
     held, first, at = b"", "", 0
     for chunk in chunks:
         held += chunk
         if len(held) < DOCUMENT_BYTES:
             continue
-        if separator and separator in held:
-            cut, last = len(held) - len(held.split(separator)[-1]), ""
+        if cut := separator.last_end(held.removesuffix(b"\r")):  # with what comes it may be one end of a line
+            last = ""
         else:
-            end = len(held) - max(0, len(separator) - 1)  # behind it a separator may have begun
+            longest = separator.longest if b"\r" in held else separator.size
+            end = len(held) - max(0, longest - 1)  # behind it a separator may have begun
             cut, last = held.rfind(b"\n", 0, end) + 1 or end - _begun(held[:end]), first or _known_by(held)
         yield from _documents(decode_text(held[:cut], name, at), config.between, first, last)
         held, first, at = held[cut:], last, at + cut
@@ -101,29 +131,29 @@ def _known_by(data: bytes) -> str:
     return data[:BEGINNING].decode(errors="ignore")
 
 
-def _beginning(file: BinaryIO, at: int, separator: bytes) -> str:
+def _beginning(file: BinaryIO, at: int, separator: Separator) -> str:
     """How the document begins that goes on at a cut; nothing where none does."""
     end = at
-    while separator and end:
+    while separator.pattern and end:
         place = max(0, end - LINE)
         file.seek(place)
-        window = file.read(min(at, end + len(separator) - 1) - place)
-        if (found := window.rfind(separator)) >= 0:
-            end = place + found + len(separator)
+        window = file.read(min(at, end + separator.longest - 1) - place)
+        if found := max(separator.ends(window), default=0):
+            end = place + found
             break
         end = place
-    start = end if separator else 0
+    start = end if separator.pattern else 0
     if start == at:
         return ""
     file.seek(start)
     return _known_by(file.read(BEGINNING))
 
 
-def _cut(file: BinaryIO, at: int, separator: bytes) -> int:
+def _cut(file: BinaryIO, at: int, separator: Separator) -> int:
     """Where a cut near `at` falls: after a separator, or a line, or before a character where lines are long."""
     if at == 0:
         return 0
-    if separator and (end := _after_separator(file, at, separator)):
+    if separator.pattern and (end := _after_separator(file, at, separator)):
         return end
     file.seek(at - 1)
     window = file.read(LINE)
@@ -134,25 +164,29 @@ def _cut(file: BinaryIO, at: int, separator: bytes) -> int:
     return at + next((k for k, byte in enumerate(rest) if byte & 0xC0 != 0x80), len(rest))
 
 
-def _after_separator(file: BinaryIO, at: int, separator: bytes) -> int:
+def _after_separator(file: BinaryIO, at: int, separator: Separator) -> int:
     """The end of the first separator that ends at or after `at`; without one, the file's end, or 0 if that is far."""
-    place = max(0, at - len(separator))
+    place = max(0, at - separator.longest)
     file.seek(place)
-    window = b""
-    while place - at < DOCUMENT_BYTES:
+    window = file.read(max(0, at - separator.size) - place)
+    while file.tell() - at < DOCUMENT_BYTES + separator.size - 1:
         chunk = file.read(LINE)
+        while chunk.endswith(b"\r") and (more := file.read(1)):  # with it, it may be one end of a line
+            chunk += more
         if not chunk:
             return place + len(window)
         window += chunk
-        if (found := window.find(separator)) >= 0:
-            return place + found + len(separator)
-        kept = min(len(window), len(separator) - 1)
+        if found := next((end for end in separator.ends(window) if place + end >= at), 0):
+            return place + found
+        kept = min(len(window), separator.longest - 1)
         place, window = place + len(window) - kept, window[len(window) - kept :]
     return 0
 
 
 def _begun(data: bytes) -> int:
-    """Bytes at the end that begin a character and do not end it."""
+    """Bytes at the end that begin a character, or the end of a line, and may not end it."""
+    if data.endswith(b"\r"):
+        return 1
     for back in range(1, min(4, len(data)) + 1):
         byte = data[-back]
         if byte & 0xC0 != 0x80:

@@ -1,7 +1,7 @@
 import io
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from groundup.config.data import ReadConfig
@@ -59,6 +59,46 @@ def test_pieces_of_a_document_know_how_it_begins(texts, longest, line, chunk, se
         assert all(len(names) <= 1 for names in known)
         if not separator:
             assert {name for names in known for name in names} <= {"", data[:10].decode(errors="ignore")}
+
+
+def documents(pieces):
+    """What is read, with the pieces of large documents put together."""
+    whole = [""]
+    for piece in pieces:
+        whole[-1] += piece.text
+        if piece.ends:
+            whole.append("")
+    return [text.strip("\n") for text in whole if text.strip()]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["a", "word ", "ä", "漢", "--", "|", ""]), st.sampled_from(["", "\n", "\r\n", "\r"])),
+        min_size=1,
+        max_size=60,
+    ),
+    st.integers(10, 90),
+    st.integers(1, 10),
+    st.integers(1, 20),
+    st.sampled_from(["", "|", "\n", "\n--\n", "\n\n"]),
+)
+def test_documents_are_the_same_however_lines_end_and_the_file_is_cut(lines, longest, line, chunk, separator):
+    config = ReadConfig(separator=separator)
+    for end in ("\n", "\r\n", "\r", None):
+        data = "".join(text + (end if end and own else own) for text, own in lines).encode()
+        text = data.decode().replace("\r\n", "\n").replace("\r", "\n")
+        assume("\n--\n--\n" not in text)  # of two separators that share a line, a cut may fall behind the second
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in (("DOCUMENT_BYTES", longest), ("LINE", line + 8)):
+                patch.setattr(plain_text, name, value)
+            file, spans = io.BytesIO(data), plain_text.spans(len(data))
+            in_spans = [d for s in spans for d in plain_text.read(file, "a.txt", (s.start, s.stop), config, {})]
+            pieces = [data[k : k + chunk] for k in range(0, len(data), chunk)]
+            streamed = list(plain_text.read_stream(pieces, "a.txt", config, {}))
+        parts = text.split(separator) if separator else [text]
+        expected = [part.strip("\n") for part in parts if part.strip()]
+        assert documents(in_spans) == documents(streamed) == expected
 
 
 def test_cuts_fall_at_ends_of_lines(monkeypatch):
