@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from groundup.config.data import ReadConfig
+from groundup.config.errors import UserError
 from groundup.formats.decode import decode_text
 from groundup.formats.document import Document
 from groundup.formats.spans import PART_BYTES, Span
@@ -71,7 +72,13 @@ def read(
     data = file.read(stop - start)
     if data or not size:
         first, last = _beginning(file, start, separator), _beginning(file, stop, separator) if stop < size else ""
-        yield from _documents(decode_text(data, name, start), config.between, first, last)
+        try:
+            text = decode_text(data, name, start)
+        except UserError:
+            if first:  # where the file is left out, no other document goes on from what was read of it
+                yield Document("", beginning=first)
+            raise
+        yield from _documents(text, config.between, first, last)
 
 
 def read_stream(chunks: Iterable[bytes], name: str, config: ReadConfig, skipped: dict[str, int]) -> Iterator[Document]:
