@@ -122,7 +122,7 @@ class LocalFiles:
         if not glob.has_magic(self.pattern):
             raise UserError(not_there(self.pattern))
         try:
-            files = list(self._counted(match_files(self.pattern)))
+            files = list(self._counted(match_files(self.pattern, self._leave)))
         except ValueError as error:
             raise UserError(f"{self.pattern} is no glob: {error}") from None
         if not files:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from groundup.config.errors import UsageError, UserError
+from groundup.files.layout import is_made_here
 
 
 def glob_regex(pattern: str) -> str:
@@ -48,6 +49,7 @@ class Found(NamedTuple):
 
 
 LINKS = "links to folders are entered only by a glob with **"
+MADE_HERE = "runs, models and prepared data are not read as text"
 Leave = Callable[[str, str], None]
 """Called with a folder that is not entered, and why."""
 
@@ -73,10 +75,12 @@ def _closed(path: str) -> Found:
 def find_files(folder: str, *, follow: bool, leave: Leave = lambda *_: None) -> Iterator[Found]:
     """All regular files below a folder, by name, without what begins with a dot; behind them, folders that are closed.
 
+    Runs, models and prepared data below it are left out: what a run writes must not change the text that it learns.
+
     Args:
         folder: Where to begin.
         follow: Enter linked folders, each real folder once.
-        leave: Told of linked folders where they are not entered, unless they lead to a place below `folder`.
+        leave: Told of what is left out; of linked folders unless they lead to a place below `folder`.
     """
     seen: set[tuple[int, int]] = set()
     closed: list[str] = []
@@ -87,6 +91,10 @@ def find_files(folder: str, *, follow: bool, leave: Leave = lambda *_: None) -> 
             folders.clear()
             continue
         seen.add(key)
+        if place != folder and is_made_here(files):
+            leave(place, MADE_HERE)
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for path in () if follow else (os.path.join(place, name) for name in folders):  # noqa: PTH118
             target = os.path.join(os.path.realpath(path), "") if os.path.islink(path) else here  # noqa: PTH114, PTH118
@@ -98,7 +106,7 @@ def find_files(folder: str, *, follow: bool, leave: Leave = lambda *_: None) -> 
     yield from (_closed(os.path.join(path, "")) for path in closed)  # noqa: PTH118
 
 
-def match_files(pattern: str) -> Iterator[Found]:
+def match_files(pattern: str, leave: Leave = lambda *_: None) -> Iterator[Found]:
     """The regular files that a glob means, without what begins with a dot unless the pattern says the dot.
 
     A glob with `**` enters linked folders, but each only once: a link may lead back to where it stands.
@@ -118,7 +126,7 @@ def match_files(pattern: str) -> Iterator[Found]:
     except re.error as error:
         raise ValueError(str(error)) from None
     below = len(os.path.join(folder, ""))  # noqa: PTH118
-    for file in find_files(folder, follow=True):  # a pattern that ends with ** means everything below
+    for file in find_files(folder, follow=True, leave=leave):  # a pattern that ends with ** means everything below
         if file.is_folder or wanted.match(file.path[below:].replace(os.sep, "/")):
             yield file
 

@@ -1,6 +1,7 @@
 """The names of files in a run, a checkpoint, a model folder and a dataset, written once."""
 
 import os
+from collections.abc import Collection
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -37,6 +38,11 @@ TENSORS = "training.safetensors"
 
 # Of a dataset, beside its shards and its tokenizer.
 INDEX = "index.json"
+
+
+def is_made_here(names: Collection[str]) -> bool:
+    """Whether a folder that holds these names is a run, a model or prepared data, and no place of texts."""
+    return (CONFIG in names and not {RUN, METRICS, WEIGHTS}.isdisjoint(names)) or {INDEX, TOKENIZER} <= set(names)
 
 
 def resolved(path: Path) -> Path:

@@ -156,6 +156,30 @@ def test_links_to_folders_are_told_where_they_are_not_entered(folder, tmp_path, 
     assert capsys.readouterr().err == (told if not pattern else "")
 
 
+@pytest.mark.parametrize(
+    ("place", "names"),
+    [
+        ("runs/own", ["config.json", "run.json", "metrics.jsonl", "samples/10.txt", "profile/summary.txt"]),
+        ("runs/killed", ["config.json", "metrics.jsonl"]),
+        ("models/own", ["config.json", "model.safetensors", "tokenizer.json", "README.md"]),
+        ("data/own", ["index.json", "tokenizer.json", "README.md"]),
+    ],
+)
+@pytest.mark.parametrize("pattern", ["", "/**/*.[tjm]*"])
+def test_what_groundup_writes_beside_a_text_is_not_learned(folder, place, names, pattern, capsys):
+    (folder / "notes.pdf").unlink()
+    before = LocalFiles(f"{folder}{pattern}").describe()
+    for name in names:
+        (folder / place / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / place / name).write_text('{"text": "of ours"}')
+    assert LocalFiles(f"{folder}{pattern}").describe() == before
+    assert LocalFiles(f"{folder}{pattern}").describe() == before
+    told = f"groundup: {folder}{pattern}: runs, models and prepared data are not read as text: {folder}/{place}\n"
+    assert capsys.readouterr().err == told
+    named = LocalFiles(str(folder / place))  # what is named is meant
+    assert len(named.files()) == len([name for name in names if not name.endswith(".safetensors")])
+
+
 @pytest.mark.parametrize("suffix", [".jsonl", ".CSV", ".parquet", ".json.gz"])
 def test_records_are_never_read_as_prose(tmp_path, suffix):
     (tmp_path / "a.txt").write_text("text")
