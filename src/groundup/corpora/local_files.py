@@ -152,7 +152,7 @@ class LocalFiles:
         below = len(os.path.join(base, ""))  # noqa: PTH118
         digest = hashlib.sha256()
         for count, path in enumerate(paths, start=1):
-            digest.update(f"{path[below:].replace(os.sep, '/')}\0".encode())
+            digest.update(f"{path[below:].replace(os.sep, '/')}\0".encode(errors="surrogateescape"))
             digest.update(self._sample(path))
             self._progress("hash", count)
         return digest.hexdigest()

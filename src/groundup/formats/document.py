@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from groundup.config.errors import UserError
+from groundup.config.printable import printable
 
 SplitName = Literal["train", "val"]
 
@@ -71,7 +72,8 @@ def all_unreadable(errors: Sequence[UserError]) -> UserError:
 
 
 def count(skipped: dict[str, int], reason: str) -> None:
-    """One more record that was left out for this reason."""
+    """One more record that was left out for this reason, in letters that JSON has: the name of a file may have others."""
+    reason = printable(reason)
     skipped[reason] = skipped.get(reason, 0) + 1
 
 

@@ -250,6 +250,23 @@ def test_what_was_read_of_a_file_that_is_left_out_ends_there(tmp_path, monkeypat
     assert sum(info.n_documents for info in index.shards) == 2
 
 
+def test_names_of_files_that_are_no_utf8_stop_nothing(tmp_path, separated):
+    folder = tmp_path / "texts\udce9"
+    folder.mkdir()
+    (folder / "a\udce9.txt").write_text("abc\n" * 99)
+    (folder / "b\udce9.txt").write_text("\0")
+    (folder / "c\udce9.jsonl").write_text('{"text": "abc"}\n{"text": 1}')
+    source = LocalFiles(str(folder), ReadConfig(bad_files="skip"))
+    skipped = prepare(source, separated, tmp_path / "data").skipped
+    assert skipped == {
+        rf"file that cannot be read: {tmp_path}/texts\udce9/b\udce9.txt is not text: byte 0 is zero": 1,
+        r"text that is not a string in c\udce9.jsonl": 1,
+    }
+    assert TokenDataset(tmp_path / "data").index.skipped == skipped
+    (folder / "a\udce9.txt").rename(folder / "a.txt")
+    assert LocalFiles(str(folder)).describe()["sha256"] != source.describe()["sha256"]
+
+
 @pytest.mark.parametrize(
     ("texts", "most"),
     [
