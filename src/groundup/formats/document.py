@@ -72,7 +72,7 @@ def all_unreadable(errors: Sequence[UserError]) -> UserError:
 
 
 def count(skipped: dict[str, int], reason: str) -> None:
-    """One more record that was left out for this reason, in letters that JSON has: the name of a file may have others."""
+    """One more record that was left out for this reason, in letters that JSON has, as names of files may not."""
     reason = printable(reason)
     skipped[reason] = skipped.get(reason, 0) + 1
 

@@ -7,6 +7,7 @@ from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
 from groundup.files.apart import apart
 from groundup.formats.document import Document, count
+from groundup.formats.records import find_column
 from groundup.formats.spans import Span, merge_spans
 
 BATCH_BYTES = 8 << 20
@@ -99,15 +100,13 @@ def _open(file: BinaryIO, name: str) -> Any:
 
 def _column_index(metadata: Any, name: str, column: str, flags: str) -> int:
     """Place of the text column among the stored columns."""
+    import pyarrow
+
     schema = metadata.schema.to_arrow_schema()
-    choose = f"choose with {flags}text-column"
-    if column not in schema.names:
-        known = ", ".join(schema.names[:8])
-        raise UserError(f"{name} has no column {column!r}, its columns are {known}; {choose}")
-    kind = schema.field(column).type
-    value = getattr(kind, "value_type", kind)  # of a dictionary
-    if str(value) not in ("string", "large_string", "string_view"):
-        raise UserError(f"{name}: column {column!r} is of type {kind}, not of text; {choose}")
+    kind = schema.field(find_column(schema.names, name, column, flags)).type
+    text = kind.value_type if pyarrow.types.is_dictionary(kind) else kind
+    if str(text) not in ("string", "large_string", "string_view"):
+        raise UserError(f"{name}: column {column!r} is of type {kind}, not of text; choose with {flags}text-column")
     paths = [metadata.schema.column(k).path for k in range(metadata.num_columns)]
     return paths.index(column)
 

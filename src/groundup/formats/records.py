@@ -2,12 +2,32 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError
 from groundup.formats.document import Document, count
+
+
+def find_column(columns: Sequence[str], name: str, column: str, flags: str) -> int:
+    """The place of the text among the columns of a table.
+
+    Args:
+        columns: Their names.
+        name: Of the file, for messages.
+        column: The one of the text.
+        flags: How the flag that chooses it begins.
+
+    Raises:
+        UserError: No column has that name, or several have it.
+    """
+    if column not in columns:
+        known = ", ".join(each[:40] for each in columns[:8])
+        raise UserError(f"{name} has no column {column!r}, its columns are {known}; choose with {flags}text-column")
+    if (times := columns.count(column)) > 1:
+        raise UserError(f"{name} has {times} columns {column!r}; give each a name of its own")
+    return columns.index(column)
 
 
 class Records:

@@ -10,6 +10,7 @@ from groundup.config.errors import UserError
 from groundup.config.limits import LINE_BYTES
 from groundup.formats.decode import text_chunks
 from groundup.formats.document import Document, count
+from groundup.formats.records import find_column
 
 HEAD = 1 << 20
 """Characters by which the form of a table is found."""
@@ -38,7 +39,6 @@ def _texts(
     chunks: Iterable[bytes], name: str, config: ReadConfig, skipped: dict[str, int], forms: Sequence[Form]
 ) -> Iterator[Document]:
     csv.field_size_limit(LINE_BYTES.value)
-    column = config.text_column
     decoded = text_chunks(chunks, name)
     head = ""
     while len(head) < HEAD and (chunk := next(decoded, None)) is not None:
@@ -50,7 +50,7 @@ def _texts(
     short = name.rsplit("/", 1)[-1]
     try:
         header = next(reader)
-        place = header.index(column)
+        place = find_column(header, name, config.text_column, config.FLAGS)
         for row in reader:
             if len(row) == len(header):
                 yield Document(row[place])
@@ -67,11 +67,7 @@ def _form(head: str, name: str, config: ReadConfig, forms: Sequence[Form]) -> Fo
     column = config.text_column
     with_column = [(form, _even(head, form)) for form in forms if column in _header(head, form)]
     if not with_column:
-        known = max((_header(head, form) for form in forms), key=len)
-        columns = ", ".join(name[:40] for name in known[:8])
-        raise UserError(
-            f"{name} has no column {column!r}, its columns are {columns}; choose with {config.FLAGS}text-column"
-        )
+        find_column(max((_header(head, form) for form in forms), key=len), name, column, config.FLAGS)
     return next((form for form, even in with_column if even), with_column[0][0])
 
 

@@ -80,6 +80,28 @@ def test_a_wrong_column_is_named(tmp_path, column, message):
         read(tmp_path / "a.parquet", column=column)
 
 
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([["a", "b"]], r"column 'text' is of type list<element: string>, not of text; choose with --text-column"),
+        ([{"a": "b"}], r"column 'text' is of type struct<a: string>, not of text; choose with --text-column"),
+    ],
+)
+def test_a_column_of_lists_is_named(tmp_path, values, message):
+    pq.write_table(pa.table({"text": values}), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=message):
+        read(tmp_path / "a.parquet")
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path):
+    twice = pa.table([pa.array(["a"]), pa.array(["b"])], names=["text", "text"])
+    pq.write_table(twice, tmp_path / "a.parquet")
+    (tmp_path / "a.csv").write_text("text,text\na,b\n")
+    for name in ("a.parquet", "a.csv"):
+        with pytest.raises(UserError, match=f"{name} has 2 columns 'text'; give each a name of its own"):
+            read(tmp_path / name)
+
+
 def test_a_cut_file_is_named(tmp_path):
     path = tmp_path / "a.parquet"
     write(path)
