@@ -97,6 +97,7 @@ def prepare(
     )
     _claim(work.folder, settings, tokenizer)
     with _locked(work.folder / f"task-{index}-of-{count}.lock"):
+        _refuse_beside(work.folder, whole=count == 1)
         if (folder / INDEX).exists():  # another call finished it while this one began
             return _finished(folder, settings)
         if count == 1:
@@ -191,6 +192,18 @@ def _locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _refuse_beside(work_folder: Path, *, whole: bool) -> None:
+    """See that no task goes on beside a whole preparation, which deletes what a task has begun.
+
+    Raises:
+        UserError: One does.
+    """
+    for lock in work_folder.glob("task-*.lock"):
+        if whole != (lock.name == "task-0-of-1.lock"):
+            with _locked(lock):
+                pass
 
 
 def _plan(

@@ -11,6 +11,7 @@ from groundup.config.data import ShardConfig
 from groundup.config.errors import UserError
 from groundup.files import atomic as files
 from groundup.prepare import prepare as prepare_module
+from groundup.prepare.executors import run_here
 from groundup.prepare.prepare import prepare
 from groundup.tokenizer.char import CharTokenizer
 
@@ -166,6 +167,26 @@ def test_a_shard_that_is_held_for_longer_than_any_limit(
     assert prepare(source, separated, tmp_path / "shared", SMALL, only=(0, 2)) is not None
     for name in ("alone", "shared"):
         assert contents(tmp_path / name) == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("first", "second"), [((0, 2), None), (None, (1, 2))])
+def test_a_task_and_a_whole_preparation_are_not_at_one_folder(
+    tmp_path, corpus, random_texts, separated, contents, first, second
+):
+    texts = random_texts(12)
+    folder, refused = tmp_path / "data", []
+
+    def beside(function, calls):
+        with pytest.raises(UserError, match=f"^another process is preparing {folder}; ") as error:
+            prepare(corpus(texts), separated, folder, SMALL, only=second)
+        refused.append(error)
+        return run_here(function, calls)
+
+    prepare(corpus(texts), separated, folder, SMALL, only=first, executor=beside)
+    assert refused
+    prepare(corpus(texts), separated, folder, SMALL)
+    prepare(corpus(texts), separated, tmp_path / "whole", SMALL)
+    assert contents(folder) == contents(tmp_path / "whole")
 
 
 def test_lost_and_cut_work_is_done_again(tmp_path, corpus, random_texts, separated, contents):
