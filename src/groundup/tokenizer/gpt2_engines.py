@@ -2,6 +2,7 @@
 
 import base64
 import importlib.util
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,14 @@ PROBE = (
 """A little of everything. Which fast engine is used is decided by this text, on every start."""
 
 
+NEW_LETTERS = "\u088f\u0c5c\u0cdc\ua7ce\ua7cf\ua7d2\ua7d4\ua7f1"
+NEW_BLOCKS = re.compile(
+    rb"\xf0(?:\x90[\xa5\xbb]|\x91[\xb6\xb7]|\x96[\xba\xbb\xbf]|\x98[\x9f\xb4\xb6\xb7]"
+    rb"|\x9e\x9b|\xab\x9c|\xac\xba|\xb2[\x8e-\xbf]|\xb3[\x80-\x91])"
+)
+"""What Unicode 17 added, beyond U+FFFF as UTF-8 in blocks of 64: letters to tiktoken, nothing yet to gigatoken."""
+
+
 class BpeEngine(Protocol):
     """Text to ids."""
 
@@ -45,7 +54,7 @@ def make_engine(name: EngineName, vocabulary: Vocabulary) -> BpeEngine:
     tiktoken = Tiktoken(vocabulary)
     if name == "tiktoken" or (name == "auto" and importlib.util.find_spec("gigatoken") is None):
         return tiktoken
-    gigatoken = Gigatoken(vocabulary)
+    gigatoken = Gigatoken(vocabulary, tiktoken)
     truth, ids = (engine.encode(PROBE, PROBE.encode()) for engine in (tiktoken, gigatoken))
     if np.array_equal(truth, ids):
         return gigatoken
@@ -94,15 +103,20 @@ class Tiktoken:
 
 
 class Gigatoken:
-    """A library with vector instructions. It is given no special tokens, for it would see them in any text."""
+    """A library with vector instructions. It is given no special tokens, for it would see them in any text.
+
+    Args:
+        vocabulary: The ids of all tokens.
+        truth: Encodes the texts that hold characters newer than the library.
+    """
 
     name: EngineName = "gigatoken"
 
     FRESH_BYTES = 1 << 28
     """It never forgets a word, some 100 bytes each; after this much text it starts anew."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
+    def __init__(self, vocabulary: Vocabulary, truth: BpeEngine) -> None:
+        self._vocabulary, self._truth = vocabulary, truth
         self._start()
 
     def _start(self) -> None:
@@ -119,7 +133,14 @@ class Gigatoken:
 
     def encode(self, text: str, data: bytes) -> NDArray[np.uint32]:
         """The ids of a text."""
+        if not text.isascii() and _has_new(text, data):
+            return self._truth.encode(text, data)
         self._seen += len(data)
         if self._seen > self.FRESH_BYTES:
             self._start()
         return self._tokenizer.encode(data)
+
+
+def _has_new(text: str, data: bytes) -> bool:
+    """Whether a text holds what Unicode 17 added: by searches for one character or byte, which cost next to nothing."""
+    return any(letter in text for letter in NEW_LETTERS) or (b"\xf0" in data and bool(NEW_BLOCKS.search(data)))
