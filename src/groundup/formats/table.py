@@ -59,7 +59,10 @@ def _texts(
     except csv.Error as error:
         if "field limit" in str(error):
             raise LINE_BYTES.passed(f"{name}: a field that ends at line {reader.line_num}") from None
-        raise UserError(f"{name} is no sound table at line {reader.line_num}: {error}") from None
+        raise UserError(
+            f"{name} is no sound table at line {reader.line_num}: {error}; there or above, a quote is not closed, or"
+            " one inside a quoted field is not doubled"
+        ) from None
 
 
 def _form(head: str, name: str, config: ReadConfig, forms: Sequence[Form]) -> Form:
@@ -79,11 +82,18 @@ def _header(head: str, form: Form) -> list[str]:
 
 
 def _even(head: str, form: Form) -> bool:
-    """Whether all rows have as many columns as the first, up to where the head is cut off."""
+    """Whether all rows have as many columns as the first, up to where the head is cut off.
+
+    Where a whole field stands in quotes between commas, quotes are no letters: one that is not closed is an error.
+    """
     reader = csv.reader(_lines([head], ""), **form)
     widths: list[int] = []
+    letters = form == {"delimiter": ",", **_UNQUOTED}
     try:
-        widths.extend(len(row) for row in reader if row)
+        for row in filter(None, reader):
+            if letters and any(len(field) > 1 and field[0] == field[-1] == '"' for field in row):
+                return False
+            widths.append(len(row))
     except csv.Error as error:
         if not any(far in str(error) for far in ("unexpected end", "field limit")) or len(head) < HEAD:
             return False

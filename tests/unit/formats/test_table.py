@@ -40,3 +40,22 @@ def test_columns_are_told_by_whatever_stands_between_them(mark):
     rows = f'id{mark}text\n1{mark}"a{mark} b"\n2{mark}c\n'.encode()
     read = format_of("a.csv").read(io.BytesIO(rows), "a.csv", (0, 1), ReadConfig(), {})
     assert [document.text for document in read] == [f"a{mark} b", "c"]
+
+
+def texts_of(rows, name="a.csv"):
+    data = io.BytesIO(rows.encode())
+    return [document.text for document in format_of(name).read(data, name, (0, 1), ReadConfig(), {})]
+
+
+@pytest.mark.parametrize("bad", ['3,"cut in the middle', '3,"cut in the middle\n4,"next"\n', '3,"not" closed\n4,c\n'])
+def test_a_quote_that_is_not_closed_does_not_make_letters_of_all_others(bad):
+    rows = f'id,text\n1,plain words\n2,"she said ""hi"" to him"\n{bad}'
+    with pytest.raises(
+        UserError, match=r"^a.csv is no sound table at line \d: .*; there or above, a quote is not closed"
+    ):
+        texts_of(rows)
+
+
+def test_quotes_are_letters_where_no_field_is_quoted():
+    assert texts_of('id,text\n1,"Hi" she said\n2,"Go\n3,on"\n') == ['"Hi" she said', '"Go', 'on"']
+    assert texts_of('id\ttext\n1\t"Hi"\n2\t"Go\n', "a.tsv") == ['"Hi"', '"Go']
