@@ -93,7 +93,7 @@ def _verify(folder: Path) -> int:
 
 
 def _sample(options: SampleOptions) -> int:
-    if not (Path(options.folder) / INDEX).is_file():
+    if not (options.folder and (Path(options.folder) / INDEX).is_file()):
         return _sample_text(options)
     from groundup.data.dataset import TokenDataset
     from groundup.data.sample import sample_documents

@@ -7,6 +7,7 @@ from pathlib import Path
 from groundup.cli import train
 from groundup.config.errors import UsageError
 from groundup.records.models_here import holds_model
+from groundup.terminal.parse import EMPTY
 from groundup.training.own_text import PIPE, piped, plain
 
 USE = "groundup finetune models/gpt2 notes/"
@@ -43,6 +44,8 @@ def as_training(words: Sequence[str]) -> list[str]:
     if len(places) < 2:
         raise UsageError(f"name a model and a text: {USE}")
     model, text = (words[at] for at in places)
+    if not (model and text):
+        raise UsageError(EMPTY)
     if text == PIPE:
         raise piped(f"groundup finetune {shlex.quote(model)}")
     flags = [word for at, word in enumerate(words) if at not in places]

@@ -9,10 +9,11 @@ from typing import Annotated
 
 import tyro
 
+from groundup.config.errors import UsageError
 from groundup.files.hub_listing import HUB
 from groundup.files.layout import resolved
 from groundup.files.new import refuse_existing
-from groundup.terminal.parse import parse
+from groundup.terminal.parse import EMPTY, parse
 from groundup.terminal.say import say
 
 
@@ -33,6 +34,8 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Import, and say what came."""
     options = parse(Options, argv, prog="groundup import")
+    if not options.source:
+        raise UsageError(EMPTY)
     name = resolved(Path(options.source.removeprefix("hf:"))).stem
     out = options.out or Path("models", name)
 

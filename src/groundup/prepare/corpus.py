@@ -149,7 +149,7 @@ def find_source(
         return Shakespeare()
     if name == "tiny-shakespeare":
         return TinyShakespeare(None, cache_dir, instead="its path in place of the word")
-    if not Path(name).exists() and not glob.has_magic(name):
+    if not name or not (Path(name).exists() or glob.has_magic(name)):
         near = difflib.get_close_matches(name, NAMES, n=1)
         hint = f"did you mean {near[0]}?" if near else f"name {', '.join(NAMES)} or {HUB}OWNER/NAME instead"
         raise nothing_there(name, hint, no_name=f"{name!r} is no file, folder or glob; {hint}")

@@ -10,6 +10,7 @@ import io
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from groundup.config.errors import UsageError
@@ -19,10 +20,14 @@ T = TypeVar("T")
 
 NARROWEST = 20
 """Columns that help is laid out for at least."""
+EMPTY = "an empty word is no path; is it a variable that is not set?"
 PLAINLY = (
     (r"^Error parsing (--\S+): invalid literal for int\(\) with base 10: (.*)$", r"\1 must be a whole number, got \2"),
     (r"^Error parsing (--\S+): could not convert string to float: (.*)$", r"\1 must be a number, got \2"),
     (r"^Error parsing (--\S+): Could not find valid parse for arguments: \['(.*)'\]$", r"\1 cannot take '\2'"),
+    (r"^Error parsing (--\S+): .*a path is empty$", rf"\1: {EMPTY}"),
+    (r"^.*a path is empty$", EMPTY),
+    (r"^(?:Error parsing .*: )?Could not find valid parse for arguments: \[(.*)\]$", r"cannot take \1"),
     (r"^Missing value for argument '(--\S+)'.*$", r"\1 needs a value"),
     (r"^Invalid choice (.*) for argument '(\S+)'\. Expected one of \((.*?),?\)$", r"\2 must be one of \3, got \1"),
 )
@@ -101,7 +106,7 @@ def parse(
     import tyro
 
     # Of several classes for one field the default's is meant: its flags stay flat.
-    options: dict[str, Any] = {"prog": prog, "config": (tyro.conf.AvoidSubcommands,)}
+    options: dict[str, Any] = {"prog": prog, "config": (tyro.conf.AvoidSubcommands,), "registry": _rules()}
     if default is not None:
         options["default"] = default
     if {"-h", "--help"} & set(argv):
@@ -134,6 +139,25 @@ def parse(
         if "did you mean" in message:
             raise UsageError(message)
     raise UsageError(f"{message} (see {prog} --help)")
+
+
+def _rules() -> Any:
+    """How words become paths: an empty one, as of a variable that is not set, would mean the working folder."""
+    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+    def path(words: list[str]) -> Path:
+        if not words[0]:
+            raise ValueError("a path is empty")
+        return Path(words[0])
+
+    def rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Path] | None:
+        if info.type is not Path:
+            return None
+        return PrimitiveConstructorSpec(1, "PATH", path, lambda value: isinstance(value, Path), lambda p: [str(p)])
+
+    registry = ConstructorRegistry()
+    registry.primitive_rule(rule)
+    return registry
 
 
 def _unknown(message: str, argv: Sequence[str], known: Sequence[str]) -> str:

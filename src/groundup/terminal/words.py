@@ -56,6 +56,8 @@ def take_value(words: list[str], flag: str, *, optional: bool = False) -> str | 
         return None
     at = words.index(flag)
     words.pop(at)
+    if at < len(words) and not words[at]:  # as of a variable that is not set
+        raise UsageError(f"{flag} needs a value, got ''")
     if at < len(words) and (not words[at].startswith("-") or re.match(r"-\.?\d", words[at])):
         return words.pop(at)
     if optional:

@@ -65,7 +65,7 @@ def resolve_tokenizer(name: str) -> Tokenizer:
     if name == "gpt2":
         return load_gpt2()
     path = Path(name)
-    if not path.exists():
+    if not name or not path.exists():
         raise UserError(
             f"there is no tokenizer {name!r}: give gpt2, or the path of a {TOKENIZER} or of a folder with one"
         )

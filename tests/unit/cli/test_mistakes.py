@@ -41,7 +41,37 @@ NOT_THERE = [
     "bench prepare --path nope.txt",
 ]
 """A path that leads to nothing is what something outside has not: 1, whatever the command."""
+EMPTY = [
+    "prepare text.txt ''",
+    "data info ''",
+    "data verify ''",
+    "eval ''",
+    "generate ''",
+    "generate runs/first --out ''",
+    "export '' out",
+    "export runs/first ''",
+    "import ''",
+    "import text.txt ''",
+    "finetune '' text.txt",
+    "finetune runs/first ''",
+    "tokenizer train text.txt --out ''",
+    "report ''",
+    "runs list ''",
+    "train text.txt --out-dir ''",
+    "train text --data.path ''",
+    "bench prepare --path ''",
+]
+"""An empty word, which Python takes for the working folder."""
 MISTAKES = [
+    *[(typed, 2, "an empty word is no path; is it a variable that is not set?") for typed in EMPTY],
+    ("prepare '' out", 2, "'' is no file, folder or glob"),
+    ("data sample ''", 2, "'' is no file, folder or glob"),
+    ("tokenizer show it --tokenizer ''", 1, "there is no tokenizer ''"),
+    ("serve ''", 2, "cannot take ''"),
+    ("runs plot runs/first ''", 2, "cannot take 'runs/first', ''"),
+    ("tokenizer train ''", 2, "cannot take ''"),
+    ("train --resume ''", 2, "--resume needs a value, got ''"),
+    ("train --config ''", 2, "--config needs a value, got ''"),
     *[(typed, 1, next(word for word in typed.split() if word.startswith("no"))) for typed in NOT_THERE],
     ("train nope", 2, "unknown preset 'nope'"),
     ("eval runs/first --tasks nope", 2, "unknown task 'nope'"),
@@ -120,13 +150,13 @@ def answers(tmp_path_factory):
         (place / "shards" / name).touch()
     (place / "taken.csv").mkdir()
     code = (
-        "import contextlib, io, json, sys\nfrom pathlib import Path\nfrom groundup.cli.main import main\n"
+        "import contextlib, io, json, shlex, sys\nfrom pathlib import Path\nfrom groundup.cli.main import main\n"
         "def tree(): return sorted((str(p), p.is_file() and p.read_text()) for p in Path().rglob('*'))\n"
         "before, answers = tree(), {}\n"
         "for typed in json.loads(sys.argv[1]):\n"
         "    out, err = io.StringIO(), io.StringIO()\n"
         "    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):\n"
-        "        code = main(typed.split())\n"
+        "        code = main(shlex.split(typed))\n"
         "    answers[typed] = code, out.getvalue(), err.getvalue(), 'torch' in sys.modules, tree() == before\n"
         "print(json.dumps(answers))"
     )
