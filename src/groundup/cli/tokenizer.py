@@ -99,6 +99,10 @@ def _train(argv: Sequence[str]) -> int:
     )
     write_file(options.out, tokenizer_json(tokenizer).encode())
     say(f"{options.out}: {tokenizer.vocab_size:,} ids, learned in {time.perf_counter() - began:.1f} s")
+    if tokenizer.eot_id is None:
+        warn(
+            f"it has no {END_OF_TEXT}, so the documents of a text will run together; --special '{END_OF_TEXT}' adds it"
+        )
     if tokenizer.vocab_size < options.vocab_size:
         print(f"The text holds no more pairs to merge, so there are fewer than the {options.vocab_size:,} asked for.")
     return 0

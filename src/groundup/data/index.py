@@ -51,6 +51,8 @@ class DatasetIndex:
     """How often `<|endoftext|>` stood in the text, and was read as plain characters."""
     unknown: dict[str, int] = field(default_factory=dict)
     """Characters that the tokenizer, one of characters, does not know: left out, so many times each."""
+    unseparated: int = 0
+    """Documents that run together, for the tokenizer has no end to set between them."""
 
     @property
     def fingerprint(self) -> str:

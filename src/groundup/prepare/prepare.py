@@ -333,6 +333,7 @@ def _finish(work: Work, infos: Sequence[ShardInfo], results: Sequence[PartResult
         skipped=dict(sorted(skipped.items())),
         spelled_ends=sum(result.spelled_ends for result in results),
         unknown=dict(_unknown(results)),
+        unseparated=sum(result.n_documents for result in results) if work.eot_id is None else 0,
     )
     try:
         _remove_leftovers(folder)  # of a call that was killed right here

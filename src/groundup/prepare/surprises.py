@@ -49,6 +49,11 @@ def surprises(index: DatasetIndex, block_size: int = 0) -> Iterator[str]:
             f" or a larger {flags}"
         )
     yield from spelled_as_text(index.spelled_ends)
+    if index.source in CHOSEN and index.unseparated > 1:
+        yield (
+            f"{index.unseparated:,} documents run together, for the tokenizer has no {END_OF_TEXT} to set between them;"
+            f" one that has it keeps them apart: groundup tokenizer train TEXT --special '{END_OF_TEXT}'"
+        )
     if index.unknown:
         left_out = what_is_left_out(index.unknown, sum(tokens.values()))
         yield f"{left_out}; a model of its own learns them all (groundup train TEXT)"

@@ -85,12 +85,19 @@ def test_train_replaces_no_file(corpus, tmp_path, capsys):
     assert out.read_text() == "years of work"
 
 
-def test_train_takes_a_pattern_and_special_tokens(corpus, tmp_path):
+def test_train_takes_a_pattern_and_special_tokens(corpus, tmp_path, capsys):
     out = tmp_path / "t.json"
     words = ["--special", "<|a|>", "--special", "<|b c|>", "--pattern", r"\w+", "--out", str(out)]
     assert main(["tokenizer", "train", str(corpus), *words]) == 0
     values = json.loads(out.read_text())
     assert (values["specials"], values["pattern"]) == (["<|a|>", "<|b c|>"], r"\w+")
+    assert capsys.readouterr().err == (
+        "groundup: it has no <|endoftext|>, so the documents of a text will run together;"
+        " --special '<|endoftext|>' adds it\n"
+    )
+    out.unlink()
+    assert main(["tokenizer", "train", str(corpus), "--special", "<|endoftext|>", *words]) == 0
+    assert not capsys.readouterr().err
 
 
 def test_train_on_the_plays_leaves_validation_out(tmp_path, monkeypatch):

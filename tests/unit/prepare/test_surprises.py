@@ -114,3 +114,16 @@ class TestAnAlphabetMadeForAnotherText:
             f" alphabet of its own learns them all: groundup train '{tmp_path}/my notes.txt'"
         )
         assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(("names", "separates"), [("ab", False), ("ab", True), ("a", False)])
+def test_documents_that_run_together_are_told(tmp_path, names, separates):
+    (tmp_path / "texts").mkdir()
+    for name in names:
+        (tmp_path / "texts" / f"{name}.txt").write_text(words_of(ENGLISH, 2000, name))
+    letters = CharTokenizer.from_text(set(ENGLISH), separates=separates)
+    index = prepare(LocalFiles(str(tmp_path / "texts")), letters, tmp_path / "data", ShardConfig(val_fraction=0.4))
+    told = [line for line in surprises(index) if "run together" in line]
+    assert [line.split(";")[0] for line in told] == [
+        "2 documents run together, for the tokenizer has no <|endoftext|> to set between them"
+    ] * (len(names) > 1 and not separates)
