@@ -49,6 +49,8 @@ class TrainOptions:
         """One of files and source."""
         if bool(self.files) == bool(self.source):
             raise UsageError("files must be named, or a --source, and not both")
+        if self.pattern == "":
+            raise UsageError("an empty --pattern finds no words; leave it out for GPT-2's")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@ import difflib
 import glob
 import os
 import re
+import shlex
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -155,15 +156,22 @@ def not_there(name: str) -> str:
     return f"{name} does not exist{f'; did you mean {near}?' if near else ''}"
 
 
-def nothing_there(word: str, hint: str, *, no_name: str) -> UserError:
+def nothing_there(word: str, hint: str, *, no_name: str, then: str = "name") -> UserError:
     """What to say of a word that is no name of ours and leads to no file; by its form it was meant as one or the other.
 
     Args:
         word: What was typed.
         hint: What to name in its place, where it was meant as a path.
         no_name: What to say where it was meant as a name of ours: the request itself is wrong.
+        then: What to do with the file once it was downloaded, where the word is an address.
     """
     path = Path(word)
+    if re.match(r"https?://", word):
+        file = shlex.quote(path.name or "text.txt")
+        return UsageError(
+            f"{word} is not on this machine; download it first: curl -L -o {file} {shlex.quote(word)},"
+            f" then {then} {file}"
+        )
     if path.is_symlink() or near_file(path):
         return UserError(not_there(word))
     if "/" in word or path.suffix:

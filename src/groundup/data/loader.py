@@ -16,6 +16,7 @@ from torch import Tensor
 
 from groundup.config.data import IGNORE
 from groundup.config.errors import UserError
+from groundup.config.printable import counted
 from groundup.data.dataset import Split
 from groundup.data.order import Epoch, Order
 
@@ -56,9 +57,10 @@ class TrainBatches:
     ) -> None:
         longest = max(len(shard) for shard in split.shards)
         if longest <= block_size:
+            several = f"the longest of {len(split.shards)} shards of " if len(split.shards) > 1 else ""
             raise UserError(
-                f"the training split has {longest:,} tokens, too few for one block of {block_size} and the token after"
-                " it; use more text or a smaller model.block_size"
+                f"{several}the training split has {counted(longest, 'token')}, too few for one block of {block_size}"
+                " and the token after it; use more text or a smaller model.block_size"
             )
         self.split, self.block_size, self.micro_batch_size = split, block_size, micro_batch_size
         self.rank, self.world_size, self._pin_memory = rank, world_size, pin_memory
@@ -226,8 +228,8 @@ def eval_batches(
     """
     if all(len(reader) < 2 for reader in split.shards):
         raise UserError(
-            f"the validation split has {split.n_tokens} token, too few to predict one from another; use more text"
-            " or a larger share of validation"
+            f"the validation split has {counted(split.n_tokens, 'token')}, too few to predict one from another; use"
+            " more text or a larger share of validation"
         )
     rows: list[NDArray[np.integer]] = []
     predicted = number = 0

@@ -20,6 +20,8 @@ from groundup.formats.encodings import refuse_ascii_encodings
 from groundup.formats.records import Records
 
 CHUNK = 1 << 20
+HEAD = 1 << 12
+"""Bytes by which lines of strings are known, whose texts have no key."""
 _BLANK = re.compile(r"\s*")
 
 
@@ -42,11 +44,13 @@ def read_plain(
     # Start one byte early. If that byte is a line's end, the first "line" is empty and is skipped below; if not, the
     # first line is the tail of one that the span before reads.
     begin = max(0, start - 1)
+    file.seek(0)
+    head = file.read(HEAD)
     file.seek(begin)
     lines = split_lines(_checked(iter(lambda: file.read(CHUNK), b""), name), begin)
     if start:
         next(lines, None)
-    yield from _texts(_until(lines, stop), name, config, skipped)
+    yield from _texts(_until(lines, stop), head, name, config, skipped)
 
 
 def _until(lines: Iterator[tuple[int, bytes | None]], stop: int) -> Iterator[bytes | None]:
@@ -63,8 +67,9 @@ def read_lines(chunks: Iterable[bytes], name: str, config: ReadConfig, skipped: 
         UserError: As `read_plain`.
     """
     # A few packed bytes can become millions of empty lines.
-    full = (chunk if chunk.strip(b"\n") else b"\n" for chunk in chunks)
-    yield from _texts((line for _, line in split_lines(_checked(full, name), 0)), name, config, skipped)
+    head, whole = _head(chunks)
+    full = (chunk if chunk.strip(b"\n") else b"\n" for chunk in whole)
+    yield from _texts((line for _, line in split_lines(_checked(full, name), 0)), head, name, config, skipped)
 
 
 def _checked(chunks: Iterable[bytes], name: str) -> Iterator[bytes]:
@@ -80,21 +85,26 @@ def read_json(chunks: Iterable[bytes], name: str, config: ReadConfig, skipped: d
     Raises:
         UserError: An array is not JSON, something else stands behind it, or no object has the key.
     """
-    head = b""
-    rest = iter(chunks)
-    while not head.strip(b" \t\r\n\xef\xbb\xbf") and (chunk := next(rest, b"")):
-        head = chunk
-    whole = itertools.chain([head], rest)
-    if head.lstrip(b" \t\r\n\xef\xbb\xbf")[:1] in (b"{", b'"'):
+    head, whole = _head(chunks)
+    if _first(head) in (b"{", b'"'):
         yield from read_lines(whole, name, config, skipped)
         return
-    records = Records(name, config, skipped)
+    records = Records(name, config, skipped, strings=True)
     for value in _items(text_chunks(whole, name), name):
-        if isinstance(value, str):
-            yield Document(value)
-        else:
-            yield from records.take(value)
+        yield from records.take(value)
     records.finish()
+
+
+def _head(chunks: Iterable[bytes]) -> tuple[bytes, Iterator[bytes]]:
+    """The first chunk with something in it, and all chunks from it on."""
+    rest = iter(chunks)
+    head = next((chunk for chunk in rest if _first(chunk)), b"")
+    return head, itertools.chain([head], rest)
+
+
+def _first(head: bytes) -> bytes:
+    """The first byte that is neither white space nor of a byte order mark."""
+    return head.lstrip(b" \t\r\n\xef\xbb\xbf")[:1]
 
 
 def _items(chunks: Iterator[str], name: str) -> Iterator[Any]:
@@ -206,9 +216,12 @@ def split_lines(chunks: Iterable[bytes], at: int) -> Iterator[tuple[int, bytes |
         yield at, None if size > most else b"".join(held)
 
 
-def _texts(lines: Iterator[bytes | None], name: str, config: ReadConfig, skipped: dict[str, int]) -> Iterator[Document]:
+def _texts(
+    lines: Iterator[bytes | None], head: bytes, name: str, config: ReadConfig, skipped: dict[str, int]
+) -> Iterator[Document]:
+    """The texts of lines; strings are texts where the head of the file begins with one."""
     short = name.rsplit("/", 1)[-1]
-    records = Records(name, config, skipped)
+    records = Records(name, config, skipped, strings=_first(head) == b'"')
     bad = b""
     sound = False
     for line in lines:

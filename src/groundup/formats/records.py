@@ -37,9 +37,11 @@ class Records:
         name: Of the file, for messages.
         config: Names the key of the text.
         skipped: Where records without text are counted, by reason and file.
+        strings: A string is a text, too.
     """
 
-    def __init__(self, name: str, config: ReadConfig, skipped: dict[str, int]) -> None:
+    def __init__(self, name: str, config: ReadConfig, skipped: dict[str, int], *, strings: bool) -> None:
+        self._strings = strings
         self._name, self._key, self._skipped = name, config.text_column, skipped
         self._flags = config.FLAGS
         self._records = self._without = self._others = 0
@@ -48,6 +50,9 @@ class Records:
 
     def take(self, record: Any) -> Iterator[Document]:
         """The text of a record, if it has one."""
+        if self._strings and isinstance(record, str):
+            yield Document(record)
+            return
         if not isinstance(record, dict):
             self._others += 1
             self._skip("line that is not a JSON object")

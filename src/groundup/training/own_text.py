@@ -2,7 +2,6 @@
 
 import difflib
 import glob
-import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -222,10 +221,6 @@ def piped(command: str) -> UsageError:
 
 def unknown_preset(name: str) -> UserError:
     """What to say of a word that is neither a preset nor a text."""
-    if re.match(r"https?://", name):
-        file = Path(name).name or "text.txt"
-        commands = f"curl -L -o {shlex.quote(file)} {shlex.quote(name)}, then groundup train {shlex.quote(file)}"
-        return UsageError(f"{name} is not on this machine; download it first: {commands}")
     if name == PIPE:
         return piped("groundup train")
     presets_like = [preset for preset in RECIPES if name and preset.startswith(name)]
@@ -233,7 +228,7 @@ def unknown_preset(name: str) -> UserError:
     presets = f"the presets are {', '.join(RECIPES)}; or name a file or folder of text"
     hint = f"did you mean {presets_like[0]}?" if presets_like else presets
     texts = f"name a file, folder or glob of text, or one of {', '.join(RECIPES)}"
-    return nothing_there(name, texts, no_name=f"unknown preset {name!r}; {hint}")
+    return nothing_there(name, texts, no_name=f"unknown preset {name!r}; {hint}", then="groundup train")
 
 
 def no_text(name: str, otherwise: UsageError) -> UsageError:

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.config.errors import UserError
+from groundup.config.printable import counted
 from groundup.data import loader
 from groundup.data.loader import IGNORE, TrainBatches, eval_batches
 
@@ -204,8 +205,11 @@ def test_the_seed_decides_the_order(split):
 )
 @pytest.mark.parametrize("n", [1, 15, 16])
 def test_too_short_for_one_block(make_split, n):
-    with pytest.raises(UserError, match=f"has {n} tokens, too few for one block of 16"):
+    with pytest.raises(UserError, match=f"^the training split has {counted(n, 'token')}, too few for one block of 16"):
         batches(make_split(range(n)))
+    of_two = f"^the longest of 2 shards of the training split has {counted(n, 'token')}, too few for one block of 16"
+    with pytest.raises(UserError, match=of_two):
+        batches(make_split(range(n), range(n)))
 
 
 def test_the_shortest_that_is_enough(make_split):

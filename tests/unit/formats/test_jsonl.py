@@ -104,6 +104,15 @@ def test_bad_lines_are_counted_by_reason_and_file(tmp_path):
     }
 
 
+@pytest.mark.parametrize(("suffix", "pack"), [(".jsonl", bytes), (".jsonl.gz", gzip.compress), (".json", bytes)])
+def test_lines_of_strings_are_texts_where_the_first_is_one(tmp_path, monkeypatch, suffix, pack):
+    monkeypatch.setattr("groundup.formats.spans.PART_BYTES", 10)
+    path, skipped = tmp_path / f"a{suffix}", {}
+    path.write_bytes(pack(b'\xef\xbb\xbf"hello"\n{"text": "b"}\n3\n"world"\n"last"'))
+    assert read(path, skipped) == ["hello", "b", "world", "last"]
+    assert skipped == {f"line that is not a JSON object in a{suffix}": 1}
+
+
 @pytest.mark.parametrize(
     ("encoding", "said"), [("utf-16", "UTF-16"), ("utf-16-le", "UTF-16LE"), ("cp1252", "Windows-1252")]
 )
