@@ -96,8 +96,7 @@ def prepare(
         engine=engine_of(tokenizer),
     )
     _claim(work.folder, settings, tokenizer)
-    with _locked(work.folder / f"task-{index}-of-{count}.lock"):
-        _refuse_beside(work.folder, whole=count == 1)
+    with _at_work(work.folder, index, count):
         if (folder / INDEX).exists():  # another call finished it while this one began
             return _finished(folder, settings)
         if count == 1:
@@ -194,16 +193,19 @@ def _locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _refuse_beside(work_folder: Path, *, whole: bool) -> None:
-    """See that no task goes on beside a whole preparation, which deletes what a task has begun.
+@contextlib.contextmanager
+def _at_work(work_folder: Path, index: int, count: int) -> Iterator[None]:
+    """One process at a task, and none beside a whole preparation, which deletes what a task has begun.
 
     Raises:
-        UserError: One does.
+        UserError: There is one.
     """
-    for lock in work_folder.glob("task-*.lock"):
-        if whole != (lock.name == "task-0-of-1.lock"):
-            with _locked(lock):
-                pass
+    with _locked(work_folder / f"task-{index}-of-{count}.lock"):
+        for lock in work_folder.glob("task-*.lock"):
+            if (count == 1) != (lock.name == "task-0-of-1.lock"):
+                with _locked(lock):
+                    pass
+        yield
 
 
 def _plan(
