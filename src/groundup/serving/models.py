@@ -131,8 +131,8 @@ class Models:
     ) -> None:
         self._open = partial(load_model, weights=weights, rows=MAX_SLOTS, say=say)
         self._own: dict[str, Served] = {}
-        self._steps: OrderedDict[Path, tuple[Any, Served]] = OrderedDict()
-        """Of runs, the one used last at the end, each with its manifest: a run may be trained again under its name."""
+        self._steps: OrderedDict[str, tuple[Any, Served]] = OrderedDict()
+        """Of runs, by id, the one used last at the end, each with its manifest: a run may be trained again."""
         self._loading = asyncio.Lock()
         for path in paths:
             name = _name_of(path, taken=self._own)
@@ -176,21 +176,21 @@ class Models:
             path = await asyncio.to_thread(self._path_of, name)
             try:
                 manifest = await asyncio.to_thread(read_manifest, path)
-                known, served = self._steps.get(path, (None, None))
+                known, served = self._steps.get(name, (None, None))
                 if served is None or known != manifest:
                     load = partial(self._load, name, path, SLOTS_OF_STEP)
                     served = await asyncio.to_thread(_on_a_short_thread, load)
             except UserError as error:
                 raise RequestError(404, f"{shown(name)}: {error}", param="model", code="model_not_found") from None
-            self._steps[path] = manifest, served
-            self._steps.move_to_end(path)
+            self._steps[name] = manifest, served
+            self._steps.move_to_end(name)
             while len(self._steps) > MAX_STEPS:  # texts that are being written hold their model until they end
                 self._steps.popitem(last=False)
             return served
 
     def _path_of(self, name: str) -> Path:
         run, at, step = name.rpartition("@")
-        if at and step.isascii() and step.isdecimal() and len(step) < 19:
+        if at and step.isascii() and step.isdecimal() and len(step) < 19 and str(int(step)) == step:  # one id each
             steps = self.steps(run)
             if int(step) in steps:
                 return steps[int(step)]

@@ -82,6 +82,7 @@ def test_models_of_other_tokenizers_are_not_compared_token_by_token(run, serve, 
         ("mine@", "there is no model"),
         ("mine@-1", "there is no model"),
         ("mine@٣", "there is no model"),
+        ("mine@04", "there is no model"),
         ("mine@" + "9" * 400, "there is no model"),
         ("no run", "there is no model"),
         ("../runs/mine", "there is no model"),
@@ -103,6 +104,12 @@ def test_neighbors_of_a_run_are_found_and_listed(client):
     told = client.get("/api/run?model=mine").json()
     assert (told["bigram"], told["train"], told["val"]) == (2.5, [[1, 3.0]], [[9, 2.0]])
     assert client.get("/api/run?model=nothing").status_code == 404
+
+
+def test_an_answer_names_the_model_as_it_was_asked_for_whoever_asked_before(client):
+    for name in ("other", "other@3", "other"):  # without a folder model: both are the checkpoint of step 3
+        told = client.post("/v1/completions", json={"model": name, "prompt": "a", "max_tokens": 1}).json()
+        assert told["model"] == name
 
 
 def test_a_sample_of_kept_weights_is_told_of_their_step(client, run):
