@@ -346,6 +346,24 @@ def test_nan_stops_before_the_weights(flags, rates, place, capsys):
 
 
 @pytest.mark.fault(
+    "E3",
+    "weights that give NaN at the end, under guard.nonfinite skip",
+    "no sample between and at the end, a report, and one line that says what to do; code 1",
+)
+def test_a_run_that_ends_with_nan_says_so_and_leaves_its_report(place, capsys):
+    flags = ["--max-steps=6", "--optim.lr=1e30", "--guard.nonfinite=skip", "--eval.every=6", "--eval.sample-every=3"]
+    assert start("nan", *flags) == 1
+    printed, error = capsys.readouterr()
+    assert "step 3: no sample: the model's logits are not numbers" in printed
+    assert "not a number" in printed
+    assert "what to try next" not in printed
+    assert error.splitlines()[-1].startswith("groundup: no last sample, and runs/nan/model is of no use: the model's")
+    assert "Begin again with a lower --optim.lr" in error
+    assert Path("runs/nan/report.html").is_file()
+    assert rows("nan")[-1]["val/loss"] is None
+
+
+@pytest.mark.fault(
     "D5", "another learning rate or other data at --resume; no run to resume", "refused in words that name it"
 )
 def test_resume_refuses_another_run(place, capsys):

@@ -41,7 +41,7 @@ from groundup.config.generate import SamplingConfig
 from groundup.generation.jobs import Choice, Job
 from groundup.generation.lookup import PromptLookup
 from groundup.generation.requests import Event, Finish, Lane, Request
-from groundup.generation.sampling import Drawn, Row, check_bias, depends_on_logits_alone, no_numbers
+from groundup.generation.sampling import Drawn, NoNumbersError, Row, check_bias, depends_on_logits_alone
 from groundup.generation.scores import Score, read_scores, score
 from groundup.generation.slots import Slots, count_slots
 from groundup.model.types import LanguageModel, wide
@@ -147,7 +147,7 @@ class Engine:
             only: The number of a request: the others wait.
 
         Raises:
-            UserError: The model's logits are not numbers.
+            NoNumbersError: The model's logits are not numbers.
         """
         self._n_ticks += 1
         self._admit()
@@ -265,7 +265,7 @@ class Engine:
         told = score(logits, torch.tensor(followers, device=logits.device), n_top)
         scores = [read_scores(values, n_top) for values in told.tolist()]
         if any(math.isnan(each.logprob) for each in scores):
-            raise no_numbers()
+            raise NoNumbersError
         return scores
 
     def _take(self, choice: Choice, drawn: Drawn | None) -> Event:

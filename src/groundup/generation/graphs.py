@@ -77,7 +77,7 @@ class DrawGraphs:
         """The next token of every row; None where they differ in their settings, look at the past or ask for scores.
 
         Raises:
-            UserError: The logits are not numbers.
+            NoNumbersError: The logits are not numbers.
         """
         config = rows[0].config
         if not all(row.config == config and is_plain(row) for row in rows):

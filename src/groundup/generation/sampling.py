@@ -54,6 +54,13 @@ class Row:
     n_top: int | None = None
 
 
+class NoNumbersError(UserError):
+    """Logits are NaN."""
+
+    def __init__(self) -> None:
+        super().__init__("the model's logits are not numbers (NaN): its weights are damaged, or its training diverged")
+
+
 class Drawn(NamedTuple):
     """The next token of a row."""
 
@@ -177,7 +184,7 @@ def sample(logits: Float[Tensor, "B V"], rows: Sequence[Row], *, by: Choose | No
         by: Does what `choose` does, for logits on the CPU.
 
     Raises:
-        UserError: The logits are not numbers.
+        NoNumbersError: The logits are not numbers.
     """
     if logits.device.type == "mps":  # no float64 there
         logits = logits.cpu()
@@ -196,7 +203,7 @@ def sample(logits: Float[Tensor, "B V"], rows: Sequence[Row], *, by: Choose | No
         return read_drawn(ids)
     told = torch.cat((ids[:, None], score(logits, ids.clamp(min=0), n_top)), dim=1).tolist()  # ids fit into float64
     if any(values[0] < 0 for values in told):
-        raise no_numbers()
+        raise NoNumbersError
     return [
         Drawn(int(token), None if row.n_top is None else read_scores(values, row.n_top))
         for row, (token, *values) in zip(rows, told, strict=True)
@@ -207,17 +214,12 @@ def read_drawn(ids: Int[Tensor, " B"]) -> list[Drawn]:
     """Wait for the ids of `choose`.
 
     Raises:
-        UserError: The logits were not numbers.
+        NoNumbersError: The logits were not numbers.
     """
     tokens = ids.tolist()
     if min(tokens) < 0:
-        raise no_numbers()
+        raise NoNumbersError
     return [Drawn(token, None) for token in tokens]
-
-
-def no_numbers() -> UserError:
-    """What to say of logits that are NaN."""
-    return UserError("the model's logits are not numbers (NaN): its weights are damaged, or its training diverged")
 
 
 def choose(

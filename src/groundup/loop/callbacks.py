@@ -15,6 +15,7 @@ from groundup.distributed.ranks import World
 from groundup.evaluation.benchmarks import measure_choices
 from groundup.evaluation.examples import ChoiceExample
 from groundup.evaluation.loss import LossResult
+from groundup.generation.sampling import NoNumbersError
 from groundup.generation.text import TextGenerator
 from groundup.loop.trainer import Callback, StepMetrics, Trainer
 from groundup.records.measured import TEXT
@@ -200,6 +201,9 @@ class Sample(Callback):
             try:
                 generator = TextGenerator(model, self.tokenizer)
                 text = generator.generate(self.prompt, max_new_tokens=self.max_new_tokens, seed=self.seed)[0]
+            except NoNumbersError as error:  # whether the run ends by it is the guard's to say
+                self.display.say(f"step {trainer.state.step}: no sample: {error}")
+                return
             finally:
                 model.train()
         self.log.write(step=trainer.state.step, sample=self.prompt + text)
