@@ -46,7 +46,7 @@ class CompiledKernels(TrainingKernels):
 
     def __init__(self, training: Path, decoding: Path) -> None:
         super().__init__(training)
-        library = self._open(decoding)
+        library = self._open(decoding, "lanes")
         self._rooms = _Rooms()
         pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
         self._linear = declare(library.linear, number, *5 * [pointer], *3 * [size])
@@ -206,7 +206,4 @@ def load_kernels(say: Callable[[str], None]) -> PlainKernels:
     def wrong(kernels: CompiledKernels) -> list[str]:
         return wrong_in_training(kernels) + wrong_in_decoding(kernels)
 
-    def load() -> CompiledKernels:
-        return CompiledKernels(*(shared_library(library, say) for library in (TRAINING, DECODING)))
-
-    return trusted(load, wrong, say)
+    return trusted(lambda: CompiledKernels(shared_library(TRAINING, say), shared_library(DECODING, say)), wrong, say)

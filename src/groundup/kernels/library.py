@@ -131,7 +131,7 @@ def _run_together(commands: Sequence[Sequence[str]], folder: str) -> None:
                     command,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
-                    text=True,
+                    errors="replace",  # a message need not be of this locale
                     env=os.environ | {"TMPDIR": folder},
                     process_group=0,
                 )

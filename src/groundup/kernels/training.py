@@ -44,7 +44,7 @@ class TrainingKernels(PlainKernels):
     lanes = KERNEL_LANES
 
     def __init__(self, path: Path) -> None:
-        library = self._open(path)
+        library = self._open(path, "gelu_forward")
         pointer, size, number = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
         self.has_bf16 = hasattr(library, "bf16_gpt_loss")
         dtypes = (torch.float32, torch.bfloat16) if self.has_bf16 else (torch.float32,)
@@ -65,12 +65,15 @@ class TrainingKernels(PlainKernels):
         self._rotate = declare(library.rotate, number, *5 * [pointer], ctypes.c_float, *6 * [size], ctypes.c_float)
         self._rotate_backward = declare(library.rotate_backward, number, *6 * [pointer], *6 * [size])
 
-    def _open(self, path: Path) -> ctypes.CDLL:
+    def _open(self, path: Path, symbol: str) -> ctypes.CDLL:
         self.name, _, _ = path.name.partition(".")  # has the hash of its source: choices are for these and no others
         if any(Path(torch.__file__).with_name("lib").glob("libgomp*")):
             # Clang brings an OpenMP of its own beside it: its threads would keep the cores for 0.2 s after each use.
             os.environ.setdefault("KMP_BLOCKTIME", "0")
-        return ctypes.CDLL(str(path))
+        if hasattr(library := ctypes.CDLL(str(path)), symbol):
+            return library
+        path.unlink(missing_ok=True)  # else it would be opened again, with a compiler that is mended, too
+        raise OSError(f"the compiler made a library without {symbol}")
 
     def __deepcopy__(self, memo: dict[int, object]) -> Self:
         """The library is there once, however often a model with it is copied."""

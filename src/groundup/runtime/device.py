@@ -45,7 +45,7 @@ def cpu_name() -> str:
     if sys.platform == "darwin":
         ask = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
         with contextlib.suppress(OSError):
-            if name := subprocess.run(ask, capture_output=True, text=True, check=False).stdout.strip():
+            if name := subprocess.run(ask, capture_output=True, errors="replace", check=False).stdout.strip():
                 return name
     facts: dict[str, str] = {}
     with contextlib.suppress(OSError):

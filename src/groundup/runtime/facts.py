@@ -55,7 +55,7 @@ def _commit() -> str | None:
         answer = subprocess.run(
             ["git", "-C", str(here), "describe", "--always", "--dirty"],
             capture_output=True,
-            text=True,
+            errors="replace",
             check=True,
             timeout=5,
         )

@@ -104,7 +104,9 @@ def _nanogpt(options: Options, folder: Path) -> dict[str, Any]:
 
 
 def _run(command: list[str], folder: Path) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, errors="replace", check=False, stdin=subprocess.DEVNULL
+    )
     if done.returncode:
         raise UserError(f"nanoGPT's {command[1]} failed: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
     return done.stdout

@@ -331,6 +331,21 @@ class TestBuilding:
         assert "the compiler fails" in self.said[1]
         assert "\n" not in self.said[1]
 
+    def test_a_message_of_any_bytes_is_one_line(self, use_compiler):
+        use_compiler("#!/bin/sh\nprintf '\\377\\376 error \\200\\n' >&2\nexit 1\n")
+        assert type(self.load()) is PlainKernels
+        assert " error " in self.said[-1]
+        assert "the compiler fails: " in self.said[-1]
+
+    @needs_compiler
+    @pytest.mark.parametrize("library", ["training", "decoding"])
+    def test_a_library_of_another_content_is_one_line_and_does_not_stay(self, monkeypatch, tmp_path, library):
+        use_sources(monkeypatch, tmp_path, **STUBS | {library: "int other;"})
+        assert type(self.load()) is PlainKernels
+        assert "no compiled kernels" in self.said[-1]
+        assert "the compiler made a library without" in self.said[-1]
+        assert not list((tmp_path / "groundup").glob(f"{library}*.so"))
+
     def test_one_compiler_that_fails_ends_the_other_and_those_that_it_has_called(
         self, monkeypatch, tmp_path, use_compiler
     ):
