@@ -176,6 +176,8 @@ def _given(text: str | None) -> str:
                 warn(f"these are the tokens of the name; of what is in the file: < {shlex.quote(text)}")
         return text
     data = sys.stdin.buffer.read()
+    if not data:
+        warn("no text was given, and standard input is empty")
     try:
         return data.decode()
     except UnicodeDecodeError as error:

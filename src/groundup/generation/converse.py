@@ -135,7 +135,7 @@ def converse(session: Session, *, first: Iterable[str]) -> int:
         1 if lines came from a pipe and one of them could not be obeyed or continued, else 0.
     """
     terminal = sys.stdin.isatty() and sys.stdout.isatty()
-    failed = False
+    failed, line = False, None
     for line in _lines(first, terminal=terminal):
         try:
             session.do(line)
@@ -144,6 +144,8 @@ def converse(session: Session, *, first: Iterable[str]) -> int:
         except UserError as error:
             warn(str(error))
             failed = True
+    if line is None and not terminal:
+        warn("no prompt was given, and standard input is empty")
     return int(failed and not terminal)
 
 

@@ -1,4 +1,4 @@
-"""Standard output that may be missing, odd, or closed by its reader."""
+"""Standard streams that may be missing, odd, or closed by its reader."""
 
 import contextlib
 import io
@@ -84,6 +84,8 @@ def mend_surroundings() -> None:
     Raises:
         UserError: The current folder is gone.
     """
+    if sys.stdin is None:
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115
     if sys.stdout is None:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     if sys.stderr is None:

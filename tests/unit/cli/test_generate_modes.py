@@ -215,6 +215,10 @@ class TestSession:
         first, second, again = self.session("ab", "ab", "/seed 2", "ab").out.split("\n")[:3]
         assert first == again != second
 
+    def test_no_line_at_all_is_told(self):
+        told = self.session()
+        assert (told.out, told.err) == ("", "groundup: no prompt was given, and standard input is empty\n")
+
     def test_settings_hold_until_reset(self):
         greedy = self.session("/set temperature 0", "ab", "ab", "/set max-new-tokens 9", "ab").out.split("\n")
         assert greedy[0] == greedy[1] == greedy[2][:4]

@@ -208,17 +208,25 @@ ENTRY = [sys.executable, "-c", "import sys; from groundup.cli.main import main; 
 
 @pytest.mark.fault(
     "G1",
-    "a process is started without stdout, without stderr, or with a width of 0",
+    "a process is started without stdin, stdout or stderr, or with a width of 0",
     "it works all the same: no traceback",
 )
 @pytest.mark.parametrize("how", [">&-", "2>&-", ">&- 2>&-", "<&-"])
 def test_closed_streams_are_no_reason_to_fail(tmp_path, how):
-    for words, code in (("--version", 0), (f"runs list '{tmp_path}'", 0), ("runs list gone", 1)):
+    save_tokenizer(CharTokenizer("ab"), tmp_path / "t.json")
+    encode = f"tokenizer encode --tokenizer '{tmp_path}/t.json'"
+    for words, code in (("--version", 0), (f"runs list '{tmp_path}'", 0), ("runs list gone", 1), (encode, 0)):
         shell = subprocess.run(
-            ["sh", "-c", f'"$0" "$@" {words} {how}', *ENTRY], capture_output=True, text=True, check=False
+            ["sh", "-c", f'"$0" "$@" {words} {how}', *ENTRY],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert shell.returncode == code
         assert "Traceback" not in shell.stderr
+    if "2>&-" not in how:
+        assert shell.stderr == "groundup: no text was given, and standard input is empty\n"
 
 
 def test_a_width_of_0_is_no_width(tmp_path):
