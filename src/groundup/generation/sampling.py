@@ -27,8 +27,9 @@ from groundup.generation.scores import Score, read_scores, score
 from groundup.model.types import wide
 
 Choose = Callable[[Tensor, SamplingConfig, Tensor | None], Tensor]
-COLDEST = 1e-30
-"""Temperatures below this are 0. Dividing by them would overflow float32, and only exact ties could tell."""
+COLDEST, COLD = 1e-30, 1e-20
+"""Temperatures below the first are 0. Dividing by them would overflow float32, and only exact ties could tell. Dividing
+large logits, as a penalty for each of many tokens makes them, overflows below the second."""
 
 FIRST_GUESSES = (64, 1024)
 """How many of the likeliest tokens top-p sorts on a CPU before it sorts them all: 50,257 logits take 3.6 ms to sort on
@@ -246,6 +247,7 @@ def uniform_numbers(rows: Sequence[Row], device: torch.device) -> Float[Tensor, 
     if rows[0].config.temperature < COLDEST:
         return None
     uniform = torch.stack([torch.rand(1, generator=row.generator, dtype=torch.float64) for row in rows])
+    uniform.clamp_(min=2**-53)  # 0 would fall on the first token, however unlikely; these are multiples of that
     return uniform.to(device, non_blocking=True)  # else the host would wait for all that the device has to do
 
 
@@ -259,6 +261,8 @@ def _choose(logits: Float[Tensor, "B V"], config: SamplingConfig, rows: Sequence
         logits = apply_count_penalties(logits, counts, config.presence_penalty, config.frequency_penalty)
     if config.logit_bias:
         logits = apply_logit_bias(logits, config.logit_bias)
+    if COLDEST <= config.temperature < COLD:  # only the largest are drawn there, with or without this
+        logits = logits - logits.amax(-1, keepdim=True)
     return by(logits, config, uniform_numbers(rows, logits.device))
 
 

@@ -73,6 +73,28 @@ float least_of_share(const std::vector<float>& weights, double p) {
     return read<float>(&bits);
 }
 
+// Logits that differ may have equal weights, as in heat all have: of those with the least weight that is kept for the share
+// p, the weights of logits below the last one that it takes become 0.
+template <class Logit>
+void part_equals(Logit logit, std::vector<float>& weights, float least, double p) {
+    int64_t n_equal = 0;
+#pragma omp simd reduction(+ : n_equal)
+    for (size_t i = 0; i < weights.size(); i++) n_equal += weights[i] == least;
+    if (n_equal < 2) return;
+    double sum = 0, above = 0;
+    std::vector<float> equals;
+    for (size_t i = 0; i < weights.size(); i++) {
+        sum += weights[i];
+        if (weights[i] > least) above += weights[i];
+        if (weights[i] == least) equals.push_back(logit(i));
+    }
+    const double taken = std::min(std::max(std::ceil((p * sum - above) / least), 1.0), (double)n_equal);
+    const auto last = equals.begin() + (int64_t)taken - 1;
+    std::nth_element(equals.begin(), last, equals.end(), std::greater<float>());
+    for (size_t i = 0; i < weights.size(); i++)
+        if (weights[i] == least && logit(i) < *last) weights[i] = 0;
+}
+
 // A place; -1 where x holds what is no number. Without a random number in [0, 1) the largest, of equals the first.
 int64_t draw_one(const float* x, int64_t n, const Filters& filters, const double* uniform) {
     std::vector<float> most;
@@ -87,12 +109,16 @@ int64_t draw_one(const float* x, int64_t n, const Filters& filters, const double
     std::vector<int64_t> kept;
     places(x, n, most, [&](float value) { return value / filters.temperature >= bound; }, kept);
     std::vector<float> weights(kept.size());
-    for (size_t i = 0; i < kept.size(); i++) weights[i] = x[kept[i]] / filters.temperature - largest;
+    auto logit = [&](size_t i) { return x[kept[i]] / filters.temperature; };
+    for (size_t i = 0; i < kept.size(); i++) weights[i] = logit(i) - largest;
     float* const at = weights.data();
 #pragma omp simd
     for (int64_t i = 0; i < (int64_t)kept.size(); i++) at[i] = at[i] < -87.0f ? 0.0f : exponential(at[i]);
     float least = 0;
-    if (filters.top_p < 1) least = least_of_share(weights, filters.top_p);
+    if (filters.top_p < 1) {
+        least = least_of_share(weights, filters.top_p);
+        part_equals(logit, weights, least, filters.top_p);
+    }
     least = std::max(least, (float)filters.min_p);  // the largest weight is 1
     double total = 0, sum = 0;
     for (float weight : weights) total += weight >= least ? weight : 0.0f;

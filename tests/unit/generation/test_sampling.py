@@ -276,6 +276,20 @@ def test_temperature_towards_zero_takes_the_largest(temperature):
     assert torch.equal(ids, logits.argmax(-1))
 
 
+@pytest.mark.parametrize("temperature", [1e-30, 3e-21, 1e-19])
+def test_large_penalties_in_the_cold_are_numbers(temperature):
+    config = SamplingConfig(temperature=temperature, frequency_penalty=-1_000_000)
+    rows = [Row(config=config, generator=torch.Generator().manual_seed(0), drawn=[place] * 450) for place in (0, 1)]
+    assert [drawn.token for drawn in sample(tensor([1.0, 5.0, 9.0], [1.0, -90.0, 9.0]), rows)] == [0, 1]
+    equals = Row(config=SamplingConfig(temperature=temperature), generator=torch.Generator().manual_seed(1))
+    assert {sample(tensor([3.0, 7.0, 7.0]), [equals])[0].token for _ in range(50)} == {1, 2}
+
+
+def test_a_number_of_0_falls_on_no_token_that_is_all_but_impossible(monkeypatch):
+    monkeypatch.setattr(sampling.torch, "rand", lambda *_, **__: torch.zeros(1, dtype=torch.float64))
+    assert draw_ids(tensor([-90.0, 0.0, 0.0]), SamplingConfig(), generators(1)).tolist() == [1]
+
+
 def test_greedy_takes_the_first_of_equals_and_draws_nothing():
     generator = torch.Generator().manual_seed(5)
     before = generator.get_state()

@@ -72,6 +72,18 @@ def test_what_is_impossible_is_not_drawn_and_what_is_no_number_is_told(compiled,
     assert choose(logits, config, uniform).tolist() == [1, -1, -1, -1, 1, -1]
 
 
+@pytest.mark.parametrize("top_p", [0.1, 0.3, 0.5, 0.6, 0.9])
+@pytest.mark.parametrize("number", [0.0, 0.3, 0.7, 0.988])
+def test_in_heat_logits_that_differ_are_no_equals_for_top_p(compiled, top_p, number):
+    logits = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [-9.0, 9.0]])
+    uniform = torch.full((len(logits), 1), number, dtype=torch.float64)
+    for config in (SamplingConfig(temperature=1e30, top_p=top_p), SamplingConfig(temperature=1e9, top_p=top_p)):
+        assert torch.equal(compiled.draw(logits, config, uniform), choose(logits, config, uniform))
+    if top_p <= 0.5:
+        config = SamplingConfig(temperature=1e30, top_p=top_p, min_p=0.5)
+        assert compiled.draw(logits, config, uniform).tolist() == [0, 1, int(number >= 0.5), 1]
+
+
 def test_greedy_takes_the_first_of_equals_wherever_it_is(compiled):
     generator = torch.Generator().manual_seed(0)
     logits = torch.randint(0, 5, (50, 1000), generator=generator).float()
