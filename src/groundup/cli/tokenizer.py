@@ -13,6 +13,7 @@ import tyro
 
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError, UserError
+from groundup.config.printable import typed
 from groundup.files.layout import TOKENIZER
 from groundup.terminal.actions import pick_action
 from groundup.terminal.parse import parse
@@ -85,19 +86,21 @@ def _train(argv: Sequence[str]) -> int:
     from groundup.files.atomic import write_file
     from groundup.files.new import refuse_existing, refuse_unwritable
     from groundup.tokenizer.base import END_OF_TEXT
-    from groundup.tokenizer.bpe import GPT2_PATTERN
+    from groundup.tokenizer.bpe import GPT2_PATTERN, ByteBPE
     from groundup.tokenizer.bpe_train import train_bpe
     from groundup.tokenizer.io import tokenizer_json
 
     refuse_unwritable(options.out)
     refuse_existing(options.out)
+    specials = tuple(map(typed, options.special)) or (END_OF_TEXT,)
+    pattern = GPT2_PATTERN if options.pattern is None else typed(options.pattern)
+    try:
+        ByteBPE([], specials=specials, pattern=pattern)
+    except UserError as error:  # typed, and not of a file
+        raise UsageError(str(error)) from None
     began = time.perf_counter()
     tokenizer = train_bpe(
-        _texts(options),
-        options.vocab_size,
-        specials=options.special or (END_OF_TEXT,),
-        pattern=GPT2_PATTERN if options.pattern is None else options.pattern,
-        trainer=options.trainer,
+        _texts(options), options.vocab_size, specials=specials, pattern=pattern, trainer=options.trainer
     )
     write_file(options.out, tokenizer_json(tokenizer).encode())
     say(f"{options.out}: {tokenizer.vocab_size:,} ids, learned in {time.perf_counter() - began:.1f} s")
@@ -174,7 +177,7 @@ def _given(text: str | None) -> str:
         with contextlib.suppress(OSError, ValueError):  # too long for a name, or no name at all
             if Path(text).is_file():
                 warn(f"these are the tokens of the name; of what is in the file: < {shlex.quote(text)}")
-        return text
+        return typed(text)
     data = sys.stdin.buffer.read()
     if not data:
         warn("no text was given, and standard input is empty")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from groundup.config.errors import UsageError
+from groundup.config.printable import typed
 
 SourceName = Literal["shakespeare", "tiny-shakespeare", "text", "shards"]
 ValRule = Literal["documents", "head", "hash"]
@@ -30,7 +31,11 @@ class ReadConfig:
     """refuse: a file that cannot be read ends the work, all of them named; skip: leave them out, counted."""
 
     def __post_init__(self) -> None:
-        """Check the suffixes."""
+        """Check the suffixes, and take texts as they were typed."""
+        object.__setattr__(self, "text_column", typed(self.text_column))
+        object.__setattr__(self, "separator", typed(self.separator))
+        if any("\ud800" <= character <= "\udfff" for character in self.separator):
+            raise UsageError(f"separator must be valid UTF-8, got {self.separator!r}")
         for suffix in self.text_suffixes:
             if not suffix.startswith(".") or len(suffix) < 2 or "/" in suffix:
                 raise UsageError(f"a suffix begins with a dot, such as .py; got {suffix!r}")

@@ -11,6 +11,14 @@ def printable(text: str) -> str:
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
+def typed(text: str) -> str:
+    """A text typed in UTF-8, also where Python took its bytes for no characters (LC_ALL=C); other bytes stay."""
+    try:
+        return text.encode(errors="surrogateescape").decode()
+    except UnicodeError:
+        return text
+
+
 def counted(n: int, what: str) -> str:
     """A number and what it counts: 1 run, 2,000 runs."""
     return f"{n:,} {what}{'' if n == 1 else 's'}"

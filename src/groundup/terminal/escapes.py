@@ -1,6 +1,7 @@
 """What is typed for characters that a shell or a line makes hard to type."""
 
 from groundup.config.errors import UsageError
+from groundup.config.printable import typed
 
 
 def unescape(text: str) -> str:
@@ -9,6 +10,7 @@ def unescape(text: str) -> str:
     Raises:
         UsageError: The text is not valid UTF-8.
     """
+    text = typed(text)
     try:
         text.encode()
     except UnicodeEncodeError:

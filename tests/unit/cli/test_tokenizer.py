@@ -1,5 +1,7 @@
 import io
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -124,6 +126,13 @@ def test_encode_prints_ids(trained, capsys, monkeypatch):
     assert tokenizer.decode(map(int, capsys.readouterr().out.split())) == "the cat\r\né\n"
 
 
+def test_what_is_typed_is_utf8_in_any_locale(trained):
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "groundup", "tokenizer", "encode", "é", "--tokenizer", trained]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | plain, check=False)
+    assert (done.stdout, done.stderr) == ("195 169\n", "")
+
+
 def test_encode_takes_special_tokens_for_text(trained, capsys):
     assert main(["tokenizer", "encode", "<|endoftext|>", "--tokenizer", trained]) == 0
     assert "267" not in capsys.readouterr().out.split()
@@ -188,7 +197,9 @@ def test_show_of_nothing(trained, capsys):
         (["train", "/nowhere.txt", "--out", "n.json"], 1, "/nowhere.txt does not exist"),
         (["train", "FILE", "--vocab-size", "9", "--out", "n.json"], 2, "at least 257"),
         (["train", "FILE", "--vocab-size", "many"], 2, "vocab-size"),
-        (["train", "FILE", "--pattern", "(a", "--out", "n.json"], 1, "not a regular expression"),
+        (["train", "FILE", "--pattern", "(a", "--out", "n.json"], 2, "not a regular expression"),
+        (["train", "FILE", "--special", "", "--out", "n.json"], 2, "special tokens must be distinct and not empty"),
+        (["train", "FILE", "--special=a", "--special=a", "--out=n.json"], 2, "special tokens must be distinct"),
         (["train", "FILE", "--out", "/nowhere/t.json"], 1, "there is no folder /nowhere"),
         (["encode", "x", "--tokenizer", "gtp2"], 1, "no tokenizer 'gtp2'"),
         (["encode", "a\udcff", "--tokenizer", "TOKENIZER"], 1, "U+DCFF at position 1"),

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from groundup.config import data, generate, model, train
-from groundup.config.data import DataConfig, ShardConfig
+from groundup.config.data import DataConfig, ReadConfig, ShardConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
 from groundup.config.model import BigramConfig, GPTConfig, ModernConfig
@@ -123,6 +123,14 @@ def test_shakespeare_takes_no_path_and_text_needs_one(tmp_path):
         DataConfig(path=tmp_path)
     with pytest.raises(UsageError, match=r"data\.source text needs --data\.path"):
         DataConfig(source="text")
+
+
+def test_texts_of_files_are_utf8_in_any_locale():
+    typed = "é".encode().decode("ascii", "surrogateescape")
+    config = ReadConfig(separator=typed, text_column=typed)
+    assert (config.separator, config.text_column) == ("é", "é")
+    with pytest.raises(UsageError, match=r"separator must be valid UTF-8, got '\\udcff'"):
+        ReadConfig(separator="\udcff")
 
 
 def test_a_bias_that_no_logit_can_take():
