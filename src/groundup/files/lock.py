@@ -76,6 +76,7 @@ def one_at_a_time(path: Path, *, wait: bool = True) -> Iterator[None]:
     """
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
+        _make(lock, path)
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout:
         raise UserError(f"{path} is being written by another process") from None
@@ -85,6 +86,19 @@ def one_at_a_time(path: Path, *, wait: bool = True) -> Iterator[None]:
         yield
     finally:
         _remove(lock)
+
+
+def _make(lock: BaseFileLock, guarded: Path) -> None:
+    """Make the file of a lock where there is none.
+
+    Raises:
+        UserError: No file can be made there: `filelock` would try again and again, as if somebody had removed it.
+    """
+    path = Path(lock.lock_file)
+    try:
+        path.touch()
+    except FileNotFoundError:
+        raise UserError(f"cannot write {guarded}: no file can be made in {path.parent}; name another place") from None
 
 
 def _remove(lock: BaseFileLock) -> None:
@@ -130,6 +144,7 @@ class RunLock:
         _remove(self._lock)
 
     def _acquire(self) -> None:
+        _make(self._lock, self.run_dir)
         for left in reversed(range(_ONLOOKERS)):
             try:
                 self._lock.acquire(timeout=0.2)

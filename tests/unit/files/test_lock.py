@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from filelock import FileLock, Timeout
@@ -68,6 +69,14 @@ def test_a_folder_has_one_lock_whatever_it_is_called(tmp_path):
                 with pytest.raises(UserError, match="in use"), RunLock(name):
                     pass
     assert not any(map(is_held, names))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a folder that takes no files")
+def test_a_place_that_takes_no_files_is_told_and_nobody_waits():
+    """A folder of /proc, which says that there is none."""
+    for lock in (RunLock(Path("/proc/run")), one_at_a_time(Path("/proc/file"))):
+        with pytest.raises(UserError, match=r"cannot write /proc/\w+: no file can be made in /proc"), lock:
+            pass
 
 
 @pytest.mark.fault(
