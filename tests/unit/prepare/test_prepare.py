@@ -323,6 +323,15 @@ def test_nothing_to_prepare_is_told(tmp_path, corpus, separated, texts, message)
     assert not (tmp_path / "data").exists()  # nothing is in the way of a second try with other settings
 
 
+def test_too_few_documents_for_hashes_are_counted_as_documents(tmp_path, corpus, separated):
+    layout = ShardConfig(val_rule="hash", val_fraction=0.5)
+    message = (
+        r"^1 document is too few .*; --val-rule hash puts each into one .* --separator, or use --val-rule documents"
+    )
+    with pytest.raises(UserError, match=message):
+        prepare(corpus([["a text " * 1000]]), separated, tmp_path / "data", layout)
+
+
 def test_too_few_tokens_say_what_was_skipped(tmp_path, corpus, separated):
     with pytest.raises(UserError, match=r"validation \(skipped 2: empty document\); use more text"):
         prepare(corpus([["", ""]]), separated, tmp_path / "data", SMALL)
