@@ -33,7 +33,7 @@ def train_configs(draw):
     cls = draw(st.sampled_from([GPTConfig, ModernConfig]))
     model = cls(
         n_layer=draw(size), n_head=n_head, n_embd=n_head * head_dim, block_size=draw(size),
-        vocab_size=draw(st.integers(0, 10**9)), dropout=draw(share), bias=draw(st.booleans()),
+        vocab_size=draw(st.integers(0, 10**9)), dropout=draw(st.floats(0, 0.999)), bias=draw(st.booleans()),
         **({} if cls is GPTConfig else {name: draw(values) for name, values in switches.items()}),
     )  # fmt: skip
     micro_batch_size = draw(size)

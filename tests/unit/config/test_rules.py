@@ -10,7 +10,7 @@ from groundup.config.data import DataConfig, ReadConfig, ShardConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
 from groundup.config.model import BigramConfig, GPTConfig, ModernConfig
-from groundup.config.train import CheckpointConfig, EvalConfig, OptimConfig, RuntimeConfig, TrainConfig
+from groundup.config.train import CheckpointConfig, EvalConfig, LoRAConfig, OptimConfig, RuntimeConfig, TrainConfig
 
 CONFIGS = [
     cls
@@ -57,7 +57,7 @@ def broken_rules():
     yield ModernConfig, {"ngram_rows": 0}
     yield ModernConfig, {"n_inner": -1}
     yield ModernConfig, {"n_kv_head": 5}
-    yield ModernConfig, {"logit_softcap": -1.0}
+    yield from ((ModernConfig, {"logit_softcap": cap}) for cap in (-1.0, 1e39, 1e-50))
     yield ModernConfig, {"n_layer": 0}
     yield OptimConfig, {"cooldown": 0.0}
     yield OptimConfig, {"muon_cooldown": 1.1}
@@ -66,7 +66,8 @@ def broken_rules():
     yield OptimConfig, {"average": 1.0}
     yield OptimConfig, {"beta2_half_life": -1}
     yield OptimConfig, {"muon_momentum_warmup": -1}
-    yield GPTConfig, {"dropout": 1.0}
+    yield from ((GPTConfig, {"dropout": share}) for share in (1.0, 0.99999999999))
+    yield LoRAConfig, {"alpha": 1e39}
     yield GPTConfig, {"dropout": -0.1}
     yield from ((OptimConfig, {name: 0.0}) for name in ("lr", "muon_lr_ratio"))
     yield OptimConfig, {"min_lr_ratio": 1.5}
