@@ -1,6 +1,5 @@
 """The end of a whole run: the best weights to model/, the table of losses, a scene, the report, what to do next."""
 
-import math
 import shlex
 from dataclasses import dataclass
 from functools import partial
@@ -43,7 +42,7 @@ class Label:
 
     step: int
     val_loss: float | None
-    """None where it was not measured at that step; NaN where it was no number."""
+    """None where it was not measured at that step, or was not finite."""
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, rows: list[dict[str, Any]], *, text: str) -> "Label":
@@ -55,11 +54,10 @@ class Label:
             text: What losses are measured on now; one on another text does not count.
         """
         train = checkpoint.state["train"]
-        found = [row["val/loss"] for row in rows if row["step"] == train["step"] and "val/loss" in row]
-        losses = [loss if is_finite(loss) else math.nan for loss in found]
+        losses = [row["val/loss"] for row in rows if row["step"] == train["step"] and "val/loss" in row]
         own = train["best_step"] == train["step"] and train.get("val_text", text) == text
         loss = train["best_loss"] if own else next(reversed(losses), None)
-        return cls(train["step"], loss)
+        return cls(train["step"], loss if is_finite(loss) else None)
 
 
 def finish(run: Run, config: TrainConfig, facts: dict[str, Any], *, log: Logger, prompt: str, console: Console) -> None:
@@ -74,50 +72,32 @@ def finish(run: Run, config: TrainConfig, facts: dict[str, Any], *, log: Logger,
         console: Where to print.
 
     Raises:
-        UserError: No checkpoint can be read, the disk refuses, or the weights give no numbers: said at the end.
+        UserError: No checkpoint can be read, the disk refuses, or the weights give no numbers.
     """
-    failed: UserError | None = None
     with Working("choosing the best weights", console) as working:
         model, label = _keep_best(run, config, facts, console)
         working.doing("writing a last sample")
+        writer, step = TextGenerator(model.eval(), run.tokenizer), run.trainer.state.step
         try:
-            _write_scene(run, config, model, label, log=log, prompt=prompt, console=console)
+            scene = prompt + writer.generate(prompt, max_new_tokens=SCENE_TOKENS, seed=config.seed)[0]
         except NoNumbersError as error:
-            failed = error
+            write_report(config.run_dir)
+            raise UserError(
+                f"no last sample, and {config.run_dir / MODEL} is of no use: {error}. Begin again with a lower"
+                f" {rate_flags(run.trainer.optimizers)} or more --optim.warmup-steps; see {config.run_dir / REPORT}"
+            ) from None
+        # At the end of the record, whose steps never go back; the weights may be of an earlier step.
+        row = {"step": step, "sample": scene} | ({} if label.step == step else {KEPT_STEP: label.step})
+        if row not in read_metrics(config.run_dir / METRICS):  # else a run that had ended was resumed
+            log.write(**row)
+        quote(console, scene, title=f"the weights in {config.run_dir / MODEL} write:")
         working.doing("drawing report.html")
-        if failed is None and (seen := _portrait(run, model)) is not None:
+        if (seen := _portrait(run, model)) is not None:
             write_file(config.run_dir / PORTRAIT, dump_json(seen).encode())
         write_report(config.run_dir)
     state, times = run.trainer.state, time_line(read_metrics(config.run_dir / METRICS)) or ""
     say(console, f"\ntrained {state.step} steps in {clock(state.seconds)}\n{times}\n")
-    if failed is not None:
-        raise UserError(
-            f"no last sample, and {config.run_dir / MODEL} is of no use: {failed}. Begin again with a lower"
-            f" {rate_flags(run.trainer.optimizers)} or more --optim.warmup-steps; see {config.run_dir / REPORT}"
-        )
     say(console, f"what to try next:\n{_next_steps(config, prompt)}")
-
-
-def _write_scene(
-    run: Run,
-    config: TrainConfig,
-    model: Transformer,
-    label: Label,
-    *,
-    log: Logger,
-    prompt: str,
-    console: Console,
-) -> None:
-    """Let the weights that are kept write, into the record and for the person."""
-    writer = TextGenerator(model.eval(), run.tokenizer)
-    scene = prompt + writer.generate(prompt, max_new_tokens=SCENE_TOKENS, seed=config.seed)[0]
-    # At the end of the record, whose steps never go back; the weights may be of an earlier step.
-    row: dict[str, Any] = {"step": run.trainer.state.step, "sample": scene}
-    if label.step != row["step"]:
-        row[KEPT_STEP] = label.step
-    if row not in read_metrics(config.run_dir / METRICS):  # else a run that had ended was resumed
-        log.write(**row)
-    quote(console, scene, title=f"the weights in {config.run_dir / MODEL} write:")
 
 
 def _keep_best(run: Run, config: TrainConfig, facts: dict[str, Any], console: Console) -> tuple[Transformer, Label]:
@@ -127,13 +107,10 @@ def _keep_best(run: Run, config: TrainConfig, facts: dict[str, Any], console: Co
     label = Label.of(checkpoint, rows, text=run.trainer.state.val_text)
     model = build_model(run.trainer.model.config).to(run.trainer.device)
     model.load_state_dict(checkpoint.model)
-    info = {"step": label.step, RUN_STEP: run.trainer.state.step, "data": config.data.source}
-    save_model(
-        config.run_dir / MODEL,
-        model,
-        run.tokenizer,
-        {**info, "val_loss": label.val_loss} if is_finite(label.val_loss) else info,
-    )
+    info: dict[str, Any] = {"step": label.step, RUN_STEP: run.trainer.state.step, "data": config.data.source}
+    if label.val_loss is not None:
+        info["val_loss"] = label.val_loss
+    save_model(config.run_dir / MODEL, model, run.tokenizer, info)
     console.print(_losses(run, config, facts, label))
     if warning := only_worse(rows, step=label.step, rates=rate_flags(run.trainer.optimizers)):
         say(console, warning)
@@ -156,8 +133,7 @@ def _losses(run: Run, config: TrainConfig, facts: dict[str, Any], label: Label) 
     table.add_column("loss", justify="right")
     if facts["bigram_loss"] is not None:
         table.add_row("bigram", f"{run.tokenizer.vocab_size**2:,}", f"{facts['bigram_loss']:.4f}")
-    measured = f"{label.val_loss:.4f}" if is_finite(label.val_loss) else "not a number"
-    loss = "not measured" if label.val_loss is None else measured
+    loss = "no number" if label.val_loss is None else f"{label.val_loss:.4f}"
     table.add_row(f"GPT, step {label.step}", f"{facts['parameters']:,}", loss)
     return table
 
