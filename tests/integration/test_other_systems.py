@@ -9,7 +9,7 @@ import os, signal, sys
 import torch.distributed.elastic.timer  # which asks sys.platform in place of what there is
 for module, names in (
     (os, ("pread", "posix_fadvise", "fdatasync", "sched_getaffinity", "getuid", "fork")),
-    (signal, ("SIGHUP", "SIGKILL", "SIGALRM", "setitimer", "pthread_kill")),
+    (signal, ("SIGHUP", "SIGUSR1", "SIGKILL", "SIGALRM", "setitimer", "pthread_kill")),
 ):
     for name in names:
         delattr(module, name)

@@ -34,6 +34,8 @@ def main(argv: Sequence[str]) -> int:
     words = split_equals(list(argv), *OWN_FLAGS)
     where = take_value(words, "--hardware") or "here"
     tokens = take_value(words, "--tokens")
+    if tokens is not None and {"--max-steps", "--max_steps"} & {word.partition("=")[0] for word in words}:
+        raise UsageError("--tokens and --max-steps both say how long the run is: give one of them")
     share = take_value(words, "--mfu")
     price = take_value(words, "--dollars-per-hour")
     run = [word for word in words if word not in ("-h", "--help")]

@@ -73,6 +73,9 @@ def plan_runs(words: list[str]) -> list[tuple[TrainConfig, list[str]]]:
             axes.append((i, words[i - 1].removeprefix("--"), values))
     if not axes:
         raise UsageError("nothing varies: give a flag several values, as in --optim.lr 1e-3,3e-3 or --seed 1..3")
+    given = [word.replace("_", "-") for word in words]
+    if twice := next((key for _, key, _ in axes if given.count(f"--{key}".replace("_", "-")) > 1), None):
+        raise UsageError(f"--{twice} is given twice, and has several values in one place: give it once")
     if odd := {"--resume", "--dry-run", "--config"} & set(words):
         raise UsageError(f"{min(odd)} does not go with sweep: it begins at a preset, and goes on by itself")
     if math.prod(len(values) for _, _, values in axes) > MOST_RUNS:

@@ -1,4 +1,4 @@
-"""Turn Ctrl-C, SIGTERM and SIGHUP into a request to stop after the current step."""
+"""Turn Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 into a request to stop after the current step."""
 
 import contextlib
 import os
@@ -9,22 +9,22 @@ from types import FrameType, TracebackType
 from groundup.distributed.ranks import World
 
 AGAIN = 5.0
-"""Seconds within which a second SIGTERM or SIGHUP, after either, is the same request."""
+"""Seconds within which another signal than Ctrl-C, after one of these, is the same request."""
 
 
 TIME_UP = 1 << 16
 """In place of a signal's number."""
-_ENDS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Signals that ask a process to end; Windows has no SIGHUP."""
+_ENDS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+"""Signals that ask a process to end, SIGUSR1 as SLURM's usual warning; Windows has neither it nor SIGHUP."""
 
 
 class StopRequest:
-    """While entered, the first SIGINT, SIGTERM or SIGHUP is a request; a second one has its usual effect.
+    """While entered, the first SIGINT, SIGTERM, SIGHUP or SIGUSR1 is a request; a second one has its usual effect.
 
     A run that stops between steps saves a checkpoint it can continue from; a scheduler that preempts a job sends
     SIGTERM and gives it seconds to do just that. It may send it to a process and to the torchrun above, which passes it
-    on; a terminal that closes sends SIGHUP, and so does its shell. So either of the two, within `AGAIN` seconds of
-    either, is the same request. A signal that the process ignores (nohup, disown) stays ignored.
+    on; a terminal that closes sends SIGHUP, and so does its shell. So any of these, within `AGAIN` seconds of
+    another, is the same request. A signal that the process ignores (nohup, disown) stays ignored.
 
     Args:
         answer: What is said on stderr at once when the first one comes: a step may still take a minute.
@@ -50,7 +50,7 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """128 + signal, the shell's convention: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP; 0 when time is up."""
+        """128 + signal, the shell's convention: 130 for Ctrl-C, 143 for SIGTERM, and so on; 0 when time is up."""
         return 0 if self.signum == TIME_UP else 128 + (self.signum or 0)
 
     def agree(self, world: World) -> None:

@@ -10,8 +10,8 @@ from types import FrameType
 
 _UNTOUCHED = (signal.SIG_DFL, signal.default_int_handler)
 """What signals do by default here; one that the process ignores (nohup) stays ignored."""
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-"""Signals that ask a process to end; Windows has no SIGHUP."""
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+"""Signals that ask a process to end, SIGUSR1 as SLURM's usual warning; Windows has neither it nor SIGHUP."""
 _IMPORTING = "<frozen importlib._bootstrap>"
 _AGAIN = 0.05
 """Seconds after which an exception that Python has dropped comes again."""
@@ -20,7 +20,7 @@ _SHOW_CURSOR = "\x1b[?25h"
 
 
 class Ended(SystemExit):
-    """SIGTERM or SIGHUP came: what Ctrl-C raises as KeyboardInterrupt.
+    """SIGTERM, SIGHUP or SIGUSR1 came: what Ctrl-C raises as KeyboardInterrupt.
 
     Args:
         signum: The signal.
@@ -45,9 +45,9 @@ def killed_by(exit_code: int) -> str:
 
 @contextlib.contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Until the end of `with`, SIGTERM and SIGHUP raise `Ended`, and blocks on the way out close what they opened.
+    """Until the end of `with`, all but Ctrl-C raise `Ended`, and blocks on the way out close what they opened.
 
-    In the middle of an import these two and Ctrl-C end the process at once: libraries drop an exception there, or go on
+    In the middle of an import these and Ctrl-C end the process at once: libraries drop an exception there, or go on
     with half a module, and nothing is open yet that needs closing. Python itself drops one in `__del__` and in what it
     calls when an object is gone, as it often is while torch.compile works: there, the signal comes again.
     """

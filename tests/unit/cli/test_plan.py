@@ -64,6 +64,7 @@ def test_in_a_pipe_a_fact_is_a_line_without_blanks_at_its_end(capsys, monkeypatc
     ("words", "says"),
     [
         (["gpt2-fineweb", "--tokens", "many", "--hardware", "T4"], "--tokens must be a number such as 300M or 10B"),
+        (["gpt2-fineweb", "--tokens", "1B", "--max-steps=1", "--hardware", "T4"], "both say how long the run is"),
         (["gpt2-fineweb", "--tokens", "0", "--hardware", "T4"], "--tokens must be a number such as"),
         *[
             (["gpt2-fineweb", "--tokens", tokens, "--hardware", "T4"], "--tokens must be a number such as")

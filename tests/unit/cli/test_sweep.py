@@ -52,6 +52,8 @@ def test_every_combination_is_a_run_of_its_own():
         ),
         (["shakespeare", "--seed", "1,1"], "a value stands twice"),
         (["shakespeare", "--optim.lr", "1e-3,0.001"], "a value stands twice"),
+        (["shakespeare", "--seed", "1,2", "--seed", "2"], "--seed is given twice"),
+        (["shakespeare", "--model.n_head", "1,2", "--model.n-head=2"], "--model.n_head is given twice"),
         (["shakespeare", "--name", "one,two"], "names a folder alone"),
         (["shakespeare", "--data.source", "text", "--data.path", "a b,a?b"], "would have the same folder"),
         (["shakespeare", "--optim.lr", "1e-3,fast"], "must be a number, got 'fast'"),

@@ -6,7 +6,7 @@ from groundup.distributed.ranks import World
 from groundup.distributed.signals import AGAIN, StopRequest
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
 def test_the_first_signal_is_a_request(number):
     with StopRequest() as stop:
         assert not stop.requested
@@ -71,7 +71,7 @@ def test_after_a_request_the_other_signal_acts_at_once_too():
 
 @pytest.mark.parametrize("error", [None, RuntimeError])
 def test_handlers_are_put_back(error):
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
     before = [signal.getsignal(number) for number in numbers]
     try:
         with StopRequest():

@@ -10,7 +10,7 @@ import pytest
 
 from groundup.terminal.ended import Ended, ended_by_signals
 
-NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1]
 
 
 @pytest.mark.parametrize("number", NUMBERS)
