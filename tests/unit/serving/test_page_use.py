@@ -219,3 +219,50 @@ def test_a_page_without_the_key_asks_for_it(browser, runs):
             page.get_by_text(after).wait_for()
         page.wait_for_function("() => location.hash.includes('surprise') && !location.hash.includes('sesame')")
         page.close()
+
+
+def feed_streams(page):
+    """From now on completions come from the test: `write` gives a piece to the page, `ended` says whether it reads on."""
+    page.evaluate("""() => {
+      const asked = window.fetch;
+      window.fetch = (path, options) => {
+        if (path !== "/v1/completions") return asked(path, options);
+        const body = new ReadableStream({ start: (feed) => (window.feed = feed) });
+        window.ended = false;
+        options.signal.addEventListener("abort", () => { window.ended = true; feed.error(options.signal.reason); });
+        return Promise.resolve(new Response(body));
+      };
+      window.write = (text) => {
+        const said = JSON.stringify({ choices: [{ index: 0, text }] });
+        feed.enqueue(new TextEncoder().encode(`data: ${said}\\n\\n`));
+        return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+      };
+    }""")
+
+
+def test_what_a_person_types_stays_while_a_text_is_written_and_can_be_undone(open_page):
+    page = open_page(tab="write")
+    box, undo = page.get_by_role("textbox", name="text"), page.get_by_role("button", name="Undo")
+    write_on = page.get_by_role("button", name="Write on")
+    page.locator(".candidates").wait_for()
+    assert undo.is_disabled()
+    feed_streams(page)
+    write_on.click()
+    page.evaluate("write(' and')")
+    box.press("End")
+    box.press_sequentially(" the")
+    page.evaluate("write(' of')")
+    assert page.evaluate("ended")
+    write_on.wait_for()
+    assert box.input_value() == TEXT + " and the"
+    write_on.click()
+    page.evaluate("write(' sea')")
+    page.get_by_role("tab", name="Surprise").click()
+    page.wait_for_function("ended")
+    box.fill("hello")
+    page.get_by_role("tab", name="Write").click()
+    for text in (TEXT + " and the sea", TEXT + " and the", TEXT + " and", TEXT):
+        undo.click()
+        page.wait_for_function("text => document.querySelector('textarea').value === text", arg=text)
+    page.wait_for_function("() => location.hash.includes('tab=write')")
+    assert undo.is_disabled()

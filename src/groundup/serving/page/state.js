@@ -14,6 +14,8 @@ const NOTHING = { ids: [], texts: [], all: [] };
 export const tokens = signal(NOTHING);
 /** Ids from this one on were drawn here, and not typed: the count penalties count them. */
 export const drawnFrom = signal(Infinity);
+/** What Undo goes back to, the newest last, with what made the text after it. @type {{value: {text: string, drawn: number, by: unknown}[]}} */
+export const past = signal([]);
 export const logits = signal(null);
 export const vocabulary = signal([]);
 export const settings = signal({ ...NEUTRAL });
@@ -32,6 +34,24 @@ export const result = computed(() => {
   const from = Math.min(drawnFrom.value, ids.length);
   return pipeline(logits.value, settings.value, ids.slice(0, from), ids.slice(from));
 });
+
+/**
+ * Change the text. What one `by` changes in a row is one step of Undo.
+ * @param {string} next @param {unknown} by @param {number} drawn the place of the first token that was drawn
+ */
+export function change(next, by, drawn) {
+  if (next === text.peek()) return;
+  batch(() => {
+    const before = past.peek();
+    if (before.at(-1)?.by !== by) past.value = [...before, { text: text.peek(), drawn: drawnFrom.peek(), by }];
+    [drawnFrom.value, text.value] = [drawn, next];
+  });
+}
+
+export function undo() {
+  const last = past.peek().at(-1);
+  if (last) batch(() => ([drawnFrom.value, text.value, past.value] = [last.drawn, last.text, past.peek().slice(0, -1)]));
+}
 
 /**
  * A state of a view that the address carries, as useState has it; values are texts.
@@ -133,6 +153,7 @@ async function follow() {
   batch(() => {
     tab.value = take("tab", "write");
     text.value = given ?? model.value?.first_text ?? "";
+    past.value = [];
     seed.value = Number(take("seed", 1)) || 0;
     drawnFrom.value = Number(take("drawn", Infinity));
     const found = { ...NEUTRAL };

@@ -4,7 +4,7 @@ import { html } from "./html.js";
 import { complete } from "./api.js";
 import { aligned, number, probability, spoken, visible } from "./format.js";
 import { NEUTRAL, REASONS, draw, largest } from "./sampling.js";
-import { completion, drawnFrom, logits, named, onward, result, saved, seed, settings, tell, text, tokens } from "./state.js";
+import { change, completion, drawnFrom, logits, named, onward, past, result, saved, seed, settings, tell, text, tokens, undo } from "./state.js";
 import { Picture } from "./picture.js";
 import { Bar } from "./bars.js";
 import { Prompt } from "./prompt.js";
@@ -39,46 +39,43 @@ export function Write() {
   const [many, setMany] = saved("many", "");
   const [said, setSaid] = useState("");
   const control = useRef(null);
-  const past = useRef([]);
   const found = result.value;
   const place = tokens.value.ids.length;
   const needle = needleAt(seed.value, place);
   const chosen = found && draw(found.sampler, needle);
 
-  const take = (id) => {
-    past.current.push(text.value);
-    if (drawnFrom.value > place) drawnFrom.value = place;
-    text.value += named(id).startsWith("bytes:") ? "" : named(id);
-  };
-  const undo = () => past.current.length && (text.value = past.current.pop());
+  const drawn = Math.min(drawnFrom.value, place);
+
+  const take = (id) => change(text.value + (named(id).startsWith("bytes:") ? "" : named(id)), {}, drawn);
   const stream = async (n) => {
-    past.current.push(text.value);
     setRunning(true);
     setSaid("writing");
     if (n > 1) setMany(n);
-    control.current = new AbortController();
+    const own = (control.current = new AbortController());
     const texts = new Array(n).fill("");
-    let frame = 0;
+    const before = text.value;
+    let [frame, last, failed] = [0, before, ""];
     const show = () => {
       frame = 0;
+      if (text.value !== last) own.abort(); // somebody types, or looks at another text
+      if (own.signal.aborted) return;
       if (n > 1) setSamples({ of: before, texts: [...texts] });
-      else text.value = before + texts[0];
+      else change((last = before + texts[0]), own, drawn);
     };
-    const before = text.value;
-    if (drawnFrom.value > place) drawnFrom.value = place;
     try {
       await complete(completion({ ...onward(200), n }), (chunk) => {
         for (const choice of chunk.choices) texts[choice.index] += choice.text;
         frame ||= requestAnimationFrame(show);
-      }, control.current.signal);
+      }, own.signal);
       show();
-      tell("write", "");
     } catch (error) {
-      if (error.name !== "AbortError") tell("write", error.message);
+      if (error.name !== "AbortError") failed = error.message;
     }
+    tell("write", failed);
     setRunning(false);
-    setSaid(`${n > 1 ? `${n} texts` : "text"} of ${Math.max(...texts.map((each) => each.length)).toLocaleString("en")} characters written`);
+    setSaid(failed ? "" : `${n > 1 ? `${n} texts` : "text"} of ${Math.max(...texts.map((each) => each.length)).toLocaleString("en")} characters written`);
   };
+  useEffect(() => () => control.current?.abort(), []);
   useEffect(() => {
     if (samples.of === null && many && found) stream(4); // an address with samples
     else if (samples.of !== null && samples.of !== text.value) setMany("");
@@ -91,7 +88,7 @@ export function Write() {
         ? html`<button class="main" onClick=${() => control.current.abort()}>Stop</button>`
         : html`<button class="main" onClick=${() => stream(1)}>Write on</button>`}
       <button disabled=${!found || running} onClick=${() => take(chosen)}>One token</button>
-      <button disabled=${running} onClick=${undo}>Undo</button>
+      <button disabled=${running || !past.value.length} onClick=${undo}>Undo</button>
       <button disabled=${running} onClick=${() => (seed.value += 1)}>Draw again</button>
       <button disabled=${running} onClick=${() => stream(4)}>Four at once</button>
       <label>seed <input type="number" min="0" value=${seed.value} onInput=${(e) => (seed.value = Number(e.target.value) || 0)} /></label>
