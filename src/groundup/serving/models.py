@@ -173,15 +173,16 @@ class Models:
         if served := self._own.get(name):
             return served
         async with self._loading:
-            path = await asyncio.to_thread(self._path_of, name)
             try:
+                path = await asyncio.to_thread(self._path_of, name)
                 manifest = await asyncio.to_thread(read_manifest, path)
                 known, served = self._steps.get(name, (None, None))
                 if served is None or known != manifest:
                     load = partial(self._load, name, path, SLOTS_OF_STEP)
                     served = await asyncio.to_thread(_on_a_short_thread, load)
             except UserError as error:
-                raise RequestError(404, f"{shown(name)}: {error}", param="model", code="model_not_found") from None
+                said = str(error).replace(f"{self.runs_folder}{os.sep}", "")  # where that lies is the server's own matter
+                raise RequestError(404, said, param="model", code="model_not_found") from None
             self._steps[name] = manifest, served
             self._steps.move_to_end(name)
             while len(self._steps) > MAX_STEPS:  # texts that are being written hold their model until they end
@@ -199,10 +200,7 @@ class Models:
                 message = f"there is no step {step} of {shown(run)}; there are {listed}"
                 raise RequestError(404, message, param="model", code="model_not_found")
         elif folder := self.run_folder(name):
-            try:
-                return find_model(folder)
-            except UserError as error:
-                raise RequestError(404, str(error), param="model", code="model_not_found") from None
+            return find_model(folder)
         message = f"there is no model {shown(name)}; there are {', '.join(self._own)}"
         raise RequestError(404, message, param="model", code="model_not_found")
 

@@ -1,6 +1,7 @@
 """The page used as a person does: buttons, switches, tokens that are pressed; against what is computed here."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -266,3 +267,23 @@ def test_what_a_person_types_stays_while_a_text_is_written_and_can_be_undone(ope
         page.wait_for_function("text => document.querySelector('textarea').value === text", arg=text)
     page.wait_for_function("() => location.hash.includes('tab=write')")
     assert undo.is_disabled()
+
+
+def test_a_run_without_a_model_is_refused_by_its_name_and_nothing_else_is_opened(open_page, tmp_path):
+    write_runs(tmp_path)
+    shutil.copytree(tmp_path / "mine", tmp_path / "hollow", ignore=shutil.ignore_patterns("model", "growth"))
+    with served_page(tmp_path / "mine") as address:
+        page = open_page(server=address, tab="training")
+        told, models = page.locator(".problem"), page.get_by_role("combobox", name="model")
+        page.get_by_role("button", name="Look inside hollow").click()
+        told.get_by_text("hollow holds no model").wait_for()
+        assert str(tmp_path) not in told.inner_text()
+        assert page.get_by_role("tabpanel", name="Training").is_visible()
+        models.select_option("hollow")
+        page.wait_for_function("() => document.querySelector('.picker select').value === 'mine'")
+        models.select_option("other")
+        page.wait_for_function(
+            "() => document.title.includes('other') && document.querySelector('.problem').innerText === ''"
+        )
+        assert models.input_value() == "other"
+        page.close()

@@ -20,14 +20,16 @@ export function useSteps(run, again) {
   return found.model === run ? found.steps : null;
 }
 
-/** @param {{id: string, pick: (id: string) => void, label: string}} props */
+/** @param {{id: string, pick: (id: string) => unknown, label: string}} props */
 export function Picker({ id, pick, label }) {
   const { run, step } = parts(id);
   const steps = useSteps(run);
+  const [, again] = useState(null);
+  const chosen = (wanted) => Promise.resolve(pick(wanted)).then(() => again({})); // what was refused is not what it shows
   const served = facts.value.models.map((m) => parts(m.id).run);
   const names = [...new Set([...served, ...runs.value])];
   return html`<span class="picker">
-    <label>${label} <select value=${run} onChange=${(e) => pick(e.target.value)}>${names.map((name) => html`<option value=${name}>${name}</option>`)}</select></label>
-    ${steps?.length > 0 && html`<label>step <select value=${step} onChange=${(e) => pick(e.target.value ? `${run}@${e.target.value}` : run)}>
+    <label>${label} <select value=${run} onChange=${(e) => chosen(e.target.value)}>${names.map((name) => html`<option value=${name}>${name}</option>`)}</select></label>
+    ${steps?.length > 0 && html`<label>step <select value=${step} onChange=${(e) => chosen(e.target.value ? `${run}@${e.target.value}` : run)}>
       <option value="">the model</option>${steps.map((each) => html`<option value=${String(each)}>${each.toLocaleString("en")}</option>`)}</select></label>`}</span>`;
 }

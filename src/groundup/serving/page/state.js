@@ -105,11 +105,14 @@ export function parts(id) {
   return found ? { run: found[1], step: found[2] } : { run: id, step: "" };
 }
 
-/** Look into another model: a served one, a run beside it, or a kept step. A first text gives way to its own. @param {string} id */
+/**
+ * Look into another model: a served one, a run beside it, or a kept step. A first text gives way to its own.
+ * @param {string} id @returns {Promise<boolean>} whether it could be opened
+ */
 export async function choose(id) {
   if (!facts.value.models.some((m) => m.id === id)) {
     const found = await attempt("model", () => get(`/api/facts?model=${encodeURIComponent(id)}`));
-    if (!found) return;
+    if (!found) return false;
     facts.value = { ...facts.value, models: [...facts.value.models, found.models.at(-1)] };
   }
   batch(() => {
@@ -117,6 +120,7 @@ export async function choose(id) {
     modelId.value = id;
     if (untouched) text.value = model.value.first_text;
   });
+  return true;
 }
 
 export async function loadRuns() {

@@ -71,7 +71,7 @@ export function Training() {
       <tbody>${rows.map((run) => html`<tr key=${run.name}><td><input type="checkbox" checked=${shown.includes(run.name)} aria-label=${`draw ${run.name}`} onChange=${() => toggle(run.name)} /></td>
         <th scope="row"><i class="swatch" style=${`background:var(--run-${place.get(run.name) % COLORS})`}></i>${run.name}</th><td>${run.state}</td>
         <td>${run.step?.toLocaleString("en") ?? "0"}${run.max_steps ? html`<span class="step"> of ${run.max_steps.toLocaleString("en")}</span>` : ""}</td><td>${run.val_loss == null ? "" : number(run.val_loss)}</td>
-        <td class="buttons"><button class="quiet" onClick=${() => (setSampled(run.name), ask(run.name))}>Samples</button>${run.name !== own && html`<button class="quiet" onClick=${() => choose(run.name).then(() => (tab.value = "write"))}>Look inside</button>`}</td></tr>`)}</tbody></table></div>`}
+        <td class="buttons"><button class="quiet" aria-label=${`Samples of ${run.name}`} onClick=${() => (setSampled(run.name), ask(run.name))}>Samples</button>${run.name !== own && html`<button class="quiet" aria-label=${`Look inside ${run.name}`} onClick=${() => choose(run.name).then((open) => open && (tab.value = "write"))}>Look inside</button>`}</td></tr>`)}</tbody></table></div>`}
     ${names.filter((name) => shown.includes(name) && curves[name]).map((name) => html`<${Behind} key=${name} says=${`curves of ${name} as a table`} columns=${["step", "training", "validation"]} rows=${() => losses(curves[name])} />`)}
     ${writer && curves[writer] && html`<${Samples} key=${writer} name=${writer} samples=${curves[writer].samples} />`}
     <${Starter} names=${names} changed=${() => (look(), attempt("names", loadRuns))} />`;
