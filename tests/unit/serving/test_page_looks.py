@@ -96,6 +96,29 @@ def test_a_chart_of_steps_on_a_logarithmic_axis_ends_with_its_last_step(open_pag
     assert max(ends) == pytest.approx(right, abs=1)
 
 
+def test_every_run_of_a_chart_is_named_on_the_screen_and_in_a_saved_picture(open_page, tmp_path):
+    for i in range(4):
+        write_run(tmp_path, f"run {i}", f"2026-01-0{i + 1}T00:00:00+00:00")
+    with (tmp_path / "run 3" / "metrics.jsonl").open("w") as file:
+        file.write(json.dumps({"step": 0, "tokens": 1, "train/loss": 3, "val/loss": 3.5}))
+    with served_page(tmp_path / "run 0") as address:
+        page = open_page(server=address, tab="training")
+        for i in range(4):
+            page.get_by_text(f"run {i}: validation").wait_for()
+            assert not page.get_by_text(f"run {i}: training").is_visible()
+        with page.expect_download() as told:
+            page.get_by_role("button", name="loss of runs as SVG").click()
+        svg = told.value.path().read_text()
+        assert svg.count("<circle") == 2 * 3 + 1 + 1  # all of validation, and the only point of a curve
+        borders = set(re.findall(r'<rect[^>]* rx="3" fill="none" stroke="([^"]+)"', svg))
+        assert borders == set(colors(page).values())
+        for name in ("run 0", "run 1", "run 2"):
+            page.get_by_role("checkbox", name=f"draw {name}").uncheck()
+        page.get_by_role("checkbox", name="logarithmic").check()
+        page.get_by_text("Nothing after step 0 yet").wait_for()
+        page.close()
+
+
 def test_what_the_outlined_token_looks_at_most_has_the_full_tint(open_page):
     page = open_page(tab="attention", head="1.0", looker="7")
     page.locator(".looked span").nth(7).wait_for()

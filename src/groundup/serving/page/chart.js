@@ -5,7 +5,8 @@ import uPlot from "./vendor/uplot.js";
 import { Picture, drawnAs, shape } from "./picture.js";
 import { shade } from "./state.js";
 
-/** @typedef {{name: string, color: string, width: number, dash?: number[], points?: boolean, rows: [number, number][]}} Curve color: a property of the style sheet */
+/** @typedef {{name: string, color: string, width: number, dash?: number[], points?: boolean, rows: [number, number][],
+ *   beside?: boolean}} Curve color: a property of the style sheet; beside: another curve of its color stands in the legend */
 
 /** The columns of uPlot: all steps, and for each curve its value there. @param {Curve[]} curves @param {boolean} log */
 function columns(curves, log) {
@@ -37,10 +38,11 @@ function lines(chart, curves) {
       shapes.push(shape("text", { ...ink, ...place }, String(chart.axes[axis]._values?.[i] ?? "")));
     });
   }
-  curves.forEach(({ color, width: stroke, dash }, i) => {
-    const values = chart.data[i + 1];
-    const points = chart.data[0].map((step, k) => values[k] !== null && `${(left + chart.valToPos(step, "x")).toFixed(1)},${(top + chart.valToPos(values[k], "y")).toFixed(1)}`).filter(Boolean);
-    shapes.push(shape("polyline", { points: points.join(" "), fill: "none", stroke: read(color), "stroke-width": stroke, "stroke-dasharray": (dash ?? []).join(" ") }));
+  curves.forEach(({ color, width: stroke, dash, points }, i) => {
+    const [values, dot] = [chart.data[i + 1], chart.series[i + 1].points];
+    const places = chart.data[0].flatMap((step, k) => (values[k] === null ? [] : [[left + chart.valToPos(step, "x"), top + chart.valToPos(values[k], "y")].map((x) => x.toFixed(1))]));
+    shapes.push(shape("polyline", { points: places.join(" "), fill: "none", stroke: read(color), "stroke-width": stroke, "stroke-dasharray": (dash ?? []).join(" ") }));
+    if (points) shapes.push(...places.map(([cx, cy]) => shape("circle", { cx, cy, r: (dot.size - dot.width) / 2, fill: read("--paper"), stroke: read(color), "stroke-width": dot.width })));
   });
   return { width, height, shapes };
 }
@@ -49,12 +51,12 @@ function lines(chart, curves) {
 export function Chart({ curves, log, name, label, ask }) {
   const place = useRef(null);
   const chart = useRef(null);
-  const kind = JSON.stringify([log, shade.value, curves.map(({ name, color }) => [name, color])]);
+  const kind = JSON.stringify([log, shade.value, curves.map(({ name, color, points, beside }) => [name, color, points, beside])]);
   useEffect(() => {
     const axis = { stroke: read("--ink"), grid: { stroke: read("--card"), width: 1 }, ticks: { stroke: read("--card") } };
-    const series = [{ label: "step" }, ...curves.map(({ name, color, width, dash, points }) => ({ label: name, stroke: read(color), width, dash, spanGaps: true, points: { show: Boolean(points) } }))];
+    const series = [{ label: "step" }, ...curves.map(({ name, color, width, dash, points, beside }) => ({ label: name, class: beside ? "beside" : null, stroke: read(color), width, dash, spanGaps: true, points: { show: Boolean(points), fill: read("--paper") } }))];
     const size = () => ({ width: place.current.clientWidth, height: Math.min(380, Math.max(240, place.current.clientWidth * 0.6)) });
-    const made = new uPlot({ ...size(), scales: { x: { time: false, distr: log ? 3 : 1, ...(log && { range: whole }) } }, axes: [{ ...axis, label: "step" }, { ...axis, label }], series, legend: { show: curves.length < 8 } }, columns(curves, log), place.current);
+    const made = new uPlot({ ...size(), scales: { x: { time: false, distr: log ? 3 : 1, ...(log && { range: whole }) } }, axes: [{ ...axis, label: "step" }, { ...axis, label }], series }, columns(curves, log), place.current);
     chart.current = made;
     made.root.querySelector(".u-legend")?.setAttribute("aria-hidden", "true"); // the tables below tell more
     drawnAs(made.ctx.canvas, () => lines(made, curves));

@@ -42,6 +42,22 @@ function lines(node) {
   return found;
 }
 
+/** The border of an element: a box, or a line at each side that has one. */
+function borders(style, { x, y, width, height }) {
+  const [top, right, bottom, left] = ["Top", "Right", "Bottom", "Left"].map((side) => {
+    const [kind, color, thick] = ["Style", "Color", "Width"].map((name) => style[`border${side}${name}`]);
+    const seen = kind !== "none" && !CLEAR.test(color) ? parseFloat(thick) : 0;
+    return seen && { stroke: color, "stroke-width": seen, "stroke-dasharray": { dashed: `${3 * seen}`, dotted: `${seen}` }[kind] ?? "" };
+  });
+  if (top && right && bottom && left) {
+    const half = top["stroke-width"] / 2;
+    return [shape("rect", { x: x + half, y: y + half, width: Math.max(0, width - 2 * half), height: Math.max(0, height - 2 * half), rx: parseFloat(style.borderRadius) || 0, fill: "none", ...top })];
+  }
+  const line = (side, x1, y1, x2, y2) => (side ? [shape("line", { x1, y1, x2, y2, ...side })] : []);
+  const [beyond, below] = [x + width, y + height];
+  return [...line(top, x, y, beyond, y), ...line(right, beyond, y, beyond, below), ...line(bottom, x, below, beyond, below), ...line(left, x, y, x, below)];
+}
+
 /** Everything below an element that can be seen, in the order it is painted. */
 function shapesOf(element, left, top, into) {
   const style = getComputedStyle(element);
@@ -51,6 +67,7 @@ function shapesOf(element, left, top, into) {
   if (element instanceof SVGSVGElement) return void into.push(copied(element, place));
   if (element instanceof HTMLCanvasElement) return void into.push(...pixels(element, place));
   if (!CLEAR.test(style.backgroundColor) && box.width) into.push(shape("rect", { ...place, fill: style.backgroundColor, rx: parseFloat(style.borderRadius) || 0 }));
+  into.push(...borders(style, place));
   const outline = style.outlineStyle !== "none" && !element.matches(":focus") ? parseFloat(style.outlineWidth) : 0;
   if (outline) into.push(shape("rect", { ...place, fill: "none", stroke: style.outlineColor, "stroke-width": outline }));
   for (const node of element.childNodes) {

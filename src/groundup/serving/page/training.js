@@ -13,6 +13,7 @@ const COLORS = 6;
 const DASHES = [undefined, [6, 3], [2, 3]];
 /** Runs that are drawn before anybody chooses: the one that is looked into, those that go on, and the best others. */
 const FIRST = 4;
+const BIGRAM = "a bigram";
 
 /** @typedef {{name: string, state: string, started: string | null, step: number | null, max_steps: number | null, val_loss: number | null}} Run */
 
@@ -62,9 +63,10 @@ export function Training() {
   const toggle = (name) => setShown((shown.includes(name) ? shown.filter((each) => each !== name) : [...shown, name]).join(",") || "none");
   if (list === null || (!rows.length && !curves[own])) return html`<p>Looking for runs ...</p>`;
   const lines = shown.flatMap((name) => (curves[name] ? linesOf(name, place.get(name), curves[name], shown.length) : []));
+  const early = log === "1" && !lines.some(({ name, rows }) => name !== BIGRAM && rows.some(([step]) => step > 0));
   const writer = names.includes(sampled) ? sampled : shown.find((name) => curves[name]?.samples.length);
   return html`
-    ${lines.length > 0 ? html`<${Chart} curves=${lines} log=${log === "1"} name="loss of runs" label="loss, nats per token" ask=${{ path: `/api/run?model=${encodeURIComponent(shown[0])}` }} />` : html`<p class="hint">${shown.some((name) => !curves[name]) ? "Reading the curves ..." : rows.length ? "No curve is chosen." : "This model lies in no run folder: there is no curve of it."}</p>`}
+    ${lines.length > 0 && early ? html`<p class="hint">Nothing after step 0 yet, and step 0 has no place on a logarithmic axis.</p>` : lines.length > 0 ? html`<${Chart} curves=${lines} log=${log === "1"} name="loss of runs" label="loss, nats per token" ask=${{ path: `/api/run?model=${encodeURIComponent(shown[0])}` }} />` : html`<p class="hint">${shown.some((name) => !curves[name]) ? "Reading the curves ..." : rows.length ? "No curve is chosen." : "This model lies in no run folder: there is no curve of it."}</p>`}
     ${lines.length > 0 && html`<div class="buttons"><label><input type="checkbox" checked=${log === "1"} onChange=${() => setLog(log === "1" ? "" : "1")} /> steps on a logarithmic axis</label></div>`}
     ${rows.length > 0 && html`<p class="hint">Bold lines are validation, thin ones training.</p><div class="scroll" role="region" aria-label="runs" tabindex="0"><table class="runs" aria-label="runs in this folder">
       <thead><tr><th scope="col">draw</th><th scope="col">run</th><th scope="col">state</th><th scope="col">step</th><th scope="col">best validation loss</th><th scope="col"><span class="hidden">what to do</span></th></tr></thead>
@@ -87,13 +89,14 @@ function losses({ train, val }) {
 function linesOf(name, place, run, n) {
   const [color, dash] = [`--run-${place % COLORS}`, DASHES[Math.floor(place / COLORS) % DASHES.length]];
   const lines = [
-    { name: `${name}: training`, color, width: 0.75, dash, rows: run.train },
+    { name: `${name}: training`, color, width: 0.75, dash, points: run.train.length === 1, rows: run.train, beside: n >= FIRST && run.val.length > 0 },
     { name: `${name}: validation`, color, width: 2.25, dash, points: true, rows: run.val },
   ].filter(({ rows }) => rows.length);
   if (run.bigram && n === 1 && lines.length) {
     const steps = [...run.train, ...run.val].map(([step]) => step);
-    const ends = [Math.min(...steps), Math.min(...steps.filter((step) => step > 0)), Math.max(...steps)].filter(Number.isFinite); // 0 has no place on a logarithmic axis
-    lines.push({ name: "a bigram", color: "--ink", width: 1, dash: [4, 4], rows: ends.map((step) => [step, run.bigram]) });
+    const least = Math.min(...steps);
+    const ends = [least, Math.min(...steps.filter((step) => step > 0)), Math.max(least + 1, ...steps)].filter(Number.isFinite); // 0 has no place on a logarithmic axis
+    lines.push({ name: BIGRAM, color: "--ink", width: 1, dash: [4, 4], rows: ends.map((step) => [step, run.bigram]) });
   }
   return lines;
 }
