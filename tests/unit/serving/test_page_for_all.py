@@ -170,6 +170,38 @@ def test_arrow_keys_go_from_view_to_view_and_from_token_to_token(open_page):
     assert page.evaluate("document.activeElement.getAttribute('aria-label')").startswith("space: ")
 
 
+TOUCHED = """() => [...document.querySelectorAll("button, select, input, summary")].filter((each) => {
+  const target = each.matches("label [type=checkbox]") ? each.closest("label") : each;
+  const { width, height } = target.getBoundingClientRect();
+  return each.checkVisibility() && Math.min(width, height) < 24;
+}).map((each) => each.outerHTML.slice(0, 90))"""
+
+
+@pytest.mark.parametrize("tab", ["training", "growth", "attention"])
+def test_everything_is_large_enough_to_be_touched(open_page, tab):
+    page = open_ready(open_page, tab, width=390)
+    assert page.evaluate(TOUCHED) == []
+
+
+def test_a_cell_is_chosen_by_its_tokens(open_page):
+    page = open_page(tab="attention", head="0.1")
+    page.get_by_role("combobox", name="row").select_option("d (10)")
+    page.get_by_role("combobox", name="column").select_option("w (6)")
+    page.get_by_role("heading", name="what d (10) takes from w (6)").wait_for()
+    page.get_by_role("combobox", name="row").select_option("l (2)")
+    page.get_by_role("heading", name="what l (2) takes from l (2)").wait_for()
+
+
+def test_the_page_is_as_large_as_the_browser_says(browser, url):
+    flags = ["--no-sandbox", "--blink-settings=defaultFontSize=32"]
+    large = browser.browser_type.launch(executable_path=shutil.which("chromium"), args=flags)
+    page = large.new_page()
+    page.goto(url)
+    page.wait_for_selector("nav")
+    assert page.locator("body").evaluate("each => getComputedStyle(each).fontSize") == "32px"
+    large.close()
+
+
 def test_a_table_behind_a_matrix_holds_its_weights(open_page):
     page = open_page(tab="attention", head="1.0")
     figure = page.locator("figure").filter(has_text="layer 1 head 0")

@@ -223,7 +223,7 @@ def test_a_page_without_the_key_asks_for_it(browser, runs):
 
 
 def feed_streams(page):
-    """From now on completions come from the test: `write` gives a piece to the page, `ended` says whether it reads on."""
+    """From now on completions come from the test: `write` gives a piece to the page, `ended` says if it stopped them."""
     page.evaluate("""() => {
       const asked = window.fetch;
       window.fetch = (path, options) => {

@@ -75,7 +75,14 @@ def test_a_cell_is_explained_with_the_numbers_of_the_model(open_page):
 def test_nothing_is_wider_than_a_phone(open_page, tab):
     page = open_page(width=390, tab=tab, head="0.1", cell="8.4")
     page.wait_for_selector(".picture")
+    page.wait_for_load_state("networkidle") if tab != "slots" else page.wait_for_timeout(500)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.set_viewport_size({"width": 320, "height": 640})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
+    if tab == "training":
+        assert page.locator(".scroll:has(.runs)").evaluate("each => each.scrollWidth <= each.clientWidth")
+    page.evaluate("document.documentElement.style.fontSize = '200%'")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
 def test_a_kept_step_is_looked_into_and_the_address_brings_it_back(open_page):

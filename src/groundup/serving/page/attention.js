@@ -49,6 +49,14 @@ function useSwitch(name) {
 
 const Switch = ({ of, children }) => html`<label><input type="checkbox" checked=${of.on} onChange=${of.flip} /> ${children}</label>`;
 
+/** The cell that is explained, by the names of its tokens: of a long text a cell is too small to touch. */
+function Choice({ shown, cell, pick }) {
+  const options = (names) => [html`<option value="" disabled>a token</option>`, ...names.map((name, i) => html`<option value=${i}>${name}</option>`)];
+  const [row, column] = cell ?? ["", ""];
+  return html`<div class="buttons"><label>what <select aria-label="row" value=${row} onChange=${(e) => pick(Number(e.target.value), Math.min(column || 0, Number(e.target.value)))}>${options(shown)}</select></label>
+    <label>takes from <select aria-label="column" value=${column} onChange=${(e) => pick(cell ? row : shown.length - 1, Number(e.target.value))}>${options(cell ? shown.slice(0, row + 1) : shown)}</select></label></div>`;
+}
+
 export function Attention() {
   const layers = useAttention();
   const [labels, setLabels] = useState(null);
@@ -109,7 +117,7 @@ export function Attention() {
       <${Behind} says=${`${turned.on ? "what looks at" : "what is looked at by"} ${shown[asked]}, as a table`} columns=${["token", "weight"]} rows=${() => shown.map((name, j) => [name, probability(share(j))])} />
       <div class="columns matrix"><div><${Heatmap} rows=${T} columns=${T} at=${at} seen=${[...seen, layer, head]} size=${420} pick=${pick} spot=${cell} name=${`layer ${layer} head ${head}`} tokens=${shown}
         says=${(i, j) => `${shown[i]} takes ${probability(Math.max(0, at(i, j)))} from ${shown[j]}`} />
-      <p class="hint">Rows look at columns; the shade is the square root of the weight. Click a cell, or move with the arrow keys and press Enter, to see the numbers behind it.</p></div>
+      <p class="hint">Rows look at columns; the shade is the square root of the weight. Click a cell, or move with the arrow keys and press Enter, to see the numbers behind it.</p><${Choice} shown=${shown} cell=${cell} pick=${pick} /></div>
       <div>${cell && cell[1] <= cell[0] && html`<${Cell} layer=${layer} head=${head} row=${cell[0]} column=${cell[1]} close=${() => setPicked("")} />`}
       ${model.value.n_head <= BESIDE && all}</div></div>
       ${model.value.n_head > BESIDE && all}`}`;

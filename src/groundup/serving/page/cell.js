@@ -51,9 +51,9 @@ function Row({ found, texts, column }) {
   const order = found.scores.map((_, j) => j).sort((a, b) => found.scores[b] - found.scores[a]);
   const shown = new Set([...order.slice(0, 8), column]);
   const rest = order.filter((j) => !shown.has(j));
-  return html`<table class="wider" aria-label="the scores that the softmax is over"><thead><tr><th scope="col">looks at</th><th scope="col">score</th><th scope="col" class="step">e^(score − largest)</th><th scope="col">weight</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
+  return html`<div class="scroll"><table class="wider" aria-label="the scores that the softmax is over"><thead><tr><th scope="col">looks at</th><th scope="col">score</th><th scope="col" class="step">e^(score − largest)</th><th scope="col">weight</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
     <tbody>${[...shown].map((j) => html`<tr class=${j === column ? "chosen" : ""}><th scope="row" aria-label=${`${spoken(visible(texts[j]))} ${j}`}><span class="token">${visible(texts[j])}</span> ${j}</th><td>${number(found.scores[j])}</td><td class="step">${number(found.exponentials[j])}</td>
       <td>${probability(found.exponentials[j] / total)}</td><td class="wide"><${Bar} value=${found.exponentials[j] / total} /></td></tr>`)}
     ${rest.length > 0 && html`<tr class="rest"><th scope="row">${rest.length} others</th><td></td><td class="step">${number(rest.reduce((sum, j) => sum + found.exponentials[j], 0))}</td>
-      <td>${probability(rest.reduce((sum, j) => sum + found.exponentials[j], 0) / total)}</td><td></td></tr>`}</tbody></table>`;
+      <td>${probability(rest.reduce((sum, j) => sum + found.exponentials[j], 0) / total)}</td><td></td></tr>`}</tbody></table></div>`;
 }

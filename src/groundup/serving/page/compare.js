@@ -77,8 +77,8 @@ function Expected({ left, right, place }) {
   const rows = largest(both[0].map((p, id) => Math.max(p, both[1][id])), ROWS);
   const most = Math.max(...rows.map((id) => Math.max(both[0][id], both[1][id])));
   return html`<h2>after <${Said} token=${texts[place]} /> (${place}) they expect</h2>
-    <table class="wider" aria-label="probability of the next token under both"><thead><tr><th scope="col">token</th><th scope="col">${left}</th><th scope="col" class="half"><span class="hidden">bar</span></th><th scope="col">${right}</th><th scope="col" class="half"><span class="hidden">bar</span></th></tr></thead>
-      <tbody>${rows.map((id) => html`<tr key=${id}><th scope="row" aria-label=${spoken(visible(named(id)))}><span class="token">${visible(named(id))}</span></th>${both.map((p) => html`<td class="figure">${probability(p[id])}</td><td class="half"><${Bar} value=${p[id] / most} /></td>`)}</tr>`)}</tbody></table>`;
+    <div class="scroll"><table class="wider" aria-label="probability of the next token under both"><thead><tr><th scope="col">token</th><th scope="col">${left}</th><th scope="col" class="half"><span class="hidden">bar</span></th><th scope="col">${right}</th><th scope="col" class="half"><span class="hidden">bar</span></th></tr></thead>
+      <tbody>${rows.map((id) => html`<tr key=${id}><th scope="row" aria-label=${spoken(visible(named(id)))}><span class="token">${visible(named(id))}</span></th>${both.map((p) => html`<td class="figure">${probability(p[id])}</td><td class="half"><${Bar} value=${p[id] / most} /></td>`)}</tr>`)}</tbody></table></div>`;
 }
 
 function Written({ id, side }) {

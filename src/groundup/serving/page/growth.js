@@ -111,10 +111,10 @@ function Next({ looks, steps, at }) {
   const scale = most(looks, steps, ids);
   const left = next ? Math.max(0, 1 - ids.reduce((sum, id) => sum + next[id], 0)) : 0;
   if (!ids.length) return html`<section><h2>what may come next</h2><p class="hint">...</p></section>`;
-  return html`<section><h2>what may come next</h2><${Picture} name=${`${parts(modelId.value).run} at step ${steps[at]}`} ask=${{ path: "/v1/completions", body: completion({ model: `${parts(modelId.value).run}@${steps[at]}`, ...onward(LENGTH) }) }}><table class="wider"><caption class="hidden">probability of the next token at step ${steps[at]}</caption><tbody>
+  return html`<section><h2>what may come next</h2><${Picture} name=${`${parts(modelId.value).run} at step ${steps[at]}`} ask=${{ path: "/v1/completions", body: completion({ model: `${parts(modelId.value).run}@${steps[at]}`, ...onward(LENGTH) }) }}><div class="scroll"><table class="wider"><caption class="hidden">probability of the next token at step ${steps[at]}</caption><tbody>
     ${ids.map((id) => html`<tr key=${id}><th scope="row" aria-label=${spoken(visible(named(id)))}><span class="token">${visible(named(id))}</span></th><td class="figure">${next ? probability(next[id]) : ""}</td>
       <td class="wide"><${Bar} value=${next ? next[id] / scale : 0} /></td></tr>`)}
-    ${next && html`<tr class="rest"><th scope="row">all others</th><td class="figure">${probability(left)}</td><td></td></tr>`}</tbody></table><//></section>`;
+    ${next && html`<tr class="rest"><th scope="row">all others</th><td class="figure">${probability(left)}</td><td></td></tr>`}</tbody></table></div><//></section>`;
 }
 
 function Over({ looks, steps, at, pick }) {

@@ -100,7 +100,7 @@ export function Heads() {
       })} /><//>
       ${at > 0 && html`<p class="hint"><${Said} token=${texts[at]} /> (${at}): ${number(found.whole.loss[at - 1])} nats, without these parts ${number(found.without.loss[at - 1])}</p>`}
       <${Behind} columns=${["token", "loss", "without these parts", "change"]} rows=${() => changes.map((change, t) => [`${visible(texts[t + 1])} (${t + 1})`, number(found.whole.loss[t]), number(found.without.loss[t]), number(change)])} />
-      <table class="next"><caption>what comes next</caption><thead><tr><th scope="col">all parts</th><th scope="col">probability</th><th scope="col">without</th><th scope="col">probability</th></tr></thead>
+      <div class="scroll"><table class="next"><caption>what comes next</caption><thead><tr><th scope="col">all parts</th><th scope="col">probability</th><th scope="col">without</th><th scope="col">probability</th></tr></thead>
         <tbody>${found.whole.top.slice(0, 6).map((id, i) => html`<tr><th scope="row" aria-label=${spoken(visible(named(id)))}>${visible(named(id))}</th><td>${probability(found.whole.probability[i])}</td>
-          <th scope="row" aria-label=${spoken(visible(named(found.without.top[i])))}>${visible(named(found.without.top[i]))}</th><td>${probability(found.without.probability[i])}</td></tr>`)}</tbody></table>`}`;
+          <th scope="row" aria-label=${spoken(visible(named(found.without.top[i])))}>${visible(named(found.without.top[i]))}</th><td>${probability(found.without.probability[i])}</td></tr>`)}</tbody></table></div>`}`;
 }

@@ -9,7 +9,7 @@ import { Picture, drawnAs, shape } from "./picture.js";
 import { Prompt } from "./prompt.js";
 
 const EVERY = 300;
-const [TICK, LANE, BELOW, BESIDE] = [5, 18, 20, 26];
+const [TICK, LANE, BESIDE] = [5, 18, 26];
 const COLORS = 6;
 const KEPT = 512;
 const TEXTS = 6;
@@ -55,7 +55,7 @@ function areas(rounds, width) {
 function Lanes({ rounds, n }) {
   const canvas = useRef(null);
   const [width, setWidth] = useState(600);
-  const height = n * LANE + BELOW;
+  const height = n * LANE;
   useEffect(() => {
     const watch = new ResizeObserver(() => setWidth(Math.max(200, canvas.current.parentElement.clientWidth)));
     watch.observe(canvas.current.parentElement);
@@ -66,7 +66,7 @@ function Lanes({ rounds, n }) {
     const read = (name) => style.getPropertyValue(name).trim();
     const found = areas(rounds, width).map((area) => ({ ...area, fill: read(area.color) }));
     const rules = Array.from({ length: n }, (_, slot) => ({ x: BESIDE, y: (slot + 1) * LANE - 1, width: width - BESIDE, height: 1, fill: read("--card") }));
-    const words = [...Array.from({ length: n }, (_, slot) => [String(slot), 4, slot * LANE + 13]), ["one column per tick, the newest on the right", BESIDE, height - 5]];
+    const words = Array.from({ length: n }, (_, slot) => [String(slot), 4, slot * LANE + 13]);
     const context = canvas.current.getContext("2d");
     const scale = devicePixelRatio;
     [canvas.current.width, canvas.current.height] = [width * scale, height * scale];
@@ -84,7 +84,7 @@ function Lanes({ rounds, n }) {
     ];
     drawnAs(canvas.current, () => ({ width, height, shapes: shapes() }));
   }, [rounds, width, n, shade.value]);
-  return html`<div class="lanes"><canvas ref=${canvas} style=${`height:${height}px`} role="img" aria-label="Lanes of the slots; the table below tells what each did last"></canvas></div>`;
+  return html`<div class="lanes"><canvas ref=${canvas} style=${`height:${height}px`} role="img" aria-label="Lanes of the slots; the table below tells what each did last"></canvas><small>one column per tick, the newest on the right</small></div>`;
 }
 
 export function Slots() {
@@ -109,7 +109,7 @@ export function Slots() {
       <span class="numbers">${seconds > 0 ? html`<b>${number(Math.round(read / seconds))}</b> tokens per second in the last ${recent.length} ticks` : ""}${found.waiting ? ` · ${found.waiting} waiting for a slot` : ""}</span></div>
     <${Picture} name=${`slots of ${modelId.value}`} ask=${{ path: `/api/slots?model=${encodeURIComponent(modelId.value)}` }}><${Lanes} rounds=${found.rounds} n=${found.n_slots} /><//>
     <p class="hint">Tall: a piece of a prompt is read at once. Low: one token of a text that is being written. A color is a request; what a prompt shares with an earlier text is not read again.</p>
-    ${last.size === 0 ? html`<p class="hint">Nothing was read since the server started.</p>` : html`<table class="slots"><caption>What each slot did last.</caption><thead><tr><th scope="col">slot</th><th scope="col">request</th><th scope="col">read</th><th scope="col">filled</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
+    ${last.size === 0 ? html`<p class="hint">Nothing was read since the server started.</p>` : html`<div class="scroll"><table class="slots"><caption>What each slot did last.</caption><thead><tr><th scope="col">slot</th><th scope="col">request</th><th scope="col">read</th><th scope="col">filled</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
       <tbody>${[...last].sort((a, b) => a[0] - b[0]).map(([slot, { lane }]) => html`<tr><th scope="row">${slot}</th><td>${lane[1]}.${lane[2]}</td><td>${lane[4] === 1 ? "1 token" : `${lane[4]} tokens`}</td>
-        <td>${lane[3] + lane[4]} of ${model.value.context}</td><td class="wide"><${Bar} value=${(lane[3] + lane[4]) / model.value.context} /></td></tr>`)}</tbody></table>`}`;
+        <td>${lane[3] + lane[4]} of ${model.value.context}</td><td class="wide"><${Bar} value=${(lane[3] + lane[4]) / model.value.context} /></td></tr>`)}</tbody></table></div>`}`;
 }
