@@ -223,7 +223,7 @@ def test_a_page_without_the_key_asks_for_it(browser, runs):
 
 
 def feed_streams(page):
-    """From now on completions come from the test: `write` gives a piece to the page, `ended` says if it stopped them."""
+    """From now on completions come from the test: `write` gives a piece to the page, `ended` says if it let go."""
     page.evaluate("""() => {
       const asked = window.fetch;
       window.fetch = (path, options) => {
@@ -287,3 +287,40 @@ def test_a_run_without_a_model_is_refused_by_its_name_and_nothing_else_is_opened
         )
         assert models.input_value() == "other"
         page.close()
+
+
+def test_the_page_waits_for_a_server_that_is_gone_and_goes_on_by_itself(open_page):
+    page = open_page(tab="write")
+    rows, told = page.locator(".candidates tbody tr"), page.locator(".problem")
+    rows.first.wait_for()
+    page.route("**/*", lambda route: route.abort())
+    page.get_by_role("textbox", name="text").fill("hello")
+    told.get_by_text("does not answer").wait_for()
+    assert rows.count() > 10
+    page.get_by_role("tab", name="Surprise").click()
+    told.get_by_text("does not answer").wait_for()
+    page.unroute("**/*")
+    page.get_by_text("bits in all").wait_for()
+    page.get_by_text("5 tokens").wait_for()
+    assert told.inner_text() == ""
+
+
+def test_back_goes_to_the_view_and_the_model_before_and_keeps_the_text(open_page):
+    page = open_page(tab="write")
+    for name in ("Surprise", "Tokens"):
+        page.get_by_role("tab", name=name).click()
+        page.wait_for_function("name => location.hash.includes(`tab=${name}`)", arg=name.lower())
+    page.get_by_role("combobox", name="model").select_option("other")
+    page.wait_for_function("() => location.hash.includes('model=other')")
+    page.get_by_role("textbox", name="text").fill("hello")
+    page.wait_for_function("() => location.hash.includes('text=hello&')")
+    for tab, model in (("Tokens", "mine"), ("Surprise", "mine"), ("Write", "mine")):
+        page.go_back()
+        page.get_by_role("tabpanel", name=tab).wait_for()
+        page.wait_for_function("model => document.title.includes(model)", arg=model)
+        assert page.get_by_role("textbox", name="text").input_value() == "hello"
+    page.go_forward()
+    page.get_by_role("tabpanel", name="Surprise").wait_for()
+    page.evaluate("location.hash = 'tab=lens&text=world'")
+    page.get_by_role("tabpanel", name="Layers").wait_for()
+    assert page.get_by_role("textbox", name="text").input_value() == "world"

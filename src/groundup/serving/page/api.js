@@ -5,12 +5,12 @@ const key = new URLSearchParams(location.hash.slice(1)).get("key");
 /** Whether the server asks for a key. */
 export const keyed = Boolean(key);
 
-const GONE = "the server does not answer: is groundup serve still running? What you see was computed before it went";
+export const GONE = "the server does not answer: is groundup serve still running?";
 const NO_KEY = key ? "this is not the key of the server" : "this server asks for a key";
 
 /** @param {Error} error of the network, or of who gave up waiting @returns {never} */
 function gone(error) {
-  throw error.name === "AbortError" ? error : new Error(GONE);
+  throw error.name === "AbortError" ? error : Object.assign(new Error(GONE), { gone: true });
 }
 
 /** @param {string} path @param {object} [body] @param {AbortSignal} [signal] @returns {Promise<Response>} */

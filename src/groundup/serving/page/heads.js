@@ -62,7 +62,7 @@ export function Heads() {
       rows.push(...(await post("/api/importance", { model: modelId.value, tokens: ids, instead, layer }, signal)).growth);
       if (!signal.aborted) setGrowth([...rows]);
     }
-  });
+  }, { once: true });
   const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
   const fresh = found && found.whole.loss.length === ids.length - 1;
   const texts = tokens.value.texts;

@@ -94,7 +94,7 @@ export function Slots() {
     for (let i = 0; i < TEXTS; i++) {
       const prompt = ids.slice(0, Math.max(1, Math.ceil((ids.length * (TEXTS - i)) / TEXTS)));
       const room = Math.max(1, model.value.context - prompt.length);
-      attempt(`text ${i}`, () => post("/v1/completions", completion({ prompt, max_tokens: Math.min(room, 16 + 12 * i), seed: i })));
+      attempt(`text ${i}`, () => post("/v1/completions", completion({ prompt, max_tokens: Math.min(room, 16 + 12 * i), seed: i })), { once: true });
     }
   };
   if (!found) return html`<p>Looking at the slots ...</p>`;

@@ -35,9 +35,9 @@ export function Starter({ names, changed }) {
   const told = (x) => x && setKnown({ ...known, training: x });
   const begin = (event) => {
     event.preventDefault();
-    attempt("train", () => post("/api/train", wish)).then(told);
+    attempt("train", () => post("/api/train", wish), { once: true }).then(told);
   };
-  const stop = () => attempt("train", () => post("/api/train/stop", {})).then(told);
+  const stop = () => attempt("train", () => post("/api/train/stop", {}), { once: true }).then(told);
   const set = (name, value) => setWish({ ...wish, [name]: value });
   return html`<section class="card starter"><h2>train one here</h2>
     <form class="buttons" onSubmit=${begin}>

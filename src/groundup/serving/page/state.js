@@ -1,6 +1,6 @@
 // What the page knows, and what the address says of it.
 import { batch, computed, effect, signal, untracked } from "./vendor/signals.js";
-import { bytes, get, post } from "./api.js";
+import { GONE, bytes, get, post } from "./api.js";
 import { NEUTRAL, pipeline } from "./sampling.js";
 
 export const facts = signal(null);
@@ -75,24 +75,44 @@ export function tell(kind, message) {
 /** How many questions the server has not answered yet. */
 export const waiting = signal(0);
 
-/** Run something; what goes wrong is told in one line, and the newest call of a kind wins. */
 const newest = new Map();
-export async function attempt(kind, work) {
+/** Milliseconds until a server that did not answer is asked again. */
+const AGAIN = 3000;
+const ASKS_AGAIN = `${GONE} The page asks again every few seconds; what it shows was computed before.`;
+
+/**
+ * Ask something; what goes wrong is told in one line, and the newest call of a kind wins.
+ * @param {string} kind @param {(signal: AbortSignal) => Promise<unknown>} work
+ * @param {{once?: boolean}} [how] once: do not ask again where the server does not answer: somebody pressed a button
+ */
+export async function attempt(kind, work, { once = false } = {}) {
   newest.get(kind)?.abort();
-  const control = new AbortController();
-  newest.set(kind, control);
-  waiting.value = waiting.peek() + 1;
-  try {
-    const value = await work(control.signal);
-    if (control.signal.aborted) return null;
-    if (problems.peek()[kind]) tell(kind, "");
-    return value;
-  } catch (error) {
-    if (error.name !== "AbortError" && !control.signal.aborted) tell(kind, error.message);
-    return null;
-  } finally {
-    waiting.value = waiting.peek() - 1;
+  const { signal } = newest.set(kind, new AbortController()).get(kind);
+  while (!signal.aborted) {
+    waiting.value = waiting.peek() + 1;
+    try {
+      const value = await work(signal);
+      if (signal.aborted) return null;
+      answered(kind);
+      return value;
+    } catch (error) {
+      if (error.name === "AbortError" || signal.aborted) return null;
+      tell(kind, error.gone && !once ? ASKS_AGAIN : error.message);
+      if (!error.gone || once) return null;
+    } finally {
+      waiting.value = waiting.peek() - 1;
+    }
+    do await new Promise((wake) => setTimeout(wake, AGAIN));
+    while (document.hidden && !signal.aborted);
   }
+  return null;
+}
+
+/** What was wrong with a question is over, and so is that nobody answered. @param {string} kind */
+function answered(kind) {
+  const over = ([each, says]) => each === kind || says.startsWith(GONE);
+  const all = Object.entries(problems.peek());
+  if (all.some(over)) problems.value = Object.fromEntries(all.filter((each) => !over(each)));
 }
 
 /**
@@ -111,7 +131,7 @@ export function parts(id) {
  */
 export async function choose(id) {
   if (!facts.value.models.some((m) => m.id === id)) {
-    const found = await attempt("model", () => get(`/api/facts?model=${encodeURIComponent(id)}`));
+    const found = await attempt("model", () => get(`/api/facts?model=${encodeURIComponent(id)}`), { once: true });
     if (!found) return false;
     facts.value = { ...facts.value, models: [...facts.value.models, found.models.at(-1)] };
   }
@@ -131,7 +151,8 @@ export async function start() {
   facts.value = await get("/api/facts");
   await follow();
   await loadRuns();
-  addEventListener("hashchange", follow);
+  addEventListener("hashchange", () => history.state ?? follow()); // with a state it was this page that wrote it
+  addEventListener("popstate", ({ state }) => state && back(state));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => (shade.value += 1));
   effect(() => void loadVocabulary(modelId.value));
   effect(() => void refresh(modelId.value, text.value));
@@ -139,7 +160,7 @@ export async function start() {
   let before = `${tab.value} ${modelId.value}`; // what the address asked for in vain is told
   effect(() => {
     const now = `${tab.value} ${modelId.value}`;
-    if (now !== before) untracked(() => (problems.value = { tokens: problems.peek().tokens })); // no tab asks that again
+    if (now !== before) untracked(() => (problems.value = { tokens: problems.peek().tokens ?? "" })); // no tab asks that again
     before = now;
   });
 }
@@ -171,6 +192,15 @@ async function follow() {
   if (wanted) await choose(wanted);
   if (!model.value) modelId.value = facts.value.models[0].id;
   text.value = given ?? model.value.first_text;
+  history.replaceState(place(), "");
+}
+
+const place = () => ({ tab: tab.value, model: modelId.value });
+
+/** Back or forward: to another view or model. What was written since stays. */
+function back({ tab: view, model: id }) {
+  tab.value = view;
+  if (id !== modelId.value) choose(id);
 }
 
 async function loadVocabulary(id) {
@@ -181,9 +211,11 @@ async function loadVocabulary(id) {
 /** How a model cuts a text: `tokens` and their `token_strs`. */
 export const cut = (id, written, signal) => post("/tokenize", { model: id, prompt: written, add_special_tokens: true, return_token_strs: true }, signal);
 
+let cutBy = ""; // the model that `tokens` and `logits` are of
+
 async function refresh(id, written) {
   const most = Math.min(facts.peek().max_tokens, model.value.context);
-  const show = (cutUp, raw) => batch(() => ([tokens.value, logits.value] = [cutUp, raw]));
+  const show = (cutUp, raw) => batch(() => ([tokens.value, logits.value, cutBy] = [cutUp, raw, id]));
   await attempt("tokens", async (signal) => {
     try {
       const found = await cut(id, written, signal);
@@ -191,7 +223,7 @@ async function refresh(id, written) {
       const raw = await bytes("/api/logits", { model: id, tokens: ids }, signal);
       if (!signal.aborted) show({ ids, texts: found.token_strs.slice(-most), all: found.tokens }, new Float32Array(raw));
     } catch (error) {
-      if (!signal.aborted) show(NOTHING, null); // what is known is of another text or model
+      if (!signal.aborted && !(error.gone && cutBy === id)) show(NOTHING, null); // what is known is of another text or model
       throw error;
     }
   });
@@ -209,7 +241,9 @@ function remember() {
   written = `#${state}`;
   due ||= setTimeout(() => {
     due = 0;
-    history.replaceState(null, "", written);
+    const [before, here] = [history.state, place()];
+    const moved = before && (before.tab !== here.tab || before.model !== here.model);
+    history[moved ? "pushState" : "replaceState"](here, "", written);
   }, ADDRESS_EVERY);
 }
 
