@@ -286,3 +286,34 @@ def run_curl(written, folder):
         return (np.frombuffer(raw, "<u2", H * n * n).reshape(H, n, n) / 65535).tolist()
     answer = json.loads(done.stdout)
     return answer["choices"][0]["text"] if "choices" in answer else timeless(answer)
+
+
+def test_the_focus_stays_where_it_was_or_goes_on_from_there(open_page):
+    page = open_page(tab="attention", head="0.1", cell="8.4", off="0.1")
+    focused = "says => document.activeElement !== document.body && document.activeElement.matches(says)"
+    for button, selector in (
+        ("Close", ".matrix canvas"),
+        ("Take the tour", ".tour"),
+        ("Close", ".begin"),
+        ("Four at once", "[aria-disabled]"),
+    ):
+        page.get_by_role("button", name=button, exact=True).press("Enter")
+        page.wait_for_function(focused, arg=selector)
+    page.get_by_text("4 texts of").wait_for()
+    assert page.evaluate(focused, "[aria-disabled=false]")
+    page.get_by_role("tab", name="Switch off").click()
+    page.get_by_role("button", name="All on").press("Enter")
+    page.get_by_text("Press a head or an MLP").wait_for()
+    assert page.evaluate(focused, "[aria-disabled=true]")
+
+
+def test_words_fit_what_they_count(open_page):
+    page = open_page(tab="attention", head="0.1", cell="8.4", values="1")
+    page.get_by_text("1 other", exact=True).wait_for()
+    page.locator(".matrix canvas").first.press("ArrowUp")
+    page.locator("figcaption").get_by_text("weight times length").wait_for()
+    page.get_by_role("tab", name="Tokens").click()
+    page.get_by_role("textbox", name="text").fill("a")
+    page.get_by_role("heading", name="mine: 1 token", exact=True).wait_for()
+    page.get_by_role("textbox", name="text").fill("")
+    page.get_by_text("nothing is written: it begins after ↵").wait_for()

@@ -324,3 +324,20 @@ def test_back_goes_to_the_view_and_the_model_before_and_keeps_the_text(open_page
     page.evaluate("location.hash = 'tab=lens&text=world'")
     page.get_by_role("tabpanel", name="Layers").wait_for()
     assert page.get_by_role("textbox", name="text").input_value() == "world"
+
+
+def test_numbers_that_no_server_takes_are_not_asked_for(open_page):
+    page = open_page(tab="write", temperature=-5, topP=7, topK=2.6, seed=-3)
+    sliders = [page.get_by_role("slider", name=name) for name in ("temperature", "top-p", "top-k")]
+    assert [each.input_value() for each in sliders] == ["0", "1", "3"]
+    seed = page.get_by_role("spinbutton", name="seed")
+    for typed, taken in (("2.5", "2"), ("-3", "0"), ("7", "7")):
+        seed.fill(typed)
+        seed.blur()
+        assert seed.input_value() == taken
+    page.get_by_role("button", name="Write on").click()
+    page.get_by_text("characters written").wait_for()
+    page.route("**/v1/completions", lambda route: route.fulfill(status=400, json={"error": {"message": "no more"}}))
+    page.get_by_role("button", name="Write on").click()
+    page.locator(".problem").get_by_text("no more").wait_for()
+    assert page.get_by_text("characters written").count() == 0

@@ -116,7 +116,7 @@ export function Attention() {
       <p class="hint">${turned.on ? "What looks at the outlined token" : "What the outlined token looks at"}: the full tint is ${probability(most)}. Point at another to ask it.</p>
       <${Behind} says=${`${turned.on ? "what looks at" : "what is looked at by"} ${shown[asked]}, as a table`} columns=${["token", "weight"]} rows=${() => shown.map((name, j) => [name, probability(share(j))])} />
       <div class="columns matrix"><div><${Heatmap} rows=${T} columns=${T} at=${at} seen=${[...seen, layer, head]} size=${420} pick=${pick} spot=${cell} name=${`layer ${layer} head ${head}`} tokens=${shown}
-        says=${(i, j) => `${shown[i]} takes ${probability(Math.max(0, at(i, j)))} from ${shown[j]}`} />
+        says=${(i, j) => (byValues.on ? `${shown[i]} from ${shown[j]}: weight times length, as a share of the longest value, ${probability(at(i, j))}` : `${shown[i]} takes ${probability(Math.max(0, at(i, j)))} from ${shown[j]}`)} />
       <p class="hint">Rows look at columns; the shade is the square root of the weight. Click a cell, or move with the arrow keys and press Enter, to see the numbers behind it.</p><${Choice} shown=${shown} cell=${cell} pick=${pick} /></div>
       <div>${cell && cell[1] <= cell[0] && html`<${Cell} layer=${layer} head=${head} row=${cell[0]} column=${cell[1]} close=${() => setPicked("")} />`}
       ${model.value.n_head <= BESIDE && all}</div></div>

@@ -1,8 +1,8 @@
 // Explain one attention weight: query times key, scaled, masked, softmax, and the value it takes. The model's numbers.
 import { useEffect, useState } from "./vendor/hooks.js";
-import { html } from "./html.js";
+import { focusOn, html } from "./html.js";
 import { post } from "./api.js";
-import { number, probability, spoken, visible } from "./format.js";
+import { count, number, probability, spoken, visible } from "./format.js";
 import { attempt, modelId, tokens } from "./state.js";
 import { Picture } from "./picture.js";
 import { Bar } from "./bars.js";
@@ -23,7 +23,7 @@ export function Cell({ layer, head, row, column, close }) {
   const most = Math.max(...found.scores);
   const total = found.exponentials.reduce((a, b) => a + b, 0);
   return html`<section class="explained card" aria-label="This cell, explained">
-    <div class="buttons"><h2>layer ${layer}, head ${head}: what <b>${from}</b> takes from <b>${to}</b></h2><button class="quiet" onClick=${close}>Close</button></div>
+    <div class="buttons"><h2>layer ${layer}, head ${head}: what <b>${from}</b> takes from <b>${to}</b></h2><button class="quiet" onClick=${() => (close(), focusOn(".matrix canvas"))}>Close</button></div>
     <${Picture} name=${`layer ${layer} head ${head} cell ${row} ${column}`} ask=${{ path: "/api/cell", body: { model: modelId.value, tokens: ids, layer, head, row, column } }}><ol>
       <li><h3>query · key</h3><p>What ${from} asks for, times what ${to} offers, number by number, and added up.</p>
         <${Strips} rows=${[["query of " + from, found.query], ["key of " + to, found.key], ["product", found.products]]} />
@@ -54,6 +54,6 @@ function Row({ found, texts, column }) {
   return html`<div class="scroll"><table class="wider" aria-label="the scores that the softmax is over"><thead><tr><th scope="col">looks at</th><th scope="col">score</th><th scope="col" class="step">e^(score − largest)</th><th scope="col">weight</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
     <tbody>${[...shown].map((j) => html`<tr class=${j === column ? "chosen" : ""}><th scope="row" aria-label=${`${spoken(visible(texts[j]))} ${j}`}><span class="token">${visible(texts[j])}</span> ${j}</th><td>${number(found.scores[j])}</td><td class="step">${number(found.exponentials[j])}</td>
       <td>${probability(found.exponentials[j] / total)}</td><td class="wide"><${Bar} value=${found.exponentials[j] / total} /></td></tr>`)}
-    ${rest.length > 0 && html`<tr class="rest"><th scope="row">${rest.length} others</th><td></td><td class="step">${number(rest.reduce((sum, j) => sum + found.exponentials[j], 0))}</td>
+    ${rest.length > 0 && html`<tr class="rest"><th scope="row">${count(rest.length, "other")}</th><td></td><td class="step">${number(rest.reduce((sum, j) => sum + found.exponentials[j], 0))}</td>
       <td>${probability(rest.reduce((sum, j) => sum + found.exponentials[j], 0) / total)}</td><td></td></tr>`}</tbody></table></div>`;
 }

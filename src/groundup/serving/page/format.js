@@ -67,5 +67,8 @@ export function aligned(x, digits) {
   return x.toFixed(digits).replace("-", "−");
 }
 
+/** How many there are of something. @param {number} n @param {string} one @param {string} [more] */
+export const count = (n, one, more = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : more}`;
+
 /** Nats as bits. @param {number} nats @returns {number} */
 export const bits = (nats) => nats / Math.LN2;

@@ -1,6 +1,6 @@
 // Switch heads and MLPs off, and see what the model can no longer do.
 import { useEffect, useState } from "./vendor/hooks.js";
-import { html } from "./html.js";
+import { able, html } from "./html.js";
 import { post } from "./api.js";
 import { number, probability, spoken, visible } from "./format.js";
 import { attempt, model, modelId, named, problems, saved, seed, settings, tokens } from "./state.js";
@@ -72,10 +72,10 @@ export function Heads() {
   return html`
     <${Prompt} rows="2" />
     <div class="buttons">
-      <button disabled=${!off.size} onClick=${() => setOff([])}>All on</button>
-      <button disabled=${!heads.some((x) => off.has(x))} onClick=${others}>The other heads off</button>
-      <button disabled=${ids.length < 2} onClick=${measure}>Which heads matter?</button>
-      <button disabled=${!off.size} onClick=${() => setWriting(writing ? "" : "1")}>${writing ? "Write no more" : "Write on without them"}</button>
+      <button ...${able(off.size, () => setOff([]))}>All on</button>
+      <button ...${able(heads.some((x) => off.has(x)), others)}>The other heads off</button>
+      <button ...${able(ids.length > 1, measure)}>Which heads matter?</button>
+      <button ...${able(off.size, () => setWriting(writing ? "" : "1"))}>${writing ? "Write no more" : "Write on without them"}</button>
       <span role="status">${growth && growth.length < m.n_layer ? `layer ${growth.length} of ${m.n_layer}` : writes && written.of !== asking && !problems.value.writing ? "writing ..." : ""}</span>
       <label>instead of its output <select value=${instead} onChange=${(e) => setInstead(e.target.value)}><option value="mean">its mean over the text</option><option value="zero">nothing</option></select></label>
     </div>

@@ -2,6 +2,7 @@
 import { render } from "./vendor/preact.js";
 import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
+import { count } from "./format.js";
 import { choose, facts, model, modelId, problem, start, tab, waiting } from "./state.js";
 import { Picker } from "./picker.js";
 import { Compare } from "./compare.js";
@@ -60,7 +61,7 @@ function Page() {
     <header>
       <h1>groundup</h1>
       <${Picker} id=${modelId.value} pick=${choose} label="model" />
-      <p class="shape">${m.n_layer ? `${m.n_layer} layers · ${m.n_head} heads · ${m.n_embd} wide · ` : ""}context ${m.context} · ${m.vocab_size.toLocaleString("en")} tokens${m.info.step !== undefined ? ` · step ${m.info.step}` : ""}</p>
+      <p class="shape">${m.n_layer ? `${count(m.n_layer, "layer")} · ${count(m.n_head, "head")} · ${m.n_embd} wide · ` : ""}context ${m.context} · ${m.vocab_size.toLocaleString("en")} tokens${m.info.step !== undefined ? ` · step ${m.info.step}` : ""}</p>
       <${TourButton} />
     </header>
     <nav aria-label="Views"><div role="tablist" aria-label="Views">

@@ -2,7 +2,7 @@
 import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { post } from "./api.js";
-import { aligned, number, spoken, visible } from "./format.js";
+import { aligned, count, number, spoken, visible } from "./format.js";
 import { largest } from "./sampling.js";
 import { attempt, model, modelId, named, result, saved, tokens } from "./state.js";
 import { Bar } from "./bars.js";
@@ -37,7 +37,7 @@ export function Push() {
   if (!model.value.n_layer) return html`<p>This model is a table of pairs: a single number pushes each token.</p>`;
   const likely = result.value ? largest(result.value.penalized, 12) : [];
   const rows = found ? found.names.map((name, i) => [name, found.values[i]]).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])) : [];
-  const shown = rows.length > ROWS ? [...rows.slice(0, ROWS), [`${rows.length - ROWS} smaller ones`, rows.slice(ROWS).reduce((sum, row) => sum + row[1], 0)]] : rows;
+  const shown = rows.length > ROWS ? [...rows.slice(0, ROWS), [count(rows.length - ROWS, "smaller one"), rows.slice(ROWS).reduce((sum, row) => sum + row[1], 0)]] : rows;
   let sum = 0; // each part begins where the one above it ended
   const steps = shown.map(([name, value]) => [name, value, (sum += value) - value]);
   const ends = [0, ...steps.map(([, value, from]) => from + value)];

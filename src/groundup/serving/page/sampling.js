@@ -8,6 +8,8 @@
 
 /** @type {Settings} */
 export const NEUTRAL = { temperature: 1, topK: 0, topP: 1, minP: 0, repetition: 1, presence: 0, frequency: 0 };
+/** What can be chosen: the least, the most, and the step between. */
+export const RANGES = { temperature: [0, 2, 0.05], topK: [0, 100, 1], topP: [0.01, 1, 0.01], minP: [0, 0.5, 0.01], repetition: [0.5, 2, 0.05], presence: [-2, 2, 0.1], frequency: [-2, 2, 0.1] };
 const COLDEST = 1e-30;
 
 /**

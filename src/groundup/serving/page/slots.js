@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { get, post } from "./api.js";
-import { number } from "./format.js";
+import { count, number } from "./format.js";
 import { attempt, completion, model, modelId, shade, tokens } from "./state.js";
 import { Bar } from "./bars.js";
 import { Picture, drawnAs, shape } from "./picture.js";
@@ -106,10 +106,10 @@ export function Slots() {
     <${Prompt} rows="2" />
     <p>A slot holds the keys and values of one text. All texts that are written share each pass through the model.</p>
     <div class="buttons"><button class="main" disabled=${!ids.length} onClick=${send}>Send ${TEXTS} texts of different lengths</button>
-      <span class="numbers">${seconds > 0 ? html`<b>${number(Math.round(read / seconds))}</b> tokens per second in the last ${recent.length} ticks` : ""}${found.waiting ? ` · ${found.waiting} waiting for a slot` : ""}</span></div>
+      <span class="numbers">${seconds > 0 ? html`<b>${number(Math.round(read / seconds))}</b> tokens per second in the last ${count(recent.length, "tick")}` : ""}${found.waiting ? ` · ${found.waiting} waiting for a slot` : ""}</span></div>
     <${Picture} name=${`slots of ${modelId.value}`} ask=${{ path: `/api/slots?model=${encodeURIComponent(modelId.value)}` }}><${Lanes} rounds=${found.rounds} n=${found.n_slots} /><//>
     <p class="hint">Tall: a piece of a prompt is read at once. Low: one token of a text that is being written. A color is a request; what a prompt shares with an earlier text is not read again.</p>
     ${last.size === 0 ? html`<p class="hint">Nothing was read since the server started.</p>` : html`<div class="scroll"><table class="slots"><caption>What each slot did last.</caption><thead><tr><th scope="col">slot</th><th scope="col">request</th><th scope="col">read</th><th scope="col">filled</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
-      <tbody>${[...last].sort((a, b) => a[0] - b[0]).map(([slot, { lane }]) => html`<tr><th scope="row">${slot}</th><td>${lane[1]}.${lane[2]}</td><td>${lane[4] === 1 ? "1 token" : `${lane[4]} tokens`}</td>
+      <tbody>${[...last].sort((a, b) => a[0] - b[0]).map(([slot, { lane }]) => html`<tr><th scope="row">${slot}</th><td>${lane[1]}.${lane[2]}</td><td>${count(lane[4], "token")}</td>
         <td>${lane[3] + lane[4]} of ${model.value.context}</td><td class="wide"><${Bar} value=${(lane[3] + lane[4]) / model.value.context} /></td></tr>`)}</tbody></table></div>`}`;
 }

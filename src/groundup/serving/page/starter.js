@@ -1,6 +1,6 @@
 // Start a small run, watch it, stop it: it saves first, and can go on later.
 import { useEffect, useState } from "./vendor/hooks.js";
-import { html } from "./html.js";
+import { able, html } from "./html.js";
 import { get, post } from "./api.js";
 import { attempt } from "./state.js";
 
@@ -35,6 +35,7 @@ export function Starter({ names, changed }) {
   const told = (x) => x && setKnown({ ...known, training: x });
   const begin = (event) => {
     event.preventDefault();
+    if (busy) return;
     attempt("train", () => post("/api/train", wish), { once: true }).then(told);
   };
   const stop = () => attempt("train", () => post("/api/train/stop", {}), { once: true }).then(told);
@@ -45,8 +46,8 @@ export function Starter({ names, changed }) {
       <label>size <select value=${wish.size} onChange=${(e) => set("size", e.target.value)}>${Object.entries(known.sizes).map(([id, s]) => html`<option value=${id}>${id}: ${s.n_layer} layers, ${s.n_head} heads, ${s.n_embd} wide</option>`)}</select></label>
       <label>steps <input type="number" min="10" max="5000" required value=${wish.steps} onInput=${(e) => set("steps", Number(e.target.value))} /></label>
       <label>seed <input type="number" min="0" max="2147483647" required value=${wish.seed} onInput=${(e) => set("seed", Number(e.target.value))} /></label>
-      <div class="buttons"><button class="main" disabled=${busy}>Start</button>
-        <button type="button" disabled=${training?.state !== "running"} onClick=${stop}>Stop and save</button></div>
+      <div class="buttons"><button class="main" aria-disabled=${String(Boolean(busy))}>Start</button>
+        <button type="button" ...${able(training?.state === "running", stop)}>Stop and save</button></div>
     </form>
     <p role="status">${training ? html`<b>${training.name}</b> ${says()}${training.said ? `: ${training.said}` : ""}` : "Its curve and samples appear above while it learns; stopping saves it."}</p></section>`;
 }

@@ -1,7 +1,7 @@
 // What the page knows, and what the address says of it.
 import { batch, computed, effect, signal, untracked } from "./vendor/signals.js";
 import { GONE, bytes, get, post } from "./api.js";
-import { NEUTRAL, pipeline } from "./sampling.js";
+import { NEUTRAL, RANGES, pipeline } from "./sampling.js";
 
 export const facts = signal(null);
 /** Names of the runs in the folder of the first served run. */
@@ -165,6 +165,9 @@ export async function start() {
   });
 }
 
+/** A seed as it was written: a whole number from 0 on. @param {string | number} written */
+export const seedOf = (written) => Math.max(0, Math.trunc(Number(written))) || 0;
+
 /** Take everything from the address. */
 async function follow() {
   const asked = new URLSearchParams(location.hash.slice(1));
@@ -179,12 +182,13 @@ async function follow() {
     tab.value = take("tab", "write");
     text.value = given ?? model.value?.first_text ?? "";
     past.value = [];
-    seed.value = Number(take("seed", 1)) || 0;
+    seed.value = seedOf(take("seed", 1));
     drawnFrom.value = Number(take("drawn", Infinity));
     const found = { ...NEUTRAL };
     for (const name of Object.keys(NEUTRAL)) {
       const value = Number(take(name, NaN));
-      if (Number.isFinite(value)) found[name] = value;
+      const [least, most, step] = RANGES[name];
+      if (Number.isFinite(value)) found[name] = Math.min(most, Math.max(least, step === 1 ? Math.round(value) : value));
     }
     settings.value = found;
     view.value = Object.fromEntries(asked);

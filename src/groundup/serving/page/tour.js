@@ -1,6 +1,6 @@
 // A tour of eight stops, each "do this, look there"; it notices when it was done.
 import { useEffect, useState } from "./vendor/hooks.js";
-import { html } from "./html.js";
+import { focusOn, html } from "./html.js";
 import { saved, seed, settings, tab, text } from "./state.js";
 
 /** What to do, the view where it is done, and what of the page changes by it. @type {[string, string, () => unknown][]} */
@@ -25,7 +25,7 @@ function useStop() {
 /** Begins the tour, and is gone while it goes on. */
 export function TourButton() {
   const [at, set] = useStop();
-  return at === null && html`<button class="begin" onClick=${() => (set(0), (tab.value = "write"))}>Take the tour</button>`;
+  return at === null && html`<button class="begin" onClick=${() => (set(0), (tab.value = "write"), focusOn(".tour"))}>Take the tour</button>`;
 }
 
 export function Tour() {
@@ -35,8 +35,9 @@ export function Tour() {
   const now = what?.();
   useEffect(() => setBefore({ at, value: now }), [at]);
   if (at === null) return null;
-  if (!says) return html`<aside class="tour" aria-label="Tour"><p role="status">That was the tour. The notebooks build all of this by hand.</p><div><button onClick=${() => set("")}>Close</button></div></aside>`;
+  const close = () => (set(""), focusOn(".begin"));
+  if (!says) return html`<aside class="tour" aria-label="Tour" tabindex="-1"><p role="status">That was the tour. The notebooks build all of this by hand.</p><div><button onClick=${close}>Close</button></div></aside>`;
   const done = before?.at === at && tab.value === where && now !== before.value;
-  return html`<aside class="tour" aria-label="Tour"><p role="status"><b>${at + 1} of ${STOPS.length}</b> ${says}${done && html` <b>✓ done</b>`}</p>
-    <div><button class=${done ? "main" : ""} onClick=${() => set(at + 1)}>Next</button> <button onClick=${() => set("")}>Close</button></div></aside>`;
+  return html`<aside class="tour" aria-label="Tour" tabindex="-1"><p role="status"><b>${at + 1} of ${STOPS.length}</b> ${says}${done && html` <b>✓ done</b>`}</p>
+    <div><button class=${done ? "main" : ""} onClick=${() => set(at + 1)}>Next</button> <button onClick=${close}>Close</button></div></aside>`;
 }

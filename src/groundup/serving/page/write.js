@@ -1,23 +1,23 @@
 // Write, step by step: what may come next, under the sliders, and the needle that picks it.
 import { useEffect, useRef, useState } from "./vendor/hooks.js";
-import { html } from "./html.js";
+import { able, html } from "./html.js";
 import { complete } from "./api.js";
-import { aligned, number, probability, spoken, visible } from "./format.js";
-import { NEUTRAL, REASONS, draw, largest } from "./sampling.js";
-import { change, completion, drawnFrom, logits, named, onward, past, result, saved, seed, settings, tell, text, tokens, undo } from "./state.js";
+import { aligned, count, number, probability, spoken, visible } from "./format.js";
+import { NEUTRAL, RANGES, REASONS, draw, largest } from "./sampling.js";
+import { change, completion, drawnFrom, logits, named, onward, past, result, saved, seed, seedOf, settings, tell, text, tokens, undo } from "./state.js";
 import { Picture } from "./picture.js";
 import { Bar } from "./bars.js";
 import { Prompt } from "./prompt.js";
 import { Copy } from "./share.js";
 
 const SLIDERS = [
-  ["temperature", "temperature", 0, 2, 0.05],
-  ["topK", "top-k (0: all)", 0, 100, 1],
-  ["topP", "top-p", 0.01, 1, 0.01],
-  ["minP", "min-p", 0, 0.5, 0.01],
-  ["repetition", "repetition penalty", 0.5, 2, 0.05],
-  ["presence", "presence penalty", -2, 2, 0.1],
-  ["frequency", "frequency penalty", -2, 2, 0.1],
+  ["temperature", "temperature"],
+  ["topK", "top-k (0: all)"],
+  ["topP", "top-p"],
+  ["minP", "min-p"],
+  ["repetition", "repetition penalty"],
+  ["presence", "presence penalty"],
+  ["frequency", "frequency penalty"],
 ];
 const ROWS = 16;
 
@@ -87,18 +87,18 @@ export function Write() {
       ${running
         ? html`<button class="main" onClick=${() => control.current.abort()}>Stop</button>`
         : html`<button class="main" onClick=${() => stream(1)}>Write on</button>`}
-      <button disabled=${!found || running} onClick=${() => take(chosen)}>One token</button>
-      <button disabled=${running || !past.value.length} onClick=${undo}>Undo</button>
-      <button disabled=${running} onClick=${() => (seed.value += 1)}>Draw again</button>
-      <button disabled=${running} onClick=${() => stream(4)}>Four at once</button>
-      <label>seed <input type="number" min="0" value=${seed.value} onInput=${(e) => (seed.value = Number(e.target.value) || 0)} /></label>
+      <button ...${able(found && !running, () => take(chosen))}>One token</button>
+      <button ...${able(!running && past.value.length, undo)}>Undo</button>
+      <button ...${able(!running, () => (seed.value += 1))}>Draw again</button>
+      <button ...${able(!running, () => stream(4))}>Four at once</button>
+      <label>seed <input type="number" min="0" value=${seed.value} onInput=${(e) => (seed.value = seedOf(e.target.value))} onChange=${(e) => (e.target.value = seed.value)} /></label>
       <${Copy} path="/v1/completions" body=${completion(onward(100))} />
     </div>
     <p class="hint" role="status">${said}</p>
     ${many && samples.of === text.value && html`<div class="samples">${samples.texts.map((each, i) => html`<section><h3>sample ${i + 1}</h3><pre>${each}</pre></section>`)}</div>`}
     <div class="columns">
       <fieldset class="sliders"><legend>how the next token is drawn</legend>
-        ${SLIDERS.map(([name, label, min, max, step]) => html`
+        ${SLIDERS.map(([name, label]) => [name, label, ...RANGES[name]]).map(([name, label, min, max, step]) => html`
           <div><label for=${`set-${name}`}>${label}</label><output for=${`set-${name}`} aria-live="off">${number(settings.value[name])}</output>
             <input type="range" id=${`set-${name}`} min=${min} max=${max} step=${step} value=${settings.value[name]}
               onInput=${(e) => (settings.value = { ...settings.value, [name]: Number(e.target.value) })} /></div>`)}
@@ -126,7 +126,7 @@ function Candidates({ found, chosen, needle, take, disabled }) {
           <td>${probability(found.model[id])}</td><td>${probability(found.sampler[id])}${found.why[id] ? html` <small class="why">${REASONS[found.why[id]]}</small>` : ""}</td>
           <td class="wide"><${Bar} value=${found.sampler[id] / most} outline=${found.model[id] / most} /></td>
         </tr>`)}
-      ${rest > 0 && html`<tr class="rest"><th scope="row">${rest.toLocaleString("en")} others</th><td class="step"></td><td class="step"></td><td class="step"></td><td>${probability(others.model)}</td><td>${probability(others.sampler)}</td><td></td></tr>`}</tbody></table></div><//></div>`;
+      ${rest > 0 && html`<tr class="rest"><th scope="row">${count(rest, "other")}</th><td class="step"></td><td class="step"></td><td class="step"></td><td>${probability(others.model)}</td><td>${probability(others.sampler)}</td><td></td></tr>`}</tbody></table></div><//></div>`;
 }
 
 /** What is left of a sum of 1 for the tokens that have no row of their own. */
