@@ -162,6 +162,7 @@ def test_the_page_begins_with_a_text_that_the_model_knows(open_page, tmp_path):
             page.locator(".candidates tbody tr").first.wait_for()
             assert box.input_value() == begins
             assert page.locator(".problem").inner_text() == ""
+        page.wait_for_function("() => location.hash.includes('model=mine') && !location.hash.includes('text=')")
         box.fill("hello")  # what was typed stays
         models.select_option("loud")
         page.wait_for_function("() => document.querySelector('.problem').innerText.includes(\"'h'\")")

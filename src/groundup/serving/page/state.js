@@ -238,7 +238,7 @@ let [written, due] = ["", 0];
 const ADDRESS_EVERY = 300;
 
 function remember() {
-  const state = new URLSearchParams({ model: modelId.value, tab: tab.value, text: text.value, seed: String(seed.value) });
+  const state = new URLSearchParams({ model: modelId.value, tab: tab.value, ...(text.value === model.value.first_text ? {} : { text: text.value }), seed: String(seed.value) });
   for (const [name, value] of Object.entries(settings.value)) if (value !== NEUTRAL[name]) state.set(name, String(value));
   if (Number.isFinite(drawnFrom.value)) state.set("drawn", String(drawnFrom.value));
   for (const [name, value] of Object.entries(view.value)) state.set(name, value);
