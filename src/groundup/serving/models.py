@@ -181,9 +181,7 @@ class Models:
                     load = partial(self._load, name, path, SLOTS_OF_STEP)
                     served = await asyncio.to_thread(_on_a_short_thread, load)
             except UserError as error:
-                said = str(error).replace(
-                    f"{self.runs_folder}{os.sep}", ""
-                )  # where that lies is the server's own matter
+                said = str(error).replace(f"{self.runs_folder}{os.sep}", "")  # where that is, is the server's matter
                 raise RequestError(404, said, param="model", code="model_not_found") from None
             self._steps[name] = manifest, served
             self._steps.move_to_end(name)
