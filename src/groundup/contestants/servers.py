@@ -35,7 +35,7 @@ def our_server(folder: Path, weights: Weights, threads: int) -> Iterator[int]:
     """
     words = ["serve", str(folder), "--port=0", "--no-open", f"--weights={weights}", f"--threads={threads}"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "groundup", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, errors="replace"
+        [sys.executable, "-m", "groundup", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     try:
         assert process.stdout is not None
