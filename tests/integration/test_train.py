@@ -355,7 +355,7 @@ def test_a_run_that_ends_with_nan_says_so_and_leaves_its_report(place, capsys):
     assert start("nan", *flags) == 1
     printed, error = capsys.readouterr()
     assert "step 3: no sample: the model's logits are not numbers" in printed
-    assert "no number" in printed
+    assert " none" in printed
     assert "what to try next" not in printed
     assert error.splitlines()[-1].startswith("groundup: no last sample, and runs/nan/model is of no use: the model's")
     assert "Begin again with a lower --optim.lr" in error

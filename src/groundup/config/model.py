@@ -9,8 +9,8 @@ KERNEL_LANES = 16
 """Widths that are multiples of this suit the kernels of training: they fill the vectors of every machine."""
 _MOST = {"n_layer": 10_000, "n_embd": 2**20, "block_size": 2**30, "vocab_size": 2**32}
 """Far beyond any model; above it sizes overflow, or building takes all memory before anything can be compared."""
-_MOST_DROPOUT = 0.999
-"""What is kept grows by 1 / (1 - dropout): near 1 that is no number of float32."""
+_MOST_DROPOUT = 1 - 2**-24
+"""The last number of float32 before 1: what is kept is divided by what is left."""
 _MOST_NGRAM = 16
 """Longer runs hardly come twice."""
 
@@ -30,7 +30,7 @@ class TransformerConfig:
     vocab_size: int = 0
     """Number of token ids; 0 takes the tokenizer's."""
     dropout: float = 0.0
-    """Dropout on embeddings, attention and residual branches, 0 to 0.999."""
+    """Dropout on embeddings, attention and residual branches, in [0, 1)."""
     bias: bool = True
     """Biases in linear layers and layer norms, as published."""
 
@@ -47,7 +47,7 @@ class TransformerConfig:
         if self.n_embd % self.n_head:
             raise UsageError(f"model.n_embd must be a multiple of model.n_head, got {self.n_embd} and {self.n_head}")
         if not 0 <= self.dropout <= _MOST_DROPOUT:
-            raise UsageError(f"model.dropout must be 0 to {_MOST_DROPOUT}, got {self.dropout}")
+            raise UsageError(f"model.dropout must be in [0, 1) as float32 has it, got {self.dropout}")
 
     @property
     def head_dim(self) -> int:
@@ -151,8 +151,8 @@ class ModernConfig(TransformerConfig):
             raise UsageError(
                 f"model.n_kv_head must be 0 (all) or divide model.n_head, got {self.n_kv_head} and {self.n_head}"
             )
-        if self.logit_softcap and not 1e-6 <= self.logit_softcap <= 1e6:  # beyond, products of float32 overflow
-            raise UsageError(f"model.logit_softcap must be 0 (off) or 1e-6 to 1e6, got {self.logit_softcap}")
+        if self.logit_softcap and not 1e-30 <= self.logit_softcap <= 1e30:  # float32 ends soon behind
+            raise UsageError(f"model.logit_softcap must be 0 (off) or 1e-30 to 1e30, got {self.logit_softcap}")
 
     @classmethod
     def of(cls, config: TransformerConfig) -> "ModernConfig":

@@ -229,7 +229,7 @@ class LoRAConfig:
     def __post_init__(self) -> None:
         """Check ranges."""
         _require(self.rank >= 0, f"lora.rank must be 0 (off) or more, got {self.rank}")
-        _require(0 < self.alpha <= 1e6, f"lora.alpha must be above 0 and at most 1e6, got {self.alpha}")
+        _require(0 < self.alpha <= 1e30, f"lora.alpha must be above 0 and at most 1e30, got {self.alpha}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

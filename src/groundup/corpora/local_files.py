@@ -16,6 +16,7 @@ from groundup.corpora.patterns import Found, find_files, found, match_files, not
 from groundup.formats.by_suffix import FORMATS, SAID, Format, advice, format_of, has_format, read_spans
 from groundup.formats.document import Document
 from groundup.formats.spans import FileSpan, Span, gather
+from groundup.terminal.display import speaks
 from groundup.terminal.say import warn
 
 SAMPLES = 16
@@ -96,10 +97,12 @@ class LocalFiles:
 
     @functools.cached_property
     def _listing(self) -> list[Found]:
-        files = once(self._find())
-        for why, folders in self._left.items():
-            more = f" and {len(folders) - 1:,} more" if len(folders) > 1 else ""
-            _warn_once(f"{self.pattern}: {why}: {folders[0]}{more}")
+        try:
+            files = once(self._find())
+        finally:  # it may be why there are none
+            for why, folders in self._left.items():
+                more = f" and {len(folders) - 1:,} more" if len(folders) > 1 else ""
+                _warn_once(f"{self.pattern}: {why}: {folders[0]}{more}")
         for file in files:
             self._format(file.path)
         if not any(file.n_bytes for file in files) and all(file.is_regular for file in files):
@@ -259,5 +262,6 @@ def _opened(name: str) -> BinaryIO:
 
 @functools.cache
 def _warn_once(line: str) -> None:
-    """Warn: one command may list a folder several times, for its size, its alphabet and its tokens."""
-    warn(line)
+    """Warn: one command may list a folder several times, for its size, its alphabet and its tokens, in each rank."""
+    if speaks():
+        warn(line)

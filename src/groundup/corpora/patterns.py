@@ -133,10 +133,11 @@ def match_files(pattern: str, leave: Leave = lambda *_: None) -> Iterator[Found]
 
 
 def _closed_on_the_way(parts: Sequence[str]) -> Iterator[Found]:
-    """Folders in which a glob without `**` looks for names and sees none."""
-    for k in (k for k, part in enumerate(parts) if glob.has_magic(part)):
+    """Folders in which a glob without `**` looks for names and sees none, or not those it asks for."""
+    magic = [glob.has_magic(part) for part in parts]
+    for k in range(magic.index(True), len(parts)):
         for place in glob.iglob(os.path.join(*parts[:k])):  # noqa: PTH118, PTH207
-            if os.path.isdir(place) and not os.access(place, os.R_OK):  # noqa: PTH112
+            if os.path.isdir(place) and not os.access(place, os.R_OK if magic[k] else os.X_OK):  # noqa: PTH112
                 yield _closed(os.path.join(place, ""))  # noqa: PTH118
 
 

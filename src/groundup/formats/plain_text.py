@@ -30,13 +30,19 @@ class Separator:
     """
 
     def __init__(self, between: str) -> None:
-        any_end = rb"(?:\r\n|\r(?!\n)|\n)"
-        self.pattern = re.compile(re.escape(between.encode()).replace(b"\\\n", any_end)) if between else None
-        self.size = len(between.encode())
+        self.plain, any_end = between.encode(), rb"(?:\r\n|\r(?!\n)|\n)"
+        self.pattern = re.compile(re.escape(self.plain).replace(b"\\\n", any_end)) if between else None
+        self.size = len(self.plain)
         self.longest = self.size + between.count("\n")
 
     def ends(self, data: bytes) -> Iterator[int]:
         """Where it ends, wherever it stands, also where one begins before another has ended."""
+        if self.pattern and b"\r" not in data:  # the same, five times as fast
+            at = data.find(self.plain)
+            while at >= 0:
+                yield at + self.size
+                at = data.find(self.plain, at + 1)
+            return
         found = self.pattern.search(data) if self.pattern else None
         while self.pattern and found:
             yield found.end()

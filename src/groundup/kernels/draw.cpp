@@ -80,7 +80,7 @@ void part_equals(Logit logit, std::vector<float>& weights, float least, double p
     int64_t n_equal = 0;
 #pragma omp simd reduction(+ : n_equal)
     for (size_t i = 0; i < weights.size(); i++) n_equal += weights[i] == least;
-    if (n_equal < 2) return;
+    if (n_equal < 2 || least <= 0) return;
     double sum = 0, above = 0;
     std::vector<float> equals;
     for (size_t i = 0; i < weights.size(); i++) {

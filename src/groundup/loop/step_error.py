@@ -44,8 +44,8 @@ def step_error(
     where = "; ".join([*on_ranks, *([f"first in {first}"] if first else []), samples])
     if first and not ranks and not moved:
         advice = (
-            "No step of this session has changed them, so the rate is not the cause. Begin again with"
-            " --runtime.precision fp32 or, where it was that, with --runtime.matmul default"
+            "No step of this session has changed them, so its rate is not the cause: try --runtime.precision fp32 or,"
+            " where it was that, --runtime.matmul default"
         )
     else:
         skip = f"; or, where a checkpoint was saved, go on with --resume and {decision.flag}" if decision.flag else ""

@@ -142,5 +142,6 @@ class Gigatoken:
 
 
 def _has_new(text: str, data: bytes) -> bool:
-    """Whether a text holds what Unicode 17 added: by searches for one character or byte, which cost next to nothing."""
-    return any(letter in text for letter in NEW_LETTERS) or (b"\xf0" in data and bool(NEW_BLOCKS.search(data)))
+    """Whether a text holds what Unicode 17 added. To look for the bytes that begin it costs next to nothing."""
+    letters = (b"\xe0" in data or b"\xea" in data) and any(letter in text for letter in NEW_LETTERS)
+    return letters or (b"\xf0" in data and bool(NEW_BLOCKS.search(data)))

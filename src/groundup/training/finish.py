@@ -133,7 +133,7 @@ def _losses(run: Run, config: TrainConfig, facts: dict[str, Any], label: Label) 
     table.add_column("loss", justify="right")
     if facts["bigram_loss"] is not None:
         table.add_row("bigram", f"{run.tokenizer.vocab_size**2:,}", f"{facts['bigram_loss']:.4f}")
-    loss = "no number" if label.val_loss is None else f"{label.val_loss:.4f}"
+    loss = "none" if label.val_loss is None else f"{label.val_loss:.4f}"
     table.add_row(f"GPT, step {label.step}", f"{facts['parameters']:,}", loss)
     return table
 

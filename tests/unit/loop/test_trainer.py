@@ -170,7 +170,7 @@ def test_a_gradient_before_any_rate_has_acted_is_not_blamed_on_the_rate():
     run = trainer()
     run.state.step = 30  # of earlier sessions
     run.model.h[1].mlp.c_fc.weight.register_hook(lambda grad: grad * math.nan)
-    with pytest.raises(UserError, match=r"^step 31: .*the rate is not the cause.* --runtime\.precision fp32") as caught:
+    with pytest.raises(UserError, match=r"^step 31: .*its rate is not the cause.* --runtime\.precision fp32") as caught:
         run.train_step()
     assert "--optim" not in str(caught.value)
     assert "\n" not in str(caught.value)

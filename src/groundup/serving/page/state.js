@@ -201,10 +201,15 @@ async function follow() {
 
 const place = () => ({ tab: tab.value, model: modelId.value });
 
-/** Back or forward: to another view or model. What was written since stays. */
-function back({ tab: view, model: id }) {
+let goes = false; // back or forward: whatever changes meanwhile is no new place
+
+/** Back or forward: to another view or model. What was written since stays, and so does a model where that one is gone. */
+async function back({ tab: view, model: id }) {
+  goes = true;
+  if (id !== modelId.value) await choose(id);
   tab.value = view;
-  if (id !== modelId.value) choose(id);
+  history.replaceState(place(), "");
+  goes = false;
 }
 
 async function loadVocabulary(id) {
@@ -246,7 +251,7 @@ function remember() {
   due ||= setTimeout(() => {
     due = 0;
     const [before, here] = [history.state, place()];
-    const moved = before && (before.tab !== here.tab || before.model !== here.model);
+    const moved = before && !goes && (before.tab !== here.tab || before.model !== here.model);
     history[moved ? "pushState" : "replaceState"](here, "", written);
   }, ADDRESS_EVERY);
 }
