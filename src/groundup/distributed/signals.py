@@ -7,6 +7,7 @@ import time
 from types import FrameType, TracebackType
 
 from groundup.distributed.ranks import World
+from groundup.terminal.ended import ENDS
 
 AGAIN = 5.0
 """Seconds within which another signal than Ctrl-C, after one of these, is the same request."""
@@ -14,8 +15,6 @@ AGAIN = 5.0
 
 TIME_UP = 1 << 16
 """In place of a signal's number."""
-_ENDS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
-"""Signals that ask a process to end, SIGUSR1 as SLURM's usual warning; Windows has neither it nor SIGHUP."""
 
 
 class StopRequest:
@@ -76,7 +75,7 @@ class StopRequest:
         self._previous.clear()
 
     def __enter__(self) -> "StopRequest":
-        for number in _ENDS:
+        for number in ENDS:
             if signal.getsignal(number) is signal.SIG_IGN:
                 continue
             self._previous[number] = signal.signal(number, self._handle)

@@ -26,34 +26,31 @@ class Separator:
     """What stands between documents, in bytes in which lines may end in any way.
 
     Args:
-        between: The same in text whose lines end as ours; nothing where a file is one document.
+        between: The same in text whose lines end as ours; nothing where a file is one document, and none is looked for.
     """
 
     def __init__(self, between: str) -> None:
         self.plain, any_end = between.encode(), rb"(?:\r\n|\r(?!\n)|\n)"
-        self.pattern = re.compile(re.escape(self.plain).replace(b"\\\n", any_end)) if between else None
+        self._pattern = re.compile(re.escape(self.plain).replace(b"\\\n", any_end))
         self.size = len(self.plain)
         self.longest = self.size + between.count("\n")
 
     def ends(self, data: bytes) -> Iterator[int]:
         """Where it ends, wherever it stands, also where one begins before another has ended."""
-        if self.pattern and b"\r" not in data:  # the same, five times as fast
+        if b"\r" not in data:  # the same, five times as fast
             at = data.find(self.plain)
             while at >= 0:
                 yield at + self.size
                 at = data.find(self.plain, at + 1)
             return
-        found = self.pattern.search(data) if self.pattern else None
-        while self.pattern and found:
+        found = self._pattern.search(data)
+        while found:
             yield found.end()
-            found = self.pattern.search(data, found.start() + 1)
+            found = self._pattern.search(data, found.start() + 1)
 
     def last_end(self, data: bytes) -> int:
         """Where the last one ends of those that a text is split at; 0 without any."""
-        end = 0
-        for found in self.pattern.finditer(data) if self.pattern else ():
-            end = found.end()
-        return end
+        return max((found.end() for found in self._pattern.finditer(data)), default=0) if self.plain else 0
 
 
 def spans(size: int) -> list[Span]:
@@ -147,7 +144,7 @@ def _known_by(data: bytes) -> str:
 def _beginning(file: BinaryIO, at: int, separator: Separator) -> str:
     """How the document begins that goes on at a cut; nothing where none does."""
     end = at
-    while separator.pattern and end:
+    while separator.plain and end:
         place = max(0, end - LINE)
         file.seek(place)
         window = file.read(min(at, end + separator.longest - 1) - place)
@@ -155,7 +152,7 @@ def _beginning(file: BinaryIO, at: int, separator: Separator) -> str:
             end = place + found
             break
         end = place
-    start = end if separator.pattern else 0
+    start = end if separator.plain else 0
     if start == at:
         return ""
     file.seek(start)
@@ -166,7 +163,7 @@ def _cut(file: BinaryIO, at: int, separator: Separator) -> int:
     """Where a cut near `at` falls: after a separator, or a line, or before a character where lines are long."""
     if at == 0:
         return 0
-    if separator.pattern and (end := _after_separator(file, at, separator)):
+    if separator.plain and (end := _after_separator(file, at, separator)):
         return end
     file.seek(at - 1)
     window = file.read(LINE)

@@ -42,16 +42,16 @@ def plan_shards(results: Sequence[PartResult], layout: ShardConfig) -> list[Shar
         skipped = sum((Counter(result.skipped) for result in results), Counter())
         most = "".join(f" (skipped {count:,}: {reason})" for reason, count in skipped.most_common(1))
         advice = f"use more text{' or a larger share of validation' if n > 1 else ''}"
-        few = counted(n, "token")
+        what = "token"
         if layout.val_rule == "hash" and n > 1:
-            few = counted(sum(result.n_documents for result in results), "document")
+            n, what = sum(result.n_documents for result in results), "document"
             advice = (
                 "--val-rule hash puts each into one of the two as a whole: cut the text by --separator, or use"
                 " --val-rule documents, which may hold out the end of one"
             )
         raise UserError(
-            f"{few} {'is' if few.startswith('1 ') else 'are'} too few to be split into training and"
-            f" validation{most}; {advice}"
+            f"{counted(n, what)} {'is' if n == 1 else 'are'} too few to be split into training and validation{most};"
+            f" {advice}"
         )
     plans = []
     names: tuple[SplitName, SplitName] = ("val", "train")

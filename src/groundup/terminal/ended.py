@@ -10,7 +10,7 @@ from types import FrameType
 
 _UNTOUCHED = (signal.SIG_DFL, signal.default_int_handler)
 """What signals do by default here; one that the process ignores (nohup) stays ignored."""
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+ENDS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
 """Signals that ask a process to end, SIGUSR1 as SLURM's usual warning; Windows has neither it nor SIGHUP."""
 _IMPORTING = "<frozen importlib._bootstrap>"
 _AGAIN = 0.05
@@ -54,7 +54,7 @@ def ended_by_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only that one may decide about signals
         yield
         return
-    before = {signum: signal.getsignal(signum) for signum in _SIGNALS}
+    before = {signum: signal.getsignal(signum) for signum in ENDS}
     ours = {signum: handler for signum, handler in before.items() if handler in _UNTOUCHED}
     for signum in ours:
         signal.signal(signum, _end)
