@@ -23,6 +23,11 @@ from groundup.training import own_text
 
 OWN_FLAGS = ("--config", "--resume", "--resume-or-start", "--dry-run", "--allow-data-change", "--model.kind")
 """What decides where the config comes from or which flags it has, and so cannot be one of them."""
+OWN_HELP = """\
+  --dry-run            show parameters, tokens, memory and FLOPs, and train nothing
+  --model.kind KIND    gpt for GPT-2 as published, modern for GPT-2 with switches (--model.position rope)
+  --resume-or-start    go on where the run has a checkpoint, else start it
+  --allow-data-change  with --resume: go on although the data is not what the run began with"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +86,7 @@ def _usage() -> str:
             "       groundup train --config FILE [flags]  start a run from a saved config.json",
             "       groundup train --resume DIR [flags]   continue a run where it stopped",
             "",
-            "  --dry-run            show parameters, tokens, memory and FLOPs, and train nothing",
-            "  --model.kind KIND    gpt for GPT-2 as published, modern for GPT-2 with switches (--model.position rope)",
-            "  --resume-or-start    go on where the run has a checkpoint, else start it",
-            "  --allow-data-change  with --resume: go on although the data is not what the run began with",
+            OWN_HELP,
             "",
             "presets:",
             *[f"  {name:<{width}}{_recipe_line(recipe)}" for name, recipe in RECIPES.items()],
@@ -160,6 +162,10 @@ def _parse(words: list[str], prog: str, base: TrainConfig, also: Sequence[str]) 
     """The config with its flags; a note says what else a person may have meant."""
     try:
         return parse(TrainConfig, words, prog=prog, default=base, also=(*OWN_FLAGS, *also))
+    except SystemExit as stop:
+        if {"-h", "--help"} & set(words) and not (stop.code or also):  # another command has told its own
+            print(f"flags beside those of a config:\n{OWN_HELP}")
+        raise
     except UsageError as error:
         if str(error).startswith("unrecognized options: --epochs"):
             raise UsageError(

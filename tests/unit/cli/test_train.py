@@ -7,7 +7,7 @@ import pytest
 
 from groundup.cli.finetune import as_training
 from groundup.cli.main import main
-from groundup.cli.train import find_preset, read_request
+from groundup.cli.train import OWN_HELP, find_preset, read_request
 from groundup.config.errors import UsageError
 from groundup.config.io import dump_json, to_dict
 from groundup.config.model import GPTConfig, ModernConfig
@@ -298,6 +298,7 @@ def test_every_preset_lists_its_flags(command, preset, capsys):
     assert printed.out.startswith(usages[0])
     assert usages[-1].startswith(f"usage: groundup train {preset.split()[0]} ")
     assert usages[:-1] == ["usage: groundup plan PRESET [options] [flags of groundup train]"] * (command == "plan")
+    assert printed.out.endswith(f"flags beside those of a config:\n{OWN_HELP}\n") == (command == "train")
     for flag in ("--max-steps", "--optim.lr", "--data.path", "--init-from", "--model.n-layer", "--lora.rank"):
         assert flag in printed.out
 
