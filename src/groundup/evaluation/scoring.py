@@ -99,7 +99,7 @@ def log_likelihoods(
     batch_tokens: int = 0,
     progress: Callable[[float], None] = lambda _: None,
 ) -> list[list[LogLikelihood]]:
-    """LogLikelihood every continuation of every question.
+    """Score every continuation of every question.
 
     A context and continuation that are longer than the model's context are cut from the left, so that the last
     block_size + 1 tokens remain: the beginning of the context goes first, and of a continuation of more than block_size

@@ -12,7 +12,7 @@ from groundup.kernels.library import numbers
 from groundup.runtime.stored import BYTES_OF_SCALE, Stored
 
 TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.int8: 3}
-"""As kernels.cpp counts the types of weights."""
+"""As `linear` of products.cpp counts types of weights, and `Cache` of block.cpp those of keys and values."""
 
 
 class _Matrix(ctypes.Structure):

@@ -1,9 +1,9 @@
-// Products of a few rows with a large matrix, and attention over a cache: what decoding on a CPU spends its time on.
+// Products of a few rows with a large matrix that is not packed: what decoding on a CPU spends its time on.
 //
 // A token reads every weight once, so the aim is the speed of memory: weights are read in streams that hardware knows to
 // fetch ahead, and whatever their type, they are widened in registers. Types of floats share one shape of code, `tile`: R
-// rows of weights by M rows of x, a vector of partial sums for each pair, added in one order whatever R and M are. Those of
-// 8 bits are in packed.cpp.
+// rows of weights by M rows of x, a vector of partial sums for each pair, added in one order whatever R and M are.
+// Packed weights of 8 bits are in packed.cpp, many rows in prompt.cpp, attention in block.cpp.
 #if defined(__x86_64__)
 #include <immintrin.h>
 #define IN_REGISTER(v) asm("" : "+x"(v))  // else GCC reads it from memory again for each use

@@ -2,7 +2,7 @@
 
 As the page writes a block, PyTorch notes some thirty operations of it, and visits each again going back: a tenth of a
 small model's step. Here the same operations follow each other in the same order, with the same numbers, and the way
-back is written out. `model.swap` puts it into a model.
+back is written out. `parts.swap` puts it into a model.
 """
 
 from collections.abc import Sequence

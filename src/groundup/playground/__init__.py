@@ -1,1 +1,1 @@
-"""Floor 12: what the page of the server asks: models looked into, runs started, all of it described and started."""
+"""What the page of the server asks: models looked into, runs started, all of it described and started."""

@@ -2,7 +2,7 @@
 
 Compiling costs seconds to minutes once and may save a share of every step. `auto` measures both and keeps the
 compiled module only when the run is long enough to earn the cost back; a machine without a compiler, or a model the
-compiler fails on, goes on module, with one line that says why.
+compiler fails on, goes on uncompiled, with one line that says why.
 """
 
 import contextlib

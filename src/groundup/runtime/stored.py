@@ -1,7 +1,7 @@
 """Products of a few rows with a large matrix that is stored in 32, 16 or 8 bits: in plain PyTorch.
 
 A token reads every weight once, so decoding is as fast as memory, and half the bits are twice the speed. This is what
-kernels/kernels.cpp computes, in the words of PyTorch: the reference that the compiled kernels are tested against, and
+kernels/products.cpp computes, in the words of PyTorch: the reference that the compiled kernels are tested against, and
 what runs where there is no compiler.
 
 8 bits: every row of weights has a scale, its largest absolute value over 127. Activations are rounded in the same way,

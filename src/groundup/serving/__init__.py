@@ -1,1 +1,1 @@
-"""Floor 9: a server for trained models: the completions API of the field, and a page that looks inside."""
+"""A server for trained models: the completions API of the field, and a page that looks inside."""

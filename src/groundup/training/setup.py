@@ -69,7 +69,7 @@ class SetupRequest:
     parallel: str
     """none, ddp or fsdp."""
     say: Callable[[str], None]
-    """Told in one line if there are no compiled kernels."""
+    """Told lines on what a person should know of kernels and threads."""
     saved: Resolved | None = None
     """What the run that is resumed had resolved."""
 
