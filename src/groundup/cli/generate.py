@@ -182,10 +182,11 @@ class _Requests:
     def with_settings(self, prompt: str, settings: Settings) -> "TextRequest":
         """As the flags say, except for what a session may change."""
         from groundup.generation.explain import N_TOP
-        from groundup.generation.text import TextRequest
+        from groundup.generation.text import TextRequest, prompt_ids
 
+        generator = self._generator
         return TextRequest(
-            prompt=tuple(_fitted(self._generator, prompt)),
+            prompt=tuple(_fitted(prompt_ids(generator.tokenizer, prompt), generator.model.config.block_size)),
             max_new_tokens=settings.max_new_tokens,
             sampling=settings.sampling,
             n=self._options.num_samples,
@@ -211,9 +212,8 @@ def _timed(pieces: Iterator["TextDelta"]) -> Iterator["TextDelta"]:
             print(f"\n{spent}" + (f", then {rate:,.1f} tokens/s" if n_tokens > 1 else ""), file=sys.stderr, flush=True)
 
 
-def _fitted(generator: "TextGenerator", prompt: str) -> list[int]:
-    """The ids of a prompt; of one longer than the model's context its end, with a note."""
-    ids, context = generator.prompt_ids(prompt), generator.model.config.block_size
+def _fitted(ids: list[int], context: int) -> list[int]:
+    """A prompt; of one longer than the model's context its end, with a note."""
     if len(ids) > context > 1:  # a bigram reads one token of any prompt
         warn(f"the prompt has {len(ids):,} tokens, the model's context is {context:,}: its last {context:,} are read")
     return ids[-context:]

@@ -22,7 +22,7 @@ from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
 from groundup.evaluation.pages import rolling
 from groundup.evaluation.scoring import BATCH_TOKENS, Question, log_likelihoods
-from groundup.generation.text import TextGenerator, TextRequest
+from groundup.generation.text import TextGenerator, TextRequest, prompt_ids
 from groundup.runtime.device import pick_device
 from groundup.runtime.stored import DTYPES, Weights
 
@@ -57,7 +57,7 @@ class Answers:
     @property
     def prefix_id(self) -> int:
         """What stands before a text that has nothing before it: the separator, or a new line where there is none."""
-        return TextGenerator(self.model, self.tokenizer).prompt_ids("")[0]
+        return prompt_ids(self.tokenizer, "")[0]
 
     def loglikelihood(self, pairs: Sequence[Pair]) -> list[tuple[float, bool]]:
         """(ln p, whether greedy decoding says it) of the second part of each pair after the first.

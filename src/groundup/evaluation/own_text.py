@@ -11,7 +11,7 @@ from groundup.config.errors import UsageError, UserError
 from groundup.corpora.source import Source, read_all
 from groundup.evaluation.loss import perplexity
 from groundup.evaluation.scoring import Question, log_likelihoods
-from groundup.generation.text import TextGenerator
+from groundup.generation.text import prompt_ids
 from groundup.model.types import LanguageModel
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.char import only_known, what_is_left_out
@@ -104,7 +104,7 @@ def measure_text(
     stride = stride or usual_stride(model.config.block_size)
     if not 0 < stride < window:
         raise UsageError(f"stride must be from 1 to {window - 1}, the model's context less one, got {stride}")
-    first = TextGenerator(model, tokenizer).prompt_ids("")[0]
+    first = prompt_ids(tokenizer, "")[0]
     left_out: Counter[str] = Counter()
     documents = itertools.islice(read_all(source, source.parts(), {}), limit or None)
     texts = [only_known(tokenizer, document.text, left_out) for _, document in documents]

@@ -17,7 +17,7 @@ from typing import Any
 from groundup.config.errors import UserError
 from groundup.evaluation.loss import perplexity
 from groundup.evaluation.scoring import Question, log_likelihoods
-from groundup.generation.text import TextGenerator
+from groundup.generation.text import prompt_ids
 from groundup.model.types import LanguageModel
 from groundup.tokenizer.base import Tokenizer
 
@@ -149,7 +149,7 @@ def measure_pages(
     Raises:
         UserError: The tokenizer cannot express a page.
     """
-    first = TextGenerator(model, tokenizer).prompt_ids("")[0]
+    first = prompt_ids(tokenizer, "")[0]
     block_size = model.config.block_size
     questions = [q for page in pages for q in rolling(tokenizer.encode(page.text), first, block_size)]
     scores = [s for (s,) in log_likelihoods(model, questions, batch_tokens=batch_tokens, progress=progress)]

@@ -26,7 +26,7 @@ class TextRequest:
     """One prompt to continue, once or several times, until a stop string or the end of a document."""
 
     prompt: tuple[int, ...]
-    """Its ids: see `TextGenerator.prompt_ids`."""
+    """Its ids: see `prompt_ids`."""
     max_new_tokens: int
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     n: int = 1
@@ -93,6 +93,24 @@ class Continuation:
             return ""
         self.done = True
         return self._stops.push(self._utf8.finish()) + self._stops.finish()
+
+
+def prompt_ids(tokenizer: Tokenizer, prompt: str) -> list[int]:
+    """The ids that a prompt stands for, its line ends as those of all text that is learned from.
+
+    Raises:
+        UserError: The tokenizer does not know a symbol, or the prompt is empty and nothing can stand for it.
+    """
+    if prompt:
+        return tokenizer.encode(line_ends(prompt))
+    if tokenizer.eot_id is not None:
+        return [tokenizer.eot_id]
+    try:
+        return tokenizer.encode("\n")
+    except UserError:
+        raise UserError(
+            "the prompt is empty, and this model knows neither a separator nor a newline to start after: give a prompt"
+        ) from None
 
 
 class TextGenerator:
@@ -216,24 +234,6 @@ class TextGenerator:
                     ready += text.finish()
                 yield TextDelta(places[event.request], event.choice, ready, event, finish)
 
-    def prompt_ids(self, prompt: str) -> list[int]:
-        """The ids that a prompt stands for, its line ends as those of all text that is learned from.
-
-        Raises:
-            UserError: The tokenizer does not know a symbol, or the prompt is empty and nothing can stand for it.
-        """
-        if prompt:
-            return self.tokenizer.encode(line_ends(prompt))
-        if self.tokenizer.eot_id is not None:
-            return [self.tokenizer.eot_id]
-        try:
-            return self.tokenizer.encode("\n")
-        except UserError:
-            raise UserError(
-                "the prompt is empty, and this model knows neither a separator nor a newline to start after:"
-                " give a prompt"
-            ) from None
-
     def _request(
         self,
         prompt: str | Sequence[int],
@@ -244,7 +244,7 @@ class TextGenerator:
         stop: Sequence[str],
     ) -> TextRequest:
         return TextRequest(
-            prompt=tuple(self.prompt_ids(prompt) if isinstance(prompt, str) else prompt),
+            prompt=tuple(prompt_ids(self.tokenizer, prompt) if isinstance(prompt, str) else prompt),
             max_new_tokens=max_new_tokens,
             sampling=sampling or SamplingConfig(),
             n=n,

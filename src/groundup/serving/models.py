@@ -23,7 +23,7 @@ from groundup.files.layout import CHECKPOINTS, GROWTH, MODEL, WEIGHTS, folders_a
 from groundup.files.manifest import read_manifest
 from groundup.generation.engine import Engine
 from groundup.generation.slots import Slots, count_slots
-from groundup.generation.text import TextGenerator
+from groundup.generation.text import prompt_ids
 from groundup.records.history import find_runs, is_run
 from groundup.runtime.stored import Weights
 from groundup.serving.errors import RequestError, shown
@@ -87,7 +87,7 @@ class Served:
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """The ids a prompt stands for; an empty one begins a document."""
-        return TextGenerator(self.loaded.model, self.loaded.tokenizer).prompt_ids(prompt)
+        return prompt_ids(self.loaded.tokenizer, prompt)
 
     def check_ids(self, param: str, ids: Sequence[int]) -> None:
         """Refuse ids that the model does not have.

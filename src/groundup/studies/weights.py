@@ -21,7 +21,7 @@ from groundup.corpora.local_files import LocalFiles
 from groundup.corpora.source import read_all
 from groundup.evaluation.own_text import measure_text
 from groundup.generation.engine import generate_ids
-from groundup.generation.text import TextGenerator
+from groundup.generation.text import prompt_ids
 from groundup.runtime.facts import machine_facts
 from groundup.runtime.stored import DTYPES
 from groundup.studies.options import WeightsOptions as Options
@@ -88,7 +88,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def _decode(loaded: LoadedModel, new_tokens: int) -> float:
-    prompt = TextGenerator(loaded.model, loaded.tokenizer).prompt_ids("")[0]
+    prompt = prompt_ids(loaded.tokenizer, "")[0]
     start = time.perf_counter()
     for _ in generate_ids(loaded.model, [prompt], max_new_tokens=new_tokens, sampling=SamplingConfig(top_k=50)):
         pass

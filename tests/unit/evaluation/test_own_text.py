@@ -9,7 +9,7 @@ from groundup.checkpoint.model_folder import save_model
 from groundup.cli.main import main
 from groundup.config.model import GPTConfig
 from groundup.evaluation.own_text import sliding
-from groundup.generation.text import TextGenerator
+from groundup.generation.text import prompt_ids
 from groundup.interop.hf_config import hf_config
 from groundup.interop.names import to_hf
 from groundup.model.build import build_model
@@ -90,7 +90,7 @@ def test_a_context_of_one_token_is_measured_token_by_token(tmp_path, monkeypatch
     Path("own.txt").write_bytes(TEXT.encode())
     assert main(["eval", "model", "--tasks=own.txt"]) == 0
     loss = json.loads(Path("model/eval.json").read_text())["tasks"]["own.txt"]["loss"]
-    first = TextGenerator(model, tokenizer).prompt_ids("")[0]
+    first = prompt_ids(tokenizer, "")[0]
     idx = torch.tensor([first, *tokenizer.encode(TEXT.replace("\r", ""))])
     with torch.no_grad():
         logits = model(idx[:-1, None])[:, 0]

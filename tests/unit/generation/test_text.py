@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from groundup.config.errors import UserError
 from groundup.config.generate import SamplingConfig
 from groundup.config.model import BigramConfig
-from groundup.generation.text import TextGenerator, TextRequest
+from groundup.generation.text import TextGenerator, TextRequest, prompt_ids
 from groundup.model.gpt import GPT
 from groundup.model.kv_cache import KVCache
 from groundup.model.types import LanguageModel
@@ -165,7 +165,7 @@ def test_many_prompts_side_by_side_are_what_each_is_alone(tiny_model, alphabet):
     prompts = ["abc"[: 1 + k % 3] + "vwx"[k % 2 :] for k in range(20)]
     requests = [
         TextRequest(
-            prompt=tuple(generator.prompt_ids(prompt)),
+            prompt=tuple(prompt_ids(alphabet, prompt)),
             max_new_tokens=5 + k,
             seed=k,
             n=1 + k % 2,
