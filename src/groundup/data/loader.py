@@ -5,7 +5,7 @@ world_size samples, of which rank r gets the r-th slice. So the samples of a ste
 and the position of a run is one integer.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -210,7 +210,14 @@ class _Tokens:
 
 
 def eval_batches(
-    split: Split, *, block_size: int, batch_size: int, max_tokens: int = 0, rank: int = 0, world_size: int = 1
+    split: Split,
+    *,
+    block_size: int,
+    batch_size: int,
+    max_tokens: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> Iterator[tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]]:
     """A split from its beginning in blocks without overlap: every token after a shard's first is predicted once.
 
@@ -222,6 +229,7 @@ def eval_batches(
         rank: This process takes every world_size-th block from `rank` on. All ranks get equally many blocks,
             because ranks exchange messages in every one: a rank with one less gets one whose targets do not count.
         world_size: Processes that share the work.
+        progress: Called before each batch with the share of all tokens that has been read.
 
     Raises:
         UserError: There is no token to predict.
@@ -231,6 +239,7 @@ def eval_batches(
             f"the validation split has {counted(split.n_tokens, 'token')}, too few to predict one from another; use"
             " more text or a larger share of validation"
         )
+    n_tokens = min(max_tokens or split.n_tokens, split.n_tokens)
     rows: list[NDArray[np.integer]] = []
     predicted = number = 0
     for shard, reader in enumerate(split.shards):
@@ -242,6 +251,8 @@ def eval_batches(
             number += 1
             if (number - 1) % world_size != rank:
                 continue
+            if not rows:
+                progress((predicted - count) / n_tokens)
             rows.append(split.read(shard, start, count + 1))
             if len(rows) == batch_size:
                 yield _padded(rows, block_size)

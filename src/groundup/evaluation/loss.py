@@ -2,9 +2,10 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -41,23 +42,19 @@ class LossResult:
         """Bits to encode a byte of the text; comparable between tokenizers."""
         return self.nats / math.log(2) / self.n_bytes
 
+    def as_json(self) -> dict[str, Any]:
+        """Values for eval.json."""
+        return {
+            "loss": self.loss,
+            "perplexity": self.perplexity,
+            "bits_per_byte": self.bits_per_byte,
+            "tokens": self.n_tokens,
+        }
+
 
 def perplexity(nats: float) -> float:
     """exp(nats), bounded where a diverged model would make it more than a float holds."""
     return math.exp(min(nats, 700.0))
-
-
-def reporting(
-    batches: Iterable[tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]],
-    n_tokens: float,
-    progress: Callable[[float], None],
-) -> Iterator[tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]]:
-    """The same batches; before each, `progress` is called with the share of all tokens that has been read."""
-    done = 0
-    for idx, targets in batches:
-        progress(min(1.0, done / n_tokens))
-        yield idx, targets
-        done += idx.numel()
 
 
 def evaluate_loss(

@@ -9,7 +9,7 @@ from typing import Any
 
 from groundup.config.errors import UsageError, UserError
 from groundup.corpora.source import Source, read_all
-from groundup.evaluation.loss import perplexity
+from groundup.evaluation.loss import LossResult
 from groundup.evaluation.scoring import Question, log_likelihoods
 from groundup.generation.text import prompt_ids
 from groundup.model.types import LanguageModel
@@ -33,15 +33,9 @@ class TextResult:
 
     def as_json(self) -> dict[str, Any]:
         """Values for eval.json; perplexity is per token."""
-        loss = self.nats / self.n_tokens
-        return {
-            "loss": loss,
-            "perplexity": perplexity(loss),
-            "bits_per_byte": self.nats / math.log(2) / self.n_bytes,
-            "tokens": self.n_tokens,
-            "documents": self.n_documents,
-            "stride": self.stride,
-        } | ({"left_out": self.left_out} if self.left_out else {})
+        result = LossResult(self.nats, self.n_tokens, self.n_bytes).as_json()
+        result |= {"documents": self.n_documents, "stride": self.stride}
+        return result | ({"left_out": self.left_out} if self.left_out else {})
 
 
 def sliding(tokens: Sequence[int], window: int, stride: int) -> Iterator[Question]:

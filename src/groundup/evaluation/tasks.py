@@ -20,7 +20,7 @@ from groundup.data.dataset import TokenDataset
 from groundup.data.loader import eval_batches
 from groundup.evaluation.benchmarks import PUBLISHED, find_published, measure_choices, measure_completions
 from groundup.evaluation.examples import kind_of, read_choices, read_completions
-from groundup.evaluation.loss import evaluate_loss, reporting
+from groundup.evaluation.loss import evaluate_loss
 from groundup.evaluation.own_text import measure_text, usual_stride
 from groundup.evaluation.pages import measure_pages, read_pages
 from groundup.evaluation.scoring import BATCH_TOKENS
@@ -148,21 +148,15 @@ def _val(loaded: LoadedModel, path: Path, how: How) -> dict[str, Any]:
     model, block_size = loaded.model, loaded.config.block_size
     device = device_of(model)
     tokens = how.batch_tokens or BATCH_TOKENS[device.type]
-    most = how.limit * block_size
-    batches = eval_batches(split, block_size=block_size, batch_size=max(1, tokens // block_size), max_tokens=most)
-    result = evaluate_loss(
-        LossModule(model),
-        reporting(batches, min(most or split.n_tokens, split.n_tokens), how.progress),
-        device=device,
-        bytes_per_token=split.n_bytes / split.n_tokens,
+    batches = eval_batches(
+        split,
+        block_size=block_size,
+        batch_size=max(1, tokens // block_size),
+        max_tokens=how.limit * block_size,
+        progress=how.progress,
     )
-    return {
-        "loss": result.loss,
-        "perplexity": result.perplexity,
-        "bits_per_byte": result.bits_per_byte,
-        "tokens": result.n_tokens,
-        "data": dataset.index.fingerprint,
-    }
+    result = evaluate_loss(LossModule(model), batches, device=device, bytes_per_token=split.n_bytes / split.n_tokens)
+    return result.as_json() | {"data": dataset.index.fingerprint}
 
 
 def _val_data(path: Path, data: Path | None, tokenizer: Tokenizer) -> TokenDataset:

@@ -22,7 +22,7 @@ from groundup.distributed.ranks import World
 from groundup.distributed.signals import StopRequest
 from groundup.evaluation.benchmarks import find_published
 from groundup.evaluation.examples import ChoiceExample, read_choices
-from groundup.evaluation.loss import LossResult, evaluate_loss, reporting
+from groundup.evaluation.loss import LossResult, evaluate_loss
 from groundup.loop import retry
 from groundup.loop.guard import Guard
 from groundup.loop.state import TrainState
@@ -301,12 +301,11 @@ def _val_loss(
         max_tokens=most,
         rank=trainer.world.rank,
         world_size=trainer.world.size,
+        progress=progress,
     )
-    n_tokens = min(most or split.n_tokens, split.n_tokens) / trainer.world.size
-
     return evaluate_loss(
         module,
-        reporting(batches, n_tokens, progress),
+        batches,
         device=trainer.device,
         bytes_per_token=split.n_bytes / split.n_tokens,
         autocast=trainer.precision.autocast(),
