@@ -4,6 +4,10 @@ Their message is one line: what was wrong, the value, what to do. The command li
 else; every other exception is a bug of ours and keeps its traceback.
 """
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
 
 class UserError(ValueError):
     """Something outside the program is wrong: a file, a folder, one that is not there, a machine. It exits with 1."""
@@ -20,3 +24,12 @@ class UsageError(UserError):
     """The request itself is wrong: a flag, a value, a combination. The command exits with 2."""
 
     exit_code = 2
+
+
+@contextlib.contextmanager
+def reading(path: Path | str) -> Iterator[None]:
+    """Within it, an error of the system becomes a UserError: a file cannot be read, and why."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from error

@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from groundup.config.errors import UserError
+from groundup.config.errors import UserError, reading
 from groundup.config.limits import JSON_BYTES, Limit
 
 T = TypeVar("T")
@@ -223,14 +223,12 @@ def read_whole(path: Path, limit: Limit) -> bytes:
     Raises:
         UserError: It cannot be read, is larger than the limit, or is no file: a pipe may never end.
     """
-    try:
+    with reading(path):
         facts = path.stat()
         if not stat.S_ISREG(facts.st_mode):
             raise UserError(f"cannot read {path}: it is not a file")
         limit.check(facts.st_size, str(path))
         return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def load_json(path: Path) -> Any:

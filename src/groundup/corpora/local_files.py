@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from groundup.config.data import ReadConfig
-from groundup.config.errors import UserError
+from groundup.config.errors import UserError, reading
 from groundup.corpora.patterns import Found, find_files, found, match_files, not_there, once
 from groundup.formats.by_suffix import FORMATS, SAID, Format, advice, format_of, has_format, read_spans
 from groundup.formats.document import Document
@@ -254,10 +254,8 @@ class LocalFiles:
 
 
 def _opened(name: str) -> BinaryIO:
-    try:
+    with reading(name):
         return open(name, "rb")  # noqa: PTH123
-    except OSError as error:
-        raise UserError(f"cannot read {name}: {error.strerror}") from error
 
 
 @functools.cache

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from groundup.config.errors import UserError
+from groundup.config.errors import UserError, reading
 from groundup.files.atomic import write_file
 
 MAGIC = b"GRUPSHRD"
@@ -73,12 +73,9 @@ def read_header(path: Path) -> ShardHeader:
     Raises:
         UserError: Not readable, not a shard, of a newer version, or cut.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(HEADER_BYTES)
-            size = os.fstat(file.fileno()).st_size
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    with reading(path), path.open("rb") as file:
+        head = file.read(HEADER_BYTES)
+        size = os.fstat(file.fileno()).st_size
     if len(head) < HEADER_BYTES or not head.startswith(MAGIC):
         raise UserError(f"{path} is not a token shard: it does not begin with a groundup header")
     _, version, width, n_tokens, vocab_size, max_id, fingerprint = _LAYOUT.unpack_from(head)
@@ -102,16 +99,13 @@ def sample_hash(path: Path) -> str:
     Raises:
         UserError: The file cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            size = file.seek(0, 2)
-            digest = hashlib.sha256(str(size).encode())
-            last = max(0, size - SAMPLE_BYTES)
-            for k in range(SAMPLES):
-                file.seek(last * k // (SAMPLES - 1))
-                digest.update(file.read(SAMPLE_BYTES))
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    with reading(path), path.open("rb") as file:
+        size = file.seek(0, 2)
+        digest = hashlib.sha256(str(size).encode())
+        last = max(0, size - SAMPLE_BYTES)
+        for k in range(SAMPLES):
+            file.seek(last * k // (SAMPLES - 1))
+            digest.update(file.read(SAMPLE_BYTES))
     return digest.hexdigest()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from groundup.config.errors import UserError
+from groundup.config.errors import UserError, reading
 from groundup.data.index import DatasetIndex, ShardInfo, load_index
 from groundup.data.shards import HEADER_BYTES, read_header
 from groundup.files.layout import TOKENIZER
@@ -48,8 +48,6 @@ def _shard_fault(path: Path, info: ShardInfo, index: DatasetIndex) -> str:
         largest, sha256 = _read_all(path, header.dtype)
     except UserError as error:
         return str(error)
-    except OSError as error:
-        return f"cannot read {path}: {error.strerror}"
     said = (info.n_tokens, info.max_id, index.vocab_size, index.tokenizer_fingerprint)
     if (header.n_tokens, header.max_id, header.vocab_size, header.fingerprint) != said:
         return f"{path} is not the shard that the index describes: its header says otherwise"
@@ -64,7 +62,7 @@ def _read_all(path: Path, dtype: np.dtype[np.unsignedinteger]) -> tuple[int, str
     """Largest id and SHA-256 of a shard, in one pass."""
     digest = hashlib.sha256()
     largest = 0
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         digest.update(file.read(HEADER_BYTES))
         while chunk := file.read(CHUNK):
             digest.update(chunk)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from groundup.config.errors import UserError
+from groundup.config.errors import UserError, reading
 from groundup.config.printable import counted
 from groundup.evaluation.scoring import Question
 from groundup.tokenizer.base import Tokenizer
@@ -219,17 +219,14 @@ def _question(tokenizer: Tokenizer, context: str, continuations: list[str]) -> Q
 def _lines(path: Path, limit: int = 0) -> Iterator[tuple[int, bytes]]:
     """(line number, line) for every line that is not empty."""
     count = 0
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                if limit and count == limit:
-                    return
-                count += 1
-                yield number, line
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    with reading(path), path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            if limit and count == limit:
+                return
+            count += 1
+            yield number, line
 
 
 def _record(line: bytes) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from groundup.config.errors import UserError
+from groundup.config.errors import UserError, reading
 from groundup.config.io import dump_json, read_json
 
 MANIFEST = "manifest.json"
@@ -56,15 +56,13 @@ def verify_folder(folder: Path, *names: str) -> None:
         raise UserError(f"{folder / MANIFEST} is damaged: it does not name {', '.join(unknown)}")
     for name, facts in files.items():
         file = folder / name
-        try:
+        with reading(file):
             if not file.is_file() or file.is_symlink():
                 raise UserError(f"{file} is missing")
             if (size := file.stat().st_size) != facts["bytes"]:
                 raise UserError(f"{file} is damaged: {size} bytes instead of {facts['bytes']}")
             if sha256_file(file) != facts["sha256"]:
                 raise UserError(f"{file} is damaged: its SHA-256 is not the one in {MANIFEST}")
-        except OSError as error:
-            raise UserError(f"cannot read {file}: {error.strerror or error}") from error
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from groundup.config.errors import UserError
+from groundup.config.errors import UserError, reading
 from groundup.config.limits import TEXT_BYTES
 from groundup.formats.encodings import convert, likely_encoding, refuse_ascii_encodings, wide_encoding
 
@@ -30,11 +30,8 @@ def read_text(path: Path) -> str:
     Raises:
         UserError: Not readable, too large, binary, or not UTF-8.
     """
-    try:
-        with path.open("rb") as file:
-            data = file.read(TEXT_BYTES.value + 1)  # it may be a pipe, and a device never ends
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    with reading(path), path.open("rb") as file:
+        data = file.read(TEXT_BYTES.value + 1)  # it may be a pipe, and a device never ends
     TEXT_BYTES.check(len(data), str(path))
     return decode_text(data, str(path))
 

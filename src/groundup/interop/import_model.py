@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from groundup.checkpoint.model_folder import check_tensors, write_model_files
-from groundup.config.errors import UsageError, UserError
+from groundup.config.errors import UsageError, UserError, reading
 from groundup.config.io import load_json
 from groundup.config.presets import GPT2_VOCAB
 from groundup.files.atomic import new_folder
@@ -125,11 +125,8 @@ def _read(path: Path, n_head: int | None) -> Imported:
                 raise UserError(theirs)
             raise UsageError(f"{path} holds no {CONFIG}: of Hugging Face's models, name the folder that does")
         return read_hf_folder(path)
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+    with reading(path), path.open("rb") as file:
+        start = file.read(4)
     if int.from_bytes(start, "little") == MAGIC:
         return read_llmc(path)
     if path.suffix in TENSORS:

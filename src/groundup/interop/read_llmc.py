@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from groundup.config.errors import UserError
+from groundup.config.errors import UserError, reading
 from groundup.config.model import GPTConfig
 from groundup.interop.imported import Imported, gpt_config
 from groundup.interop.names import names
@@ -26,12 +26,10 @@ def read_llmc(path: Path) -> Imported:
     Raises:
         UserError: It is not such a file, of another version, or not as long as its header says.
     """
-    try:
+    with reading(path):
         if not path.is_file():
             raise UserError(f"cannot read {path}: it is not a file")
         header = np.fromfile(path, dtype="<i4", count=HEADER_BYTES // 4)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     if len(header) < HEADER_BYTES // 4:
         header = np.zeros(HEADER_BYTES // 4, dtype="<i4")
     magic, version, block_size, vocab_size, n_layer, n_head, n_embd, padded = map(int, header[:8])

@@ -18,7 +18,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from groundup.config.errors import UserError
+from groundup.config.errors import UserError, reading
 from groundup.config.io import dump_json, from_dict, load_json, to_dict
 from groundup.corpora.source import Part, Source
 from groundup.data.index import ShardInfo
@@ -335,14 +335,11 @@ def _read_pieces(
     Raises:
         UserError: The file has changed since it was written.
     """
-    try:
-        with path.open("rb") as file:
-            file.seek(start * dtype.itemsize)
-            while count:
-                ids = np.fromfile(file, dtype=dtype, count=min(COPY_TOKENS, count))
-                if not len(ids):
-                    raise UserError(f"{path} is shorter than noted; remove {path.parent} and prepare again")
-                yield ids
-                count -= len(ids)
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
+    with reading(path), path.open("rb") as file:
+        file.seek(start * dtype.itemsize)
+        while count:
+            ids = np.fromfile(file, dtype=dtype, count=min(COPY_TOKENS, count))
+            if not len(ids):
+                raise UserError(f"{path} is shorter than noted; remove {path.parent} and prepare again")
+            yield ids
+            count -= len(ids)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeGuard
 
-from groundup.config.errors import UserError
+from groundup.config.errors import UserError, reading
 from groundup.config.io import from_kinds, load_object
 from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
 from groundup.files.layout import CONFIG, EVAL, METRICS, MODEL, RUN, resolved
@@ -217,10 +217,8 @@ def read_run(path: Path) -> RunHistory:
     if not is_run(path):
         raise no_run(path)
     config, facts = load_object(path / CONFIG), load_object(path / RUN)
-    try:
+    with reading(path / METRICS):
         metrics = load_metrics(path / METRICS)
-    except OSError as error:
-        raise UserError(f"cannot read {path / METRICS}: {error.strerror}") from error
     run = RunHistory(
         path=path,
         config=config or _object(facts.get("config")),

@@ -8,7 +8,7 @@ import hashlib
 import importlib.metadata
 from pathlib import Path
 
-from groundup.config.errors import UserError
+from groundup.config.errors import UserError, reading
 
 URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 VOCAB_BPE, ENCODER_JSON = "vocab.bpe", "encoder.json"
@@ -57,10 +57,8 @@ def _read_folder(folder: Path) -> bytes:
         for path in (folder / name for name in names):
             if not path.is_file():
                 continue
-            try:
+            with reading(path):
                 contents[file] = path.read_bytes()
-            except OSError as error:
-                raise UserError(f"cannot read {path}: {error.strerror}") from error
             if hashlib.sha256(contents[file]).hexdigest() != SHA256[file]:
                 raise UserError(f"{path} is not GPT-2's: its SHA-256 is not {SHA256[file]}")
             break
