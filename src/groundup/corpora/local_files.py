@@ -13,15 +13,13 @@ from typing import Any, BinaryIO, Literal
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError, reading
 from groundup.corpora.patterns import Found, find_files, found, match_files, not_there, once
+from groundup.files.manifest import SAMPLE_BYTES, sample_digest
 from groundup.formats.by_suffix import FORMATS, SAID, Format, advice, format_of, has_format, read_spans
 from groundup.formats.document import Document
 from groundup.formats.spans import FileSpan, Span, gather
 from groundup.terminal.display import speaks
 from groundup.terminal.say import warn
 
-SAMPLES = 16
-"""Places of a large file that its fingerprint looks at: hashing all of a terabyte takes longer than an hour."""
-SAMPLE_BYTES = 1 << 16
 WHOLE_BYTES = 64 << 20
 """Files up to this size are hashed whole."""
 KEPT_BYTES = 32 << 20
@@ -234,21 +232,9 @@ class LocalFiles:
         return io.BytesIO(self._contents[path])
 
     def _sample(self, path: str) -> bytes:
-        """SHA-256 of the contents; of a large file, of its size and of SAMPLES blocks, spread evenly."""
         try:
             with self._open(path) as file:
-                size = file.seek(0, 2)
-                digest = hashlib.sha256(str(size).encode())
-                last = max(0, size - SAMPLE_BYTES)
-                places = (
-                    range(0, size, SAMPLE_BYTES)
-                    if size <= WHOLE_BYTES
-                    else (last * k // (SAMPLES - 1) for k in range(SAMPLES))
-                )
-                for place in places:
-                    file.seek(place)
-                    digest.update(file.read(SAMPLE_BYTES))
-                return digest.digest()
+                return sample_digest(file, whole=WHOLE_BYTES)
         except (UserError, OSError):
             return b"cannot be read"  # which `read` tells, together with all else that cannot
 

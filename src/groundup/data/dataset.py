@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from groundup.config.errors import UserError
 from groundup.data.index import DatasetIndex, ShardInfo, load_index
-from groundup.data.shards import SAMPLES, ShardReader, id_dtype, sample_hash
+from groundup.data.shards import ShardReader, id_dtype, sample_hash
 from groundup.files.layout import INDEX, TOKENIZER
-from groundup.files.manifest import sha256_file
+from groundup.files.manifest import SAMPLES, sha256_file
 from groundup.formats.document import SplitName
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.io import load_tokenizer

@@ -13,7 +13,6 @@
 """
 
 import contextlib
-import hashlib
 import os
 import struct
 import threading
@@ -25,12 +24,11 @@ from numpy.typing import NDArray
 
 from groundup.config.errors import UserError, reading
 from groundup.files.atomic import write_file
+from groundup.files.manifest import sample_digest
 
 MAGIC = b"GRUPSHRD"
 VERSION = 1
 HEADER_BYTES = 256
-SAMPLES = 16
-SAMPLE_BYTES = 1 << 16
 _SEEKING = threading.Lock()
 _LAYOUT = struct.Struct("<8sIIQQQ32s")
 
@@ -92,7 +90,7 @@ def read_header(path: Path) -> ShardHeader:
 
 
 def sample_hash(path: Path) -> str:
-    """SHA-256 of a file's size and of SAMPLES blocks, evenly spread from its first byte to its last.
+    """`sample_digest` of a file, in hex.
 
     It finds shards that were exchanged, cut or zeroed; of a single changed byte, only one within a block.
 
@@ -100,13 +98,7 @@ def sample_hash(path: Path) -> str:
         UserError: The file cannot be read.
     """
     with reading(path), path.open("rb") as file:
-        size = file.seek(0, 2)
-        digest = hashlib.sha256(str(size).encode())
-        last = max(0, size - SAMPLE_BYTES)
-        for k in range(SAMPLES):
-            file.seek(last * k // (SAMPLES - 1))
-            digest.update(file.read(SAMPLE_BYTES))
-    return digest.hexdigest()
+        return sample_digest(file).hex()
 
 
 def write_shard(path: Path, ids: NDArray[np.integer], *, vocab_size: int, fingerprint: str) -> ShardHeader:

@@ -7,12 +7,15 @@ import hashlib
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from groundup.config.errors import UserError, reading
 from groundup.config.io import dump_json, read_json
 
 MANIFEST = "manifest.json"
+SAMPLES = 16
+"""Places of a large file that `sample_digest` looks at: hashing all of a terabyte takes longer than an hour."""
+SAMPLE_BYTES = 1 << 16
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 Facts = dict[str, Any]
 """What a manifest says of a file: its bytes and its sha256."""
@@ -84,6 +87,23 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sample_digest(file: BinaryIO, *, whole: int = 0) -> bytes:
+    """SHA-256 of a file's size and of SAMPLES blocks, evenly spread from its first byte to its last.
+
+    Args:
+        file: Open at any place.
+        whole: Of a file up to this size, all blocks count.
+    """
+    size = file.seek(0, 2)
+    digest = hashlib.sha256(str(size).encode())
+    last = max(0, size - SAMPLE_BYTES)
+    all_places = range(0, size, SAMPLE_BYTES)
+    for place in all_places if size <= whole else [last * k // (SAMPLES - 1) for k in range(SAMPLES)]:
+        file.seek(place)
+        digest.update(file.read(SAMPLE_BYTES))
+    return digest.digest()
 
 
 def has_digest(path: Path, digest: str) -> bool:

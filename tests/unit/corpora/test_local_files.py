@@ -10,6 +10,7 @@ from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError, UserError
 from groundup.corpora import local_files
 from groundup.corpora.local_files import LocalFiles
+from groundup.files import manifest
 
 
 def texts_of(source):
@@ -62,7 +63,7 @@ def test_the_description_follows_names_and_contents_only(folder, tmp_path):
 
 
 def test_a_large_file_is_known_by_sixteen_places(tmp_path, monkeypatch):
-    monkeypatch.setattr(local_files, "SAMPLE_BYTES", 10)
+    monkeypatch.setattr(manifest, "SAMPLE_BYTES", 10)
     monkeypatch.setattr(local_files, "WHOLE_BYTES", 160)
     path = tmp_path / "a.txt"
     path.write_bytes(bytes(320))
