@@ -33,3 +33,8 @@ def reading(path: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error of somebody else's, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip()

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import regex
 
 from groundup.config.data import ReadConfig
-from groundup.config.errors import UsageError, UserError
+from groundup.config.errors import UsageError, UserError, first_line
 from groundup.config.io import dump_json, from_dict, load_json, to_dict
 from groundup.corpora.patterns import glob_regex
 from groundup.files.atomic import write_file
@@ -245,9 +245,8 @@ class HubDataset:
                 f"there is no dataset {self.dataset} at {constants.ENDPOINT}; a private one needs: hf auth login"
             ) from error
         except Exception as error:  # the client has changed its HTTP library twice, and its exceptions with it
-            reason = str(error).strip().splitlines() or [type(error).__name__]
             raise UserError(
-                f"cannot reach {self.dataset} at {constants.ENDPOINT} ({reason[0][:200]});"
+                f"cannot reach {self.dataset} at {constants.ENDPOINT} ({first_line(error)[:200]});"
                 " run the command again to go on, or give local files instead"
             ) from error
 

@@ -22,7 +22,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 
-from groundup.config.errors import UsageError, UserError
+from groundup.config.errors import UsageError, UserError, first_line
 from groundup.distributed.rendezvous import answered, meet
 from groundup.files.processes import end_with_parent
 from groundup.terminal.ended import Ended
@@ -268,8 +268,7 @@ def _join(device: torch.device, timeout: float) -> World:
         torchs = PrefixStore("torch", store)
         dist.init_process_group(backend, store=torchs, rank=rank, world_size=size, timeout=limit)
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"rank {rank} of {size} cannot join the others: {reason}") from error
+        raise UserError(f"rank {rank} of {size} cannot join the others: {first_line(error)}") from error
     return World(rank=rank, size=size, local_rank=local_rank, store=store, job_store=job_store)
 
 
@@ -307,4 +306,4 @@ def _who_is_lost(world: World, error: RuntimeError) -> str | None:
         )
         return said if _speaks(world, said) else None
     except RuntimeError:
-        return f"rank {world.rank} of {world.size} lost the others: {str(error).splitlines()[0]}"
+        return f"rank {world.rank} of {world.size} lost the others: {first_line(error)}"

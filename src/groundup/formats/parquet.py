@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from groundup.config.data import ReadConfig
-from groundup.config.errors import UserError
+from groundup.config.errors import UserError, first_line
 from groundup.files.apart import apart
 from groundup.formats.document import Document, count
 from groundup.formats.records import find_column
@@ -82,7 +82,7 @@ def row_group_texts(
         except MemoryError:  # which pyarrow's is, too
             raise
         except (pyarrow.ArrowException, OSError, IndexError) as error:
-            raise UserError(f"{name} is damaged in row group {group}: {_first_line(error)}") from error
+            raise UserError(f"{name} is damaged in row group {group}: {first_line(error).rstrip('.')}") from error
 
 
 def _open(file: BinaryIO, name: str) -> Any:
@@ -95,7 +95,7 @@ def _open(file: BinaryIO, name: str) -> Any:
         # Through a buffer, page after page: what is read ahead of need would grow with the row group.
         return ParquetFile(file, pre_buffer=False, buffer_size=1 << 20, page_checksum_verification=True)
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{name} is not a whole parquet file: {_first_line(error)}") from error
+        raise UserError(f"{name} is not a whole parquet file: {first_line(error).rstrip('.')}") from error
 
 
 def _column_index(metadata: Any, name: str, column: str, flags: str) -> int:
@@ -139,7 +139,3 @@ def _texts(values: Any, name: str, column: str) -> Iterator[tuple[list[str], dic
             texts.append(text)
             size += len(text)
     yield texts, without
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

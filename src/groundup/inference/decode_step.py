@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from groundup.config.errors import first_line
 from groundup.model.gpt import LayerNorm
 
 STEP = 256
@@ -114,7 +115,7 @@ def decode_step_works(device: torch.device, dtype: torch.dtype) -> str | None:
                 attend(qkv, keys, values, held),
             )
     except Exception as error:  # compilers fail in many ways
-        return f"Triton failed: {(str(error).strip().splitlines() or [type(error).__name__])[0]}"
+        return f"Triton failed: {first_line(error)}"
     q, k, v = (part.view(2, 3, 8) for part in qkv.view(2, 3, 24).unbind(1))
     for row, n in enumerate(held.tolist()):
         keys[row, :, n], values[row, :, n] = k[row], v[row]

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from groundup.config.errors import UsageError, UserError
+from groundup.config.errors import UsageError, UserError, first_line
 from groundup.files.hub_listing import SHORT_NAMES, repository
 from groundup.files.layout import is_plain_name, resolved
 from groundup.files.manifest import has_digest
@@ -51,7 +51,7 @@ def fetch(name: str, *, endpoint: str | None = None, cache_dir: Path | None = No
         if isinstance(error, UserError):
             raise
         raise UserError(
-            f"cannot fetch {repo} from the Hugging Face hub: {_reason(error)};"
+            f"cannot fetch {repo} from the Hugging Face hub: {first_line(error)};"
             " offline, give a folder with its config.json and model.safetensors"
         ) from error
     for name, path in paths.items():
@@ -79,7 +79,8 @@ def push(folder: Path, repo: str, *, endpoint: str | None = None) -> str:
         api.upload_folder(repo_id=repo, folder_path=folder, commit_message="Upload a model of groundup")
     except Exception as error:
         raise UserError(
-            f"cannot push to {repo}: {_reason(error)}; the export is in {folder}, `hf auth login` names you to the hub"
+            f"cannot push to {repo}: {first_line(error)}; the export is in {folder}, `hf auth login` names you to the"
+            " hub"
         ) from error
     return str(url)
 
@@ -110,11 +111,6 @@ def _check_hash(path: Path, listed: Any) -> None:
             resolved(path).unlink()
         path.unlink(missing_ok=True)
         raise UserError(f"{path.name} is not the file the hub lists: its hash differs; it was removed, try again")
-
-
-def _reason(error: Exception) -> str:
-    """The first line of an error of huggingface_hub, which explain themselves over many."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _hub() -> Any:

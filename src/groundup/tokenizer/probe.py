@@ -3,7 +3,7 @@
 import importlib.util
 from collections.abc import Sequence
 
-from groundup.config.errors import UserError
+from groundup.config.errors import UserError, first_line
 from groundup.tokenizer.added import ALWAYS
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.bpe import ByteBPE
@@ -74,5 +74,5 @@ def check_tokenizers(tokenizer: Tokenizer, json: str, *, sure: bool) -> None:
     try:
         ids = Theirs.from_str(json).encode(probe(tokenizer), add_special_tokens=False).ids
     except Exception as error:  # the library has one class for all its errors
-        raise UserError(f"transformers cannot take this tokenizer: {str(error).splitlines()[0]}") from error
+        raise UserError(f"transformers cannot take this tokenizer: {first_line(error)}") from error
     check_same(tokenizer, ids, "transformers", special=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from groundup.config.errors import UserError
+from groundup.config.errors import UserError, first_line
 from groundup.config.train import LogConfig
 from groundup.files.layout import METRICS, TENSORBOARD, WANDB
 from groundup.records.metrics import KEPT_STEP, Logger
@@ -77,8 +77,9 @@ class WeightsAndBiases:
                 settings=wandb.Settings(console="off", silent=True),
             )
         except wandb.Error as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"Weights & Biases: {reason}; try `wandb login`, or --log.wandb offline") from error
+            raise UserError(
+                f"Weights & Biases: {first_line(error)}; try `wandb login`, or --log.wandb offline"
+            ) from error
         self._run.define_metric("val/loss", summary="min")
 
     def write(self, **values: Any) -> None:
