@@ -21,7 +21,7 @@ from groundup.generation.requests import Request
 from groundup.generation.slots import count_slots
 from groundup.inference.screened import MIN_WEIGHTS
 from groundup.kernels.compiled import CompiledKernels, load_kernels
-from groundup.model.gpt import GPT
+from groundup.planner.params import count_parameters
 from groundup.runtime.device import device_name, pick_device
 from groundup.runtime.measure import peak_memory, read_bandwidth
 from groundup.runtime.stored import Weights
@@ -69,8 +69,7 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
         together = device.type != "cpu"  # the GPU waits while they import and compile
         shared = Race(options, Path(folder))
         timings = race(contestants, shared, rounds=options.rounds, runs=1, warmup=1, together=together)
-    with torch.device("meta"):
-        n_weights = sum(p.numel() for p in GPT(options.model).parameters())
+    n_weights = count_parameters(options.model)
     result: dict[str, Any] = {
         "bench": "generate",
         "device": device_name(device),

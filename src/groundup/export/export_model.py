@@ -5,8 +5,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-import torch
-
 from groundup.checkpoint.model_folder import LoadedModel, load_model, write_model_files
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
@@ -25,7 +23,7 @@ from groundup.files.new import refuse_existing
 from groundup.inference.weights import stored_tensors, use_weights
 from groundup.interop.hf_config import fitting
 from groundup.model.bigram import Bigram
-from groundup.model.build import Transformer, build_model
+from groundup.model.build import Transformer, empty_model
 from groundup.runtime.stored import PlainKernels, Weights
 
 
@@ -78,8 +76,7 @@ def _write_stored(
     """The files of a model folder whose matrices are stored in another type than training left them in."""
     state, info = loaded.model.state_dict(), loaded.info
     if weights is not None:
-        with torch.device("meta"):
-            model = build_model(config)
+        model = empty_model(config)
         use_weights(model, weights, PlainKernels())
         state = {k: v for name, t in state.items() for k, v in stored_tensors(name, [t], model, weights)}
         info = info | {"weights": weights}

@@ -3,8 +3,6 @@
 import dataclasses
 from pathlib import Path
 
-import torch
-
 from groundup.checkpoint.model_folder import check_tensors, write_model_files
 from groundup.config.errors import UsageError, UserError, reading
 from groundup.config.io import load_json
@@ -24,7 +22,7 @@ from groundup.interop.read_meta import read_meta
 from groundup.interop.read_tokenizer import VOCAB, WHOLE, framing, read_tokenizer
 from groundup.interop.read_torch import read_torch
 from groundup.interop.source import check_source
-from groundup.model.build import build_model
+from groundup.model.build import empty_model
 from groundup.planner.params import count_parameters
 from groundup.tokenizer.added import ALWAYS
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
@@ -68,9 +66,7 @@ def import_model(
     chosen = _tokenizer(tokenizer, path, foreign)
     state = without_padding(foreign.state, chosen.vocab_size)
     config = dataclasses.replace(foreign.config, vocab_size=chosen.vocab_size)
-    with torch.device("meta"):
-        model = build_model(config)
-    check_tensors(model, state, path)
+    check_tensors(empty_model(config), state, path)
     info = {"source": source, **({"revision": revision} if revision else {}), **foreign.info}
     known: dict[str, Facts] = {}
     with new_folder(out, known) as folder:

@@ -11,7 +11,7 @@ from groundup.config.errors import UserError, reading
 from groundup.config.model import GPTConfig
 from groundup.interop.imported import Imported, gpt_config
 from groundup.interop.names import names
-from groundup.model.gpt import GPT
+from groundup.model.build import empty_model
 from groundup.planner.params import count_parameters
 
 MAGIC = 20240326
@@ -54,8 +54,7 @@ def _read(path: Path, config: GPTConfig, dtype: torch.dtype) -> dict[str, Tensor
     if found != wanted:
         raise UserError(f"{path} is damaged: {found:,} bytes of weights, its header describes {wanted:,}")
     data = np.fromfile(path, dtype=np.uint8, offset=HEADER_BYTES)
-    with torch.device("meta"):
-        shapes = {name: tensor.shape for name, tensor in GPT(config).state_dict().items()}
+    shapes = {name: tensor.shape for name, tensor in empty_model(config).state_dict().items()}
     state, start = {}, 0
     for name in (n.ours for n in names(config.n_layer)):
         end = start + shapes[name].numel() * dtype.itemsize
