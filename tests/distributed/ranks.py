@@ -205,7 +205,7 @@ def talk():
             "max": world.max(10 * world.rank),
             "gather": [t.tolist() for t in world.gather(torch.tensor([world.rank, 7]))],
             "broadcast": [world.broadcast({"rank": world.rank, "ü": None}), world.broadcast(None)],
-            "different": world.require_same("same" if world.rank != 1 else "other"),
+            "different": world.ranks_that_differ("same" if world.rank != 1 else "other"),
             "val": (val.nats, val.n_tokens, val.n_bytes),
         }
         refuse_different_weights(model, world)

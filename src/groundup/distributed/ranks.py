@@ -92,13 +92,13 @@ class World:
         dist.broadcast(box, src=0)
         return json.loads(bytes(box.tolist()))
 
-    def require_same(self, digest: str) -> list[int]:
+    def ranks_that_differ(self, text: str) -> list[int]:
         """Compare a text across ranks.
 
         Returns:
             The ranks whose text is not rank 0's; the same list on every rank.
         """
-        mine = torch.tensor(list(hashlib.sha256(digest.encode()).digest()), dtype=torch.uint8)
+        mine = torch.tensor(list(hashlib.sha256(text.encode()).digest()), dtype=torch.uint8)
         digests = self.gather(mine)
         return [rank for rank, other in enumerate(digests) if not torch.equal(other, digests[0])]
 

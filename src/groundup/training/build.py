@@ -163,7 +163,7 @@ def _refuse_different_inputs(world: World, **fingerprints: str) -> None:
     if world.size == 1:
         return
     for what, fingerprint in {**fingerprints, "code": code_fingerprint()}.items():
-        if others := world.require_same(fingerprint):
+        if others := world.ranks_that_differ(fingerprint):
             raise UserError(
                 f"rank {', '.join(map(str, others))} has other {what} than rank 0: all machines need the same versions"
                 " of groundup, Python and PyTorch, and the same files in data.path and data.cache_dir"

@@ -66,7 +66,7 @@ def train(config: TrainConfig, *, resume: bool, command: str, console: Console, 
     with joined(pick_device(config.runtime.device), timeout=config.runtime.timeout) as world:
         if not world.is_main:
             console = Console(quiet=True, force_terminal=False)
-        if others := world.require_same(dump_json(to_dict(config))):
+        if others := world.ranks_that_differ(dump_json(to_dict(config))):
             raise UserError(f"rank {', '.join(map(str, others))} was started with other settings than rank 0")
         with own_folder(config, world) as store:
             with Working("looking for a checkpoint", console) as working:

@@ -11,9 +11,9 @@ from groundup.training.build import refuse_beyond_memory
 class Two(World):
     """A second rank that has other texts for what is named."""
 
-    def require_same(self, digest):
-        self.compared.append(digest)
-        return [1] if digest in self.other else []
+    def ranks_that_differ(self, text):
+        self.compared.append(text)
+        return [1] if text in self.other else []
 
 
 @pytest.mark.fault("E15", "a rank has other data, another tokenizer or other code", "refused at the start, with what")
