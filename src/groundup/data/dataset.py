@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from groundup.config.errors import UserError
 from groundup.data.index import DatasetIndex, ShardInfo, load_index
-from groundup.data.shards import ShardReader, id_dtype, sample_hash
+from groundup.data.shards import ShardHeader, ShardReader, id_dtype, sample_hash
 from groundup.files.layout import INDEX, TOKENIZER
 from groundup.files.manifest import SAMPLES, sha256_file
 from groundup.formats.document import SplitName
@@ -76,9 +76,8 @@ class TokenDataset:
                 header = ShardReader(folder / info.file).header
             except UserError as error:
                 raise UserError(f"{error}; {again}") from None
-            said = (info.n_tokens, info.max_id, self.index.vocab_size, self.index.tokenizer_fingerprint)
-            found = (header.n_tokens, header.max_id, header.vocab_size, header.fingerprint)
-            if said != found:
+            said = ShardHeader(info.n_tokens, self.index.vocab_size, info.max_id, self.index.tokenizer_fingerprint)
+            if header != said:
                 raise UserError(f"{folder / info.file} is not the shard that {folder / INDEX} describes; {again}")
 
     def check(self) -> str:
