@@ -16,7 +16,8 @@ import torch
 from groundup.bench.options import ServeOptions as Options
 from groundup.contestants.clients import Answers, Load, ask
 from groundup.contestants.decoders import write_models
-from groundup.contestants.servers import MAX_SLOTS, engine_alone, llamacpp_server, our_server
+from groundup.contestants.servers import engine_alone, llamacpp_server, our_server
+from groundup.generation.text import MAX_SLOTS
 from groundup.runtime.device import device_name, pick_device
 
 

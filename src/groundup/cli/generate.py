@@ -102,7 +102,7 @@ def main(argv: Sequence[str]) -> int:
     before_torch(options.device)
     with Working("loading PyTorch") as working:
         from groundup.checkpoint.model_folder import load_model
-        from groundup.generation.text import TextGenerator
+        from groundup.generation.text import MAX_SLOTS, TextGenerator
         from groundup.runtime.device import pick_device
         from groundup.runtime.threads import FollowCores
 
@@ -110,7 +110,7 @@ def main(argv: Sequence[str]) -> int:
         loaded = load_model(
             options.path,
             device=pick_device(options.device),
-            rows=options.num_samples if prompts is None else min(len(prompts) * options.num_samples, 16),
+            rows=options.num_samples if prompts is None else min(len(prompts) * options.num_samples, MAX_SLOTS),
             weights=options.weights,
             say=warn,
         )

@@ -20,10 +20,8 @@ from groundup.contestants.decoders import start_llamacpp
 from groundup.files.processes import piped
 from groundup.generation.engine import Engine
 from groundup.generation.requests import Request
+from groundup.generation.text import MAX_SLOTS
 from groundup.runtime.stored import Weights
-
-MAX_SLOTS = 16
-"""The most texts that any of them writes side by side, as `groundup serve` has it."""
 
 
 @contextlib.contextmanager

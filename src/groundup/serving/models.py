@@ -23,15 +23,13 @@ from groundup.files.layout import CHECKPOINTS, GROWTH, MODEL, WEIGHTS, folders_a
 from groundup.files.manifest import read_manifest
 from groundup.generation.engine import Engine
 from groundup.generation.slots import Slots, count_slots
-from groundup.generation.text import prompt_ids
+from groundup.generation.text import MAX_SLOTS, prompt_ids
 from groundup.records.history import find_runs, is_run
 from groundup.runtime.stored import Weights
 from groundup.serving.errors import RequestError, shown
 from groundup.serving.texts import TokenNames
 
 T = TypeVar("T")
-MAX_SLOTS = 16
-"""The most texts that one model writes side by side."""
 MAX_STEPS, SLOTS_OF_STEP = 4, 4
 """Steps of runs that are held in memory beside the models themselves, and the slots of each."""
 
