@@ -14,7 +14,7 @@ from groundup.config.data import ReadConfig
 from groundup.config.errors import UserError, reading
 from groundup.corpora.patterns import Found, find_files, found, match_files, not_there, once
 from groundup.files.manifest import SAMPLE_BYTES, sample_digest
-from groundup.formats.by_suffix import FORMATS, SAID, Format, advice, format_of, has_format, read_spans
+from groundup.formats.by_suffix import FORMATS, SAID, Format, advice, format_of, has_format, read_spans, text_bytes
 from groundup.formats.document import Document
 from groundup.formats.spans import FileSpan, Span, gather
 from groundup.terminal.display import speaks
@@ -24,8 +24,6 @@ WHOLE_BYTES = 64 << 20
 """Files up to this size are hashed whole."""
 KEPT_BYTES = 32 << 20
 """A corpus up to this size is read from the disk once, and kept."""
-COMPRESSION = 4
-"""About how much larger text is than its compressed form."""
 
 Listing = Callable[[Literal["list", "hash"], int], None]
 """Called for each file that is found, and then for each that is hashed, with their number so far."""
@@ -83,15 +81,13 @@ class LocalFiles:
         """
         return [Path(file.path) for file in self._listing]
 
-    def n_bytes(self, packed: int = 1) -> int:
-        """Bytes in all files; in compressed ones, each stands for `packed`.
+    def n_bytes(self) -> int:
+        """Bytes in all files; errors are those of `files`."""
+        return sum(file.n_bytes for file in self._listing)
 
-        Raises:
-            UserError: As `files`.
-        """
-        return sum(
-            file.n_bytes * (packed if file.path.lower().endswith((".gz", ".zst")) else 1) for file in self._listing
-        )
+    def text_bytes(self) -> int:
+        """About how many bytes of text they hold; errors are those of `files`."""
+        return sum(text_bytes(file.path, file.n_bytes) for file in self._listing)
 
     @functools.cached_property
     def _listing(self) -> list[Found]:

@@ -110,6 +110,11 @@ _UNPACKED = {
 """What is not text, and how it becomes some."""
 
 
+def text_bytes(name: str, n_bytes: int) -> int:
+    """About how many bytes of text a file of so many bytes holds."""
+    return n_bytes * (COMPRESSION if name.lower().endswith(tuple(_PACKED)) else 1)
+
+
 def has_format(name: str, text_suffixes: Sequence[str] = ()) -> bool:
     """Whether a file can be read, by its name."""
     return _find(name, text_suffixes) is not None

@@ -39,14 +39,14 @@ def known_vocabulary(config: TrainConfig) -> tuple[int, bool]:
 
 def _counted(data: DataConfig) -> int | None:
     """Ids of an alphabet of its own, as the run will have it; None where the text cannot be read, or is long."""
-    from groundup.corpora.local_files import COMPRESSION, LocalFiles
+    from groundup.corpora.local_files import LocalFiles
     from groundup.prepare.corpus import make_tokenizer, prepared_folder
 
     source = LocalFiles(str(data.path), data)
     try:
         if not all(path.is_file() for path in source.files()):  # what comes through a pipe can be read once
             return None
-        if source.n_bytes(packed=COMPRESSION) <= COUNTED_BYTES:
+        if source.text_bytes() <= COUNTED_BYTES:
             return make_tokenizer("char", source).vocab_size
         folder = prepared_folder(data, source)
         return load_index(folder).vocab_size if (folder / INDEX).is_file() else None

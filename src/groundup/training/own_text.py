@@ -180,12 +180,12 @@ def _measured(path: str, words: list[str]) -> Text:
         index = load_index(Path(path))
         n_tokens, n_bytes = (sum(getattr(info, name) for info in index.shards) for name in ("n_tokens", "n_bytes"))
         return Text(Path(path), n_bytes, gpu=False, shards=True, n_tokens=n_tokens, vocab_size=index.vocab_size)
-    from groundup.corpora.local_files import COMPRESSION, LocalFiles
+    from groundup.corpora.local_files import LocalFiles
     from groundup.prepare.report import Spoken, listing
     from groundup.terminal.say import warn
 
     files = LocalFiles(path, _reading(path, words), listing(Spoken(warn, path)))
-    return Text(Path(path), files.n_bytes(packed=COMPRESSION), gpu=False)
+    return Text(Path(path), files.text_bytes(), gpu=False)
 
 
 def _reading(path: str, words: list[str]) -> DataConfig:
