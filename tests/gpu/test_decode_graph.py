@@ -48,7 +48,7 @@ def texts(model, *, captured):
 def test_graphs_draw_the_same_tokens(config):
     on_gpu = model_of(config, "cuda")
     recorded, engine = texts(on_gpu, captured=True)
-    assert any(step._recording._graph is not None for step in engine._slots._graphs._steps.values())
+    assert any(step._recording._recorded is not None for step in engine._slots._graphs._steps.values())
     assert recorded == texts(on_gpu, captured=False)[0]
     assert recorded == texts(model_of(config, "cpu"), captured=False)[0]
 

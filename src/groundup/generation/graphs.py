@@ -95,23 +95,21 @@ class _Recording:
 
     def __init__(self, run: Callable[[], Tensor], device: torch.device) -> None:
         self._run, self._device = run, device
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._output: Tensor | None = None
+        self._recorded: tuple[torch.cuda.CUDAGraph, Tensor] | None = None
 
     def __call__(self, fill: Callable[[], None]) -> Tensor:
         """What comes of the inputs that `fill` writes."""
         fill()
         if self._device.type != "cuda":
             return self._run()
-        if self._graph is None or self._output is None:
-            self._record(fill)
-        assert self._graph is not None
-        assert self._output is not None
-        self._graph.replay()
-        return self._output
+        if self._recorded is None:
+            self._recorded = self._record(fill)
+        graph, output = self._recorded
+        graph.replay()
+        return output
 
-    def _record(self, fill: Callable[[], None]) -> None:
-        """Run a few times, which does the same each time, then record."""
+    def _record(self, fill: Callable[[], None]) -> tuple[torch.cuda.CUDAGraph, Tensor]:
+        """Run a few times, which does the same each time, then record: the graph, and where its output will be."""
         here, aside = torch.cuda.current_stream(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
         aside.wait_stream(here)
         with torch.cuda.stream(aside):
@@ -119,9 +117,10 @@ class _Recording:
                 self._run()
                 fill()
         here.wait_stream(aside)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):  # a server's other threads go on
-            self._output = self._run()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # a server's other threads go on
+            output = self._run()
+        return graph, output
 
 
 class _Step:
