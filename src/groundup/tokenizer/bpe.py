@@ -197,12 +197,8 @@ class ByteBPE:
     def to_dict(self) -> dict[str, Any]:
         """Pattern, special tokens, and the merges as `"left right"`; all else where it is not the usual."""
         merges = [f"{a} {b}" for a, b in self.merges]
-        more: dict[str, Any] = ({"ids": self.ids} if self.ids else {}) | (
-            {"end": self.end} if self.end != END_OF_TEXT else {}
-        )
-        more |= ({"matching": self.matching} if self.matching else {}) | (
-            {"settings": self.settings} if self.settings else {}
-        )
+        usual: dict[str, Any] = {"ids": None, "end": END_OF_TEXT, "matching": {}, "settings": {}}
+        more = {name: getattr(self, name) for name, value in usual.items() if getattr(self, name) != value}
         return {"kind": "bpe", "pattern": self.pattern, "specials": self.specials, "merges": merges, **more}
 
     @classmethod
