@@ -51,7 +51,7 @@ from groundup.records.report import RunFacts, _page
 from groundup.records.results import read_results, result_line
 from groundup.tokenizer.bpe import ByteBPE
 from groundup.tokenizer.char import CharTokenizer
-from groundup.tokenizer.io import load_tokenizer, save_tokenizer
+from groundup.tokenizer.io import load_tokenizer, tokenizer_json
 from groundup.training.setup import Resolved
 from groundup.training.snapshot import check_state
 
@@ -163,7 +163,7 @@ def in_parts(folder):
 def tokenizer_file(tokenizer):
     def make(folder):
         folder.mkdir()
-        save_tokenizer(tokenizer, folder / "tokenizer.json")
+        (folder / "tokenizer.json").write_text(tokenizer_json(tokenizer), "utf-8")
 
     return make
 

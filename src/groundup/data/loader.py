@@ -94,12 +94,6 @@ class TrainBatches:
             return idx.contiguous().pin_memory(), targets.contiguous().pin_memory()
         return idx, targets
 
-    @property
-    def epoch(self) -> float:
-        """Passes over the data so far."""
-        self._walk_to(self.consumed)
-        return self._epoch.number + (self.consumed - self._epoch_start) / len(self._epoch)
-
     def state_dict(self) -> dict[str, Any]:
         """The position in the stream, and the fingerprint of the data."""
         return {

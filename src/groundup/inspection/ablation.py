@@ -53,28 +53,21 @@ def without(
             handle.remove()
 
 
-def importance(model: Any, idx: Int[Tensor, " T"], *, instead: Instead = "mean") -> Float[Tensor, "L H"]:
-    """By how much the loss on a text grows when each head alone is off: nats per token.
+def importances(
+    model: Any, idx: Int[Tensor, " T"], heads: Iterable[tuple[int, int]], *, instead: Instead = "mean"
+) -> Iterator[float]:
+    """By how much the loss on a text grows when each of some heads alone is off: nats per token.
+
+    One pass through the model for each, and one before the first. Others may use the model between two of them.
 
     Args:
         model: A GPT-2 or a modern model.
         idx: The text.
+        heads: (layer, head) of each.
         instead: What stands for a head that is off.
 
     Raises:
         UsageError: A text of one token has no loss.
-    """
-    n_layer, n_head = model.config.n_layer, model.config.n_head
-    heads = [(layer, head) for layer in range(n_layer) for head in range(n_head)]
-    return torch.tensor([*importances(model, idx, heads, instead=instead)]).view(n_layer, n_head)
-
-
-def importances(
-    model: Any, idx: Int[Tensor, " T"], heads: Iterable[tuple[int, int]], *, instead: Instead = "mean"
-) -> Iterator[float]:
-    """The same of some heads, given as (layer, head): one pass through the model for each, and one before the first.
-
-    Others may use the model between two of them.
     """
     if len(idx) < 2:
         raise UsageError(f"the loss of a text needs at least 2 tokens, got {len(idx)}")

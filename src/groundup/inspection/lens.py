@@ -18,19 +18,13 @@ vocabulary take 50 MB."""
 
 
 @torch.no_grad()
-def logit_lens(model: torch.nn.Module, seen: Trace) -> Float[Tensor, "L+1 T V"]:
-    """Logits after the embedding and after each layer.
+def lens_rows(model: torch.nn.Module, seen: Trace) -> Iterator[Float[Tensor, "T V"]]:
+    """Logits after the embedding and after each layer, one by one: of a large vocabulary all of them are a great deal.
 
     Args:
         model: The one that was traced.
         seen: Its trace.
     """
-    return torch.stack([*lens_rows(model, seen)])
-
-
-@torch.no_grad()
-def lens_rows(model: torch.nn.Module, seen: Trace) -> Iterator[Float[Tensor, "T V"]]:
-    """The same, a layer at a time: of a large vocabulary all of them are a great deal."""
     for layers in torch.split(seen.residual[:-1], max(1, ROWS // len(seen.idx))):
         yield from model.logits(model.ln_f(layers))  # type: ignore[operator]
     yield seen.logits  # as it is: a product of other sizes sums in another order

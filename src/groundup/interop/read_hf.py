@@ -18,8 +18,6 @@ from groundup.interop.names import HEAD, to_ours
 
 INDEX, PICKLED, PICKLED_INDEX = "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json"
 
-SCALED = "its scale of attention was put into the weights that make queries: the same function, and GPT-2's scale"
-
 
 def read_hf_folder(folder: Path) -> Imported:
     """Read config and weights of a GPT-2.

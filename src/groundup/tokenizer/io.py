@@ -26,11 +26,6 @@ def tokenizer_json(tokenizer: Tokenizer) -> str:
     return dump_json({"format": "groundup-tokenizer", "version": VERSION, **tokenizer.to_dict()})
 
 
-def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:
-    """Write tokenizer.json."""
-    path.write_text(tokenizer_json(tokenizer), "utf-8")
-
-
 def load_tokenizer(path: Path) -> Tokenizer:
     """Read a tokenizer.json, or the one in a folder.
 

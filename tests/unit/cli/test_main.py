@@ -16,7 +16,7 @@ from groundup.config.errors import UsageError, UserError
 from groundup.config.io import dump_json, to_dict
 from groundup.config.presets import RECIPES
 from groundup.tokenizer.char import CharTokenizer
-from groundup.tokenizer.io import save_tokenizer
+from groundup.tokenizer.io import tokenizer_json
 
 OTHERS = {"tokenizer", "prepare", "data", "import", "export"}
 """Commands whose tests are in files of their own."""
@@ -213,7 +213,7 @@ ENTRY = [sys.executable, "-c", "import sys; from groundup.cli.main import main; 
 )
 @pytest.mark.parametrize("how", [">&-", "2>&-", ">&- 2>&-", "<&-"])
 def test_closed_streams_are_no_reason_to_fail(tmp_path, how):
-    save_tokenizer(CharTokenizer("ab"), tmp_path / "t.json")
+    (tmp_path / "t.json").write_text(tokenizer_json(CharTokenizer("ab")), "utf-8")
     encode = f"tokenizer encode --tokenizer '{tmp_path}/t.json'"
     for words, code in (("--version", 0), (f"runs list '{tmp_path}'", 0), ("runs list gone", 1), (encode, 0)):
         shell = subprocess.run(
@@ -301,7 +301,7 @@ def test_tables_do_not_command_the_terminal(tmp_path, capsys):
     name, shown = "a\x1b[2J[/b]", "a\\x1b[2J[/b]"
     folder = tmp_path / name
     folder.mkdir(parents=True)
-    save_tokenizer(CharTokenizer("ab\n"), folder / "tokenizer.json")
+    (folder / "tokenizer.json").write_text(tokenizer_json(CharTokenizer("ab\n")), "utf-8")
     for words in (
         ["train", "shakespeare", "--dry-run", "--out-dir", str(folder)],
         ["plan", "shakespeare", "--hardware", "T4", "--out-dir", str(folder)],

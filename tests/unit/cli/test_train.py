@@ -16,7 +16,7 @@ from groundup.interop.hf_config import fitting
 from groundup.planner.plan import plan
 from groundup.prepare.vocabulary import known_vocabulary
 from groundup.tokenizer.char import CharTokenizer
-from groundup.tokenizer.io import save_tokenizer
+from groundup.tokenizer.io import tokenizer_json
 
 
 @pytest.fixture(autouse=True)
@@ -229,7 +229,7 @@ def test_dry_run_refuses_shards_of_another_vocabulary_as_the_run_would(capsys, p
 
 
 def test_dry_run_counts_with_the_tokenizer_that_is_named(capsys, tmp_path):
-    save_tokenizer(CharTokenizer("abc"), tmp_path / "abc.json")
+    (tmp_path / "abc.json").write_text(tokenizer_json(CharTokenizer("abc")), "utf-8")
     for flags, ids in (
         ([f"--data.tokenizer={tmp_path / 'abc.json'}"], "3"),
         (["--data.tokenizer=gpt2"], "50,257"),

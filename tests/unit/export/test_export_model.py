@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
 from groundup.config.model import ModernConfig
 from groundup.export.export_model import export_model
-from groundup.export.formats import EXPORT_FORMATS
+from groundup.export.formats import ExportFormat
 from groundup.export.llama_cpp import llama_ids
 from groundup.generation.text import TextGenerator
 from groundup.interop.import_model import import_model
@@ -193,7 +194,7 @@ def test_rotary_models_are_refused_with_the_reason(tmp_path, make_model, letters
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("kind", EXPORT_FORMATS)
+@pytest.mark.parametrize("kind", get_args(ExportFormat))
 def test_a_bigram_is_refused(tmp_path, letters, kind):
     folder = saved(tmp_path, fit_bigram(torch.randint(27, (500,)).numpy(), 27), letters)
     with pytest.raises(UserError, match="is a bigram: only GPTs"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from groundup.config.model import ModernConfig
-from groundup.inspection.lens import logit_lens
+from groundup.inspection.lens import lens_rows
 from groundup.inspection.trace import trace
 from groundup.model import reference
 
@@ -42,7 +42,7 @@ def test_values_gathered_by_the_weights_are_what_attention_adds(sharp, text):
 
 def test_each_row_of_the_lens_is_the_model_that_stops_there(sharp, text):
     seen = trace(sharp, text)
-    rows = logit_lens(sharp, seen)
+    rows = torch.stack([*lens_rows(sharp, seen)])
     w = sharp.state_dict()
     stream = by_hand(text, w, sharp.config)[0]
     config = ModernConfig.of(sharp.config)

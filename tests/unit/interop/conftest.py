@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from groundup.tokenizer.io import save_tokenizer
+from groundup.tokenizer.io import tokenizer_json
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -171,5 +171,5 @@ def fake_hub(monkeypatch, tmp_path):
 @pytest.fixture
 def place(tmp_path, monkeypatch, letters):
     monkeypatch.chdir(tmp_path)
-    save_tokenizer(letters, tmp_path / "letters.json")
+    (tmp_path / "letters.json").write_text(tokenizer_json(letters), "utf-8")
     return tmp_path

@@ -18,7 +18,7 @@ from groundup.config.errors import UserError
 from groundup.config.model import ModernConfig
 from groundup.interop.import_model import import_model
 from groundup.interop.read_meta import read_meta
-from groundup.tokenizer.io import save_tokenizer
+from groundup.tokenizer.io import tokenizer_json
 
 SHAPE = {"n_layer": 2, "n_head": 4, "n_embd": 16, "block_size": 32, "vocab_size": 27}
 
@@ -43,7 +43,7 @@ class Slotted:
 @pytest.fixture
 def place(tmp_path, monkeypatch, letters):
     monkeypatch.chdir(tmp_path)
-    save_tokenizer(letters, tmp_path / "letters.json")
+    (tmp_path / "letters.json").write_text(tokenizer_json(letters), "utf-8")
     return tmp_path
 
 

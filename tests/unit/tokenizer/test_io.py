@@ -11,7 +11,7 @@ from groundup.tokenizer.bpe import ByteBPE
 from groundup.tokenizer.bpe_train import train_bpe
 from groundup.tokenizer.char import CharTokenizer
 from groundup.tokenizer.gpt2 import load_gpt2
-from groundup.tokenizer.io import KINDS, load_tokenizer, resolve_tokenizer, save_tokenizer, tokenizer_json
+from groundup.tokenizer.io import KINDS, load_tokenizer, resolve_tokenizer, tokenizer_json
 
 CHAR = CharTokenizer(sorted(set("".join(TEXTS.values()))))
 BPE = train_bpe(
@@ -28,7 +28,7 @@ def tokenizer(request):
 
 
 def test_a_saved_tokenizer_comes_back_whole(tokenizer, tmp_path):
-    save_tokenizer(tokenizer, tmp_path / "tokenizer.json")
+    (tmp_path / "tokenizer.json").write_text(tokenizer_json(tokenizer), "utf-8")
     for path in (tmp_path / "tokenizer.json", tmp_path):
         again = load_tokenizer(path)
         assert type(again) is type(tokenizer)
@@ -97,13 +97,13 @@ def test_a_bad_file_is_named(contents, complaint, tmp_path):
 
 
 def test_names_are_resolved(gpt2_folder, tmp_path):
-    save_tokenizer(BPE, tmp_path / "tokenizer.json")
+    (tmp_path / "tokenizer.json").write_text(tokenizer_json(BPE), "utf-8")
     assert resolve_tokenizer("gpt2").vocab_size == 50257
     assert resolve_tokenizer(str(gpt2_folder)).vocab_size == 50257
     assert isinstance(resolve_tokenizer(str(tmp_path)), ByteBPE)
     assert isinstance(resolve_tokenizer(str(tmp_path / "tokenizer.json")), ByteBPE)
     (tmp_path / "run" / "model").mkdir(parents=True)
-    save_tokenizer(CHAR, tmp_path / "run" / "model" / "tokenizer.json")
+    (tmp_path / "run" / "model" / "tokenizer.json").write_text(tokenizer_json(CHAR), "utf-8")
     assert isinstance(resolve_tokenizer(str(tmp_path / "run")), CharTokenizer)
     with pytest.raises(UserError, match="no tokenizer 'gtp2': give gpt2, or the path"):
         resolve_tokenizer("gtp2")
