@@ -7,7 +7,7 @@
 import contextlib
 import copy
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -69,14 +69,6 @@ class Checkpoint:
     model: dict[str, Tensor]
     tensors: dict[str, dict[str, Tensor]]
     state: dict[str, Any]
-
-
-@dataclass(slots=True)
-class Found:
-    """The newest whole checkpoint, and what was passed over on the way to it."""
-
-    checkpoint: Checkpoint | None = None
-    notes: list[str] = field(default_factory=list)
 
 
 class CheckpointStore:
@@ -245,9 +237,9 @@ class CheckpointStore:
         self._last = path.name
         return Checkpoint(path, load_tensors(path / WEIGHTS), tensors, values.state)
 
-    def latest_verified(self) -> Found:
-        """The newest checkpoint that is whole; damaged ones are passed over by name."""
-        return self._first_whole(reversed(self.paths()))
+    def latest_verified(self, tell: Callable[[str], object]) -> Checkpoint | None:
+        """The newest checkpoint that is whole; `tell` gets a line per damaged one that is passed over."""
+        return self._first_whole(reversed(self.paths()), tell)
 
     def load_best(self, tell: Callable[[str], object]) -> Checkpoint:
         """The checkpoint of the lowest validation loss; the newest whole one, where none is marked.
@@ -259,23 +251,18 @@ class CheckpointStore:
             UserError: There is no whole checkpoint.
         """
         best = self._best()
-        found = self._first_whole(dict.fromkeys([*best, *reversed(self.paths())]))
-        for note in found.notes:
-            tell(note)
-        if found.checkpoint is None:
+        checkpoint = self._first_whole(dict.fromkeys([*best, *reversed(self.paths())]), tell)
+        if checkpoint is None:
             raise UserError(f"{self.folder} has no usable checkpoint")
-        return found.checkpoint
+        return checkpoint
 
-    def _first_whole(self, paths: Iterable[Path]) -> Found:
-        found = Found()
+    def _first_whole(self, paths: Iterable[Path], tell: Callable[[str], object]) -> Checkpoint | None:
         for path in paths:
             try:
-                found.checkpoint = self.load(path)
+                return self.load(path)
             except UserError as error:
-                found.notes.append(f"skipped {path.name}: {error}")
-            else:
-                break
-        return found
+                tell(f"skipped {path.name}: {error}")
+        return None
 
     def _best(self) -> list[Path]:
         """Checkpoints marked as best, newest first: each is better than all before it."""

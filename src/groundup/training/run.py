@@ -125,12 +125,10 @@ def _newest_checkpoint(run_dir: Path, store: CheckpointStore, console: Console) 
     Raises:
         UserError: There is none.
     """
-    found = store.latest_verified()
-    for note in found.notes:
-        say(console, note)
-    if found.checkpoint is None:
+    checkpoint = store.latest_verified(partial(say, console))
+    if checkpoint is None:
         raise UserError(f"{run_dir} has no usable checkpoint; start it again without --resume")
-    return found.checkpoint
+    return checkpoint
 
 
 def _train(run: Run, config: TrainConfig, checkpoint: Checkpoint | None, command: str, console: Console) -> int:

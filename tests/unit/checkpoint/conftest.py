@@ -62,12 +62,12 @@ def check(store):
     """check(steps): what is loaded after a crash is one of these steps, whole; returns which."""
 
     def look(allowed):
-        found = store.latest_verified()
-        assert found.checkpoint is not None
-        step = found.checkpoint.state["step"]
+        found = store.latest_verified(print)
+        assert found is not None
+        step = found.state["step"]
         assert step in allowed
-        assert all((t == step).all() for t in found.checkpoint.model.values())
-        assert (found.checkpoint.tensors["optimizer0"]["0.exp_avg"] == step).all()
+        assert all((t == step).all() for t in found.model.values())
+        assert (found.tensors["optimizer0"]["0.exp_avg"] == step).all()
         return step
 
     return look

@@ -73,7 +73,7 @@ def test_one_at_a_time(store, contents, gate):
     second.join(60)
     store.wait()
     assert [path.name for path in store.paths()] == ["step-0000001", "step-0000002"]
-    assert store.latest_verified().checkpoint.state["step"] == 2
+    assert store.latest_verified(pytest.fail).state["step"] == 2
 
 
 @pytest.mark.fault(
@@ -102,7 +102,7 @@ def test_a_failure_is_told_once_and_in_the_same_words(monkeypatch, store, conten
     monkeypatch.undo()
     store.save_later(contents(3))
     store.wait()
-    assert store.latest_verified().checkpoint.state["step"] == 3
+    assert store.latest_verified(pytest.fail).state["step"] == 3
 
 
 def leave(store, contents=None, error=None):
