@@ -46,7 +46,7 @@ def find_model(path: Path) -> Path:
         return path
     recover(path / MODEL)
     has_model = (path / MODEL / WEIGHTS).is_file()
-    steps = {int(folder.name[5:]): folder for folder in step_folders(path / CHECKPOINTS)}
+    steps = step_folders(path / CHECKPOINTS)
     made_at = _made_at(path, max(steps, default=-1)) if has_model else -1
     damage = ""
     for folder in (steps[step] for step in sorted(steps, reverse=True) if step > made_at):
@@ -90,11 +90,11 @@ def step_folder(checkpoints: Path, step: int) -> Path:
     return checkpoints / f"step-{step:07d}"
 
 
-def step_folders(checkpoints: Path) -> list[Path]:
-    """All checkpoints of a run, oldest first: what has exactly such a name. Anything else beside them is not ours."""
-    numbers = [int(name[5:]) for name in _names(checkpoints) if re.fullmatch(r"step-[0-9]{7,18}", name)]
-    folders = [step_folder(checkpoints, number) for number in sorted(numbers)]
-    return [folder for folder in dict.fromkeys(folders) if folder.is_dir() and not folder.is_symlink()]
+def step_folders(checkpoints: Path) -> dict[int, Path]:
+    """All checkpoints of a run by their step, oldest first: what has exactly such a name. Else it is not ours."""
+    steps = sorted(int(name[5:]) for name in _names(checkpoints) if re.fullmatch(r"step-[0-9]{7,18}", name))
+    folders = {step: step_folder(checkpoints, step) for step in steps}
+    return {step: folder for step, folder in folders.items() if folder.is_dir() and not folder.is_symlink()}
 
 
 def _names(folder: Path) -> list[str]:

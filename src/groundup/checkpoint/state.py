@@ -213,7 +213,7 @@ class CheckpointStore:
 
     def paths(self) -> list[Path]:
         """All checkpoints, oldest first."""
-        return step_folders(self.folder)
+        return [*step_folders(self.folder).values()]
 
     def load(self, path: Path) -> Checkpoint:
         """Read a checkpoint after checking every file of it.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TextIO, cast
 
-from groundup.checkpoint.folders import config_of
+from groundup.checkpoint.folders import config_of, step_folders
 from groundup.checkpoint.same_run import refuse_changes, refuse_edited_since_start
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import read_json
@@ -138,7 +138,7 @@ def read_request(words: list[str], also: Sequence[str] = ()) -> TrainRequest:
         base = recipe or (find_preset(preset) if preset is not None else _read_config(Path(str(config_file))))
         if or_start and not {"-h", "--help"} & set(words):
             start = _parse(words, prog, _with_kind(base, kind, words), also)
-            resume = any((start.run_dir / CHECKPOINTS).glob("step-*"))
+            resume = bool(step_folders(start.run_dir / CHECKPOINTS))
         if resume:
             # Where the run lies may be said with flags; what it is was written down when it started.
             base = parse(TrainConfig, words, prog=prog, default=_with_kind(base, kind, words), also=OWN_FLAGS)

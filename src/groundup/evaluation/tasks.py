@@ -192,7 +192,7 @@ def _own_data(path: Path, tokenizer: Tokenizer) -> TokenDataset:
 
 def _learned(run: Path) -> str:
     """Fingerprint of the data that a run learned from last; empty where that is not known."""
-    for folder in reversed(step_folders(run / CHECKPOINTS)):
+    for folder in reversed(step_folders(run / CHECKPOINTS).values()):
         with contextlib.suppress(UserError, KeyError, TypeError):
             return str(load_json(folder / STATE)["state"]["data"]["fingerprint"])
     with contextlib.suppress(KeyError, TypeError):

@@ -157,8 +157,8 @@ class Models:
         run = self.run_folder(name)
         if run is None:
             return {}
-        folders = [*step_folders(run / CHECKPOINTS), *step_folders(run / GROWTH)]  # growth stays: it goes first
-        return dict(sorted({int(folder.name[5:]): folder for folder in folders}.items()))
+        folders = step_folders(run / CHECKPOINTS) | step_folders(run / GROWTH)  # growth stays: it goes first
+        return dict(sorted(folders.items()))
 
     async def find(self, name: str | None) -> Served:
         """The model of a request; None takes the first.

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from groundup.checkpoint.folders import step_folders
 from groundup.config.errors import UserError
 from groundup.config.io import differing_keys, read_json
 from groundup.config.train import TrainConfig
@@ -39,7 +40,7 @@ def run_or_resume(config: TrainConfig, words: list[str], title: str) -> int:
     if begun and read_run(config.run_dir).state == "finished":
         say(f"{title}: finished")
         return 0
-    resumes = begun and any((config.run_dir / CHECKPOINTS).glob("step-*"))
+    resumes = begun and bool(step_folders(config.run_dir / CHECKPOINTS))
     say(f"{title}{': goes on' if resumes else ''}")
     command = ["train", "--resume", str(config.run_dir)] if resumes else ["train", *words]
     process = subprocess.Popen(
