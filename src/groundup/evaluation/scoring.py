@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F  # noqa: N812
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from groundup.config.model import BigramConfig
 from groundup.model.kv_cache import KVCache
@@ -123,7 +123,6 @@ def log_likelihoods(
     groups = _groups(questions, sys.maxsize - 1 if isinstance(model.config, BigramConfig) else model.config.block_size)
     device = device_of(model)
     batch_tokens = batch_tokens or BATCH_TOKENS[device.type]
-    assert isinstance(model, nn.Module)
     done, n_tokens = 0, sum(group.n_tokens for group in groups)
     with torch.no_grad(), evaluating(model):
         for batch in _batches(groups, batch_tokens):

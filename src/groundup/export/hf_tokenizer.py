@@ -39,7 +39,7 @@ def tokenizer_files(tokenizer: Tokenizer, context: int) -> dict[str, str]:
     files = {"tokenizer.json": dump_json(_bpe_json(bpe))}
     check_tokenizers(tokenizer, files["tokenizer.json"], sure=bpe.pattern == GPT2_PATTERN)
     settings |= _roles(bpe)
-    if bpe.pattern == GPT2_PATTERN and settings.keys() >= _OF_GPT2:  # its class sets all of them
+    if bpe.pattern == GPT2_PATTERN and settings.keys() >= set(_OF_GPT2):  # its class sets all of them
         settings |= {"tokenizer_class": "GPT2Tokenizer", "add_prefix_space": False}
         files["vocab.json"] = dump_json(bpe.vocab | bpe.specials)
         files["merges.txt"] = "\n".join(["#version: 0.2", *[" ".join(pair) for pair in bpe.merges], ""])
@@ -55,7 +55,7 @@ def _roles(bpe: BytePairs) -> dict[str, Any]:
     return dict.fromkeys(_OF_GPT2, bpe.end)
 
 
-_OF_GPT2 = {"bos_token": None, "eos_token": None, "unk_token": None}.keys()
+_OF_GPT2 = ("bos_token", "eos_token", "unk_token")
 
 
 def _char_json(tokenizer: CharTokenizer) -> dict[str, Any]:

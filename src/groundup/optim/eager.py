@@ -26,9 +26,7 @@ class Eager(Optimizer):
 
     def zero_grad(self, set_to_none: bool = True) -> None:  # noqa: FBT001, FBT002  # as PyTorch's
         """As PyTorch's; what it notes for a profiler takes longer than to forget gradients, so that is left out."""
-        if not set_to_none:
-            inspect.unwrap(Optimizer.zero_grad)(self, set_to_none)
-            return
+        assert set_to_none, "gradients are forgotten, not filled with zeros"
         for group in self.param_groups:
             for p in group["params"]:
                 p.grad = None

@@ -57,7 +57,7 @@ class _Block(torch.autograd.Function):
         (texts, tokens, width), products = x.shape, how.products
         dropped = [count(how.dropout) for _ in ("weights", "attention", "MLP")]
         with torch.autocast("cpu", enabled=False):
-            w_qkv, w_proj, w_fc, w_out = (products.weights(w, how.dtype) for w in (w_qkv, w_proj, w_fc, w_out))
+            w_qkv, w_proj, w_fc, w_out = (w.to(how.dtype) for w in (w_qkv, w_proj, w_fc, w_out))
             stream = x.view(-1, width)
             a, *moments_1 = torch.native_layer_norm(stream, (width,), gain_1, shift_1, how.eps)
             a = a.to(how.dtype)

@@ -87,7 +87,7 @@ def _mallopt(parameter: int, value: int) -> bool:
     """Whether glibc took it."""
     if not sys.platform.startswith("linux"):
         return False
-    mallopt: Callable[[int, int], int] | None = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt: Callable[[int, int], int] | None = getattr(_libc(), "mallopt", None)
     return mallopt is not None and bool(mallopt(parameter, value))  # another C library, such as musl, has none
 
 

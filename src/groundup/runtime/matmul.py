@@ -100,10 +100,6 @@ def onednn_product(
 class Products:
     """The three products of a linear layer, by PyTorch's default library."""
 
-    def weights(self, weight: Float[Tensor, "D C"], dtype: torch.dtype) -> Float[Tensor, "D C"]:
-        """Weights as the others take them, where activations have this type."""
-        return weight.to(dtype)
-
     def outputs(
         self, x: Float[Tensor, "B C"], weight: Float[Tensor, "D C"], bias: Float[Tensor, " D"] | None
     ) -> Float[Tensor, "B D"]:

@@ -188,7 +188,6 @@ def open_loggers(
     Raises:
         UserError: One of them cannot begin.
     """
-    require_extras(config)
     views: list[Logger] = []
     try:
         if config.tensorboard:

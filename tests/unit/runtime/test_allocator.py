@@ -33,7 +33,7 @@ def test_memory_that_was_freed_faults_no_page_in_again():
 
 
 def test_elsewhere_nothing_happens(monkeypatch):
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: 1 / 0)
+    monkeypatch.setattr(allocator, "_libc", lambda: 1 / 0)
     for platform in ("darwin", "win32"):
         monkeypatch.setattr(allocator.sys, "platform", platform)
         assert keep_freed_memory() is False
@@ -41,7 +41,7 @@ def test_elsewhere_nothing_happens(monkeypatch):
 
 def test_another_c_library_has_no_such_setting(monkeypatch):
     monkeypatch.setattr(allocator.sys, "platform", "linux")
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: object())
+    monkeypatch.setattr(allocator, "_libc", object)
     assert keep_freed_memory() is False
 
 
@@ -75,7 +75,7 @@ def test_says_whether_it_worked(monkeypatch, answer, changed):
             return answer
 
     monkeypatch.setattr(allocator.sys, "platform", "linux")
-    monkeypatch.setattr(allocator.ctypes, "CDLL", lambda name: Library)
+    monkeypatch.setattr(allocator, "_libc", lambda: Library)
     assert keep_freed_memory() is changed
     assert all(0 < value < 2**31 for value in asked.values())  # mallopt takes a C int
 
