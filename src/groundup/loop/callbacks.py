@@ -18,6 +18,7 @@ from groundup.evaluation.loss import LossResult
 from groundup.generation.sampling import NoNumbersError
 from groundup.generation.text import TextGenerator
 from groundup.loop.trainer import Callback, StepMetrics, Trainer
+from groundup.model.types import evaluating
 from groundup.records.measured import TEXT
 from groundup.records.metrics import Logger
 from groundup.terminal.display import Display
@@ -197,15 +198,13 @@ class Sample(Callback):
             model = trainer.whole_model()
             if model is None:
                 return
-            model.eval()
             try:
-                generator = TextGenerator(model, self.tokenizer)
-                text = generator.generate(self.prompt, max_new_tokens=self.max_new_tokens, seed=self.seed)[0]
+                with evaluating(model):
+                    generator = TextGenerator(model, self.tokenizer)
+                    text = generator.generate(self.prompt, max_new_tokens=self.max_new_tokens, seed=self.seed)[0]
             except NoNumbersError as error:  # whether the run ends by it is the guard's to say
                 self.display.say(f"step {trainer.state.step}: no sample: {error}")
                 return
-            finally:
-                model.train()
         self.log.write(step=trainer.state.step, sample=self.prompt + text)
         loss = f", loss {metrics.loss.item():.3f}"
         self.display.quote(self.prompt + text, title=f"step {trainer.state.step}{loss}, writes:")
