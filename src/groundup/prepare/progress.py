@@ -11,7 +11,7 @@ from groundup.terminal.display import PLAIN_EVERY, Bar, clock, is_live, quantity
 
 if TYPE_CHECKING:
     from groundup.prepare.executors import Call, Executor
-    from groundup.prepare.report import Progress as Report
+    from groundup.prepare.report import Progress
 
 FIRST = 1.0
 """Seconds of reading after which a line is printed."""
@@ -56,27 +56,27 @@ class PrepareProgress:
 
         return run
 
-    def update(self, report: "Report") -> None:
+    def update(self, work: "Progress") -> None:
         """Show how far the work is."""
         now = time.monotonic()
-        if not report.total:
-            self._before_work(report.doing, now)
+        if not work.total:
+            self._before_work(work.doing, now)
             return
         self._bar.start()  # not before: downloads show bars of their own
-        if report.phase != self._phase:
-            self._phase, self._before = report.phase, report.done - 1
+        if work.phase != self._phase:
+            self._phase, self._before = work.phase, work.done - 1
         seconds = max(now - self._begun, 1e-9)
-        if report.phase == "tokenize":
-            self.tokens, self._bytes, self._seconds = report.tokens, report.n_bytes, seconds
-        left = seconds / max(1, report.done - self._before) * (report.total - report.done)
-        speed = self.rate() if report.phase == "tokenize" else f"{quantity(report.tokens / seconds)} tokens/s"
+        if work.phase == "tokenize":
+            self.tokens, self._bytes, self._seconds = work.tokens, work.n_bytes, seconds
+        left = seconds / max(1, work.done - self._before) * (work.total - work.done)
+        speed = self.rate() if work.phase == "tokenize" else f"{quantity(work.tokens / seconds)} tokens/s"
         text = f"{speed} · {clock(left)} left"
         self._bar.update(
-            self._task, completed=report.done, total=report.total, description=text, doing=report.doing, visible=True
+            self._task, completed=work.done, total=work.total, description=text, doing=work.doing, visible=True
         )
-        if not is_live(self._console) and (now - self._last_plain >= PLAIN_EVERY or report.done == report.total):
+        if not is_live(self._console) and (now - self._last_plain >= PLAIN_EVERY or work.done == work.total):
             self._last_plain = now
-            self._console.print(f"{report.doing} · {text}", markup=False, highlight=False)
+            self._console.print(f"{work.doing} · {text}", markup=False, highlight=False)
 
     def _before_work(self, doing: str, now: float) -> None:
         """Show, now and then, how many files or documents were read; how many there are is not known yet."""
