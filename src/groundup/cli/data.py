@@ -12,7 +12,7 @@ from groundup.config.errors import UsageError
 from groundup.files.layout import INDEX
 from groundup.terminal.actions import pick_action
 from groundup.terminal.parse import parse
-from groundup.terminal.say import say, show, warn
+from groundup.terminal.say import say, warn, write
 
 ACTIONS = {
     "info": "counts, bytes per token, settings and fingerprint",
@@ -105,7 +105,7 @@ def _sample(options: SampleOptions) -> int:
     for passage in passages:
         more = " ..." if passage.n_tokens > options.max_tokens else ""
         say(f"--- {passage.file}, token {passage.start:,}: {passage.n_tokens:,} tokens")
-        show([passage.text, more, "\n"])
+        write(f"{passage.text}{more}\n")
     return 0
 
 
@@ -123,7 +123,7 @@ def _sample_text(options: SampleOptions) -> int:
         text, shown = document.text, 4 * options.max_tokens
         more = " ..." if len(text) > shown or not document.ends else ""
         say(f"--- document {number:,}: {len(text):,} characters{'' if document.ends else ' and more'}")
-        show([text[:shown], more, "\n"])
+        write(f"{text[:shown]}{more}\n")
     for reason, count in sorted(skipped.items())[:20]:
         warn(f"skipped {count:,}: {reason}")
     return 0

@@ -19,7 +19,7 @@ from groundup.generation.converse import Session, Settings, converse
 from groundup.records.models_here import check_model, missing_model
 from groundup.terminal.escapes import unescape
 from groundup.terminal.parse import parse
-from groundup.terminal.say import show, warn
+from groundup.terminal.say import warn, write
 from groundup.terminal.waiting import before_torch
 
 if TYPE_CHECKING:
@@ -156,14 +156,15 @@ def _show(prompt: str, pieces: Iterator["TextDelta"], options: Options, tokenize
         for _ in explain(pieces, tokenizer, Console()):
             pass
     elif options.stream:
-        show([prompt])
-        show(piece.text for piece in pieces)
-        show("\n")
+        write(prompt)
+        for piece in pieces:
+            write(piece.text)
+        write("\n")
     else:
         texts = [prompt] * options.num_samples
         for piece in pieces:
             texts[piece.choice] += piece.text
-        show([SEPARATOR.join(texts), "\n"])
+        write(SEPARATOR.join(texts) + "\n")
 
 
 class _Requests:

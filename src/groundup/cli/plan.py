@@ -8,7 +8,7 @@ from dataclasses import replace
 from groundup.cli.train import read_request
 from groundup.config.errors import UsageError
 from groundup.planner.forecast import forecast, parse_hardware
-from groundup.terminal.tables import facts, show
+from groundup.terminal.tables import facts, print_table
 from groundup.terminal.waiting import before_torch
 from groundup.terminal.words import split_equals, take_value
 
@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
             working.doing("timing some steps on this machine")
             named = this_machine(config, paper.shape)
     found = forecast(paper, named, mfu=mfu)
-    show(facts(found.rows(dollars_per_hour=dollars)))
+    print_table(facts(found.rows(dollars_per_hour=dollars)))
     return 0
 
 

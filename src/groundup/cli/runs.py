@@ -20,7 +20,7 @@ from groundup.terminal.actions import pick_action
 from groundup.terminal.meant import RUNS_MEANT
 from groundup.terminal.parse import parse
 from groundup.terminal.say import say, warn
-from groundup.terminal.tables import show
+from groundup.terminal.tables import print_table
 
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -118,7 +118,7 @@ def _list(options: ListOptions) -> int:
         say(f"there is no run in {options.folder}")
         return 0
     table, left_out = list_table(runs, shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000)
-    show(table)
+    print_table(table)
     if left_out:
         say(f"a wider terminal also shows: {', '.join(left_out)}")
     _warn_of_damage(runs)
@@ -143,7 +143,7 @@ def _csv(options: CsvOptions) -> int:
 def _compare(runs: list[RunHistory]) -> int:
     if len(runs) < 2:  # one is no comparison
         raise UsageError(f"name at least two runs to compare, got {len(runs)} (see groundup runs compare --help)")
-    show(compare_table(runs))
+    print_table(compare_table(runs))
     _warn_of_damage(runs)
     return 0
 

@@ -12,7 +12,7 @@ from groundup.config.generate import SamplingConfig
 from groundup.files.atomic import write_file
 from groundup.files.new import refuse_existing, refuse_unwritable
 from groundup.terminal.escapes import unescape
-from groundup.terminal.say import show, warn
+from groundup.terminal.say import warn, write
 
 HELP = """\
 Type the beginning of a text. A line that ends with a backslash goes on in the next one; \\n stands for a new line.
@@ -92,19 +92,19 @@ class Session:
         try:
             for piece in self._stream(prompt, self._settings):
                 drawn.append(piece)
-                show([piece])
+                write(piece)
         except KeyboardInterrupt:
             pass
         finally:
             self._settings.seed = (self._settings.seed + 1) % 2**63
-        show("\n")
+        write("\n")
         self._texts.append("".join(drawn))
 
     def _obey(self, line: str) -> None:
         command, *words = line.split() or [""]
         match command, words:
             case "help", []:
-                show([HELP])
+                write(HELP)
             case "set", [name, value]:
                 self._settings.set(name, value)
             case "seed", [number] if number.isdecimal() and int(number) < 2**63:
@@ -114,7 +114,7 @@ class Session:
             case "save", [_, *_]:
                 name = line.partition(command)[2].strip()  # which may hold spaces
                 self._save(Path(name).expanduser().absolute())
-                show([f"{len(self._texts)} texts are in {name}\n"])
+                write(f"{len(self._texts)} texts are in {name}\n")
             case "quit" | "exit", []:
                 raise EOFError
             case _:
@@ -155,7 +155,7 @@ def _lines(first: Iterable[str], *, terminal: bool) -> Iterator[str]:
     if terminal:
         with contextlib.suppress(ImportError):  # Windows has none
             import readline  # noqa: F401  # loaded, it gives input() a history and the arrow keys
-        show("Type the beginning of a text, or /help. Ctrl-C ends a text, /quit the session.\n")
+        write("Type the beginning of a text, or /help. Ctrl-C ends a text, /quit the session.\n")
     begun = ""
     while True:
         try:
@@ -164,13 +164,13 @@ def _lines(first: Iterable[str], *, terminal: bool) -> Iterator[str]:
             if begun:
                 yield begun
             if terminal:
-                show("\n")
+                write("\n")
             return
         except KeyboardInterrupt:
             if not terminal:
                 raise
             begun = ""
-            show("\n")
+            write("\n")
             continue
         backslashes = len(line) - len(line.rstrip("\\"))
         if backslashes % 2:

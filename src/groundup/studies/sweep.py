@@ -17,7 +17,7 @@ from groundup.records.groups import group, table
 from groundup.records.history import RunHistory, read_run
 from groundup.terminal.ended import Ended
 from groundup.terminal.say import say
-from groundup.terminal.tables import show
+from groundup.terminal.tables import print_table
 
 
 def refuse_another(config: TrainConfig) -> None:
@@ -63,6 +63,6 @@ def compare(runs: list[RunHistory], folder: Path) -> None:
     from groundup.records.plot import plot_bands
 
     groups = group(runs)
-    show(table(groups))
+    print_table(table(groups))
     plot_bands(groups, folder / "sweep.png")
     say(f"drew {folder / 'sweep.png'}; each run: groundup runs list {shlex.quote(str(folder))}")

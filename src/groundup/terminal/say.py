@@ -1,7 +1,6 @@
 """What the command line prints: text from outside never commands the terminal, and an error is one line."""
 
 import sys
-from collections.abc import Iterable
 
 from groundup.config.printable import printable
 
@@ -11,15 +10,13 @@ def say(text: str = "", *, end: str = "\n") -> None:
     print(printable(text), end=end, flush=True)
 
 
-def show(pieces: Iterable[str]) -> None:
-    """Write text of a model or of a document, piece by piece as it comes, exactly as it is.
+def write(text: str) -> None:
+    """Write text of a model or of a document at once, exactly as it is.
 
     To a terminal, which would obey them, control characters go as their escapes.
     """
-    shown = printable if sys.stdout.isatty() else str
-    for piece in pieces:
-        sys.stdout.write(shown(piece))
-        sys.stdout.flush()
+    sys.stdout.write(printable(text) if sys.stdout.isatty() else text)
+    sys.stdout.flush()
 
 
 LONGEST = 2000

@@ -34,7 +34,7 @@ def facts(rows: Iterable[tuple[str, str]]) -> "Table":
     return table
 
 
-def show(table: "RenderableType") -> None:
+def print_table(table: "RenderableType") -> None:
     """Print a table without blanks at the ends of lines; in a pipe nothing is wrapped. Names are no markup."""
     from rich.console import Console
 

@@ -7,7 +7,7 @@ from groundup.cli.generate import SEPARATOR
 from groundup.cli.main import main
 from groundup.config.generate import SamplingConfig
 from groundup.generation.text import TextGenerator
-from groundup.terminal.say import show
+from groundup.terminal.say import write
 
 
 @pytest.fixture
@@ -160,6 +160,6 @@ def test_a_terminal_that_cannot_show_a_character_gets_a_question_mark(folder, mo
     with io.TextIOWrapper(io.BytesIO(), encoding="ascii") as stdout:
         monkeypatch.setattr("sys.stdout", stdout)
         assert main(["generate", str(folder), "--prompt=ab", "--max-new-tokens=1"]) == 0
-        show(["aé", "→b"])
+        write("aé→b")
         assert stdout.buffer.getvalue().endswith(b"a??b")
         monkeypatch.undo()
