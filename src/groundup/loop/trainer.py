@@ -102,7 +102,7 @@ class Trainer:
     stop: StopRequest
     callbacks: Sequence[Callback] = ()
     set_muon: Callable[[list[Optimizer], int], None] = lambda optimizers, step: None
-    """Sets at a step what does not follow `lr_scale` in Muon."""
+    """Sets what has a schedule of its own in Muon, at a step."""
     average: WeightAverage | None = None
     """Evaluated and saved in place of the weights, if there is one."""
     replace_tokens: float = 0.0
