@@ -9,7 +9,7 @@ from groundup.model.loss import LossModule
 from groundup.planner.params import count_parameters
 from groundup.runtime.device import device_name
 from groundup.runtime.remember import machine_id, remembered
-from groundup.runtime.timing import seconds
+from groundup.runtime.timing import fastest
 
 SMALL = 4_000_000
 """Parameters up to which a GPU may lose: starting its kernels takes longer than their work."""
@@ -41,7 +41,7 @@ def faster_device(gpu: torch.device, shape: GPTConfig | ModernConfig, *, samples
 
 
 def step_seconds(device: torch.device, shape: GPTConfig | ModernConfig, samples: int) -> float:
-    """Seconds of forward and backward, in float32: the fastest of three after one to warm up."""
+    """Seconds of forward and backward, in float32."""
     model = build_model(shape)
     init_weights(model, seed=0)
     loss = LossModule(model.to(device))
@@ -51,4 +51,4 @@ def step_seconds(device: torch.device, shape: GPTConfig | ModernConfig, samples:
         loss(idx, idx).backward()
         loss.zero_grad(set_to_none=True)
 
-    return min([seconds(step, device) for _ in range(4)][1:])
+    return fastest(step, device)

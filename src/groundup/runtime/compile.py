@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from groundup.config.errors import UserError, first_line
-from groundup.runtime.timing import seconds
+from groundup.runtime.timing import fastest
 
 COMPILE_SECONDS = 60.0
 """A compilation takes about this long on a CPU; `auto` does not try when all steps together could not save it."""
@@ -71,7 +71,7 @@ def maybe_compile(
         return Choice(module, compiled=False)
     usual = 0.0
     if mode == "auto":
-        usual = _fastest(lambda: run(module), device)
+        usual = fastest(lambda: run(module), device)
         if n_runs * usual * BEST_GAIN < COMPILE_SECONDS:
             return Choice(module, compiled=False)
     limit = min(longest, n_runs * usual * BEST_GAIN) if mode == "auto" else 0.0
@@ -86,7 +86,7 @@ def maybe_compile(
     if mode == "on":
         return Choice(compiled, compiled=True)
     cost = time.perf_counter() - start
-    faster = _fastest(lambda: run(compiled), device)
+    faster = fastest(lambda: run(compiled), device)
     if n_runs * (usual - faster) <= cost:
         return Choice(
             module,
@@ -178,8 +178,3 @@ def _at_most(seconds: float) -> Iterator[None]:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         signal.setitimer(signal.ITIMER_REAL, *timer)
-
-
-def _fastest(call: Callable[[], None], device: torch.device) -> float:
-    """Seconds of the fastest of three calls after one to warm up."""
-    return min([seconds(call, device) for _ in range(4)][1:])

@@ -79,6 +79,11 @@ def seconds(call: Callable[[], object], device: torch.device | None = None) -> f
     return time.perf_counter() - start
 
 
+def fastest(call: Callable[[], object], device: torch.device) -> float:
+    """Seconds of the fastest of three calls after one to warm up."""
+    return min([seconds(call, device) for _ in range(4)][1:])
+
+
 def turns(ways: dict[Way, Callable[[], object]]) -> dict[Way, float]:
     """The least seconds of each, in turns: what else the machine does slows all down."""
     least = dict.fromkeys(ways, math.inf)
