@@ -45,7 +45,7 @@ from groundup.model.lora import add_lora
 from groundup.model.loss import LossModule
 from groundup.planner.flops import flops_per_token
 from groundup.planner.hardware import peak_flops_of
-from groundup.planner.memory import training_memory
+from groundup.planner.memory import Arithmetic, training_memory
 from groundup.planner.params import count_parameters, parameter_table
 from groundup.prepare.corpus import open_corpus
 from groundup.records.metrics import read_metrics
@@ -78,7 +78,7 @@ for name in SIZES:
 
 # %% alt="Stacked bars of 4 sizes: MLPs and attention grow most, and AdamW's averages are the largest part in memory."
 tables = [parameter_table(MODELS[name]) for name in SIZES]
-memories = [training_memory(MODELS[name], micro_batch_size=1, half=True) for name in SIZES]
+memories = [training_memory(MODELS[name], Arithmetic(half=True), micro_batch_size=1) for name in SIZES]
 parts = {
     "token embedding": [t["token embedding"] for t in tables],
     "attention": [t["attention"] for t in tables],

@@ -27,7 +27,7 @@ from groundup.contestants.gpu_cases import Case, chosen
 from groundup.contestants.ours import How, our_trainer
 from groundup.loop.trainer import Trainer
 from groundup.planner.flops import flops_per_token
-from groundup.planner.memory import training_memory
+from groundup.planner.memory import Arithmetic, training_memory
 from groundup.runtime.device import pick_device
 from groundup.runtime.facts import machine_facts
 from groundup.runtime.measure import gemm_rate, known_peak_flops, peak_memory
@@ -103,15 +103,9 @@ def planned(device: torch.device, precision: Precision) -> Callable[[Case], int]
     memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
 
     def bytes_of(case: Case) -> int:
-        half = precision.half
-        total = training_memory(
-            case.model,
-            micro_batch_size=case.micro_batch_size,
-            half=half,
-            cpu=device.type == "cpu",
-            device_memory=memory,
-            compiled=case.compile != "off",
-        ).total
+        compiled, cpu = case.compile != "off", device.type == "cpu"
+        how = Arithmetic(half=precision.half, cpu=cpu, compiled=compiled, device_memory=memory)
+        total = training_memory(case.model, how, micro_batch_size=case.micro_batch_size).total
         whole = 10 * case.micro_batch_size * case.model.block_size * case.model.vocab_size
         return total + (whole if case.who != "groundup" else 0)
 

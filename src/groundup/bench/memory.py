@@ -13,12 +13,13 @@ from groundup.contestants.contest import Contestant, race
 from groundup.contestants.memory_cases import Setting, parts
 from groundup.contestants.ours import How, our_trainer
 from groundup.kernels.training import load_training_kernels
-from groundup.planner.memory import training_memory
+from groundup.planner.memory import Arithmetic, training_memory
 from groundup.planner.params import count_parameters
 from groundup.runtime.allocator import allocate_for_steps
 from groundup.runtime.device import device_name, pick_device
 from groundup.runtime.measure import forget_peak_memory, peak_memory
 from groundup.runtime.precision import pick_precision
+from groundup.runtime.stored import PlainKernels
 from groundup.runtime.timing import synchronize
 
 
@@ -48,16 +49,16 @@ def bench(options: Options, say: Callable[[str], None]) -> dict[str, Any]:
     device = pick_device(options.device)
     settings = parts() if options.settings == "parts" else _sizes(options)
     precision = pick_precision(options.precision, device, n_embd=settings[0].model.n_embd)
+    cpu = device.type == "cpu"
+    kernels = load_training_kernels(say) if cpu else PlainKernels()
+    how = Arithmetic(half=precision.half, cpu=cpu, kernels=kernels.lanes > 0, bf16=kernels.has_bf16)
     rows = []
     for setting in settings:
         planned = training_memory(
             setting.model,
+            how,
             micro_batch_size=setting.micro_batch_size,
-            half=precision.half,
-            cpu=device.type == "cpu",
             recompute=setting.recompute,
-            compiled=device.type == "cpu" and load_training_kernels(say).lanes > 0,
-            bf16=device.type == "cpu" and load_training_kernels(say).has_bf16,
             accumulates=False,
             optim=setting.optim,
         ).total

@@ -34,7 +34,7 @@ from groundup.parts.pick_blocks import pick_products
 from groundup.parts.swap import use_cpu_parts, use_narrow_stream
 from groundup.planner.flops import flops_per_token
 from groundup.planner.forecast import USABLE, Hardware
-from groundup.planner.memory import memory_of_run
+from groundup.planner.memory import Arithmetic, memory_of_run
 from groundup.runtime.allocator import allocate_for_steps
 from groundup.runtime.device import device_name, pick_device
 from groundup.runtime.memory import free_memory
@@ -180,8 +180,8 @@ def _micro_batch_size(config: TrainConfig, shape: GPTConfig | ModernConfig, samp
     if asked != "auto":
         return asked
     device, cpu = precision.device, precision.device.type == "cpu"
-    compiled, bf16 = _kernels(cpu=cpu)
-    need = memory_of_run(config, shape, half=precision.half, cpu=cpu, compiled=compiled, bf16=bf16)
+    kernels, bf16 = _kernels(cpu=cpu)
+    need = memory_of_run(config, shape, Arithmetic(half=precision.half, cpu=cpu, kernels=kernels, bf16=bf16))
     most = estimate(need, samples=samples, device=device, parallel="none", world=World())
     return largest_divisor(samples, most=min(most, max(1, MOST_TOKENS // shape.block_size)))
 

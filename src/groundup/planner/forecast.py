@@ -6,15 +6,13 @@ share of it that training reaches (`mfu`), measured or assumed; `here` is measur
 
 import dataclasses
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from groundup.config.errors import UsageError
-from groundup.config.model import TransformerConfig
 from groundup.config.printable import counted
 from groundup.config.train import TrainConfig
 from groundup.planner.hardware import ASSUMED, MEMORY_GB, PEAK_TFLOPS, REACHED
-from groundup.planner.memory import Memory, largest_micro_batch, training_memory, under_lora
+from groundup.planner.memory import Arithmetic, Memory, largest_micro_batch, memory_of_run
 from groundup.planner.plan import Plan, in_parts, size
 
 USABLE = 0.9
@@ -48,6 +46,17 @@ class Hardware:
     cpu: bool = False
     kernels: bool = False
     bf16: bool = False
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """How a device computes a step."""
+        return Arithmetic(
+            half=self.precision in ("bf16", "fp16"),
+            cpu=self.cpu,
+            kernels=self.kernels,
+            bf16=self.bf16,
+            device_memory=int(self.memory / USABLE),
+        )
 
 
 def parse_hardware(text: str) -> Hardware:
@@ -158,7 +167,7 @@ def forecast(plan: Plan, hardware: Hardware, *, mfu: float | None = None) -> For
     samples, rest = divmod(plan.config.tokens_per_step, plan.config.model.block_size * hardware.count)
     if rest:
         plan.config.samples_per_process(hardware.count)  # raises, and says what the run's own micro batch needs
-    need = _memory(plan.config, plan.shape, hardware, recompute=plan.config.runtime.recompute)
+    need = memory_of_run(plan.config, plan.shape, hardware.arithmetic)
     size = largest_micro_batch(need, samples, hardware.memory)
     named = plan.config.runtime.micro_batch_size
     asked = max(size, 1) if named == "auto" else min(named, samples)
@@ -178,7 +187,7 @@ def remedies(config: TrainConfig, found: Forecast) -> list[str]:
     if found.micro_batch_size:
         smaller = found.asked > found.micro_batch_size
         return [f"--runtime.micro-batch-size {found.micro_batch_size}"] if smaller else []
-    shape, hardware = found.plan.shape, found.hardware
+    shape, hardware, how = found.plan.shape, found.hardware, found.hardware.arithmetic
     tries = [
         ("--runtime.recompute", 1, True),
         *([("--runtime.parallel fsdp", hardware.count, False)] if hardware.count > 1 else []),
@@ -189,17 +198,17 @@ def remedies(config: TrainConfig, found: Forecast) -> list[str]:
         for flags, shares, recompute in tries
         if (
             size := largest_micro_batch(
-                _memory(config, shape, hardware, recompute=recompute), 64, hardware.memory, shares=shares
+                memory_of_run(config, shape, how, recompute=recompute), 64, hardware.memory, shares=shares
             )
         )
     ]
     if lines:
         return lines
     shorter = dataclasses.replace(shape, block_size=max(1, shape.block_size // 2))
-    need = _memory(config, shorter, hardware, recompute=True)
+    need = memory_of_run(config, shorter, how, recompute=True)
     if largest_micro_batch(need, 1, hardware.memory, shares=hardware.count):
         return [f"--model.block-size {shorter.block_size} with --runtime.recompute"]
-    memory = _memory(config, shape, hardware, recompute=True)(1)
+    memory = memory_of_run(config, shape, how, recompute=True)(1)
     fixed = memory.weights + memory.gradients + memory.optimizer
     return [f"a smaller model: weights, gradients and optimizer alone are {fixed / 1e9:.1f} GB"]
 
@@ -210,27 +219,3 @@ def duration(seconds: float) -> str:
         if seconds < limit:
             return f"{seconds / unit:.3g} {name}"
     return f"{seconds / 86_400:,.1f} days"
-
-
-def _memory(
-    config: TrainConfig, shape: TransformerConfig, hardware: Hardware, *, recompute: bool
-) -> Callable[[int], Memory]:
-    """What a step needs on some hardware, by its micro batch."""
-
-    def need(size: int) -> Memory:
-        step = training_memory(
-            shape,
-            micro_batch_size=size,
-            half=hardware.precision in ("bf16", "fp16"),
-            cpu=hardware.cpu,
-            recompute=recompute,
-            device_memory=int(hardware.memory / USABLE),
-            compiled=hardware.kernels,
-            accumulates=size * shape.block_size < config.tokens_per_step,
-            optim=config.optim,
-            lora_rank=config.lora.rank,
-            bf16=hardware.bf16,
-        )
-        return under_lora(step, config, shape)
-
-    return need

@@ -74,6 +74,25 @@ class Memory:
         return self.gradients + self.activations + self.logits + self.backward
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Arithmetic:
+    """How a machine computes a step: it decides over what is kept."""
+
+    half: bool = False
+    """Activations in 16 bits (bf16 or fp16 autocast); weights, gradients and optimizer stay float32, and the 16-bit
+    copies of the weights that autocast makes are counted with the activations."""
+    cpu: bool = False
+    """On a CPU, without torch.compile."""
+    kernels: bool = False
+    """Of a CPU: ours compute attention, dropout, GELU and the squared ReLU."""
+    bf16: bool = False
+    """They multiply in bfloat16: in 16 bits they compute GPT-2's blocks and copy no weights."""
+    compiled: bool = False
+    """On a GPU by torch.compile: logits and their gradient stay in 16 bits."""
+    device_memory: int = 0
+    """Bytes of the GPU; 0 takes a small one."""
+
+
 def logits_bytes(device: str, device_memory: int = 0) -> int:
     """Bytes of logits, in float32, that are in memory at once; more tokens go through the head in chunks.
 
@@ -96,38 +115,29 @@ def even_rows(n_rows: int, most: int) -> int:
     return min(most, -(-rows // 128) * 128)
 
 
-def training_memory(  # noqa: PLR0913  # what decides over memory
+def training_memory(
     config: TransformerConfig,
+    how: Arithmetic,
     *,
     micro_batch_size: int,
-    half: bool = False,
-    cpu: bool = False,
     recompute: bool = False,
-    device_memory: int = 0,
-    compiled: bool = False,
     accumulates: bool = True,
     optim: OptimConfig | None = None,
     lora_rank: int = 0,
-    bf16: bool = False,
 ) -> Memory:
     """Peak memory of a training step.
 
     Args:
         config: The model's shape.
+        how: It is computed.
         micro_batch_size: Sequences per forward pass (B).
-        half: Activations in 16 bits (bf16 or fp16 autocast); weights, gradients and optimizer stay float32, and the
-            16-bit copies of the weights that autocast makes are counted with the activations.
-        cpu: Computed on a CPU without torch.compile.
         recompute: Of each block only the input is kept, and the block is computed again when it is needed.
-        device_memory: Bytes of the GPU; 0 takes a small one.
-        compiled: On a GPU by torch.compile: logits and their gradient stay in 16 bits. On a CPU: attention, dropout,
-            GELU and the squared ReLU by our kernels.
         accumulates: On a CPU: gradients of earlier micro-steps, or of other ranks, are there from the beginning.
         optim: How it learns; None is AdamW without an average of the weights.
         lora_rank: Gradients are those of a change of this rank alone; 0 is without. `under_lora` tells the rest.
-        bf16: The kernels of a CPU multiply in bfloat16: in 16 bits they compute GPT-2's blocks and copy no weights.
     """
-    kernels = cpu and compiled
+    half, cpu, bf16 = how.half, how.cpu, how.bf16
+    kernels = cpu and how.kernels
     one_step = kernels and not lora_rank and suits_one_step(config)
     one_call = one_step and suits_one_call(config, half=half, bf16=bf16)
     n, tokens = count_parameters(config), micro_batch_size * config.block_size
@@ -138,10 +148,11 @@ def training_memory(  # noqa: PLR0913  # what decides over memory
     again = block if recompute else 0
     fixed = partial(Memory, weights=4 * n, optimizer=_optimizer(config, optim), holes=cpu * LIBRARIES * (1 + half))
     if not cpu:
-        logits = _logits(config, tokens, half=half, compiled=compiled, chunk=logits_bytes("cuda", device_memory))
+        chunk = logits_bytes("cuda", how.device_memory)
+        logits = _logits(config, tokens, half=half, compiled=how.compiled, chunk=chunk)
         return fixed(gradients=learned, activations=kept + again, logits=max(0, logits - again))  # these go first
-    head = _head(config, tokens, half=half, kernels=compiled, bf16=bf16)
-    passing = _passing(config, tokens, half=half, kernels=compiled, one_call=one_call)
+    head = _head(config, tokens, half=half, kernels=kernels, bf16=bf16)
+    passing = _passing(config, tokens, half=half, kernels=kernels, one_call=one_call)
     table, before = 0 if lora_rank else 4 * config.vocab_size * config.n_embd, learned if accumulates else 0
     if one_call and suits_a_whole_step(config, tokens) and not recompute:
         return fixed(gradients=before + learned, activations=kept, logits=0, backward=passing)
@@ -234,31 +245,26 @@ def _head(config: TransformerConfig, tokens: int, *, half: bool, kernels: bool, 
 
 
 def memory_of_run(
-    config: TrainConfig, shape: TransformerConfig, *, half: bool, cpu: bool, compiled: bool = False, bf16: bool = False
+    config: TrainConfig, shape: TransformerConfig, how: Arithmetic, *, recompute: bool | None = None
 ) -> Callable[[int], Memory]:
     """What a step of a run needs, by its micro batch.
 
     Args:
         config: The run's.
         shape: Its model's, with its vocabulary.
-        half: See `training_memory`.
-        cpu: See `training_memory`.
-        compiled: See `training_memory`.
-        bf16: See `training_memory`.
+        how: It is computed.
+        recompute: See `training_memory`; None is as the run has it.
     """
 
     def need(size: int) -> Memory:
         step = training_memory(
             shape,
+            how,
             micro_batch_size=size,
-            half=half,
-            cpu=cpu,
-            recompute=config.runtime.recompute,
-            compiled=compiled,
+            recompute=config.runtime.recompute if recompute is None else recompute,
             accumulates=size * shape.block_size < config.tokens_per_step,
             optim=config.optim,
             lora_rank=config.lora.rank,
-            bf16=bf16,
         )
         return under_lora(step, config, shape)
 

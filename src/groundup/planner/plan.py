@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.config.train import OptimConfig, TrainConfig
 from groundup.planner.flops import flops_per_token
-from groundup.planner.memory import Memory, memory_of_run
+from groundup.planner.memory import Arithmetic, Memory, memory_of_run
 from groundup.planner.params import count_parameters, has_position_table, lora_parameters, shape_in_words
 
 
@@ -80,7 +80,7 @@ def plan(config: TrainConfig, *, vocab_size: int, assumed: bool = False) -> Plan
         parameters=count_parameters(shape),
         tokens=config.max_steps * config.tokens_per_step,
         flops_per_step=flops_per_token(shape, shape.block_size) * config.tokens_per_step,
-        memory=memory_of_run(config, shape, half=False, cpu=config.runtime.device == "cpu")(
+        memory=memory_of_run(config, shape, Arithmetic(cpu=config.runtime.device == "cpu"))(
             config.smallest_micro_batch
         ),
         assumed=assumed and not config.model.vocab_size,

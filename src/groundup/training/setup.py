@@ -16,7 +16,7 @@ from groundup.kernels.training import load_training_kernels
 from groundup.loop.micro_batch import estimate
 from groundup.loop.small_models import faster_device
 from groundup.parts.pick_blocks import pick_products
-from groundup.planner.memory import memory_of_run
+from groundup.planner.memory import Arithmetic, memory_of_run
 from groundup.runtime.allocator import allocate_for_steps
 from groundup.runtime.device import pick_device
 from groundup.runtime.matmul import Matmul
@@ -160,9 +160,9 @@ def _micro_batch_size(request: SetupRequest, precision: Precision, kernels: Plai
     if request.saved and request.same_world:
         return request.saved.micro_batch_size
     device, cpu = precision.device, precision.device.type == "cpu"
-    ours = {"compiled": kernels.lanes > 0, "bf16": kernels.has_bf16}
+    how = Arithmetic(half=precision.half, cpu=cpu, kernels=kernels.lanes > 0, bf16=kernels.has_bf16)
     return estimate(
-        memory_of_run(request.config, request.shape, half=precision.half, cpu=cpu, **ours),
+        memory_of_run(request.config, request.shape, how),
         samples=request.config.samples_per_process(request.world.size),
         device=device,
         parallel=request.parallel,

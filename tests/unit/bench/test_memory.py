@@ -9,7 +9,7 @@ from groundup.bench.memory import Options, bench
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.contestants.contest import Timing
-from groundup.planner.memory import training_memory
+from groundup.planner.memory import Arithmetic, training_memory
 
 MODEL = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=11)
 
@@ -27,11 +27,8 @@ def test_every_size_is_a_row_and_large_ones_are_computed_again(monkeypatch):
     result = bench(Options(model=MODEL, micro_batch_sizes=(1, 2), recompute_from=2, device="cpu"), lines.append)
     assert seen == [(1, False), (2, False), (2, True)]
     assert [row["measured_bytes"] for row in result["rows"]] == [1000, 2000, 2000]
-    compiled = module.load_training_kernels(lambda _: None).lanes > 0
-    planned = [
-        training_memory(MODEL, micro_batch_size=b, cpu=True, recompute=r, compiled=compiled, accumulates=False).total
-        for b, r in seen
-    ]
+    how = Arithmetic(cpu=True, kernels=module.load_training_kernels(lambda _: None).lanes > 0)
+    planned = [training_memory(MODEL, how, micro_batch_size=b, recompute=r, accumulates=False).total for b, r in seen]
     assert [row["planned_bytes"] for row in result["rows"]] == planned
     assert len(lines) == 3
     assert json.loads(json.dumps(result)) == result

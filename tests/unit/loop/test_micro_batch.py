@@ -12,7 +12,7 @@ from groundup.distributed.ranks import World
 from groundup.kernels.training import load_training_kernels
 from groundup.loop import micro_batch
 from groundup.loop.micro_batch import CPU_SHARE, estimate, largest_that_fits, next_smaller
-from groundup.planner.memory import training_memory
+from groundup.planner.memory import Arithmetic, training_memory
 from groundup.runtime.memory import free_memory, is_out_of_memory
 
 CPU = torch.device("cpu")
@@ -26,7 +26,7 @@ def test_the_next_smaller_size_is_the_largest_divisor_up_to_half(size, samples):
 
 
 def need(size):
-    return training_memory(SHAPE, micro_batch_size=size, cpu=True)
+    return training_memory(SHAPE, Arithmetic(cpu=True), micro_batch_size=size)
 
 
 def guess(monkeypatch, free, *, samples=48, parallel="none", world=None, local=1):

@@ -10,7 +10,7 @@ from groundup.config.presets import RECIPES
 from groundup.planner.flops import flops_per_token
 from groundup.planner.forecast import USABLE, Hardware, duration, forecast, parse_hardware
 from groundup.planner.hardware import MEMORY_GB, PEAK_TFLOPS
-from groundup.planner.memory import largest_micro_batch, training_memory
+from groundup.planner.memory import Arithmetic, largest_micro_batch, training_memory
 from groundup.planner.plan import plan
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
@@ -84,12 +84,12 @@ def test_a_measured_rate_loses_no_share():
 def test_the_micro_batch_is_the_largest_divisor_that_fits():
     hardware = parse_hardware("2xT4")
     found = forecast(GPT2, hardware, mfu=0.4)
-    samples = 524_288 // 1024 // 2
+    samples, how = 524_288 // 1024 // 2, Arithmetic(half=True)
     assert samples % found.micro_batch_size == 0
-    assert found.memory == training_memory(GPT2.shape, micro_batch_size=found.micro_batch_size, half=True)
+    assert found.memory == training_memory(GPT2.shape, how, micro_batch_size=found.micro_batch_size)
     assert found.memory.total <= hardware.memory == int(USABLE * 16e9)
     larger = next(n for n in range(found.micro_batch_size + 1, samples + 1) if samples % n == 0)
-    assert training_memory(GPT2.shape, micro_batch_size=larger, half=True).total > hardware.memory
+    assert training_memory(GPT2.shape, how, micro_batch_size=larger).total > hardware.memory
 
 
 def asking(size):
@@ -107,7 +107,7 @@ def gigabytes(text):
 @pytest.mark.parametrize(("size", "devices", "runs"), [(16, "A100", 16), ("auto", "A100", 128), (16, "64xA100", 8)])
 def test_memory_by_part_is_that_of_the_run_on_this_hardware(size, devices, runs):
     rows = forecast(asking(size), parse_hardware(devices)).rows()
-    need = training_memory(GPT2.shape, micro_batch_size=runs, half=True, device_memory=80 * 10**9)
+    need = training_memory(GPT2.shape, Arithmetic(half=True, device_memory=80 * 10**9), micro_batch_size=runs)
     (line,) = [value for name, value in rows if name.startswith("memory")]
     assert line.startswith(f"{need.total / 1e9:.2f} GB for {runs} sequences at a time: weights ")
     parts = [gigabytes(part) for part in line.split(":")[1].split(",")]
@@ -151,12 +151,8 @@ def test_what_helps_is_tried_before_it_is_advised():
     for flags, size in sizes.items():
         shares = 4 if "fsdp" in flags else 1
         recompute = "recompute" in flags
-        steps = {
-            b: training_memory(
-                XL.shape, micro_batch_size=b, half=True, recompute=recompute, device_memory=int(30e9 / USABLE)
-            )
-            for b in range(1, 65)
-        }
+        how = Arithmetic(half=True, device_memory=int(30e9 / USABLE))
+        steps = {b: training_memory(XL.shape, how, micro_batch_size=b, recompute=recompute) for b in range(1, 65)}
         assert size == largest_micro_batch(steps.__getitem__, 64, tight.memory, shares=shares) > 0
 
 

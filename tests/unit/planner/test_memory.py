@@ -2,7 +2,6 @@ import contextlib
 import dataclasses
 import gc
 import itertools
-from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -19,9 +18,10 @@ from groundup.optim.average import WeightAverage
 from groundup.optim.build import build_optimizers
 from groundup.parts.swap import use_cpu_parts
 from groundup.planner import memory as planner
-from groundup.planner.memory import Memory, kv_cache_bytes, memory_of_run, training_memory
+from groundup.planner.memory import Arithmetic, Memory, kv_cache_bytes, memory_of_run, training_memory
 
 B = 4
+ON_GPU, ON_CPU, BY_KERNELS = Arithmetic(), Arithmetic(cpu=True), Arithmetic(cpu=True, kernels=True)
 
 
 def shape(**options):
@@ -66,7 +66,7 @@ def kept_by_blocks(node):
 @pytest.mark.parametrize(("half", "dropout", "position"), list(product([False, True], [0.0, 0.1], ["learned", "rope"])))
 def test_activations_are_what_autograd_keeps(half, dropout, position):
     config = shape(dropout=dropout, position=position)
-    memory = training_memory(config, micro_batch_size=B, half=half, cpu=True)
+    memory = training_memory(config, Arithmetic(half=half, cpu=True), micro_batch_size=B)
     log_probabilities = B * config.block_size * config.vocab_size * 4
     predicted = memory.activations + log_probabilities
     assert predicted == pytest.approx(kept_for_backward(config, half=half), rel=0.03)
@@ -79,8 +79,8 @@ def test_blocks_of_one_step_keep_what_is_planned(half, dropout, position):
     if not kernels.lanes:
         pytest.skip("needs a C++ compiler")
     config = shape(dropout=dropout, position=position)
-    options = {"compiled": True, "bf16": kernels.has_bf16}
-    memory = training_memory(config, micro_batch_size=B, half=half, cpu=True, **options)
+    how = dataclasses.replace(BY_KERNELS, half=half, bf16=kernels.has_bf16)
+    memory = training_memory(config, how, micro_batch_size=B)
     log_probabilities = B * config.block_size * config.vocab_size * 4
     kept = kept_for_backward(config, half=half, kernels=kernels)
     assert memory.activations + log_probabilities == pytest.approx(kept, rel=0.03)
@@ -94,8 +94,7 @@ def test_kernels_keep_no_matrix_of_scores_and_no_masks_under_dropout(shared):
 
     def saved(config):
         by_pytorch, by_kernels = (
-            training_memory(config, micro_batch_size=B, cpu=True, compiled=compiled).activations
-            for compiled in (False, True)
+            training_memory(config, how, micro_batch_size=B).activations for how in (ON_CPU, BY_KERNELS)
         )
         return by_pytorch - by_kernels
 
@@ -108,7 +107,7 @@ def test_kernels_keep_no_matrix_of_scores_and_no_masks_under_dropout(shared):
 def test_a_squared_relu_by_kernels_keeps_its_output_alone():
     config = shape(position="learned", activation="relu2")
     by_pytorch, by_kernels = (
-        training_memory(config, micro_batch_size=B, cpu=True, compiled=c).activations for c in (False, True)
+        training_memory(config, how, micro_batch_size=B).activations for how in (ON_CPU, BY_KERNELS)
     )
     assert by_pytorch - by_kernels == config.n_layer * 4 * B * config.block_size * 4 * config.n_embd
 
@@ -119,7 +118,7 @@ def test_recomputing_keeps_one_input_of_a_block_that_kernels_compute():
         pytest.skip("needs a C++ compiler")
     config = shape()
     stream = 4 * B * config.block_size * config.n_embd
-    memory = training_memory(config, micro_batch_size=B, cpu=True, recompute=True, compiled=True)
+    memory = training_memory(config, BY_KERNELS, micro_batch_size=B, recompute=True)
     kept = kept_for_backward(config, half=False, recompute=True, kernels=kernels)
     log_probabilities = B * config.block_size * config.vocab_size * 4
     assert memory.activations + log_probabilities == pytest.approx(kept, abs=1.1 * stream)
@@ -127,9 +126,9 @@ def test_recomputing_keeps_one_input_of_a_block_that_kernels_compute():
 
 def test_recomputing_keeps_one_input_a_block():
     config = shape()
-    memory = training_memory(config, micro_batch_size=B, cpu=True, recompute=True)
+    memory = training_memory(config, ON_CPU, micro_batch_size=B, recompute=True)
     shallow, deep = (
-        training_memory(dataclasses.replace(config, n_layer=n), micro_batch_size=B, cpu=True) for n in (1, 2)
+        training_memory(dataclasses.replace(config, n_layer=n), ON_CPU, micro_batch_size=B) for n in (1, 2)
     )
     stream = 4 * B * config.block_size * config.n_embd
     predicted = memory.activations + B * config.block_size * config.vocab_size * 4
@@ -140,7 +139,7 @@ def test_recomputing_keeps_one_input_a_block():
 
 def test_logits_of_a_large_vocabulary_are_never_whole():
     config = GPTConfig(n_layer=12, n_head=12, n_embd=768, block_size=1024, vocab_size=50257)
-    logits, of_twice = (training_memory(config, micro_batch_size=b, cpu=True).logits for b in (4, 8))
+    logits, of_twice = (training_memory(config, ON_CPU, micro_batch_size=b).logits for b in (4, 8))
     assert logits < 4 * 1024 * 50257 * 4 / 1.5
     assert logits < of_twice < 1.3 * logits
 
@@ -169,7 +168,7 @@ def test_a_step_takes_what_its_largest_moment_needs(monkeypatch, vocab_size, n_l
     """The holes of a heap apart; the first is the loss's moment, the second that of a block."""
     monkeypatch.setitem(planner.LOGITS_BYTES, "cpu", 128 * 4 * vocab_size)
     config = dataclasses.replace(shape(), vocab_size=vocab_size, n_layer=n_layer)
-    memory = training_memory(config, micro_batch_size=2 * B, cpu=True, recompute=recompute, accumulates=accumulates)
+    memory = training_memory(config, ON_CPU, micro_batch_size=2 * B, recompute=recompute, accumulates=accumulates)
     measured = in_use_at_most(config, recompute=recompute, accumulates=accumulates)
     # PyTorch's products make no copy, and the first block's gradients come one by one.
     assert 0.97 * measured < memory.of_step < 1.2 * measured
@@ -183,7 +182,7 @@ def test_a_loss_in_one_step_has_all_gradients_from_the_beginning(accumulates):
     if not kernels.lanes:
         pytest.skip("needs a C++ compiler")
     config = shape()
-    memory = training_memory(config, micro_batch_size=2 * B, cpu=True, compiled=True, accumulates=accumulates)
+    memory = training_memory(config, BY_KERNELS, micro_batch_size=2 * B, accumulates=accumulates)
     measured = in_use_at_most(config, accumulates=accumulates, kernels=kernels)
     assert memory.of_step - memory.backward == pytest.approx(measured, rel=0.05)
     assert memory.gradients == (2 if accumulates else 1) * memory.weights
@@ -191,20 +190,25 @@ def test_a_loss_in_one_step_has_all_gradients_from_the_beginning(accumulates):
 
 def test_kernels_in_bfloat16_need_copies_of_the_embedding_alone_and_leave_fewer_holes():
     config = shape()
-    bf16 = partial(training_memory, config, micro_batch_size=B, half=True, cpu=True, compiled=True)
+    how = dataclasses.replace(BY_KERNELS, half=True)
+    without, with_them = (
+        training_memory(config, dataclasses.replace(how, bf16=bf16), micro_batch_size=B) for bf16 in (False, True)
+    )
     others = sum(part.numel() for name, part in build_model(config).named_parameters() if name != "wte.weight")
     again = 6 * B * config.block_size * config.n_embd  # what norms and GELU give, a block
-    assert bf16().activations - bf16(bf16=True).activations == 2 * (others + config.n_layer * again)
-    assert bf16().holes == 2 * (bf16().of_step // 4)
-    assert bf16(bf16=True).holes == 2 * planner.LIBRARIES  # the loss in one step leaves none
+    assert without.activations - with_them.activations == 2 * (others + config.n_layer * again)
+    assert without.holes == 2 * (without.of_step // 4)
+    assert with_them.holes == 2 * planner.LIBRARIES  # the loss in one step leaves none
 
 
 @pytest.mark.parametrize("change", [{"half": False}, {"cpu": False}, {"lora_rank": 4}, {"rms": True}, {"narrow": True}])
 def test_what_no_kernel_multiplies_in_bfloat16_needs_as_much_as_without_them(change):
     others = {"position": "rope", "norm": "rms"} if change.pop("rms", False) else {}
     config = dataclasses.replace(shape(**others), n_head=16 if change.pop("narrow", False) else 4)
-    options = {"micro_batch_size": B, "half": True, "cpu": True, "compiled": True} | change
-    assert training_memory(config, **options, bf16=True) == training_memory(config, **options)
+    options = {"micro_batch_size": B, "lora_rank": change.pop("lora_rank", 0)}
+    how = Arithmetic(**{"half": True, "cpu": True, "kernels": True} | change)
+    in_bf16 = dataclasses.replace(how, bf16=True)
+    assert training_memory(config, in_bf16, **options) == training_memory(config, how, **options)
 
 
 def test_state_is_what_adamw_keeps():
@@ -213,7 +217,7 @@ def test_state_is_what_adamw_keeps():
     optimizer = torch.optim.AdamW(model.parameters())
     LossModule(model)(*[torch.zeros(1, 8, dtype=torch.long)] * 2).backward()
     optimizer.step()
-    memory = training_memory(config, micro_batch_size=1)
+    memory = training_memory(config, ON_GPU, micro_batch_size=1)
     assert memory.weights == sum(p.nbytes for p in model.parameters())
     assert memory.gradients == sum(p.grad.nbytes for p in model.parameters())
     moments = [t for state in optimizer.state.values() for name, t in state.items() if name != "step"]
@@ -233,7 +237,7 @@ def test_state_is_what_muon_and_an_average_keep(average):
         kept += [t for state in optimizer.state.values() for name, t in state.items() if name != "step"]
     if average:
         kept += WeightAverage(model, average).weights.values()
-    assert training_memory(config, micro_batch_size=1, optim=optim).optimizer == sum(t.nbytes for t in kept)
+    assert training_memory(config, ON_GPU, micro_batch_size=1, optim=optim).optimizer == sum(t.nbytes for t in kept)
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon"])
@@ -248,7 +252,7 @@ def test_state_is_what_a_change_of_low_rank_keeps(name, switches):
     for optimizer in optimizers:
         optimizer.step()
     states = [state for optimizer in optimizers for state in optimizer.state.values()]
-    memory = memory_of_run(run, config, half=False, cpu=False)(1)
+    memory = memory_of_run(run, config, ON_GPU)(1)
     assert memory.weights == sum(p.nbytes for p in model.parameters())
     assert memory.gradients == sum(p.grad.nbytes for p in model.parameters() if p.grad is not None)
     assert memory.optimizer == sum(t.nbytes for state in states for key, t in state.items() if key != "step")
@@ -257,9 +261,9 @@ def test_state_is_what_a_change_of_low_rank_keeps(name, switches):
 def test_gpus_keep_less_than_cpus():
     plain, dropped = shape(), shape(dropout=0.1)
     for config in (plain, dropped):
-        on_cpu = training_memory(config, micro_batch_size=B, cpu=True)
-        assert training_memory(config, micro_batch_size=B).activations < on_cpu.activations
-    masks = [training_memory(c, micro_batch_size=B).activations for c in (plain, dropped)]
+        on_cpu = training_memory(config, ON_CPU, micro_batch_size=B)
+        assert training_memory(config, ON_GPU, micro_batch_size=B).activations < on_cpu.activations
+    masks = [training_memory(c, ON_GPU, micro_batch_size=B).activations for c in (plain, dropped)]
     # One byte an element: twice in each block, once after the embeddings.
     assert masks[1] - masks[0] == (2 * plain.n_layer + 1) * B * plain.block_size * plain.n_embd
 

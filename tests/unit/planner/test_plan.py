@@ -4,7 +4,7 @@ import pytest
 
 from groundup.config.presets import RECIPES
 from groundup.planner.flops import flops_per_token
-from groundup.planner.memory import Memory, training_memory
+from groundup.planner.memory import Arithmetic, Memory, training_memory
 from groundup.planner.params import count_parameters
 from groundup.planner.plan import in_parts, plan
 
@@ -15,7 +15,7 @@ def test_the_numbers_are_the_formulas():
     assert result.parameters == 124_439_808
     assert result.tokens == 19_073 * 2**19
     assert result.flops_per_step == flops_per_token(recipe.model, 1024) * 2**19
-    assert result.memory == training_memory(recipe.model, micro_batch_size=16)
+    assert result.memory == training_memory(recipe.model, Arithmetic(), micro_batch_size=16)
 
 
 def test_an_open_vocabulary_is_filled_in():
