@@ -31,7 +31,10 @@ from groundup.terminal.display import clock, quantity
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What run.json says of how a run came to be; nothing is insisted on, as it may be of another version."""
+    """What run.json says of how a run came to be; nothing is insisted on, as it may be of another version.
+
+    Resuming a run checks run.json by it. What has to live with a damaged file reads `RunHistory.facts`.
+    """
 
     groundup: str = "of an unknown version"
     started: str = ""
