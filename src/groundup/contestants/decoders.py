@@ -8,6 +8,7 @@ from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.config.io import load_json
 from groundup.config.model import GPTConfig
 from groundup.export.export_model import export_model
+from groundup.export.llama_cpp import start_server
 from groundup.export.write_gguf import write_gguf
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
@@ -85,7 +86,7 @@ def llamacpp_decoder(path: Path, prompt: Sequence[int], *, new_tokens: int, thre
         new_tokens: How many tokens to draw.
         threads: Of the CPU.
     """
-    server = start_llamacpp(path, n_slots=1, room=len(prompt) + new_tokens, threads=threads)
+    server = start_server(path, room=len(prompt) + new_tokens, threads=threads)
     request: dict[str, Any] = {
         "prompt": list(prompt),
         "max_tokens": new_tokens,
@@ -102,27 +103,3 @@ def llamacpp_decoder(path: Path, prompt: Sequence[int], *, new_tokens: int, thre
             raise RuntimeError(f"llama.cpp drew {drawn} tokens instead of {new_tokens}")
 
     return run
-
-
-def start_llamacpp(path: Path, *, n_slots: int, room: int, threads: int) -> Any:
-    """llama.cpp's server, which also answers without HTTP.
-
-    Args:
-        path: A GGUF file.
-        n_slots: Texts side by side.
-        room: Tokens of each.
-        threads: Of the CPU.
-    """
-    import xllamacpp
-
-    params = xllamacpp.CommonParams()
-    params.model.path = str(path)
-    params.n_ctx = n_slots * room
-    params.n_parallel = n_slots
-    params.n_gpu_layers = 0
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-    params.cache_ram_mib = 0
-    params.warmup = False
-    params.port = 0
-    params.verbosity = -1
-    return xllamacpp.Server(params)

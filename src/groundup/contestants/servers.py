@@ -16,7 +16,7 @@ from groundup.checkpoint.model_folder import load_model
 from groundup.config.errors import UserError
 from groundup.config.generate import SamplingConfig
 from groundup.contestants.clients import Load
-from groundup.contestants.decoders import start_llamacpp
+from groundup.export.llama_cpp import start_server
 from groundup.files.processes import piped
 from groundup.generation.engine import Engine
 from groundup.generation.requests import Request
@@ -74,7 +74,7 @@ def _received(pipe: Connection) -> Any:
 
 
 def _serve_llamacpp(pipe: Connection, path: Path, n_slots: int, room: int, threads: int) -> None:
-    server = start_llamacpp(path, n_slots=n_slots, room=room, threads=threads)
+    server = start_server(path, n_slots=n_slots, room=room, threads=threads)
     pipe.send(int(server.listening_address.rpartition(":")[2]))
     pipe.recv()  # until the process is ended
 

@@ -33,14 +33,23 @@ def llama_ids(file: Path, text: str) -> list[int] | None:
     return list(json.loads(done.stdout.splitlines()[-1]))
 
 
-def start_server(file: Path) -> Any:
-    """llama.cpp with a model, on the CPU."""
+def start_server(file: Path, *, n_slots: int = 1, room: int = 64, threads: int = 1) -> Any:
+    """llama.cpp's server on the CPU, which also answers without HTTP.
+
+    Args:
+        file: A GGUF file.
+        n_slots: Texts side by side.
+        room: Tokens of each.
+        threads: Of the CPU; for a text or two more than one would wait in turns.
+    """
     import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path = str(file)
-    params.n_ctx, params.n_parallel, params.warmup = 64, 1, False
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1  # for a text or two; more would wait in turns
+    params.n_ctx, params.n_parallel = n_slots * room, n_slots
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    params.n_gpu_layers = params.cache_ram_mib = params.port = 0
+    params.warmup, params.verbosity = False, -1
     return xllamacpp.Server(params)
 
 
