@@ -153,6 +153,26 @@ def test_while_nothing_is_known_nothing_is_claimed(open_page):
         page.get_by_text("computing ...").wait_for(state="hidden")
 
 
+@pytest.mark.parametrize(
+    ("tab", "path", "shown"),
+    [
+        ("surprise", "surprise", ".numbers"),
+        ("attention", "attention", ".looked"),
+        ("lens", "lens", "table.lens"),
+        ("heads", "ablation", "table.next"),
+        ("push", "contributions", "table.waterfall"),
+    ],
+)
+def test_numbers_of_a_text_leave_with_it(open_page, tab, path, shown):
+    """Also where the next text has as many tokens."""
+    page = open_page(tab=tab)
+    page.locator(shown).wait_for()
+    page.route(re.compile(rf"/api/{path}$"), lambda route: None)
+    page.get_by_role("textbox", name="text").fill("jelly world")
+    page.locator(shown).wait_for(state="detached")
+    page.unroute_all()
+
+
 def test_a_symbol_that_a_model_does_not_know_is_said_of_that_model(open_page):
     page = open_page(tab="tokens", text="a漢")
     page.locator("#view section .hint").wait_for()

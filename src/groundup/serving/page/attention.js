@@ -1,9 +1,9 @@
 // Where the heads look: on the text, as matrices, all of them at a glance.
-import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
+import { useAnswer } from "./answer.js";
 import { bytes, get } from "./api.js";
 import { probability, visible } from "./format.js";
-import { attempt, model, modelId, saved, tokens } from "./state.js";
+import { model, modelId, saved, tokens } from "./state.js";
 import { Behind } from "./behind.js";
 import { Cell } from "./cell.js";
 import { Heatmap } from "./heatmap.js";
@@ -14,26 +14,19 @@ import { Tinted } from "./tinted.js";
 /** Heads per layer of which all pictures have room beside the large one. */
 const BESIDE = 10;
 
-/** Weights of every layer: {steps: Uint16Array (H, T, T) in parts of 65535, lengths: Float32Array (H, T)} each. */
+/** Weights of every layer: {steps: Uint16Array (H, T, T) in parts of 65535, lengths: Float32Array (H, T)} each; null at first. */
 function useAttention() {
-  const [layers, setLayers] = useState([]);
   const ids = tokens.value.ids;
-  useEffect(() => {
-    if (!ids.length || !model.value.n_layer) return;
-    attempt("attention", async (signal) => {
-      const found = [];
-      for (let layer = 0; layer < model.value.n_layer; layer++) {
-        const raw = await bytes("/api/attention", { model: modelId.value, tokens: ids, layer }, signal);
-        const [H, T] = [model.value.n_head, ids.length];
-        const size = H * T * T;
-        const steps = new Uint16Array(raw, 0, size);
-        const lengths = new Float32Array(raw.slice(2 * size));
-        found.push({ T, steps, lengths });
-      }
-      return found;
-    }).then((found) => found && setLayers(found));
-  }, [ids, modelId.value]);
-  return layers.length && layers[0].T === ids.length ? layers : [];
+  const work = async (signal) => {
+    const found = [];
+    const size = model.value.n_head * ids.length ** 2;
+    for (let layer = 0; layer < model.value.n_layer; layer++) {
+      const raw = await bytes("/api/attention", { model: modelId.value, tokens: ids, layer }, signal);
+      found.push({ steps: new Uint16Array(raw, 0, size), lengths: new Float32Array(raw.slice(2 * size)) });
+    }
+    return found;
+  };
+  return useAnswer("attention", ids.length && model.value.n_layer && [modelId.value, ids], { work });
 }
 
 /** "2.7" as [2, 7], where both are below their bounds. @returns {[number, number] | null} */
@@ -59,16 +52,13 @@ function Choice({ shown, cell, pick }) {
 
 export function Attention() {
   const layers = useAttention();
-  const [labels, setLabels] = useState(null);
+  const labels = useAnswer("labels", model.value.n_layer && modelId.value, { work: () => get(`/api/heads?model=${encodeURIComponent(modelId.value)}`) });
   const [chosen, setChosen] = saved("head", "0.0");
   const [picked, setPicked] = saved("cell", "");
   const [looker, setLooker] = saved("looker", "");
   const turned = useSwitch("turned");
   const withoutFirst = useSwitch("nofirst");
   const byValues = useSwitch("values");
-  useEffect(() => {
-    if (model.value.n_layer) attempt("labels", () => get(`/api/heads?model=${encodeURIComponent(modelId.value)}`)).then((found) => found && setLabels(found));
-  }, [modelId.value]);
   const texts = tokens.value.texts;
   const T = texts.length;
   const [layer, head] = pair(chosen, model.value.n_layer, model.value.n_head) ?? [0, 0];
@@ -86,7 +76,7 @@ export function Attention() {
     };
   };
   if (!model.value.n_layer) return html`<p>This model is a table of pairs: it has no attention.</p>`;
-  const at = layers.length ? weight(layer, head) : null;
+  const at = layers && weight(layer, head);
   const asked = looker !== "" && Number(looker) < T ? Number(looker) : T - 1;
   const seen = [layers, withoutFirst.on, byValues.on];
   const shown = texts.map((t, j) => `${visible(t)} (${j})`);

@@ -1,30 +1,25 @@
 // Explain one attention weight: query times key, scaled, masked, softmax, and the value it takes. The model's numbers.
-import { useEffect, useState } from "./vendor/hooks.js";
 import { focusOn, html } from "./html.js";
-import { post } from "./api.js";
+import { useAnswer } from "./answer.js";
 import { count, number, probability, spoken, visible } from "./format.js";
-import { attempt, modelId, tokens } from "./state.js";
+import { modelId, tokens } from "./state.js";
 import { Picture } from "./picture.js";
 import { Bar } from "./bars.js";
 import { Behind } from "./behind.js";
 
 /** @param {{layer: number, head: number, row: number, column: number, close: () => void}} props */
 export function Cell({ layer, head, row, column, close }) {
-  const [found, setFound] = useState(null);
   const { ids, texts } = tokens.value;
-  const place = JSON.stringify([modelId.value, ids, layer, head, row, column]);
-  useEffect(() => {
-    const body = { model: modelId.value, tokens: ids, layer, head, row, column };
-    attempt("cell", (signal) => post("/api/cell", body, signal)).then((x) => x && setFound({ ...x, place }));
-  }, [place]);
-  if (!found || found.place !== place) return html`<section class="explained card"><p role="status">computing this cell ...</p></section>`;
+  const ask = { path: "/api/cell", body: { model: modelId.value, tokens: ids, layer, head, row, column } };
+  const found = useAnswer("cell", ask);
+  if (!found) return html`<section class="explained card"><p role="status">computing this cell ...</p></section>`;
   const [from, to] = [`${visible(texts[row])} (${row})`, `${visible(texts[column])} (${column})`];
   const product = found.products.reduce((a, b) => a + b, 0);
   const most = Math.max(...found.scores);
   const total = found.exponentials.reduce((a, b) => a + b, 0);
   return html`<section class="explained card" aria-label="This cell, explained">
     <div class="buttons"><h2>layer ${layer}, head ${head}: what <b>${from}</b> takes from <b>${to}</b></h2><button class="quiet" onClick=${() => (close(), focusOn(".matrix canvas"))}>Close</button></div>
-    <${Picture} name=${`layer ${layer} head ${head} cell ${row} ${column}`} ask=${{ path: "/api/cell", body: { model: modelId.value, tokens: ids, layer, head, row, column } }}><ol>
+    <${Picture} name=${`layer ${layer} head ${head} cell ${row} ${column}`} ask=${ask}><ol>
       <li><h3>query · key</h3><p>What ${from} asks for, times what ${to} offers, number by number, and added up.</p>
         <${Strips} rows=${[["query of " + from, found.query], ["key of " + to, found.key], ["product", found.products]]} />
         <p class="sum">sum of ${found.width} products = <b>${number(product)}</b></p></li>

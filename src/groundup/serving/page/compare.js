@@ -1,10 +1,10 @@
 // Two models side by side: two kept steps of a run, two runs, or two that are served. One text, one seed.
-import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
+import { useAnswer } from "./answer.js";
 import { bytes, post } from "./api.js";
 import { number, probability, spoken, visible } from "./format.js";
 import { largest, softmax } from "./sampling.js";
-import { attempt, completion, model, modelId, named, onwardBy, parts, saved, text, tokens } from "./state.js";
+import { completion, model, modelId, named, onwardBy, parts, saved, text, tokens } from "./state.js";
 import { Bar } from "./bars.js";
 import { Behind } from "./behind.js";
 import { Heatmap } from "./heatmap.js";
@@ -18,15 +18,6 @@ const ROWS = 10;
 const LENGTH = 120;
 /** Nats of difference that are tinted in full. */
 const FULL = 3;
-
-/** Asks again when a text of what is asked changes; null until it is answered. */
-function useAnswer(kind, key, work) {
-  const [found, setFound] = useState({ key: "", value: null });
-  useEffect(() => {
-    attempt(kind, work).then((value) => value !== null && setFound({ key, value }));
-  }, [key]);
-  return found.key === key ? found.value : null;
-}
 
 export function Compare() {
   const { run, step } = parts(modelId.value);
@@ -44,16 +35,15 @@ export function Compare() {
 function Beside({ left, right }) {
   const { ids, texts } = tokens.value;
   const [at, setAt] = saved("at", "");
-  const pair = JSON.stringify([left, right, ids]);
-  const found = useAnswer("compare", pair, (signal) => (ids.length > 1 ? post("/api/compare", { model: left, other: right, tokens: ids }, signal) : null));
-  const fits = found && found.divergence.length === ids.length;
+  const ask = { path: "/api/compare", body: { model: left, other: right, tokens: ids } };
+  const found = useAnswer("compare", ids.length > 1 && ask);
   const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
   const place = /^\d+$/.test(at) && Number(at) < ids.length ? Number(at) : ids.length - 1;
-  const widest = fits ? Math.max(1e-9, ...found.divergence) : 1;
+  const widest = found ? Math.max(1e-9, ...found.divergence) : 1;
   return html`
-    ${fits && html`
+    ${found && html`
       <p class="numbers"><b>${number(mean(found.loss))}</b> nats per token: ${left} · <b>${number(mean(found.other_loss))}</b>: ${right}</p>
-      <${Picture} name=${`${left} beside ${right}`} ask=${{ path: "/api/compare", body: { model: left, other: right, tokens: ids } }}>
+      <${Picture} name=${`${left} beside ${right}`} ask=${ask}>
       <${Tinted} name="The text, tinted by the difference of the losses" at=${place} pick=${setAt} tokens=${texts.map((text, i) => {
         const change = i ? found.difference[i - 1] : 0;
         return { text, kind: change > 0 ? "better" : "worse", share: Math.min(1, Math.abs(change) / FULL), says: i ? `${number(found.loss[i - 1])} and ${number(found.other_loss[i - 1])} nats` : "given" };
@@ -64,7 +54,7 @@ function Beside({ left, right }) {
       <${Behind} columns=${["token", `loss: ${left}`, right, "difference", "apart after it"]} rows=${() => texts.map((t, i) => [`${visible(t)} (${i})`, ...(i ? [found.loss, found.other_loss, found.difference].map((values) => number(values[i - 1])) : ["", "", ""]), number(found.divergence[i])])} />`}
     <${Expected} left=${left} right=${right} place=${place} />
     <div class="columns even"><${Written} id=${left} side="left" /><${Written} id=${right} side="right" /></div>
-    ${fits && model.value.n_layer > 0 && html`<${Heads} left=${left} right=${right} />`}`;
+    ${found && model.value.n_layer > 0 && html`<${Heads} left=${left} right=${right} />`}`;
 }
 
 /** What both expect after a token. */
@@ -72,7 +62,7 @@ function Expected({ left, right, place }) {
   const { ids, texts } = tokens.value;
   const before = ids.slice(0, place + 1);
   const ask = (id, signal) => bytes("/api/logits", { model: id, tokens: before }, signal).then((raw) => softmax(new Float32Array(raw)));
-  const both = useAnswer("expected", JSON.stringify([left, right, before]), async (signal) => (before.length ? [await ask(left, signal), await ask(right, signal)] : null));
+  const both = useAnswer("expected", before.length > 0 && [left, right, before], { work: async (signal) => [await ask(left, signal), await ask(right, signal)] });
   if (!both || both[0].length !== both[1].length) return null;
   const rows = largest(both[0].map((p, id) => Math.max(p, both[1][id])), ROWS);
   const most = Math.max(...rows.map((id) => Math.max(both[0][id], both[1][id])));
@@ -83,7 +73,7 @@ function Expected({ left, right, place }) {
 
 function Written({ id, side }) {
   const body = completion({ model: id });
-  const found = useAnswer(`written ${side}`, JSON.stringify(body), async (signal) => post("/v1/completions", { ...body, ...(await onwardBy(id, LENGTH, signal)) }, signal));
+  const found = useAnswer(`written ${side}`, body, { work: async (signal) => post("/v1/completions", { ...body, ...(await onwardBy(id, LENGTH, signal)) }, signal) });
   return html`<section><h2>${id} writes</h2><pre class="sample growing"><span class="given">${text.value}</span>${found ? found.choices[0].text : " ..."}</pre></section>`;
 }
 
@@ -100,7 +90,7 @@ function Heads({ left, right }) {
     if (head >= n) throw new Error(`${id} has heads 0 to ${n - 1}, asked for ${head}`);
     return new Uint16Array(raw, 2 * head * T * T, T * T);
   };
-  const both = useAnswer("both heads", JSON.stringify([left, right, ids, layer, head]), async (signal) => (T ? [await ask(left, signal), await ask(right, signal)] : null));
+  const both = useAnswer("both heads", T > 0 && [left, right, ids, layer, head], { work: async (signal) => [await ask(left, signal), await ask(right, signal)] });
   return html`<h2><label>head <select value=${asked} onChange=${(e) => pick(e.target.value)}>${heads.map((name) => html`<option>${name}</option>`)}</select></label> of both</h2>
     ${both && html`<p class="hint">Rows look at columns; the shade is the square root of the weight.</p><div class="columns even">${[left, right].map((id, i) => html`<${Heatmap} rows=${T} columns=${T} at=${(r, c) => both[i][r * T + c] / 65535} seen=${[both]} size=${420} name=${`${id}, layer ${layer} head ${head}`} tokens=${texts.map((t, i) => `${visible(t)} (${i})`)}
       says=${(r, c) => `${visible(texts[r])} (${r}) takes ${probability(both[i][r * T + c] / 65535)} from ${visible(texts[c])} (${c})`} />`)}</div>`}`;

@@ -1,6 +1,7 @@
 // Switch heads and MLPs off, and see what the model can no longer do.
 import { useEffect, useState } from "./vendor/hooks.js";
 import { able, html } from "./html.js";
+import { useAnswer } from "./answer.js";
 import { post } from "./api.js";
 import { number, probability, spoken, visible } from "./format.js";
 import { attempt, model, modelId, named, problems, saved, seed, settings, tokens } from "./state.js";
@@ -17,9 +18,7 @@ export function Heads() {
   const [asked, setAsked] = saved("off", "");
   const [instead, setInstead] = saved("instead", "mean");
   const [pointed, setAt] = saved("at", "");
-  const [found, setFound] = useState(null);
   const [growth, setGrowth] = useState(null);
-  const [written, setWritten] = useState({ of: "" });
   const [writing, setWriting] = saved("writing", "");
   const ids = tokens.value.ids;
   const m = model.value;
@@ -36,17 +35,12 @@ export function Heads() {
     mlps: [...off].filter((x) => x.endsWith("mlp")).map((x) => Number(x.split(".")[0])),
     instead,
   };
-  useEffect(() => {
-    if (ids.length < 2 || !m.n_layer) return;
-    attempt("ablation", (signal) => post("/api/ablation", body, signal)).then((x) => x && setFound(x));
-  }, [ids, asked, instead, modelId.value]);
+  const askLoss = { path: "/api/ablation", body };
+  const found = useAnswer("ablation", ids.length > 1 && m.n_layer && askLoss, { of: ids });
   useEffect(() => setGrowth(null), [ids, instead]);
-  const ask = { ...body, seed: seed.value, temperature: settings.value.temperature };
-  const asking = JSON.stringify(ask);
+  const askText = { path: "/api/writing", body: { ...body, seed: seed.value, temperature: settings.value.temperature } };
   const writes = Boolean(writing && off.size && ids.length && m.n_layer);
-  useEffect(() => {
-    if (writes) attempt("writing", (signal) => post("/api/writing", ask, signal)).then((x) => x && setWritten({ of: asking, ...x }));
-  }, [writes && asking]);
+  const written = useAnswer("writing", writes && askText);
   if (!m.n_layer) return html`<p>This model is a table of pairs: there is nothing to switch off.</p>`;
   const headsOf = (l) => Array.from({ length: m.n_head }, (_, h) => `${l}.${h}`);
   const heads = Array.from({ length: m.n_layer }, (_, l) => headsOf(l)).flat();
@@ -64,10 +58,9 @@ export function Heads() {
     }
   }, { once: true });
   const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
-  const fresh = found && found.whole.loss.length === ids.length - 1;
   const texts = tokens.value.texts;
-  const at = fresh && /^\d+$/.test(pointed) && Number(pointed) < ids.length ? Number(pointed) : -1;
-  const changes = fresh ? found.whole.loss.map((loss, i) => found.without.loss[i] - loss) : [];
+  const at = found && /^\d+$/.test(pointed) && Number(pointed) < ids.length ? Number(pointed) : -1;
+  const changes = found ? found.whole.loss.map((loss, i) => found.without.loss[i] - loss) : [];
   const most = growth ? Math.max(1e-9, ...growth.flat().map(Math.abs)) : 1;
   return html`
     <${Prompt} rows="2" />
@@ -76,7 +69,7 @@ export function Heads() {
       <button ...${able(heads.some((x) => off.has(x)), others)}>The other heads off</button>
       <button ...${able(ids.length > 1, measure)}>Which heads matter?</button>
       <button ...${able(off.size, () => setWriting(writing ? "" : "1"))}>${writing ? "Write no more" : "Write on without them"}</button>
-      <span role="status">${growth && growth.length < m.n_layer ? `layer ${growth.length} of ${m.n_layer}` : writes && written.of !== asking && !problems.value.writing ? "writing ..." : ""}</span>
+      <span role="status">${growth && growth.length < m.n_layer ? `layer ${growth.length} of ${m.n_layer}` : writes && !written && !problems.value.writing ? "writing ..." : ""}</span>
       <label>instead of its output <select value=${instead} onChange=${(e) => setInstead(e.target.value)}><option value="mean">its mean over the text</option><option value="zero">nothing</option></select></label>
     </div>
     <${Picture} name="heads and their loss" ask=${{ path: "/api/importance", body: { model: modelId.value, tokens: ids, instead } }}><div class="grid switches" style=${`--columns:${m.n_head + 1}`}>
@@ -90,11 +83,11 @@ export function Heads() {
       ])}
     </div><//>
     ${ids.length < 2 && html`<p class="hint">The loss needs a text of two tokens or more.</p>`}
-    ${writes && written.of === asking && html`<${Picture} name="text without these parts" ask=${{ path: "/api/writing", body: ask }}><div class="samples">
+    ${written && html`<${Picture} name="text without these parts" ask=${askText}><div class="samples">
       <section><h3>all parts</h3><pre>${written.whole}</pre></section><section><h3>without these parts</h3><pre>${written.without}</pre></section></div><//>`}
-    ${fresh && html`
+    ${found && html`
       <p class="numbers">loss <b>${number(mean(found.whole.loss))}</b> with all parts${off.size ? html`, <b>${number(mean(found.without.loss))}</b> without ${off.size} of them (${mean(changes) > 0 ? "+" : ""}${number(mean(changes))} nats per token)` : html`. Press a head or an MLP to switch it off.`}</p>
-      <${Picture} name="loss without these parts" ask=${{ path: "/api/ablation", body }}><${Tinted} name="The text, tinted by the change of its loss" at=${at} pick=${setAt} tokens=${texts.map((text, t) => {
+      <${Picture} name="loss without these parts" ask=${askLoss}><${Tinted} name="The text, tinted by the change of its loss" at=${at} pick=${setAt} tokens=${texts.map((text, t) => {
         const change = t ? changes[t - 1] : 0;
         return { text, kind: change > 0 ? "worse" : "better", share: Math.min(1, Math.abs(change) / FULL), says: t ? `${number(found.whole.loss[t - 1])} nats, without these parts ${number(found.without.loss[t - 1])}` : "given" };
       })} /><//>

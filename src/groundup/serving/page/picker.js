@@ -1,23 +1,16 @@
 // Choose a model: a served one or a run beside it, and a kept step of its training.
-import { useEffect, useState } from "./vendor/hooks.js";
+import { useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
+import { useAnswer } from "./answer.js";
 import { get } from "./api.js";
-import { attempt, facts, parts, runs } from "./state.js";
+import { facts, parts, runs } from "./state.js";
 
 let asking = 0;
 
-/**
- * The kept steps of a run, asked for anew when the run changes or `again` does.
- * @param {string} run @param {unknown} [again]
- * @returns {number[] | null} null until they are known
- */
-export function useSteps(run, again) {
-  const [found, setFound] = useState({ model: "", steps: null });
+/** The kept steps of a run. @param {string} run @returns {number[] | null} null until they are known */
+export function useSteps(run) {
   const [kind] = useState(() => `steps ${(asking += 1)}`); // of this list alone: several stand on one page
-  useEffect(() => {
-    if (run) attempt(kind, () => get(`/api/steps?model=${encodeURIComponent(run)}`)).then((x) => x && setFound(x));
-  }, [run, again]);
-  return found.model === run ? found.steps : null;
+  return useAnswer(kind, run, { work: () => get(`/api/steps?model=${encodeURIComponent(run)}`) })?.steps ?? null;
 }
 
 /** @param {{id: string, pick: (id: string) => unknown, label: string}} props */

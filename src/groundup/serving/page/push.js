@@ -1,10 +1,9 @@
 // What pushed this token: the parts that sum to one logit; and which tokens live next to it.
-import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
-import { post } from "./api.js";
+import { useAnswer } from "./answer.js";
 import { aligned, count, number, spoken, visible } from "./format.js";
 import { largest } from "./sampling.js";
-import { attempt, model, modelId, named, result, saved, tokens } from "./state.js";
+import { model, modelId, named, result, saved, tokens } from "./state.js";
 import { Bar } from "./bars.js";
 import { Said } from "./likely.js";
 import { Picture } from "./picture.js";
@@ -23,17 +22,11 @@ function Step({ from, to, span: [low, high] }) {
 export function Push() {
   const [asked, setToken] = saved("token", "");
   const token = /^\d+$/.test(asked) && Number(asked) < model.value.vocab_size ? Number(asked) : null;
-  const [found, setFound] = useState(null);
-  const [near, setNear] = useState(null);
   const ids = tokens.value.ids;
-  useEffect(() => {
-    if (!ids.length || !model.value.n_layer) return;
-    attempt("push", (signal) => post("/api/contributions", { model: modelId.value, tokens: ids, position: -1, token }, signal)).then((x) => x && setFound(x));
-  }, [ids, token, modelId.value]);
-  useEffect(() => {
-    if (!found) return;
-    attempt("near", (signal) => post("/api/neighbors", { model: modelId.value, token: found.token }, signal)).then((x) => x && setNear(x));
-  }, [found?.token, modelId.value]);
+  const ask = { path: "/api/contributions", body: { model: modelId.value, tokens: ids, position: -1, token } };
+  const found = useAnswer("push", ids.length && model.value.n_layer && ask, { of: ids });
+  const askNear = { path: "/api/neighbors", body: { model: modelId.value, token: found?.token } };
+  const near = useAnswer("near", found && askNear);
   if (!model.value.n_layer) return html`<p>This model is a table of pairs: a single number pushes each token.</p>`;
   const likely = result.value ? largest(result.value.penalized, 12) : [];
   const rows = found ? found.names.map((name, i) => [name, found.values[i]]).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])) : [];
@@ -45,12 +38,12 @@ export function Push() {
   return html`
     <${Prompt} rows="2" />
     <div class="buttons" role="group" aria-label="token">${likely.map((id) => html`<button class=${found?.token === id ? "token chosen" : "token"} aria-label=${spoken(visible(named(id)))} aria-pressed=${found?.token === id} onClick=${() => setToken(id)}>${visible(named(id))}</button>`)}</div>
-    ${found && ids.length > 0 && html`
+    ${found && html`
       <h2>the logit of <${Said} token=${named(found.token)} /> is ${number(found.logit)}</h2>
-      <${Picture} name="what pushed this token" ask=${{ path: "/api/contributions", body: { model: modelId.value, tokens: ids, position: -1, token: found.token } }}><div class="scroll"><table class="waterfall"><caption>Each part of the residual stream adds its own term (the scale of the final norm held fixed), the largest first, and begins where the last one ended: the terms sum to the logit.</caption><tbody>
+      <${Picture} name="what pushed this token" ask=${{ ...ask, body: { ...ask.body, token: found.token } }}><div class="scroll"><table class="waterfall"><caption>Each part of the residual stream adds its own term (the scale of the final norm held fixed), the largest first, and begins where the last one ended: the terms sum to the logit.</caption><tbody>
         ${steps.map(([name, value, from]) => html`<tr><th scope="row">${name}</th><td>${aligned(value, 4)}</td><td class="wide"><${Step} from=${from} to=${from + value} span=${span} /></td></tr>`)}
         <tr class="total"><th scope="row">the logit</th><td>${aligned(found.logit, 4)}</td><td class="wide"><${Step} from=${0} to=${found.logit} span=${span} /></td></tr></tbody></table></div><//>
       ${near && html`<h2>nearest to <${Said} token=${named(found.token)} /> in the embedding</h2>
-      <${Picture} name=${`neighbors of ${visible(named(found.token))}`} ask=${{ path: "/api/neighbors", body: { model: modelId.value, token: found.token } }}><div class="scroll"><table class="wider"><caption>The cosine of the angle between their vectors: 1 is the same direction.</caption><tbody>
+      <${Picture} name=${`neighbors of ${visible(named(found.token))}`} ask=${askNear}><div class="scroll"><table class="wider"><caption>The cosine of the angle between their vectors: 1 is the same direction.</caption><tbody>
         ${near.tokens.map((id, i) => html`<tr><th scope="row" aria-label=${spoken(visible(named(id)))}><span class="token">${visible(named(id))}</span></th><td class="figure">${aligned(near.cosine[i], 4)}</td><td class="wide"><${Bar} value=${Math.max(0, near.cosine[i])} /></td></tr>`)}</tbody></table></div><//>`}`}`;
 }
