@@ -221,6 +221,7 @@ def test_every_number_has_a_form():
     assert FORMAT.eval("aligned(-0.000125, 3)") == "\u22120.000125"  # not 0.000
     assert FORMAT.eval("aligned(-Infinity, 3)") == "\u2212∞"
     assert math.isclose(FORMAT.eval("bits(Math.LN2)"), 1)
+    assert FORMAT.eval('["7", "8", "", "1.5", "-1"].map((each) => placeOf(each, 8)).join()') == "7,,,,"
     assert FORMAT.eval('visible(" a\\n")') == "·a↵"
     assert FORMAT.eval('spoken(visible(" a\\n"))') == "space a line break"
     assert FORMAT.eval(r'visible("\u202eb\u0000\u001b")') == r"\u202eb\u0000\u001b"

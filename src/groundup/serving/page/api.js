@@ -24,7 +24,8 @@ async function ask(path, body, signal) {
   throw new Error(told?.error?.message ?? `the server answered ${answer.status}`);
 }
 
-export const get = async (path) => (await ask(path)).json();
+/** @param {string} path @param {Record<string, string | number>} [query] */
+export const get = async (path, query) => (await ask(query ? `${path}?${new URLSearchParams(query)}` : path)).json();
 export const post = async (path, body, signal) => (await ask(path, body, signal)).json();
 export const bytes = async (path, body, signal) => (await ask(path, body, signal)).arrayBuffer();
 

@@ -2,7 +2,7 @@
 import { html } from "./html.js";
 import { useAnswer } from "./answer.js";
 import { bytes, get } from "./api.js";
-import { probability, visible } from "./format.js";
+import { placeOf, placed, probability } from "./format.js";
 import { model, modelId, saved, tokens } from "./state.js";
 import { Behind } from "./behind.js";
 import { Cell } from "./cell.js";
@@ -52,7 +52,7 @@ function Choice({ shown, cell, pick }) {
 
 export function Attention() {
   const layers = useAttention();
-  const labels = useAnswer("labels", model.value.n_layer && modelId.value, { work: () => get(`/api/heads?model=${encodeURIComponent(modelId.value)}`) });
+  const labels = useAnswer("labels", model.value.n_layer && modelId.value, { work: () => get("/api/heads", { model: modelId.value }) });
   const [chosen, setChosen] = saved("head", "0.0");
   const [picked, setPicked] = saved("cell", "");
   const [looker, setLooker] = saved("looker", "");
@@ -77,9 +77,9 @@ export function Attention() {
   };
   if (!model.value.n_layer) return html`<p>This model is a table of pairs: it has no attention.</p>`;
   const at = layers && weight(layer, head);
-  const asked = looker !== "" && Number(looker) < T ? Number(looker) : T - 1;
+  const asked = placeOf(looker, T) ?? T - 1;
   const seen = [layers, withoutFirst.on, byValues.on];
-  const shown = texts.map((t, j) => `${visible(t)} (${j})`);
+  const shown = texts.map(placed);
   /** What stands at a position of the text: what the asked token takes from it, or it from the asked token. */
   const share = (j) => (turned.on ? (j >= asked ? at(j, asked) : 0) : j <= asked ? at(asked, j) : 0);
   const most = at ? Math.max(1e-9, ...texts.map((_, j) => share(j))) : 1;

@@ -1,7 +1,7 @@
 // Explain one attention weight: query times key, scaled, masked, softmax, and the value it takes. The model's numbers.
 import { focusOn, html } from "./html.js";
 import { useAnswer } from "./answer.js";
-import { count, number, probability, spoken, visible } from "./format.js";
+import { count, number, placed, probability, spoken, sum, visible } from "./format.js";
 import { modelId, tokens } from "./state.js";
 import { Picture } from "./picture.js";
 import { Bar } from "./bars.js";
@@ -13,10 +13,10 @@ export function Cell({ layer, head, row, column, close }) {
   const ask = { path: "/api/cell", body: { model: modelId.value, tokens: ids, layer, head, row, column } };
   const found = useAnswer("cell", ask);
   if (!found) return html`<section class="explained card"><p role="status">computing this cell ...</p></section>`;
-  const [from, to] = [`${visible(texts[row])} (${row})`, `${visible(texts[column])} (${column})`];
-  const product = found.products.reduce((a, b) => a + b, 0);
+  const [from, to] = [placed(texts[row], row), placed(texts[column], column)];
+  const product = sum(found.products);
   const most = Math.max(...found.scores);
-  const total = found.exponentials.reduce((a, b) => a + b, 0);
+  const total = sum(found.exponentials);
   return html`<section class="explained card" aria-label="This cell, explained">
     <div class="buttons"><h2>layer ${layer}, head ${head}: what <b>${from}</b> takes from <b>${to}</b></h2><button class="quiet" onClick=${() => (close(), focusOn(".matrix canvas"))}>Close</button></div>
     <${Picture} name=${`layer ${layer} head ${head} cell ${row} ${column}`} ask=${ask}><ol>
@@ -42,13 +42,14 @@ function Strips({ rows }) {
 
 /** The row of scores that the softmax is over: the largest ones, and always the column asked for. */
 function Row({ found, texts, column }) {
-  const total = found.exponentials.reduce((a, b) => a + b, 0);
+  const total = sum(found.exponentials);
   const order = found.scores.map((_, j) => j).sort((a, b) => found.scores[b] - found.scores[a]);
   const shown = new Set([...order.slice(0, 8), column]);
   const rest = order.filter((j) => !shown.has(j));
+  const others = sum(rest.map((j) => found.exponentials[j]));
   return html`<div class="scroll"><table class="wider" aria-label="the scores that the softmax is over"><thead><tr><th scope="col">looks at</th><th scope="col">score</th><th scope="col" class="step">e^(score − largest)</th><th scope="col">weight</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
     <tbody>${[...shown].map((j) => html`<tr class=${j === column ? "chosen" : ""}><th scope="row" aria-label=${`${spoken(visible(texts[j]))} ${j}`}><span class="token">${visible(texts[j])}</span> ${j}</th><td>${number(found.scores[j])}</td><td class="step">${number(found.exponentials[j])}</td>
       <td>${probability(found.exponentials[j] / total)}</td><td class="wide"><${Bar} value=${found.exponentials[j] / total} /></td></tr>`)}
-    ${rest.length > 0 && html`<tr class="rest"><th scope="row">${count(rest.length, "other")}</th><td></td><td class="step">${number(rest.reduce((sum, j) => sum + found.exponentials[j], 0))}</td>
-      <td>${probability(rest.reduce((sum, j) => sum + found.exponentials[j], 0) / total)}</td><td></td></tr>`}</tbody></table></div>`;
+    ${rest.length > 0 && html`<tr class="rest"><th scope="row">${count(rest.length, "other")}</th><td></td><td class="step">${number(others)}</td>
+      <td>${probability(others / total)}</td><td></td></tr>`}</tbody></table></div>`;
 }

@@ -2,7 +2,7 @@
 import { html } from "./html.js";
 import { useAnswer } from "./answer.js";
 import { bytes, post } from "./api.js";
-import { number, probability, spoken, visible } from "./format.js";
+import { mean, number, placeOf, placed, probability, spoken, visible } from "./format.js";
 import { largest, softmax } from "./sampling.js";
 import { completion, model, modelId, named, onwardBy, parts, saved, text, tokens } from "./state.js";
 import { Bar } from "./bars.js";
@@ -37,8 +37,7 @@ function Beside({ left, right }) {
   const [at, setAt] = saved("at", "");
   const ask = { path: "/api/compare", body: { model: left, other: right, tokens: ids } };
   const found = useAnswer("compare", ids.length > 1 && ask);
-  const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
-  const place = /^\d+$/.test(at) && Number(at) < ids.length ? Number(at) : ids.length - 1;
+  const place = placeOf(at, ids.length) ?? ids.length - 1;
   const widest = found ? Math.max(1e-9, ...found.divergence) : 1;
   return html`
     ${found && html`
@@ -51,7 +50,7 @@ function Beside({ left, right }) {
       <${Tinted} name="The text, tinted by how far the two distributions are apart" at=${place} pick=${setAt} tokens=${texts.map((text, i) => ({ text, share: found.divergence[i] / widest, says: `${number(found.divergence[i])} nats apart` }))} />
       <//>
       <p class="hint">Above: cool tokens were more expected by ${left}, warm ones by ${right}. Below: how far their next-token distributions are apart after each token (Kullback–Leibler, at most ${number(widest)} nats). Point at a token to see both.</p>
-      <${Behind} columns=${["token", `loss: ${left}`, right, "difference", "apart after it"]} rows=${() => texts.map((t, i) => [`${visible(t)} (${i})`, ...(i ? [found.loss, found.other_loss, found.difference].map((values) => number(values[i - 1])) : ["", "", ""]), number(found.divergence[i])])} />`}
+      <${Behind} columns=${["token", `loss: ${left}`, right, "difference", "apart after it"]} rows=${() => texts.map((t, i) => [placed(t, i), ...(i ? [found.loss, found.other_loss, found.difference].map((values) => number(values[i - 1])) : ["", "", ""]), number(found.divergence[i])])} />`}
     <${Expected} left=${left} right=${right} place=${place} />
     <div class="columns even"><${Written} id=${left} side="left" /><${Written} id=${right} side="right" /></div>
     ${found && model.value.n_layer > 0 && html`<${Heads} left=${left} right=${right} />`}`;
@@ -92,6 +91,6 @@ function Heads({ left, right }) {
   };
   const both = useAnswer("both heads", T > 0 && [left, right, ids, layer, head], { work: async (signal) => [await ask(left, signal), await ask(right, signal)] });
   return html`<h2><label>head <select value=${asked} onChange=${(e) => pick(e.target.value)}>${heads.map((name) => html`<option>${name}</option>`)}</select></label> of both</h2>
-    ${both && html`<p class="hint">Rows look at columns; the shade is the square root of the weight.</p><div class="columns even">${[left, right].map((id, i) => html`<${Heatmap} rows=${T} columns=${T} at=${(r, c) => both[i][r * T + c] / 65535} seen=${[both]} size=${420} name=${`${id}, layer ${layer} head ${head}`} tokens=${texts.map((t, i) => `${visible(t)} (${i})`)}
-      says=${(r, c) => `${visible(texts[r])} (${r}) takes ${probability(both[i][r * T + c] / 65535)} from ${visible(texts[c])} (${c})`} />`)}</div>`}`;
+    ${both && html`<p class="hint">Rows look at columns; the shade is the square root of the weight.</p><div class="columns even">${[left, right].map((id, i) => html`<${Heatmap} rows=${T} columns=${T} at=${(r, c) => both[i][r * T + c] / 65535} seen=${[both]} size=${420} name=${`${id}, layer ${layer} head ${head}`} tokens=${texts.map(placed)}
+      says=${(r, c) => `${placed(texts[r], r)} takes ${probability(both[i][r * T + c] / 65535)} from ${placed(texts[c], c)}`} />`)}</div>`}`;
 }

@@ -70,5 +70,17 @@ export function aligned(x, digits) {
 /** How many there are of something. @param {number} n @param {string} one @param {string} [more] */
 export const count = (n, one, more = `${one}s`) => `${n.toLocaleString("en")} ${n === 1 ? one : more}`;
 
+/** A token with its place in the text. @param {string} text @param {number} place @returns {string} */
+export const placed = (text, place) => `${visible(text)} (${place})`;
+
+/** A number below n as the address has it; null where it has none. @param {string} written @param {number} n */
+export const placeOf = (written, n) => (/^\d+$/.test(written) && Number(written) < n ? Number(written) : null);
+
+/** @param {number[]} values @returns {number} */
+export const sum = (values) => values.reduce((a, b) => a + b, 0);
+
+/** @param {number[]} values @returns {number} */
+export const mean = (values) => sum(values) / values.length;
+
 /** Nats as bits. @param {number} nats @returns {number} */
 export const bits = (nats) => nats / Math.LN2;

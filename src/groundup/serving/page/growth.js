@@ -2,7 +2,7 @@
 import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { bytes, post } from "./api.js";
-import { number, probability, spoken, visible } from "./format.js";
+import { mean, number, probability, spoken, sum, visible } from "./format.js";
 import { largest, softmax } from "./sampling.js";
 import { attempt, completion, model, modelId, named, onward, parts, saved, seed, settings, size, text, tokens } from "./state.js";
 import { Bar } from "./bars.js";
@@ -25,7 +25,7 @@ const SMALL = 5e6;
 async function look(id, ids, signal, tell) {
   const raw = await bytes("/api/logits", { model: id, tokens: ids }, signal);
   const said = ids.length > 1 ? await post("/api/surprise", { model: id, tokens: ids }, signal) : { loss: [] };
-  const found = { next: softmax(new Float32Array(raw)), loss: said.loss.reduce((a, b) => a + b, 0) / said.loss.length };
+  const found = { next: softmax(new Float32Array(raw)), loss: mean(said.loss) };
   tell(found);
   const answer = await post("/v1/completions", completion({ model: id, ...onward(LENGTH) }), signal);
   tell({ ...found, written: answer.choices[0].text });
@@ -109,7 +109,7 @@ function Next({ looks, steps, at }) {
   const next = looks[steps[at]]?.next;
   const ids = rowsOf(looks, steps);
   const scale = most(looks, steps, ids);
-  const left = next ? Math.max(0, 1 - ids.reduce((sum, id) => sum + next[id], 0)) : 0;
+  const left = next ? Math.max(0, 1 - sum(ids.map((id) => next[id]))) : 0;
   if (!ids.length) return html`<section><h2>what may come next</h2><p class="hint">...</p></section>`;
   return html`<section><h2>what may come next</h2><${Picture} name=${`${parts(modelId.value).run} at step ${steps[at]}`} ask=${{ path: "/v1/completions", body: completion({ model: `${parts(modelId.value).run}@${steps[at]}`, ...onward(LENGTH) }) }}><div class="scroll"><table class="wider"><caption class="hidden">probability of the next token at step ${steps[at]}</caption><tbody>
     ${ids.map((id) => html`<tr key=${id}><th scope="row" aria-label=${spoken(visible(named(id)))}><span class="token">${visible(named(id))}</span></th><td class="figure">${next ? probability(next[id]) : ""}</td>

@@ -3,7 +3,7 @@ import { useEffect, useState } from "./vendor/hooks.js";
 import { able, html } from "./html.js";
 import { useAnswer } from "./answer.js";
 import { post } from "./api.js";
-import { number, probability, spoken, visible } from "./format.js";
+import { mean, number, placeOf, placed, probability, spoken, visible } from "./format.js";
 import { attempt, model, modelId, named, problems, saved, seed, settings, tokens } from "./state.js";
 import { Behind } from "./behind.js";
 import { Said } from "./likely.js";
@@ -57,9 +57,8 @@ export function Heads() {
       if (!signal.aborted) setGrowth([...rows]);
     }
   }, { once: true });
-  const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
   const texts = tokens.value.texts;
-  const at = found && /^\d+$/.test(pointed) && Number(pointed) < ids.length ? Number(pointed) : -1;
+  const at = (found && placeOf(pointed, ids.length)) ?? -1;
   const changes = found ? found.whole.loss.map((loss, i) => found.without.loss[i] - loss) : [];
   const most = growth ? Math.max(1e-9, ...growth.flat().map(Math.abs)) : 1;
   return html`
@@ -92,7 +91,7 @@ export function Heads() {
         return { text, kind: change > 0 ? "worse" : "better", share: Math.min(1, Math.abs(change) / FULL), says: t ? `${number(found.whole.loss[t - 1])} nats, without these parts ${number(found.without.loss[t - 1])}` : "given" };
       })} /><//>
       ${at > 0 && html`<p class="hint"><${Said} token=${texts[at]} /> (${at}): ${number(found.whole.loss[at - 1])} nats, without these parts ${number(found.without.loss[at - 1])}</p>`}
-      <${Behind} columns=${["token", "loss", "without these parts", "change"]} rows=${() => changes.map((change, t) => [`${visible(texts[t + 1])} (${t + 1})`, number(found.whole.loss[t]), number(found.without.loss[t]), number(change)])} />
+      <${Behind} columns=${["token", "loss", "without these parts", "change"]} rows=${() => changes.map((change, t) => [placed(texts[t + 1], t + 1), number(found.whole.loss[t]), number(found.without.loss[t]), number(change)])} />
       <div class="scroll"><table class="next"><caption>what comes next</caption><thead><tr><th scope="col">all parts</th><th scope="col">probability</th><th scope="col">without</th><th scope="col">probability</th></tr></thead>
         <tbody>${found.whole.top.slice(0, 6).map((id, i) => html`<tr><th scope="row" aria-label=${spoken(visible(named(id)))}>${visible(named(id))}</th><td>${probability(found.whole.probability[i])}</td>
           <th scope="row" aria-label=${spoken(visible(named(found.without.top[i])))}>${visible(named(found.without.top[i]))}</th><td>${probability(found.without.probability[i])}</td></tr>`)}</tbody></table></div>`}`;

@@ -10,7 +10,7 @@ let asking = 0;
 /** The kept steps of a run. @param {string} run @returns {number[] | null} null until they are known */
 export function useSteps(run) {
   const [kind] = useState(() => `steps ${(asking += 1)}`); // of this list alone: several stand on one page
-  return useAnswer(kind, run, { work: () => get(`/api/steps?model=${encodeURIComponent(run)}`) })?.steps ?? null;
+  return useAnswer(kind, run, { work: () => get("/api/steps", { model: run }) })?.steps ?? null;
 }
 
 /** @param {{id: string, pick: (id: string) => unknown, label: string}} props */

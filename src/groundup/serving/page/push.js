@@ -1,7 +1,7 @@
 // What pushed this token: the parts that sum to one logit; and which tokens live next to it.
 import { html } from "./html.js";
 import { useAnswer } from "./answer.js";
-import { aligned, count, number, spoken, visible } from "./format.js";
+import { aligned, count, number, placeOf, spoken, sum, visible } from "./format.js";
 import { largest } from "./sampling.js";
 import { model, modelId, named, result, saved, tokens } from "./state.js";
 import { Bar } from "./bars.js";
@@ -21,7 +21,7 @@ function Step({ from, to, span: [low, high] }) {
 
 export function Push() {
   const [asked, setToken] = saved("token", "");
-  const token = /^\d+$/.test(asked) && Number(asked) < model.value.vocab_size ? Number(asked) : null;
+  const token = placeOf(asked, model.value.vocab_size);
   const ids = tokens.value.ids;
   const ask = { path: "/api/contributions", body: { model: modelId.value, tokens: ids, position: -1, token } };
   const found = useAnswer("push", ids.length && model.value.n_layer && ask, { of: ids });
@@ -30,9 +30,9 @@ export function Push() {
   if (!model.value.n_layer) return html`<p>This model is a table of pairs: a single number pushes each token.</p>`;
   const likely = result.value ? largest(result.value.penalized, 12) : [];
   const rows = found ? found.names.map((name, i) => [name, found.values[i]]).sort((a, b) => Math.abs(b[1]) - Math.abs(a[1])) : [];
-  const shown = rows.length > ROWS ? [...rows.slice(0, ROWS), [count(rows.length - ROWS, "smaller one"), rows.slice(ROWS).reduce((sum, row) => sum + row[1], 0)]] : rows;
-  let sum = 0; // each part begins where the one above it ended
-  const steps = shown.map(([name, value]) => [name, value, (sum += value) - value]);
+  const shown = rows.length > ROWS ? [...rows.slice(0, ROWS), [count(rows.length - ROWS, "smaller one"), sum(rows.slice(ROWS).map(([, value]) => value))]] : rows;
+  let end = 0; // each part begins where the one above it ended
+  const steps = shown.map(([name, value]) => [name, value, (end += value) - value]);
   const ends = [0, ...steps.map(([, value, from]) => from + value)];
   const span = [Math.min(...ends), Math.max(...ends)];
   return html`

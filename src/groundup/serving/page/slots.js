@@ -2,7 +2,7 @@
 import { useEffect, useRef, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { get, post } from "./api.js";
-import { count, number } from "./format.js";
+import { count, number, sum } from "./format.js";
 import { attempt, completion, model, modelId, shade, tokens } from "./state.js";
 import { Bar } from "./bars.js";
 import { Picture, drawnAs, shape } from "./picture.js";
@@ -31,7 +31,7 @@ function useRounds(id) {
     setFound(null);
     const look = async () => {
       if (document.hidden) return;
-      const told = await attempt("slots", () => get(`/api/slots?model=${encodeURIComponent(id)}&after=${last.current}`));
+      const told = await attempt("slots", () => get("/api/slots", { model: id, after: last.current }));
       if (!told) return;
       last.current = told.rounds.at(-1)?.[0] ?? last.current;
       setFound((all) => ({ ...told, rounds: [...(all?.rounds ?? []), ...told.rounds].slice(-KEPT) }));
@@ -99,8 +99,8 @@ export function Slots() {
   };
   if (!found) return html`<p>Looking at the slots ...</p>`;
   const recent = found.rounds.slice(-RECENT);
-  const read = recent.reduce((sum, [, , , lanes]) => sum + lanes.reduce((a, lane) => a + lane[4], 0), 0);
-  const seconds = recent.reduce((sum, round) => sum + round[2], 0);
+  const read = sum(recent.flatMap(([, , , lanes]) => lanes.map((lane) => lane[4])));
+  const seconds = sum(recent.map((round) => round[2]));
   const last = new Map(found.rounds.flatMap(([n, , , lanes]) => lanes.map((lane) => [lane[0], { n, lane }])));
   return html`
     <${Prompt} rows="2" />

@@ -131,7 +131,7 @@ export function parts(id) {
  */
 export async function choose(id) {
   if (!facts.value.models.some((m) => m.id === id)) {
-    const found = await attempt("model", () => get(`/api/facts?model=${encodeURIComponent(id)}`), { once: true });
+    const found = await attempt("model", () => get("/api/facts", { model: id }), { once: true });
     if (!found) return false;
     facts.value = { ...facts.value, models: [...facts.value.models, found.models.at(-1)] };
   }
@@ -213,7 +213,7 @@ async function back({ tab: view, model: id }) {
 }
 
 async function loadVocabulary(id) {
-  const found = await attempt("vocabulary", () => get(`/api/vocabulary?model=${encodeURIComponent(id)}`));
+  const found = await attempt("vocabulary", () => get("/api/vocabulary", { model: id }));
   if (found) vocabulary.value = found.tokens;
 }
 

@@ -2,7 +2,7 @@
 import { useEffect, useState } from "./vendor/hooks.js";
 import { html } from "./html.js";
 import { get } from "./api.js";
-import { number } from "./format.js";
+import { number, placeOf } from "./format.js";
 import { attempt, choose, loadRuns, modelId, parts, saved, tab } from "./state.js";
 import { Behind } from "./behind.js";
 import { Chart } from "./chart.js";
@@ -31,7 +31,7 @@ function useRuns(own) {
     const timer = setInterval(look, EVERY);
     return () => clearInterval(timer);
   }, []);
-  const ask = (name) => attempt(`run ${name}`, () => get(`/api/run?model=${encodeURIComponent(name)}`)).then((x) => x && setCurves((all) => ({ ...all, [name]: x })));
+  const ask = (name) => attempt(`run ${name}`, () => get("/api/run", { model: name })).then((x) => x && setCurves((all) => ({ ...all, [name]: x })));
   useEffect(() => void ask(own), [own]);
   return { list, curves, ask, look };
 }
@@ -106,7 +106,7 @@ function Samples({ name, samples }) {
   const [asked, setAt] = saved("sample", "");
   if (!samples.length) return html`<p class="hint">${name} has written no sample yet.</p>`;
   const last = samples.length - 1;
-  const at = /^\d+$/.test(asked) ? Math.min(Number(asked), last) : last; // the newest, as long as nobody chose
+  const at = placeOf(asked, samples.length) ?? last; // the newest, as long as nobody chose
   const shown = samples[at];
   return html`<h2>what ${name} wrote at step ${shown[0].toLocaleString("en")}</h2>
     ${last > 0 && html`<label class="slide">earlier <input type="range" min="0" max=${last} value=${at} aria-label=${`sample of ${name}`} aria-valuetext=${`step ${shown[0]}`}
