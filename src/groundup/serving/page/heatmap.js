@@ -7,7 +7,7 @@ import { Picture, drawnAs, shape } from "./picture.js";
 import { shade } from "./state.js";
 
 /** One hue from the paper to the ink in 256 steps, by their square roots: most weights are small, and are to be seen. */
-export function palette() {
+function palette() {
   const style = getComputedStyle(document.documentElement);
   const read = (name) => style.getPropertyValue(name).match(/[\d.]+/g).map(Number);
   const [paper, ink] = [read("--paper-rgb"), read("--ink-rgb")];

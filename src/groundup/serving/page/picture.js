@@ -103,7 +103,7 @@ function pixels(canvas, place) {
 }
 
 /** @param {HTMLElement} element @returns {{source: string, width: number, height: number}} */
-export function svgOf(element) {
+function svgOf(element) {
   const box = element.getBoundingClientRect();
   const scrolled = [...element.querySelectorAll(".scroll, .grid")];
   for (const each of scrolled) each.scrollLeft = 0;
@@ -128,10 +128,10 @@ function save(blob, name) {
 const asAddress = (source) => `data:image/svg+xml;charset=utf-8,${encodeURIComponent(source)}`;
 
 /** @param {HTMLElement} element @param {string} name */
-export const saveSvg = (element, name) => save(new Blob([svgOf(element).source], { type: "image/svg+xml" }), `${name}.svg`);
+const saveSvg = (element, name) => save(new Blob([svgOf(element).source], { type: "image/svg+xml" }), `${name}.svg`);
 
 /** In twice the pixels of the page, so that it can be printed. @param {HTMLElement} element @param {string} name */
-export async function savePng(element, name) {
+async function savePng(element, name) {
   const { source, width, height } = svgOf(element);
   const image = new Image();
   image.src = asAddress(source);

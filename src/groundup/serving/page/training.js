@@ -37,7 +37,7 @@ function useRuns(own) {
 }
 
 /** A number for each run, for its color: those that begin later leave it to it. @param {Run[]} list @returns {Map<string, number>} */
-export function numbered(list) {
+function numbered(list) {
   const begun = (run) => `${run.started ?? "~"} ${run.name}`; // "~" comes after all dates
   return new Map([...list].sort((a, b) => (begun(a) < begun(b) ? -1 : 1)).map((run, i) => [run.name, i]));
 }

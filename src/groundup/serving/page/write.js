@@ -22,7 +22,7 @@ const SLIDERS = [
 const ROWS = 16;
 
 /** A number in [0, 1) for a seed and a place: the same needle for the same step. */
-export function needleAt(seedValue, place) {
+function needleAt(seedValue, place) {
   let x = (seedValue * 2654435761 + place * 40503 + 1) >>> 0;
   for (let i = 0; i < 3; i++) {
     x ^= x << 13;
