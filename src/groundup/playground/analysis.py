@@ -20,7 +20,7 @@ from groundup.model.bigram import Bigram
 from groundup.model.types import evaluating
 from groundup.serving.app import Server
 from groundup.serving.bodies import Body, Id
-from groundup.serving.errors import RequestError
+from groundup.serving.errors import RequestError, invalid
 from groundup.serving.models import Served
 
 MAX_TOKENS = 256
@@ -117,15 +117,15 @@ def text_of(body: TextBody, served: Served) -> Tensor:
         RequestError: Too many or too few, or an id that the model does not have.
     """
     if (body.text is None) == (body.tokens is None):
-        raise RequestError(400, "give text or tokens, one of the two", param="text", code="invalid_value")
+        raise invalid("text", "give text or tokens, one of the two")
     try:
         ids = served.prompt_ids(body.text) if body.text is not None else body.tokens or []
     except UserError as error:
-        raise RequestError(400, str(error), param="text", code="invalid_value") from None
+        raise invalid("text", str(error)) from None
     most = min(MAX_TOKENS, served.context)
     if not 1 <= len(ids) <= most:
-        message = f"1 to {most} tokens can be looked at, got {len(ids)}"
-        raise RequestError(400, message, param="text" if body.tokens is None else "tokens", code="invalid_value")
+        given = "text" if body.tokens is None else "tokens"
+        raise invalid(given, f"1 to {most} tokens can be looked at, got {len(ids)}")
     served.check_ids("tokens", ids)
     return torch.tensor(ids)
 

@@ -27,7 +27,7 @@ from groundup.playground.analysis import (
     text_of,
 )
 from groundup.serving.bodies import read_body
-from groundup.serving.errors import RequestError
+from groundup.serving.errors import RequestError, invalid
 from groundup.serving.models import Served
 
 STEPS = 65535
@@ -91,11 +91,11 @@ class Looking:
             _check_layer(seen, body.layer)
             _, n_head, n_tokens, width = seen.queries.shape
             if body.head >= n_head or not body.column <= body.row < n_tokens:
-                message = (
+                raise invalid(
+                    "row",
                     f"the layer has heads 0 to {n_head - 1}, the text positions 0 to {n_tokens - 1}, and a row sees"
-                    f" columns up to itself; got head {body.head}, row {body.row}, column {body.column}"
+                    f" columns up to itself; got head {body.head}, row {body.row}, column {body.column}",
                 )
-                raise RequestError(400, message, param="row", code="invalid_value")
             cell = explain_cell(seen, layer=body.layer, head=body.head, row=body.row, column=body.column)
             return {
                 "width": width,
@@ -152,8 +152,7 @@ class Looking:
         def work(served: Served, idx: Tensor) -> dict[str, Any]:
             seen = self.analyses.traced(served, idx)
             if not -len(idx) <= body.position < len(idx):
-                message = f"position: the text has {len(idx)} tokens, got {body.position}"
-                raise RequestError(400, message, param="position", code="invalid_value")
+                raise invalid("position", f"position: the text has {len(idx)} tokens, got {body.position}")
             token = int(seen.logits[body.position].argmax()) if body.token is None else body.token
             served.check_ids("token", [token])
             found = contributions(served.loaded.model, seen, position=body.position, token=token)
@@ -173,7 +172,7 @@ class Looking:
             raise
         if served.loaded.tokenizer.fingerprint != other.loaded.tokenizer.fingerprint:
             message = f"{served.id} and {other.id} cut text into other tokens: they cannot be compared token by token"
-            raise RequestError(400, message, param="other", code="invalid_value")
+            raise invalid("other", message)
         idx, others = await body.aside(lambda: (text_of(body, served), text_of(body, other)))
 
         def work() -> dict[str, Any]:
@@ -205,5 +204,4 @@ def routes(analyses: Analyses) -> list[Route]:
 
 def _check_layer(seen: Trace, layer: int) -> None:
     if layer >= len(seen.attention):
-        message = f"the model has layers 0 to {len(seen.attention) - 1}, got {layer}"
-        raise RequestError(400, message, param="layer", code="invalid_value")
+        raise invalid("layer", f"the model has layers 0 to {len(seen.attention) - 1}, got {layer}")

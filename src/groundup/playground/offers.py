@@ -12,7 +12,7 @@ from groundup.playground.analysis import MAX_TOKENS
 from groundup.records.history import RunHistory, is_finite, read_run, read_runs, samples
 from groundup.records.measured import of_last_text
 from groundup.serving.app import Server
-from groundup.serving.errors import RequestError, shown
+from groundup.serving.errors import invalid, shown
 from groundup.tokenizer.base import Tokenizer
 from groundup.tokenizer.char import CharTokenizer
 
@@ -99,9 +99,7 @@ class Offers:
         served = await self.server.models.find(request.query_params.get("model"))
         after = request.query_params.get("after", "0")
         if not (after.isascii() and after.isdecimal() and len(after) < 19):
-            raise RequestError(
-                400, f"after: the number of a round, got {shown(after)}", param="after", code="invalid_value"
-            )
+            raise invalid("after", f"after: the number of a round, got {shown(after)}")
         rounds = [
             [
                 tick.number,

@@ -28,7 +28,7 @@ from groundup.playground.analysis import (
     with_blocks,
 )
 from groundup.serving.bodies import Body, Id, read_body
-from groundup.serving.errors import RequestError
+from groundup.serving.errors import invalid
 from groundup.serving.models import Served
 from groundup.serving.streams import while_there
 
@@ -126,8 +126,7 @@ class Parts:
         model, idx = with_blocks(served), await body.aside(lambda: text_of(body, served))
         n_layer, n_head = model.config.n_layer, model.config.n_head
         if body.layer is not None and body.layer >= n_layer:
-            message = f"the model has layers 0 to {n_layer - 1}, got {body.layer}"
-            raise RequestError(400, message, param="layer", code="invalid_value")
+            raise invalid("layer", f"the model has layers 0 to {n_layer - 1}, got {body.layer}")
         layers = range(n_layer) if body.layer is None else [body.layer]
         heads = [(layer, head) for layer in layers for head in range(n_head)]
         steps = importances(model, idx, heads, instead=body.instead)

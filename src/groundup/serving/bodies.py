@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from groundup.config.generate import LEAST_PENALTY, MOST_PENALTY
 from groundup.formats.decode import line_ends
 from groundup.serving.access import BODY_BYTES
-from groundup.serving.errors import SHOWN, RequestError, shown
+from groundup.serving.errors import SHOWN, RequestError, invalid, shown
 
 Id = Annotated[int, Field(ge=0, lt=2**31)]
 Text = Annotated[str, AfterValidator(line_ends)]
@@ -145,7 +145,7 @@ def check_words(request: Request, known: Collection[str]) -> None:
             message = f"there is no parameter {shown(name)}; there are: {', '.join(known) or 'none'}"
             raise RequestError(400, message, param=name, code="unknown_parameter")
         if names.count(name) > 1:
-            raise RequestError(400, f"{name} stands twice", param=name, code="invalid_value")
+            raise invalid(name, f"{name} stands twice")
 
 
 def _read_json(data: bytes) -> Any:
@@ -203,4 +203,4 @@ def _first_of(error: ValidationError, kind: type[Body]) -> RequestError:
     if others and others[0]["loc"][:1] == first["loc"][:1] and field in kind.model_fields:
         # What fits no member of a union gives an error for each of them: one that names them all says more.
         said = f"must be {kind.model_fields[field].description}" if kind.model_fields[field].description else said
-    return RequestError(400, f"{field}: {said}, got {shown(got)}", param=field, code="invalid_value")
+    return invalid(field, f"{field}: {said}, got {shown(got)}")

@@ -17,7 +17,7 @@ from groundup.config.errors import UserError
 from groundup.config.generate import SamplingConfig
 from groundup.generation.requests import Event, Request
 from groundup.serving.bodies import MAX_CHOICES, MAX_PROMPTS, CompletionBody
-from groundup.serving.errors import RequestError, shown
+from groundup.serving.errors import RequestError, invalid, shown
 from groundup.serving.loop import EngineLoop, Moment
 from groundup.serving.models import Served
 from groundup.serving.texts import ChoiceText, Shown, TokenNames, logprobs_of
@@ -201,11 +201,11 @@ class Completion:
             served.check_ids("prompt", ids)
             text = prompt if isinstance(prompt, str) else tokenizer.decode(prompt)
         except UserError as error:
-            raise RequestError(400, str(error), param="prompt", code="invalid_value") from None
+            raise invalid("prompt", str(error)) from None
         sampling = self._sampling()
         max_tokens = DEFAULT_MAX_TOKENS if body.max_tokens is None else body.max_tokens
         if not ids:
-            raise RequestError(400, "a prompt of ids needs at least one", param="prompt", code="invalid_value")
+            raise invalid("prompt", "a prompt of ids needs at least one")
         scored = self.echo and (self.n_top is not None or max_tokens == 0)
         needed = len(ids) + max(max_tokens - 1, 0)  # the last token drawn is never read
         if served.context == 1:  # it reads one token at a time, whatever is before it
@@ -241,7 +241,7 @@ class Completion:
         if prompt is None or isinstance(prompt, str):
             return [prompt or ""]
         if not prompt:
-            raise RequestError(400, "prompt is an empty list: give a text or ids", param="prompt", code="invalid_value")
+            raise invalid("prompt", "prompt is an empty list: give a text or ids")
         if isinstance(prompt[0], int):
             return [[token for token in prompt if isinstance(token, int)]]
         return [part for part in prompt if not isinstance(part, int)]
@@ -269,22 +269,17 @@ class Completion:
         if body.best_of is not None and body.best_of != (body.n or 1):
             raise RequestError(400, "best_of must be n or absent", param="best_of", code="unsupported")
         if body.stream_options is not None and not body.stream:
-            raise RequestError(400, "stream_options needs stream", param="stream_options", code="invalid_value")
+            raise invalid("stream_options", "stream_options needs stream")
         if body.max_tokens == 0 and not self.echo:
-            raise RequestError(
-                400, "max_tokens 0 only means something with echo", param="max_tokens", code="invalid_value"
-            )
+            raise invalid("max_tokens", "max_tokens 0 only means something with echo")
         if "" in ((body.stop,) if isinstance(body.stop, str) else body.stop or ()):
-            raise RequestError(
-                400, "stop: a stop string has at least one character", param="stop", code="invalid_value"
-            )
+            raise invalid("stop", "stop: a stop string has at least one character")
 
 
 def _id_of(key: str) -> int:
     """The id that a key of logit_bias names; `int` would take " 1", "+1", "1_0" and digits of other scripts, too."""
     if not re.fullmatch("0|[1-9][0-9]{0,9}", key):
-        message = f"logit_bias: keys are ids, got {shown(key)}"
-        raise RequestError(400, message, param="logit_bias", code="invalid_value")
+        raise invalid("logit_bias", f"logit_bias: keys are ids, got {shown(key)}")
     return int(key)
 
 

@@ -49,6 +49,11 @@ class RequestError(Exception):
         return JSONResponse(self.body(), self.status, headers)
 
 
+def invalid(param: str | None, message: str) -> RequestError:
+    """A field has a value that cannot be."""
+    return RequestError(400, message, param=param, code="invalid_value")
+
+
 def as_request_error(error: Exception) -> RequestError:
     """What a client is told: whatever a user of the command would be told is about the request here."""
-    return error if isinstance(error, RequestError) else RequestError(400, str(error), code="invalid_value")
+    return error if isinstance(error, RequestError) else invalid(None, str(error))

@@ -26,7 +26,7 @@ from groundup.generation.slots import Slots, count_slots
 from groundup.generation.text import MAX_SLOTS, prompt_ids
 from groundup.records.history import find_runs, is_run
 from groundup.runtime.stored import Weights
-from groundup.serving.errors import RequestError, shown
+from groundup.serving.errors import RequestError, invalid, shown
 from groundup.serving.texts import TokenNames
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ class Served:
         """
         n, most = self.loaded.config.vocab_size, max(ids, default=0)
         if most >= n:
-            raise RequestError(400, f"{param}: the model has {n} ids, got {most}", param=param, code="invalid_value")
+            raise invalid(param, f"{param}: the model has {n} ids, got {most}")
 
     def facts(self) -> dict[str, Any]:
         """What /v1/models says."""
