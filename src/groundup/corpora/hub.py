@@ -19,6 +19,7 @@ import regex
 from groundup.config.data import ReadConfig
 from groundup.config.errors import UsageError, UserError, first_line
 from groundup.config.io import dump_json, from_dict, load_json, to_dict
+from groundup.config.printable import listed
 from groundup.corpora.patterns import glob_regex
 from groundup.files.atomic import write_file
 from groundup.files.hub_listing import pieces, repository
@@ -321,16 +322,12 @@ def _card_patterns(configs: Sequence[dict[str, Any]], dataset: str, subset: str 
         marked = [name for name, config in by_name.items() if config.get("default")]
         subset = next(iter([*marked, *(name for name in by_name if name == "default"), *by_name]))
     if subset not in by_name:
-        raise UsageError(f"{dataset} has no subset {subset!r}; it has {_some(list(by_name))}")
+        raise UsageError(f"{dataset} has no subset {subset!r}; it has {listed(list(by_name))}")
     data_files = by_name[subset].get("data_files") or f"{by_name[subset].get('data_dir', '.')}/**"
     if not isinstance(data_files, list) or not all(isinstance(entry, dict) for entry in data_files):
         data_files = [{"split": "train", "path": data_files}]
     by_split = {str(entry.get("split", "train")): entry.get("path", []) for entry in data_files}
     if split not in by_split:
-        raise UsageError(f"{dataset}, subset {subset!r}, has no split {split!r}; it has {_some(list(by_split))}")
+        raise UsageError(f"{dataset}, subset {subset!r}, has no split {split!r}; it has {listed(list(by_split))}")
     path = by_split[split]
     return [path] if isinstance(path, str) else [str(each) for each in path] if isinstance(path, list) else []
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -7,6 +7,7 @@ from groundup.checkpoint.model_folder import check_tensors, write_model_files
 from groundup.config.errors import UsageError, UserError, reading
 from groundup.config.io import load_json
 from groundup.config.presets import GPT2_VOCAB
+from groundup.config.printable import listed
 from groundup.files.atomic import new_folder
 from groundup.files.foreign import TENSORS, other_programs
 from groundup.files.hub_listing import HUB
@@ -88,17 +89,13 @@ def _notes(tokenizer: Tokenizer) -> list[str]:
     found = getattr(tokenizer, "matching", {})
     always = [token for token, flags in found.items() if ALWAYS in flags]
     special = [t for t in getattr(tokenizer, "specials", []) if t != END_OF_TEXT and t not in always]
-    notes = [f"added tokens are found in every text, as in transformers: {_some(always)}"] if always else []
+    notes = [f"added tokens are found in every text, as in transformers: {listed(always)}"] if always else []
     if special:
         notes.append(
-            f"special tokens are kept: {_some(special)}; written in a prompt or a text they are plain characters, and"
+            f"special tokens are kept: {listed(special)}; written in a prompt or a text they are plain characters, and"
             " in Python tokenizer.encode(text, allow_special=True) gives their ids"
         )
     return notes
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
 def _refuse_too_large(foreign: Imported, path: Path) -> None:

@@ -1,10 +1,11 @@
 """The models near the working folder, for a command that names none, or one that is not there. Needs no torch."""
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from groundup.config.errors import UsageError, UserError
+from groundup.config.printable import listed
 from groundup.files.foreign import other_programs
 from groundup.files.hub_listing import HUB, on_hub
 from groundup.files.layout import CHECKPOINTS, CONFIG, METRICS, MODEL, RUN, WEIGHTS
@@ -21,7 +22,7 @@ def missing_model(*command: str) -> UsageError:
         command: The command, and words that stand behind the model.
     """
     found = [str(path) for place in PLACES for path in models_in(Path(place))]
-    there = f"here are {_some(found)}" if found else "there is none yet; groundup train shakespeare makes one"
+    there = f"here are {listed(found, SHOWN)}" if found else "there is none yet; groundup train shakespeare makes one"
     words = " ".join([command[0], "runs/NAME", *command[1:]])
     return UsageError(f"name a run or a model, as in: groundup {words}; {there}")
 
@@ -29,7 +30,7 @@ def missing_model(*command: str) -> UsageError:
 def missing_run() -> UsageError:
     """What to say where a run is to go on and none is named: those that there are."""
     found = [str(path) for path in models_in(Path(PLACES[0])) if (path / CHECKPOINTS).exists()]
-    there = f"here are {_some(found)}" if found else "there is none yet; groundup train shakespeare makes one"
+    there = f"here are {listed(found, SHOWN)}" if found else "there is none yet; groundup train shakespeare makes one"
     return UsageError(f"name the run to go on with: groundup train --resume runs/NAME; {there}")
 
 
@@ -55,7 +56,7 @@ def check_model(path: Path) -> None:
         raise UserError(theirs)
     if not holds_model(path):
         if found := models_in(path):
-            raise UserError(f"{path} is no model but a folder of {len(found)}: {_some([str(each) for each in found])}")
+            raise UserError(f"{path} is no model but a folder of {len(found)}: {listed([*map(str, found)], SHOWN)}")
         raise UserError(f"{path} holds no model: neither {WEIGHTS} nor {MODEL}/ nor {CHECKPOINTS}/ is in it")
 
 
@@ -78,7 +79,7 @@ def no_run(path: Path) -> UserError:
     if not path.exists():
         return _not_there(path, "give the folder of a run")
     if found := models_in(path):
-        return UserError(f"{path} is no run but a folder of {len(found)}: {_some([str(each) for each in found])}")
+        return UserError(f"{path} is no run but a folder of {len(found)}: {listed([*map(str, found)], SHOWN)}")
     if (path.parent / RUN).is_file():
         return UserError(f"{path} is a part of a run; did you mean {path.parent}?")
     return UserError(f"{path} is not a run folder: it holds neither {RUN} nor {CONFIG} and {METRICS}")
@@ -98,8 +99,3 @@ def holds_model(path: Path) -> bool:
         return any((path / name).exists() for name in (WEIGHTS, RUN, MODEL, CHECKPOINTS))
     except OSError:  # it is of another user
         return False
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
