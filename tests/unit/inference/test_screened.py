@@ -1,10 +1,9 @@
 """Decoding that reads the head in 8 bits first, against decoding that reads all of it."""
 
-import shutil
-
 import pytest
 import torch
 
+import needs
 from groundup.config.generate import SamplingConfig
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.generation.engine import Engine
@@ -13,12 +12,11 @@ from groundup.generation.sampling import Row, n_decisive
 from groundup.inference.screened import LONGEST_PAUSE, ScreenedHead, screened_head
 from groundup.inference.weights import StoredHead, use_weights
 from groundup.kernels.compiled import load_kernels
-from groundup.kernels.library import COMPILERS
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.runtime.stored import PlainKernels
 
-pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
+pytestmark = needs.compiler
 SHAPE = {"n_layer": 2, "n_head": 2, "n_embd": 64, "block_size": 64}
 LARGE = {**SHAPE, "vocab_size": 66_000}
 """4.2 million weights."""

@@ -1,7 +1,6 @@
 """The kernels of attention give the values and gradients of PyTorch's function in double precision."""
 
 import copy
-import shutil
 
 import pytest
 import torch
@@ -9,16 +8,16 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import needs
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.kernels.attention import CausalAttention
 from groundup.kernels.compiled import load_kernels
-from groundup.kernels.library import COMPILERS
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import lm_loss_sum
 from groundup.model.swap import use_kernels
 
-pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
+pytestmark = needs.compiler
 
 
 def attend():

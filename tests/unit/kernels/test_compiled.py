@@ -5,7 +5,6 @@ import ctypes
 import errno
 import itertools
 import os
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -15,17 +14,17 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import needs
 from groundup.files import atomic
 from groundup.kernels import compiled as module
 from groundup.kernels import library
 from groundup.kernels import training as training_module
 from groundup.kernels.compiled import CompiledKernels, load_kernels
-from groundup.kernels.library import COMPILERS, DECODING, TRAINING, Library
+from groundup.kernels.library import DECODING, TRAINING, Library
 from groundup.kernels.training import TrainingKernels, load_training_kernels
 from groundup.kernels.trust import wrong_in_decoding, wrong_in_training
 from groundup.runtime.stored import BLOCK, DTYPES, PlainKernels, Stored, inputs_for, store
 
-needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
 sizes = st.tuples(st.integers(1, 18), st.integers(1, 70), st.integers(1, 200))
 many_rows = st.tuples(st.integers(33, 70), st.integers(1, 70), st.integers(1, 200))
 """They go another way: a tile of rows at a time."""
@@ -90,7 +89,7 @@ def exact(x, stored, bias=0):
     return inputs_for(stored, x).double() @ stored.widened().double().T + bias
 
 
-@needs_compiler
+@needs.compiler
 @given(sizes | many_rows | for_a_unit, seeds, st.sampled_from(list(DTYPES)))
 @example((63, 1, 88), 65, "int8").via("an activation between two integers")
 @settings(max_examples=120)
@@ -100,7 +99,7 @@ def test_products_are_those_of_pytorch_up_to_rounding(compiled, size, seed, weig
     torch.testing.assert_close(compiled.linear(x, stored, bias).double(), exact(x, stored, bias), rtol=1e-5, atol=atol)
 
 
-@needs_compiler
+@needs.compiler
 @given(sizes | many_rows, seeds)
 @settings(max_examples=40)
 def test_packed_weights_are_the_same_in_another_order(compiled, size, seed):
@@ -119,7 +118,7 @@ def test_packed_weights_are_the_same_in_another_order(compiled, size, seed):
             compiled.rows(packed, torch.tensor([0, wrong]))
 
 
-@needs_compiler
+@needs.compiler
 def test_packed_matrices_share_blocks_and_no_byte(compiled):
     matrices = [store(torch.randn(n, 500), "int8") for n in (3, 700, 30_000, 40_000, 5, 17, 9000)]
     packed = [compiled.arranged(matrix) for matrix in matrices]
@@ -131,7 +130,7 @@ def test_packed_matrices_share_blocks_and_no_byte(compiled):
         assert torch.equal(each.unpacked(), matrix.weight)
 
 
-@needs_compiler
+@needs.compiler
 def test_a_matrix_is_packed_in_whatever_mode_the_one_before_was(compiled, monkeypatch):
     monkeypatch.setattr(compiled, "_rooms", module._Rooms())
     matrix = store(torch.randn(64, 60), "int8")
@@ -140,7 +139,7 @@ def test_a_matrix_is_packed_in_whatever_mode_the_one_before_was(compiled, monkey
     assert torch.equal(compiled.arranged(matrix).unpacked(), matrix.weight)
 
 
-@needs_compiler
+@needs.compiler
 @given(sizes | for_a_unit, seeds, st.sampled_from(list(DTYPES)))
 @example((130, 19, 77), 0, "int8").via("more rows than are multiplied together")
 @example((33, 600, 192), 0, "int8").via("several tasks of a matrix unit")
@@ -151,7 +150,7 @@ def test_a_row_gives_the_same_bits_in_every_batch(compiled, size, seed, weights)
     assert torch.equal(compiled.linear(x, stored, bias), torch.cat(alone))
 
 
-@needs_compiler
+@needs.compiler
 @given(st.integers(1, 300_000), seeds)
 @settings(max_examples=10)
 def test_the_sum_reads_every_number(compiled, n, seed):
@@ -159,7 +158,7 @@ def test_the_sum_reads_every_number(compiled, n, seed):
     assert compiled.sum(x) == PlainKernels().sum(x) == int(x.sum())
 
 
-@pytest.mark.parametrize("kernels", [PlainKernels(), pytest.param("compiled", marks=needs_compiler)])
+@pytest.mark.parametrize("kernels", [PlainKernels(), pytest.param("compiled", marks=needs.compiler)])
 @pytest.mark.parametrize("n_inputs", [768, 3072])
 def test_the_largest_sums_are_exact(kernels, n_inputs, request):
     kernels = request.getfixturevalue(kernels) if isinstance(kernels, str) else kernels
@@ -192,7 +191,7 @@ def test_float32_is_taken_over_and_not_copied():
     assert store(weight, "fp32").weight.data_ptr() == store(weight, "fp32").widened().data_ptr() == weight.data_ptr()
 
 
-@pytest.mark.parametrize("kernels", [PlainKernels(), pytest.param("compiled", marks=needs_compiler)])
+@pytest.mark.parametrize("kernels", [PlainKernels(), pytest.param("compiled", marks=needs.compiler)])
 def test_zeros_stay_zeros_and_what_is_no_number_is_seen(kernels, request):
     kernels = request.getfixturevalue(kernels) if isinstance(kernels, str) else kernels
     stored = store(torch.randn(6, 33), "int8")
@@ -213,7 +212,7 @@ def test_activations_lose_at_most_half_a_unit_of_the_largest_in_their_block(size
     assert inputs_for(store(torch.ones(2, size[2]), "fp16"), x) is x
 
 
-@needs_compiler
+@needs.compiler
 def test_the_test_of_the_kernels_sees_what_is_wrong(compiled, new_tensors_are_nan):
     assert wrong_parts(compiled) == []
     for name, part in (
@@ -256,7 +255,7 @@ def test_the_test_of_the_kernels_sees_what_is_wrong(compiled, new_tensors_are_na
         assert wrong_parts(broken) == ["whole losses"]
 
 
-@needs_compiler
+@needs.compiler
 def test_the_test_of_the_kernels_sees_one_number_that_is_wrong(compiled):
     broken, right = copy.copy(compiled), compiled.blocks
 
@@ -268,7 +267,7 @@ def test_the_test_of_the_kernels_sees_one_number_that_is_wrong(compiled):
     assert wrong_parts(broken) == ["blocks"]
 
 
-@needs_compiler
+@needs.compiler
 @pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
 def test_the_kernels_are_trusted_in_whatever_mode_they_are_loaded(compiled, mode):
     with mode():
@@ -302,7 +301,7 @@ class TestBuilding:
             " (no-such-compiler)"
         ]
 
-    @needs_compiler
+    @needs.compiler
     def test_a_folder_that_cannot_be_made_is_one_line_that_names_the_way_out(self, monkeypatch, tmp_path):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "cache"))
         (tmp_path / "file").touch()
@@ -311,7 +310,7 @@ class TestBuilding:
         assert "Not a directory" in line
         assert line.endswith("file/cache/groundup'; XDG_CACHE_HOME may name another folder for them")
 
-    @needs_compiler
+    @needs.compiler
     def test_a_full_disk_is_one_line_that_names_the_way_out(self, monkeypatch, tmp_path):
         use_sources(monkeypatch, tmp_path, **STUBS)
 
@@ -337,7 +336,7 @@ class TestBuilding:
         assert " error " in self.said[-1]
         assert "the compiler fails: " in self.said[-1]
 
-    @needs_compiler
+    @needs.compiler
     @pytest.mark.parametrize("library", ["training", "decoding"])
     def test_a_library_of_another_content_is_one_line_and_does_not_stay(self, monkeypatch, tmp_path, library):
         use_sources(monkeypatch, tmp_path, **STUBS | {library: "int other;"})
@@ -407,7 +406,7 @@ class TestBuilding:
         library.compile_ahead()
         assert not library._AHEAD
 
-    @needs_compiler
+    @needs.compiler
     @pytest.mark.parametrize(
         "damage", [lambda data: b"half", lambda data: data[: len(data) // 2], lambda data: data[:-1]]
     )
@@ -424,7 +423,7 @@ class TestBuilding:
         there = [".json", ".lock", ".lock", ".lock", ".so", ".so"]
         assert sorted(path.suffix for path in (tmp_path / "groundup").iterdir()) == there
 
-    @needs_compiler
+    @needs.compiler
     def test_what_was_right_is_tested_once_and_what_was_wrong_each_time(self, monkeypatch, tmp_path):
         use_sources(monkeypatch, tmp_path, **STUBS)
         tested, found = [], [["blocks"], [], ["draws"]]
@@ -440,7 +439,7 @@ class TestBuilding:
         finally:
             torch.set_num_threads(torch.get_num_threads() - 1)
 
-    @needs_compiler
+    @needs.compiler
     def test_wrong_numbers_are_one_line_and_pytorchs_operations(self, monkeypatch, tmp_path, new_tensors_are_nan):
         use_sources(monkeypatch, tmp_path, **STUBS)
         assert type(self.load()) is PlainKernels
@@ -448,7 +447,7 @@ class TestBuilding:
         others += ", dropout, attention, blocks in training, whole losses"
         assert f"wrong numbers here ({others}, fp32, fp16, bf16, int8, draws, largest logits, blocks)" in self.said[-1]
 
-    @needs_compiler
+    @needs.compiler
     def test_training_needs_no_more_than_its_own(self, monkeypatch, tmp_path):
         use_sources(monkeypatch, tmp_path, training=STUBS["training"], decoding="int main( {")
         monkeypatch.setattr(training_module, "wrong_in_training", lambda kernels: [])
@@ -457,7 +456,7 @@ class TestBuilding:
         assert self.said == ["compiling the kernels of training for this machine, once"]
         assert type(self.load()) is PlainKernels
 
-    @needs_compiler
+    @needs.compiler
     @pytest.mark.skipif(
         not any(Path(torch.__file__).with_name("lib").glob("libgomp*")), reason="PyTorch has not GNU's OpenMP here"
     )

@@ -1,19 +1,18 @@
 """The draw in one call against the steps of generation/sampling.py in float64."""
 
 import math
-import shutil
 
 import pytest
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+import needs
 from groundup.config.generate import SamplingConfig
 from groundup.generation.sampling import apply_min_p, apply_temperature, apply_top_k, apply_top_p, choose
 from groundup.kernels.compiled import CompiledKernels, load_kernels
-from groundup.kernels.library import COMPILERS
 
-pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
+pytestmark = needs.compiler
 INF, NAN = math.inf, math.nan
 DRAWN = SamplingConfig(temperature=0.7)
 GREEDY = SamplingConfig(temperature=0.0)

@@ -1,23 +1,22 @@
 """Dropout by counted numbers: what it drops is its share, follows the seeds, and is the same on the way back."""
 
 import copy
-import shutil
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+import needs
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.kernels.compiled import load_kernels
 from groundup.kernels.dropout import CountedDropout
-from groundup.kernels.library import COMPILERS
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.loss import lm_loss_sum
 from groundup.model.swap import use_kernels
 
-pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
+pytestmark = needs.compiler
 
 
 def counted(p):

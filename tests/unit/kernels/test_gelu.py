@@ -1,15 +1,12 @@
 import copy
-import shutil
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+import needs
 from groundup.kernels.activations import SigmoidGELU
 from groundup.kernels.compiled import CompiledKernels, load_kernels
-from groundup.kernels.library import COMPILERS
-
-needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
 
 
 def test_values_and_gradients_are_pytorchs():
@@ -21,7 +18,7 @@ def test_values_and_gradients_are_pytorchs():
     torch.testing.assert_close(*pairs, rtol=1e-11, atol=1e-13)
 
 
-@needs_compiler
+@needs.compiler
 @pytest.mark.parametrize("size", [1, 77, 40_000])
 def test_the_kernels_give_pytorchs_values_and_gradients(size):
     kernels = load_kernels(lambda _: None)
@@ -36,7 +33,7 @@ def test_the_kernels_give_pytorchs_values_and_gradients(size):
     torch.testing.assert_close(grad.double(), wanted, rtol=5e-6, atol=5e-6)
 
 
-@needs_compiler
+@needs.compiler
 def test_the_kernels_take_what_does_not_lie_in_one_piece_and_tell_what_is_no_number():
     gelu = SigmoidGELU(load_kernels(lambda _: None))
     x = torch.randn(6, 8, generator=torch.Generator().manual_seed(0)).T.requires_grad_()
@@ -49,7 +46,7 @@ def test_the_kernels_take_what_does_not_lie_in_one_piece_and_tell_what_is_no_num
     assert copy.deepcopy(gelu)(x).equal(y)
 
 
-@needs_compiler
+@needs.compiler
 def test_bfloat16_is_rounded_once():
     x, upstream = torch.randn(2, 5000, generator=torch.Generator().manual_seed(0)).bfloat16()
     gelu = SigmoidGELU(load_kernels(lambda _: None))

@@ -1,18 +1,17 @@
 """The largest logits of a head from weights in 8 bits and a few of its own, against the whole product."""
 
 import math
-import shutil
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import needs
 from groundup.kernels.compiled import CompiledKernels, load_kernels
-from groundup.kernels.library import COMPILERS
 from groundup.runtime.stored import Stored
 
-pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
+pytestmark = needs.compiler
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 V, C = 4096, 96
 

@@ -1,18 +1,17 @@
 import copy
-import shutil
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+import needs
 from groundup.config.model import ModernConfig
 from groundup.kernels.activations import CompiledReLUSquared
 from groundup.kernels.compiled import CompiledKernels, load_kernels
-from groundup.kernels.library import COMPILERS
 from groundup.model.build import build_model
 from groundup.model.swap import use_kernels
 
-pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
+pytestmark = needs.compiler
 
 
 def by_kernels():

@@ -1,14 +1,11 @@
 import copy
-import shutil
 
 import pytest
 import torch
 
+import needs
 from groundup.kernels.compiled import CompiledKernels, load_kernels
-from groundup.kernels.library import COMPILERS
 from groundup.model.rope import Rotate, rope_angles, rotate
-
-needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
 
 
 @pytest.fixture
@@ -22,7 +19,7 @@ def angles(positions, head_dim):
     return [part.unsqueeze(-2) for part in rope_angles(positions, head_dim, 10_000.0)]
 
 
-@needs_compiler
+@needs.compiler
 @pytest.mark.parametrize(("B", "T", "H", "D"), [(1, 1, 1, 2), (2, 7, 3, 10), (4, 64, 2, 64), (3, 1, 2, 34)])
 @pytest.mark.parametrize("rows", ["shared", "own"])
 def test_the_kernel_turns_and_turns_back_as_the_formula(compiled, B, T, H, D, rows):
@@ -40,7 +37,7 @@ def test_the_kernel_turns_and_turns_back_as_the_formula(compiled, B, T, H, D, ro
         torch.testing.assert_close(ours, wanted, rtol=1e-6, atol=1e-6)
 
 
-@needs_compiler
+@needs.compiler
 @pytest.mark.parametrize(("B", "T", "H", "D"), [(1, 1, 1, 2), (2, 7, 3, 10), (4, 64, 2, 64), (3, 1, 2, 34)])
 @pytest.mark.parametrize("rows", ["shared", "own"])
 def test_the_kernel_normalizes_before_as_the_formula(compiled, B, T, H, D, rows):
@@ -62,7 +59,7 @@ def test_the_kernel_normalizes_before_as_the_formula(compiled, B, T, H, D, rows)
         assert (ours - wanted).norm() <= 1e-6 * wanted.norm()
 
 
-@needs_compiler
+@needs.compiler
 @pytest.mark.parametrize("eps", [None, 1e-5])
 @pytest.mark.parametrize(("B", "T", "H", "D"), [(1, 1, 1, 2), (2, 7, 3, 10), (4, 64, 2, 64), (3, 1, 2, 34)])
 def test_the_kernel_rounds_only_its_result_to_bfloat16(compiled, B, T, H, D, eps):
@@ -83,7 +80,7 @@ def test_the_kernel_rounds_only_its_result_to_bfloat16(compiled, B, T, H, D, eps
         assert (ours - wanted).norm() <= 2**-8 * upstream.double().norm()
 
 
-@needs_compiler
+@needs.compiler
 def test_strides_that_no_slice_has_are_copied(compiled):
     x = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0))
     for strange in (x.transpose(1, 2), x[:, :, :, :4], x[::2], x.expand(2, 3, 4, 6)[:1].expand(2, 3, 4, 6)):
@@ -91,7 +88,7 @@ def test_strides_that_no_slice_has_are_copied(compiled):
         torch.testing.assert_close(compiled(strange, *table), rotate(strange, *table))
 
 
-@needs_compiler
+@needs.compiler
 def test_other_types_and_compiled_code_are_left_to_pytorch(compiled):
     x = torch.randn(1, 3, 2, 8, generator=torch.Generator().manual_seed(0))
     table = angles(torch.arange(3), 8)

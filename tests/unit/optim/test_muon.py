@@ -1,17 +1,14 @@
-import shutil
-
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import needs
 from groundup.kernels.compiled import load_kernels
-from groundup.kernels.library import COMPILERS
 from groundup.optim.muon import Muon, orthogonalize
 
 KERNELS = load_kernels(lambda _: None)
-needs_compiler = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
 
 
 def test_singular_values_come_close_to_one_and_vectors_stay():
@@ -153,7 +150,7 @@ def test_equals_a_step_written_out(shape, cautious):
 SIDES = st.integers(1, 9).map(lambda n: 16 * n)
 
 
-@needs_compiler
+@needs.compiler
 @settings(max_examples=30, deadline=None)
 @given(rows=SIDES, columns=SIDES, maps=st.integers(1, 3), cautious=st.booleans(), rank=st.integers(1, 200))
 def test_a_step_of_the_kernels_is_the_step_in_double_precision(rows, columns, maps, cautious, rank):
@@ -193,7 +190,7 @@ def direction(matrix, *, maps=1):
     return -p.detach() / max(1, len(p) / maps / p.shape[1]) ** 0.5
 
 
-@needs_compiler
+@needs.compiler
 @pytest.mark.parametrize("rank", [1, 5, 16])
 def test_a_long_matrix_of_any_rank_is_what_double_precision_says(rank):
     """Its iterations work on x.mT @ x, whose small values are more rounding than number."""
@@ -204,7 +201,7 @@ def test_a_long_matrix_of_any_rank_is_what_double_precision_says(rank):
         assert (ours - expected).norm() / expected.norm() < 1e-3
 
 
-@needs_compiler
+@needs.compiler
 @pytest.mark.parametrize("shape", [(3, 48, 48), (2, 160, 32)])
 def test_the_kernels_give_what_pytorch_gives(shape):
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
@@ -212,7 +209,7 @@ def test_the_kernels_give_what_pytorch_gives(shape):
     torch.testing.assert_close(ours, orthogonalize(matrices.double()).float(), rtol=1e-3, atol=1e-4)
 
 
-@needs_compiler
+@needs.compiler
 @pytest.mark.parametrize("shape", [(16, 16), (48, 48), (20, 20), (32, 50), (16, 4112), (1040, 1040)])
 def test_the_kernels_take_what_fills_vectors_and_is_not_too_large(shape, monkeypatch):
     p = nn.Parameter(torch.ones(shape))
@@ -228,7 +225,7 @@ def test_the_kernels_take_what_fills_vectors_and_is_not_too_large(shape, monkeyp
     torch.testing.assert_close(p, expected, rtol=1e-4, atol=1e-4)
 
 
-@needs_compiler
+@needs.compiler
 def test_a_step_of_the_kernels_is_the_same_with_any_number_of_threads():
     told, threads = [], torch.get_num_threads()
     try:

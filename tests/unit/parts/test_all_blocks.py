@@ -1,15 +1,14 @@
 """All blocks of GPT-2 as one step of autograd compute what they do one by one, to the bit."""
 
 import copy
-import shutil
 
 import pytest
 import torch
 
+import needs
 from groundup.config.model import GPTConfig
 from groundup.kernels import one_call
 from groundup.kernels.compiled import load_kernels
-from groundup.kernels.library import COMPILERS
 from groundup.model.build import build_model
 from groundup.model.gpt import Blocks
 from groundup.model.init import init_weights
@@ -17,7 +16,7 @@ from groundup.model.loss import LossModule
 from groundup.parts.one_step import OneStepBlocks
 from groundup.parts.swap import use_cpu_parts
 
-pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
+pytestmark = needs.compiler
 SHAPE = {"n_layer": 3, "n_head": 2, "n_embd": 64, "block_size": 40, "vocab_size": 31}
 
 

@@ -1,15 +1,14 @@
 """A block as one step of autograd computes what the page's block does, to the bit; in one call up to rounding."""
 
 import copy
-import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 
+import needs
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.kernels.compiled import CompiledKernels, load_kernels
-from groundup.kernels.library import COMPILERS
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.lora import add_lora
@@ -21,7 +20,7 @@ from groundup.parts.swap import use_cpu_parts
 from groundup.planner.memory import suits_one_step
 from groundup.runtime.matmul import onednn_is_there
 
-pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
+pytestmark = needs.compiler
 SHAPE = GPTConfig(n_layer=2, n_head=2, n_embd=64, block_size=40, vocab_size=31)
 ROTATED = ModernConfig(n_layer=2, n_head=2, n_embd=64, block_size=40, vocab_size=31, rope_share=0.5, norm_eps=1e-3)
 SHAPES = pytest.mark.parametrize("shape", [SHAPE, ROTATED], ids=["gpt2", "rotated"])

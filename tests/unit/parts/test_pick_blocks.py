@@ -1,19 +1,18 @@
 """Who computes the products of training: measured once and remembered."""
 
 import json
-import shutil
 
 import pytest
 import torch
 
+import needs
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.kernels.compiled import load_kernels
-from groundup.kernels.library import COMPILERS
 from groundup.parts import pick_blocks
 from groundup.parts.pick_blocks import pick_products
 from groundup.runtime.stored import PlainKernels
 
-pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
+pytestmark = needs.compiler
 SHAPE = ModernConfig(n_layer=1, n_head=2, n_embd=32, block_size=16, vocab_size=7)
 
 

@@ -2,7 +2,6 @@
 
 import copy
 import gc
-import shutil
 import weakref
 
 import pytest
@@ -10,12 +9,12 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+import needs
 from groundup.config.data import IGNORE
 from groundup.config.errors import UserError
 from groundup.config.model import GPTConfig
 from groundup.kernels import whole_loss
 from groundup.kernels.compiled import load_kernels
-from groundup.kernels.library import COMPILERS
 from groundup.model.build import build_model
 from groundup.model.init import init_weights
 from groundup.model.lora import add_lora
@@ -24,7 +23,7 @@ from groundup.parts.one_step import OneStepBlocks
 from groundup.parts.swap import use_cpu_parts
 from groundup.planner.memory import LARGEST_IN_ONE_STEP
 
-pytestmark = pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="needs a C++ compiler")
+pytestmark = needs.compiler
 SHAPE = {"n_layer": 3, "n_head": 2, "n_embd": 64, "block_size": 40, "vocab_size": 31}
 KERNELS = load_kernels(lambda _: None)
 BOUNDS = {torch.float32: 1e-5, torch.bfloat16: 0.03}
