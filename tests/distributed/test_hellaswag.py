@@ -1,9 +1,10 @@
 """--eval.hellaswag-every: one process, ranks that share the questions, and a sharded model log the same shares."""
 
 import json
-from pathlib import Path
 
 import pytest
+
+import small_runs
 
 FLAGS = [
     "shakespeare", "--data.source=text", "--data.path=text.txt", "--model.n-layer=1", "--model.n-head=2",
@@ -31,8 +32,7 @@ def run(start, tmp_path, monkeypatch, short_ends):
     def run(size, name, *words):
         team = start(size, "command", words=["train", *FLAGS, f"--name={name}", *words])
         assert team.results() == [0] * size
-        lines = [json.loads(line) for line in Path(f"runs/{name}/metrics.jsonl").read_text().splitlines()]
-        return [line for line in lines if "hellaswag/acc" in line]
+        return [row for row in small_runs.rows(name) if "hellaswag/acc" in row]
 
     return run
 

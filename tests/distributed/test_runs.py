@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import socket
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from groundup.checkpoint.tensor_file import load_tensors
 from groundup.cli.main import main
 from groundup.kernels.training import TrainingKernels, load_training_kernels
+from small_runs import checkpoints, column, plays, until
 
 FLAGS = [
     "--data.source=text", "--data.path=text.txt", "--model.n-layer=2", "--model.n-head=2", "--model.n-embd=16",
@@ -27,8 +27,7 @@ FLAGS = [
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch, short_ends):
     monkeypatch.chdir(tmp_path)
-    text = "".join(f"SPEAKER {i % 7}:\nthe {i} quick brown foxes jump over {i * i} lazy dogs\n\n" for i in range(60))
-    (tmp_path / "text.txt").write_text(text)
+    (tmp_path / "text.txt").write_text(plays(60))
     return tmp_path
 
 
@@ -42,24 +41,6 @@ def train(start, place):
         return (team.results() if wait else None), team
 
     return run
-
-
-def rows(name, key):
-    lines = [json.loads(line) for line in Path(f"runs/{name}/metrics.jsonl").read_text().splitlines()]
-    return [line[key] for line in lines if key in line]
-
-
-def checkpoints(name):
-    return sorted(Path(f"runs/{name}/checkpoints").glob("step-*"))
-
-
-def until(condition, seconds=240.0):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return
-        time.sleep(0.02)
-    raise AssertionError("waited in vain")
 
 
 def short_of_time():
@@ -81,9 +62,9 @@ def test_rank_0_alone_writes_and_prints(train, place):
     assert "on cpu in fp32, 2 processes (ddp)" in team.text(0)
     assert "what to try next" in team.text(0)
     assert team.text(1) == ""
-    assert [r for r in rows("two", "step") if r == 8]
-    assert len(rows("two", "train/loss")) == 8
-    assert rows("two", "tokens")[-1] == 8 * 256
+    assert [r for r in column("two", "step") if r == 8]
+    assert len(column("two", "train/loss")) == 8
+    assert column("two", "tokens")[-1] == 8 * 256
     run = json.loads(Path("runs/two/run.json").read_text())
     assert run["resolved"]["parallel"] == "ddp"
     assert run["resolved"]["processes"] == 2
@@ -123,9 +104,9 @@ def test_resumed_with_other_world_sizes_it_is_the_same_run(train):
     places = [json.loads((path / "training.json").read_text())["state"]["data"] for path in (whole, parts)]
     assert places[0] == places[1]
     assert places[0]["consumed"] == 16 * 256 // 16
-    assert rows("parts", "train/loss") == pytest.approx(rows("whole", "train/loss"), abs=1e-6)
-    assert rows("parts", "optim/grad_norm") == pytest.approx(rows("whole", "optim/grad_norm"), abs=1e-6)
-    assert rows("parts", "val/loss") == pytest.approx(rows("whole", "val/loss"), abs=1e-6)
+    assert column("parts", "train/loss") == pytest.approx(column("whole", "train/loss"), abs=1e-6)
+    assert column("parts", "optim/grad_norm") == pytest.approx(column("whole", "optim/grad_norm"), abs=1e-6)
+    assert column("parts", "val/loss") == pytest.approx(column("whole", "val/loss"), abs=1e-6)
 
 
 @pytest.mark.parametrize(("size", "parallel"), [(1, "ddp"), (2, "ddp"), (2, "fsdp")])
@@ -143,7 +124,7 @@ def test_shares_are_computed_as_the_run_began(train, size, parallel):
     resolved = json.loads((checkpoints("parts")[-1] / "training.json").read_text())["state"]["resolved"]
     assert (resolved["parallel"], resolved["matmul"], resolved["one_call"]) == ("fsdp", "default", True)
     for what in ("train/loss", "optim/grad_norm", "val/loss"):
-        assert rows("parts", what) == pytest.approx(rows("whole", what), abs=1e-6)
+        assert column("parts", what) == pytest.approx(column("whole", what), abs=1e-6)
 
 
 @pytest.mark.fault(
@@ -182,7 +163,7 @@ def test_a_signal_to_one_rank_saves_and_stops_all(train, number):
     assert "continue with: torchrun --standalone --nproc_per_node 2 -m groundup train --resume" in team.text(0)
     assert team.text(1) == ""
     step = int(checkpoints("stopped")[-1].name.removeprefix("step-"))
-    assert step == rows("stopped", "step")[-1]
+    assert step == column("stopped", "step")[-1]
     assert main(["train", "--resume", "runs/stopped", f"--max-steps={step + 1}"]) == 0
 
 
@@ -194,7 +175,7 @@ def test_nan_on_one_rank_stops_all_before_any_weight_changes(train):
     assert len(errors) == 1
     reason = r"the loss is nan and the gradient norm nan \(on rank 1; first in wte.weight; samples 32 to 47\)"
     assert re.match(rf"groundup: step 3: {reason}; the weights are those of the step before", errors[0])
-    assert rows("nan", "step")[-1] == 2
+    assert column("nan", "step")[-1] == 2
     assert checkpoints("nan") == []
 
 
@@ -203,9 +184,9 @@ def test_nan_on_one_rank_is_skipped_by_all(train):
     words = ["--max-steps=8", "--guard.nonfinite=skip", "--runtime.check-replicas-every=1"]
     codes, team = train(2, "skips", *words, patch="nan_on_rank_1")
     assert codes == [0, 0], team.texts()
-    assert rows("skips", "event") == ["step 3: the loss is nan and the gradient norm nan, skipped (samples 32 to 47)"]
-    assert rows("skips", "train/loss")[2] is None
-    assert rows("skips", "optim/skipped_steps") == [1] * 6
+    assert column("skips", "event") == ["step 3: the loss is nan and the gradient norm nan, skipped (samples 32 to 47)"]
+    assert column("skips", "train/loss")[2] is None
+    assert column("skips", "optim/skipped_steps") == [1] * 6
 
 
 @pytest.mark.fault("E6", "one of two ranks runs out of memory", "both halve micro-batches and make the step again")
@@ -216,7 +197,7 @@ def test_a_rank_without_memory_makes_all_halve(train, record_property):
     codes, team = train(2, "auto", *auto, patch="little_memory_on_rank_1")
     assert codes == [0, 0], team.texts()
     note = "step 5: out of memory with micro-batches of 4 sequences; from here on they are of 2"
-    assert rows("auto", "event") == [note]
+    assert column("auto", "event") == [note]
     assert note in team.text(0)
     run = json.loads(Path("runs/auto/run.json").read_text())
     assert (run["config"]["runtime"]["micro_batch_size"], run["resolved"]["micro_batch_size"]) == ("auto", 4)
@@ -224,7 +205,7 @@ def test_a_rank_without_memory_makes_all_halve(train, record_property):
     assert states[0]["data"] == states[1]["data"]
     assert [state["resolved"]["micro_batch_size"] for state in states] == [8, 2]
     for key in ("train/loss", "optim/grad_norm", "val/loss"):
-        assert rows("auto", key) == pytest.approx(rows("fixed", key), abs=1e-6), key
+        assert column("auto", key) == pytest.approx(column("fixed", key), abs=1e-6), key
     record_property("figure", "losses and norms of 8 steps to 1e-6")
 
     codes, team = train(2, "auto", "--max-steps=9", resume=True)

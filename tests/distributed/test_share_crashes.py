@@ -12,6 +12,7 @@ import pytest
 
 from groundup.checkpoint.state import CheckpointStore
 from groundup.checkpoint.tensor_file import load_tensors
+from small_runs import plays
 
 FLAGS = [
     "--data.source=text", "--data.path=text.txt", "--model.n-layer=1", "--model.n-head=1", "--model.n-embd=16",
@@ -25,8 +26,7 @@ FLAGS = [
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    text = "".join(f"SPEAKER {i % 7}:\nthe {i} quick brown foxes jump over {i * i} lazy dogs\n\n" for i in range(60))
-    (tmp_path / "text.txt").write_text(text)
+    (tmp_path / "text.txt").write_text(plays(60))
     return tmp_path
 
 

@@ -4,13 +4,13 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 
 from forked import ForkedPopen, still_running
+from small_runs import checkpoints, plays, until
 
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
 RUN = [
@@ -26,8 +26,7 @@ RUN = [
 def place(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    text = "".join(f"SPEAKER {i % 7}:\nthe {i} quick brown foxes jump over {i * i} lazy dogs\n\n" for i in range(60))
-    (tmp_path / "text.txt").write_text(text)
+    (tmp_path / "text.txt").write_text(plays(60))
     return tmp_path
 
 
@@ -58,19 +57,6 @@ def rank_process(process, rank):
         except psutil.Error:
             continue
     return None
-
-
-def checkpoints(name):
-    return sorted(Path(f"runs/{name}/checkpoints").glob("step-*"))
-
-
-def until(condition, seconds=240.0):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := condition():
-            return value
-        time.sleep(0.02)
-    raise AssertionError("waited in vain: " + "".join(p.read_text()[-3000:] for p in Path().glob("*.txt")))
 
 
 DEADLY = """

@@ -12,6 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from small_runs import checkpoints, plays, until
+
 NETWORK = "10.213.77"
 LET_HOSTS_COME_BACK = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 """As runs/train_2nodes.sh: with a shared store torch 2.13 gives a host that comes back no address (pytorch#135712)."""
@@ -57,8 +59,7 @@ def hosts():
 def torchrun(hosts, tmp_path, monkeypatch):
     """torchrun(host number, name of the run, job) -> its process."""
     monkeypatch.chdir(tmp_path)
-    text = "".join(f"SPEAKER {i % 7}:\nthe {i} quick brown foxes jump over {i * i} lazy dogs\n\n" for i in range(60))
-    Path("text.txt").write_text(text)
+    Path("text.txt").write_text(plays(60))
     started = []
 
     def begin(host, name, job):
@@ -86,18 +87,11 @@ def kill_tree(process):
     process.wait()
 
 
-def checkpoints(name):
-    return sorted(Path(f"runs/{name}/checkpoints").glob("step-*"))
-
-
 @pytest.mark.slow
 @pytest.mark.fault("E7", "one of two hosts is killed and comes back", "the bytes are an undisturbed run's")
 def test_a_killed_host_comes_back_and_the_bytes_are_those_of_an_undisturbed_run(torchrun):
     pair = {host: torchrun(host, "broken", "job-1") for host in (1, 2)}
-    end = time.monotonic() + 240
-    while not checkpoints("broken"):
-        assert time.monotonic() < end, Path("broken-1.txt").read_text()
-        time.sleep(0.02)
+    until(lambda: checkpoints("broken"))
     kill_tree(pair[2])
     time.sleep(REBOOT_SECONDS)
     pair[2] = torchrun(2, "broken", "job-1")

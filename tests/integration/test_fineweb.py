@@ -1,6 +1,5 @@
 """GPT-2 on FineWeb-Edu, at the size of a toy: parquet files, shards, the preset, text. Nothing is downloaded."""
 
-import json
 import math
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 import needs
 from groundup.cli.main import main
 from groundup.data.dataset import TokenDataset
+from small_runs import column, rows
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -56,11 +56,10 @@ def test_from_parquet_files_to_text(parquet_files, capsys):
     assert len(dataset.split("train").shards) > 1
 
     assert main(["train", "gpt2-fineweb", *TOY]) == 0
-    rows = [json.loads(line) for line in Path("runs/gpt2-fineweb/metrics.jsonl").read_text().splitlines()]
-    losses = [row["train/loss"] for row in rows if "train/loss" in row]
+    losses = column("gpt2-fineweb", "train/loss")
     assert losses[0] == pytest.approx(math.log(50257), abs=0.1)
     assert losses[-1] < losses[0] - 0.1
-    vals = [row for row in rows if "val/loss" in row]
+    vals = [row for row in rows("gpt2-fineweb") if "val/loss" in row]
     per_token = dataset.split("val").n_bytes / dataset.split("val").n_tokens
     assert vals[-1]["val/bpb"] == pytest.approx(vals[-1]["val/loss"] / math.log(2) / per_token)
 

@@ -4,7 +4,6 @@ them, in float64. Only the order of the data and the first weights are taken fro
 The run is in float32: on the machine where this was written the two differ by less than 4e-7, and 1e-5 is allowed.
 """
 
-import json
 import math
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from groundup.model.build import build_model
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.model.loss import lm_loss_sum
+from small_runs import rows
 
 STEPS, WARMUP, PEAK, FINAL = 30, 5, 1e-2, 0.1
 GPT2 = ["--model.kind=gpt"]
@@ -85,8 +85,7 @@ def written_out(config, data):
 @pytest.mark.parametrize("kind", [GPT2, MODERN], ids=["gpt", "modern"])
 def test_losses_rates_and_norms_are_those_of_a_loop_that_is_written_out(words, kind):
     assert main(["train", *words, *kind]) == 0
-    rows = [json.loads(line) for line in Path("runs/curve/metrics.jsonl").read_text().splitlines()]
-    run = [(r["train/loss"], r["optim/lr"], r["optim/grad_norm"]) for r in rows if "train/loss" in r]
+    run = [(r["train/loss"], r["optim/lr"], r["optim/grad_norm"]) for r in rows("curve") if "train/loss" in r]
     config = read_request([*words, *kind]).config
     golden = list(written_out(config, dataset_of(config)))
     assert len(run) == len(golden) == STEPS
@@ -113,8 +112,7 @@ def test_ids_walk_from_the_text_through_forward_to_the_loss_that_is_logged(words
     assert main(["train", *words, *GPT2, "--max-steps=2"]) == 0
     text, tokenizer = Path("text.txt").read_text(), dataset_of(read_request(words).config).tokenizer()
     assert len(seen) == 2 * 2  # steps, and micro-steps of each
-    rows = [json.loads(line) for line in Path("runs/curve/metrics.jsonl").read_text().splitlines()]
-    for step, row in enumerate(row for row in rows if "train/loss" in row):
+    for step, row in enumerate(row for row in rows("curve") if "train/loss" in row):
         total = 0.0
         for idx, logits in seen[2 * step : 2 * step + 2]:
             passages = [tokenizer.decode(ids) for ids in idx.tolist()]

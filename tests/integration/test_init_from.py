@@ -1,6 +1,5 @@
 """groundup train --init-from: fine-tuning starts where the weights are, and refuses what does not fit."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
 from groundup.records.metrics import read_metrics
 from groundup.tokenizer.char import CharTokenizer
+from small_runs import column, plays
 
 FLAGS = [
     "--data.source=text", "--data.path=text.txt", "--model.n-layer=2", "--model.n-head=2", "--model.n-embd=32",
@@ -29,8 +29,7 @@ FLAGS = [
 @pytest.fixture
 def place(tmp_path, monkeypatch, short_ends) -> Path:
     monkeypatch.chdir(tmp_path)
-    text = "".join(f"SPEAKER {i % 7}:\nthe {i} quick brown foxes jump over {i * i} lazy dogs\n\n" for i in range(200))
-    (tmp_path / "text.txt").write_text(text)
+    (tmp_path / "text.txt").write_text(plays(200))
     return tmp_path
 
 
@@ -39,8 +38,7 @@ def start(name: str, *words: str) -> int:
 
 
 def first_loss(name: str) -> float:
-    rows = [json.loads(line) for line in Path(f"runs/{name}/metrics.jsonl").read_text().splitlines()]
-    return next(row["val/loss"] for row in rows if "val/loss" in row)
+    return column(name, "val/loss")[0]
 
 
 def test_starts_where_the_weights_are(place):

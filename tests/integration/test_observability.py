@@ -11,6 +11,7 @@ import pytest
 
 from forked import ForkedPopen
 from groundup.cli.main import main
+from small_runs import rows
 
 FLAGS = [
     "--data.source=text", "--data.path=text.txt", "--model.n-layer=1", "--model.n-head=2", "--model.n-embd=16",
@@ -48,9 +49,8 @@ def test_looking_on_changes_nothing_and_shows_everything(place, capsys):
     # Which operations are the largest depends on the load.
     assert "5 steps of " in Path("runs/watched/profile/summary.txt").read_text()
     assert list(Path("runs/watched/tensorboard").glob("events.out.tfevents.*"))
-    rows = [json.loads(line) for line in Path("runs/watched/metrics.jsonl").read_text().splitlines()]
     for name in ("data_ms", "forward_backward_ms", "optimizer_ms"):
-        assert all(row[f"perf/{name}"] > 0 for row in rows if "train/loss" in row)
+        assert all(row[f"perf/{name}"] > 0 for row in rows("watched") if "train/loss" in row)
 
     assert main(["runs", "compare", "runs/plain", "runs/watched"]) == 0
     settings = capsys.readouterr().out.split("settings that differ")[1].split("machines that differ")[0]

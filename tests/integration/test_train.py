@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,6 +21,7 @@ from groundup.config.io import load_json
 from groundup.records import report
 from groundup.records.plot import plot_loss
 from groundup.records.results import read_results
+from small_runs import checkpoints, column, plays, rows, until
 
 FLAGS = [
     "--data.source=text", "--model.n-layer=2", "--model.n-head=2", "--model.n-embd=32", "--model.block-size=16",
@@ -41,8 +41,7 @@ PLAIN = [["--optim.name=adamw"], ["--optim.name=muon"]]
 @pytest.fixture
 def place(tmp_path, monkeypatch, short_ends) -> Path:
     monkeypatch.chdir(tmp_path)
-    text = "".join(f"SPEAKER {i % 7}:\nthe {i} quick brown foxes jump over {i * i} lazy dogs\n\n" for i in range(200))
-    (tmp_path / "text.txt").write_text(text)
+    (tmp_path / "text.txt").write_text(plays(200))
     return tmp_path
 
 
@@ -65,11 +64,7 @@ def in_new_process(*words: str, wait: bool = True):
 
 
 def last_checkpoint(name: str) -> Path:
-    return sorted(Path(f"runs/{name}/checkpoints").glob("step-*"))[-1]
-
-
-def rows(name: str):
-    return [json.loads(line) for line in Path(f"runs/{name}/metrics.jsonl").read_text().splitlines()]
+    return checkpoints(name)[-1]
 
 
 class Seen(torch.nn.Module):
@@ -121,7 +116,7 @@ def test_resume_is_bitwise(place, more):
     assert whole.name == split.name == "step-0000020"
     for name in ("model.safetensors", "training.safetensors"):
         assert (whole / name).read_bytes() == (split / name).read_bytes(), name
-    losses = [[r["train/loss"] for r in rows(name) if "train/loss" in r] for name in ("whole", "split")]
+    losses = [column(name, "train/loss") for name in ("whole", "split")]
     assert losses[0] == losses[1]
     assert len(losses[0]) == 5
     vals = [
@@ -189,7 +184,7 @@ def test_learns_more_than_a_bigram(place):
     assert start("learns", "--max-steps=120", "--optim.name=muon", "--optim.lr=0.01", "--eval.every=120",
                  "--model.dropout=0", "--eval.sample-every=0") == 0  # fmt: skip
     run = json.loads(Path("runs/learns/run.json").read_text())
-    best = min(r["val/loss"] for r in rows("learns") if "val/loss" in r)
+    best = min(column("learns", "val/loss"))
     assert best < run["bigram_loss"] - 0.2
 
 
@@ -283,7 +278,7 @@ def test_saved_config_starts_the_same_run_again(place):
 def test_a_signal_saves_and_the_run_goes_on(place, number):
     arguments = ["shakespeare", "--data.path=text.txt", *FLAGS, "--name=stopped", "--max-steps=100000"]
     process = in_new_process(*arguments, wait=False)
-    wait_for(lambda: len(rows("stopped")) > 3 if Path("runs/stopped/metrics.jsonl").exists() else False)
+    until(lambda: len(rows("stopped")) > 3 if Path("runs/stopped/metrics.jsonl").exists() else False)
     process.send_signal(number)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 128 + number, output
@@ -303,7 +298,7 @@ def test_a_second_run_in_the_folder_is_refused(place, capsys):
     arguments = ["shakespeare", "--data.path=text.txt", *FLAGS, "--name=busy", "--max-steps=100000"]
     process = in_new_process(*arguments, wait=False)
     try:
-        wait_for(lambda: Path("runs/busy/run.json").exists())
+        until(lambda: Path("runs/busy/run.json").exists())
         assert start("busy", "--max-steps=10") == 1
         assert f"runs/busy is in use by another run (process {process.pid} on" in capsys.readouterr().err
         assert train("--resume", "runs/busy") == 1
@@ -318,7 +313,7 @@ def test_a_second_run_in_the_folder_is_refused(place, capsys):
 def test_a_killed_run_resumes_from_its_last_checkpoint(place, capsys):
     arguments = ["shakespeare", "--data.path=text.txt", *FLAGS, "--name=killed", "--max-steps=100000"]
     process = in_new_process(*arguments, wait=False)
-    wait_for(lambda: len(list(Path("runs/killed/checkpoints").glob("step-*"))) >= 2)
+    until(lambda: len(checkpoints("killed")) >= 2)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     step = int(last_checkpoint("killed").name.removeprefix("step-"))
@@ -447,15 +442,6 @@ def test_a_damaged_newest_checkpoint_is_skipped_by_name(place, capsys):
     assert "resumed at step 10" in printed
 
 
-def wait_for(condition, seconds=240.0):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("waited in vain")
-
-
 @pytest.mark.fault(
     "D6",
     "the file that a run's tokenizer came from is gone, or the run has been moved",
@@ -496,5 +482,5 @@ def test_a_session_that_the_clock_ends_is_gone_on_with_by_the_same_words(place, 
     assert Path("runs/sessions/model/config.json").is_file()
     assert [path.name for path in Path("runs").iterdir() if path.is_dir()] == ["sessions"]
     assert start("whole", "--max-steps=5") == 0
-    losses = {name: [row["train/loss"] for row in rows(name) if "train/loss" in row] for name in ("sessions", "whole")}
+    losses = {name: column(name, "train/loss") for name in ("sessions", "whole")}
     assert losses["sessions"][-1] == losses["whole"][-1]

@@ -25,6 +25,7 @@ from groundup.loop.callbacks import Evaluate
 from groundup.loop.trainer import Trainer
 from groundup.model.loss import LossModule
 from groundup.records.metrics import MetricsLog
+from small_runs import checkpoints, column, plays, until
 
 RUN = [
     "train", "shakespeare", "--data.source=text", "--data.path=text.txt", "--model.n-layer=1", "--model.n-head=2",
@@ -38,18 +39,8 @@ RUN = [
 @pytest.fixture(autouse=True)
 def place(tmp_path, monkeypatch, short_ends) -> Path:
     monkeypatch.chdir(tmp_path)
-    text = "".join(f"SPEAKER {i % 7}:\nthe {i} quick brown foxes jump over {i * i} lazy dogs\n\n" for i in range(100))
-    (tmp_path / "text.txt").write_text(text)
+    (tmp_path / "text.txt").write_text(plays(100))
     return tmp_path
-
-
-def rows(key, name="run"):
-    lines = [json.loads(line) for line in Path(f"runs/{name}/metrics.jsonl").read_text().splitlines()]
-    return [line[key] for line in lines if key in line]
-
-
-def checkpoints(name="run"):
-    return sorted(Path(f"runs/{name}/checkpoints").glob("step-*"))
 
 
 def newest():
@@ -101,7 +92,7 @@ def test_a_signal_at_any_moment_saves_and_leaves(monkeypatch, moment, step, numb
     assert main([*RUN, "--max-steps=100"]) == 128 + number
     assert done
     assert newest() == f"step-{step:07d}"
-    assert rows("event") == ["stopped"]
+    assert column("run", "event") == ["stopped"]
 
 
 def act_at_call(monkeypatch, k, act):
@@ -238,7 +229,7 @@ def test_a_signal_during_the_first_evaluation(monkeypatch, number):
     )
     assert main([*RUN, "--max-steps=100"]) == 128 + number
     assert newest() == "step-0000001"
-    assert rows("event") == ["stopped"]
+    assert column("run", "event") == ["stopped"]
 
 
 @pytest.mark.fault(
@@ -313,7 +304,7 @@ def test_a_log_that_cannot_be_written_does_not(monkeypatch, capsys):
     monkeypatch.setattr(MetricsLog, "write", full_after_3)
     assert main([*RUN, "--max-steps=12"]) == 0
     assert capsys.readouterr().out.count("cannot be written (No space left on device)") == 1
-    assert len(rows("step")) == 3
+    assert len(column("run", "step")) == 3
     assert newest() == "step-0000012"
 
 
@@ -349,8 +340,8 @@ def test_skipping_goes_on_bit_for_bit(monkeypatch, record_property):
     states = [json.loads((end / "training.json").read_text())["state"] for end in ends]
     assert states[0]["guard"] == states[1]["guard"]
     assert states[0]["train"]["skipped_steps"] == states[1]["train"]["skipped_steps"] > 3
-    skipped = [event for event in rows("event", "whole") if "is a spike" in event]
-    assert skipped == [event for event in rows("event") if "is a spike" in event]
+    skipped = [event for event in column("whole", "event") if "is a spike" in event]
+    assert skipped == [event for event in column("run", "event") if "is a spike" in event]
     assert any(int(event.split()[1][:-1]) > 40 for event in skipped)
     record_property("figure", f"{len(skipped)} steps of 80 skipped")
 
@@ -395,10 +386,7 @@ def test_no_process_is_left(killed, tmp_path):
         start_new_session=True,
     )
     if killed:
-        end = time.monotonic() + 240
-        while not checkpoints():
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        until(checkpoints)
         process.kill()
     assert process.wait(240) == (-signal.SIGKILL if killed else 0)
     assert not left(str(tmp_path), process.pid)

@@ -18,7 +18,6 @@ from groundup.config.errors import UserError
 from groundup.config.model import ModernConfig
 from groundup.interop.import_model import import_model
 from groundup.interop.read_meta import read_meta
-from groundup.tokenizer.io import tokenizer_json
 
 SHAPE = {"n_layer": 2, "n_head": 4, "n_embd": 16, "block_size": 32, "vocab_size": 27}
 
@@ -38,13 +37,6 @@ class Slotted:
     def __init__(self):
         for name, value in SHAPE.items():
             setattr(self, name, value)
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch, letters):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "letters.json").write_text(tokenizer_json(letters), "utf-8")
-    return tmp_path
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import pytest
 from forked import ForkedPopen
 from groundup.playground.trainings import _Training
 from groundup.serving.models import Models
+from small_runs import plays
 
 
 def wait_for(ask, seconds=240):
@@ -25,8 +26,7 @@ def wait_for(ask, seconds=240):
 def base(tmp_path_factory):
     """A run on a small text, as a person made it."""
     folder = tmp_path_factory.mktemp("place")
-    text = "".join(f"SPEAKER {i % 7}:\nthe {i} quick brown foxes jump over {i * i} lazy dogs\n\n" for i in range(200))
-    (folder / "text.txt").write_text(text)
+    (folder / "text.txt").write_text(plays(200))
     words = ["shakespeare", "--data.source=text", f"--data.path={folder / 'text.txt'}", "--name=base", "--max-steps=2"]
     flags = ["--model.n-layer=1", "--model.n-head=2", "--model.n-embd=16", "--model.block-size=32"]
     more = ["--tokens-per-step=128", "--runtime.micro-batch-size=4", "--optim.warmup-steps=1", "--runtime.threads=1"]
