@@ -108,7 +108,7 @@ class Offers:
                 [[lane.slot, lane.request, lane.choice, lane.start, lane.n_read] for lane in tick.lanes],
             ]
             for tick in self.server.loop.rounds.copy()
-            if tick.engine is served.engine and tick.number > int(after)
+            if tick.engine() is served.engine and tick.number > int(after)
         ]
         return JSONResponse({"n_slots": served.engine.n_slots, "waiting": served.engine.n_waiting, "rounds": rounds})
 

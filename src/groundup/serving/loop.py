@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
+from weakref import ref
 
 from groundup.config.errors import UserError
 from groundup.generation.engine import Engine
@@ -36,7 +37,8 @@ class Round:
     """One tick of one engine."""
 
     number: int
-    engine: Engine
+    engine: ref[Engine]
+    """No more than a name of it: a model that is dropped leaves memory before its ticks are forgotten."""
     start: float
     """Seconds, of a clock that only goes forward."""
     seconds: float
@@ -254,7 +256,7 @@ class EngineLoop:
         except Exception:  # whatever it is, the server lives on
             events = self._tick_one_by_one(engine)
         self._n_rounds += 1
-        self.rounds.append(Round(self._n_rounds, engine, start, time.monotonic() - start, engine.lanes))
+        self.rounds.append(Round(self._n_rounds, ref(engine), start, time.monotonic() - start, engine.lanes))
         mine: dict[int, list[Event]] = {}
         for event in events:
             mine.setdefault(event.request, []).append(event)

@@ -1,8 +1,10 @@
 """Runs and their kept steps, by id."""
 
 import asyncio
+import gc
 import shutil
 import threading
+import weakref
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import torch
 
 from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.serving import models as module
+from groundup.serving.bodies import CompletionBody
+from groundup.serving.completions import Completion
 from groundup.serving.models import MAX_STEPS, Models
 from groundup.tokenizer.char import CharTokenizer
 
@@ -131,6 +135,23 @@ def test_a_few_steps_are_held_and_the_one_used_last_goes_last(run):
         assert len(models._steps) == MAX_STEPS == 4
 
     asyncio.run(ask())
+
+
+def test_a_step_that_is_dropped_leaves_memory_while_its_ticks_are_remembered(run, loop):
+    models = Models([run])
+
+    async def ask():
+        engines = []
+        for step in (0, 1, 2, 4, 8, 9):
+            served = await models.find(f"mine@{step}")
+            await Completion(served, CompletionBody(prompt=TEXT, max_tokens=1)).whole(loop)
+            engines.append(weakref.ref(served.engine))
+        return engines
+
+    engines = asyncio.run(ask())
+    gc.collect()
+    assert [engine() is not None for engine in engines] == [False] * 2 + [True] * MAX_STEPS
+    assert [tick.engine() for tick in loop.rounds] == [engine() for engine in engines]
 
 
 @pytest.mark.parametrize(("name", "kind", "step"), [("mine@4", "growth", 4), ("other", "checkpoints", 3)])
