@@ -76,7 +76,7 @@ class Completion:
         """When the first event with something in it was, by `time.perf_counter`."""
         self._forms: dict[int, tuple[bytes, bytes]] = {}
         """By index of a choice: what is before and behind the text in an event of it."""
-        self.jobs = [self._job(prompt, n, index * n) for index, prompt in enumerate(prompts)]
+        self.jobs = [self._job(prompt, n, place) for place, prompt in enumerate(prompts)]
 
     async def whole(self, loop: EngineLoop) -> dict[str, Any]:
         """The answer in one piece."""
@@ -193,7 +193,7 @@ class Completion:
             offset += len(decoder.push([Event(request=0, choice=0, token=token)]).text)
         return shown
 
-    def _job(self, prompt: str | list[int], n: int, first_index: int) -> Job:
+    def _job(self, prompt: str | list[int], n: int, place: int) -> Job:
         served, body = self.served, self.body
         tokenizer = served.loaded.tokenizer
         try:
@@ -226,14 +226,14 @@ class Completion:
                 max_new_tokens=max_tokens,
                 sampling=sampling,
                 n=n,
-                seed=self.seed,
+                seed=(self.seed + place) % 2**63,  # equal prompts are to have texts of their own
                 stop_ids=frozenset(() if eot is None or body.ignore_eos else (eot,)),
                 n_top=self.n_top,
                 score_prompt=scored,
             ),
             prompt_text=text,
             choices=[ChoiceText(tokenizer, self._names, len(text), stop, self.n_top) for _ in range(n)],
-            first_index=first_index,
+            first_index=place * n,
         )
 
     def _prompts(self) -> list[str | list[int]]:

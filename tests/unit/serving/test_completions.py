@@ -120,6 +120,15 @@ def test_a_prompt_is_text_or_ids_one_or_many_or_nothing(client, alphabet):
     forms = [PROMPT, ids, [PROMPT], [ids]]
     texts = [complete(client, prompt=form, max_tokens=4, seed=5)["choices"][0]["text"] for form in forms]
     assert len(set(texts)) == 1
+    for seed in (5, 2**63 - 2):  # each prompt of a list has a seed of its own, counted up from the given one
+        told = complete(client, prompt=[PROMPT] * 3, max_tokens=4, n=2, seed=seed, temperature=2)
+        of_places = [choice["text"] for choice in told["choices"]]
+        alone = [
+            complete(client, prompt=PROMPT, max_tokens=4, n=2, seed=(seed + place) % 2**63, temperature=2)
+            for place in range(3)
+        ]
+        assert of_places == [choice["text"] for one in alone for choice in one["choices"]]
+        assert len(set(of_places)) == 6
     both = complete(client, prompt=[PROMPT, "ab"], max_tokens=2, n=2, seed=5)
     assert [choice["index"] for choice in both["choices"]] == [0, 1, 2, 3]
     new = complete(client, max_tokens=3, seed=5)["choices"][0]["text"]
