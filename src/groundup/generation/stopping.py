@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from groundup.config.errors import UsageError
+from groundup.formats.decode import line_ends
 
 
 class StopStrings:
@@ -12,7 +13,7 @@ class StopStrings:
     the text; if it completes several, the longest counts. Text that could still become one is held back.
 
     Args:
-        stops: Strings that end the text and do not belong to it.
+        stops: Strings that end the text and do not belong to it, also with the line ends that prompts are read with.
 
     Raises:
         UsageError: A stop string is empty.
@@ -21,7 +22,7 @@ class StopStrings:
     def __init__(self, stops: Sequence[str]) -> None:
         if "" in stops:
             raise UsageError("a stop string must have at least one character, got an empty one")
-        self.stops = tuple(stops)
+        self.stops = tuple(dict.fromkeys([*stops, *map(line_ends, stops)]))
         self.stopped = False
         self._held = ""
 

@@ -59,6 +59,9 @@ def test_no_more_is_held_back_than_needed(text, stops):
         (["abc", "b"], "abc", "a"),  # b is complete first
         (["bc", "abc"], "xabc", "x"),  # both are complete at c: the longer
         (["é"], "café", "caf"),
+        (["\r\n"], "one\ntwo", "one"),  # as prompts are read
+        (["\r\n"], "one\r\ntwo", "one"),  # of a model that writes it
+        (["User:\r\n"], "User: \nUser:\n", "User: \n"),
     ],
 )
 def test_examples(stops, text, shown):
