@@ -185,13 +185,12 @@ class Completion:
         return pieces
 
     def _shown_prompt(self, job: Job, event: Event) -> list[Shown]:
-        scores = event.prompt_scores or (None,) * len(job.request.prompt)
-        shown, offset = [], 0
-        decoder = ChoiceText(self.served.loaded.tokenizer, self._names, 0, (), None)
-        for token, score in zip(job.request.prompt, scores, strict=True):
-            shown.append(self._names.shown(token, offset, score, self.n_top))
-            offset += len(decoder.push([Event(request=0, choice=0, token=token)]).text)
-        return shown
+        prompt = job.request.prompt
+        scored = zip(prompt, event.prompt_scores or (None,) * len(prompt), strict=True)
+        events = [Event(request=0, choice=0, token=token, score=score) for token, score in scored]
+        end = Event(request=0, choice=0, finish="length")
+        text = ChoiceText(self.served.loaded.tokenizer, self._names, 0, (), self.n_top or 0)
+        return text.push([*events, end]).tokens
 
     def _job(self, prompt: str | list[int], n: int, place: int) -> Job:
         served, body = self.served, self.body

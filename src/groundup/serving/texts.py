@@ -113,10 +113,12 @@ class ChoiceText:
         return ShownDelta(text, self._certain(), finish)
 
     def _text_of(self, last: Event, tokens: Sequence[int]) -> str:
+        data = self.tokenizer.decode_bytes(tokens)
+        decoded = self._utf8.push(data)
         if self.n_top is not None:  # then it is one token at most
-            offset = self.start + self._decoded
+            # More characters than it has alone: first one that never ended, and is no part of this token.
+            offset = self.start + self._decoded + max(0, len(decoded) - len(Utf8Stream().push(data)))
             self._waiting += [self.names.shown(token, offset, last.score, self.n_top) for token in tokens]
-        decoded = self._utf8.push(self.tokenizer.decode_bytes(tokens))
         self._decoded += len(decoded)
         return self._stops.push(decoded)
 

@@ -78,6 +78,21 @@ def test_every_token_of_the_text_is_told_once_in_order_with_the_text_it_begins(d
         assert all(offset < length for offset in offsets)
 
 
+@given(st.lists(st.sampled_from(["a", "é", "€", "😀"]).map(str.encode) | st.binary(min_size=1, max_size=4), min_size=1))
+def test_the_offset_of_a_token_is_that_of_the_character_that_its_first_byte_is_part_of(parts):
+    class Parts:
+        eot_id = None
+
+        def decode_bytes(self, ids):
+            return b"".join(parts[token] for token in ids)
+
+    events = [Event(request=0, choice=0, token=token) for token in range(len(parts))]
+    choice = ChoiceText(Parts(), TokenNames(Parts(), as_ids=False), 0, (), 0)
+    offsets = [token.offset for token in choice.push([*events, Event(request=0, choice=0, finish="length")]).tokens]
+    ends = [len(b"".join(parts[:i])) + 1 for i in range(len(parts))]  # behind the first byte of each
+    assert offsets == [len(b"".join(parts)[:end].decode(errors="replace")) - 1 for end in ends]
+
+
 @given(
     texts.map(b"".join),
     st.lists(st.text("ab é€", min_size=1, max_size=3), max_size=3),
