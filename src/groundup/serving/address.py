@@ -1,5 +1,6 @@
 """Where a server listens, and the names it is called by. Needs no package of the extra `serve`."""
 
+import ipaddress
 import os
 import re
 import socket
@@ -26,7 +27,7 @@ def check_key(key: str | None, host: str) -> None:
             f"the API key must be 1 to {KEY_LENGTH:,} letters, digits and signs of ASCII, without spaces and line ends:"
             " no client could send it"
         )
-    if host not in LOOPBACK and not key:
+    if _canonical(host) not in LOOPBACK and not key:
         raise UsageError(f"host {host} can be reached by others: give them a key with --api-key or GROUNDUP_API_KEY")
 
 
@@ -61,13 +62,25 @@ def listen(host: str, port: int) -> socket.socket:
 
 def url_of(host: str, port: int) -> str:
     """What a browser on this machine is given."""
-    shown = "localhost" if host in EVERYWHERE else host
-    return f"http://{f'[{shown}]' if ':' in shown else shown}:{port}/"
+    return f"http://{'localhost' if _canonical(host) in EVERYWHERE else _in_url(host)}:{port}/"
 
 
 def names_of(host: str, port: int) -> frozenset[str] | None:
     """The values of Host that are ours; None where they cannot be known: names of this machine, mapped ports."""
-    if host in EVERYWHERE:
+    known = _canonical(host)  # the form that a browser sends, whatever was typed
+    if known in EVERYWHERE:
         return None
-    names = {"127.0.0.1", "localhost", "[::1]"} if host in LOOPBACK else {host.lower()}
-    return frozenset(f"{name}:{port}" for name in names) | (frozenset(names) if port == 80 else frozenset())
+    names = frozenset(map(_in_url, LOOPBACK if known in LOOPBACK else (host.lower(), known)))
+    return frozenset(f"{name}:{port}" for name in names) | (names if port == 80 else frozenset())
+
+
+def _canonical(host: str) -> str:
+    """The short form of an address, without the card of the network that it belongs to; a name in small letters."""
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).compressed
+    except ValueError:
+        return host.lower()
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

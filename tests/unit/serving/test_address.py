@@ -2,8 +2,8 @@
 
 import pytest
 
-from groundup.config.errors import UserError
-from groundup.serving.address import listen, names_of, url_of
+from groundup.config.errors import UsageError, UserError
+from groundup.serving.address import check_key, listen, names_of, url_of
 
 
 @pytest.mark.parametrize(
@@ -13,6 +13,11 @@ from groundup.serving.address import listen, names_of, url_of
         ("Box", 80, {"box:80", "box"}),
         ("0.0.0.0", 8000, None),
         ("::", 8000, None),
+        ("fd00::2", 8933, {"[fd00::2]:8933"}),
+        ("FD00:0::2", 80, {"[fd00::2]:80", "[fd00:0::2]:80", "[fd00::2]", "[fd00:0::2]"}),
+        ("fe80::1%eth0", 8000, {"[fe80::1]:8000", "[fe80::1%eth0]:8000"}),
+        ("0:0:0:0:0:0:0:1", 8000, {"127.0.0.1:8000", "localhost:8000", "[::1]:8000"}),
+        ("0:0:0:0:0:0:0:0", 8000, None),
     ],
 )
 def test_names(host, port, names):
@@ -21,10 +26,17 @@ def test_names(host, port, names):
 
 @pytest.mark.parametrize(
     ("host", "url"),
-    [("127.0.0.1", "http://127.0.0.1:80/"), ("::1", "http://[::1]:80/"), ("::", "http://localhost:80/")],
+    [("127.0.0.1", "http://127.0.0.1:80/"), ("::1", "http://[::1]:80/"), ("::", "http://localhost:80/"), ("fd00::2", "http://[fd00::2]:80/")],
 )
 def test_url(host, url):
     assert url_of(host, 80) == url
+
+
+def test_whoever_others_can_reach_needs_a_key_however_the_address_is_written():
+    check_key(None, "0:0:0:0:0:0:0:1")
+    for host in ("fd00::2", "0:0:0:0:0:0:0:0", "0.0.0.0"):
+        with pytest.raises(UsageError, match="can be reached by others"):
+            check_key(None, host)
 
 
 @pytest.mark.fault("F13", "a host to listen on that is no name of anything", "one line, before a model is loaded")
