@@ -84,8 +84,8 @@ class Access:
 
 def _check_site(method: str, path: str, headers: Mapping[str, str]) -> None:
     site = headers.get("sec-fetch-site", "none")
-    opened = site == "cross-site" and headers.get("sec-fetch-mode") == "navigate" and (method, path) == ("GET", "/")
-    if site not in ("same-origin", "none") and not opened:
+    opened = headers.get("sec-fetch-mode") == "navigate" and (method, path) == ("GET", "/")  # by a link
+    if site not in ("same-origin", "none") and not (opened and site in ("cross-site", "same-site")):
         raise RequestError(403, "pages of other sites may not use this server", code="wrong_site")
     if method not in ("GET", "HEAD", "POST"):
         raise RequestError(403, f"the method {shown(method)} is not answered here", code="wrong_method")

@@ -10,8 +10,6 @@ from groundup.config.errors import UsageError, UserError
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("0.0.0.0", "::")
 """All addresses of the machine, as in a container."""
-
-
 KEY_LENGTH = 1000
 """Of a key, at most: it is sent in the head of a request."""
 

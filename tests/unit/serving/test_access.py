@@ -104,6 +104,10 @@ def test_only_our_page_may_ask(origin, expected, method):
         ("same-site", "cors", "/v1/models", 403),  # another port of this machine
         ("cross-site", "no-cors", "/v1/models", 403),
         ("cross-site", "navigate", "/", 200),  # a link to the page
+        ("same-site", "navigate", "/", 200),  # the same on a page of another port
+        ("same-site", "navigate", "/v1/models", 403),
+        ("same-site", "no-cors", "/", 403),
+        ("nonsense", "navigate", "/", 403),
         ("cross-site", "navigate", "/v1/models", 403),
         ("cross-site", "no-cors", "/", 403),
     ],
