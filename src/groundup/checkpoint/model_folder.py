@@ -102,7 +102,8 @@ def load_model(
 ) -> LoadedModel:
     """Open a model folder, a checkpoint or a run (`find_model` says which folder of it).
 
-    Every file is checked against its SHA-256 before it is used. With `dtype` None the weights keep the type they are
+    Every file is checked against its SHA-256 before it is used; with `weights`, none is read after that, whoever
+    overwrites it. With `dtype` None the weights keep the type they are
     stored in. With `rows`, tokens that a forward pass will have, the library that multiplies them fastest is used.
 
     Args:
@@ -152,7 +153,7 @@ def _load(
         how = _pick_weights(folder, config, weights, saved, device=device, rows=rows, say=say)
         if how and device.type == "cpu":
             path = folder / WEIGHTS
-            state = load_tensors(path)  # mapped, and not read yet
+            state = load_tensors(path, mapped=saved != "int8")
             if saved != "int8":
                 check_tensors(model, state, path)
             use_weights(cast("Transformer", model), how, load_kernels(say))
@@ -165,7 +166,7 @@ def _load(
             arrange_weights(model)
             return LoadedModel(model.eval(), tokenizer, config, info, folder)
         dtype = DTYPES[how] if how else dtype
-        state = load_tensors(folder / WEIGHTS)
+        state = load_tensors(folder / WEIGHTS, mapped=weights is None or device.type != "cpu")
         check_tensors(model, state, folder / WEIGHTS)
         model.load_state_dict({k: v.to(device=device, dtype=dtype) for k, v in state.items()}, assign=True)
         if rows and not isinstance(config, BigramConfig):
@@ -202,9 +203,7 @@ def _saved_weights(info: dict[str, Any], path: Path) -> Weights | None:
 
 
 def _stored(path: Path, model: Transformer, weights: Weights, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state of a model with stored matrices, from that of an ordinary one; float32 stays where it lies."""
-    if weights == "fp32":
-        return {name: tensor.float() for name, tensor in state.items()}
+    """The state of a model with stored matrices, in memory of its own, from that of an ordinary one."""
     state.clear()  # what is in memory of its file would stay beside what is made of it
     return dict(part for name, blocks in each_tensor(path) for part in stored_tensors(name, blocks, model, weights))
 

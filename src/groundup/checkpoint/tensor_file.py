@@ -90,13 +90,25 @@ def _blocks(tensor: Tensor) -> Iterator[Tensor]:
         forget_pages(block.data_ptr(), block.nbytes)
 
 
-def load_tensors(path: Path) -> dict[str, Tensor]:
+def _taken(tensor: Tensor) -> Tensor:
+    copy, n_rows = torch.empty_like(tensor), 0
+    for block in _blocks(tensor):
+        copy[n_rows : (n_rows := n_rows + len(block))] = block
+    return copy
+
+
+def load_tensors(path: Path, *, mapped: bool = True) -> dict[str, Tensor]:
     """Map a safetensors file into CPU memory: what is used of it is read then.
+
+    Args:
+        path: The file.
+        mapped: Else all is read now, no more than a block of it twice: whoever overwrites the file changes nothing.
 
     Raises:
         UserError: Missing, or not safetensors.
     """
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
+    return tensors if mapped else {name: _taken(tensor) for name, tensor in tensors.items()}

@@ -89,11 +89,9 @@ class CompiledKernels(TrainingKernels):
         return y
 
     def arranged(self, stored: Stored, *, spend: bool = False) -> Stored:
-        """Weights of 8 bits are packed; others, where they may be used up, are taken out of their file."""
-        if stored.n_inputs is not None or stored.weight.is_meta:
+        """Weights of 8 bits are packed."""
+        if stored.n_inputs is not None or stored.weight.is_meta or stored.weight.dtype != torch.int8:
             return stored
-        if stored.weight.dtype != torch.int8:
-            return Stored(_taken(stored.weight)) if spend else stored
         rows, (n_outputs, n_inputs) = stored.weight.contiguous(), stored.shape
         packed = self._rooms.take((-(-n_outputs // self._lanes), -(-n_inputs // 4), 4 * self._lanes))
         packed[-1] = 0  # behind the last output
@@ -161,15 +159,6 @@ class CompiledKernels(TrainingKernels):
     def sum(self, x: Int[Tensor, " N"]) -> int:
         """The sum of 32-bit integers, modulo 2^32: every byte read once, by all cores."""
         return self._sum(x.data_ptr(), x.numel())
-
-
-def _taken(weight: Float[Tensor, "D C"]) -> Float[Tensor, "D C"]:
-    """A copy in memory of its own: a mapped file is read up to a sixth slower. No more than 4 MB are there twice."""
-    copy, n_rows = torch.empty_like(weight), max(1, PACKED_AT_ONCE // weight[0].nbytes)
-    for some, rows in zip(torch.split(copy, n_rows), torch.split(weight, n_rows), strict=True):
-        some.copy_(rows)
-        forget_pages(rows.data_ptr(), rows.nbytes)
-    return copy
 
 
 class _Rooms:

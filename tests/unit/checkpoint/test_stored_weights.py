@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from groundup.checkpoint import model_folder
 from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.cli.main import main
 from groundup.config.errors import UserError
@@ -20,6 +21,7 @@ from groundup.inference.weights import weights_of
 from groundup.model.bigram import Bigram
 from groundup.model.gpt import GPT
 from groundup.model.init import init_weights
+from groundup.runtime.stored import PlainKernels
 
 CONFIG = GPTConfig(n_layer=2, n_head=2, n_embd=32, block_size=16, vocab_size=27)
 
@@ -105,6 +107,21 @@ def seal(folder):
     """Vouch for whatever stands there, as somebody can who writes all of a folder."""
     files = {file.name: file_facts(file) for file in folder.iterdir() if file.name != MANIFEST}
     (folder / MANIFEST).write_text(manifest_json(files))
+
+
+@pytest.mark.parametrize("compiler", [True, False])
+@pytest.mark.parametrize("weights", ["saved", "fp32", "fp16", "int8", "exported", "bigram"])
+def test_whoever_overwrites_the_file_changes_nothing(folder, stored, alphabet, monkeypatch, weights, compiler):
+    if not compiler:
+        monkeypatch.setattr(model_folder, "load_kernels", lambda _say: PlainKernels())
+    if weights == "bigram":
+        save_model(folder, Bigram(BigramConfig(vocab_size=27)), alphabet, {})
+    folder = stored if weights == "exported" else folder
+    as_told = "saved" if weights in ("exported", "bigram") else weights
+    loaded, expected = load_model(folder, rows=1, weights=as_told), logits(load_model(folder, rows=1, weights=as_told))
+    with (folder / WEIGHTS).open("r+b") as file:  # in place, as cp does it
+        file.write(b"\x7f" * (folder / WEIGHTS).stat().st_size)
+    assert torch.equal(logits(loaded), expected)
 
 
 SCALE = "h.1.mlp.c_fc.scale"
