@@ -26,7 +26,12 @@ def test_names(host, port, names):
 
 @pytest.mark.parametrize(
     ("host", "url"),
-    [("127.0.0.1", "http://127.0.0.1:80/"), ("::1", "http://[::1]:80/"), ("::", "http://localhost:80/"), ("fd00::2", "http://[fd00::2]:80/")],
+    [
+        ("127.0.0.1", "http://127.0.0.1:80/"),
+        ("::1", "http://[::1]:80/"),
+        ("::", "http://localhost:80/"),
+        ("fd00::2", "http://[fd00::2]:80/"),
+    ],
 )
 def test_url(host, url):
     assert url_of(host, 80) == url
