@@ -6,13 +6,12 @@ The JSON is that of the `tokenizers` library; it is written out here, so that an
 from collections.abc import Sequence
 from typing import Any
 
-import regex
-
 from groundup.config.io import dump_json
 from groundup.tokenizer.added import ALWAYS, LSTRIP, NORMALIZED, RSTRIP, SINGLE_WORD
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN
 from groundup.tokenizer.char import CharTokenizer
+from groundup.tokenizer.oniguruma import to_oniguruma
 from groundup.tokenizer.probe import check_tokenizers
 from groundup.tokenizer.published import BytePairs, published
 
@@ -85,7 +84,7 @@ def _bpe_json(bpe: BytePairs) -> dict[str, Any]:
     if bpe.pattern != GPT2_PATTERN:
         split = {
             "type": "Split",
-            "pattern": {"Regex": _oniguruma(bpe.pattern)},
+            "pattern": {"Regex": to_oniguruma(bpe.pattern)},
             "behavior": "Isolated",
             "invert": False,
         }
@@ -112,14 +111,6 @@ def _added(token: str, i: int, flags: Sequence[str]) -> dict[str, Any]:
     how = {flag: flag in flags for flag in (SINGLE_WORD, LSTRIP, RSTRIP, NORMALIZED)}
     return {"id": i, "content": token, **how, "special": ALWAYS not in flags}
 
-
-def _oniguruma(pattern: str) -> str:
-    """A pattern of the `regex` package for the engine of `tokenizers`, which reads `x{1,3}+` as `(x{1,3})+`."""
-    return _ATOM.sub(lambda found: f"(?>{found[1]}{found[2]})" if found[2] else found[0], pattern)
-
-
-_ATOM = regex.compile(r"(\\[pP]\{[^}]*\}|\\.|\[(?:\\.|[^\]\\])*\]|[^\\\[()|])(?:(\{[0-9]*,?[0-9]*\})\+)?")
-"""One thing that is repeated, and a possessive count after it."""
 
 _EMPTY: dict[str, Any] = {
     "version": "1.0",

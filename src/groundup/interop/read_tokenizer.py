@@ -8,13 +8,15 @@ from typing import Any
 
 from groundup.config.errors import UserError
 from groundup.config.io import load_json, read_whole
-from groundup.config.limits import TEXT_BYTES
+from groundup.config.limits import JSON_BYTES, TEXT_BYTES
 from groundup.config.presets import GPT2_VOCAB
 from groundup.tokenizer.added import ALWAYS, FLAGS, NORMALIZED
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
 from groundup.tokenizer.bpe import GPT2_PATTERN
 from groundup.tokenizer.char import CharTokenizer
 from groundup.tokenizer.gpt2 import load_gpt2
+from groundup.tokenizer.oniguruma import from_oniguruma
+from groundup.tokenizer.probe import check_tokenizers
 from groundup.tokenizer.published import BytePairs, from_published, published
 
 WHOLE, VOCAB, MERGES, ADDED, SETTINGS, MAP, CHAT = (
@@ -49,7 +51,11 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
         else:
             return None
         pairs = dataclasses.replace(pairs, settings=_settings(folder, pairs.end))
-        return _gpt2(pairs) or from_published(pairs)
+        ours = _gpt2(pairs) or from_published(pairs)
+        if (folder / WHOLE).is_file():
+            whole = read_whole(folder / WHOLE, JSON_BYTES).decode()
+            check_tokenizers(ours, whole, sure=pairs.pattern == GPT2_PATTERN)
+        return ours
     except UserError as error:
         raise UserError(
             f"{folder} has a tokenizer that groundup cannot be: {error}; name one of ours with --tokenizer, if the"
@@ -222,7 +228,7 @@ def _pattern(words: Any) -> str:
             {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated", "invert": False},
             {"type": "ByteLevel", "use_regex": False},
         ]:
-            return pattern
+            return from_oniguruma(pattern)
     raise UserError(f"its pre_tokenizer {_name(words)} cuts words in another way than one pattern")
 
 

@@ -40,6 +40,17 @@ def trained(specials, size=330, *, prefix=False, alphabet=True):
     return made
 
 
+def cut_by(pattern, texts=CORPUS):
+    """A tokenizer that cuts words by a pattern, as `tokenizers` reads it."""
+    made = tokenizers.Tokenizer(tokenizers.models.BPE())
+    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
+    byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, byte_level])
+    options = {"initial_alphabet": tokenizers.pre_tokenizers.ByteLevel.alphabet(), "show_progress": False}
+    made.train_from_iterator(texts, tokenizers.trainers.BpeTrainer(vocab_size=330, special_tokens=[], **options))
+    return made
+
+
 def folder_of(made, folder, **settings):
     transformers.PreTrainedTokenizerFast(tokenizer_object=made, **settings).save_pretrained(folder)
     return folder
@@ -145,6 +156,55 @@ def test_tokens_that_a_fine_tune_added(tmp_path, make_hf, monkeypatch, pad):
         wanted = model(torch.tensor([ids])).logits[..., : len(theirs)]
         torch.testing.assert_close(loaded.model(torch.tensor([ids])), wanted, atol=1e-5, rtol=1e-4)
     assert ("rows that pad" in foreign.note) == (pad is not None)
+
+
+@pytest.mark.parametrize("digits", [r"\p{N}{1,3}+", r"[0-9]{2}+"])
+def test_a_count_with_a_plus_is_read_as_tokenizers_reads_it(tmp_path, digits):
+    """(x{1,3})+, as of the pattern that OpenAI's tiktoken has now; where it is possessive, long numbers are cut."""
+    text = "In 19991999 it was 1234567"
+    made = cut_by(rf"[^\r\n\p{{L}}\p{{N}}]?+\p{{L}}++|{digits}|\s++$|\s", [text] * 50)
+    (tmp_path / "tokenizer.json").write_text(made.to_str())
+    ours = read_tokenizer(tmp_path)
+    assert len(made.encode("19991999").ids) == 1
+    assert_same_ids(ours, made, [text, "123 1234 12345678 1999199", *TEXTS])
+    again = tokenizers.Tokenizer.from_str(tokenizer_files(ours, 32)["tokenizer.json"])
+    assert_same_ids(ours, again, [text, *TEXTS])
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        r"\w+|[^\w\s]+|\s+",
+        r"\w+?\b|\W",
+        r"^#.*|\p{L}+|\s+|.",
+        r"\p{L}+$|.|\n",
+        r"\h+|.|\n",
+        r"[\p{L}&&[^a-z]]+|.|\n",
+        r"(?i)[a-z]+|.|\n",
+        r"(?:\p{N}\p{N}){1,2}+|.|\n",
+    ],
+)
+@pytest.mark.parametrize("merges", [True, False])
+def test_a_pattern_that_tokenizers_reads_otherwise_is_refused(tmp_path, pattern, merges):
+    """Also where no merge of this vocabulary shows it in the text that is compared."""
+    made = cut_by(pattern) if merges else cut_by(pattern, [])
+    (tmp_path / "tokenizer.json").write_text(made.to_str())
+    with pytest.raises(UserError, match=r"cannot be: transformers would give other ids .* ends a word after"):
+        read_tokenizer(tmp_path)
+
+
+def test_another_pattern_than_gpt2s_needs_what_compares_it(tmp_path, monkeypatch):
+    made = cut_by(r"\s+|\S+")
+    made.enable_truncation(4)
+    made.enable_padding(length=512)
+    (tmp_path / "tokenizer.json").write_text(made.to_str())
+    assert_same_ids(read_tokenizer(tmp_path), cut_by(r"\s+|\S+"))
+    (tmp_path / "gpt2s").mkdir()
+    folder_of(trained([]), tmp_path / "gpt2s")
+    monkeypatch.setattr("groundup.tokenizer.probe.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"keeps its ids needs a package: pip install 'groundup\[export\]'"):
+        read_tokenizer(tmp_path)
+    assert_same_ids(read_tokenizer(tmp_path / "gpt2s"), trained([]))
 
 
 REFUSED = {
