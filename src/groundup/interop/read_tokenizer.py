@@ -12,7 +12,7 @@ from groundup.config.limits import JSON_BYTES, TEXT_BYTES
 from groundup.config.presets import GPT2_VOCAB
 from groundup.tokenizer.added import ALWAYS, FLAGS, NORMALIZED
 from groundup.tokenizer.base import END_OF_TEXT, Tokenizer
-from groundup.tokenizer.bpe import GPT2_PATTERN
+from groundup.tokenizer.bpe import GPT2_PATTERN, ByteBPE
 from groundup.tokenizer.char import CharTokenizer
 from groundup.tokenizer.gpt2 import load_gpt2
 from groundup.tokenizer.oniguruma import from_oniguruma
@@ -41,26 +41,25 @@ def read_tokenizer(folder: Path) -> Tokenizer | None:
     try:
         if (folder / WHOLE).is_file():
             values = _object(folder / WHOLE)
-            if (characters := _characters(values)) is not None:
-                return characters
-            pairs = _whole(values, folder)
-        elif (folder / VOCAB).is_file() and (folder / MERGES).is_file():
-            pairs = _parts(folder)
-        elif (folder / VOCAB).is_file():
+            ours = _characters(values) or _paired(_whole(values, folder), folder)
+            sure = not isinstance(ours, ByteBPE) or ours.pattern == GPT2_PATTERN
+            check_tokenizers(ours, read_whole(folder / WHOLE, JSON_BYTES).decode(), sure=sure)
+            return ours
+        if (folder / VOCAB).is_file() and (folder / MERGES).is_file():
+            return _paired(_parts(folder), folder)
+        if (folder / VOCAB).is_file():
             raise UserError(f"there is no {MERGES} beside its {VOCAB}")
-        else:
-            return None
-        pairs = dataclasses.replace(pairs, settings=_settings(folder, pairs.end))
-        ours = _gpt2(pairs) or from_published(pairs)
-        if (folder / WHOLE).is_file():
-            whole = read_whole(folder / WHOLE, JSON_BYTES).decode()
-            check_tokenizers(ours, whole, sure=pairs.pattern == GPT2_PATTERN)
-        return ours
+        return None
     except UserError as error:
         raise UserError(
             f"{folder} has a tokenizer that groundup cannot be: {error}; name one of ours with --tokenizer, if the"
             " model can speak with it"
         ) from None
+
+
+def _paired(pairs: BytePairs, folder: Path) -> Tokenizer:
+    pairs = dataclasses.replace(pairs, settings=_settings(folder, pairs.end))
+    return _gpt2(pairs) or from_published(pairs)
 
 
 def _gpt2(pairs: BytePairs) -> Tokenizer | None:
@@ -77,7 +76,11 @@ def _gpt2(pairs: BytePairs) -> Tokenizer | None:
 
 
 def _characters(values: dict[str, Any]) -> CharTokenizer | None:
-    """A vocabulary of single characters with the ids 0, 1, 2 and so on, perhaps the end last; None for any other."""
+    """A vocabulary of single characters with the ids 0, 1, 2 and so on, perhaps the end last; None for any other.
+
+    Raises:
+        UserError: Something else than a character decides an id.
+    """
     match values:
         case {"normalizer": None, "model": {"type": "WordLevel", "vocab": dict(words)}}:
             symbols = sorted(words, key=lambda symbol: str(words[symbol]).zfill(9))
@@ -87,8 +90,24 @@ def _characters(values: dict[str, Any]) -> CharTokenizer | None:
             if separates:
                 symbols.pop()
             if symbols and all(len(s) == 1 for s in symbols):
+                _refuse_more_than_characters(values, [END_OF_TEXT] * separates)
                 return CharTokenizer(symbols, separates=separates)
     return None
+
+
+def _refuse_more_than_characters(values: dict[str, Any], ends: list[str]) -> None:
+    every = {"type": "Split", "pattern": {"Regex": r"[\s\S]"}, "behavior": "Isolated", "invert": False}
+    words, added = values.get("pre_tokenizer"), values.get("added_tokens") or []
+    plain = isinstance(added, list) and all(isinstance(token, dict) and token.get("content") in ends for token in added)
+    if words not in (every, {**every, "pattern": {"String": ""}}):
+        fault = f"its pre_tokenizer {_name(words)} cuts a text in another way"
+    elif not plain or any(set(_flags(token)) - {NORMALIZED} for token in added):
+        fault = "it has other added_tokens than a plain end"
+    elif any(_around(values.get("post_processor"))):
+        fault = f"its post_processor {_name(values['post_processor'])} is not applied"
+    else:
+        return
+    raise UserError(f"its vocabulary is of single characters, and {fault}")
 
 
 def _whole(values: dict[str, Any], folder: Path) -> BytePairs:
@@ -247,13 +266,16 @@ def _end(folder: Path, specials: dict[str, int]) -> str | None:
 def framing(folder: Path) -> str:
     """What the tokenizer of a Hugging Face folder puts around each text, in a line; nothing where it puts nothing.
 
-    Ours is not told: its ids are those of the text alone.
+    Ours is not told: its ids are those of the text alone. Of characters the line says what unknown ones are.
 
     Raises:
         UserError: A file cannot be read.
     """
-    found = _object(folder / WHOLE).get("post_processor") if (folder / WHOLE).is_file() else None
-    before, after, unknown = _around(found)
+    whole = _object(folder / WHOLE) if (folder / WHOLE).is_file() else {}
+    match whole.get("model"):
+        case {"type": "WordLevel", "unk_token": str(other), "vocab": dict(words)} if other in words:
+            return f"a character that is not in its vocabulary is an error here, and not {other!r} as in transformers"
+    before, after, unknown = _around(whole.get("post_processor"))
     settings = _object(folder / SETTINGS) if (folder / SETTINGS).is_file() else {}
     for place, key, token in ((before, "add_bos_token", "bos_token"), (after, "add_eos_token", "eos_token")):
         if settings.get(key) is True and not place:

@@ -19,6 +19,7 @@ from groundup.export.hf_tokenizer import tokenizer_files
 from groundup.interop.import_model import import_model
 from groundup.interop.read_tokenizer import framing, read_tokenizer
 from groundup.tokenizer.bpe import ByteBPE
+from groundup.tokenizer.char import CharTokenizer
 from groundup.tokenizer.gpt2 import load_gpt2
 from groundup.tokenizer.io import load_tokenizer, tokenizer_json
 
@@ -231,6 +232,49 @@ def test_what_ours_cannot_be_is_refused_by_name(tmp_path, case):
     with pytest.raises(UserError, match=f"has a tokenizer that groundup cannot be: .*{fault}") as error:
         read_tokenizer(tmp_path)
     assert "\n" not in str(error.value)
+
+
+def of_letters(letters="ACGTN ", **change):
+    """A tokenizer.json of characters, as an export of ours writes it, but for some parts."""
+    values = json.loads(tokenizer_files(CharTokenizer(list(letters)), 32)["tokenizer.json"])
+    unknown = change.pop("unk_token", "<unk>")
+    return values | {"model": {**values["model"], "unk_token": unknown}} | change
+
+
+NOT_LETTERS = {
+    "words": ({"pre_tokenizer": {"type": "WhitespaceSplit"}}, "its pre_tokenizer WhitespaceSplit cuts a text"),
+    "the whole text": ({"pre_tokenizer": None}, "its pre_tokenizer None cuts a text"),
+    "what is taken away": (
+        {"pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "Removed", "invert": False}},
+        "its pre_tokenizer Split cuts a text",
+    ),
+    "an added token": (
+        {"added_tokens": [{"id": 4, "content": "N", "lstrip": True, "special": True}]},
+        "it has other added_tokens than a plain end",
+    ),
+    "a template": ({"post_processor": {"type": "TemplateProcessing"}}, "its post_processor TemplateProcessing is not"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_LETTERS)
+def test_single_characters_that_are_not_found_one_by_one_are_refused(tmp_path, case):
+    change, fault = NOT_LETTERS[case]
+    (tmp_path / "tokenizer.json").write_text(json.dumps(of_letters(**change)))
+    with pytest.raises(UserError, match=f"its vocabulary is of single characters, and {fault}"):
+        read_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("unknown", ["N", "<unk>"])
+@pytest.mark.parametrize("cut", [{"Regex": r"[\s\S]"}, {"String": ""}])
+def test_single_characters_that_are(tmp_path, make_hf, monkeypatch, unknown, cut):
+    monkeypatch.chdir(tmp_path)
+    values = of_letters(unk_token=unknown)
+    values["pre_tokenizer"]["pattern"] = cut
+    make_hf(vocab_size=6).save_pretrained("theirs")
+    Path("theirs/tokenizer.json").write_text(json.dumps(values))
+    note = import_model("theirs", Path("ours")).note
+    assert ("not in its vocabulary is an error here, and not 'N' as in transformers" in note) == (unknown == "N")
+    assert_same_ids(read_tokenizer(Path("theirs")), tokenizers.Tokenizer.from_str(json.dumps(values)), ["A C GT", "  "])
 
 
 def test_a_prefix_space_of_the_settings(tmp_path):
