@@ -21,6 +21,10 @@ GELU = (
     "nothing says which GELU it computes: the published GPT-2's tanh was taken; where it is nanoGPT's erf, logits"
     " differ in the third digit after the point"
 )
+NANOGPTS_GELU = (
+    "nanoGPT's erf GELU was taken; before June 2023 nanoGPT computed tanh, and of its checkpoints from then logits differ"
+    " in the third digit after the point: take bias out of the model_args of such a one, and import it again"
+)
 _WEIGHTS = ("model", "state_dict", "model_state_dict", "module", "weights")
 _SETTINGS = ("model_args", "config", "model_config", "hyper_parameters", "hparams", "args", "cfg", "model")
 _SHAPE = ("n_layer", "n_head", "n_embd", "block_size", "vocab_size", "bias", "dropout")
@@ -52,12 +56,12 @@ def read_torch(path: Path, *, n_head: int | None = None) -> Imported:
         told["n_head"] = n_head
     elif held is not values and (heads := _heads(values, n_embd, path)) is not None:
         told["n_head"] = heads
-    nanogpt = isinstance(values.get("model_args"), dict)
-    notes = [] if nanogpt else [GELU]
+    activation, note = _gelu(values.get("model_args"))
+    notes = [note] if note else []
     if "n_head" not in told:
         told["n_head"] = _usual_heads(n_embd, path)
         notes.append(f"nothing says how many heads it has; {told['n_head']} were taken, --n-head says otherwise")
-    config = gpt_config({**_seen(state, path), **told}, str(path), _switches(state, nanogpt=nanogpt))
+    config = gpt_config({**_seen(state, path), **told}, str(path), _switches(state, activation))
     info = _info(values, notes)
     return Imported(config, state, info, "\n".join(notes), _alphabet(values, path))
 
@@ -112,12 +116,21 @@ def _seen(state: dict[str, Tensor], path: Path) -> dict[str, Any]:
     }
 
 
-def _switches(state: dict[str, Tensor], *, nanogpt: bool) -> dict[str, Any]:
-    """Where it is not the published GPT-2: nanoGPT's GELU is exact, the MLP may be wider, the head not be tied."""
+def _gelu(arguments: Any) -> tuple[str, str]:
+    """The GELU of a file with these model_args, and what to say of it: nanoGPT's was not always erf."""
+    if not isinstance(arguments, dict):
+        return "gelu_tanh", GELU
+    if "bias" in arguments:  # since January 2023; erf since June
+        return "gelu", NANOGPTS_GELU
+    return "gelu_tanh", "" if arguments.keys() >= {"n_layer", "n_head", "n_embd", "block_size"} else GELU
+
+
+def _switches(state: dict[str, Tensor], activation: str) -> dict[str, Any]:
+    """Where it is not the published GPT-2: the MLP may be wider, the head not be tied."""
     matrix = state.get("h.0.mlp.c_fc.weight")
     width, usual = 0 if matrix is None else matrix.shape[0], 4 * state["wte.weight"].shape[1]
     return {
-        "activation": "gelu" if nanogpt else "gelu_tanh",
+        "activation": activation,
         "n_inner": 0 if width == usual else width,
         "tied_head": HEAD not in state,
     }

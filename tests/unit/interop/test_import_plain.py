@@ -30,10 +30,25 @@ def test_nanogpts_gelu_is_the_exact_one(place, make_model):
     """nanoGPT's MLP is nn.GELU(); GPT-2's in transformers, told so, is the other side."""
     theirs = make_model()
     torch.save(nanogpt_checkpoint(theirs), "ckpt.pt")
-    assert "GELU" not in import_model("ckpt.pt", Path("ours"), tokenizer="letters.json").note
+    note = import_model("ckpt.pt", Path("ours"), tokenizer="letters.json").note
+    assert "before June 2023 nanoGPT computed tanh" in note
+    assert "take bias out of the model_args" in note
     for block in theirs.h:
         block.mlp.act = torch.nn.GELU()
     assert_same_function(load_model(Path("ours")).model, theirs, atol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_gelu_of_a_nanogpt_from_before_it_had_bias_is_tanh(place, make_model, bias):
+    """January 2023; what its note says of later ones leads here."""
+    theirs = make_model(bias=bias)
+    checkpoint = nanogpt_checkpoint(theirs)
+    del checkpoint["model_args"]["bias"]
+    torch.save(checkpoint, "ckpt.pt")
+    assert import_model("ckpt.pt", Path("ours"), tokenizer="letters.json").note == ""
+    loaded = load_model(Path("ours"))
+    assert loaded.config == theirs.config
+    assert_same_function(loaded.model, theirs, atol=1e-6)
 
 
 def test_the_padded_vocabulary_of_nanogpt(place, make_model, gpt2):
