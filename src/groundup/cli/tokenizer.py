@@ -87,7 +87,7 @@ def _train(argv: Sequence[str]) -> int:
     from groundup.files.new import refuse_existing, refuse_unwritable
     from groundup.tokenizer.base import END_OF_TEXT
     from groundup.tokenizer.bpe import GPT2_PATTERN, ByteBPE
-    from groundup.tokenizer.bpe_train import train_bpe
+    from groundup.tokenizer.bpe_train import doubts, train_bpe
     from groundup.tokenizer.io import tokenizer_json
 
     refuse_unwritable(options.out)
@@ -104,10 +104,8 @@ def _train(argv: Sequence[str]) -> int:
     )
     write_file(options.out, tokenizer_json(tokenizer).encode())
     say(f"{options.out}: {tokenizer.vocab_size:,} ids, learned in {time.perf_counter() - began:.1f} s")
-    if tokenizer.eot_id is None:
-        warn(
-            f"it has no {END_OF_TEXT}, so the documents of a text will run together; --special '{END_OF_TEXT}' adds it"
-        )
+    for line in doubts(tokenizer):
+        warn(line)
     if tokenizer.vocab_size < options.vocab_size:
         print(f"The text holds no more pairs to merge, so there are fewer than the {options.vocab_size:,} asked for.")
     return 0

@@ -22,8 +22,8 @@ GELU = (
     " differ in the third digit after the point"
 )
 NANOGPTS_GELU = (
-    "nanoGPT's erf GELU was taken; before June 2023 nanoGPT computed tanh, and of its checkpoints from then logits differ"
-    " in the third digit after the point: take bias out of the model_args of such a one, and import it again"
+    "nanoGPT's erf GELU was taken; before June 2023 nanoGPT computed tanh, and of its checkpoints from then logits"
+    " differ in the third digit after the point: take bias out of the model_args of such a one, and import it again"
 )
 _WEIGHTS = ("model", "state_dict", "model_state_dict", "module", "weights")
 _SETTINGS = ("model_args", "config", "model_config", "hyper_parameters", "hparams", "args", "cfg", "model")

@@ -22,6 +22,7 @@ from typing import Literal
 from groundup.config.errors import UsageError, UserError
 from groundup.tokenizer.base import END_OF_TEXT, utf8
 from groundup.tokenizer.bpe import GPT2_PATTERN, ByteBPE, Pair, compile_words, split_words
+from groundup.tokenizer.published import published
 
 Method = Literal["own", "library"]
 """Our implementation, or the one of the `tokenizers` package."""
@@ -56,6 +57,20 @@ def train_bpe(
     words = count_words(texts, pattern)
     learn = learn_merges if trainer == "own" else learn_merges_with_library
     return ByteBPE(learn(words, n_merges), specials=specials, pattern=pattern)
+
+
+def doubts(tokenizer: ByteBPE) -> list[str]:
+    """What to know of a tokenizer before a model learns with it, in lines."""
+    lines = []
+    if tokenizer.eot_id is None:
+        lines.append(
+            f"it has no {END_OF_TEXT}, so the documents of a text will run together; --special '{END_OF_TEXT}' adds it"
+        )
+    try:
+        published(tokenizer)
+    except UserError as error:
+        lines.append(f"models with it cannot be exported for hf, gguf, onnx or ct2: {error}")
+    return lines
 
 
 def count_words(texts: Iterable[str], pattern: str = GPT2_PATTERN) -> dict[bytes, int]:

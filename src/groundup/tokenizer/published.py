@@ -47,7 +47,7 @@ def published(tokenizer: Tokenizer) -> BytePairs:
     """The published form of a byte-level BPE of ours.
 
     Raises:
-        UserError: It is none, or two of its ids stand for the same bytes, which this form cannot say.
+        UserError: It is none, or two of its ids are spelled alike, which this form cannot say.
     """
     if isinstance(tokenizer, ByteBPE):
         tokens, pairs = token_bytes(tokenizer.merges), tokenizer.merges
@@ -67,6 +67,11 @@ def published(tokenizer: Tokenizer) -> BytePairs:
             raise UserError(
                 "two ids of the tokenizer stand for the same bytes; other programs know a token by its bytes"
             )
+    if twice := [token for token, i in specials.items() if vocab.get(token, i) != i]:
+        raise UserError(
+            f"the special token {twice[0]!r} is spelled as a token of the vocabulary, and other programs know a token"
+            " by its spelling; a special token that is in no text has an id of its own"
+        )
     known = end if end in specials else None
     return BytePairs(vocab, merges, specials, pattern, known, matching, tokenizer.settings)
 

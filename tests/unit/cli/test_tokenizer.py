@@ -60,6 +60,15 @@ def test_a_separator_that_is_learned_as_characters_is_told(tmp_path, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_a_special_token_that_is_a_word_of_the_text_is_told(corpus, tmp_path, capsys):
+    words = ["tokenizer", "train", str(corpus), "--vocab-size", "270", "--special", "<|endoftext|>", "--special"]
+    assert main([*words, "the", "--out", str(tmp_path / "a.json")]) == 0
+    told = "models with it cannot be exported for hf, gguf, onnx or ct2: the special token 'the' is spelled as a token"
+    assert told in capsys.readouterr().err
+    assert main([*words, "<pad>", "--out", str(tmp_path / "b.json")]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_both_trainers_write_the_same_file(corpus, tmp_path, capsys):
     pytest.importorskip("tokenizers")
     files = []

@@ -135,6 +135,18 @@ def test_two_ids_for_the_same_bytes_are_refused():
         published(ByteBPE([(97, 98), (98, 99), (256, 99), (97, 257)]))
 
 
+@pytest.mark.parametrize("kind", ["hf", "onnx", "gguf", "ct2"])
+def test_a_special_token_that_merges_spell_as_well_is_refused(tmp_path, make_model, kind):
+    pytest.importorskip({"ct2": "ctranslate2", "hf": "torch"}.get(kind, kind))
+    tokenizer = train_bpe(["END\nthat is the END\nof END\n" * 50], 290, specials=["<|endoftext|>", "END"])
+    assert tokenizer.encode("END") != tokenizer.encode("END", allow_special=True)
+    assert len(tokenizer.encode("END")) == 1
+    folder = saved(tmp_path, make_model(vocab_size=tokenizer.vocab_size), tokenizer)
+    with pytest.raises(UserError, match="the special token 'END' is spelled as a token of the vocabulary"):
+        export_model(folder, tmp_path / "out", kind)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("pattern", [CL100K, r"\p{N}{1,3}+|[a-z]{2}+|[^a-z\p{N}]+|[a-z]"])
 def test_possessive_counts_keep_their_ids_in_transformers(tmp_path, make_model, pattern):
     transformers = pytest.importorskip("transformers")
