@@ -5,7 +5,7 @@ from pathlib import Path
 
 from groundup.checkpoint.model_folder import check_tensors, write_model_files
 from groundup.config.errors import UsageError, UserError, reading
-from groundup.config.io import load_json
+from groundup.config.io import load_object
 from groundup.config.presets import GPT2_VOCAB
 from groundup.config.printable import listed
 from groundup.files.atomic import new_folder
@@ -44,8 +44,8 @@ def import_model(
     Args:
         source: `hf:NAME`, a Hugging Face folder, or a file: of tensors (nanoGPT's ckpt.pt, ...) or llm.c's .bin.
         out: The folder to make.
-        tokenizer: As `resolve_tokenizer` takes it, a Hugging Face folder, or nanoGPT's meta.pkl; None takes what comes
-            with the model, or GPT-2's where the model has as many ids.
+        tokenizer: As `resolve_tokenizer` takes it, a Hugging Face folder or its tokenizer.json, or nanoGPT's meta.pkl;
+            None takes what comes with the model, or GPT-2's where the model has as many ids.
         n_head: Attention heads, where a file of tensors does not say.
         endpoint: Another Hugging Face hub than the public one.
 
@@ -62,6 +62,8 @@ def import_model(
         path, revision = hub.fetch(source.removeprefix(HUB), endpoint=endpoint)
     else:
         path = Path(source)
+    if tokenizer is not None and Path(tokenizer).name == WHOLE and _is_theirs(Path(tokenizer)):
+        tokenizer = str(Path(tokenizer).parent)  # other files there belong to it
     foreign = _read(path, n_head)
     _refuse_too_large(foreign, path)
     chosen = _tokenizer(tokenizer, path, foreign)
@@ -158,6 +160,10 @@ def _named(name: str) -> Tokenizer:
     path = Path(name)
     if path.suffix == ".pkl":
         return read_meta(path)
-    theirs = (path / VOCAB).is_file() or ((path / WHOLE).is_file() and "model" in load_json(path / WHOLE))
-    found = read_tokenizer(path) if theirs else None
+    found = read_tokenizer(path) if (path / VOCAB).is_file() or _is_theirs(path / WHOLE) else None
     return found or resolve_tokenizer(name)
+
+
+def _is_theirs(whole: Path) -> bool:
+    """Whether a tokenizer.json is one of transformers."""
+    return "model" in load_object(whole)

@@ -35,7 +35,9 @@ def load_tokenizer(path: Path) -> Tokenizer:
     file = path / TOKENIZER if path.is_dir() else path
     values: Any = load_json(file)
     if not isinstance(values, dict) or values.get("format") != "groundup-tokenizer":
-        raise UserError(f"{file} is not a groundup tokenizer")
+        theirs = isinstance(values, dict) and "model" in values
+        advice = "; it is one of transformers, which comes with its model: groundup import FOLDER OUT" if theirs else ""
+        raise UserError(f"{file} is not a groundup tokenizer{advice}")
     if values.get("version") != VERSION:
         raise UserError(f"{file} has format version {values.get('version')}; this groundup reads {VERSION}")
     kind = values.get("kind")

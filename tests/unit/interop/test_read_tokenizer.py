@@ -21,7 +21,7 @@ from groundup.interop.read_tokenizer import framing, read_tokenizer
 from groundup.tokenizer.bpe import ByteBPE
 from groundup.tokenizer.char import CharTokenizer
 from groundup.tokenizer.gpt2 import load_gpt2
-from groundup.tokenizer.io import load_tokenizer, tokenizer_json
+from groundup.tokenizer.io import load_tokenizer, resolve_tokenizer, tokenizer_json
 
 tokenizers = pytest.importorskip("tokenizers")
 transformers = pytest.importorskip("transformers")
@@ -295,13 +295,31 @@ def test_a_token_that_pads_and_is_a_word_too(tmp_path):
     assert ours.vocab_size == made.get_vocab_size()
 
 
-def test_a_folder_of_transformers_names_the_tokenizer_of_a_bare_file(tmp_path, make_model, monkeypatch):
+@pytest.mark.parametrize("named", ["theirs", "theirs/tokenizer.json"])
+def test_a_folder_of_transformers_names_the_tokenizer_of_a_bare_file(tmp_path, make_model, monkeypatch, named):
     monkeypatch.chdir(tmp_path)
-    made = trained(ENDS["one"])
-    folder_of(made, "theirs")
+    made = trained(ENDS["first"])
+    made.post_processor = AROUND["before"](tokenizers.processors)
+    folder_of(made, "theirs", eos_token="</s>")
     torch.save(make_model(vocab_size=made.get_vocab_size()).state_dict(), "state.pt")
-    import_model("state.pt", Path("ours"), tokenizer="theirs", n_head=2)
-    assert_same_ids(load_model(Path("ours")).tokenizer, made)
+    note = import_model("state.pt", Path("ours"), tokenizer=named, n_head=2).note
+    ours = load_model(Path("ours")).tokenizer
+    assert_same_ids(ours, made)
+    assert ours.eot_id == 2  # what other files of the folder say counts as well
+    assert "its tokenizer puts <s> before each text" in note
+    with pytest.raises(UserError, match="it is one of transformers, which comes with its model: groundup import"):
+        resolve_tokenizer(named)
+
+
+@pytest.mark.parametrize("values", [7, [1], "model"])
+@pytest.mark.parametrize("named", ["theirs", "theirs/tokenizer.json"])
+def test_a_tokenizer_that_is_no_object_is_refused(tmp_path, make_model, monkeypatch, values, named):
+    monkeypatch.chdir(tmp_path)
+    Path("theirs").mkdir()
+    Path("theirs/tokenizer.json").write_text(json.dumps(values))
+    torch.save(make_model().state_dict(), "state.pt")
+    with pytest.raises(UserError, match=r"^theirs/tokenizer\.json is not a groundup tokenizer$"):
+        import_model("state.pt", Path("ours"), tokenizer=named, n_head=2)
 
 
 def test_ids_in_any_order_survive_a_model_folder(tmp_path, make_model):
