@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from groundup.config.errors import UserError
+from groundup.config.io import refuse_pointer
 from groundup.files.atomic import write_hashed
 from groundup.files.manifest import Facts
 from groundup.runtime.allocator import forget_pages
@@ -110,5 +111,6 @@ def load_tensors(path: Path, *, mapped: bool = True) -> dict[str, Tensor]:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
+        refuse_pointer(path)
         raise UserError(f"cannot read {path}: {error}") from error
     return tensors if mapped else {name: _taken(tensor) for name, tensor in tensors.items()}

@@ -1,5 +1,6 @@
 """Config in and out of JSON, strictly: an unknown key, a missing one or a wrong type is named by its dotted path."""
 
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -231,6 +232,23 @@ def read_whole(path: Path, limit: Limit) -> bytes:
         return path.read_bytes()
 
 
+def refuse_pointer(path: Path) -> None:
+    """Of a file that is not what it should be, say where it is the pointer that git leaves without git-lfs.
+
+    Raises:
+        UserError: It is one.
+    """
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise UserError(
+                f"{path} is a pointer of git-lfs and not the file itself: git lfs pull fetches it, as does groundup"
+                " import hf:OWNER/NAME for a model"
+            )
+
+
+_POINTER = b"version https://git-lfs.github.com/spec/"
+
+
 def load_json(path: Path) -> Any:
     """Read a JSON file whose form the caller checks.
 
@@ -245,6 +263,7 @@ def load_json(path: Path) -> Any:
         if _SURROGATE.search(text):
             json.dumps(values, ensure_ascii=False).encode()  # half of a pair of escapes is no character
     except (ValueError, RecursionError) as error:
+        refuse_pointer(path)
         raise UserError(f"{path} is not valid JSON: {error}") from error
     return values
 

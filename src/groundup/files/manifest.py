@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from groundup.config.errors import UserError, reading
-from groundup.config.io import dump_json, read_json
+from groundup.config.io import dump_json, read_json, refuse_pointer
 
 MANIFEST = "manifest.json"
 SAMPLES = 16
@@ -63,6 +63,7 @@ def verify_folder(folder: Path, *names: str) -> None:
             if not file.is_file() or file.is_symlink():
                 raise UserError(f"{file} is missing")
             if (size := file.stat().st_size) != facts["bytes"]:
+                refuse_pointer(file)
                 raise UserError(f"{file} is damaged: {size} bytes instead of {facts['bytes']}")
             if sha256_file(file) != facts["sha256"]:
                 raise UserError(f"{file} is damaged: its SHA-256 is not the one in {MANIFEST}")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from groundup.config.errors import UserError
-from groundup.config.io import from_dict
+from groundup.config.io import from_dict, refuse_pointer
 from groundup.config.model import GPTConfig, ModernConfig
 from groundup.tokenizer.base import Tokenizer
 
@@ -123,6 +123,7 @@ def load_pickled(path: Path) -> Any:
     except UserError:
         raise
     except Exception as error:
+        refuse_pointer(path)
         if _is_damaged(path, error):
             raise UserError(f"{path} is cut off or damaged; fetch or copy it again") from error
         if isinstance(error, OSError):

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from groundup.checkpoint.tensor_file import load_tensors
 from groundup.config.errors import UserError
-from groundup.config.io import load_json
+from groundup.config.io import load_json, refuse_pointer
 from groundup.config.model import ModernConfig
 from groundup.files.foreign import other_programs
 from groundup.files.layout import CONFIG, WEIGHTS, is_plain_name
@@ -73,6 +73,7 @@ def _refuse_damaged(folder: Path) -> None:
     except UserError:  # there is none, or it is of another program
         return
     if known is not None and sha256_file(folder / WEIGHTS) != known["sha256"]:
+        refuse_pointer(folder / WEIGHTS)
         raise UserError(
             f"{folder / WEIGHTS} is damaged, or was changed: its SHA-256 is not the one in {MANIFEST}; export it again,"
             f" or remove {folder / MANIFEST} if the change is meant"

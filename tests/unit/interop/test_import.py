@@ -226,6 +226,43 @@ def test_damaged_files_are_one_line(place, make_hf, damage):
     assert "\n" not in str(error.value)
 
 
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 548105171\n"
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "config.json", "tokenizer.json", "shards"])
+@pytest.mark.parametrize("exported", [True, False])
+def test_a_clone_without_git_lfs_is_told(place, make_hf, make_model, letters, name, exported):
+    """Also where the exporter's manifest lies beside it."""
+    if exported:
+        save_model(place / "model", make_model(), letters, {})
+        export_model(place / "model", place / "theirs", "hf")
+    else:
+        make_hf().save_pretrained("theirs", max_shard_size="8KB" if name == "shards" else "1GB")
+    if name == "pytorch_model.bin":
+        Path("theirs/model.safetensors").unlink()
+    if name == "shards":
+        name = sorted(path.name for path in Path("theirs").glob("model*.safetensors"))[-1]
+    Path("theirs", name).write_bytes(POINTER)
+    with pytest.raises(
+        UserError, match=rf"theirs/{name} is a pointer of git-lfs and not the file itself: git lfs pull"
+    ):
+        bring("theirs", tokenizer=None)
+
+
+@pytest.mark.parametrize("name", ["model.bin", "ckpt.pt", "model.safetensors"])
+def test_a_file_of_tensors_that_is_a_pointer_of_git_lfs(place, name):
+    Path(name).write_bytes(POINTER)
+    with pytest.raises(UserError, match=f"^{name} is a pointer of git-lfs"):
+        bring(name)
+
+
+def test_a_model_of_ours_that_is_a_pointer_of_git_lfs(place, make_model, letters):
+    save_model(place / "model", make_model(), letters, {})
+    Path("model/model.safetensors").write_bytes(POINTER)
+    with pytest.raises(UserError, match=r"model/model\.safetensors is a pointer of git-lfs"):
+        load_model(place / "model")
+
+
 def test_every_mismatch_in_one_line(place, make_hf):
     theirs = make_hf()
     theirs.save_pretrained("theirs")
