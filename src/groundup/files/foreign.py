@@ -66,8 +66,14 @@ def _file(path: Path) -> str:
         if len(names) == 1 and path.match(names[0]):
             return f"{path} is {what}, {advice}" if advice is _WRITTEN else f"{path} is of {what}; {advice}"
     if path.suffix in TENSORS and not _is_ours(path.parent / CONFIG):
-        return f"{path} is a file of tensors; bring it in first: groundup import {shlex.quote(str(path))} OUT"
+        source = folder_of(path) or path
+        return f"{path} is a file of tensors; bring it in first: groundup import {shlex.quote(str(source))} OUT"
     return ""
+
+
+def folder_of(weights: Path) -> Path | None:
+    """The folder of transformers that holds a file of weights beside its config.json, which says more than they do."""
+    return weights.parent if weights.name in _THEIRS and _is_theirs(weights.parent / CONFIG) else None
 
 
 def _is_theirs(config: Path) -> bool:

@@ -1,6 +1,7 @@
 """Models from elsewhere into our model folder."""
 
 import dataclasses
+import shlex
 from pathlib import Path
 
 from groundup.checkpoint.model_folder import check_tensors, write_model_files
@@ -9,7 +10,7 @@ from groundup.config.io import load_object
 from groundup.config.presets import GPT2_VOCAB
 from groundup.config.printable import listed
 from groundup.files.atomic import new_folder
-from groundup.files.foreign import TENSORS, other_programs
+from groundup.files.foreign import TENSORS, folder_of, other_programs
 from groundup.files.hub_listing import HUB
 from groundup.files.layout import CONFIG
 from groundup.files.manifest import Facts
@@ -124,6 +125,11 @@ def _read(path: Path, n_head: int | None) -> Imported:
         start = file.read(4)
     if int.from_bytes(start, "little") == MAGIC:
         return read_llmc(path)
+    if folder := folder_of(path):
+        raise UsageError(
+            f"{path} is the weights of a model of transformers, and its {CONFIG} says what they lack; name the folder:"
+            f" groundup import {shlex.quote(str(folder))} OUT"
+        )
     if path.suffix in TENSORS:
         return read_torch(path, n_head=n_head)
     if theirs := other_programs(path):

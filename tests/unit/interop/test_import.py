@@ -17,6 +17,7 @@ from groundup.checkpoint.model_folder import load_model, save_model
 from groundup.config.errors import UsageError, UserError
 from groundup.config.model import ModernConfig
 from groundup.export.export_model import export_model
+from groundup.files.foreign import other_programs
 from groundup.interop.import_model import import_model
 from groundup.tokenizer.bpe import GPT2_PATTERN, ByteBPE
 
@@ -224,6 +225,22 @@ def test_damaged_files_are_one_line(place, make_hf, damage):
     with pytest.raises(UserError, match="is not a plain PyTorch file") as error:
         bring("theirs")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_beside_their_config_lead_to_the_folder(place, make_hf, name):
+    """The activation and the heads stand there, and not in the file."""
+    theirs = make_hf(n_embd=128, n_head=4, activation_function="relu")
+    theirs.save_pretrained("their model")
+    if name == "pytorch_model.bin":
+        torch.save(load_file("their model/model.safetensors"), f"their model/{name}")
+    with pytest.raises(UsageError, match=r"name the folder: groundup import 'their model' OUT$"):
+        bring(f"their model/{name}")
+    told = other_programs(Path("their model", name))
+    assert told == f"their model/{name} is a file of tensors; bring it in first: groundup import 'their model' OUT"
+    assert_same_function(bring("their model").model, theirs)
+    Path("their model/config.json").unlink()
+    assert bring(f"their model/{name}", out="guessed").config.n_head == 2
 
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 548105171\n"
