@@ -257,7 +257,7 @@ def _end(folder: Path, specials: dict[str, int]) -> str | None:
         if (folder / name).is_file() and (token := _text(_object(folder / name).get("eos_token"))) in specials:
             return token
     ends = _object(folder / "config.json").get("eos_token_id") if (folder / "config.json").is_file() else None
-    by_id = {i: token for token, i in specials.items()}
+    by_id = {i: token for token, i in specials.items() if type(i) is int}
     if isinstance(ends, int) and ends in by_id and END_OF_TEXT not in specials:
         return by_id[ends]
     return END_OF_TEXT if END_OF_TEXT in specials else None

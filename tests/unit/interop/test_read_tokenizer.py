@@ -216,6 +216,7 @@ REFUSED = {
     "whole words first": ({"ignore_merges": True}, "its model has ignore_merges True"),
     "dropout": ({"dropout": 0.1}, "its model has dropout 0.1"),
     "ids as text": ({"vocab": {"a": "0"}}, "must be whole numbers by text"),
+    "a list as an id": ({"added_tokens": [{"content": "a", "id": []}]}, "must be whole numbers by text"),
     "merges of three": ({"merges": [["a", "b", "c"]]}, "its merges must be pairs"),
     "merges of lists": ({"merges": [[["a"], ["b"]]]}, "its merges must be pairs"),
     "a hole": ({"vocab": {"a": 0, "b": 2}, "merges": []}, "no token has id 1"),
