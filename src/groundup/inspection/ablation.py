@@ -76,7 +76,8 @@ def importances(
     @torch.no_grad()
     def loss() -> float:
         with evaluating(model):
-            return float(cross_entropy(model(idx[None, :-1])[0], idx[1:]))
+            # The last token, too, is part of the text that a mean is over.
+            return float(cross_entropy(model(idx[None])[0, :-1], idx[1:]))
 
     whole = loss()
     for head in heads:

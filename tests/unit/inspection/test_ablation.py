@@ -47,16 +47,17 @@ def test_the_mean_is_over_the_positions_of_the_text(sharp, text):
     assert torch.equal(after[..., width:], before[..., width:])
 
 
-def test_importance_is_the_growth_of_the_loss(sharp, text):
-    (found,) = importances(sharp, text, [(0, 1)], instead="zero")
+@pytest.mark.parametrize("instead", ["zero", "mean"])
+def test_importance_is_the_growth_of_the_loss_of_the_whole_text(sharp, text, instead):
+    (found,) = importances(sharp, text, [(0, 1)], instead=instead)
     sharp.eval()
 
     @torch.no_grad()
     def loss():
-        return torch.nn.functional.cross_entropy(sharp(text[None, :-1])[0], text[1:])
+        return torch.nn.functional.cross_entropy(sharp(text[None])[0, :-1], text[1:])
 
     whole = loss()
-    with without(sharp, heads=[(0, 1)], instead="zero"):
+    with without(sharp, heads=[(0, 1)], instead=instead):
         assert found == pytest.approx((loss() - whole).item(), abs=1e-6)
 
 
