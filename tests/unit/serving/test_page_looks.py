@@ -153,6 +153,18 @@ def test_while_nothing_is_known_nothing_is_claimed(open_page):
         page.get_by_text("computing ...").wait_for(state="hidden")
 
 
+@pytest.mark.parametrize(("tab", "path", "shown"), [("slots", "slots", ".lanes"), ("training", "runs", "table.runs")])
+def test_an_answer_that_takes_longer_than_a_view_waits_to_ask_again_is_shown(open_page, tab, path, shown):
+    page, held = open_page(tab="write"), []
+    page.locator(".candidates").wait_for()
+    page.route(re.compile(rf"/api/{path}(\?|$)"), lambda route: held.append(route))
+    page.locator(f"#tab-{tab}").click()
+    page.wait_for_timeout(2500)  # both ask again 2 seconds after an answer, or sooner
+    assert len(held) == 1
+    held[0].continue_()
+    page.locator(shown).wait_for()
+
+
 @pytest.mark.parametrize(
     ("tab", "path", "shown"),
     [

@@ -18,3 +18,21 @@ export function useAnswer(kind, asked, { work = (signal) => post(asked.path, ask
   }, [question]);
   return asked && found.place === place ? found.value : null;
 }
+
+/**
+ * Asks when a view is drawn, and again and again while somebody looks at it: `every` milliseconds after the answer before,
+ * however long that took.
+ * @param {() => Promise<unknown>} ask shows the answer @param {number} every 0: once
+ */
+export function useLook(ask, every) {
+  useEffect(() => {
+    let [open, due] = [true, 0];
+    const later = () => (due = setTimeout(() => (document.hidden ? later() : look()), every));
+    const look = () => ask().then(() => open && every && later());
+    look();
+    return () => {
+      open = false;
+      clearTimeout(due);
+    };
+  }, [every]);
+}

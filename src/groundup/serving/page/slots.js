@@ -4,6 +4,7 @@ import { html } from "./html.js";
 import { get, post } from "./api.js";
 import { count, number, sum } from "./format.js";
 import { attempt, completion, model, modelId, shade, tokens } from "./state.js";
+import { useLook } from "./answer.js";
 import { Bar } from "./bars.js";
 import { Picture, drawnAs, shape } from "./picture.js";
 import { Prompt } from "./prompt.js";
@@ -22,24 +23,17 @@ const RECENT = 24;
  * @typedef {[number, number, number, [number, number, number, number, number][]]} Round
  */
 
-/** @returns {{n_slots: number, waiting: number, rounds: Round[]} | null} */
+/** Of a model; for another one the view is drawn anew. @returns {{n_slots: number, waiting: number, rounds: Round[]} | null} */
 function useRounds(id) {
   const [found, setFound] = useState(null);
   const last = useRef(0);
-  useEffect(() => {
-    last.current = 0;
-    setFound(null);
-    const look = async () => {
-      if (document.hidden) return;
-      const told = await attempt("slots", () => get("/api/slots", { model: id, after: last.current }));
-      if (!told) return;
-      last.current = told.rounds.at(-1)?.[0] ?? last.current;
-      setFound((all) => ({ ...told, rounds: [...(all?.rounds ?? []), ...told.rounds].slice(-KEPT) }));
-    };
-    look();
-    const timer = setInterval(look, EVERY);
-    return () => clearInterval(timer);
-  }, [id]);
+  const look = async () => {
+    const told = await attempt("slots", () => get("/api/slots", { model: id, after: last.current }));
+    if (!told) return;
+    last.current = told.rounds.at(-1)?.[0] ?? last.current;
+    setFound((all) => ({ ...told, rounds: [...(all?.rounds ?? []), ...told.rounds].slice(-KEPT) }));
+  };
+  useLook(look, EVERY);
   return found;
 }
 

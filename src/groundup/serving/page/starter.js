@@ -2,6 +2,7 @@
 import { useEffect, useState } from "./vendor/hooks.js";
 import { able, html } from "./html.js";
 import { get, post } from "./api.js";
+import { useLook } from "./answer.js";
 import { attempt } from "./state.js";
 
 const EVERY = 1000;
@@ -17,14 +18,8 @@ export function Starter({ names, changed }) {
   const look = () => attempt("train", () => get("/api/train")).then((x) => x && setKnown(x));
   const training = known?.training;
   const busy = training && (training.state === "running" || training.state === "stopping");
-  useEffect(() => void look(), []);
-  useEffect(() => {
-    if (!training) return;
-    changed();
-    if (!busy) return;
-    const timer = setInterval(() => document.hidden || look(), EVERY);
-    return () => clearInterval(timer);
-  }, [training?.name, training?.state]);
+  useLook(look, busy ? EVERY : 0);
+  useEffect(() => void (training && changed()), [training?.name, training?.state]);
   if (!known) return null;
   if (!known.possible) return html`<h2>train one here</h2><p class="hint">Runs are started beside a served run, and none is served.</p>`;
   const says = () => {

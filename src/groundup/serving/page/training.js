@@ -4,6 +4,7 @@ import { html } from "./html.js";
 import { get } from "./api.js";
 import { number, placeOf } from "./format.js";
 import { attempt, choose, loadRuns, modelId, parts, saved, tab } from "./state.js";
+import { useLook } from "./answer.js";
 import { Behind } from "./behind.js";
 import { Chart } from "./chart.js";
 import { Starter } from "./starter.js";
@@ -21,16 +22,8 @@ const BIGRAM = "a bigram";
 function useRuns(own) {
   const [list, setList] = useState(null);
   const [curves, setCurves] = useState({});
-  const look = async () => {
-    if (document.hidden) return;
-    const found = await attempt("runs", () => get("/api/runs"));
-    if (found) setList(found.runs);
-  };
-  useEffect(() => {
-    look();
-    const timer = setInterval(look, EVERY);
-    return () => clearInterval(timer);
-  }, []);
+  const look = () => attempt("runs", () => get("/api/runs")).then((found) => found && setList(found.runs));
+  useLook(look, EVERY);
   const ask = (name) => attempt(`run ${name}`, () => get("/api/run", { model: name })).then((x) => x && setCurves((all) => ({ ...all, [name]: x })));
   useEffect(() => void ask(own), [own]);
   return { list, curves, ask, look };
