@@ -1,6 +1,9 @@
 """What the page knows before it asks: models, their steps and vocabularies, the runs beside them, the slots."""
 
 import asyncio
+from collections.abc import Hashable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -8,8 +11,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from groundup import __version__
+from groundup.config.errors import UserError
+from groundup.files.layout import CONFIG, METRICS, MODEL, RUN, resolved
+from groundup.files.lock import is_held
 from groundup.playground.analysis import MAX_TOKENS
-from groundup.records.history import RunHistory, is_finite, read_run, read_runs, samples
+from groundup.records.history import RunHistory, find_runs, is_finite, read_run, samples
 from groundup.records.measured import of_last_text
 from groundup.serving.app import Server
 from groundup.serving.errors import invalid, shown
@@ -29,6 +35,8 @@ class Offers:
 
     def __init__(self, server: Server) -> None:
         self.server = server
+        self._lines: dict[Path, tuple[Hashable, dict[str, Any]]] = {}
+        """What was told of each run, and what it stood on."""
 
     async def facts(self, request: Request) -> Response:
         """Version and models, for the page's head; with `model`, also that run or kept step, which is loaded."""
@@ -66,8 +74,18 @@ class Offers:
     async def runs(self, _request: Request) -> Response:
         """The runs in the folder of the first served run, each with how far it is."""
         folder = self.server.models.runs_folder
-        histories = [] if folder is None else await asyncio.to_thread(read_runs, folder, lambda _: None)
-        return JSONResponse({"runs": [_line(history) for history in histories]})
+        return JSONResponse({"runs": [] if folder is None else await asyncio.to_thread(self._look, folder)})
+
+    def _look(self, folder: Path) -> list[dict[str, Any]]:
+        """Of each run in a folder a line. Only what changed is read: long runs have many lines, and views ask often."""
+        lines = {}
+        for path in find_runs(folder):
+            stands_on = _stands_on(path)
+            with suppress(UserError):  # a run that cannot be read is left out
+                known = self._lines.get(path)
+                lines[path] = known if known and known[0] == stands_on else (stands_on, _line(read_run(path)))
+        self._lines = lines
+        return [line for _, line in lines.values()]
 
     async def run(self, request: Request) -> Response:
         """Curves and samples of a run, by its name or by the id of its model; empty where the model lies in none."""
@@ -135,6 +153,16 @@ def first_text(tokenizer: Tokenizer) -> str:
             return "".join(symbol for symbol in text if symbol in symbols)
     letters = [symbol for symbol in tokenizer.symbols if symbol.isalpha()]
     return "".join((letters or tokenizer.symbols)[:8])
+
+
+def _stands_on(run: Path) -> Hashable:
+    """What a line of a run is made from: when it is as before, so is the line."""
+    found: list[Hashable] = [is_held(resolved(run))]
+    for name in (CONFIG, RUN, METRICS, MODEL):
+        with suppress(OSError):
+            stat = (run / name).stat()
+            found.append((name, stat.st_ino, stat.st_size, stat.st_mtime_ns))
+    return tuple(found)
 
 
 def _line(history: RunHistory) -> dict[str, Any]:

@@ -11,6 +11,9 @@ import pytest
 import torch
 
 from groundup.checkpoint.model_folder import load_model, save_model
+from groundup.files.lock import RunLock
+from groundup.playground import offers
+from groundup.records.history import read_run
 from groundup.serving import models as module
 from groundup.serving.bodies import CompletionBody
 from groundup.serving.completions import Completion
@@ -108,6 +111,29 @@ def test_neighbors_of_a_run_are_found_and_listed(client):
     told = client.get("/api/run?model=mine").json()
     assert (told["bigram"], told["train"], told["val"]) == (2.5, [[1, 3.0]], [[9, 2.0]])
     assert client.get("/api/run?model=nothing").status_code == 404
+
+
+def test_a_run_is_read_again_when_something_of_it_changed(client, run, monkeypatch):
+    read = []
+    monkeypatch.setattr(offers, "read_run", lambda path: read.append(path.name) or read_run(path))
+
+    def look():
+        read.clear()
+        runs = client.get("/api/runs").json()["runs"]
+        return [(run["name"], run["state"], run["step"]) for run in runs], list(read)
+
+    other = ("other", "crashed", None)
+    assert look() == ([("mine", "crashed", 9), other], ["mine", "other"])
+    assert look() == ([("mine", "crashed", 9), other], [])
+    with RunLock(run):
+        assert look() == ([("mine", "running", 9), other], ["mine"])
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 20, "tokens": 60}\n')
+    assert look() == ([("mine", "finished", 20), other], ["mine"])
+    (run / "config.json").write_text('{"max_steps": 30}')
+    assert look() == ([("mine", "crashed", 20), other], ["mine"])
+    shutil.rmtree(run.parent / "other")
+    assert look() == ([("mine", "crashed", 20)], [])
 
 
 def test_an_answer_names_the_model_as_it_was_asked_for_whoever_asked_before(client):

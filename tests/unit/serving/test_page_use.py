@@ -342,3 +342,14 @@ def test_numbers_that_no_server_takes_are_not_asked_for(open_page):
     page.get_by_role("button", name="Write on").click()
     page.locator(".problem").get_by_text("no more").wait_for()
     assert page.get_by_text("characters written").count() == 0
+
+
+def test_the_page_begins_while_runs_are_read(open_page):
+    page, held = open_page(tab="write"), []
+    page.route("**/api/runs", lambda route: held.append(route))
+    page.reload()
+    page.locator(".candidates").wait_for()
+    picker = page.get_by_role("combobox", name="model")
+    assert "other" not in picker.inner_text()
+    held[0].continue_()
+    picker.locator("option", has_text="other").wait_for(state="attached")

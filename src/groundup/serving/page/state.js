@@ -150,7 +150,7 @@ export async function loadRuns() {
 export async function start() {
   facts.value = await get("/api/facts");
   await follow();
-  await loadRuns();
+  attempt("names", loadRuns); // not waited for: many long runs take a while to read
   addEventListener("hashchange", () => history.state ?? follow()); // with a state it was this page that wrote it
   addEventListener("popstate", ({ state }) => state && back(state));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => (shade.value += 1));
