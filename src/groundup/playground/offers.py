@@ -48,6 +48,7 @@ class Offers:
                 "id": name,
                 "vocab_size": served.loaded.config.vocab_size,
                 "context": served.context,
+                "end": served.loaded.tokenizer.eot_id,
                 "n_layer": getattr(served.loaded.config, "n_layer", 0),
                 "n_head": getattr(served.loaded.config, "n_head", 0),
                 "n_embd": getattr(served.loaded.config, "n_embd", 0),

@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from groundup.checkpoint.model_folder import save_model
+from groundup.config.model import GPTConfig
 from groundup.inspection.ablation import without
 from groundup.inspection.trace import trace
+from groundup.model.gpt import GPT
+from groundup.tokenizer.bpe import ByteBPE
 from groundup.tokenizer.char import CharTokenizer
 from page_runs import STEPS, TEXT, TOKENIZER, model_of, probability, served_page, texts, wait_for_names, write_runs
 
@@ -42,6 +45,32 @@ def test_a_text_is_written_step_by_step(open_page):
     page.get_by_role("button", name="One token").click()
     page.get_by_text("12 tokens").wait_for()
     assert box.input_value() == TEXT + best
+
+
+@pytest.mark.parametrize(("likeliest", "says"), [(256, "the end of the document"), (0xE4, "a part of a character")])
+def test_what_is_no_text_alone_cannot_be_taken(open_page, tmp_path, likeliest, says):
+    model = GPT(GPTConfig(n_layer=1, n_head=1, n_embd=8, block_size=16, vocab_size=257)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+        model.ln_f.bias[0] = 1
+        model.wte.weight[[256, 0xE4, ord("a")], 0] = torch.tensor([1.0, 2, 3])  # the logits, whatever was read
+        model.wte.weight[likeliest, 0] = 9
+    save_model(tmp_path / "bytes", model, ByteBPE([]), {})
+    with served_page(tmp_path / "bytes") as address:
+        page = open_page(server=address, tab="write", temperature=0)
+        page.get_by_text(f"The needle points at {says}").wait_for()
+        box = page.get_by_role("textbox", name="text")
+        assert page.get_by_role("button", name="One token").is_disabled()
+        for name in ("<|endoftext|>", "\\xe4"):
+            token = page.get_by_role("button", name=name, exact=True)
+            assert token.is_disabled()
+            token.click(force=True)
+            assert box.input_value() == TEXT
+        assert says in page.locator("tr.chosen button").get_attribute("title")
+        page.get_by_role("button", name="a", exact=True).click()
+        assert box.input_value() == TEXT + "a"
+        page.close()
 
 
 def test_a_slider_asks_the_server_nothing(open_page):

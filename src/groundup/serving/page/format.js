@@ -19,8 +19,11 @@ const CONTROL = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u202a-\u202e\u2066-\u20
 /** A token that is no whole characters: its bytes, as the server writes them. */
 const BYTES = /^bytes:(\\x[0-9a-f]{2})+$/;
 
+/** Whether a token is no whole characters. @param {string} text @returns {boolean} */
+export const isPart = (text) => BYTES.test(text);
+
 /** How many bytes some tokens are as text. @param {string[]} texts @returns {number} */
-export const bytesOf = (texts) => texts.reduce((sum, text) => sum + (BYTES.test(text) ? (text.length - 6) / 4 : utf8(text)), 0);
+export const bytesOf = (texts) => texts.reduce((sum, text) => sum + (isPart(text) ? (text.length - 6) / 4 : utf8(text)), 0);
 
 /** Bytes of a text in UTF-8. @param {string} text */
 const utf8 = (text) => [...text].map((each) => each.codePointAt(0)).reduce((sum, code) => sum + (code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4), 0);
@@ -31,7 +34,7 @@ const utf8 = (text) => [...text].map((each) => each.codePointAt(0)).reduce((sum,
  * @returns {string}
  */
 export function visible(text) {
-  if (BYTES.test(text)) return text.slice(6);
+  if (isPart(text)) return text.slice(6);
   const shown = text.replace(/ /g, "·").replace(/\n/g, "↵").replace(/\t/g, "→").replace(/\r/g, "␍");
   return shown === "" ? "∅" : shown.replace(CONTROL, (each) => `\\u${each.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }

@@ -2,9 +2,9 @@
 import { useEffect, useRef, useState } from "./vendor/hooks.js";
 import { able, html } from "./html.js";
 import { complete } from "./api.js";
-import { aligned, count, number, probability, spoken, visible } from "./format.js";
+import { aligned, count, isPart, number, probability, spoken, visible } from "./format.js";
 import { NEUTRAL, RANGES, REASONS, draw, largest } from "./sampling.js";
-import { change, completion, drawnFrom, logits, named, onward, past, result, saved, seed, seedOf, settings, tell, text, tokens, undo } from "./state.js";
+import { change, completion, drawnFrom, logits, model, named, onward, past, result, saved, seed, seedOf, settings, tell, text, tokens, undo } from "./state.js";
 import { Picture } from "./picture.js";
 import { Bar } from "./bars.js";
 import { Prompt } from "./prompt.js";
@@ -33,6 +33,12 @@ function needleAt(seedValue, place) {
   return x / 4294967296;
 }
 
+const END = "the end of the document, which is no text";
+const PART = "a part of a character, which is no text alone: “Write on” draws whole ones";
+
+/** Why a token cannot be taken: the text would not have it. @param {number} id @returns {string} "" where it can */
+const noText = (id) => (id === model.value.end ? END : isPart(named(id)) ? PART : "");
+
 export function Write() {
   const [running, setRunning] = useState(false);
   const [samples, setSamples] = useState({ of: null, texts: [] });
@@ -43,10 +49,11 @@ export function Write() {
   const place = tokens.value.ids.length;
   const needle = needleAt(seed.value, place);
   const chosen = found && draw(found.sampler, needle);
+  const kept = found ? noText(chosen) : "";
 
   const drawn = Math.min(drawnFrom.value, place);
 
-  const take = (id) => change(text.value + (named(id).startsWith("bytes:") ? "" : named(id)), {}, drawn);
+  const take = (id) => change(text.value + named(id), {}, drawn);
   const stream = async (n) => {
     setRunning(true);
     setSaid("writing");
@@ -87,14 +94,14 @@ export function Write() {
       ${running
         ? html`<button class="main" onClick=${() => control.current.abort()}>Stop</button>`
         : html`<button class="main" onClick=${() => stream(1)}>Write on</button>`}
-      <button ...${able(found && !running, () => take(chosen))}>One token</button>
+      <button ...${able(found && !running && !kept, () => take(chosen))}>One token</button>
       <button ...${able(!running && past.value.length, undo)}>Undo</button>
       <button ...${able(!running, () => (seed.value += 1))}>Draw again</button>
       <button ...${able(!running, () => stream(4))}>Four at once</button>
       <label>seed <input type="number" min="0" value=${seed.value} onInput=${(e) => (seed.value = seedOf(e.target.value))} onChange=${(e) => (e.target.value = seed.value)} /></label>
       <${Copy} path="/v1/completions" body=${completion(onward(100))} />
     </div>
-    <p class="hint" role="status">${said}</p>
+    <p class="hint" role="status">${[said, kept && !running && `The needle points at ${kept}.`].filter(Boolean).join(". ")}</p>
     ${many && samples.of === text.value && html`<div class="samples">${samples.texts.map((each, i) => html`<section><h3>sample ${i + 1}</h3><pre>${each}</pre></section>`)}</div>`}
     <div class="columns">
       <fieldset class="sliders"><legend>how the next token is drawn</legend>
@@ -120,7 +127,7 @@ function Candidates({ found, chosen, needle, take, disabled }) {
       <thead><tr><th scope="col">token</th><th scope="col" class="step">logit</th><th scope="col" class="step">penalized</th><th scope="col" class="step">÷ T</th><th scope="col">model</th><th scope="col">drawn from</th><th scope="col" class="wide"><span class="hidden">bar</span></th></tr></thead>
       <tbody>${ids.map((id) => html`
         <tr class=${found.why[id] ? "dropped" : id === chosen ? "chosen" : ""}>
-          <th scope="row"><button class="token" disabled=${disabled} aria-label=${spoken(visible(named(id)))} onClick=${() => take(id)}>${visible(named(id))}</button></th>
+          <th scope="row"><button class="token" disabled=${disabled} title=${noText(id)} aria-label=${spoken(visible(named(id)))} ...${able(!noText(id), () => take(id))}>${visible(named(id))}</button></th>
           <td class="step">${aligned(logits.value[id], 3)}</td><td class="step">${aligned(found.penalized[id], 3)}</td>
           <td class="step">${REASONS[found.why[id]] || aligned(found.scaled[id], 3)}</td>
           <td>${probability(found.model[id])}</td><td>${probability(found.sampler[id])}${found.why[id] ? html` <small class="why">${REASONS[found.why[id]]}</small>` : ""}</td>
