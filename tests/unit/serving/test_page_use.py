@@ -361,10 +361,14 @@ def test_numbers_that_no_server_takes_are_not_asked_for(open_page):
     sliders = [page.get_by_role("slider", name=name) for name in ("temperature", "top-p", "top-k")]
     assert [each.input_value() for each in sliders] == ["0", "1", "3"]
     seed = page.get_by_role("spinbutton", name="seed")
-    for typed, taken in (("2.5", "2"), ("-3", "0"), ("7", "7")):
+    most = "9007199254740991"
+    for typed, taken in (("2.5", "2"), ("-3", "0"), ("1e22", most), ("9007199254740993", most), ("7", "7")):
         seed.fill(typed)
         seed.blur()
         assert seed.input_value() == taken
+        needle = page.get_by_role("img", name="The needle").get_attribute("aria-label")
+        page.get_by_role("button", name="Draw again").click()
+        page.wait_for_function(f"() => document.querySelector('.ruler').ariaLabel !== {json.dumps(needle)}")
     page.get_by_role("button", name="Write on").click()
     page.get_by_text("characters written").wait_for()
     page.route("**/v1/completions", lambda route: route.fulfill(status=400, json={"error": {"message": "no more"}}))

@@ -165,8 +165,8 @@ export async function start() {
   });
 }
 
-/** A seed as it was written: a whole number from 0 on. @param {string | number} written */
-export const seedOf = (written) => Math.max(0, Math.trunc(Number(written))) || 0;
+/** A seed as it was written: a whole number that JavaScript knows exactly. @param {string | number} written */
+export const seedOf = (written) => Math.min(Math.max(0, Math.trunc(Number(written))) || 0, Number.MAX_SAFE_INTEGER);
 
 /** Take everything from the address. */
 async function follow() {

@@ -23,7 +23,7 @@ const ROWS = 16;
 
 /** A number in [0, 1) for a seed and a place: the same needle for the same step. */
 function needleAt(seedValue, place) {
-  let x = (seedValue * 2654435761 + place * 40503 + 1) >>> 0;
+  let x = (Math.imul(seedValue, 2654435761) + place * 40503 + 1) >>> 0;
   for (let i = 0; i < 3; i++) {
     x ^= x << 13;
     x ^= x >>> 17;
@@ -96,7 +96,7 @@ export function Write() {
         : html`<button class="main" onClick=${() => stream(1)}>Write on</button>`}
       <button ...${able(found && !running && !kept, () => take(chosen))}>One token</button>
       <button ...${able(!running && past.value.length, undo)}>Undo</button>
-      <button ...${able(!running, () => (seed.value += 1))}>Draw again</button>
+      <button ...${able(!running, () => (seed.value = (seed.value + 1) % Number.MAX_SAFE_INTEGER))}>Draw again</button>
       <button ...${able(!running, () => stream(4))}>Four at once</button>
       <label>seed <input type="number" min="0" value=${seed.value} onInput=${(e) => (seed.value = seedOf(e.target.value))} onChange=${(e) => (e.target.value = seed.value)} /></label>
       <${Copy} path="/v1/completions" body=${completion(onward(100))} />
