@@ -5,6 +5,7 @@ under a name that the server gives. A stop is a SIGTERM, as from a terminal: the
 """
 
 import asyncio
+import glob
 import itertools
 import os
 import subprocess
@@ -19,9 +20,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from groundup.config.io import load_object
 from groundup.config.presets import RECIPES
 from groundup.files.layout import CONFIG
 from groundup.files.processes import end_with_parent
+from groundup.records.history import flatten
 from groundup.serving.app import Server
 from groundup.serving.bodies import Body, read_body
 from groundup.serving.errors import RequestError
@@ -40,7 +43,7 @@ class StartBody(Body):
     """POST /api/train."""
 
     recipe: Literal["shakespeare", "same"] = "shakespeare"
-    """The plays, or text and settings of the first served run."""
+    """The plays, or text and settings of the first served run; from random weights, whatever that one began with."""
     size: Literal["tiny", "small", "demo"] = "small"
     steps: Annotated[int, Field(ge=10, le=5000)] = 500
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1337
@@ -117,7 +120,7 @@ class Trainings:
             if served is None or served.run is None:
                 raise RequestError(400, "runs are started beside a served run, and none is served", code="no_runs")
             folder = served.run.parent
-            words = _command(body, folder, served.run / CONFIG)
+            words = _command(body, folder, served.run)
             # Not by another thread: Linux takes the death of the thread that started a process for that of its parent.
             self._last = _begin(_free_name(folder), words)
             return JSONResponse(self._last.facts(), 201)
@@ -159,10 +162,10 @@ class Trainings:
         ]
 
 
-def _command(body: StartBody, folder: Path, config: Path) -> list[str]:
+def _command(body: StartBody, folder: Path, run: Path) -> list[str]:
     n_layer, n_head, n_embd = SIZES[body.size]
     every = max(1, body.steps // 10)
-    begin = ["--config", str(config)] if body.recipe == "same" else [RECIPES["shakespeare"].name]
+    begin = _as_in(run) if body.recipe == "same" else [RECIPES["shakespeare"].name]
     return [
         *begin,
         f"--out-dir={folder}",
@@ -177,6 +180,33 @@ def _command(body: StartBody, folder: Path, config: Path) -> list[str]:
         f"--checkpoint.every={every}",
         "--checkpoint.growth",
     ]
+
+
+def _as_in(run: Path) -> list[str]:
+    """Text and settings of a run, without what fits its own shape alone."""
+    words, had = ["--config", str(run / CONFIG)], flatten(load_object(run / CONFIG))
+    if had.get("init_from"):  # random weights bear the rate of random weights
+        words += ["--init-from=None", "--lora.rank=0", f"--optim.lr={RECIPES['shakespeare'].optim.lr}"]
+    words += [f"--model.{name}=0" for name in ("n_kv_head", "n_inner") if had.get(f"model.{name}")]
+    home = _begun_in(run, had)
+    if home is not None and home != Path.cwd():
+        for flag in ("data.path", "data.tokenizer"):
+            value = str(had.get(flag) or "")
+            if value not in ("char", "gpt2") and _is_there(value, home):
+                words.append(f"--{flag}={home / value}")
+    return words
+
+
+def _begun_in(run: Path, config: dict[str, Any]) -> Path | None:
+    """The folder that the paths of a run's config are seen from, which its place tells."""
+    below = Path(str(config.get("out_dir", "runs")), str(config.get("name", "")))
+    home = Path(*run.resolve().parts[: -len(below.parts)])
+    return home if home / below == run.resolve() and not below.is_absolute() else None
+
+
+def _is_there(path: str, folder: Path) -> bool:
+    """Whether a path or glob that is seen from a folder leads to something."""
+    return next(glob.iglob(path, root_dir=folder, recursive=True), None) is not None  # noqa: PTH207
 
 
 def _free_name(folder: Path) -> str:

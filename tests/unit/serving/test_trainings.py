@@ -1,5 +1,6 @@
 """Runs that are started from the page: real ones, of `groundup train`."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,8 +10,11 @@ import time
 import pytest
 
 from forked import ForkedPopen
-from groundup.playground.trainings import _Training
+from groundup.cli import train
+from groundup.playground.trainings import SIZES, StartBody, _command, _Training
 from groundup.serving.models import Models
+from groundup.tokenizer.char import CharTokenizer
+from groundup.tokenizer.io import tokenizer_json
 from small_runs import plays
 
 
@@ -103,6 +107,37 @@ def test_a_run_that_cannot_start_says_why(serve, base):
         config.write_text(kept)
     assert told["state"] == "failed"
     assert "nothing.txt" in told["said"]
+
+
+@pytest.mark.parametrize("path", ["text.txt", "*.txt", "."])
+@pytest.mark.parametrize(
+    ("more", "rate"),
+    [
+        ({}, "0.0005"),
+        ({"init_from": "runs/base", "data": {"tokenizer": "runs/base/model/tokenizer.json"}}, "0.003"),
+        ({"init_from": "runs/base", "lora": {"rank": 96}}, "0.003"),
+        ({"model": {"kind": "modern", "n_layer": 2, "n_head": 6, "n_kv_head": 3, "n_inner": 100}}, "0.0005"),
+    ],
+)
+def test_text_and_settings_of_any_run_fit_all_sizes_from_any_folder(tmp_path, monkeypatch, capsys, more, rate, path):
+    run = tmp_path / "place" / "runs" / "mine"
+    (run.parent / "base" / "model").mkdir(parents=True)
+    alphabet = tokenizer_json(CharTokenizer(sorted(set(plays(30)))))
+    (run.parent / "base" / "model" / "tokenizer.json").write_text(alphabet)
+    (run.parents[1] / "text.txt").write_text(plays(30))
+    run.mkdir()
+    settings = {"name": "mine", "optim": {"name": "adamw", "lr": 0.0005}, "tokens_per_step": 12 * 64} | more
+    settings["model"] = {"block_size": 64} | more.get("model", {"kind": "gpt", "n_layer": 2, "n_head": 4, "n_embd": 96})
+    settings["data"] = {"source": "text", "path": path} | more.get("data", {})
+    (run / "config.json").write_text(json.dumps(settings))
+    monkeypatch.chdir(tmp_path)
+    for size, (n_layer, n_head, n_embd) in SIZES.items():
+        words = _command(StartBody(recipe="same", size=size), run.parent, run)
+        assert f"--data.path={run.parents[1] / path}" in words
+        assert train.main([*words, "--name=new", "--dry-run"]) == 0
+        told = capsys.readouterr().out
+        assert f"{n_layer} layers, {n_head} heads, {n_embd} wide" in told
+        assert f"learning rate    {rate}," in told
 
 
 @pytest.mark.parametrize(
