@@ -69,9 +69,9 @@ def row_group_texts(
     file: BinaryIO, name: str, start: int, stop: int, column: str, flags: str
 ) -> Iterator[tuple[list[str], dict[str, int]]]:
     """Texts of row groups [start, stop), some at a time, with the rows that have none by reason; see `read`."""
-    import pyarrow
-
     parquet = _open(file, name)
+    import pyarrow  # which `_open` has found
+
     _column_index(parquet.metadata, name, column, flags)
     for group in range(start, stop):
         try:

@@ -102,6 +102,15 @@ def test_two_columns_of_one_name_are_refused(tmp_path):
             read(tmp_path / name)
 
 
+@pytest.mark.parametrize("task", [parquet.row_group_sizes, parquet.row_group_texts])
+def test_an_extra_that_is_absent_is_named(tmp_path, monkeypatch, task):
+    write(tmp_path / "a.parquet")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    span = (0, 1) if task is parquet.row_group_texts else ()
+    with (tmp_path / "a.parquet").open("rb") as file, pytest.raises(UserError, match=r"pip install 'groundup\[data\]'"):
+        next(task(file, "a.parquet", *span, "text", "--"))
+
+
 def test_a_cut_file_is_named(tmp_path):
     path = tmp_path / "a.parquet"
     write(path)
