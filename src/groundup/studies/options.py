@@ -158,7 +158,7 @@ class ScalingLawOptions:
     at_once: int = 1
     """Runs that share the machine."""
     seconds: float = 0.0
-    """Stop everything after so long; 0 is no limit."""
+    """Stop everything after so long; 0 is no limit. What was not trained to its end is left out."""
     eval_tokens: int = 0
     """Validation tokens of each evaluation; 0 is the whole split."""
     text: Path | None = None

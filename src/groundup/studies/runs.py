@@ -1,6 +1,6 @@
 """Whole runs side by side: `groundup train` in processes of its own, its metrics read when it is over.
 
-Nothing is trained in another way than a user trains, and a run that is cut short leaves the curve it has made.
+Nothing is trained in another way than a user trains. A run that is cut short leaves its folder, and is not compared.
 """
 
 import dataclasses
@@ -97,13 +97,14 @@ def train_all(
         say: Called with a line per run.
 
     Returns:
-        The metrics of each that made some; empty for one that was never begun.
+        The metrics of each that came to its end in this call; empty for the others, whose folder may be of an earlier.
 
     Raises:
         UserError: A run failed.
     """
     start = time.monotonic()
     waiting, going = list(configs.items()), dict[str, subprocess.Popen[bytes]]()
+    rows: dict[str, list[dict[str, Any]]] = {name: [] for name in configs}
     threads = str(max(1, own_cores() // at_once))
     try:
         while waiting or going:
@@ -114,7 +115,7 @@ def train_all(
             for name, process in list(going.items()):
                 if process.poll() is not None:
                     del going[name]
-                    _finished(configs[name], name, process.returncode, say)
+                    rows[name] = _finished(configs[name], name, process.returncode, say)
             if over:
                 break
             time.sleep(WAIT)
@@ -122,7 +123,9 @@ def train_all(
         _stop(going)
     for name in going:
         say(f"{name}: stopped, the time was over")
-    return {name: _rows(config, name) for name, config in configs.items()}
+    for name, _ in waiting:
+        say(f"{name}: not begun, the time was over")
+    return rows
 
 
 def curve(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
@@ -156,19 +159,15 @@ def _start(config: TrainConfig, threads: str) -> "subprocess.Popen[bytes]":
         )
 
 
-def _finished(config: TrainConfig, name: str, code: int, say: Callable[[str], None]) -> None:
+def _finished(config: TrainConfig, name: str, code: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
     log = config.out_dir / f"{name}.log"
     if code:
         lines = log.read_text("utf-8", "replace").strip().splitlines()
         raise UserError(f"the run {name} failed: {lines[-1] if lines else f'exit code {code}'} (see {log})")
-    rows = _rows(config, name)
+    rows = read_metrics(config.out_dir / name / METRICS)
     loss, seconds = best_loss(rows), max((row.get("seconds", 0.0) for row in rows), default=0.0)
     say(f"{name}: best validation loss {loss:.4f}, {seconds:.1f} s of training steps")
-
-
-def _rows(config: TrainConfig, name: str) -> list[dict[str, Any]]:
-    path = Path(config.out_dir) / name / METRICS
-    return read_metrics(path) if path.exists() else []
+    return rows
 
 
 def _stop(going: Mapping[str, "subprocess.Popen[bytes]"]) -> None:

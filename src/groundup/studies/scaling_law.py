@@ -43,7 +43,7 @@ def study(options: Options, say: Callable[[str], None], *, machine: Mapping[str,
         Parameters, losses, the fit, its residuals, and the curves.
 
     Raises:
-        UserError: Fewer than three models were trained to an evaluation.
+        UserError: Fewer than three models were trained to their last step.
     """
     folder = options.out
     configs = {name: _sized(options, folder, name) for name in options.sizes.split(",")}
@@ -52,7 +52,10 @@ def study(options: Options, say: Callable[[str], None], *, machine: Mapping[str,
     rows = train_all(configs, at_once=options.at_once, seconds=options.seconds, say=say)
     losses = {name: loss for name, r in rows.items() if (loss := best_loss(r)) is not None}
     if len(losses) < LEAST_SIZES:
-        raise UserError(f"a law needs {LEAST_SIZES} models at least, {len(losses)} came to an evaluation")
+        raise UserError(
+            f"a law needs {LEAST_SIZES} models at least, {len(losses)} came to the last step;"
+            " give more --seconds, or fewer --steps"
+        )
     n = [_parameters(configs[name]) for name in losses]
     law = fit(n, list(losses.values()))
     result: dict[str, Any] = {
@@ -65,7 +68,7 @@ def study(options: Options, say: Callable[[str], None], *, machine: Mapping[str,
             for (name, loss), count in zip(losses.items(), n, strict=True)
         },
         "fit": {"floor": round(law.floor, 4), "factor": round(law.factor, 4), "exponent": round(law.exponent, 4)},
-        "curves": {name: curve(r) for name, r in rows.items()},
+        "curves": {name: curve(rows[name]) for name in losses},
     }
     write_file(folder / "scaling-law.json", dump_json(result).encode())
     draw(n, list(losses.values()), law, folder / "scaling-law.png")

@@ -124,6 +124,45 @@ def test_runs_train_side_by_side_and_a_failed_one_is_told(tmp_path, monkeypatch)
         train_all({"bad": broken}, at_once=1, seconds=0, say=said.append)
 
 
+def test_a_run_that_did_not_end_in_this_call_has_no_rows(tmp_path, monkeypatch):
+    """Its folder may hold a part of it, or a whole run of another call."""
+
+    class Endless:
+        def __class_getitem__(cls, item):
+            return cls
+
+        def __init__(self, command, **options):
+            self.ended = False
+
+        def poll(self):
+            return None
+
+        def terminate(self):
+            self.ended = True
+
+        def wait(self, timeout=None):
+            assert self.ended
+
+    monkeypatch.setattr("groundup.studies.runs.subprocess.Popen", Endless)
+    config = changed(RECIPES["shakespeare"], {"out_dir": str(tmp_path)})
+    for name in ("cut", "waiting"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    said = []
+    rows = train_all({"cut": config, "waiting": config}, at_once=1, seconds=0.01, say=said.append)
+    assert rows == {"cut": [], "waiting": []}
+    assert said == ["cut: stopped, the time was over", "waiting: not begun, the time was over"]
+
+
+def test_a_law_is_of_models_that_came_to_their_end(tmp_path, monkeypatch):
+    rows = {"1x32": ROWS, "1x64": ROWS, "2x64": []}
+    monkeypatch.setattr(scaling_law, "open_corpus", lambda *_, **__: None)
+    monkeypatch.setattr(scaling_law, "train_all", lambda *_, **__: rows)
+    options = scaling_law.Options(sizes=",".join(rows), out=tmp_path / "law")
+    with pytest.raises(UserError, match="3 models at least, 2 came to the last step; give more --seconds"):
+        scaling_law.study(options, print, machine={})
+
+
 @pytest.mark.parametrize("probe_pace", [0.10, 0.14, 0.20], ids=["fast", "slow", "very slow"])
 def test_a_run_is_planned_until_it_fills_its_seconds(probe_pace):
     """The short run is slower or faster than whole ones; 12 s go by around the steps."""
