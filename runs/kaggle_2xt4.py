@@ -43,8 +43,14 @@ def install(*words):
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *words], check=True)
 
 
-for runs in {file.parents[1] for file in INPUT.glob("**/runs/*/config.json")}:
-    shutil.copytree(runs, "runs", dirs_exist_ok=True)
+def trained(run):
+    return max((step.name for step in run.glob("checkpoints/step-*")), default="")
+
+
+for run in sorted((file.parent for file in INPUT.glob("**/runs/*/config.json")), key=trained, reverse=True):
+    if not Path("runs", run.name).exists():  # else it is here, and may have gone on
+        shutil.copytree(run, f"runs/{run.name}.part", dirs_exist_ok=True)
+        Path(f"runs/{run.name}.part").rename(f"runs/{run.name}")
 before = version("torch")
 wheels = sorted(INPUT.glob("**/groundup-*.whl"))
 folders = [file.parent for file in sorted(INPUT.glob("**/pyproject.toml")) if 'name = "groundup"' in file.read_text()]

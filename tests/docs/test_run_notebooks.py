@@ -93,7 +93,9 @@ def test_kaggle_takes_what_lies_among_read_only_inputs(what, tmp_path, monkeypat
     """The cell that installs, run as it is, with the places of Kaggle below a temporary folder and pip only noted."""
     inputs, repo = tmp_path / "input", tmp_path / "input/mine/main"
     lie = [repo / name for name in (*what, "runs/train_1gpu.sh")]
-    for file in (*lie, inputs / "other/pyproject.toml", inputs / "before/runs/gpt2/config.json"):
+    later = "after/runs/gpt2/checkpoints/step-000010/a.json"  # of two sessions, the run that went further is taken
+    runs = [inputs / name for name in ("before/runs/gpt2/config.json", "after/runs/gpt2/config.json", later)]
+    for file in (*lie, inputs / "other/pyproject.toml", *runs):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text('name = "groundup"' if file.parent == repo else "{}")
     for place in (*inputs.rglob("*"), inputs):
@@ -106,9 +108,14 @@ def test_kaggle_takes_what_lies_among_read_only_inputs(what, tmp_path, monkeypat
     monkeypatch.setattr("subprocess.run", lambda words, check: asked.append(words[3:]))
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(script))
-    assert [str(file.relative_to("runs")) for file in Path("runs").rglob("*.*")] == ["gpt2/config.json"]
+    copied = {str(file.relative_to("runs")) for file in Path("runs").rglob("*.*")}
+    assert copied == {"gpt2/config.json", "gpt2/checkpoints/step-000010/a.json"}
     place = f"{repo}/{WHEEL}" if WHEEL in what else f"{tmp_path}/temp/groundup"
     assert asked[0][-1] == f"{place}[data,fast,offline]"
+    Path("runs/gpt2/config.json").chmod(0o644)
+    Path("runs/gpt2/config.json").write_text("gone on")
+    runpy.run_path(str(script))  # run all again, in one session
+    assert Path("runs/gpt2/config.json").read_text() == "gone on"
     assert ("--no-index" in asked[0]) == (len(what) > 1)  # where wheels lie beside it, no internet is asked
     for folder in inputs.rglob("*"):
         folder.chmod(0o755)
