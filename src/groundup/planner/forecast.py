@@ -12,7 +12,7 @@ from groundup.config.errors import UsageError
 from groundup.config.printable import counted
 from groundup.config.train import TrainConfig
 from groundup.planner.hardware import ASSUMED, MEMORY_GB, PEAK_TFLOPS, REACHED
-from groundup.planner.memory import Arithmetic, Memory, largest_micro_batch, memory_of_run
+from groundup.planner.memory import Arithmetic, Memory, largest_micro_batch, memory_of_run, shared
 from groundup.planner.plan import Plan, in_parts, size
 
 USABLE = 0.9
@@ -167,7 +167,11 @@ def forecast(plan: Plan, hardware: Hardware, *, mfu: float | None = None) -> For
     samples, rest = divmod(plan.config.tokens_per_step, plan.config.model.block_size * hardware.count)
     if rest:
         plan.config.samples_per_process(hardware.count)  # raises, and says what the run's own micro batch needs
-    need = memory_of_run(plan.config, plan.shape, hardware.arithmetic)
+    whole, shares = memory_of_run(plan.config, plan.shape, hardware.arithmetic), _shares(plan.config, hardware)
+
+    def need(size: int) -> Memory:
+        return shared(whole(size), shares)
+
     size = largest_micro_batch(need, samples, hardware.memory)
     named = plan.config.runtime.micro_batch_size
     asked = max(size, 1) if named == "auto" else min(named, samples)
@@ -188,29 +192,43 @@ def remedies(config: TrainConfig, found: Forecast) -> list[str]:
         smaller = found.asked > found.micro_batch_size
         return [f"--runtime.micro-batch-size {found.micro_batch_size}"] if smaller else []
     shape, hardware, how = found.plan.shape, found.hardware, found.hardware.arithmetic
-    tries = [
-        ("--runtime.recompute", 1, True),
-        *([("--runtime.parallel fsdp", hardware.count, False)] if hardware.count > 1 else []),
-        *([("--runtime.parallel fsdp --runtime.recompute", hardware.count, True)] if hardware.count > 1 else []),
-    ]
+    samples = config.tokens_per_step // (shape.block_size * hardware.count)
+    own = _shares(config, hardware)
+    tries = [("--runtime.recompute", own, True)]
+    if own < hardware.count and _may_share(config):
+        tries.append(("--runtime.parallel fsdp", hardware.count, config.runtime.recompute))
+        if not config.runtime.recompute:
+            tries.append(("--runtime.parallel fsdp --runtime.recompute", hardware.count, True))
     lines = [
         f"{flags}: {size} at a time"
         for flags, shares, recompute in tries
         if (
             size := largest_micro_batch(
-                memory_of_run(config, shape, how, recompute=recompute), 64, hardware.memory, shares=shares
+                memory_of_run(config, shape, how, recompute=recompute), samples, hardware.memory, shares=shares
             )
         )
     ]
     if lines:
         return lines
     shorter = dataclasses.replace(shape, block_size=max(1, shape.block_size // 2))
+    flags, shares, _ = tries[-1]
     need = memory_of_run(config, shorter, how, recompute=True)
-    if largest_micro_batch(need, 1, hardware.memory, shares=hardware.count):
-        return [f"--model.block-size {shorter.block_size} with --runtime.recompute"]
-    memory = memory_of_run(config, shape, how, recompute=True)(1)
+    if largest_micro_batch(need, 1, hardware.memory, shares=shares):
+        return [f"--model.block-size {shorter.block_size} with {flags}"]
+    memory = shared(memory_of_run(config, shape, how, recompute=True)(1), own)
     fixed = memory.weights + memory.gradients + memory.optimizer
     return [f"a smaller model: weights, gradients and optimizer alone are {fixed / 1e9:.1f} GB"]
+
+
+def _shares(config: TrainConfig, hardware: Hardware) -> int:
+    """How many devices share what a run keeps; 1 where each has all of it."""
+    return hardware.count if config.runtime.parallel == "fsdp" else 1
+
+
+def _may_share(config: TrainConfig) -> bool:
+    """Whether training takes FSDP with the run's other values."""
+    alone = config.optim.name == "muon" or config.lora.rank
+    return not alone and "on" not in (config.runtime.compile, config.checkpoint.background)
 
 
 def duration(seconds: float) -> str:

@@ -280,13 +280,17 @@ def largest_micro_batch(need: Callable[[int], Memory], samples: int, memory: int
         memory: Bytes that each device has free.
         shares: Devices that share weights, gradients and optimizer (FSDP).
     """
+    return next((n for n in range(samples, 0, -1) if samples % n == 0 and shared(need(n), shares).total <= memory), 0)
 
-    def fits(size: int) -> bool:
-        step = need(size)
-        fixed = step.weights + step.gradients + step.optimizer
-        return step.total - fixed + fixed // shares <= memory
 
-    return next((n for n in range(samples, 0, -1) if samples % n == 0 and fits(n)), 0)
+def shared(step: Memory, shares: int) -> Memory:
+    """What a step needs of each device where so many share weights, gradients and optimizer (FSDP)."""
+    return replace(
+        step,
+        weights=step.weights // shares,
+        gradients=step.gradients // shares,
+        optimizer=step.optimizer // shares,
+    )
 
 
 def under_lora(step: Memory, config: TrainConfig, shape: TransformerConfig) -> Memory:

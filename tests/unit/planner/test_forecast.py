@@ -10,7 +10,7 @@ from groundup.config.presets import RECIPES
 from groundup.planner.flops import flops_per_token
 from groundup.planner.forecast import USABLE, Hardware, duration, forecast, parse_hardware
 from groundup.planner.hardware import MEMORY_GB, PEAK_TFLOPS
-from groundup.planner.memory import Arithmetic, largest_micro_batch, training_memory
+from groundup.planner.memory import Arithmetic, largest_micro_batch, memory_of_run, shared, training_memory
 from groundup.planner.plan import plan
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
@@ -154,6 +154,60 @@ def test_what_helps_is_tried_before_it_is_advised():
         how = Arithmetic(half=True, device_memory=int(30e9 / USABLE))
         steps = {b: training_memory(XL.shape, how, micro_batch_size=b, recompute=recompute) for b in range(1, 65)}
         assert size == largest_micro_batch(steps.__getitem__, 64, tight.memory, shares=shares) > 0
+
+
+def with_flags(config, line):
+    """A run that follows a line of advice."""
+    parallel = "fsdp" if "--runtime.parallel fsdp" in line else config.runtime.parallel
+    recompute = "--runtime.recompute" in line or config.runtime.recompute
+    runtime = dataclasses.replace(config.runtime, parallel=parallel, recompute=recompute)
+    return dataclasses.replace(config, runtime=runtime)
+
+
+def test_who_follows_the_advice_is_at_its_end():
+    config, hardware = RECIPES["gpt2-xl-fineweb"], parse_hardware("8xT4")
+    lines = [value for name, value in forecast(XL, hardware).rows() if name == "to make it fit"]
+    assert lines == [
+        "--runtime.parallel fsdp: 2 at a time",
+        "--runtime.parallel fsdp --runtime.recompute: 16 at a time",
+    ]
+    one, both = (forecast(plan(with_flags(config, line), vocab_size=0), hardware) for line in lines)
+    assert (one.micro_batch_size, both.micro_batch_size) == (2, 16)
+    assert dict(one.rows())["to make it fit"] == "--runtime.micro-batch-size 2"  # the preset asks for 4
+    assert "to make it fit" not in dict(both.rows())
+    needs = training_memory(XL.shape, hardware.arithmetic, micro_batch_size=2)
+    kept = needs.weights + needs.gradients + needs.optimizer
+    assert one.memory.total == pytest.approx(needs.total - kept * 7 / 8, abs=3)
+    assert one.memory.total <= hardware.memory
+
+
+@pytest.mark.parametrize(
+    ("part", "values", "shares"),
+    [
+        ("optim", {}, True),
+        ("optim", {"name": "muon"}, False),
+        ("lora", {"rank": 8}, False),
+        ("runtime", {"compile": "on"}, False),
+        ("checkpoint", {"background": "on"}, False),
+    ],
+)
+def test_fsdp_is_advised_to_no_run_that_is_refused_with_it(part, values, shares):
+    config = dataclasses.replace(RECIPES["gpt2-xl-fineweb"], init_from="gpt2-xl")
+    config = dataclasses.replace(config, **{part: dataclasses.replace(getattr(config, part), **values)})
+    hardware = dataclasses.replace(parse_hardware("8xT4"), memory=int(7e9))
+    advice = dict(forecast(plan(config, vocab_size=0), hardware).rows())["to make it fit"]
+    assert ("fsdp" in advice) == shares
+
+
+def test_a_shorter_context_is_advised_with_all_that_it_was_tried_with():
+    alone = with_flags(RECIPES["gpt2-xl-fineweb"], "--runtime.recompute")
+    together = with_flags(alone, "--runtime.parallel fsdp")
+    hardware = parse_hardware("8xT4")
+    need = shared(memory_of_run(together, XL.shape, hardware.arithmetic)(1), 8)
+    tight = dataclasses.replace(hardware, memory=need.total - 1)
+    for config, flags in ((alone, "--runtime.parallel fsdp"), (together, "--runtime.recompute")):
+        advice = dict(forecast(plan(config, vocab_size=0), tight).rows())["to make it fit"]
+        assert advice == f"--model.block-size 512 with {flags}"
 
 
 def test_what_nothing_helps_needs_a_smaller_model():
