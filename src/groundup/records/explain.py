@@ -122,7 +122,7 @@ def suggestions(rows: list[dict[str, Any]], config: dict[str, Any], run: str) ->
                     f"{again} --name longer {longer}".rstrip(),
                 )
             )
-        elif gap < 0.05:
+        elif gap < 0.05 and not config.get("init_from"):  # else its model has the size of the one it began with
             advice.append(
                 (
                     "Training and validation are close, and flat: a larger model can learn more from this text.",

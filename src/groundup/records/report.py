@@ -82,7 +82,7 @@ def _page(run_dir: Path, run: RunFacts, rows: list[dict[str, Any]]) -> str:
         *_samples(rows, chart.end if chart else 0),
         *(_portrait(portrait) if portrait else ()),
         "<h2>What to try next</h2>",
-        _next(suggestions(rows, run.config, printable(f"{run.config.get('out_dir', 'runs')}/{run_dir.name}"))),
+        _next(suggestions(rows, run.config, printable(run_dir.as_posix()))),
         f"<h2>Numbers</h2>{_table(_results(run, rows))}",
         *_evaluations(run_dir),
         *_time(rows),

@@ -65,6 +65,11 @@ def test_what_to_try_is_judged_from_the_curves(vals, train, words, command):
     assert command in what
 
 
+def test_no_larger_model_is_advised_to_a_run_that_goes_on_from_anothers_weights():
+    tuned = {**CONFIG, "init_from": "runs/base"}
+    assert suggestions(run([2.0, 1.6, 1.6], 1.59), tuned, "r") == suggestions([], tuned, "r")
+
+
 def test_little_to_judge_from_suggests_looking_and_writing():
     assert [what for _, what in suggestions([], {}, "r")] == ["groundup serve r", "groundup generate r --stream"]
 

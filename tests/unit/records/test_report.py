@@ -2,6 +2,7 @@ import json
 import re
 from html.parser import HTMLParser
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
@@ -101,6 +102,14 @@ def test_three_numbers_in_words(tmp_path):
     assert "1.234nats of loss on text that it has never seen: as unsure of the next token as among 3.4 equally" in text
     assert "before training it was 65" in text
     assert "2ktokens read, in 20 steps" in text
+
+
+def test_commands_are_for_the_folder_where_the_run_lies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path, name="moved", rows=[*ROWS, {"step": 20, "event": "stopped"}])
+    text = report(Path("moved")).text
+    for command in ("train --resume moved", "serve moved", "generate moved --stream"):
+        assert f"groundup {command}" in text
 
 
 PORTRAIT = {
@@ -258,7 +267,7 @@ def test_where_the_time_went_in_one_line_the_largest_part_first():
     assert "Where the time went" not in "".join(_time(ROWS))
 
 
-def test_without_a_bigram_there_is_none(tmp_path):
+def test_what_was_not_measured_is_not_shown(tmp_path):
     assert "bigram" not in report(folder(tmp_path, run={**RUN, "bigram_loss": None})).text
 
 
