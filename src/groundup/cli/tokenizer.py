@@ -128,7 +128,7 @@ def _texts(options: TrainOptions) -> Iterator[str]:
     spoken = Spoken(warn, "text")
     sources: list[Source] = [LocalFiles(str(file), options.reading, listing(spoken)) for file in options.files]
     if options.source is not None:
-        sources.append(make_source(DataConfig(source=options.source)))
+        sources.append(make_source(DataConfig(source=options.source), instead="its path in place of --source"))
     skipped: dict[str, int] = {}
     ends = 0
     for source in sources:

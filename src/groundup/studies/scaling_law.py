@@ -48,7 +48,7 @@ def study(options: Options, say: Callable[[str], None], *, machine: Mapping[str,
     folder = options.out
     configs = {name: _sized(options, folder, name) for name in options.sizes.split(",")}
     with made_for(folder):
-        open_corpus(next(iter(configs.values())).data, say=say)
+        open_corpus(next(iter(configs.values())).data, say=say, instead="--text")
     rows = train_all(configs, at_once=options.at_once, seconds=options.seconds, say=say)
     losses = {name: loss for name, r in rows.items() if (loss := best_loss(r)) is not None}
     if len(losses) < LEAST_SIZES:

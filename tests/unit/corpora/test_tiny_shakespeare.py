@@ -1,10 +1,15 @@
 import pytest
 
+from groundup.cli.main import main
 from groundup.config.data import DataConfig
 from groundup.config.errors import UserError
+from groundup.config.io import dump_json, to_dict
+from groundup.config.presets import RECIPES
 from groundup.corpora import tiny_shakespeare as module
 from groundup.corpora.tiny_shakespeare import SHA256, SIZE, URL, TinyShakespeare
+from groundup.evaluation import tasks
 from groundup.prepare.corpus import find_source, open_corpus
+from groundup.tokenizer.char import CharTokenizer
 
 
 def test_the_split_is_nanogpts(tiny_shakespeare, tmp_path):
@@ -38,3 +43,36 @@ def test_without_a_copy_it_is_downloaded_to_the_cache(tmp_path, monkeypatch):
     assert asked == [(URL, tmp_path / "tinyshakespeare.txt", facts)]
     find_source("tiny-shakespeare", cache_dir=tmp_path).parts()  # for commands that have no such flag
     assert asked[-1][-1]["instead"] == "its path in place of the word"
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path):
+    def download(url, path, *, instead, **facts):
+        raise UserError(f"offline, give a local copy with {instead}")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(module, "download", download)
+
+
+@pytest.mark.usefixtures("offline")
+@pytest.mark.parametrize(
+    ("command", "instead"),
+    [
+        ("train tiny-shakespeare --runtime.device cpu", "--data.path"),
+        ("scaling --preset tiny-shakespeare --device cpu", "--text"),
+        ("bench ablation --device cpu", "--tiny-shakespeare"),
+        ("tokenizer train --source tiny-shakespeare", "its path in place of --source"),
+        ("prepare tiny-shakespeare out", "its path in place of the word"),
+    ],
+)
+def test_each_command_names_its_own_way_to_a_local_copy(command, instead, capsys):
+    assert main(command.split()) == 1
+    assert f"offline, give a local copy with {instead}\n" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("offline")
+def test_eval_of_a_run_whose_text_is_gone_names_its_own(tmp_path):
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "config.json").write_text(dump_json(to_dict(RECIPES["tiny-shakespeare"])))
+    with pytest.raises(UserError, match=r"with --data, as a prepared folder$"):
+        tasks._own_data(tmp_path, CharTokenizer.from_text("ab"))
