@@ -11,16 +11,16 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PYTHON=${PYTHON:-python} DEVICE=${DEVICE:-cuda} STEPS=${STEPS:-0} EVAL_TOKENS=${EVAL_TOKENS:-0} OUT=${OUT:-runs/studies}
 SECONDS_OF_ALL=${SECONDS_OF_ALL:-140} AT_ONCE=${AT_ONCE:-0}
-TEXT=${TEXT:+--tiny-shakespeare $TEXT}
+TEXT=${TEXT:-}
 export PYTHONPATH=$PWD/src${PYTHONPATH:+:$PYTHONPATH}
 
-# shellcheck disable=SC2086  # TEXT is a flag and its value, or nothing
 study() { # name, runs at once, then the command's own words
-    local name=$1 at_once=$2
+    local name=$1 at_once=$2 text=--tiny-shakespeare
     shift 2
+    [ "$1" != scaling ] || text=--text
     [ "$AT_ONCE" = 0 ] || at_once=$AT_ONCE
     "$PYTHON" -m groundup "$@" --device "$DEVICE" --steps "$STEPS" --eval-tokens "$EVAL_TOKENS" \
-        --at-once "$at_once" --seconds "$SECONDS_OF_ALL" --out "$OUT/$name" $TEXT
+        --at-once "$at_once" --seconds "$SECONDS_OF_ALL" --out "$OUT/$name" ${TEXT:+"$text" "$TEXT"}
 }
 
 case "${1:-}" in

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from groundup.cli.train import read_request
+from groundup.studies.options import AblationOptions, ScalingLawOptions
+from groundup.terminal.parse import parse
 
 RUNS = Path(__file__).parents[2] / "runs"
 SCRIPTS = sorted(RUNS.glob("*.sh"))
@@ -52,6 +54,23 @@ def test_says_what_groundup_understands(path, typed):
     assert config.micro_steps(size) >= 1
     if size > 8:
         assert "--rdzv-id" in line
+
+
+@pytest.mark.parametrize("part", ["candidates", "minutes", "final", "scaling"])
+@pytest.mark.parametrize("text", [None, "/my texts/a.txt"])
+def test_each_part_of_the_studies_is_understood(part, text, tmp_path):
+    program = tmp_path / "python"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@" "" >> "$(dirname "$0")/typed.txt"\n')
+    program.chmod(0o755)
+    environment = {**os.environ, "PYTHON": str(program)} | ({"TEXT": text} if text else {})
+    subprocess.run(["bash", str(RUNS / "studies_gpu.sh"), part], env=environment, check=True)
+    commands = [words.split("\n") for words in (tmp_path / "typed.txt").read_text().removesuffix("\n\n").split("\n\n")]
+    assert len(commands) == (2 if part == "minutes" else 1)
+    for words in commands:
+        spec, flags = (ScalingLawOptions, words[3:]) if words[2] == "scaling" else (AblationOptions, words[4:])
+        options = parse(spec, flags, prog="groundup")
+        read = options.text if words[2] == "scaling" else options.tiny_shakespeare
+        assert read == (text and Path(text))
 
 
 @pytest.mark.parametrize("path", [path for path in TRAIN if "torchrun" in path.read_text()], ids=lambda path: path.name)
