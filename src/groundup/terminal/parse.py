@@ -34,10 +34,8 @@ PLAINLY = (
 """What tyro says in Python's words, in those of the person who types."""
 SYNONYMS = {
     "--learning-rate": "--optim.lr",
-    "--learning_rate": "--optim.lr",
     "--min-lr": "--optim.min-lr-ratio",
-    "--optim.min-lr": "--optim.min-lr-ratio",
-    "--optim.muon-lr": "--optim.muon-lr-ratio",
+    "--muon-lr": "--optim.muon-lr-ratio",
     "--layers": "--model.n-layer",
     "--heads": "--model.n-head",
     "--context": "--model.block-size",
@@ -49,7 +47,8 @@ SYNONYMS = {
     "--samples": "--num-samples",
     "--output": "--out",
 }
-"""Flags of other programs, and what they are called here."""
+"""Flags of other programs, and what they are called here; those names are looked up without their section."""
+_NO = re.compile(r"(^--|[.])no-")
 
 
 @contextlib.contextmanager
@@ -166,6 +165,8 @@ def _unknown(message: str, argv: Sequence[str], known: Sequence[str]) -> str:
         odd = (word for word in argv if re.match(r"--?[a-z]", word) and word.split("=")[0] not in known)
         message = " ".join(next((f"unrecognized options: {word}" for word in odd), message).split())
     flag = re.match(r"unrecognized options: (--[\w.\-]+)", message)
+    if flag and flag[1] in known and "--" in argv:
+        return f"{message}; they stand behind a -- alone: leave it out"
     near = nearest(flag[1], known) if flag else None
     return f"{message}; did you mean {near}?" if near else message
 
@@ -185,11 +186,20 @@ def one_line(box: str) -> str:
 
 
 def nearest(flag: str, flags: Sequence[str]) -> str | None:
-    """The flag that was probably meant: one that only lacks its section (--lr, --optim.lr), else the most similar."""
-    if (meant := SYNONYMS.get(flag)) in flags:
+    """The flag that was probably meant: one that only lacks its section (--lr, --optim.lr), else the most similar.
+
+    A negation is taken for no flag without one, nor the other way round.
+    """
+    flag = re.sub(r"^--no-(.+[.])([^.]+)$", r"--\1no-\2", flag.replace("_", "-"))
+    if (negation := re.sub(r"(^--|[.])no(?=\w+$)", r"\1no-", flag)) in flags:
+        return negation
+    name = flag.removeprefix("--")
+    if (meant := SYNONYMS.get(f"--{name.rpartition('.')[2]}")) in flags:
         return meant
-    ends = [known for known in flags if known.rpartition(".")[2] == flag.removeprefix("--")]
-    return next(iter(ends or difflib.get_close_matches(flag, flags, n=1)), None)
+    # Of --no-compile, whose value says off, the second.
+    ends = [known for end in (name, name.removeprefix("no-")) for known in flags if known.rpartition(".")[2] == end]
+    alike = [known for known in flags if bool(_NO.search(known)) == bool(_NO.search(flag))]
+    return next(iter(ends or difflib.get_close_matches(flag, alike, n=1)), None)
 
 
 def values_in(word: str, *, most: int) -> list[str]:

@@ -152,6 +152,31 @@ def test_a_flag_without_its_section_is_found():
     assert refuse(["--n-layer", "3"], TrainConfig, default=recipe).endswith("did you mean --model.n-layer?")
 
 
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("--no-checkpoint.growth", "--checkpoint.no-growth"),
+        ("--no-checkpoint.growht", "--checkpoint.no-growth"),
+        ("--no-recompute", "--runtime.no-recompute"),
+        ("--checkpoint.nogrowth", "--checkpoint.no-growth"),
+        ("--checkpoint.growht", "--checkpoint.growth"),
+        ("--no-compile", "--runtime.compile"),  # which has values, and no negation
+        ("--optim.learning-rate", "--optim.lr"),
+        ("--optim.learning_rate", "--optim.lr"),
+        ("--optim.min-lr", "--optim.min-lr-ratio"),
+        ("--model.layers", "--model.n-layer"),
+        ("--optm.name", "--optim.name"),
+    ],
+)
+def test_no_flag_is_turned_into_its_opposite_or_another(typed, meant):
+    assert refuse([typed], TrainConfig).endswith(f"; did you mean {meant}?")
+
+
+def test_flags_behind_two_dashes_are_told_of_them():
+    line = refuse([*GOOD, "--", "--loud"])
+    assert line == "unrecognized options: --loud; they stand behind a -- alone: leave it out (see prog cmd --help)"
+
+
 def test_flags_that_the_command_reads_itself_are_found_too():
     assert refuse([*GOOD, "--dryrun"], also=["--dry-run"]).endswith("did you mean --dry-run?")
 
