@@ -9,6 +9,7 @@ from pathlib import Path
 from groundup.checkpoint.folders import step_folders
 from groundup.config.errors import UserError
 from groundup.config.io import differing_keys, read_json
+from groundup.config.printable import counted
 from groundup.config.train import TrainConfig
 from groundup.files.layout import CHECKPOINTS, CONFIG
 from groundup.files.new import refuse_unwritable
@@ -16,7 +17,7 @@ from groundup.files.processes import end_with_parent
 from groundup.records.groups import group, table
 from groundup.records.history import RunHistory, read_run
 from groundup.terminal.ended import Ended
-from groundup.terminal.say import say
+from groundup.terminal.say import say, warn
 from groundup.terminal.tables import print_table
 
 
@@ -64,5 +65,10 @@ def compare(runs: list[RunHistory], folder: Path) -> None:
 
     groups = group(runs)
     print_table(table(groups))
+    if short := sum(run.state != "finished" for run in runs):
+        warn(
+            f"{short} of {counted(len(runs), 'run')} are not at their last step, and compared by what they have;"
+            " the same command goes on"
+        )
     plot_bands(groups, folder / "sweep.png")
     say(f"drew {folder / 'sweep.png'}; each run: groundup runs list {shlex.quote(str(folder))}")

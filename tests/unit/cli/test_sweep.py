@@ -13,6 +13,7 @@ from groundup.cli.sweep import plan_runs
 from groundup.cli.train import read_request
 from groundup.config.errors import UsageError, UserError
 from groundup.records.history import read_run
+from groundup.studies.sweep import compare
 
 
 @pytest.fixture
@@ -111,14 +112,17 @@ def test_help_shows_an_example(capsys):
 def test_a_sweep_runs_compares_and_goes_on_where_it_was(place, capfd):
     words = ["sweep", "shakespeare", "--seed", "1..2", *SMALL, "--name", "tried"]
     assert main(words) == 0
-    out = capfd.readouterr().out
+    out, err = capfd.readouterr()
     for i in (1, 2):
         assert f"run {i} of 2: runs/tried/seed={i}\n" in out
         assert json.loads((place / f"runs/tried/seed={i}/config.json").read_text())["name"] == f"seed={i}"
     assert "±" in out[out.index("best val loss") :]
+    assert "last step" not in err
     assert (place / "runs/tried/sweep.png").read_bytes().startswith(b"\x89PNG")
 
     shutil.rmtree(place / "runs/tried/seed=2/model")  # as if it had been killed before its last words
+    compare([read_run(place / f"runs/tried/seed={i}") for i in (1, 2)], place)
+    assert "1 of 2 runs are not at their last step, and compared by what they have" in capfd.readouterr().err
     assert main(words) == 0
     out = capfd.readouterr().out
     assert "run 1 of 2: runs/tried/seed=1: finished\n" in out
