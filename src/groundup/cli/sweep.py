@@ -23,6 +23,7 @@ from groundup.studies.runs import changed
 from groundup.studies.sweep import compare, refuse_another, run_or_resume
 from groundup.terminal.parse import values_in
 from groundup.terminal.say import warn
+from groundup.training import own_text
 
 MOST_RUNS = 1000
 """More is a slip of the pen: 1..1000000."""
@@ -49,8 +50,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     runs = plan_runs(list(argv))
     for i, (config, words) in enumerate(runs, 1):
-        code = run_or_resume(config, words, f"run {i} of {len(runs)}: {config.run_dir}")
-        if code:
+        if code := run_or_resume(config, words, f"run {i} of {len(runs)}: {config.run_dir}"):
             if config.run_dir.exists():  # else it has begun nothing, and said why
                 warn(f"{config.run_dir} ended with {code}; the same command goes on")
             return code
@@ -68,16 +68,18 @@ def plan_runs(words: list[str]) -> list[tuple[TrainConfig, list[str]]]:
     words = [part for word in words for part in (word.split("=", 1) if re.match(r"--[\w.\-]+=", word) else [word])]
     axes: list[Axis] = []
     for i, word in enumerate(words[1:], 1):
-        values = values_in(word, most=MOST_RUNS) if words[i - 1].startswith("--") else []
-        if len(values) > 1:
-            axes.append((i, words[i - 1].removeprefix("--"), values))
+        listed = re.match(r"--(?!data\.separator$)", flag := words[i - 1])  # a separator may be a comma
+        if listed and len(values := values_in(word, most=MOST_RUNS)) > 1:
+            axes.append((i, flag.removeprefix("--"), values))
     if not axes:
         raise UsageError("nothing varies: give a flag several values, as in --optim.lr 1e-3,3e-3 or --seed 1..3")
     given = [word.replace("_", "-") for word in words]
     if twice := next((key for _, key, _ in axes if given.count(f"--{key}".replace("_", "-")) > 1), None):
         raise UsageError(f"--{twice} is given twice, and has several values in one place: give it once")
-    if odd := {"--resume", "--dry-run", "--config"} & set(words):
+    if odd := {"--resume", "--resume-or-start", "--dry-run", "--config"} & set(words):
         raise UsageError(f"{min(odd)} does not go with sweep: it begins at a preset, and goes on by itself")
+    if not own_text.plain(words):
+        raise UsageError("name what to train, a preset or a text, as in groundup sweep shakespeare --seed 1..3")
     if math.prod(len(values) for _, _, values in axes) > MOST_RUNS:
         raise UsageError(f"these flags make more than {MOST_RUNS} runs")
     base = read_request(_with(words, {i: values[0] for i, _, values in axes})).config
@@ -87,8 +89,7 @@ def plan_runs(words: list[str]) -> list[tuple[TrainConfig, list[str]]]:
         chosen = dict(zip((i for i, _, _ in axes), combination, strict=True))
         config = changed(base, {k: v for place in chosen.items() for k, v in changes[place].items()})
         sweep = config.name if "--name" in words else f"sweep-{config.name}"
-        named = zip([key.rpartition(".")[2] for _, key, _ in axes], combination, strict=True)
-        name = ",".join(f"{key}={value}" for key, value in named)
+        name = ",".join(f"{axis[1].rpartition('.')[2]}={value}" for axis, value in zip(axes, combination, strict=True))
         config = replace(config, name=re.sub(r"[^\w.,=+-]", "_", name), out_dir=config.out_dir / sweep)
         runs.append((config, [*_with(words, chosen), "--name", config.name, "--out-dir", str(config.out_dir)]))
     if len({replace(config, name="run", out_dir=Path()) for config, _ in runs}) < len(runs):

@@ -117,10 +117,9 @@ def _texts(options: TrainOptions) -> Iterator[str]:
     Raises:
         UserError: A file cannot be read, is not UTF-8 or is empty.
     """
-    from groundup.config.data import DataConfig
     from groundup.corpora.local_files import LocalFiles
     from groundup.corpora.source import Source, read_all
-    from groundup.prepare.corpus import make_source
+    from groundup.prepare.corpus import find_source
     from groundup.prepare.report import Spoken, listing, reading
     from groundup.prepare.surprises import spelled_as_text
     from groundup.tokenizer.base import END_OF_TEXT
@@ -128,7 +127,7 @@ def _texts(options: TrainOptions) -> Iterator[str]:
     spoken = Spoken(warn, "text")
     sources: list[Source] = [LocalFiles(str(file), options.reading, listing(spoken)) for file in options.files]
     if options.source is not None:
-        sources.append(make_source(DataConfig(source=options.source), instead="its path in place of --source"))
+        sources.append(find_source(options.source, cache_dir=Path("data")))
     skipped: dict[str, int] = {}
     ends = 0
     for source in sources:

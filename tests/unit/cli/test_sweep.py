@@ -60,6 +60,8 @@ def test_every_combination_is_a_run_of_its_own():
         (["shakespeare", "--optim.lr", "1e-3,fast"], "must be a number, got 'fast'"),
         (["shakespear", "--seed", "1..2"], "did you mean shakespeare?"),
         (["--config", "x.json", "--seed", "1..2"], "--config does not go with sweep"),
+        (["a.txt", "--seed", "1..2", "--resume-or-start"], "--resume-or-start does not go with sweep"),
+        (["--seed", "1..2"], "name what to train, a preset or a text, as in groundup sweep shakespeare"),
     ],
 )
 def test_a_mistake_is_told_before_anything_runs(place, words, said):
@@ -72,6 +74,11 @@ def test_a_mistake_is_told_before_anything_runs(place, words, said):
 def test_a_missing_value_is_no_value_less(listed):
     with pytest.raises(UsageError, match=f"a value is missing beside a comma in '{listed}'"):
         plan_runs(["shakespeare", "--optim.lr", listed])
+
+
+def test_a_separator_may_be_a_comma(place):
+    runs = plan_runs(["a.txt", "--data.separator", ",", "--seed", "1..2"])
+    assert [(config.data.separator, config.seed) for config, _ in runs] == [(",", 1), (",", 2)]
 
 
 def test_a_value_may_stand_behind_a_space():

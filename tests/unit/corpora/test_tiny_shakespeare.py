@@ -61,7 +61,7 @@ def offline(monkeypatch, tmp_path):
         ("train tiny-shakespeare --runtime.device cpu", "--data.path"),
         ("scaling --preset tiny-shakespeare --device cpu", "--text"),
         ("bench ablation --device cpu", "--tiny-shakespeare"),
-        ("tokenizer train --source tiny-shakespeare", "its path in place of --source"),
+        ("tokenizer train --source tiny-shakespeare", "its path in place of the word"),
         ("prepare tiny-shakespeare out", "its path in place of the word"),
     ],
 )
