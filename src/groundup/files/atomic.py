@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from groundup.config.errors import UserError
+from groundup.files.layout import resolved
 from groundup.files.leftovers import remove_leftover, sweep_dead, sweep_dead_once, temporary_name
 from groundup.files.manifest import MANIFEST, Facts, file_facts, manifest_json
 
@@ -112,7 +113,7 @@ def new_folder(path: Path, known: dict[str, Facts] | None = None) -> Iterator[Pa
     """Fill a temporary folder in the `with` block; it becomes `path`, with a manifest, when the block ends well.
 
     A folder that already has the name is replaced; between the two renames its old contents lie under
-    `.old-NAME`, where `recover` finds them.
+    `.old-NAME`, where `recover` finds them. A link stays: the folder is made where it leads.
 
     Args:
         path: The name it gets.
@@ -122,6 +123,7 @@ def new_folder(path: Path, known: dict[str, Facts] | None = None) -> Iterator[Pa
     Raises:
         UserError: The disk refuses; what was there before is still there.
     """
+    path = _behind_link(path)
     temporary = temporary_name(path)
     old = path.with_name(f".old-{path.name}")
     with made_for(path.parent), _explained(path):
@@ -147,9 +149,14 @@ def new_folder(path: Path, known: dict[str, Facts] | None = None) -> Iterator[Pa
 
 def recover(path: Path) -> None:
     """Undo a replacement that a crash cut between its two renames."""
+    path = _behind_link(path)
     old = path.with_name(f".old-{path.name}")
     if old.exists() and not path.exists():
         old.rename(path)
+
+
+def _behind_link(path: Path) -> Path:
+    return resolved(path) if path.is_symlink() else path
 
 
 def _seal(folder: Path, known: dict[str, Facts]) -> None:
@@ -164,11 +171,14 @@ def _seal(folder: Path, known: dict[str, Facts]) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Delete a folder: its name goes first, so that no crash leaves half of it under that name."""
+    """Delete a folder: its name goes first, so that no crash leaves half of it under that name. Of a link, that is all."""
     if not path.exists():
         return
     trash = path.with_name(f".trash-{path.name}-{os.getpid()}")
     with _explained(path):
+        if path.is_symlink():
+            path.unlink()
+            return
         _rename(path, trash)
         fault_point("rmtree", trash)
         shutil.rmtree(trash)

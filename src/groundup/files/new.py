@@ -14,10 +14,13 @@ def refuse_existing(out: Path) -> None:
     """Never write over an existing file or folder.
 
     Raises:
-        UsageError: The path is taken by something other than an empty folder.
+        UsageError: The path is taken by something other than an empty folder, or is the folder that the command is in,
+            which would be replaced under its user's feet.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already; name another or remove it")
+    if out.exists() and out.samefile("."):
+        raise UsageError(f"{out} is the folder that you are in; name a new one in it")
 
 
 def refuse_missing(path: Path) -> None:

@@ -109,6 +109,16 @@ def test_mistakes_are_one_line(place, capsys, words, code, message):
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize("words", [["import", "../nano.pt"], ["export", "../poet"]])
+def test_the_folder_that_one_is_in_is_not_replaced(place, monkeypatch, capsys, words):
+    Path("nano.pt").touch()
+    Path("empty").mkdir()
+    monkeypatch.chdir("empty")
+    assert main([*words, "."]) == 2
+    assert capsys.readouterr().err == "groundup: . is the folder that you are in; name a new one in it\n"
+    assert not list(Path.cwd().iterdir())
+
+
 def test_our_own_folder_is_not_a_foreign_one(place, capsys):
     assert main(["import", "poet", "again"]) == 1
     assert "poet is a model of groundup already" in capsys.readouterr().err

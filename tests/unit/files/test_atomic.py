@@ -7,7 +7,7 @@ import pytest
 
 from groundup.config.errors import UserError
 from groundup.files import atomic
-from groundup.files.atomic import make_folder, new_folder
+from groundup.files.atomic import make_folder, new_folder, recover, remove_folder
 from groundup.files.manifest import verify_folder
 
 fcntl = pytest.importorskip("fcntl")
@@ -67,6 +67,29 @@ def test_folders_above_one_that_fails_are_gone_where_they_were_made_for_it(tmp_p
     with pytest.raises(UserError, match="refused"):
         fill()
     assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+def test_a_folder_is_made_where_a_link_leads(tmp_path):
+    real, link = tmp_path / "disk" / "real", tmp_path / "link"
+    real.mkdir(parents=True)
+    link.symlink_to(real)
+    for text in ("first", "second"):
+        with new_folder(link) as folder:
+            assert folder.parent == real.parent
+            (folder / "a").write_text(text)
+    assert link.readlink() == real
+    assert (real / "a").read_text() == "second"
+    real.rename(real.with_name(".old-real"))  # as after a crash between the two renames
+    recover(link)
+    assert (link / "a").read_text() == "second"
+    assert [sorted(p.name for p in at.iterdir()) for at in (tmp_path, real.parent)] == [["disk", "link"], ["real"]]
+
+
+def test_what_a_link_leads_to_is_not_removed(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    remove_folder(tmp_path / "link")
+    assert [path.name for path in tmp_path.iterdir()] == ["real"]
 
 
 def test_a_file_is_no_folder(tmp_path):
