@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 
+import torch
+
 from groundup.checkpoint.model_folder import LoadedModel, load_model, write_model_files
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
@@ -118,6 +120,8 @@ def _write_ct2(folder: Path, loaded: LoadedModel, config: GPTConfig | ModernConf
     try:
         source, made = temporary / "hf", temporary / "ct2"
         source.mkdir()
+        if loaded.model.state_dict()["wte.weight"].dtype == torch.float64:
+            loaded.model.float()  # CTranslate2 has no 64 bits
         write_hf(source, loaded, config)
         TransformersConverter(str(source)).convert(str(made))
         # A character model has no special tokens; CTranslate2 wants names for them all the same, and never draws them.

@@ -161,9 +161,10 @@ def test_large_onnx_weights_lie_beside_the_graph(folder, tmp_path, monkeypatch):
     torch.testing.assert_close(torch.from_numpy(logits), expected(folder, idx), atol=2e-5, rtol=1e-4)
 
 
-def test_ctranslate2_gives_the_same_logits(tmp_path, make_model, letters):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_ctranslate2_gives_the_same_logits(tmp_path, make_model, letters, dtype):
     ctranslate2 = pytest.importorskip("ctranslate2")
-    folder = saved(tmp_path, make_model(n_layer=3, n_head=4), letters)
+    folder = saved(tmp_path, make_model(n_layer=3, n_head=4).to(dtype), letters)
     export_model(folder, tmp_path / "out", "ct2")
     generator = ctranslate2.Generator(str(tmp_path / "out"), compute_type="float32")
     idx = torch.randint(27, (2, 32))
