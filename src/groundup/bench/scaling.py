@@ -27,6 +27,7 @@ from groundup.planner.params import count_parameters
 from groundup.runtime.device import device_name
 from groundup.runtime.measure import peak_memory
 from groundup.runtime.precision import Precision
+from groundup.terminal.python import fresh_python
 from groundup.terminal.waiting import own_cores
 
 CPU = torch.device("cpu")
@@ -118,9 +119,9 @@ class _Team:
         n = str(options.processes)
         size = {} if apart else {"WORLD_SIZE": n, "LOCAL_WORLD_SIZE": n}
         self._others = []
-        command = [sys.executable, "-m", "groundup.bench.scaling", json.dumps(to_dict(options))]
+        command, own = fresh_python("-m", "groundup.bench.scaling", json.dumps(to_dict(options)))
         for rank in range(1, options.processes):
-            environment = {**os.environ, **address, **size, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+            environment = {**own, **address, **size, "RANK": str(rank), "LOCAL_RANK": str(rank)}
             self._others.append(
                 subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, bufsize=0)
             )

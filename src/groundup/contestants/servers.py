@@ -3,7 +3,6 @@
 import contextlib
 import re
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
@@ -22,6 +21,7 @@ from groundup.generation.engine import Engine
 from groundup.generation.requests import Request
 from groundup.generation.text import MAX_SLOTS
 from groundup.runtime.stored import Weights
+from groundup.terminal.python import fresh_python
 
 
 @contextlib.contextmanager
@@ -32,9 +32,8 @@ def our_server(folder: Path, weights: Weights, threads: int) -> Iterator[int]:
         UserError: It does not start.
     """
     words = ["serve", str(folder), "--port=0", "--no-open", f"--weights={weights}", f"--threads={threads}"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "groundup", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    command, environment = fresh_python("-m", "groundup", *words)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         found = re.search(r"http://127.0.0.1:(\d+)/", process.stdout.readline())

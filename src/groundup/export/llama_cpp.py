@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from groundup.config.errors import UserError
+from groundup.terminal.python import fresh_python
 
 SECONDS = 600
 
@@ -25,8 +26,10 @@ def llama_ids(file: Path, text: str) -> list[int] | None:
     """
     if importlib.util.find_spec("xllamacpp") is None:
         return None
-    command = [sys.executable, "-m", __name__, str(file)]
-    done = subprocess.run(command, input=text.encode(), capture_output=True, timeout=SECONDS, check=False)
+    command, environment = fresh_python("-m", __name__, str(file))
+    done = subprocess.run(
+        command, env=environment, input=text.encode(), capture_output=True, timeout=SECONDS, check=False
+    )
     if done.returncode:
         last = (done.stderr.decode(errors="replace").strip().splitlines() or ["it said nothing"])[-1]
         raise UserError(f"llama.cpp cannot open the exported file: {last}")

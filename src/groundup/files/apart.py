@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 from groundup.config.errors import UserError
 from groundup.config.limits import APART_BYTES
 from groundup.files.streams import RangedFile
+from groundup.terminal.python import fresh_python
 
 BUFFER = 1 << 16
 """Bytes asked for at once where a function reads fewer."""
@@ -60,12 +61,13 @@ class _Worker:
     """The other process, as this one sees it."""
 
     def __init__(self) -> None:
+        command, environment = fresh_python("-m", __name__)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", __name__],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # the last words of a library that crashes help no user
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env=environment,
         )
         self.waits = True
         """Whether it has no task."""

@@ -171,7 +171,7 @@ def _seal(folder: Path, known: dict[str, Facts]) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Delete a folder: its name goes first, so that no crash leaves half of it under that name. Of a link, that is all."""
+    """Delete a folder: its name goes first, so that no crash leaves half of it under that name. Of a link, no more."""
     if not path.exists():
         return
     trash = path.with_name(f".trash-{path.name}-{os.getpid()}")

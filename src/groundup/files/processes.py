@@ -13,6 +13,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
+from groundup.terminal.python import SAFE_PATH
+
 _PR_SET_PDEATHSIG = 1
 """Option of prctl(2)."""
 
@@ -29,7 +31,7 @@ def start_process(target: Callable[..., object], *args: Any, daemon: bool = True
         daemon: The process ends with the interpreter that starts it, and may start none itself.
     """
     process = multiprocessing.get_context("spawn").Process(target=_live, args=(target, *args), daemon=daemon)
-    with _no_interrupt():
+    with _safe_path(), _no_interrupt():
         process.start()
     return process
 
@@ -51,6 +53,20 @@ def end_with_parent() -> None:
     """Ask Linux for a SIGTERM when the parent of this process dies: nobody else would end it, or start it again."""
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+
+
+@contextlib.contextmanager
+def _safe_path() -> Iterator[None]:
+    """See that a process does not take files of the working folder for Python's own before it knows our places."""
+    before = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[SAFE_PATH]
+        else:
+            os.environ[SAFE_PATH] = before
 
 
 @contextlib.contextmanager

@@ -13,7 +13,6 @@ import platform
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from groundup.config.errors import UserError
 from groundup.files.atomic import write_file
 from groundup.files.manifest import sha256_file
 from groundup.runtime.remember import cache_folder, machine_id
+from groundup.terminal.python import fresh_python
 
 
 class Library(NamedTuple):
@@ -85,8 +85,8 @@ def compile_ahead() -> None:
     with contextlib.suppress(OSError, UserError):
         if not all(_whole(_made_from(library)[0]) for library in (TRAINING, DECODING)):
             code = f"from {__name__} import _compile_all; _compile_all()"
-            none = subprocess.DEVNULL
-            _AHEAD.append(subprocess.Popen([sys.executable, "-c", code], stdin=none, stdout=none, stderr=none))
+            (command, environment), none = fresh_python("-c", code), subprocess.DEVNULL
+            _AHEAD.append(subprocess.Popen(command, env=environment, stdin=none, stdout=none, stderr=none))
 
 
 def _compile_all() -> None:

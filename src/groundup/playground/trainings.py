@@ -9,7 +9,6 @@ import glob
 import itertools
 import os
 import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +28,7 @@ from groundup.serving.app import Server
 from groundup.serving.bodies import Body, read_body
 from groundup.serving.errors import RequestError
 from groundup.terminal.ended import killed_by
+from groundup.terminal.python import fresh_python
 from groundup.terminal.waiting import without_our_rounds
 
 SIZES: dict[str, tuple[int, int, int]] = {"tiny": (2, 2, 64), "small": (3, 3, 96), "demo": (4, 4, 128)}
@@ -215,12 +215,14 @@ def _free_name(folder: Path) -> str:
 
 def _begin(name: str, words: list[str]) -> _Training:
     errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the server
+    words = ["-m", "groundup", "train", *words, f"--name={name}"]
+    command, environment = fresh_python(*words, environ=without_our_rounds(os.environ))
     process = subprocess.Popen(
-        [sys.executable, "-m", "groundup", "train", *words, f"--name={name}"],
+        command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=errors,
-        env=without_our_rounds(os.environ),
+        env=environment,
         start_new_session=True,  # Ctrl-C is for the server, which then asks the run to end
         preexec_fn=end_with_parent,  # should the server be killed, the run saves and ends, too
     )

@@ -6,10 +6,8 @@ compiler fails on, goes on uncompiled, with one line that says why.
 """
 
 import contextlib
-import os
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -24,6 +22,7 @@ from torch import nn
 
 from groundup.config.errors import UserError, first_line
 from groundup.runtime.timing import fastest
+from groundup.terminal.python import fresh_python
 
 COMPILE_SECONDS = 60.0
 """A compilation takes about this long on a CPU; `auto` does not try when all steps together could not save it."""
@@ -110,13 +109,14 @@ def try_compiler(device: torch.device, *, longest: float) -> str:
         longest: Seconds after which it is ended.
     """
     code = f"from {__name__} import compile_something; print(compile_something({str(device)!r}))"
+    command, environment = fresh_python("-c", code)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         # With a cache of its own: an earlier success cannot hide a missing compiler.
         caches = dict.fromkeys(("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"), folder)
         try:
             done = subprocess.run(
-                [sys.executable, "-c", code],
-                env={**os.environ, **caches, "TORCHINDUCTOR_VEC_ISA_OK": "0"},  # without vectors: half the time
+                command,
+                env={**environment, **caches, "TORCHINDUCTOR_VEC_ISA_OK": "0"},  # without vectors: half the time
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=longest,

@@ -4,10 +4,8 @@ Nothing is trained in another way than a user trains. A run that is cut short le
 """
 
 import dataclasses
-import os
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +18,7 @@ from groundup.files.atomic import make_folder, write_file
 from groundup.files.layout import METRICS
 from groundup.records.metrics import read_metrics
 from groundup.studies.options import HEAD_DIM, shape_of
+from groundup.terminal.python import fresh_python
 from groundup.terminal.waiting import THREADS, own_cores
 
 WAIT = 0.2
@@ -149,13 +148,14 @@ def _start(config: TrainConfig, threads: str) -> "subprocess.Popen[bytes]":
     make_folder(config.out_dir)
     file = config.out_dir / f"{config.name}.json"
     write_file(file, dump_json(to_dict(config)).encode())
+    command, environment = fresh_python("-m", "groundup", "train", "--config", str(file))
     with (config.out_dir / f"{config.name}.log").open("wb") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "groundup", "train", "--config", str(file)],
+            command,
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env=os.environ | {THREADS: threads},
+            env=environment | {THREADS: threads},
         )
 
 

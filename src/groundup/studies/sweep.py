@@ -3,7 +3,6 @@
 import os
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 from groundup.checkpoint.folders import step_folders
@@ -17,6 +16,7 @@ from groundup.files.processes import end_with_parent
 from groundup.records.groups import group, table
 from groundup.records.history import RunHistory, read_run
 from groundup.terminal.ended import Ended
+from groundup.terminal.python import fresh_python
 from groundup.terminal.say import say, warn
 from groundup.terminal.tables import print_table
 
@@ -43,9 +43,11 @@ def run_or_resume(config: TrainConfig, words: list[str], title: str) -> int:
         return 0
     resumes = begun and bool(step_folders(config.run_dir / CHECKPOINTS))
     say(f"{title}{': goes on' if resumes else ''}")
-    command = ["train", "--resume", str(config.run_dir)] if resumes else ["train", *words]
+    words = ["--resume", str(config.run_dir)] if resumes else words
+    command, environment = fresh_python("-m", "groundup", "train", *words)
     process = subprocess.Popen(
-        [sys.executable, "-m", "groundup", *command],
+        command,
+        env=environment,
         preexec_fn=end_with_parent if os.name == "posix" else None,  # a run without a sweep saves, and ends
     )
     while True:

@@ -32,6 +32,17 @@ if __name__ == "__main__":
 """
 
 
+PROGRAM = """
+import os
+from groundup.files.processes import start_process
+
+if __name__ == "__main__":
+    process = start_process(print, "in it")
+    process.join()
+    print(process.exitcode, os.environ.get("PYTHONSAFEPATH"))
+"""
+
+
 @posix
 def test_interrupted_while_a_process_starts_waits_for_it():
     """Other threads take the signal where this one has masked it: half a start would be a traceback in the process."""
@@ -88,6 +99,15 @@ def test_it_ends_with_a_parent_that_is_killed(parent):
     program.kill()
     program.wait()
     assert not still_running([child], seconds=30)
+
+
+def test_files_of_the_working_folder_are_not_its_modules(tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "pickle.py").write_text("print('an exercise')")
+    command = [sys.executable, tmp_path / "program.py"]
+    done = subprocess.run(command, cwd=tmp_path / "work", capture_output=True, text=True, check=True)
+    assert done.stdout == "in it\n0 None\n"
 
 
 def test_every_fresh_process_is_started_here():

@@ -1,6 +1,7 @@
 import contextlib
 import math
 import signal
+import sys
 import time
 
 import pytest
@@ -197,7 +198,7 @@ def test_a_trial_has_an_empty_cache_of_its_own_and_its_end_is_a_finding(monkeypa
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\n{script}\n")
     python.chmod(0o755)
-    monkeypatch.setattr(module.sys, "executable", str(python))
+    monkeypatch.setattr(sys, "executable", str(python))
     assert module.try_compiler(CPU, longest=60.0) == said
 
 
