@@ -5,7 +5,7 @@ from pathlib import Path
 
 from groundup.checkpoint.model_folder import LoadedModel, load_model
 from groundup.config.errors import UsageError
-from groundup.config.model import BigramConfig, GPTConfig, ModernConfig
+from groundup.config.model import BigramConfig, GPTConfig, ModernConfig, model_flag
 from groundup.files.layout import TOKENIZER
 from groundup.model.build import Transformer
 from groundup.planner.params import has_position_table
@@ -14,13 +14,6 @@ from groundup.tokenizer.base import Tokenizer
 _FREE = ("vocab_size", "dropout", "proj_init")
 """What need not be the same: the vocabulary is compared as a tokenizer, fine-tuning may want more dropout, and nothing
 is drawn."""
-
-
-def _flag(name: str, value: object) -> str:
-    flag = f"--model.{name.replace('_', '-')}"
-    if isinstance(value, bool):
-        return flag if value else flag.replace(".", ".no-")
-    return f"{flag} {value}"
 
 
 def init_from(model: Transformer, tokenizer: Tokenizer, path: Path) -> None:
@@ -54,14 +47,14 @@ def _mismatches(
     faults, flags = [], []
     if type(asked) is not type(there):
         faults.append(f"model.kind is {asked.kind} and its {there.kind}")
-        flags.append(_flag("kind", there.kind))
+        flags.append(model_flag("kind", there.kind))
     for name in (field.name for field in fields(there) if field.name not in _FREE):
         mine, its = getattr(asked, name, None), getattr(there, name)
         if name == "block_size" and (mine <= its or not has_position_table(there)):
             continue  # the first positions of a table are learned as if there were no others; angles need no learning
         if mine not in (its, None):
             faults.append(f"model.{name} is {mine} and its {its}")
-            flags.append(_flag(name, its))
+            flags.append(model_flag(name, its))
     if tokenizer.fingerprint != loaded.tokenizer.fingerprint:
         faults.append(
             f"the data's tokenizer ({tokenizer.vocab_size} ids) is not the one it learned with ({there.vocab_size} ids)"

@@ -185,6 +185,14 @@ class BigramConfig:
 ModelConfig = GPTConfig | ModernConfig | BigramConfig
 
 
+def model_flag(name: str, value: object) -> str:
+    """The flag that gives a field of a model this value."""
+    flag = f"--model.{name.replace('_', '-')}"
+    if isinstance(value, bool):
+        return flag if value else flag.replace(".", ".no-")
+    return f"{flag} {value}"
+
+
 def with_vocabulary(config: GPTConfig | ModernConfig, ids: int) -> GPTConfig | ModernConfig:
     """The model's shape with its vocabulary filled in.
 

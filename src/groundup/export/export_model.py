@@ -105,9 +105,8 @@ def _write_ct2(folder: Path, loaded: LoadedModel, config: GPTConfig | ModernConf
     Raises:
         UserError: The model is not a plain GPT-2, or a package is missing.
     """
-    if ModernConfig.of(config).activation == "relu2":
-        raise UserError("the GPT-2 of CTranslate2 has no place for model.activation relu2; --format onnx takes it")
-    config = fitting(config, "the GPT-2 of CTranslate2", ("activation", "n_inner", "tied_head"))
+    activation = () if ModernConfig.of(config).activation == "relu2" else ("activation",)
+    config = fitting(config, "the GPT-2 of CTranslate2", ("n_inner", "tied_head", *activation))
     try:
         from ctranslate2.converters import TransformersConverter
         from transformers.utils.logging import disable_progress_bar

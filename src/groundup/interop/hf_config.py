@@ -7,14 +7,14 @@ weights that make queries. Whatever else would make another function of the same
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from groundup.config.errors import UserError
-from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
+from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig, model_flag
 from groundup.config.presets import GPT2
 from groundup.interop.imported import gpt_config
 
@@ -184,10 +184,12 @@ def fitting(config: TransformerConfig, target: str, switches: Collection[str] = 
     """
     modern = ModernConfig.of(config)
     free = ("proj_init", *switches)  # proj_init: weights were trained
+    if modern.kv_heads == modern.n_head:
+        modern = replace(modern, n_kv_head=0)
     others = {n: value for n, value in modern.AS_GPT2.items() if n not in free and getattr(modern, n) != value}
     if others:
         has = " and ".join(f"model.{name} {getattr(modern, name)}" for name in others)
-        flags = " ".join(f"--model.{name.replace('_', '-')} {value}" for name, value in others.items())
+        flags = " ".join(model_flag(name, value) for name, value in others.items())
         raise UserError(
             f"{target} has no place for {has}, only for GPT-2's {' and '.join(map(str, others.values()))};"
             f" --format onnx takes {'them' if len(others) > 1 else 'it'}, or train one with {flags}"

@@ -186,6 +186,12 @@ def test_ctranslate2_takes_other_activations_widths_and_heads(tmp_path, make_mod
     torch.testing.assert_close(torch.from_numpy(np.array(logits)), expected(folder, idx), atol=2e-5, rtol=1e-4)
 
 
+def test_all_that_ctranslate2_has_no_place_for_is_named_at_once(tmp_path, make_model, letters):
+    folder = saved(tmp_path, make_model(**ModernConfig.AS_GPT2 | {"activation": "relu2", "norm": "rms"}), letters)
+    with pytest.raises(UserError, match=r"--model.norm layer --model.activation gelu_tanh$"):
+        export_model(folder, tmp_path / "out", "ct2")
+
+
 @pytest.mark.parametrize("kind", ["hf", "gguf", "ct2"])
 def test_rotary_models_are_refused_with_the_reason(tmp_path, make_model, letters, kind):
     folder = saved(tmp_path, make_model(position="rope"), letters)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from folders_of_models import expected, saved
 from groundup.checkpoint.model_folder import load_model
 from groundup.config.errors import UserError
+from groundup.config.model import ModernConfig
 from groundup.export.export_model import export_model
 from groundup.interop.import_model import import_model
 from groundup.tokenizer.base import END_OF_TEXT
@@ -53,6 +54,14 @@ def test_out_and_in_again_is_bitwise(tmp_path, make_model, letters):
     assert after.tokenizer.fingerprint == before.tokenizer.fingerprint
     for name, p in before.model.state_dict().items():
         assert torch.equal(after.model.state_dict()[name], p)
+
+
+def test_a_model_with_keys_for_every_head_is_a_gpt2(tmp_path, make_model, letters):
+    folder = saved(tmp_path, make_model(**ModernConfig.AS_GPT2 | {"n_head": 4, "n_kv_head": 4}), letters)
+    export_model(folder, tmp_path / "out", "hf")
+    import_model(str(tmp_path / "out"), tmp_path / "again")
+    idx = torch.randint(27, (2, 32))
+    assert torch.equal(expected(tmp_path / "again", idx), expected(folder, idx))
 
 
 @pytest.mark.fault("A6", "a bit of an exported model.safetensors flips", "the import is refused, and the file is named")

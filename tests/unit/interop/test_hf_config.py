@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 
 from groundup.config.errors import UsageError, UserError
@@ -125,6 +127,17 @@ def test_all_that_it_has_no_place_for_is_named_at_once():
     assert str(error.value).endswith(
         "--format onnx takes them, or train one with --model.position learned --model.ngram 1"
     )
+
+
+def test_switches_are_told_as_the_flags_that_they_are():
+    shape = ModernConfig(**ModernConfig.AS_GPT2 | {"smear": True, "tied_head": False}, vocab_size=5)
+    with pytest.raises(UserError, match=r"train one with --model.no-smear --model.tied-head$"):
+        fitting(shape, "it")
+
+
+def test_keys_for_every_head_are_those_of_gpt2():
+    shape = ModernConfig(**ModernConfig.AS_GPT2 | {"n_kv_head": 3}, n_head=3, n_embd=36, vocab_size=5)
+    assert fitting(shape, "it") == dataclasses.replace(shape, n_kv_head=0)
 
 
 def test_how_weights_began_does_not_matter_to_an_export():
