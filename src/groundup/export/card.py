@@ -1,5 +1,6 @@
 """The README.md of an exported folder: what the model is, what it learned from, how well, how to run it."""
 
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,18 +12,18 @@ from groundup.tokenizer.base import Tokenizer
 
 _RUN = {
     "groundup": """```
-groundup generate FOLDER --prompt "PROMPT"
+groundup generate FOLDER --prompt SHELL
 ```""",
     "hf": """```python
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 tokenizer = AutoTokenizer.from_pretrained("FOLDER")
 model = AutoModelForCausalLM.from_pretrained("FOLDER")
-ids = tokenizer("PROMPT", return_tensors="pt").input_ids
-print(tokenizer.decode(model.generate(ids, max_new_tokens=50, do_sample=True)[0]))
+ids = tokenizer(PROMPT, return_tensors="pt").input_ids
+print(tokenizer.decode(model.generate(ids, max_new_tokens=NEW, do_sample=True)[0]))
 ```""",
     "gguf": """```
-llama-cli --model model.gguf --prompt "PROMPT" --predict 50 --no-conversation
+llama-cli --model model.gguf --prompt SHELL --predict NEW --no-conversation
 ```
 
 or in Python, with `pip install 'groundup[llama]'`:
@@ -34,7 +35,7 @@ params = xllamacpp.CommonParams()
 params.model.path = "FOLDER/model.gguf"
 params.n_ctx = CONTEXT
 server = xllamacpp.Server(params)
-answer = server.handle_completions({"prompt": "PROMPT", "max_tokens": 50})
+answer = server.handle_completions({"prompt": PROMPT, "max_tokens": NEW})
 print(answer["choices"][0]["text"])
 ```""",
     "onnx": """```python
@@ -44,7 +45,7 @@ from tokenizers import Tokenizer
 
 tokenizer = Tokenizer.from_file("FOLDER/tokenizer.json")
 session = onnxruntime.InferenceSession("FOLDER/model.onnx")
-ids = tokenizer.encode("PROMPT").ids
+ids = tokenizer.encode(PROMPT).ids
 for _ in range(50):
     (logits,) = session.run(None, {"input_ids": numpy.array([ids[-CONTEXT:]])})  # (batch, tokens, vocabulary)
     ids.append(int(logits[0, -1].argmax()))
@@ -56,8 +57,8 @@ from tokenizers import Tokenizer
 
 tokenizer = Tokenizer.from_file("FOLDER/tokenizer.json")
 generator = ctranslate2.Generator("FOLDER")
-tokens = tokenizer.encode("PROMPT").tokens
-result = generator.generate_batch([tokens], max_length=50, sampling_topk=0)[0]
+tokens = tokenizer.encode(PROMPT).tokens
+result = generator.generate_batch([tokens], max_length=NEW, sampling_topk=0)[0]
 print(tokenizer.decode(result.sequences_ids[0]))
 ```""",
 }
@@ -110,19 +111,30 @@ def model_card(
             "",
             "## How to run it",
             "",
-            _RUN[kind].replace("PROMPT", _prompt(loaded.tokenizer)).replace("CONTEXT", str(config.block_size)),
+            _program(kind, loaded.tokenizer, config.block_size),
             "",
         ]
     )
 
 
+def _program(kind: str, tokenizer: Tokenizer, context: int) -> str:
+    """How to run it: with a prompt, and as many tokens more as the context holds."""
+    prompt = _prompt(tokenizer)
+    while len(prompt) > 1 and len(tokenizer.encode(prompt)) >= context:
+        prompt = prompt[:-1]
+    new = max(1, min(50, context - len(tokenizer.encode(prompt))))
+    program = _RUN[kind].replace("NEW", str(new)).replace("CONTEXT", str(context))
+    return program.replace("SHELL", shlex.quote(prompt)).replace("PROMPT", repr(prompt))
+
+
 def _prompt(tokenizer: Tokenizer) -> str:
-    """A beginning that the tokenizer can express."""
+    """A beginning that the tokenizer can express, of symbols that can be seen where it has any."""
     try:
         tokenizer.encode("The ")
     except UserError:
-        letters = [s for s in tokenizer.decode(range(tokenizer.vocab_size)) if s.isalnum()]
-        return "".join(letters[:3]) or tokenizer.decode([0])
+        symbols = [s for s in map(tokenizer.decode, ([i] for i in range(tokenizer.vocab_size))) if len(s) == 1]
+        letters = [s for s in symbols if s.isalnum()] or [s for s in symbols if s.isprintable() and s.strip()]
+        return "".join(letters[:3]) or symbols[0]
     return "The "
 
 

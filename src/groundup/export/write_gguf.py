@@ -29,6 +29,8 @@ def write_gguf(path: Path, loaded: LoadedModel, config: TransformerConfig, name:
         UserError: llama.cpp has no place for a part of the model or for its tokenizer, or the package is missing.
     """
     config = fitting(config, "the GPT-2 of llama.cpp", ("n_inner", "norm_eps", "tied_head"))
+    if config.block_size == 1:
+        raise UserError("llama.cpp has no place for a context of 1 token; --format onnx takes it")
     try:
         import gguf
     except ImportError:

@@ -201,6 +201,13 @@ def test_rotary_models_are_refused_with_the_reason(tmp_path, make_model, letters
     assert not (tmp_path / "out").exists()
 
 
+def test_a_context_that_llama_cpp_does_not_take_is_refused_with_the_reason(tmp_path, make_model, letters):
+    pytest.importorskip("gguf")
+    folder = saved(tmp_path, make_model(block_size=1), letters)
+    with pytest.raises(UserError, match=r"llama\.cpp has no place for a context of 1 token; --format onnx takes it"):
+        export_model(folder, tmp_path / "out", "gguf")
+
+
 @pytest.mark.parametrize("kind", get_args(ExportFormat))
 def test_a_bigram_is_refused(tmp_path, letters, kind):
     folder = saved(tmp_path, fit_bigram(torch.randint(27, (500,)).numpy(), 27), letters)
@@ -241,17 +248,20 @@ NEEDS = {"hf": "transformers", "gguf": "xllamacpp", "onnx": "onnxruntime", "ct2"
 
 
 @pytest.mark.parametrize("kind", NEEDS)
-@pytest.mark.parametrize("alphabet", ["\n abcdefghijklmnopqrstuvwxé", None])
-def test_the_cards_program_runs(tmp_path, make_model, capsys, kind, alphabet):
+@pytest.mark.parametrize(
+    ("alphabet", "context", "begins"),
+    [("\n abcdefghijklmnopqrstuvwxé", 64, "abc"), (None, 64, "The "), ("\n \"\\'.", 8, "\"\\'")],
+)
+def test_the_cards_program_runs(tmp_path, make_model, capsys, kind, alphabet, context, begins):
     """The Python code of the card, as it is but for the folder's name and a seed."""
     pytest.importorskip(NEEDS[kind])
     tokenizer = CharTokenizer(alphabet) if alphabet else ByteBPE([(108, 108), (104, 101), (257, 256)])
-    folder = saved(tmp_path, make_model(vocab_size=tokenizer.vocab_size, block_size=64), tokenizer)
+    folder = saved(tmp_path, make_model(vocab_size=tokenizer.vocab_size, block_size=context), tokenizer)
     export_model(folder, tmp_path / "poet", kind)
     card = (tmp_path / "poet" / "README.md").read_text()
     capsys.readouterr()
     code = card.split("```python\n")[1].split("```")[0].replace("FOLDER", str(tmp_path / "poet"))
-    code = code.replace('"max_tokens": 50}', '"max_tokens": 50, "seed": 1}')  # each draw of these two may end the text
+    code = code.replace('"max_tokens"', '"seed": 1, "max_tokens"')  # each draw of these two may end the text
     if kind == "gguf":  # threads of llama.cpp would wait at the end, and for each other on a busy machine
         code = code.replace(
             "params.n_ctx", "params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1\nparams.n_ctx"
@@ -263,7 +273,7 @@ def test_the_cards_program_runs(tmp_path, make_model, capsys, kind, alphabet):
             pytest.importorskip("ctranslate2").set_random_seed(2)
         exec(code, {"__name__": "__main__"})
         text = capsys.readouterr().out
-    assert kind in ("gguf", "ct2") or text.startswith("abc" if alphabet else "The ")  # these two print what is new
+    assert kind in ("gguf", "ct2") or text.startswith(begins)  # these two print what is new
     assert len(text) > 5
 
 
