@@ -44,10 +44,15 @@ def first_loss(name: str) -> float:
 def test_starts_where_the_weights_are(place):
     """The first loss is the one that the earlier run ended with; resuming does not read the weights again."""
     assert start("first", "--max-steps=20", "--optim.lr=0.01") == 0
-    best = load_model(Path("runs/first")).info["val_loss"]
+    info = load_model(Path("runs/first")).info
+    best = info["val_loss"]
+    assert (info["data"], info.get("init_from")) == ("text: text.txt", None)
     assert start("second", "--init-from=runs/first", "--max-steps=20", "--optim.lr=1e-9") == 0
     assert first_loss("second") == pytest.approx(best, abs=1e-5)
     assert first_loss("first") > best + 0.1
+    assert main(["export", "runs/second", "out", "--format=groundup"]) == 0
+    card = Path("out/README.md").read_text()
+    assert "| data | text: text.txt |\n| went on from | runs/first |\n" in card
 
     shutil.rmtree("runs/first")
     assert main(["train", "--resume", "runs/second", "--max-steps=25"]) == 0

@@ -17,6 +17,10 @@ _MOST = 2**53
 _LONGEST = 30 * 24 * 3600
 
 
+def _end(path: Path) -> str:
+    return Path(*path.parts[-2:]).as_posix()
+
+
 def _require(condition: bool, message: str) -> None:  # noqa: FBT001
     if not condition:
         raise UsageError(message)
@@ -304,6 +308,12 @@ class TrainConfig:
     def run_dir(self) -> Path:
         """The folder of this run."""
         return self.out_dir / self.name
+
+    @property
+    def learned_from(self) -> dict[str, str]:
+        """For the card: the data, and the model that it went on from; of a path no more than the last two names."""
+        data = self.data.source if self.data.path is None else f"{self.data.source}: {_end(self.data.path)}"
+        return {"data": data} | ({} if self.init_from is None else {"init_from": _end(self.init_from)})
 
     @property
     def smallest_micro_batch(self) -> int:

@@ -146,6 +146,8 @@ def _facts(info: dict[str, Any], config: TransformerConfig) -> list[tuple[str, s
     facts = []
     if (data := info.get("data")) is not None:
         facts.append(("data", f"{data}"))
+    if (before := info.get("init_from")) is not None:
+        facts.append(("went on from", f"{before}"))
     if (source := info.get("source")) is not None:
         facts.append(("imported from", f"{source}"))
     if (step := info.get("step")) is not None:

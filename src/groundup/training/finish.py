@@ -107,7 +107,7 @@ def _keep_best(run: Run, config: TrainConfig, facts: dict[str, Any], console: Co
     label = Label.of(checkpoint, rows, text=run.trainer.state.val_text)
     model = build_model(run.trainer.model.config).to(run.trainer.device)
     model.load_state_dict(checkpoint.model)
-    info: dict[str, Any] = {"step": label.step, RUN_STEP: run.trainer.state.step, "data": config.data.source}
+    info: dict[str, Any] = {"step": label.step, RUN_STEP: run.trainer.state.step, **config.learned_from}
     if label.val_loss is not None:
         info["val_loss"] = label.val_loss
     save_model(config.run_dir / MODEL, model, run.tokenizer, info)
