@@ -36,8 +36,8 @@ def main(argv: Sequence[str]) -> int:
     options = parse(Options, argv, prog="groundup import")
     if not options.source:
         raise UsageError(EMPTY)
-    name = resolved(Path(options.source.removeprefix("hf:"))).stem
-    out = options.out or Path("models", name)
+    place = resolved(Path(options.source.removeprefix("hf:")))
+    out = options.out or Path("models", place.stem if place.is_file() else place.name)
 
     from groundup.interop.source import check_source
     from groundup.planner.params import count_parameters, shape_in_words

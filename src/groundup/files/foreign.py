@@ -21,10 +21,13 @@ _OTHERS = (
         "a LoRA of PEFT and not a whole model",
         "add it to its model with merge_and_unload(), save that with save_pretrained(NEW), and import NEW",
     ),
-    (
-        ("*.ckpt.index",),
-        "a model in TensorFlow's format",
-        "OpenAI's own are here: groundup import hf:gpt2, or hf:gpt2-medium, hf:gpt2-large, hf:gpt2-xl",
+    *(
+        (
+            (f"*.ckpt.{part}",),
+            "a model in TensorFlow's format",
+            "OpenAI's own are here: groundup import hf:gpt2, or hf:gpt2-medium, hf:gpt2-large, hf:gpt2-xl",
+        )
+        for part in ("index", "data-*", "meta")
     ),
     (("tf_model.h5",), "a model in TensorFlow's format", f"transformers 4 reads it: {_FROM_TF}"),
     (

@@ -134,7 +134,7 @@ def scaled_queries(values: dict[str, Any], config: TransformerConfig, state: dic
     scaled = dict(state)
     for i, factor in enumerate(factors):
         for name in (f"h.{i}.attn.c_attn.weight", f"h.{i}.attn.c_attn.bias"):
-            if name in state and state[name].shape[0] == 3 * config.n_embd:  # else it is told what is wrong with it
+            if name in state and state[name].shape[:1] == (3 * config.n_embd,):  # else it is told what is wrong with it
                 q, k, v = state[name].chunk(3)
                 scaled[name] = torch.cat([q * factor, k, v])
     return scaled

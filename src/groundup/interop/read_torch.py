@@ -75,7 +75,9 @@ def _told(values: dict[Any, Any], path: Path) -> dict[str, Any]:
     arguments = values.get("model_args")
     if arguments is not None:
         if not isinstance(arguments, dict) or not all(isinstance(v, int | float) for v in arguments.values()):
-            raise UserError(f"{path} is not a checkpoint of nanoGPT: model_args must hold numbers by name")
+            raise UserError(
+                f"{path} is not a checkpoint of nanoGPT: model_args must hold numbers by name, and not NumPy's"
+            )
         if unknown := sorted(map(str, arguments.keys() - {*_SHAPE, *HEADS})):
             raise UserError(f"{path} is not a plain nanoGPT model: model_args has {', '.join(unknown)}")
     for settings in _settings(values):
@@ -128,7 +130,7 @@ def _gelu(arguments: Any) -> tuple[str, str]:
 def _switches(state: dict[str, Tensor], activation: str) -> dict[str, Any]:
     """Where it is not the published GPT-2: the MLP may be wider, the head not be tied."""
     matrix = state.get("h.0.mlp.c_fc.weight")
-    width, usual = 0 if matrix is None else matrix.shape[0], 4 * state["wte.weight"].shape[1]
+    width, usual = 0 if matrix is None or not matrix.dim() else matrix.shape[0], 4 * state["wte.weight"].shape[1]
     return {
         "activation": activation,
         "n_inner": 0 if width == usual else width,
@@ -155,11 +157,12 @@ def _info(values: dict[str, Any], notes: list[str]) -> dict[str, Any]:
         value = values.get(theirs)
         if isinstance(value, Tensor) and value.numel() == 1 and value.device.type == "cpu":
             value = value.item()
-        if isinstance(value, int | float):
-            if 0 <= value < most:
-                info[ours] = kind(value)
-            else:
-                notes.append(f"{theirs} was left out: it is no number from 0 to below {most:g}")
+        if isinstance(value, int | float) and 0 <= value < most:
+            info[ours] = kind(value)
+        elif isinstance(value, int | float):
+            notes.append(f"{theirs} was left out: it is no number from 0 to below {most:g}")
+        elif value is not None:
+            notes.append(f"{theirs} was left out: it is no plain number, as NumPy's are not")
     return info
 
 

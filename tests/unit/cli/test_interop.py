@@ -35,6 +35,12 @@ def test_out_and_in_again(place, capsys, tiny_model):
         assert torch.equal(p, tiny_model.state_dict()[name])
 
 
+def test_the_version_in_a_folders_name_is_kept(place, capsys):
+    assert main(["export", "poet", "shared/poet-v1.5"]) == 0
+    assert main(["import", "shared/poet-v1.5"]) == 0
+    assert Path("models/poet-v1.5").is_dir()
+
+
 def test_what_is_imported_speaks(place, capsys):
     assert main(["export", "poet", "out"]) == 0
     assert main(["import", "out", "ours"]) == 0

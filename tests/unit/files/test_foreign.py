@@ -22,6 +22,7 @@ from groundup.interop.import_model import import_model
             r"a LoRA of PEFT and not a whole model; .*merge_and_unload",
         ),
         (["model.ckpt.index", "hparams.json"], r"TensorFlow's format; OpenAI's own are here: groundup import hf:gpt2"),
+        (["model.ckpt.data-00000-of-00001"], r"TensorFlow's format; OpenAI's own are here"),
         (["config.json", "tf_model.h5"], r"TensorFlow's format; transformers 4 reads it: .*from_tf=True"),
         (["config.json", "flax_model.msgpack"], r"a model of Flax; .*from_flax=True"),
     ],

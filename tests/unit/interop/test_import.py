@@ -92,6 +92,19 @@ def test_another_scale_of_attention_becomes_one_of_queries(place, make_hf, optio
             assert_same_function(load_model(Path("ours")).model, usual, atol=1e-2)
 
 
+@pytest.mark.parametrize("name", ["attn.c_attn.weight", "attn.c_attn.bias", "mlp.c_fc.weight"])
+def test_a_number_in_place_of_a_matrix_is_one_line(place, make_hf, name):
+    made = make_hf(scale_attn_by_inverse_layer_idx=True)
+    made.save_pretrained("theirs")
+    state = made.state_dict() | {f"transformer.h.0.{name}": torch.tensor(1.0)}
+    del state["lm_head.weight"]
+    save_file(state, "theirs/model.safetensors")
+    torch.save(state, "theirs.pt")
+    for source in ("theirs", "theirs.pt"):
+        with pytest.raises(UserError, match=rf"h.0.{name}.*(shape|is \(\))"):
+            import_model(source, Path("ours"), tokenizer="letters.json", n_head=None if source == "theirs" else 2)
+
+
 def test_weights_of_64_bits_keep_them_with_another_scale(place, make_hf):
     make_hf(n_layer=2, scale_attn_weights=False).double().save_pretrained("theirs")
     import_model("theirs", Path("ours"), tokenizer="letters.json")

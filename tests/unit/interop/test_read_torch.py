@@ -7,6 +7,7 @@ import pickle
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -237,6 +238,14 @@ def test_what_was_never_measured_is_left_out_and_told(place, model, name, value)
     assert foreign.info == {"source": "ckpt.pt", **({"val_loss": 1.5} if name == "iter_num" else {"step": 7})}
     assert f"{name} was left out: it is no number from 0 to below 1e+" in foreign.note
     assert load_model(Path("ours")).info == foreign.info
+
+
+def test_numbers_of_numpy_are_left_out_and_told(place, model):
+    known = {"iter_num": np.int64(7), "best_val_loss": np.float64(1.5)}
+    torch.save({**CHECKPOINTS["nanoGPT"](model), **known}, "ckpt.pt")
+    foreign = import_model("ckpt.pt", Path("ours"), tokenizer="letters.json")
+    assert foreign.info == {"source": "ckpt.pt"}
+    assert [line.partition(":")[0] for line in foreign.note.splitlines()] == [f"{name} was left out" for name in known]
 
 
 def test_a_shape_beyond_the_tensors_is_refused_before_it_is_built(place, model):
