@@ -19,7 +19,7 @@ from groundup.generation.sampling import NoNumbersError
 from groundup.generation.text import TextGenerator
 from groundup.loop.trainer import Callback, StepMetrics, Trainer
 from groundup.model.types import evaluating
-from groundup.records.measured import TEXT
+from groundup.records.measured import PART, TEXT
 from groundup.records.metrics import Logger
 from groundup.terminal.display import Display
 from groundup.tokenizer.base import Tokenizer
@@ -48,7 +48,7 @@ EARLY = (25, 50, 100, 200)
 """Steps at which the loss falls steeply: without points there, the curve would be drawn as a straight line."""
 EARLY_TOKENS, START_TOKENS = 1 << 16, 1 << 14
 """Validation tokens that are used there, and before the first step, for which a person waits: enough for a point of the
-curve, too few to choose the best step."""
+curve until the whole split is measured, too few to choose the best step."""
 
 
 class Measure(Protocol):
@@ -101,7 +101,7 @@ class Evaluate(Callback):
         if trainer.average is not None:  # before the first step it is the weights themselves
             raw["val/loss_raw"] = measure().loss if state.step else result.loss
         if most:
-            raw["val/tokens"] = result.n_tokens
+            raw[PART] = result.n_tokens
         elif result.loss < state.best_loss:
             state.best_loss, state.best_step = result.loss, state.step
         self.log.write(

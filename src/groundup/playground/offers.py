@@ -15,8 +15,7 @@ from groundup.config.errors import UserError
 from groundup.files.layout import CONFIG, METRICS, MODEL, RUN, resolved
 from groundup.files.lock import is_held
 from groundup.playground.analysis import MAX_TOKENS
-from groundup.records.history import RunHistory, find_runs, is_finite, read_run, samples
-from groundup.records.measured import of_last_text
+from groundup.records.history import RunHistory, find_runs, is_finite, of_curve, read_run, samples
 from groundup.serving.app import Server
 from groundup.serving.errors import invalid, shown
 from groundup.tokenizer.base import Tokenizer
@@ -98,7 +97,7 @@ class Offers:
         history = await asyncio.to_thread(read_run, folder)
 
         def column(key: str) -> list[tuple[int, Any]]:
-            return [(row["step"], row[key]) for row in of_last_text(history.rows) if key in row and "step" in row]
+            return [(row["step"], row[key]) for row in of_curve(history.rows) if key in row and "step" in row]
 
         return JSONResponse(
             {

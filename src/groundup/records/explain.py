@@ -6,7 +6,7 @@ import statistics
 from typing import Any
 
 from groundup.files.layout import CONFIG
-from groundup.records.history import best_row, is_finite, lowest_loss, series
+from groundup.records.history import best_row, is_finite, lowest_loss, series, whole_looks
 from groundup.records.metrics import STOPPED
 from groundup.terminal.display import clock, quantity
 
@@ -103,7 +103,7 @@ def suggestions(rows: list[dict[str, Any]], config: dict[str, Any], run: str) ->
     longer = f"--max-steps {2 * steps}" if isinstance(steps, int) else ""
     again = f"groundup train --config {shlex.quote(f'{run}/{CONFIG}')}"
     advice = []
-    _, val = series([row for row in rows if row.get("step")], "tokens", "val/loss")
+    _, val = series([row for row in whole_looks(rows) if row.get("step")], "tokens", "val/loss")
     _, train = series(rows, "tokens", "train/loss")
     if len(val) >= 3 and train:
         gap = val[-1] - sum(train[-10:]) / len(train[-10:])

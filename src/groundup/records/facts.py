@@ -2,14 +2,13 @@
 
 from typing import Any
 
-from groundup.records.history import MISSING, RunHistory, differences, is_finite, median_mfu
+from groundup.records.history import MISSING, RunHistory, differences, is_finite, last_row, median_mfu
 from groundup.terminal.display import clock, quantity
 
 
 def run_facts(run: RunHistory) -> dict[str, str]:
     """What a run was and what came of it, as text."""
     shape, last, best = run.shape, run.last, run.best
-    _, vals = run.series("val/loss", "tokens")
     mfu = median_mfu(run.rows)
     return {
         "state": run.state,
@@ -18,7 +17,7 @@ def run_facts(run: RunHistory) -> dict[str, str]:
         "steps": _steps(run),
         "tokens": _quantity(last.get("tokens")),
         "best val loss": f"{best['val/loss']:.4f} at {best['step']:,}" if best else _early(run.latest_look),
-        "last val loss": number(vals[-1] if vals else None),
+        "last val loss": number(last_row(run.rows, run.config).get("val/loss")),
         "bits per byte": number(best.get("val/bpb")),
         "training time": clock(last["seconds"]) if is_finite(last.get("seconds")) else MISSING,
         "tokens/s": _quantity(run.tokens_per_sec),

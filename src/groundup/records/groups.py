@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from groundup.records.history import RunHistory, differences, is_finite
-from groundup.records.measured import of_last_text
+from groundup.records.history import RunHistory, differences, is_finite, of_curve
 from groundup.terminal.tables import new_table
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class Group:
         losses = [
             {
                 row["step"]: row["val/loss"]
-                for row in of_last_text(run.rows)
+                for row in of_curve(run.rows)
                 if row["step"] and is_finite(row.get("val/loss"))
             }
             for run in self.runs

@@ -20,7 +20,7 @@ from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
 from groundup.files.layout import CONFIG, EVAL, METRICS, MODEL, RUN, resolved
 from groundup.files.lock import is_held
 from groundup.planner.flops import flops_per_token
-from groundup.records.measured import of_last_text
+from groundup.records.measured import of_last_text, of_whole_split
 from groundup.records.metrics import KEPT_STEP, PEAK_AT_END, PEAK_AT_START, STOPPED, load_metrics
 from groundup.records.models_here import no_run
 
@@ -104,7 +104,7 @@ class RunHistory:
             if (shape := self.shape) is None:
                 raise UserError(f"{self.path} does not say which model it trained, so its FLOPs cannot be counted")
             per_unit = flops_per_token(shape, shape.block_size)
-        x, y = series(of_last_text(self.rows) if key.startswith("val/") else self.rows, unit, key)
+        x, y = series(of_curve(self.rows) if key.startswith("val/") else self.rows, unit, key)
         return [per_unit * value for value in x], y
 
 
@@ -121,17 +121,33 @@ def is_finite(value: Any) -> TypeGuard[float]:
 
 def lowest_loss(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The line of the lowest loss over the whole validation split, as it was last; empty if there is none."""
-    rows = [row for row in of_last_text(rows) if is_finite(row.get("val/loss"))]
-    whole = (row for row in rows if not (row.get("val/tokens") and row["step"]))
-    return min(whole, key=lambda row: row["val/loss"], default={})
+    return min(whole_looks(rows), key=lambda row: row["val/loss"], default={})
+
+
+def whole_looks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The lines of losses over the whole validation split, as it was last: those that can be compared."""
+    return [row for row in of_whole_split(rows) if is_finite(row.get("val/loss"))]
+
+
+def of_curve(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Lines of metrics whose validation losses may be joined: of the whole split, or of parts where that is all."""
+    learned = any(row.get("step") for row in whole_looks(rows))
+    return of_whole_split(rows) if learned else of_last_text(rows)
 
 
 def best_row(rows: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, Any]:
-    """The line of the lowest validation loss that a run of this config keeps weights of.
+    """The line of the lowest validation loss that a run of this config keeps weights of; empty if there is none."""
+    return lowest_loss(_kept(rows, config))
 
-    Those before the first step are kept where they are a trained model's (`init_from`), not where they are random.
-    """
-    return lowest_loss(rows if config.get("init_from") else [row for row in rows if row.get("step")])
+
+def last_row(rows: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, Any]:
+    """The last line of those of which `best_row` takes the lowest."""
+    return next(reversed(whole_looks(_kept(rows, config))), {})
+
+
+def _kept(rows: list[dict[str, Any]], config: dict[str, Any]) -> list[dict[str, Any]]:
+    """Before the first step weights are kept where they are a trained model's (`init_from`), not where random."""
+    return rows if config.get("init_from") else [row for row in rows if row.get("step")]
 
 
 @dataclass(frozen=True, slots=True)

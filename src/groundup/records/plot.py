@@ -15,7 +15,7 @@ from groundup.config.printable import printable
 from groundup.files.atomic import write_file
 from groundup.records.explain import smoothed
 from groundup.records.groups import Group, mean_and_deviation
-from groundup.records.history import Axis, RunHistory, series
+from groundup.records.history import Axis, RunHistory, of_curve, series, whole_looks
 from groundup.terminal.display import clock, quantity
 
 if TYPE_CHECKING:
@@ -39,13 +39,14 @@ Y_LABEL = "loss (nats per token)"
 def plot_loss(rows: list[dict[str, Any]], path: Path, *, baseline: float | None, title: str) -> None:
     """Training loss, smoothed over what was measured, and validation loss, with the bigram's loss as a line to beat."""
     figure, axes = _new_axes("tokens")
-    rows = [row for row in rows if row["step"]]  # nothing was learned along a line from step 0
+    rows = [row for row in of_curve(rows) if row["step"]]  # nothing was learned along a line from step 0
     train, val = series(rows, "tokens", "train/loss"), series(rows, "tokens", "val/loss")
     if train[0]:
         axes.plot(*train, color="#8fb8de", linewidth=1, alpha=0.4)
         axes.plot(train[0], smoothed(train[1]), color="#8fb8de", linewidth=1.5, label="training, smoothed")
     if val[0]:
-        axes.plot(*val, color="#0b4f8a", linewidth=2, marker="o", markersize=4, label=f"validation, {val[1][-1]:.3f}")
+        label = f"validation, {val[1][-1]:.3f}" if whole_looks(rows) else "validation, of a part of the split"
+        axes.plot(*val, color="#0b4f8a", linewidth=2, marker="o", markersize=4, label=label)
     if baseline is not None:
         axes.axhline(baseline, color="#b35900", linestyle="--", linewidth=1, label=f"bigram, {baseline:.3f}")
     axes.set_title(printable(title), parse_math=False)  # a folder's name may hold dollars

@@ -21,7 +21,19 @@ from groundup.files.atomic import write_file
 from groundup.files.layout import LOSS_PICTURE, METRICS, PORTRAIT, REPORT, RUN
 from groundup.records.chart import Chart, Line, draw
 from groundup.records.explain import TERMS, headline, smoothed, suggestions
-from groundup.records.history import best_row, is_finite, is_run, median_mfu, read_run, samples, series, where_time_went
+from groundup.records.history import (
+    best_row,
+    is_finite,
+    is_run,
+    last_row,
+    median_mfu,
+    of_curve,
+    read_run,
+    samples,
+    series,
+    where_time_went,
+    whole_looks,
+)
 from groundup.records.measured import of_last_text
 from groundup.records.metrics import read_metrics
 from groundup.records.plot import plot_loss
@@ -130,7 +142,7 @@ def _whole(value: Any) -> int | None:
 
 def _curves(rows: list[dict[str, Any]], bigram: float | None) -> Chart | None:
     """Training, smoothed over raw, and validation. What was measured before the first step is no part of a curve."""
-    trained = [row for row in rows if row.get("step")]
+    trained = [row for row in of_curve(rows) if row.get("step")]
     train, val = series(trained, "tokens", "train/loss"), series(trained, "tokens", "val/loss")
     return draw(
         [
@@ -152,7 +164,7 @@ def _headline(numbers: list[tuple[str, str]]) -> str:
 
 def _samples(rows: list[dict[str, Any]], end: float) -> list[str]:
     """What the model wrote on its way: what its kept weights write, and a slider to the texts of other steps."""
-    losses = {row["step"]: row["val/loss"] for row in rows if is_finite(row.get("val/loss"))}
+    losses = {row["step"]: row["val/loss"] for row in whole_looks(rows)}
     training = {row["step"]: row["train/loss"] for row in rows if is_finite(row.get("train/loss"))}
     tokens = {row["step"]: row["tokens"] for row in rows if is_finite(row.get("tokens"))}
     written = samples(rows)
@@ -226,9 +238,9 @@ def _results(run: RunFacts, rows: list[dict[str, Any]]) -> list[tuple[str, str]]
         table.append(("bigram, validation loss", f"{run.bigram_loss:.4f}"))
     if best := best_row(rows, run.config):
         table.append(("best validation loss", f"{best['val/loss']:.4f} at step {best['step']}"))
-    if vals := [row for row in rows if is_finite(row.get("val/loss"))]:
-        bits = f" ({vals[-1]['val/bpb']:.3f} bits per byte)" if is_finite(vals[-1].get("val/bpb")) else ""
-        table.append(("last validation loss", f"{vals[-1]['val/loss']:.4f}{bits}"))
+    if last := last_row(rows, run.config):
+        bits = f" ({last['val/bpb']:.3f} bits per byte)" if is_finite(last.get("val/bpb")) else ""
+        table.append(("last validation loss", f"{last['val/loss']:.4f}{bits}"))
     timed = [row for row in rows if is_finite(row.get("tokens")) and is_finite(row.get("seconds")) and row["step"]]
     if timed:
         step, tokens, seconds = timed[-1]["step"], timed[-1]["tokens"], timed[-1]["seconds"]

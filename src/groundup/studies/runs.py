@@ -16,6 +16,9 @@ from groundup.config.io import dump_json, from_dict, to_dict
 from groundup.config.train import TrainConfig
 from groundup.files.atomic import make_folder, write_file
 from groundup.files.layout import METRICS
+from groundup.records.facts import number
+from groundup.records.history import is_finite, whole_looks
+from groundup.records.measured import PART
 from groundup.records.metrics import read_metrics
 from groundup.studies.options import HEAD_DIM, shape_of
 from groundup.terminal.python import fresh_python
@@ -128,14 +131,16 @@ def train_all(
 
 
 def curve(rows: list[dict[str, Any]]) -> list[dict[str, float]]:
-    """Validation losses of a run: step, tokens, seconds of training, loss."""
-    keys = {"step": "step", "tokens": "tokens", "seconds": "seconds", "loss": "val/loss", "raw": "val/loss_raw"}
+    """Validation losses of a run: step, tokens, seconds of training, loss; of a part of the split, its tokens."""
+    same = {key: key for key in ("step", "tokens", "seconds")}
+    keys = same | {"loss": "val/loss", "raw": "val/loss_raw", "part": PART}
     return [{short: row[key] for short, key in keys.items() if key in row} for row in rows if "val/loss" in row]
 
 
 def best_loss(rows: list[dict[str, Any]]) -> float | None:
-    """The lowest validation loss, of the weights or of their average; None where none was measured."""
-    losses = [row[key] for row in rows for key in ("val/loss", "val/loss_raw") if key in row and row["step"] > 0]
+    """The lowest loss over the whole validation split, of weights or of their average; None where none was measured."""
+    looks = [row for row in whole_looks(rows) if row["step"] > 0]
+    losses = [row[key] for row in looks for key in ("val/loss", "val/loss_raw") if is_finite(row.get(key))]
     return min(losses, default=None)
 
 
@@ -166,7 +171,7 @@ def _finished(config: TrainConfig, name: str, code: int, say: Callable[[str], No
         raise UserError(f"the run {name} failed: {lines[-1] if lines else f'exit code {code}'} (see {log})")
     rows = read_metrics(config.out_dir / name / METRICS)
     loss, seconds = best_loss(rows), max((row.get("seconds", 0.0) for row in rows), default=0.0)
-    say(f"{name}: best validation loss {loss:.4f}, {seconds:.1f} s of training steps")
+    say(f"{name}: best validation loss {number(loss)}, {seconds:.1f} s of training steps")
     return rows
 
 

@@ -25,7 +25,7 @@ from groundup.model.build import Transformer, build_model
 from groundup.optim.build import rate_flags
 from groundup.records.explain import only_worse
 from groundup.records.history import is_finite
-from groundup.records.measured import of_last_text
+from groundup.records.measured import of_whole_split
 from groundup.records.metrics import KEPT_STEP, Logger, read_metrics
 from groundup.records.report import time_line, write_report
 from groundup.terminal.display import clock, quote, say
@@ -102,7 +102,7 @@ def finish(run: Run, config: TrainConfig, facts: dict[str, Any], *, log: Logger,
 
 def _keep_best(run: Run, config: TrainConfig, facts: dict[str, Any], console: Console) -> tuple[Transformer, Label]:
     """Save the best weights as a model folder, and show how they do."""
-    rows = of_last_text(read_metrics(config.run_dir / METRICS))
+    rows = of_whole_split(read_metrics(config.run_dir / METRICS))
     checkpoint = run.store.load_best(partial(say, console))
     label = Label.of(checkpoint, rows, text=run.trainer.state.val_text)
     model = build_model(run.trainer.model.config).to(run.trainer.device)

@@ -138,3 +138,17 @@ def test_a_run_that_was_stopped_goes_on():
         "groundup serve runs/a",
         "groundup generate runs/a --stream",
     ]
+
+
+@pytest.mark.parametrize(
+    ("whole", "words"),
+    [([2.2276, 2.2641, 2.2702], "best at 2.228 and rose to 2.270"), ([2.27, 2.26, 2.25], "still falling")],
+)
+def test_advice_comes_from_losses_of_the_whole_split(whole, words):
+    """A part is easier in one step, and harder in the last but one."""
+    rows = run(whole, 2.0)
+    rows.insert(1, {"step": 1, "tokens": 1, "val/loss": 0.9967, "val/tokens": 65536})
+    rows.insert(-1, {"step": 3, "tokens": 3, "val/loss": 2.1, "val/tokens": 65536})
+    assert words in suggestions(rows, CONFIG, "runs/a")[0][0]
+    few = [{**row, "val/tokens": 65536} if "val/loss" in row else row for row in run(whole, 2.0)]
+    assert suggestions(few, CONFIG, "r") == suggestions([], CONFIG, "r")

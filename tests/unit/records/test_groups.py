@@ -11,13 +11,14 @@ from groundup.records.history import read_run
 from groundup.records.plot import plot_bands
 
 
-def run(tmp_path, name, *, lr, seed, losses):
+def run(tmp_path, name, *, lr, seed, losses, parts=()):
     path = tmp_path / name
     path.mkdir()
     config = {"name": name, "out_dir": "runs", "seed": seed, "max_steps": 20, "optim": {"lr": lr}}
     (path / "run.json").write_text(json.dumps({"config": config}))
     (path / "config.json").write_text(json.dumps(config))
     rows = [{"step": step, "tokens": step, "seconds": 1.0, "val/loss": loss} for step, loss in losses.items()]
+    rows += [{"step": 5, "tokens": 5, "val/loss": loss, "val/tokens": 65536} for loss in parts]
     (path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return read_run(path)
 
@@ -43,6 +44,14 @@ def test_seeds_are_put_together(runs):
 def test_one_setting_is_one_group(runs):
     (alone,) = group(runs[:2])
     assert (alone.settings, alone.name, len(alone.runs)) == ({}, "all", 2)
+
+
+def test_a_mean_is_of_losses_of_the_whole_split(tmp_path):
+    whole = [run(tmp_path, f"a{seed}", lr=0.1, seed=seed, losses={10: 3.0}, parts=[0.9]) for seed in (1, 2)]
+    early = [run(tmp_path, f"b{seed}", lr=0.1, seed=seed, losses={}, parts=[0.9]) for seed in (3, 4)]
+    assert group(whole)[0].curve() == ([10], [[3.0, 3.0]])
+    assert group(early)[0].curve() == ([5], [[0.9, 0.9]])
+    assert group([whole[0], early[0]])[0].curve() == ([], [])
 
 
 def test_the_lowest_mean_stands_first(runs):

@@ -67,10 +67,12 @@ def test_the_loss_before_the_first_step_is_the_best_only_of_a_trained_model(tmp_
     run = read_run(folder(tmp_path / "a", rows=early, model=False))
     assert run.best == {}
     assert run_facts(run)["best val loss"] == "about 2.00 at 5, from 65 tokens"
+    assert run_facts(run)["last val loss"] == MISSING
     run = read_run(folder(tmp_path / "b", rows=[early[0], early[2]], model=False))
     assert run_facts(run)["best val loss"] == MISSING
     run = read_run(folder(tmp_path / "c", rows=ROWS[:1], config={**CONFIG, "init_from": "models/gpt2"}))
     assert run_facts(run)["best val loss"] == "4.0000 at 0"
+    assert run_facts(run)["last val loss"] == "4.0000"
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 import pytest
 
-from groundup.records.history import lowest_loss
-from groundup.records.measured import known_text, of_last_text, val_text
+from groundup.records.history import last_row, lowest_loss, of_curve, whole_looks
+from groundup.records.measured import known_text, of_last_text, of_whole_split, val_text
 
 ROWS = [
     {"step": 10, "val/loss": 1.0, "val/bpb": 2.0},
@@ -41,3 +41,27 @@ def test_what_a_run_json_is_of():
     assert known_text(old, 1000) == text
     for odd in ({}, {**old, "config": {}}, {**old, "config": {"eval": None}}, {"data_fingerprint": "ab"}):
         assert known_text(odd, 1000) == ""
+
+
+PARTS = [
+    {"step": 0, "val/loss": 4.0, "val/tokens": 9},
+    {"step": 25, "val/loss": 1.0, "val/bpb": 1.5, "val/tokens": 65},
+    {"step": 40, "val/loss": 2.0},
+    {"step": 50, "val/loss": 0.9, "val/tokens": 65},
+]
+
+
+def test_the_loss_of_a_part_of_the_split_is_none_of_the_whole():
+    assert of_whole_split(PARTS) == [PARTS[0], {"step": 25}, PARTS[2], {"step": 50}]
+    assert whole_looks(PARTS) == [PARTS[0], PARTS[2]]
+    assert lowest_loss(PARTS) == last_row(PARTS, {}) == PARTS[2]
+    assert last_row(PARTS[:2], {}) == {}  # of random weights nobody keeps the loss
+    trained = [{"step": 0, "val/loss": 2.5}, PARTS[1]]
+    assert last_row(trained, {"init_from": "models/gpt2"}) == trained[0]
+
+
+def test_a_curve_joins_no_part_with_the_whole():
+    assert of_curve(PARTS) == of_whole_split(PARTS)
+    early = [{"step": 0, "val/loss": 2.5}, PARTS[1], PARTS[3]]
+    assert of_curve(early) == early  # better than none
+    assert of_curve([*early, {"step": 60, "val/loss": None}]) == [*early, {"step": 60, "val/loss": None}]

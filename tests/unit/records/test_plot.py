@@ -133,6 +133,19 @@ def test_a_disk_that_refuses_is_one_line(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["folder.png"]
 
 
+def test_losses_of_the_whole_split_are_not_joined_with_those_of_a_part(tmp_path, drawn):
+    part = {"step": 5, "tokens": 5000, "seconds": 1.0, "val/loss": 0.9967, "val/tokens": 65536}
+    learning = {"step": 5, "tokens": 5000, "seconds": 1.0, "train/loss": 3.0}
+    one = run(tmp_path, "one")
+    for rows in ([part, *one.rows], [learning, part]):
+        plot_loss(rows, tmp_path / "loss.png", baseline=None, title="one")
+        plot_runs([run(tmp_path, "one", rows=rows)], tmp_path / "out.png", axis="steps", y="val/loss")
+    lowest = [min(figure.axes[0].get_lines()[-1].get_ydata()) for figure in drawn]
+    assert lowest == pytest.approx([2.1 + math.exp(-100 / 30)] * 2 + [0.9967] * 2)
+    told = [legends(figure)[0].get_texts()[-1].get_text() for figure in drawn[::2]]
+    assert told == ["validation, 2.136", "validation, of a part of the split"]
+
+
 def test_a_slow_machine_is_told_nothing_of_legends(tmp_path, monkeypatch):
     """matplotlib warns where it takes more than a second to find the place of a legend that nobody has placed."""
     monkeypatch.setattr("matplotlib.legend.time", types.SimpleNamespace(perf_counter=itertools.count(0, 2).__next__))

@@ -97,6 +97,20 @@ def test_curves_begin_after_the_first_step(tmp_path):
     assert validation == [[2000, 1.2345]]
 
 
+PART = {"step": 10, "tokens": 1000, "seconds": 1.0, "val/loss": 0.9967, "val/bpb": 1.4, "val/tokens": 65536}
+
+
+def test_a_loss_of_a_part_of_the_split_is_drawn_only_where_there_is_no_other(tmp_path):
+    page = report(folder(tmp_path, rows=[*ROWS[:3], PART, *ROWS[3:]]))
+    validation = json.loads(page.data)["lines"][1]["points"]
+    assert [point[2:] for point in validation] == [[2000, 1.2345]]
+    assert "after step 10, training loss 3.000" in page.text
+    page = report(folder(tmp_path, name="early", rows=[*ROWS[:3], PART]))
+    assert [point[2:] for point in json.loads(page.data)["lines"][1]["points"]] == [[1000, 0.9967]]
+    assert "about 1.00nats of loss on text that it has never seen, measured on 65,536 tokens of it" in page.text
+    assert "last validation loss" not in page.text
+
+
 def test_three_numbers_in_words(tmp_path):
     text = report(folder(tmp_path, run={**RUN, "resolved": {"vocab_size": 65}})).text
     assert "1.234nats of loss on text that it has never seen: as unsure of the next token as among 3.4 equally" in text

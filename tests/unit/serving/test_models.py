@@ -221,3 +221,9 @@ def test_a_run_at_any_place_has_a_name(run, tmp_path):
     assert next(iter(Models([moved]))).id == "model"
     assert next(iter(Models([moved / "model"]))).id == "model"
     assert module._name_of(Path("/model"), {}) == module._name_of(Path("/"), {}) == "model"  # as in a container
+
+
+def test_a_curve_leaves_losses_of_a_part_of_the_split_out(client, run):
+    with (run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"step": 9, "val/loss": 0.9, "val/tokens": 65536}\n')
+    assert client.get("/api/run?model=mine").json()["val"] == [[9, 2.0]]

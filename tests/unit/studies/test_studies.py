@@ -58,6 +58,14 @@ def test_the_best_loss_is_of_the_weights_or_their_average_but_not_of_random_ones
     assert spread([1.0, 1.5]) == {"mean": 1.25, "spread": 0.5}
 
 
+def test_the_best_loss_is_of_the_whole_split_and_a_curve_tells_parts():
+    part = {"step": 3, "tokens": 30, "seconds": 1.0, "val/loss": 0.9, "val/loss_raw": 0.8, "val/tokens": 65536}
+    assert best_loss([*ROWS, part]) == 2.4
+    assert best_loss([part]) is None
+    assert best_loss([{**ROWS[2], "val/loss_raw": None}, part]) == 2.5
+    assert curve([part]) == [{"step": 3, "tokens": 30, "seconds": 1.0, "loss": 0.9, "raw": 0.8, "part": 65536}]
+
+
 def test_a_run_that_was_cut_short_is_not_compared():
     rows = {"as-it-is-seed1": ROWS, "as-it-is-seed2": ROWS[:1], "as-it-is-seed3": []}
     row = ablation._row(rows, dict.fromkeys(rows, 5), "as it is", 3)
