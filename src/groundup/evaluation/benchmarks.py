@@ -75,12 +75,12 @@ def find_published(name: str, folder: Path, *, instead: str = "--data DIR") -> P
 
 @dataclass(frozen=True, slots=True)
 class ChoiceResult:
-    """How often the right ending was the likeliest."""
+    """How often the right ending was the likeliest; NaN where a model gave an ending no number."""
 
     n: int
-    right: int
+    right: float
     """By the sum of log-probabilities."""
-    right_norm: int
+    right_norm: float
     """By their mean."""
 
     @property
@@ -123,12 +123,14 @@ def measure_choices(
     world = world or World()
     mine = examples[world.rank :: world.size]
     answers = log_likelihoods(model, [e.question for e in mine], batch_tokens=batch_tokens, progress=progress)
-    right = right_norm = 0
+    right = right_norm = 0.0
     for example, scores in zip(mine, answers, strict=True):
         places = range(len(scores))
         right += max(places, key=lambda k: scores[k].logprob) == example.label
         right_norm += max(places, key=lambda k: scores[k].mean) == example.label
-    return ChoiceResult(len(examples), *world.sum(torch.tensor([right, right_norm])).tolist())
+        if any(math.isnan(score.logprob) for score in scores):  # of those the first would be the likeliest
+            right = right_norm = math.nan
+    return ChoiceResult(len(examples), *world.sum(torch.tensor([right, right_norm], dtype=torch.float64)).tolist())
 
 
 @dataclass(frozen=True, slots=True)

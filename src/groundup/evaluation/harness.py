@@ -10,6 +10,7 @@ Tokens and scores are those of the harness's own model `hf` on the folder that `
 """
 
 import functools
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -65,7 +66,7 @@ class Answers:
         The harness asks for each choice of a question on its own; here they meet again, and share their context.
 
         Raises:
-            UserError: A part is empty.
+            UserError: A part is empty, or the model gives no numbers.
         """
         places: dict[tuple[int, ...], list[int]] = {}
         for place, (context, continuation) in enumerate(pairs):
@@ -77,6 +78,8 @@ class Answers:
         scores = log_likelihoods(self.model, questions, batch_tokens=self.batch_tokens)
         for found, results in zip(places.values(), scores, strict=True):
             answers.update((k, (result.logprob, result.greedy)) for k, result in zip(found, results, strict=True))
+        if any(math.isnan(logprob) for logprob, _ in answers.values()):  # the harness would find a likeliest one
+            raise UserError("a score is not a number; the model is damaged or has diverged")
         return [answers[place] for place in range(len(pairs))]
 
     def request(

@@ -22,6 +22,7 @@ from groundup.evaluation.examples import ChoiceExample, read_choices, read_compl
 from groundup.evaluation.scoring import Question
 from groundup.files import download
 from groundup.model.bigram import Bigram
+from groundup.records.results import is_diverged
 
 
 def bigram(rows):
@@ -73,6 +74,24 @@ def test_of_equally_likely_endings_the_first_counts():
     model = bigram({})
     examples = [ChoiceExample(Question([0], [[1], [2]]), label) for label in (0, 1, 0, 0)]
     assert measure_choices(model, examples) == ChoiceResult(4, 3, 3)
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_a_model_that_gives_no_numbers_has_no_accuracy(label):
+    model, other = bigram({}), ChoiceExample(Question([3], [[1], [2]]), 0)
+    with torch.no_grad():
+        model.table.weight[0] = math.nan
+    result = measure_choices(model, [other, ChoiceExample(Question([0], [[1], [2]]), label), other])
+    assert is_diverged(result.as_json())
+    assert math.isnan(result.acc)
+    assert math.isnan(result.acc_norm)
+    assert is_diverged(measure_completions(model, [ChoiceExample(Question([0], [[1]]), 0)]).as_json())
+    assert measure_choices(model, [other]).acc == 1.0
+
+
+def test_an_ending_that_is_impossible_is_the_least_likely_one():
+    model = bigram({0: {1: 0.0, 2: 0.5}})
+    assert measure_choices(model, [ChoiceExample(Question([0], [[1], [2]]), 1)]) == ChoiceResult(1, 1, 1)
 
 
 def test_ranks_share_the_examples_and_have_one_result(make_model, choices, letters, monkeypatch):

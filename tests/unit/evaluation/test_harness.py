@@ -56,6 +56,15 @@ def test_requests_of_one_context_meet_and_come_back_in_order(answers, monkeypatc
         assert answer == (pytest.approx(logprob, rel=1e-5), greedy)
 
 
+def test_a_model_that_gives_no_numbers_is_one_clear_line(tmp_path, make_model, letters):
+    model = make_model(block_size=16)
+    with torch.no_grad():
+        model.ln_f.weight[0] = float("nan")
+    save_model(tmp_path / "model", model, letters, {})
+    with pytest.raises(UserError, match="a score is not a number; the model is damaged or has diverged"):
+        Answers(tmp_path / "model", device="cpu").loglikelihood([([1], [2]), ([1], [3, 4])])
+
+
 def test_an_empty_part_is_one_clear_line(answers):
     with pytest.raises(UserError, match="request 1 has an empty continuation"):
         answers.loglikelihood([([1], [2]), ([1], [])])
