@@ -56,7 +56,8 @@ class LazyRMSProp(Eager):
             p.index_add_(0, rows, grad / of_rows.sqrt_().add_(eps), alpha=-length)
         else:
             used = (grad != 0).any(dim=-1, keepdim=True)
-            square.add_((grad * grad - square) * used, alpha=1 - beta2)
+            # No difference of the old and the new: beside a large average a small square is lost in it.
+            square.copy_(torch.where(used, beta2 * square, square)).addcmul_(grad, grad, value=1 - beta2)
             p.addcdiv_(grad, square.sqrt().add_(eps), value=-length)
 
 

@@ -41,6 +41,25 @@ def test_is_lazy_adam_without_momentum_for_both_kinds_of_gradients(steps):
 
 
 @pytest.mark.parametrize("sparse", [True, False])
+@pytest.mark.parametrize("beta2", [0.0, 1e-3, 0.5, 0.99])
+@pytest.mark.parametrize("sizes", [(30.0, 1e-3), (1e-3, 30.0, 1e-3), (1e4, 1e-6, 1.0, 1e-5)])
+def test_a_small_gradient_after_a_large_one(sizes, beta2, sparse):
+    """By hand: PyTorch's SparseAdam adds the difference of both squares, in which the small one is lost."""
+    p = nn.Parameter(torch.zeros(ROWS, WIDTH))
+    optimizer = LazyRMSProp([p], lr=1e-3, beta2=beta2)
+    square = wanted = 0.0
+    for t, size in enumerate(sizes, 1):
+        grad = torch.zeros(ROWS, WIDTH)
+        grad[[1, 4]] = size
+        p.grad = grad.to_sparse(1) if sparse else grad
+        optimizer.step()
+        square = beta2 * square + (1 - beta2) * size**2
+        wanted -= 1e-3 * size / ((square / (1 - beta2**t)) ** 0.5 + 1e-8 / (1 - beta2**t) ** 0.5)
+    assert p[[1, 4]].flatten().tolist() == pytest.approx([wanted] * 2 * WIDTH, rel=1e-5)
+    assert not p[[0, 2, 3, 5, 6]].any()
+
+
+@pytest.mark.parametrize("sparse", [True, False])
 def test_goes_on_from_its_saved_state(sparse):
     steps = [[0, 1, 1], [2, 1], [0, 5], [1, 2, 6]]
     p, q = table(), table()
