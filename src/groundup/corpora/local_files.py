@@ -46,6 +46,8 @@ class LocalFiles:
 
     def __init__(self, pattern: str, config: ReadConfig | None = None, progress: Listing = lambda *_: None) -> None:
         self.pattern = os.path.abspath(pattern)  # noqa: PTH100  # a Path drops "**/"
+        self._glob = os.path.normpath(pattern)
+        self._folder = "" if os.path.isabs(pattern) else os.getcwd()  # noqa: PTH109, PTH117  # whose name is no glob
         self.config = config or ReadConfig()
         self._progress = progress
         self._left: dict[str, list[str]] = {}
@@ -116,10 +118,10 @@ class LocalFiles:
             return self._files_in_folder()
         if file := found(self.pattern):
             return [file]
-        if not glob.has_magic(self.pattern):
+        if not glob.has_magic(self._glob):
             raise UserError(not_there(self.pattern))
         try:
-            files = list(self._counted(match_files(self.pattern, self._leave)))
+            files = list(self._counted(match_files(self._glob, self._folder, self._leave)))
         except ValueError as error:
             raise UserError(f"{self.pattern} is no glob: {error}") from None
         if not files:

@@ -107,21 +107,29 @@ def find_files(folder: str, *, follow: bool, leave: Leave = lambda *_: None) -> 
     yield from (_closed(os.path.join(path, "")) for path in closed)  # noqa: PTH118
 
 
-def match_files(pattern: str, leave: Leave = lambda *_: None) -> Iterator[Found]:
+def match_files(pattern: str, folder: str = "", leave: Leave = lambda *_: None) -> Iterator[Found]:
     """The regular files that a glob means, without what begins with a dot unless the pattern says the dot.
 
     A glob with `**` enters linked folders, but each only once: a link may lead back to where it stands.
 
+    Args:
+        pattern: The glob, as `normpath` has it.
+        folder: Where it begins, unless it is absolute; brackets in this name are letters.
+        leave: Told of what is left out.
+
     Raises:
         ValueError: A set such as [z-a] means nothing.
     """
+    while pattern.startswith(os.path.join(os.pardir, "")):  # noqa: PTH118
+        folder, pattern = os.path.dirname(folder), pattern[3:]  # noqa: PTH120
     parts = Path(pattern).parts
     if "**" not in pattern:
-        yield from (file for path in glob.iglob(pattern) if (file := found(path)) and file.is_regular)  # noqa: PTH207
-        yield from _closed_on_the_way(parts)
+        names = (os.path.join(folder, name) for name in glob.iglob(pattern, root_dir=folder or None))  # noqa: PTH118, PTH207
+        yield from (file for path in names if (file := found(path)) and file.is_regular)
+        yield from _closed_on_the_way(parts, folder)
         return
     fixed = next(k for k, part in enumerate(parts) if glob.has_magic(part))
-    folder = os.path.join(*parts[:fixed])  # noqa: PTH118
+    folder = os.path.join(folder, *parts[:fixed])  # noqa: PTH118
     try:
         wanted = re.compile(glob_regex("/".join(parts[fixed:])))
     except re.error as error:
@@ -132,11 +140,12 @@ def match_files(pattern: str, leave: Leave = lambda *_: None) -> Iterator[Found]
             yield file
 
 
-def _closed_on_the_way(parts: Sequence[str]) -> Iterator[Found]:
+def _closed_on_the_way(parts: Sequence[str], folder: str) -> Iterator[Found]:
     """Folders in which a glob without `**` looks for names and sees none, or not those it asks for."""
     magic = [glob.has_magic(part) for part in parts]
     for k in range(magic.index(True), len(parts)):
-        for place in glob.iglob(os.path.join(*parts[:k])):  # noqa: PTH118, PTH207
+        for name in glob.iglob(os.path.join(os.curdir, *parts[:k]), root_dir=folder or None):  # noqa: PTH118, PTH207
+            place = os.path.normpath(os.path.join(folder, name))  # noqa: PTH118
             if os.path.isdir(place) and not os.access(place, os.R_OK if magic[k] else os.X_OK):  # noqa: PTH112
                 yield _closed(os.path.join(place, ""))  # noqa: PTH118
 

@@ -40,6 +40,25 @@ def test_globs(folder, pattern, names):
     assert texts_of(LocalFiles(f"{folder}/{pattern}")) == [f"text of {name}" for name in names]
 
 
+@pytest.mark.parametrize("pattern", ["deep/*.txt", "deep/**", "**/c*", "../d [ab]/d*/*", "[d]eep/c.txt"])
+def test_the_name_of_the_working_folder_is_no_part_of_a_glob(folder, monkeypatch, pattern):
+    folder.rename(here := folder.parent / "d [ab]")
+    (folder.parent / "d a" / "deep").mkdir(parents=True)
+    (folder.parent / "d a" / "deep" / "c.txt").write_text("a sibling's")
+    monkeypatch.chdir(here)
+    if "ab" in pattern:
+        pattern = pattern.replace("[ab]", "[[]ab]")
+    assert LocalFiles(pattern).files() == [here / "deep" / "c.txt"]
+
+
+def test_in_such_a_folder_a_file_that_is_gone_is_no_glob(folder, monkeypatch):
+    folder.rename(here := folder.parent / "d [ab]")
+    monkeypatch.chdir(here)
+    for name in ("gone.txt", "*/../gone.txt"):
+        with pytest.raises(UserError, match=r"gone\.txt does not exist"):
+            LocalFiles(name).files()
+
+
 def test_small_files_share_a_part_and_large_ones_are_cut(folder, monkeypatch):
     assert len(LocalFiles(str(folder)).parts()) == 1
     monkeypatch.setattr("groundup.formats.spans.PART_BYTES", 30)
