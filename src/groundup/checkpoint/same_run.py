@@ -1,13 +1,14 @@
 """What may change between the sessions of one run: anything else would make it another run. Needs no PyTorch."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import differing_keys, from_dict, load_json
 from groundup.config.train import TrainConfig
-from groundup.files.layout import CONFIG, RUN
+from groundup.files.layout import CONFIG, RUN, resolved
 
 RESUMABLE = (
     "max_steps",
@@ -29,6 +30,24 @@ RESUMABLE = (
 """What may change on resume."""
 _PLACE = ("name", "out_dir")
 """Where the run lies, which is found anew."""
+
+
+def asked_of(saved: TrainConfig, named: TrainConfig, *, whole: bool) -> TrainConfig:
+    """What is asked of a run that has begun where it is named by the words that would start it.
+
+    Args:
+        saved: The run.
+        named: What would be started.
+        whole: All of that is asked, as a config file is; else text and model alone, for what a preset says, or what
+            suits a text, may be another in another version.
+    """
+    if whole:
+        return replace(named, name=saved.name, out_dir=saved.out_dir)
+    if named.data.path is not None:  # whether it is the same text, its contents tell
+        data = replace(saved.data, source=named.data.source, path=named.data.path)
+        saved = replace(saved, data=data)
+    same = saved.init_from and named.init_from and resolved(saved.init_from) == resolved(named.init_from)
+    return saved if same or named.init_from is None else replace(saved, init_from=named.init_from)
 
 
 def refuse_changes(saved: TrainConfig, asked: TrainConfig) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from groundup.checkpoint.folders import config_of, step_folders
-from groundup.checkpoint.same_run import refuse_changes, refuse_edited_since_start
+from groundup.checkpoint.same_run import asked_of, refuse_changes, refuse_edited_since_start
 from groundup.config.errors import UsageError, UserError
 from groundup.config.io import read_json
 from groundup.config.model import ModernConfig, as_kind
@@ -136,19 +136,19 @@ def read_request(words: list[str], also: Sequence[str] = ()) -> TrainRequest:
                 preset, words, lambda base: _parse(words, prog, _with_kind(base, kind, words), also)
             )
         base = recipe or (find_preset(preset) if preset is not None else _read_config(Path(str(config_file))))
-        if or_start and not {"-h", "--help"} & set(words):
+        if resume or (or_start and not {"-h", "--help"} & set(words)):
             start = _parse(words, prog, _with_kind(base, kind, words), also)
-            resume = bool(step_folders(start.run_dir / CHECKPOINTS))
+            resume = resume or bool(step_folders(start.run_dir / CHECKPOINTS))
         if resume:
             # Where the run lies may be said with flags; what it is was written down when it started.
-            base = parse(TrainConfig, words, prog=prog, default=_with_kind(base, kind, words), also=OWN_FLAGS)
-            base = _saved_config(base.run_dir)
+            saved = _saved_config(start.run_dir)
+            base = asked_of(saved, start, whole=config_file is not None)
     else:
-        base = _saved_config(Path(resume_dir))
+        base = saved = _saved_config(Path(resume_dir))
     config = _parse(words, prog, _with_kind(_with_init(base, words), kind, words), also)
     if resume:
-        refuse_edited_since_start(base)
-        refuse_changes(base, config)
+        refuse_edited_since_start(saved)
+        refuse_changes(saved, config)
     if allow_data_change and not resume:
         raise UsageError("--allow-data-change only means something with --resume")
     if config.init_from is not None and not resume:

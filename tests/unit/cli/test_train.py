@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from groundup.checkpoint.model_folder import save_model
 from groundup.cli.finetune import as_training
 from groundup.cli.main import main
 from groundup.cli.train import OWN_HELP, find_preset, read_request
@@ -369,17 +370,49 @@ class TestResume:
         assert request.resume
         assert request.config == self.config  # the saved one, seed 9, and not the preset
 
-    @pytest.mark.parametrize("named", [["shakespeare"], ["--config", "theirs.json"]])
-    def test_one_command_begins_a_run_and_goes_on_with_it(self, named):
-        saved(Path("theirs.json"), RECIPES["shakespeare"])
+    @pytest.mark.parametrize(("named", "seed"), [(["shakespeare"], 1337), (["--config", "theirs.json"], 9)])
+    def test_one_command_begins_a_run_and_goes_on_with_it(self, named, seed):
+        saved(Path("theirs.json"), self.config)
         words = [*named, "--resume-or-start", "--max-hours=11"]
         request = read_request(list(words))
-        assert (request.resume, request.config.max_hours, request.config.seed) == (False, 11.0, 1337)
+        assert (request.resume, request.config.max_hours, request.config.seed) == (False, 11.0, seed)
         saved(Path("runs/shakespeare/config.json"), self.config)
         assert not read_request(list(words)).resume  # it made no checkpoint
         Path("runs/shakespeare/checkpoints/step-0000010").mkdir(parents=True)
         request = read_request(list(words))
         assert (request.resume, request.config.max_hours, request.config.seed) == (True, 11.0, 9)
+
+    def test_what_a_config_file_says_now_is_asked_of_the_run(self):
+        saved(Path("runs/shakespeare/config.json"), self.config)
+        Path("runs/shakespeare/checkpoints/step-0000010").mkdir(parents=True)
+        saved(Path("longer.json"), dataclasses.replace(self.config, max_steps=5000, out_dir=Path("./runs")))
+        request = read_request(["--config", "longer.json", "--resume-or-start"])
+        assert (request.resume, request.config) == (True, dataclasses.replace(self.config, max_steps=5000))
+        saved(Path("other.json"), dataclasses.replace(self.config, max_steps=5000, seed=10))
+        with pytest.raises(UsageError, match="seed cannot change"):
+            read_request(["--config", "other.json", "--resume-or-start"])
+
+    def test_a_text_and_a_model_that_are_named_are_asked_of_the_run(self, make_model, letters):
+        """Whether a text of this name is the run's is told by its contents, where they are read."""
+        for folder in ("one", "two"):
+            Path(folder).mkdir()
+            Path(folder, "notes.txt").write_text("to be or not to be\n" * 500)
+        config = read_request(["one/notes.txt"]).config
+        saved(Path("runs/notes/config.json"), dataclasses.replace(config, seed=9))
+        Path("runs/notes/checkpoints/step-0000010").mkdir(parents=True)
+        request = read_request(["two/notes.txt", "--resume-or-start"])
+        assert (request.resume, request.config.data.path, request.config.seed) == (True, Path("two/notes.txt"), 9)
+
+        for model in ("A", "B"):
+            save_model(Path(model), make_model(vocab_size=letters.vocab_size), letters, {})
+        config = read_request(as_training(["A", "one/notes.txt", "--name=f"])).config
+        saved(Path("runs/f/config.json"), dataclasses.replace(config, seed=9))
+        Path("runs/f/checkpoints/step-0000010").mkdir(parents=True)
+        for same in ("A", str(Path("A").absolute())):
+            request = read_request(as_training([same, "one/notes.txt", "--name=f", "--resume-or-start"]))
+            assert (request.resume, request.config.init_from, request.config.seed) == (True, Path("A"), 9)
+        with pytest.raises(UsageError, match="init_from cannot change"):
+            read_request(as_training(["B", "one/notes.txt", "--name=f", "--resume-or-start"]))
 
     @pytest.mark.parametrize(
         "flag",
