@@ -113,7 +113,12 @@ class Session:
                 self._settings, self._texts = dataclasses.replace(self._first), []
             case "save", [_, *_]:
                 name = line.partition(command)[2].strip()  # which may hold spaces
-                self._save(Path(name).expanduser().absolute())
+                try:
+                    self._save(Path(name).expanduser().absolute())
+                except UserError:
+                    raise
+                except (OSError, RuntimeError, ValueError) as error:  # too long, closed; a home of nobody; a zero byte
+                    raise UserError(f"cannot save in {name}: {getattr(error, 'strerror', None) or error}") from error
                 write(f"{len(self._texts)} texts are in {name}\n")
             case "quit" | "exit", []:
                 raise EOFError

@@ -232,6 +232,14 @@ class TestSession:
         assert path.read_text() == f"ab{out[0]}\n\nc\nd{out[1]}\n\n"
         assert out[2] == f"2 texts are in {path}"
 
+    @pytest.mark.parametrize("name", ["~nobody-here.txt", "x" * 300, "a\0b"])
+    def test_a_session_goes_on_where_a_name_cannot_be_used(self, tmp_path, name):
+        path = tmp_path / "texts"
+        told = self.session("ab", f"/save {name}", f"/save {path}", code=1)
+        assert told.err.startswith("groundup: cannot save in ")
+        assert told.err.count("\n") == 1
+        assert path.read_text().startswith("ab")
+
     def test_only_what_a_session_saved_is_written_over(self, tmp_path):
         mine, others = tmp_path / "mine.txt", tmp_path / "others.txt"
         others.write_text("precious")
