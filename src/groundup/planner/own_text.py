@@ -5,6 +5,7 @@ data has to grow with the model, if more slowly); a text is passed at most `MOST
 teach little (Muennighoff et al. 2023); and a CPU gets minutes, a GPU hours.
 """
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -155,11 +156,16 @@ def steps_of_a_pass(text: Text, config: TrainConfig) -> int:
 
 
 def name_of(path: Path) -> str:
-    """What a run of a text, or of a model, is called: the file's or folder's name, of a glob the last plain part."""
-    plain = [part for part in path.parts if not set("*?[") & set(part)]
+    """What a run of a text, or of a model, is called: the file's or folder's name, of a glob the last plain part.
+
+    What no name of a run can hold (new lines, backslashes, bytes that are no text) becomes "_".
+    """
+    is_there = os.path.exists(path)  # noqa: PTH110  # and so no glob; of a name that is too long pathlib raises
+    plain = [part for part in path.parts if is_there or not set("*?[") & set(part)]
     last = Path(plain[-1]) if plain else Path()
     name = last.stem if last.suffix and len(plain) == len(path.parts) else last.name
-    return name.lstrip(".") or Path.cwd().name or "text"
+    name = name.lstrip(".") or Path.cwd().name or "text"
+    return "".join(letter if letter.isprintable() and letter != "\\" else "_" for letter in name)
 
 
 def _tokens(n_bytes: int, vocab_size: int) -> int:

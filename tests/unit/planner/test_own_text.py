@@ -75,3 +75,21 @@ def test_shards_are_counted_by_their_tokens():
 def test_a_run_has_the_name_of_its_text(path, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert name_of(Path(path)) == (name or tmp_path.name)
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [("a[1].txt", "a[1]"), ("pr [y]", "pr [y]"), ("what?.txt", "what?")],
+)
+def test_a_path_that_is_there_is_no_glob(file, name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path(file).touch()
+    assert name_of(Path(file)) == name
+
+
+@pytest.mark.parametrize(
+    ("file", "name"), [("a\nb.txt", "a_b"), ("a\\b.txt", "a_b"), ("b\udce4.txt", "b_"), ("tä b.txt", "tä b")]
+)
+def test_the_name_of_a_text_becomes_one_that_a_run_can_have(file, name):
+    config = text_recipe(replace(text(10**6), path=Path(file)))
+    assert (config.name, config.data.path) == (name, Path(file))
