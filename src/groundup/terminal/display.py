@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.segment import Segment, Segments
 
 from groundup.config.printable import printable
+from groundup.terminal.output import PatientStream
 
 PLAIN_EVERY = 10.0
 """Seconds between lines where there is no terminal."""
@@ -51,8 +52,11 @@ NOTEBOOKS = ("JPY_PARENT_PID", "KAGGLE_KERNEL_RUN_TYPE", "COLAB_RELEASE_TAG")
 
 
 def is_live(console: Console) -> bool:
-    """Whether a line that is drawn again and again is seen as one line."""
-    return console.is_terminal and not console.quiet and not any(name in os.environ for name in NOTEBOOKS)
+    """Whether a line that is drawn again and again is seen as one line, and rich draws it."""
+    if console.quiet or console.is_dumb_terminal or any(name in os.environ for name in NOTEBOOKS):
+        return False
+    # FORCE_COLOR asks for colors in a file, too, and rich then takes it for a terminal.
+    return console.is_terminal and PatientStream(console.file).isatty()
 
 
 def speaks() -> bool:

@@ -5,7 +5,7 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import TextIO
+from typing import IO
 
 from groundup.config.errors import UserError
 
@@ -19,7 +19,7 @@ class PatientStream:
         stream: Where words go; None (a process without standard output) drops all of them.
     """
 
-    def __init__(self, stream: TextIO | None) -> None:
+    def __init__(self, stream: IO[str] | None) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
@@ -61,7 +61,7 @@ class PatientStream:
             raise OSError("no standard output")
         return self._stream.fileno()
 
-    def _give_up(self, stream: TextIO, error: Exception) -> None:
+    def _give_up(self, stream: IO[str], error: Exception) -> None:
         self._stream = None
         discard(stream)
         reason = getattr(error, "strerror", None) or str(error)
@@ -72,7 +72,7 @@ class PatientStream:
             discard(sys.stderr)
 
 
-def discard(stream: TextIO) -> None:
+def discard(stream: IO[str]) -> None:
     """Point a stream that refuses what it holds to nowhere: else Python fails on it once more at exit."""
     with contextlib.suppress(OSError, ValueError):  # ValueError: a stream that is closed, or no file
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

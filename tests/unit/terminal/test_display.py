@@ -76,9 +76,17 @@ def test_nothing_in_a_log_file_is_for_a_terminal(clock_hand):
     ]  # fmt: skip
 
 
-def test_a_terminal_gets_a_live_line_and_no_plain_ones(clock_hand):
-    out = io.StringIO()
-    console = Console(file=out, force_terminal=True, width=120, color_system=None)
+class Screen(io.StringIO):
+    """What a terminal is given."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_gets_a_live_line_and_no_plain_ones(clock_hand, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    out = Screen()
+    console = Console(file=out, width=120, color_system=None)
     with Display(max_steps=100, console=console) as display:
         clock_hand.now = 100.0
         update(display, 30)
@@ -108,8 +116,9 @@ def test_a_sample_is_shown_exactly_but_for_what_commands_a_terminal():
 def test_below_a_notebook_lines_are_plain(clock_hand, name, monkeypatch):
     """It gives a terminal, and keeps whatever is drawn there."""
     monkeypatch.setenv(name, "1")
-    out = io.StringIO()
-    console = Console(file=out, force_terminal=True, width=120, color_system=None)
+    monkeypatch.setenv("TERM", "xterm")
+    out = Screen()
+    console = Console(file=out, width=120, color_system=None)
     with Display(max_steps=100, console=console) as display:
         clock_hand.now = 100.0
         display.tick(29)
@@ -118,9 +127,32 @@ def test_below_a_notebook_lines_are_plain(clock_hand, name, monkeypatch):
     assert out.getvalue() == "step 30/100 · loss 1.500 · 12.3k tokens/s · MFU 42% · 1:05 left\n"
 
 
-def test_what_stands_between_steps_is_shown():
+@pytest.mark.parametrize("term", ["dumb", "unknown"])
+def test_where_rich_draws_nothing_lines_are_plain(clock_hand, term, monkeypatch):
+    monkeypatch.setenv("TERM", term)
+    out = Screen()
+    with Display(max_steps=100, console=Console(file=out, width=120, color_system=None)) as display:
+        clock_hand.now = 100.0
+        update(display, 30)
+    assert out.getvalue() == "step 30/100 · loss 1.500 · 12.3k tokens/s · MFU 42% · 1:05 left\n"
+
+
+@pytest.mark.parametrize("name", ["FORCE_COLOR", "TTY_COMPATIBLE"])
+def test_colors_that_are_asked_for_make_no_terminal_of_a_file(clock_hand, name, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(name, "1")
     out = io.StringIO()
-    console = Console(file=out, force_terminal=True, width=120, color_system=None)
+    with Display(max_steps=100, console=Console(file=out, width=120)) as display:
+        clock_hand.now = 100.0
+        display.tick(29)
+        update(display, 30)
+    assert out.getvalue() == "step 30/100 · loss 1.500 · 12.3k tokens/s · MFU 42% · 1:05 left\n"
+
+
+def test_what_stands_between_steps_is_shown(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    out = Screen()
+    console = Console(file=out, width=120, color_system=None)
     with Display(max_steps=100, console=console) as display:
         display.tick(29)
         display.doing("validating", 0.4)

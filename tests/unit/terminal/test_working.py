@@ -9,7 +9,13 @@ from groundup.terminal import working as module
 from groundup.terminal.working import Working
 
 
+@pytest.fixture(autouse=True)
+def _terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+
+
 def live(out):
+    out.isatty = lambda: True
     return Console(file=out, force_terminal=True, width=120, color_system=None)
 
 
