@@ -4,6 +4,7 @@ Nothing is trained in another way than a user trains. A run that is cut short le
 """
 
 import dataclasses
+import os
 import statistics
 import subprocess
 import time
@@ -16,6 +17,7 @@ from groundup.config.io import dump_json, from_dict, to_dict
 from groundup.config.train import TrainConfig
 from groundup.files.atomic import make_folder, write_file
 from groundup.files.layout import METRICS
+from groundup.files.processes import end_with_parent
 from groundup.records.facts import number
 from groundup.records.history import is_finite, whole_looks
 from groundup.records.measured import PART
@@ -154,13 +156,15 @@ def _start(config: TrainConfig, threads: str) -> "subprocess.Popen[bytes]":
     file = config.out_dir / f"{config.name}.json"
     write_file(file, dump_json(to_dict(config)).encode())
     command, environment = fresh_python("-m", "groundup", "train", "--config", str(file))
-    with (config.out_dir / f"{config.name}.log").open("wb") as log:
+    (path := config.out_dir / f"{config.name}.log").unlink(missing_ok=True)  # an old run may still write there
+    with path.open("wb") as log:
         return subprocess.Popen(
             command,
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             env=environment | {THREADS: threads},
+            preexec_fn=end_with_parent if os.name == "posix" else None,  # a run that nobody waits for saves, and ends
         )
 
 

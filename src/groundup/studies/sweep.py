@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import subprocess
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def refuse_another(config: TrainConfig) -> None:
 
 
 def run_or_resume(config: TrainConfig, words: list[str], title: str) -> int:
-    """Train in a process of its own, which hears Ctrl-C itself; its exit code."""
+    """Train in a process of its own, which hears Ctrl-C of a terminal itself; its exit code."""
     begun = (config.run_dir / CONFIG).is_file()
     if begun and read_run(config.run_dir).state == "finished":
         say(f"{title}: finished")
@@ -45,20 +46,33 @@ def run_or_resume(config: TrainConfig, words: list[str], title: str) -> int:
     say(f"{title}{': goes on' if resumes else ''}")
     words = ["--resume", str(config.run_dir)] if resumes else words
     command, environment = fresh_python("-m", "groundup", "train", *words)
+    passed_on = os.name == "posix" and not _has_terminal()
     process = subprocess.Popen(
         command,
         env=environment,
+        start_new_session=passed_on,  # so that it never hears a signal twice
         preexec_fn=end_with_parent if os.name == "posix" else None,  # a run without a sweep saves, and ends
     )
     while True:
         try:
             return process.wait()
         except KeyboardInterrupt:
-            continue  # the run has heard it too: it saves, and ends with 130
+            if passed_on:
+                process.send_signal(signal.SIGINT)
+            continue  # the run saves, and ends with 130
         except Ended:
             process.terminate()
             process.wait()
             raise
+
+
+def _has_terminal() -> bool:
+    """Whether Ctrl-C comes from a terminal, which sends it to all processes in it; a supervisor asks this one alone."""
+    try:
+        os.close(os.open(os.ctermid(), os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
 
 
 def compare(runs: list[RunHistory], folder: Path) -> None:

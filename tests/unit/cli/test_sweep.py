@@ -147,9 +147,11 @@ def test_a_run_that_fails_ends_the_sweep_with_its_code(place, capfd):
 
 
 @pytest.mark.fault(
-    "E11", "SIGTERM or SIGHUP to a sweep, while one of its runs goes on", "the run saves and ends, then the sweep"
+    "E11",
+    "SIGTERM, SIGHUP or SIGINT to a sweep alone, while one of its runs goes on",
+    "the run saves and ends, then the sweep",
 )
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_the_end_of_a_sweep_is_that_of_its_run(place, monkeypatch, capsys, number):
     class Ending(ForkedPopen):
         """Signals the sweep once its run has saved something; the sweep then waits for the run alone."""
@@ -165,8 +167,10 @@ def test_the_end_of_a_sweep_is_that_of_its_run(place, monkeypatch, capsys, numbe
         asked = False
 
     monkeypatch.setattr("groundup.studies.sweep.subprocess.Popen", Ending)
+    monkeypatch.setattr("groundup.studies.sweep._has_terminal", lambda: False)
     words = [word for word in SMALL if not word.startswith("--max-steps")]
     assert main(["sweep", "shakespeare", *words, "--max-steps=1000000", "--seed=1,2"]) == 128 + number
-    assert f"ended by {number.name}" in capsys.readouterr().err
+    said = "ended with 130; the same command goes on" if number == signal.SIGINT else f"ended by {number.name}"
+    assert said in capsys.readouterr().err
     (run,) = place.glob("runs/*/seed=*")
     assert read_run(run).state == "stopped"

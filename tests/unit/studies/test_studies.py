@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +23,7 @@ from groundup.runtime.facts import signed
 from groundup.studies import ablation, contexts, loss, scaling_law, weights
 from groundup.studies.runs import best_loss, changed, curve, spread, train_all
 from groundup.studies.variants import SETS
+from small_runs import until
 
 ROWS = [
     {"step": 0, "tokens": 0, "seconds": 0.0, "val/loss": 4.2},
@@ -169,6 +173,34 @@ def test_a_law_is_of_models_that_came_to_their_end(tmp_path, monkeypatch):
     options = scaling_law.Options(sizes=",".join(rows), out=tmp_path / "law")
     with pytest.raises(UserError, match="3 models at least, 2 came to the last step; give more --seconds"):
         scaling_law.study(options, print, machine={})
+
+
+BEGIN = """
+import os, sys, time
+from pathlib import Path
+from groundup.config.presets import RECIPES
+from groundup.studies import runs
+sys.executable = os.path.abspath("stand-in")
+process = runs._start(runs.changed(RECIPES["shakespeare"], {"out_dir": "runs"}), "1")
+print(process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of the death of its parent")
+def test_a_run_ends_with_a_study_that_is_killed_and_its_log_is_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("stand-in").write_text("#!/bin/sh\nsleep 600 & trap 'kill $!; echo heard; exit' TERM; echo begun; wait\n")
+    Path("stand-in").chmod(0o755)
+    Path("runs").mkdir()
+    with Path("runs/shakespeare.log").open("wb", buffering=0) as earlier:
+        study = subprocess.Popen([sys.executable, "-c", BEGIN], stdout=subprocess.PIPE)
+        study.stdout.readline()
+        until(lambda: Path("runs/shakespeare.log").read_text() == "begun\n")
+        earlier.write(b"an earlier run that goes on")
+        study.kill()
+        study.communicate()
+        until(lambda: Path("runs/shakespeare.log").read_text() == "begun\nheard\n")
 
 
 @pytest.mark.parametrize("probe_pace", [0.10, 0.14, 0.20], ids=["fast", "slow", "very slow"])
