@@ -174,11 +174,12 @@ def remove_folder(path: Path) -> None:
     """Delete a folder: its name goes first, so that no crash leaves half of it under that name. Of a link, no more."""
     if not path.exists():
         return
-    trash = path.with_name(f".trash-{path.name}-{os.getpid()}")
+    trash = temporary_name(path, "trash")
     with _explained(path):
         if path.is_symlink():
             path.unlink()
             return
+        remove_leftover(trash)  # of a killed process of this number, which comes again in a container
         _rename(path, trash)
         fault_point("rmtree", trash)
         shutil.rmtree(trash)

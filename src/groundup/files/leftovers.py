@@ -12,20 +12,21 @@ import shutil
 import socket
 import zlib
 from pathlib import Path
+from typing import Literal
 
 PROCESS_NUMBERS = Path("/proc/self/ns/pid")
 """A link, the same for all processes that are counted together."""
-_LEFTOVER = re.compile(r"\.tmp-.*-([0-9a-f]{8})-([0-9]+)", re.DOTALL)
+_LEFTOVER = re.compile(r"\.(?:tmp|trash)-.*-([0-9a-f]{8})-([0-9]+)", re.DOTALL)
 
 
-def temporary_name(path: Path) -> Path:
-    """Where `path` is made before it gets its name: in the same folder."""
+def temporary_name(path: Path, kind: Literal["tmp", "trash"] = "tmp") -> Path:
+    """Where `path` is made before it gets its name, or goes when it loses it: in the same folder."""
     name = os.fsdecode(os.fsencode(path.name)[:200])  # a file's name may have 255 bytes
-    return path.with_name(f".tmp-{name}-{_machine()}-{os.getpid()}")
+    return path.with_name(f".{kind}-{name}-{_machine()}-{os.getpid()}")
 
 
 def sweep_dead(folder: Path) -> None:
-    """Remove what processes of this machine that are dead were making in a folder."""
+    """Remove what processes of this machine that are dead were making, or removing, in a folder."""
     with contextlib.suppress(OSError):
         for path in folder.iterdir():
             found = _LEFTOVER.fullmatch(path.name)

@@ -31,6 +31,37 @@ def die(folder, kind):
     assert child.returncode == -9
 
 
+REMOVE = """
+import os, pathlib, signal, sys
+from groundup.files import atomic
+atomic.fault_point = lambda operation, path: operation == "rmtree" and os.kill(os.getpid(), signal.SIGKILL)
+with atomic.new_folder(pathlib.Path(sys.argv[1]) / "out"):
+    pass
+"""
+
+
+def test_what_a_killed_process_was_removing_is_removed(tmp_path):
+    with new_folder(tmp_path / "out"):
+        pass
+    assert subprocess.run([sys.executable, "-c", REMOVE, str(tmp_path)], check=False).returncode == -9
+    assert sorted(path.name[:13] for path in tmp_path.iterdir()) == [".trash-.old-o", "out"]
+    with new_folder(tmp_path / "other"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "out"]
+
+
+def test_a_process_number_may_come_again_in_a_container(tmp_path):
+    with new_folder(tmp_path / "out"):
+        pass
+    for name in (f".trash-.old-out-{os.getpid()}", temporary_name(tmp_path / ".old-out", "trash").name):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").touch()
+    with new_folder(tmp_path / "out") as folder:
+        (folder / "new").touch()
+    assert (tmp_path / "out" / "new").is_file()
+    assert not temporary_name(tmp_path / ".old-out", "trash").exists()
+
+
 @pytest.mark.fault(
     "A15",
     "SIGKILL while a model folder, an export, an import, a tokenizer, results or a picture are written",
