@@ -11,6 +11,7 @@ from groundup.checkpoint.model_folder import LoadedModel, load_model, write_mode
 from groundup.config.errors import UserError
 from groundup.config.io import dump_json, load_json
 from groundup.config.model import GPTConfig, ModernConfig
+from groundup.config.printable import printable
 from groundup.export.card import model_card
 from groundup.export.formats import ExportFormat
 from groundup.export.hf_tokenizer import tokenizer_files
@@ -52,23 +53,26 @@ def export_model(
         UserError: The model has no form in this format, a package is missing, or the disk refuses.
     """
     refuse_existing(out)
+    if kind in ("gguf", "ct2") and str(out).encode(errors="replace").decode() != str(out):
+        raise UserError(f"the libraries of {kind} open files by names in UTF-8 alone, and {out} is none; name another")
     loaded = load_model(path, dtype=None)
     model = loaded.model
     if isinstance(model, Bigram):
         raise UserError(f"{path} is a bigram: only GPTs have a form in other programs")
     config = model.config
     known: dict[str, Facts] = {}
+    name = printable(out.name)  # which may be no UTF-8, in which cards are written
     with new_folder(out, known) as folder:
         if kind == "groundup":
             known |= _write_stored(folder, loaded, config, weights)
         else:
-            _write(kind, folder, loaded, model, out.name)
+            _write(kind, folder, loaded, model, name)
         pictures = (around / LOSS_PICTURE for around in folders_around(loaded.path))
         curve = next((picture for picture in pictures if picture.is_file()), None)
         if curve:
             write_synced(folder / curve.name, curve.read_bytes())
         shown = curve.name if curve else None
-        card = model_card(loaded, config, name=out.name, kind=kind, scores=scores, curve=shown)
+        card = model_card(loaded, config, name=name, kind=kind, scores=scores, curve=shown)
         write_synced(folder / "README.md", card.encode())
 
 

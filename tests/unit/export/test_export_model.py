@@ -48,6 +48,21 @@ def test_gguf_holds_the_same_tensors(tmp_path, make_model, letters, shape):
     assert (value["tokenizer.ggml.model"], value["gpt2.vocab_size"]) == ("rwkv", 27)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are UTF-8")
+@pytest.mark.parametrize("kind", get_args(ExportFormat))
+def test_a_folder_whose_name_is_no_utf8(tmp_path, make_model, letters, kind):
+    source, out = saved(tmp_path, make_model(), letters), tmp_path / "x\udce4"
+    if kind in ("gguf", "ct2"):
+        with pytest.raises(UserError, match=rf"the libraries of {kind} open files by names in UTF-8 alone, and .*/x"):
+            export_model(source, out, kind)
+        assert not out.exists()
+        return
+    if kind == "onnx":
+        pytest.importorskip("onnx")
+    export_model(source, out, kind)
+    assert "x\\udce4" in (out / "README.md").read_text("utf-8")
+
+
 @pytest.mark.fault(
     "A7",
     "the disk takes no more while a model is exported, as hf, gguf or onnx",
