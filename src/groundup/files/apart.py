@@ -126,22 +126,27 @@ def _send(pipe: BinaryIO | Any, message: dict[str, Any], data: bytes = b"") -> N
     pipe.flush()
 
 
-def _bound_memory() -> None:
-    """Take no more than the limit, where the system can hold a process to it: a small file may unpack to any size."""
+def _bound_memory() -> int:
+    """Take no more than the limit, where the system can hold a process to it: a small file may unpack to any size.
+
+    Returns:
+        What the system allows, where that is less; else 0.
+    """
     try:
         import resource
     except ImportError:  # Windows
-        return
+        return 0
     _, most = resource.getrlimit(resource.RLIMIT_AS)
     limit = APART_BYTES.value if most == resource.RLIM_INFINITY else min(APART_BYTES.value, most)
     with contextlib.suppress(OSError, ValueError):  # macOS knows the limit and does not take it
         resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+    return limit if limit < APART_BYTES.value else 0
 
 
 def main() -> None:
     """The life of the other process: one task after the other, until no more come."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    _bound_memory()
+    less = _bound_memory()
     source, answers = sys.stdin.buffer, sys.stdout.buffer
     sys.stdout = sys.stderr  # whatever a library prints is no answer
 
@@ -157,7 +162,8 @@ def main() -> None:
             for value in function(io.BufferedReader(RangedFile(fetch, asked["size"]), BUFFER), *asked["values"]):
                 _send(answers, {"value": value})
         except MemoryError:
-            _send(answers, {"refused": str(APART_BYTES.passed(asked["said"]))})
+            few = f"{asked['said']} takes more memory than the {less:,} bytes that `ulimit -v` allows; raise that"
+            _send(answers, {"refused": few if less else str(APART_BYTES.passed(asked["said"]))})
         except UserError as error:
             _send(answers, {"refused": str(error)})
         except Exception:

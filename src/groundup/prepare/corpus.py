@@ -105,7 +105,8 @@ def refuse_moved(config: DataConfig, advice: str) -> None:
         UserError: It does not; the message ends with the advice.
     """
     if config.source == "text" and config.path and not glob.has_magic(str(config.path)) and not config.path.exists():
-        raise UserError(f"{config.path}, the text that the run learns, is not there any more; {advice}")
+        where = "there any more;" if config.path.is_absolute() else f"in {Path.cwd()}; go to where the run began, or"
+        raise UserError(f"{config.path}, the text that the run learns, is not {where} {advice}")
 
 
 def make_source(config: DataConfig, progress: Report = lambda _: None, instead: str = "--data.path") -> Source:

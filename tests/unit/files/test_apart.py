@@ -1,5 +1,7 @@
 import io
 import os
+import subprocess
+import sys
 
 import pytest
 
@@ -27,6 +29,9 @@ def refuses(file):
 
 def fails(file):
     yield 1 / 0
+
+def takes(file, n):
+    yield len(bytearray(n))
 """
 
 
@@ -87,3 +92,22 @@ def test_what_nobody_reads_to_its_end_is_stopped(tasks):
     values.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+LOW = """
+import io, resource
+from groundup.config.errors import UserError
+from groundup.files.apart import apart
+resource.setrlimit(resource.RLIMIT_AS, (1_000_000_000, 1_000_000_000))
+try:
+    list(apart("some_tasks:takes", io.BytesIO(), "a.parquet", 1_200_000_000))
+except UserError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="macOS knows the limit and does not take it")
+def test_a_limit_of_the_system_is_named_where_it_is_lower(tasks, tmp_path):
+    search = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    said = subprocess.run([sys.executable, "-c", LOW], env=search, capture_output=True, text=True, check=True).stdout
+    assert said == "a.parquet takes more memory than the 1,000,000,000 bytes that `ulimit -v` allows; raise that\n"

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,15 @@ def test_a_text_that_has_moved_is_named_with_what_helps(tmp_path):
         refuse_moved(DataConfig(source="text", path=gone), "look about")
     gone.touch()
     refuse_moved(DataConfig(source="text", path=gone), "look about")
+
+
+def test_a_text_may_lie_where_the_run_began_and_not_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    message = (
+        f"notes/t.txt, the text that the run learns, is not in {tmp_path}; go to where the run began, or look about"
+    )
+    with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+        refuse_moved(DataConfig(source="text", path=Path("notes/t.txt")), "look about")
 
 
 @pytest.mark.parametrize(("source", "path"), [("text", "notes/*.txt"), ("shakespeare", None), ("shards", "data/gone")])
