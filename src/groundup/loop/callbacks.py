@@ -48,7 +48,7 @@ EARLY = (25, 50, 100, 200)
 """Steps at which the loss falls steeply: without points there, the curve would be drawn as a straight line."""
 EARLY_TOKENS, START_TOKENS = 1 << 16, 1 << 14
 """Validation tokens that are used there, and before the first step, for which a person waits: enough for a point of the
-curve until the whole split is measured, too few to choose the best step."""
+curve before the whole split is measured, too few to choose the best step."""
 
 
 class Measure(Protocol):

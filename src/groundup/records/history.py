@@ -20,7 +20,7 @@ from groundup.config.model import GPTConfig, ModernConfig, TransformerConfig
 from groundup.files.layout import CONFIG, EVAL, METRICS, MODEL, RUN, resolved
 from groundup.files.lock import is_held
 from groundup.planner.flops import flops_per_token
-from groundup.records.measured import of_last_text, of_whole_split
+from groundup.records.measured import PART, of_last_text, of_whole_split
 from groundup.records.metrics import KEPT_STEP, PEAK_AT_END, PEAK_AT_START, STOPPED, load_metrics
 from groundup.records.models_here import no_run
 
@@ -130,9 +130,15 @@ def whole_looks(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def of_curve(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Lines of metrics whose validation losses may be joined: of the whole split, or of parts where that is all."""
-    learned = any(row.get("step") for row in whole_looks(rows))
-    return of_whole_split(rows) if learned else of_last_text(rows)
+    """Lines of metrics whose validation losses may be joined: of parts of the split only before the whole is known.
+
+    Where it is known of the first weights alone, parts are all there is of what was learned.
+    """
+    rows = of_last_text(rows)
+    known = [i for i, row in enumerate(rows) if is_finite(row.get("val/loss")) and not row.get(PART)]
+    if not any(rows[i].get("step") for i in known):
+        return rows
+    return rows[: known[0]] + of_whole_split(rows[known[0] :])
 
 
 def best_row(rows: list[dict[str, Any]], config: dict[str, Any]) -> dict[str, Any]:

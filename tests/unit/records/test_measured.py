@@ -60,8 +60,9 @@ def test_the_loss_of_a_part_of_the_split_is_none_of_the_whole():
     assert last_row(trained, {"init_from": "models/gpt2"}) == trained[0]
 
 
-def test_a_curve_joins_no_part_with_the_whole():
-    assert of_curve(PARTS) == of_whole_split(PARTS)
-    early = [{"step": 0, "val/loss": 2.5}, PARTS[1], PARTS[3]]
-    assert of_curve(early) == early  # better than none
-    assert of_curve([*early, {"step": 60, "val/loss": None}]) == [*early, {"step": 60, "val/loss": None}]
+def test_a_curve_has_parts_of_the_split_only_before_the_whole():
+    assert of_curve(PARTS) == [*PARTS[:3], {"step": 50}]
+    trained = [{"step": 0, "val/loss": 2.5}, *PARTS[1:]]
+    assert of_curve(trained) == [trained[0], {"step": 25}, PARTS[2], {"step": 50}]
+    for early in ([*PARTS[:2], {"step": 60, "val/loss": None}], trained[:2]):
+        assert of_curve(early) == early  # better than none

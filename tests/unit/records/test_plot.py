@@ -137,7 +137,7 @@ def test_losses_of_the_whole_split_are_not_joined_with_those_of_a_part(tmp_path,
     part = {"step": 5, "tokens": 5000, "seconds": 1.0, "val/loss": 0.9967, "val/tokens": 65536}
     learning = {"step": 5, "tokens": 5000, "seconds": 1.0, "train/loss": 3.0}
     one = run(tmp_path, "one")
-    for rows in ([part, *one.rows], [learning, part]):
+    for rows in ([*one.rows, part], [learning, part]):
         plot_loss(rows, tmp_path / "loss.png", baseline=None, title="one")
         plot_runs([run(tmp_path, "one", rows=rows)], tmp_path / "out.png", axis="steps", y="val/loss")
     lowest = [min(figure.axes[0].get_lines()[-1].get_ydata()) for figure in drawn]

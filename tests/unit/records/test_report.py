@@ -100,8 +100,8 @@ def test_curves_begin_after_the_first_step(tmp_path):
 PART = {"step": 10, "tokens": 1000, "seconds": 1.0, "val/loss": 0.9967, "val/bpb": 1.4, "val/tokens": 65536}
 
 
-def test_a_loss_of_a_part_of_the_split_is_drawn_only_where_there_is_no_other(tmp_path):
-    page = report(folder(tmp_path, rows=[*ROWS[:3], PART, *ROWS[3:]]))
+def test_a_loss_of_a_part_of_the_split_is_drawn_only_before_the_whole(tmp_path):
+    page = report(folder(tmp_path, rows=[*ROWS[:3], PART, *ROWS[3:]]))  # of which the first is of the whole
     validation = json.loads(page.data)["lines"][1]["points"]
     assert [point[2:] for point in validation] == [[2000, 1.2345]]
     assert "after step 10, training loss 3.000" in page.text
