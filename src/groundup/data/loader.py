@@ -121,7 +121,8 @@ class TrainBatches:
             raise UserError(
                 "the data is not what this run was trained on: its fingerprint is"
                 f" {self.split.fingerprint[:12]} instead of {state['fingerprint'][:12]};"
-                " --allow-data-change goes on with it at the same number of samples"
+                " --allow-data-change goes on with it at the same number of samples;"
+                " a run of its own needs another --name"
             )
         self._order = Order(self._order.shard_tokens, self.block_size, state["seed"])
         self.restart(state["consumed"])
