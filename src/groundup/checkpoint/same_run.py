@@ -33,13 +33,13 @@ _PLACE = ("name", "out_dir")
 
 
 def asked_of(saved: TrainConfig, named: TrainConfig, *, whole: bool) -> TrainConfig:
-    """What is asked of a run that has begun where it is named by the words that would start it.
+    """What is asked of a run that has begun where it is named by the words that would start it, and not by a preset.
 
     Args:
         saved: The run.
         named: What would be started.
-        whole: All of that is asked, as a config file is; else text and model alone, for what a preset says, or what
-            suits a text, may be another in another version.
+        whole: All of that is asked, as a config file is; else text and model alone, for what suits a text may be
+            another in another version.
     """
     if whole:
         return replace(named, name=saved.name, out_dir=saved.out_dir)

@@ -142,7 +142,7 @@ def read_request(words: list[str], also: Sequence[str] = ()) -> TrainRequest:
         if resume:
             # Where the run lies may be said with flags; what it is was written down when it started.
             saved = _saved_config(start.run_dir)
-            base = asked_of(saved, start, whole=config_file is not None)
+            base = asked_of(saved, start, whole=config_file is not None) if recipe or config_file else saved
     else:
         base = saved = _saved_config(Path(resume_dir))
     config = _parse(words, prog, _with_kind(_with_init(base, words), kind, words), also)

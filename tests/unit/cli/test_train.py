@@ -392,6 +392,15 @@ class TestResume:
         with pytest.raises(UsageError, match="seed cannot change"):
             read_request(["--config", "other.json", "--resume-or-start"])
 
+    def test_a_preset_has_no_say_in_a_run_that_was_begun_with_other_flags(self):
+        recipe = RECIPES["gpt2-fineweb"]
+        assert recipe.data.path is not None
+        began = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, source="text", path=Path("t.txt")))
+        saved(began.run_dir / "config.json", began)
+        (began.run_dir / "checkpoints/step-0000010").mkdir(parents=True)
+        request = read_request(["gpt2-fineweb", "--resume-or-start"])
+        assert (request.resume, request.config) == (True, began)
+
     def test_a_text_and_a_model_that_are_named_are_asked_of_the_run(self, make_model, letters):
         """Whether a text of this name is the run's is told by its contents, where they are read."""
         for folder in ("one", "two"):
