@@ -245,7 +245,8 @@ def test_numbers_of_numpy_are_left_out_and_told(place, model):
     torch.save({**CHECKPOINTS["nanoGPT"](model), **known}, "ckpt.pt")
     foreign = import_model("ckpt.pt", Path("ours"), tokenizer="letters.json")
     assert foreign.info == {"source": "ckpt.pt"}
-    assert [line.partition(":")[0] for line in foreign.note.splitlines()] == [f"{name} was left out" for name in known]
+    left_out = [line.partition(":")[0] for line in foreign.note.splitlines() if "was left out" in line]
+    assert left_out == [f"{name} was left out" for name in known]
 
 
 def test_a_shape_beyond_the_tensors_is_refused_before_it_is_built(place, model):
