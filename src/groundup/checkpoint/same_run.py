@@ -42,7 +42,8 @@ def asked_of(saved: TrainConfig, named: TrainConfig, *, whole: bool) -> TrainCon
             another in another version.
     """
     if whole:
-        return replace(named, name=saved.name, out_dir=saved.out_dir)
+        most = max(named.max_steps, saved.max_steps)  # a run that was made longer since stays so
+        return replace(named, name=saved.name, out_dir=saved.out_dir, max_steps=most)
     if named.data.path is not None:  # whether it is the same text, its contents tell
         data = replace(saved.data, source=named.data.source, path=named.data.path)
         saved = replace(saved, data=data)

@@ -388,6 +388,8 @@ class TestResume:
         saved(Path("longer.json"), dataclasses.replace(self.config, max_steps=5000, out_dir=Path("./runs")))
         request = read_request(["--config", "longer.json", "--resume-or-start"])
         assert (request.resume, request.config) == (True, dataclasses.replace(self.config, max_steps=5000))
+        saved(Path("shorter.json"), dataclasses.replace(self.config, max_steps=5))  # as of a job that is sent again
+        assert read_request(["--config", "shorter.json", "--resume-or-start"]).config == self.config
         saved(Path("other.json"), dataclasses.replace(self.config, max_steps=5000, seed=10))
         with pytest.raises(UsageError, match="seed cannot change"):
             read_request(["--config", "other.json", "--resume-or-start"])
