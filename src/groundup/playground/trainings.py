@@ -28,7 +28,6 @@ from groundup.serving.app import Server
 from groundup.serving.bodies import Body, read_body
 from groundup.serving.errors import RequestError
 from groundup.terminal.ended import killed_by
-from groundup.terminal.python import fresh_python
 from groundup.terminal.waiting import without_our_rounds
 
 SIZES: dict[str, tuple[int, int, int]] = {"tiny": (2, 2, 64), "small": (3, 3, 96), "demo": (4, 4, 128)}
@@ -193,7 +192,8 @@ def _as_in(run: Path) -> list[str]:
         for flag in ("data.path", "data.tokenizer"):
             value = str(had.get(flag) or "")
             if value not in ("char", "gpt2") and _is_there(value, home):
-                words.append(f"--{flag}={home / value}")
+                place = home if (home / value).exists() else Path(glob.escape(str(home)))  # no part of a glob
+                words.append(f"--{flag}={place / value}")
     return words
 
 
@@ -214,6 +214,8 @@ def _free_name(folder: Path) -> str:
 
 
 def _begin(name: str, words: list[str]) -> _Training:
+    from groundup.terminal.python import fresh_python
+
     errors = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the server
     words = ["-m", "groundup", "train", *words, f"--name={name}"]
     command, environment = fresh_python(*words, environ=without_our_rounds(os.environ))
