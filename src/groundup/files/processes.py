@@ -13,8 +13,8 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any
 
-from groundup.terminal.python import SAFE_PATH
-
+SAFE_PATH = "PYTHONSAFEPATH"
+"""Tells Python what -P does."""
 _PR_SET_PDEATHSIG = 1
 """Option of prctl(2)."""
 
@@ -64,7 +64,7 @@ def _safe_path() -> Iterator[None]:
         yield
     finally:
         if before is None:
-            del os.environ[SAFE_PATH]
+            os.environ.pop(SAFE_PATH, None)
         else:
             os.environ[SAFE_PATH] = before
 

@@ -24,7 +24,6 @@ from groundup.config.errors import UserError
 from groundup.files.atomic import write_file
 from groundup.files.manifest import sha256_file
 from groundup.runtime.remember import cache_folder, machine_id
-from groundup.terminal.python import fresh_python
 
 
 class Library(NamedTuple):
@@ -82,6 +81,8 @@ def compile_ahead() -> None:
 
     That process goes on when this one ends early, and says nothing: what fails is tried again by who needs it.
     """
+    from groundup.terminal.python import fresh_python
+
     with contextlib.suppress(OSError, UserError):
         if not all(_whole(_made_from(library)[0]) for library in (TRAINING, DECODING)):
             code = f"from {__name__} import _compile_all; _compile_all()"

@@ -4,9 +4,6 @@ import os
 import sys
 from collections.abc import Mapping
 
-SAFE_PATH = "PYTHONSAFEPATH"
-"""Tells Python what -P does."""
-
 
 def fresh_python(*words: str, environ: Mapping[str, str] = os.environ) -> tuple[list[str], dict[str, str]]:
     """Command and environment of another Python.
