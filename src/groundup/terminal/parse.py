@@ -134,7 +134,7 @@ def parse(
         with _plain_boxes() as (output, _), contextlib.suppress(SystemExit):
             tyro.cli(spec, args=["--help"], **options)
         output.seek(0)
-        message = _unknown(message, argv, [*also, *re.findall(r"--\w[\w.\-]*", output.read())])
+        message = _unknown(message, argv, re.findall(r"--\w[\w.\-]*", output.read()), also)
         if "did you mean" in message:
             raise UsageError(message)
     raise UsageError(f"{message} (see {prog} --help)")
@@ -159,15 +159,17 @@ def _rules() -> Any:
     return registry
 
 
-def _unknown(message: str, argv: Sequence[str], known: Sequence[str]) -> str:
+def _unknown(message: str, argv: Sequence[str], flags: Sequence[str], also: Sequence[str]) -> str:
     """Name a flag that there is not, and the nearest: of one where a word is missing, tyro says that a value is."""
+    known = [*also, *flags]
     if message.startswith("missing"):
         odd = (word for word in argv if re.match(r"--?[a-z]", word) and word.split("=")[0] not in known)
         message = " ".join(next((f"unrecognized options: {word}" for word in odd), message).split())
     flag = re.match(r"unrecognized options: (--[\w.\-]+)", message)
     if flag and flag[1] in known and "--" in argv:
         return f"{message}; they stand behind a -- alone: leave it out"
-    near = nearest(flag[1], known) if flag else None
+    # A command's own switches have no negation, and --no-dry-run means none of them.
+    near = nearest(flag[1], flags if _NO.search(flag[1]) else known) if flag else None
     return f"{message}; did you mean {near}?" if near else message
 
 
@@ -188,7 +190,7 @@ def one_line(box: str) -> str:
 def nearest(flag: str, flags: Sequence[str]) -> str | None:
     """The flag that was probably meant: one that only lacks its section (--lr, --optim.lr), else the most similar.
 
-    A negation is taken for no flag without one, nor the other way round.
+    A negation is taken for no flag without one, nor the other way round; but a flag that has none takes a value.
     """
     flag = re.sub(r"^--no-(.+[.])([^.]+)$", r"--\1no-\2", flag.replace("_", "-"))
     if (negation := re.sub(r"(^--|[.])no(?=\w+$)", r"\1no-", flag)) in flags:
@@ -196,7 +198,9 @@ def nearest(flag: str, flags: Sequence[str]) -> str | None:
     name = flag.removeprefix("--")
     if (meant := SYNONYMS.get(f"--{name.rpartition('.')[2]}")) in flags:
         return meant
-    # Of --no-compile, whose value says off, the second.
+    if (plain := _NO.sub(r"\1", flag)) != flag and plain in flags:  # it has a value, which says off
+        return plain
+    # Of --no-compile, the second.
     ends = [known for end in (name, name.removeprefix("no-")) for known in flags if known.rpartition(".")[2] == end]
     alike = [known for known in flags if bool(_NO.search(known)) == bool(_NO.search(flag))]
     return next(iter(ends or difflib.get_close_matches(flag, alike, n=1)), None)

@@ -161,6 +161,10 @@ def test_a_flag_without_its_section_is_found():
         ("--checkpoint.nogrowth", "--checkpoint.no-growth"),
         ("--checkpoint.growht", "--checkpoint.growth"),
         ("--no-compile", "--runtime.compile"),  # which has values, and no negation
+        ("--runtime.no-compile", "--runtime.compile"),
+        ("--no-runtime.compile", "--runtime.compile"),
+        ("--model.no-n-layer", "--model.n-layer"),
+        ("--no-seed", "--seed"),
         ("--optim.learning-rate", "--optim.lr"),
         ("--optim.learning_rate", "--optim.lr"),
         ("--optim.min-lr", "--optim.min-lr-ratio"),
@@ -179,6 +183,7 @@ def test_flags_behind_two_dashes_are_told_of_them():
 
 def test_flags_that_the_command_reads_itself_are_found_too():
     assert refuse([*GOOD, "--dryrun"], also=["--dry-run"]).endswith("did you mean --dry-run?")
+    assert "did you mean" not in refuse([*GOOD, "--no-dry-run"], also=["--dry-run"])
 
 
 def test_every_value_of_a_recipe_can_be_given_as_a_flag():
