@@ -156,7 +156,10 @@ def test_a_special_token_that_merges_spell_as_well_is_refused(tmp_path, make_mod
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("pattern", [CL100K, r"\p{N}{1,3}+|[a-z]{2}+|[^a-z\p{N}]+|[a-z]"])
+@pytest.mark.parametrize(
+    "pattern",
+    [CL100K, r"\p{N}{1,3}+|[a-z]{2}+|[^a-z\p{N}]+|[a-z]", "[[:alpha:]]{1,4}+|[^[:alpha:]]+", "[^]a]{1,3}+|[]a]+"],
+)
 def test_possessive_counts_keep_their_ids_in_transformers(tmp_path, make_model, pattern):
     transformers = pytest.importorskip("transformers")
     tokenizer = train_bpe(["1234 12345 in 1999, 2000 and 20000 " * 50], 300, pattern=pattern)

@@ -159,7 +159,7 @@ def test_tokens_that_a_fine_tune_added(tmp_path, make_hf, monkeypatch, pad):
     assert ("rows that pad" in foreign.note) == (pad is not None)
 
 
-@pytest.mark.parametrize("digits", [r"\p{N}{1,3}+", r"[0-9]{2}+"])
+@pytest.mark.parametrize("digits", [r"\p{N}{1,3}+", r"[0-9]{2}+", "[[:alpha:]0-9]{1,3}+", "[]0-9]{1,3}+"])
 def test_a_count_with_a_plus_is_read_as_tokenizers_reads_it(tmp_path, digits):
     """(x{1,3})+, as of the pattern that OpenAI's tiktoken has now; where it is possessive, long numbers are cut."""
     text = "In 19991999 it was 1234567"
