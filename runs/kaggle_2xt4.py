@@ -44,10 +44,11 @@ def install(*words):
 
 
 def trained(run):
-    return max((step.name for step in run.glob("checkpoints/step-*")), default="")
+    return sorted((step.name for step in run.glob("**/checkpoints/step-*")), reverse=True)
 
 
-for run in sorted((file.parent for file in INPUT.glob("**/runs/*/config.json")), key=trained, reverse=True):
+runs = [folder for folder in INPUT.glob("**/runs/*") if any(folder.glob("**/config.json"))]  # also a sweep's
+for run in sorted(runs, key=trained, reverse=True):
     if not Path("runs", run.name).exists():  # else it is here, and may have gone on
         shutil.copytree(run, f"runs/{run.name}.part", dirs_exist_ok=True)
         Path(f"runs/{run.name}.part").rename(f"runs/{run.name}")

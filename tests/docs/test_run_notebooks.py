@@ -94,7 +94,11 @@ def test_kaggle_takes_what_lies_among_read_only_inputs(what, tmp_path, monkeypat
     inputs, repo = tmp_path / "input", tmp_path / "input/mine/main"
     lie = [repo / name for name in (*what, "runs/train_1gpu.sh")]
     later = "after/runs/gpt2/checkpoints/step-000010/a.json"  # of two sessions, the run that went further is taken
+    swept = "sweep-x/seed=1/checkpoints/step-000010/a.json", "sweep-x/seed=1/config.json", "sweep-x/seed=2/config.json"
+    more = "sweep-x/seed=2/checkpoints/step-000005/a.json"
     runs = [inputs / name for name in ("before/runs/gpt2/config.json", "after/runs/gpt2/config.json", later)]
+    runs += [inputs / place / name for place in ("after/runs", "before/runs") for name in swept]
+    runs += [inputs / "before/runs" / more]
     for file in (*lie, inputs / "other/pyproject.toml", *runs):
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text('name = "groundup"' if file.parent == repo else "{}")
@@ -109,7 +113,7 @@ def test_kaggle_takes_what_lies_among_read_only_inputs(what, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(script))
     copied = {str(file.relative_to("runs")) for file in Path("runs").rglob("*.*")}
-    assert copied == {"gpt2/config.json", "gpt2/checkpoints/step-000010/a.json"}
+    assert copied == {"gpt2/config.json", "gpt2/checkpoints/step-000010/a.json", *swept, more}
     place = f"{repo}/{WHEEL}" if WHEEL in what else f"{tmp_path}/temp/groundup"
     assert asked[0][-1] == f"{place}[data,fast,offline]"
     Path("runs/gpt2/config.json").chmod(0o644)
