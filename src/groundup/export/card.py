@@ -7,6 +7,7 @@ from typing import Any
 from groundup.checkpoint.model_folder import LoadedModel
 from groundup.config.errors import UserError
 from groundup.config.model import TransformerConfig
+from groundup.config.printable import printable
 from groundup.planner.params import count_parameters, has_position_table
 from groundup.tokenizer.base import Tokenizer
 
@@ -120,7 +121,7 @@ def model_card(
 def _program(kind: str, tokenizer: Tokenizer, context: int) -> str:
     """How to run it: with a prompt, and as many tokens more as the context holds."""
     prompt = _prompt(tokenizer)
-    while len(prompt) > 1 and len(tokenizer.encode(prompt)) >= context:
+    while len(prompt) > 1 and len(tokenizer.encode(prompt)) >= max(2, context):
         prompt = prompt[:-1]
     new = max(1, min(50, context - len(tokenizer.encode(prompt))))
     program = _RUN[kind].replace("NEW", str(new)).replace("CONTEXT", str(context))
@@ -129,17 +130,28 @@ def _program(kind: str, tokenizer: Tokenizer, context: int) -> str:
 
 def _prompt(tokenizer: Tokenizer) -> str:
     """A beginning that the tokenizer can express, of symbols that can be seen where it has any."""
-    try:
-        tokenizer.encode("The ")
-    except UserError:
-        symbols = [s for s in map(tokenizer.decode, ([i] for i in range(tokenizer.vocab_size))) if len(s) == 1]
-        letters = [s for s in symbols if s.isalnum()] or [s for s in symbols if s.isprintable() and s.strip()]
-        return "".join(letters[:3]) or symbols[0]
-    return "The "
+
+    def can(text: str) -> bool:
+        try:
+            return bool(tokenizer.encode(text))
+        except UserError:
+            return False
+
+    if can("The "):
+        return "The "
+    texts = list(filter(can, map(tokenizer.decode, ([i] for i in range(tokenizer.vocab_size)))))
+    symbols = [text for text in texts if len(text) == 1]
+    letters = [s for s in symbols if s.isalnum()] or [s for s in symbols if s.isprintable() and s.strip()]
+    return "".join(letters[:3]) or next(iter(symbols or texts), "")  # bytes of a BPE may have no ids
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> list[str]:
-    return ["| | |", "|---|---|", *(f"| {what} | {value} |" for what, value in rows), ""]
+    return ["| | |", "|---|---|", *(f"| {_cell(what)} | {_cell(value)} |" for what, value in rows), ""]
+
+
+def _cell(text: str) -> str:
+    """Text in a table of Markdown, in which a bar or a new line would end the cell."""
+    return printable(text).replace("\n", "\\n").replace("|", "\\|")
 
 
 def _facts(info: dict[str, Any], config: TransformerConfig) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from groundup.checkpoint.model_folder import load_model
 from groundup.config.errors import UsageError, UserError
 from groundup.config.generate import SamplingConfig
 from groundup.config.model import ModernConfig
+from groundup.export.card import model_card
 from groundup.export.export_model import export_model
 from groundup.export.formats import ExportFormat
 from groundup.export.llama_cpp import llama_ids
@@ -257,6 +258,27 @@ def test_the_card_says_what_the_model_is(folder, tmp_path, kind):
         assert words in card, words
     assert f"{sum(p.numel() for p in load_model(folder).model.parameters()):,} parameters" in card
     assert pytest.importorskip("huggingface_hub").ModelCard(card).data.license == "unknown"
+
+
+def test_a_name_does_not_break_the_cards_table(folder):
+    loaded = load_model(folder)
+    loaded.info["data"] = "text: a|b\n.txt"
+    card = model_card(loaded, loaded.config, name="poet", kind="hf", scores={"a|b": "1.5"}, curve=None)
+    assert "\n| data | text: a\\|b\\n.txt |\n" in card
+    assert "\n| a\\|b | 1.5 |\n" in card
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "prompt"),
+    [
+        (ByteBPE([(97, 98)], ids=[-1] * 256 + [0, 1]), "ab"),  # of its bytes none has an id
+        (ByteBPE([], ids=[-1] * 256 + [0]), "''"),
+    ],
+)
+def test_the_cards_prompt_is_one_that_the_tokenizer_can_express(tmp_path, make_model, tokenizer, prompt):
+    loaded = load_model(saved(tmp_path, make_model(vocab_size=tokenizer.vocab_size, block_size=1), tokenizer))
+    card = model_card(loaded, loaded.config, name="poet", kind="groundup", scores={}, curve=None)
+    assert f"--prompt {prompt}\n" in card
 
 
 NEEDS = {"hf": "transformers", "gguf": "xllamacpp", "onnx": "onnxruntime", "ct2": "ctranslate2"}
