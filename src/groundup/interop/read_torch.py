@@ -23,7 +23,8 @@ GELU = (
 )
 NANOGPTS_GELU = (
     "nanoGPT's erf GELU was taken; before June 2023 nanoGPT computed tanh, and of its checkpoints from then logits"
-    " differ in the third digit after the point: take bias out of the model_args of such a one, and import it again"
+    " differ in the third digit after the point: to have tanh, import what this writes, in Python: import torch;"
+    """ c = torch.load("ckpt.pt", map_location="cpu"); del c["model_args"]["bias"]; torch.save(c, "tanh.pt")"""
 )
 _WEIGHTS = ("model", "state_dict", "model_state_dict", "module", "weights")
 _SETTINGS = ("model_args", "config", "model_config", "hyper_parameters", "hparams", "args", "cfg", "model")
