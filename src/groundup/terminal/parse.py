@@ -207,7 +207,7 @@ def nearest(flag: str, flags: Sequence[str]) -> str | None:
 
 
 def values_in(word: str, *, most: int) -> list[str]:
-    """The values that a word lists: between commas, or as a range of whole numbers, as 1..3.
+    """The values that a word lists: between commas, or as a range of whole numbers, as 1..3; of a file's name, one.
 
     Raises:
         UsageError: A range of more than `most` numbers, or one that runs backwards; nothing between two commas.
@@ -219,6 +219,8 @@ def values_in(word: str, *, most: int) -> list[str]:
         if last - first >= most:
             raise UsageError(f"{word} are more than {most} values")
         return [str(value) for value in range(first, last + 1)]
+    if os.path.exists(word):  # noqa: PTH110  (of a long list, Path raises an error)
+        return [word]
     values = [value.strip() for value in word.split(",")]
     if len(values) > 1 and not all(values):
         raise UsageError(f"a value is missing beside a comma in {word!r}; write the values as in 1e-3,3e-3")

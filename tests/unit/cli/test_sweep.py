@@ -81,6 +81,15 @@ def test_a_separator_may_be_a_comma(place):
     assert [(config.data.separator, config.seed) for config, _ in runs] == [(",", 1), (",", 2)]
 
 
+def test_a_file_with_a_comma_in_its_name_is_one_value(place):
+    (place / "a,b.txt").write_text("to be or not to be")
+    lr = ",".join(f"{i}.{'0' * 130}e-3" for i in (1, 2))  # longer than a file's name may be
+    for words in (["shakespeare", "--data.source", "text", "--data.path", "a,b.txt"], ["text", "--data.path=a,b.txt"]):
+        runs = plan_runs([*words, "--optim.lr", lr])
+        assert {str(config.data.path) for config, _ in runs} == {"a,b.txt"}
+        assert len(runs) == 2
+
+
 def test_a_value_may_stand_behind_a_space():
     assert [config.name for config, _ in plan_runs(["shakespeare", "--seed", "1, 2"])] == ["seed=1", "seed=2"]
 
