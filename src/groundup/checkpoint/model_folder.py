@@ -103,8 +103,8 @@ def load_model(
     """Open a model folder, a checkpoint or a run (`find_model` says which folder of it).
 
     Every file is checked against its SHA-256 before it is used; with `weights`, none is read after that, whoever
-    overwrites it. With `dtype` None the weights keep the type they are
-    stored in. With `rows`, tokens that a forward pass will have, the library that multiplies them fastest is used.
+    overwrites it. With `dtype` None the weights keep the type they are stored in. With `rows`, tokens that a forward
+    pass will have, the library that multiplies them fastest is used.
 
     Args:
         path: The folder.

@@ -90,9 +90,9 @@ def apply_count_penalties(
 
 def apply_logit_bias(logits: Float[Tensor, "B V"], bias: Sequence[tuple[int, float]]) -> Float[Tensor, "B V"]:
     """Add to the logits of some ids."""
-    ids, values = zip(*bias, strict=True)
-    change = torch.zeros(logits.shape[-1], dtype=logits.dtype)
-    change.index_add_(0, torch.tensor(ids), torch.tensor(values, dtype=logits.dtype))
+    ids = torch.tensor([token for token, _ in bias], dtype=torch.int64)
+    values = torch.tensor([value for _, value in bias], dtype=logits.dtype)
+    change = torch.zeros(logits.shape[-1], dtype=logits.dtype).index_add_(0, ids, values)
     return logits + change.to(logits.device, non_blocking=True)
 
 

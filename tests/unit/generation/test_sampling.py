@@ -111,6 +111,7 @@ def test_presence_counts_once_and_frequency_each_time():
 def test_bias_is_added():
     assert apply_logit_bias(tensor([1.0, 2.0, 3.0]), [(0, 4.0), (2, -1.0)]).tolist() == [[5.0, 2.0, 2.0]]
     assert apply_logit_bias(tensor([1.0, 2.0], [3.0, 4.0]), [(1, 4), (1, 0.5)]).tolist() == [[1.0, 6.5], [3.0, 8.5]]
+    assert apply_logit_bias(tensor([1.0, 2.0]), []).tolist() == [[1.0, 2.0]]
 
 
 @pytest.mark.parametrize(
